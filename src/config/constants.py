@@ -1,0 +1,16 @@
+"""Names and numbers that more than one room uses."""
+
+from typing import Final
+from uuid import UUID
+
+__all__ = ["APPLICATION_NAME", "DEFAULT_TENANT_ID", "ENVIRONMENTS", "LOCAL_ENVIRONMENTS"]
+
+APPLICATION_NAME: Final = "thea-database"
+
+ENVIRONMENTS: Final = ("development", "test", "staging", "production")
+
+LOCAL_ENVIRONMENTS: Final = frozenset({"development", "test"})
+"""Where the embedded server may stand in for a target, nothing is pooled, and a default tenant acts."""
+
+DEFAULT_TENANT_ID: Final = UUID("00000000-0000-7000-8000-000000000001")
+"""Who acts in development and test when nobody is named."""

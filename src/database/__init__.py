@@ -1,0 +1,57 @@
+"""The data layer: `async with get_db() as session`, and the repositories. Importing it opens and reads nothing."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from src.database.base import Base
+    from src.database.engine import create_engine
+    from src.database.session import AsyncSessionLocal, engine, get_db
+    from src.database.tenancy import AsyncSession, current_tenant, tenant_context
+
+__all__ = [
+    "AsyncSession",
+    "AsyncSessionLocal",
+    "Base",
+    "create_engine",
+    "current_tenant",
+    "engine",
+    "get_db",
+    "tenant_context",
+]
+
+_ROOMS: Final = {
+    "AsyncSession": "tenancy",
+    "AsyncSessionLocal": "session",
+    "Base": "base",
+    "create_engine": "engine",
+    "current_tenant": "tenancy",
+    "engine": "session",
+    "get_db": "session",
+    "tenant_context": "tenancy",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Facade(ModuleType):
+    """Keeps the name `engine` for the engine: the import system would bind the submodule of that name over it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name == "engine" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Facade

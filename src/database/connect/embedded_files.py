@@ -1,0 +1,125 @@
+"""The folder of an embedded server: its parts, their rights, and who uses it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from src.database.connect.embedded_process import give, make_reachable
+from src.database.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+__all__ = [
+    "count_users",
+    "create_user_lock",
+    "free_port",
+    "fresh_folder",
+    "prepare",
+    "read_port",
+    "socket_folder",
+    "write_private",
+]
+
+_SOCKET_PATH_BYTES: Final = 103  # what sockaddr_un holds on macOS; Linux has four more
+_PORT_LINE: Final = 3  # of postmaster.pid
+
+
+def prepare(folder: Path) -> None:
+    """Make what the server writes to, its own and nobody else's."""
+    make_reachable(folder)
+    (folder / "users").mkdir(exist_ok=True)
+    log = folder / "server.log"
+    log.touch(mode=0o600)
+    give(log)
+    if sys.platform != "win32":
+        sockets = socket_folder(folder)
+        sockets.mkdir(mode=0o700, exist_ok=True)
+        _refuse_a_trap(sockets)
+        give(sockets)
+
+
+def socket_folder(folder: Path) -> Path:
+    """Return where the Unix socket lives: in the folder, or in a short private one where the path is too long."""
+    inside = folder / "run"
+    if len(os.fsencode(inside / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES:
+        return inside
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"thea-{os.geteuid()}-{name}"
+
+
+@contextmanager
+def fresh_folder(folder: Path) -> Iterator[Path]:
+    """Hand out an empty private folder beside the data; what is left of it after a failure goes."""
+    fresh = folder / "data.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(mode=0o700)
+    give(fresh)
+    try:
+        yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that its owner alone can read."""
+    with suppress(FileNotFoundError):
+        path.unlink()
+    path.touch(mode=0o600)
+    path.write_text(text)
+    give(path)
+
+
+def create_user_lock(folder: Path) -> FileLock:
+    """Return the lock that says, while it is held, that this process uses the server."""
+    from filelock import FileLock
+
+    return FileLock(folder / "users" / str(os.getpid()), thread_local=False)
+
+
+def count_users(folder: Path) -> int:
+    """Count the processes that use the server, and clear away the marks of those that ended."""
+    from filelock import FileLock, Timeout
+
+    users = 0
+    for mark in (folder / "users").iterdir():
+        lock = FileLock(mark, timeout=0, thread_local=False)
+        try:
+            with lock:
+                pass
+        except Timeout:
+            users += 1
+        else:
+            mark.unlink(missing_ok=True)
+    return users
+
+
+def free_port() -> int:
+    """Return a loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def read_port(data: Path) -> int:
+    """Return the port that the server wrote down."""
+    return int((data / "postmaster.pid").read_text().splitlines()[_PORT_LINE])
+
+
+def _refuse_a_trap(sockets: Path) -> None:
+    """Refuse a folder in a shared place that somebody else made first."""
+    state = sockets.lstat()
+    if sockets.is_symlink() or (os.geteuid() != 0 and state.st_uid != os.geteuid()):
+        raise ConfigurationError(
+            f"{sockets} must be a folder of this user's, and is not",
+            hint="remove it, or set DATABASE_EMBEDDED_DIR",
+        )

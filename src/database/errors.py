@@ -1,0 +1,262 @@
+"""What can go wrong, as types that a caller handles, and the one translation from the driver's errors."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from typing import Final
+
+__all__ = [
+    "AuthenticationFailed",
+    "CheckViolation",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "DatabaseError",
+    "DatabaseMissing",
+    "DeadlockError",
+    "DuplicateKeyError",
+    "ForeignKeyError",
+    "IdempotencyConflictError",
+    "IntegrityError",
+    "LockNotAvailable",
+    "MultipleResultsFoundError",
+    "NoTenantError",
+    "NotFoundError",
+    "QueryTimeout",
+    "SchemaDriftError",
+    "SerializationError",
+    "StaleDataError",
+    "TenantMismatchError",
+    "TlsFailed",
+    "translate",
+    "translate_connect",
+]
+
+
+class DatabaseError(Exception):
+    """The base of every error of this package.
+
+    Args:
+        message: What happened, without secrets and without anybody's data.
+        sqlstate: The server's five-character code, where the server answered.
+        constraint: The constraint that refused, where one did.
+        hint: The remedy.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        sqlstate: str | None = None,
+        constraint: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+        self.hint = hint
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}\nhint: {self.hint}" if self.hint else message
+
+
+class ConfigurationError(DatabaseError):
+    """The settings cannot work as they are; every fault found is named."""
+
+
+class NoTenantError(DatabaseError):
+    """Nobody acts: there is no tenant in the context and no default one."""
+
+
+class TenantMismatchError(DatabaseError):
+    """A session, or a row, belongs to one tenant and another one acts."""
+
+
+class ConnectionFailed(DatabaseError):
+    """No connection could be had, or the one in use was lost."""
+
+
+class AuthenticationFailed(ConnectionFailed):
+    """The server refused the user or the password."""
+
+
+class DatabaseMissing(ConnectionFailed):
+    """The server has no database of that name."""
+
+
+class TlsFailed(ConnectionFailed):
+    """TLS was asked for and could not be had, or the certificate does not hold."""
+
+
+class NotFoundError(DatabaseError):
+    """No row of this tenant answers."""
+
+
+class MultipleResultsFoundError(DatabaseError):
+    """More than one row answers where one was asked for."""
+
+
+class StaleDataError(DatabaseError):
+    """The row has changed hands since it was read: a lost lease, an older version."""
+
+
+class IntegrityError(DatabaseError):
+    """A rule of the schema refused the row."""
+
+
+class DuplicateKeyError(IntegrityError):
+    """A row with this key is there already."""
+
+
+class IdempotencyConflictError(DuplicateKeyError):
+    """The idempotency key is taken by a message with other content, or of another chat."""
+
+
+class ForeignKeyError(IntegrityError):
+    """The row refers to one that is not there, or is referred to itself."""
+
+
+class CheckViolation(IntegrityError):
+    """A CHECK, a NOT NULL or the row-level security policy refused the row."""
+
+
+class SerializationError(DatabaseError):
+    """Two transactions cannot both have happened; run the whole unit again."""
+
+
+class DeadlockError(DatabaseError):
+    """Two transactions waited for each other; run the whole unit again."""
+
+
+class LockNotAvailable(DatabaseError):
+    """The lock was not free within its limit."""
+
+
+class QueryTimeout(DatabaseError):
+    """The statement was cancelled, as a rule by its time limit."""
+
+
+class SchemaDriftError(DatabaseError):
+    """The database lacks what the code expects of it."""
+
+
+# SQLSTATE, or its two-character class, to the error: https://www.postgresql.org/docs/18/errcodes-appendix.html
+_BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
+    "08": (ConnectionFailed, "the connection to the server was lost"),
+    "22": (DatabaseError, "the server refused a value"),
+    "23": (IntegrityError, "a rule of the schema refused the row"),
+    "23502": (CheckViolation, "a column must not be null"),
+    "23503": (ForeignKeyError, "the row refers to one that is not there, or is referred to itself"),
+    "23505": (DuplicateKeyError, "a row with this key is there already"),
+    "23514": (CheckViolation, "a check refused the row"),
+    "25006": (DatabaseError, "the transaction is read-only"),
+    "28": (AuthenticationFailed, "the server refused the user or the password"),
+    "3D000": (DatabaseMissing, "the database does not exist"),
+    "40001": (SerializationError, "the transaction conflicts with another one"),
+    "40P01": (DeadlockError, "the transaction and another one waited for each other"),
+    "42501": (DatabaseError, "the role lacks the right to do this"),
+    "42703": (SchemaDriftError, "a column is missing"),
+    "42883": (SchemaDriftError, "a function is missing"),
+    "42P01": (SchemaDriftError, "a table is missing"),
+    "53300": (ConnectionFailed, "the server has no connection free"),
+    "55P03": (LockNotAvailable, "the lock was not free within its limit"),
+    "57014": (QueryTimeout, "the statement was cancelled"),
+    "57P": (ConnectionFailed, "the server is shutting down or starting up"),
+}
+_HINTS: Final[dict[type[DatabaseError], str]] = {
+    SchemaDriftError: "bring the schema up to date: `thea-db upgrade` (or `alembic upgrade head`)",
+    AuthenticationFailed: "check the user and the password in DATABASE_URL",
+    DatabaseMissing: "check the name in DATABASE_URL, or create the database",
+    SerializationError: "run the whole unit of work again",
+    DeadlockError: "run the whole unit of work again",
+}
+_RLS_REFUSAL: Final = "violates row-level security policy"
+
+
+def translate(error: BaseException) -> DatabaseError | None:
+    """Turn an error of the driver into ours, or return None where it is none of the server's.
+
+    The server's own text never gets into the message: it can quote anybody's data ("invalid input syntax for type
+    integer: ..."). What is taken are its code and the names of the constraint, table and column.
+    """
+    origin = _origin(error)
+    sqlstate = getattr(origin, "sqlstate", None)
+    if not isinstance(sqlstate, str):
+        return None
+    kind, message = _lookup(sqlstate)
+    if sqlstate == "42501" and _RLS_REFUSAL in str(origin):
+        kind, message = CheckViolation, "row-level security refused the row: it is another tenant's"
+    constraint = getattr(origin, "constraint_name", None)
+    where = ", ".join(
+        f"{label} {name}"
+        for label, name in (
+            ("constraint", constraint),
+            ("table", getattr(origin, "table_name", None)),
+            ("column", getattr(origin, "column_name", None)),
+        )
+        if name
+    )
+    text = f"{message} ({where})" if where else f"{message} (SQLSTATE {sqlstate})"
+    _redact(error)
+    return kind(text, sqlstate=sqlstate, constraint=constraint, hint=_HINTS.get(kind))
+
+
+def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
+    """Turn whatever a connection attempt raised into ours; ``where`` names the target without its password."""
+    if isinstance(error, DatabaseError):
+        return error
+    if isinstance(error, ssl.SSLError):  # an OSError too: it comes first
+        reason = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
+        return TlsFailed(
+            f"TLS to {where} failed: {reason}", hint="check the CA file, the host's name and the mode"
+        )
+    answered = translate(error)
+    if answered is not None:
+        return type(answered)(f"{where}: {answered.args[0]}", sqlstate=answered.sqlstate, hint=answered.hint)
+    if isinstance(error, TimeoutError):
+        return ConnectionFailed(
+            f"{where} did not answer in time", hint="check the host, the port and the firewall"
+        )
+    if isinstance(error, socket.gaierror):
+        return ConnectionFailed(f"the host of {where} is not known", hint="check the host in DATABASE_URL")
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "Connect call failed" in str(error):
+        return ConnectionFailed(
+            f"nothing listens at {where}",
+            hint="check that the server runs, and the host and port in DATABASE_URL",
+        )
+    if isinstance(error, OSError):
+        code = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        return ConnectionFailed(f"no connection to {where}: {code}")
+    if "rejected SSL upgrade" in str(error):
+        return TlsFailed(f"{where} does not speak TLS", hint="TLS is required here; let the server speak it")
+    return ConnectionFailed(f"no connection to {where}: {type(error).__name__}")
+
+
+def _lookup(sqlstate: str) -> tuple[type[DatabaseError], str]:
+    for length in (5, 3, 2):
+        if found := _BY_SQLSTATE.get(sqlstate[:length]):
+            return found
+    return DatabaseError, "the server refused the statement"
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Dig out the driver's own error: SQLAlchemy wraps it once or twice."""
+    while not hasattr(error, "constraint_name") and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _redact(error: BaseException) -> None:
+    """Take the server's text out of the chain that a traceback prints; codes and names stay."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if isinstance(sqlstate := getattr(link, "sqlstate", None), str):
+            link.args = (f"SQLSTATE {sqlstate} (the server's text is withheld: it can quote data)",)
+            for attribute in ("detail", "hint", "where", "query", "internal_query"):
+                if getattr(link, attribute, None) is not None:
+                    setattr(link, attribute, None)
+        link = link.__cause__ or link.__context__

@@ -1,0 +1,80 @@
+"""Conversations: a user, on a channel, in a chat."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.schema import SchemaItem
+
+from src.database.base import TenantBase
+
+if TYPE_CHECKING:
+    from src.database.models.message_history import MessageHistory
+    from src.database.models.user import User
+
+__all__ = ["Conversation"]
+
+
+class Conversation(TenantBase):
+    """A thread of messages. ``last_seq`` counts what was ever appended; its row is the lock of every append."""
+
+    __tablename__ = "conversations"
+
+    user_id: Mapped[UUID]
+    session_id: Mapped[str]
+    is_active: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
+    channel: Mapped[str]
+    external_chat_id: Mapped[str | None]
+    title: Mapped[str | None]
+    summary: Mapped[str | None]
+    summary_upto_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    last_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    last_message_at: Mapped[datetime | None]
+    closed_at: Mapped[datetime | None]
+    close_reason: Mapped[str | None]
+    deleted_at: Mapped[datetime | None]
+
+    user: Mapped[User] = relationship(back_populates="conversations", lazy="raise")
+    messages: Mapped[list[MessageHistory]] = relationship(
+        back_populates="conversation", lazy="raise", order_by="MessageHistory.seq", overlaps="messages,user"
+    )
+
+    @classmethod
+    def table_items(cls) -> tuple[SchemaItem, ...]:
+        """List the constraints and indexes of the table, beyond its key."""
+        return (
+            ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
+            UniqueConstraint("tenant_id", "session_id"),
+            CheckConstraint("length(session_id) BETWEEN 1 AND 255", name="session_id"),
+            CheckConstraint("length(channel) BETWEEN 1 AND 64", name="channel"),
+            CheckConstraint("length(external_chat_id) BETWEEN 1 AND 255", name="external_chat_id"),
+            CheckConstraint("last_seq >= 0", name="last_seq"),
+            CheckConstraint("summary_upto_seq BETWEEN 0 AND last_seq", name="summary_upto_seq"),
+            CheckConstraint("NOT is_active OR closed_at IS NULL", name="closed_is_inactive"),
+            # At most one is active per user, channel and chat; two unnamed chats are the same chat.
+            Index(
+                "uq_conversations_active",
+                "tenant_id",
+                "user_id",
+                "channel",
+                "external_chat_id",
+                unique=True,
+                postgresql_nulls_not_distinct=True,
+                postgresql_where=text("is_active AND deleted_at IS NULL"),
+            ),
+            # A user's conversations, page by page.
+            Index("ix_conversations_user_id", "tenant_id", "user_id", "id"),
+            # All of one chat, closed ones too.
+            Index("ix_conversations_chat", "tenant_id", "channel", "external_chat_id"),
+            # What has gone quiet and may be closed.
+            Index(
+                "ix_conversations_idle",
+                "tenant_id",
+                "last_message_at",
+                postgresql_where=text("is_active AND deleted_at IS NULL"),
+            ),
+        )

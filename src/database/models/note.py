@@ -1,0 +1,89 @@
+"""What users asked to be kept."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Computed, ForeignKeyConstraint, Index, text
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.schema import SchemaItem
+
+from src.database.base import TenantBase
+
+if TYPE_CHECKING:
+    from src.database.models.user import User
+
+__all__ = ["Note"]
+
+
+class Note(TenantBase):
+    """A note of a user. ``search`` is the server's: the words of title (weight A) and content (weight B), stemmed.
+
+    It holds the Spanish stems and the English ones, because a note does not say its language. No GIN index serves
+    it: under row-level security the planner could not use one, so a search is narrowed to its user first.
+    """
+
+    __tablename__ = "notes"
+
+    user_id: Mapped[UUID]
+    title: Mapped[str | None]
+    content: Mapped[str]
+    tags: Mapped[list[str]] = mapped_column(default=list, server_default=text("'{}'::text[]"))
+    pinned: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    archived_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+    source_message_id: Mapped[UUID | None]
+    search: Mapped[str] = mapped_column(
+        TSVECTOR,
+        Computed(
+            "setweight(to_tsvector('spanish', coalesce(title, '')) || to_tsvector('english', coalesce(title, '')), 'A')"
+            " || setweight(to_tsvector('spanish', content) || to_tsvector('english', content), 'B')",
+            persisted=True,
+        ),
+        deferred=True,
+        deferred_raiseload=True,
+    )
+
+    user: Mapped[User] = relationship(back_populates="notes", lazy="raise")
+
+    @classmethod
+    def table_items(cls) -> tuple[SchemaItem, ...]:
+        """List the constraints and indexes of the table, beyond its key."""
+        return (
+            ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
+            ForeignKeyConstraint(
+                ["tenant_id", "source_message_id"], ["message_history.tenant_id", "message_history.id"]
+            ),
+            CheckConstraint("length(title) BETWEEN 1 AND 500", name="title"),
+            CheckConstraint("length(content) BETWEEN 1 AND 100000", name="content"),
+            CheckConstraint("cardinality(tags) <= 64", name="tags"),
+            # A user's notes, newest first; search is narrowed by it.
+            Index(
+                "ix_notes_user_id", "tenant_id", "user_id", "id", postgresql_where=text("deleted_at IS NULL")
+            ),
+            # The pinned ones stand on top.
+            Index(
+                "ix_notes_pinned",
+                "tenant_id",
+                "user_id",
+                postgresql_where=text("pinned AND archived_at IS NULL AND deleted_at IS NULL"),
+            ),
+            # The archive, by when.
+            Index(
+                "ix_notes_archived_at",
+                "tenant_id",
+                "user_id",
+                "archived_at",
+                postgresql_where=text("archived_at IS NOT NULL"),
+            ),
+            # Which notes a message led to.
+            Index(
+                "ix_notes_source_message_id",
+                "tenant_id",
+                "source_message_id",
+                postgresql_where=text("source_message_id IS NOT NULL"),
+            ),
+        )

@@ -1,0 +1,33 @@
+"""The registry of tenants: outside row-level security, so that a worker can go through them all."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from src.database.base import Base, uuid7
+
+__all__ = ["Tenant"]
+
+
+class Tenant(Base):
+    """Whose data a row is. Ids and names only: every tenant's role can read this table."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-1)
+    slug: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(default="active", server_default="active")
+    retention_days: Mapped[int | None]
+
+    __table_args__ = (
+        CheckConstraint("slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'", name="slug"),
+        CheckConstraint("length(name) BETWEEN 1 AND 200", name="name"),
+        CheckConstraint("status IN ('active', 'suspended')", name="status"),
+        CheckConstraint("retention_days > 0", name="retention_days"),
+        # Workers go through the active ones.
+        Index("ix_tenants_active", "id", postgresql_where=text("status = 'active'")),
+    )

@@ -1,0 +1,81 @@
+"""The people whom the assistant serves."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.schema import SchemaItem
+
+from src.database.base import TenantBase
+
+if TYPE_CHECKING:
+    from src.database.models.conversation import Conversation
+    from src.database.models.event import Event
+    from src.database.models.message_history import MessageHistory
+    from src.database.models.note import Note
+
+__all__ = ["User"]
+
+
+class User(TenantBase):
+    """One person within one tenant. ``timezone`` is an IANA name."""
+
+    __tablename__ = "users"
+
+    telegram_id: Mapped[int | None] = mapped_column(BigInteger)
+    username: Mapped[str | None]
+    display_name: Mapped[str | None]
+    locale: Mapped[str | None]
+    timezone: Mapped[str] = mapped_column(default="UTC", server_default="UTC")
+    is_active: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
+    preferences: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'::jsonb"))
+    retention_days: Mapped[int | None]
+    last_seen_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+
+    # A lazy load in asyncio is an error: ask with `options(selectinload(User.events))`.
+    conversations: Mapped[list[Conversation]] = relationship(back_populates="user", lazy="raise")
+    events: Mapped[list[Event]] = relationship(back_populates="user", lazy="raise")
+    messages: Mapped[list[MessageHistory]] = relationship(back_populates="user", lazy="raise")
+    notes: Mapped[list[Note]] = relationship(back_populates="user", lazy="raise")
+
+    @classmethod
+    def table_items(cls) -> tuple[SchemaItem, ...]:
+        """List the constraints and indexes of the table, beyond its key."""
+        return (
+            ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),
+            CheckConstraint("length(username) BETWEEN 1 AND 64", name="username"),
+            CheckConstraint("length(display_name) BETWEEN 1 AND 256", name="display_name"),
+            CheckConstraint("length(locale) BETWEEN 2 AND 35", name="locale"),
+            CheckConstraint("length(timezone) BETWEEN 1 AND 64", name="timezone"),
+            CheckConstraint("retention_days > 0", name="retention_days"),
+            # get_or_create_by_telegram_id; a deleted user's id is free again.
+            Index(
+                "uq_users_telegram_id",
+                "tenant_id",
+                "telegram_id",
+                unique=True,
+                postgresql_where=text("deleted_at IS NULL"),
+            ),
+            # Look-up by @username as people type it.
+            Index("ix_users_username", "tenant_id", text("lower(username)")),
+            # Who was here lately; who is gone.
+            Index("ix_users_last_seen_at", "tenant_id", "last_seen_at"),
+            # Pages of the active ones.
+            Index(
+                "ix_users_active",
+                "tenant_id",
+                "id",
+                postgresql_where=text("is_active AND deleted_at IS NULL"),
+            ),
+            # What retention may purge.
+            Index(
+                "ix_users_deleted_at",
+                "tenant_id",
+                "deleted_at",
+                postgresql_where=text("deleted_at IS NOT NULL"),
+            ),
+        )

@@ -1,0 +1,216 @@
+"""Who acts: the tenant of the context, the session that keeps to it, and its binding for row-level security."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, cast
+from uuid import UUID
+from weakref import WeakSet
+
+import asyncpg
+from sqlalchemy import Connection, Engine, Uuid, bindparam, event, text
+from sqlalchemy.ext import asyncio as sa_asyncio
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
+
+from src.database.base import TenantBase
+from src.database.errors import NoTenantError, TenantMismatchError, translate
+
+__all__ = ["AsyncSession", "TenantBinding", "TenantSession", "current_tenant", "tenant_context"]
+
+_acting: ContextVar[UUID | None] = ContextVar("acting_tenant", default=None)
+
+_BIND: Final = text("SELECT app_set_tenant(:tenant_id)").bindparams(bindparam("tenant_id", type_=Uuid()))
+_IS_MIGRATED: Final = "SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL"
+_REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, 'tenant-' || right($1::text, 12), 'Default') ON CONFLICT DO NOTHING"
+
+
+@contextmanager
+def tenant_context(tenant_id: UUID) -> Iterator[UUID]:
+    """Say who acts in this block and in the tasks that it starts.
+
+    Raises:
+        TypeError: The tenant is not a UUID.
+    """
+    if not isinstance(tenant_id, UUID):
+        raise TypeError(f"tenant_id must be a uuid.UUID, got {type(tenant_id).__name__}")
+    token = _acting.set(tenant_id)
+    try:
+        yield tenant_id
+    finally:
+        _acting.reset(token)
+
+
+def current_tenant() -> UUID | None:
+    """Return the tenant of the innermost `tenant_context`, or None outside of any."""
+    return _acting.get()
+
+
+class TenantBinding:
+    """How a transaction is bound to its tenant: one statement, and on an engine's first use a look at the schema.
+
+    Args:
+        default_tenant: Who acts when nobody is named; entered in the registry on first use.
+    """
+
+    def __init__(self, default_tenant: UUID | None = None) -> None:
+        self.default_tenant = default_tenant
+        self._ready: WeakSet[Engine] = WeakSet()
+
+    def bind(self, connection: Connection, tenant_id: UUID) -> None:
+        """Bind the connection's transaction, and nothing beyond it, to a tenant."""
+        if connection.engine in self._ready or self._is_ready(connection):
+            connection.execute(_BIND, {"tenant_id": tenant_id})
+
+    def _is_ready(self, connection: Connection) -> bool:
+        """Say whether there is a schema to guard; before the migrations there is none, and no row in it.
+
+        It runs on the driver's connection before BEGIN is sent, so the registry's row is committed at once and no
+        other session waits for it.
+        """
+        driver = cast("Any", connection.connection.dbapi_connection)
+        if not driver.run_async(lambda raw: raw.fetchval(_IS_MIGRATED)):
+            return False
+        if self.default_tenant is not None:
+            try:
+                driver.run_async(lambda raw: raw.execute(_REGISTER, self.default_tenant))
+            except asyncpg.PostgresError as error:
+                raise translate(error) or error from error
+        if not connection.in_transaction() or not driver.driver_connection.is_in_transaction():
+            self._ready.add(connection.engine)
+        return True
+
+
+class TenantSession(Session):
+    """The synchronous half of :class:`AsyncSession`: it keeps the tenant of its first statement."""
+
+    def __init__(self, *args: Any, binding: TenantBinding | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._binding = binding or TenantBinding()
+        self._tenant_id: UUID | None = None
+        self._connection_in_use: Connection | None = None
+        self._is_bound = False
+
+    def acting_tenant(self) -> UUID | None:
+        """Return the tenant that this session acts for, and keep to it from now on.
+
+        Raises:
+            TenantMismatchError: The context names another one.
+        """
+        named = _acting.get()
+        if self._tenant_id is None:
+            self._tenant_id = named or self._binding.default_tenant
+        elif named is not None and named != self._tenant_id:
+            raise TenantMismatchError(
+                f"the session acts for tenant {self._tenant_id} and the context names {named}",
+                hint="open a session of its own for each tenant, inside its tenant_context",
+            )
+        return self._tenant_id
+
+    def required_tenant(self) -> UUID:
+        """Return the tenant that this session acts for.
+
+        Raises:
+            NoTenantError: There is none.
+            TenantMismatchError: The context names another one.
+        """
+        tenant_id = self.acting_tenant()
+        if tenant_id is None:
+            raise NoTenantError(
+                "no tenant acts: there is no tenant_context and DATABASE_DEFAULT_TENANT is not set",
+                hint="wrap the work in `with tenant_context(tenant_id):`",
+            )
+        return tenant_id
+
+    def enter_tenant(self, *, required: bool) -> None:
+        """Settle the tenant before a statement, and bind the transaction where it began without one."""
+        tenant_id = self.required_tenant() if required else self.acting_tenant()
+        if tenant_id is not None and self._connection_in_use is not None and not self._is_bound:
+            self._is_bound = True
+            self._binding.bind(self._connection_in_use, tenant_id)
+
+    def begin_on(self, connection: Connection) -> None:
+        """Bind a transaction that begins."""
+        self._connection_in_use = connection
+        tenant_id = self.acting_tenant()
+        self._is_bound = tenant_id is not None
+        if tenant_id is not None:
+            self._binding.bind(connection, tenant_id)
+
+    def forget_transaction(self) -> None:
+        """The transaction ended, and its binding with it."""
+        self._connection_in_use = None
+        self._is_bound = False
+
+    def get(self, entity: Any, ident: Any, **options: Any) -> Any:
+        """Fetch by id; a bare id of a tenant's row is completed with the tenant."""
+        return super().get(entity, self._full_key(entity, ident), **options)
+
+    def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
+        """Fetch by id as `get` does, or raise where there is no such row."""
+        return super().get_one(entity, self._full_key(entity, ident), **options)
+
+    def _full_key(self, entity: Any, ident: Any) -> Any:
+        mapped = entity.class_ if isinstance(entity, Mapper) else entity
+        if not (isinstance(mapped, type) and issubclass(mapped, TenantBase)):
+            return ident
+        self.enter_tenant(required=True)
+        tenant_id = self.required_tenant()
+        if isinstance(ident, dict):
+            return {"tenant_id": tenant_id, **ident}
+        return ident if isinstance(ident, tuple) else (tenant_id, ident)
+
+
+class AsyncSession(sa_asyncio.AsyncSession):
+    """SQLAlchemy's, with a tenant: it binds every transaction, fills ``tenant_id`` in and refuses another's rows."""
+
+    sync_session_class = TenantSession
+    sync_session: TenantSession
+
+    @property
+    def tenant_id(self) -> UUID:
+        """The tenant that this session acts for.
+
+        Raises:
+            NoTenantError: There is none.
+            TenantMismatchError: The context names another one.
+        """
+        return self.sync_session.required_tenant()
+
+
+@event.listens_for(TenantSession, "after_begin")
+def _bind_transaction(
+    session: TenantSession, transaction: SessionTransaction, connection: Connection
+) -> None:
+    if not transaction.nested:  # a savepoint keeps what its transaction has
+        session.begin_on(connection)
+
+
+@event.listens_for(TenantSession, "after_transaction_end")
+def _forget_transaction(session: TenantSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.forget_transaction()
+
+
+@event.listens_for(TenantSession, "do_orm_execute")
+def _settle_tenant(state: ORMExecuteState) -> None:
+    session = cast("TenantSession", state.session)
+    session.enter_tenant(required=any(issubclass(mapper.class_, TenantBase) for mapper in state.all_mappers))
+
+
+@event.listens_for(TenantSession, "before_flush")
+def _keep_rows_to_their_tenant(session: TenantSession, _context: UOWTransaction, _instances: Any) -> None:
+    """Fill the tenant in on new rows; refuse another tenant's, new or changed."""
+    for row in (*session.new, *session.dirty, *session.deleted):
+        if not isinstance(row, TenantBase):
+            continue
+        session.enter_tenant(required=True)
+        tenant_id = session.required_tenant()
+        if row.tenant_id is None:
+            row.tenant_id = tenant_id
+        elif row.tenant_id != tenant_id:
+            raise TenantMismatchError(
+                f"a {type(row).__name__} of tenant {row.tenant_id} is in a session that acts for {tenant_id}",
+                hint="a row keeps its tenant; open a session of its own for the other one",
+            )
