@@ -59,9 +59,7 @@ def create_tenants() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenants")),
         sa.UniqueConstraint("slug", name=op.f("uq_tenants_slug")),
     )
-    op.create_index(
-        "ix_tenants_active", "tenants", ["id"], unique=False, postgresql_where=sa.text("status = 'active'")
-    )
+    op.create_index("ix_tenants_active", "tenants", ["id"], unique=False, postgresql_where=sa.text("status = 'active'"))
 
 
 def create_users() -> None:
@@ -105,9 +103,7 @@ def create_users() -> None:
         postgresql_where=sa.text("deleted_at IS NOT NULL"),
     )
     op.create_index("ix_users_last_seen_at", "users", ["tenant_id", "last_seen_at"], unique=False)
-    op.create_index(
-        "ix_users_username", "users", ["tenant_id", sa.literal_column("lower(username)")], unique=False
-    )
+    op.create_index("ix_users_username", "users", ["tenant_id", sa.literal_column("lower(username)")], unique=False)
     op.create_index(
         "uq_users_telegram_id",
         "users",
@@ -139,18 +135,14 @@ def create_conversations() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("metadata", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
-        sa.CheckConstraint(
-            "NOT is_active OR closed_at IS NULL", name=op.f("ck_conversations_closed_is_inactive")
-        ),
+        sa.CheckConstraint("NOT is_active OR closed_at IS NULL", name=op.f("ck_conversations_closed_is_inactive")),
         sa.CheckConstraint("last_seq >= 0", name=op.f("ck_conversations_last_seq")),
         sa.CheckConstraint("length(channel) BETWEEN 1 AND 64", name=op.f("ck_conversations_channel")),
         sa.CheckConstraint(
             "length(external_chat_id) BETWEEN 1 AND 255", name=op.f("ck_conversations_external_chat_id")
         ),
         sa.CheckConstraint("length(session_id) BETWEEN 1 AND 255", name=op.f("ck_conversations_session_id")),
-        sa.CheckConstraint(
-            "summary_upto_seq BETWEEN 0 AND last_seq", name=op.f("ck_conversations_summary_upto_seq")
-        ),
+        sa.CheckConstraint("summary_upto_seq BETWEEN 0 AND last_seq", name=op.f("ck_conversations_summary_upto_seq")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "user_id"],
             ["users.tenant_id", "users.id"],
@@ -222,9 +214,7 @@ def create_events() -> None:
             " AND (reminder_token IS NULL) = (reminder_claimed_by IS NULL)",
             name=op.f("ck_events_reminder_claim"),
         ),
-        sa.CheckConstraint(
-            "(series_id IS NULL) = (recurrence_id IS NULL)", name=op.f("ck_events_recurrence_id")
-        ),
+        sa.CheckConstraint("(series_id IS NULL) = (recurrence_id IS NULL)", name=op.f("ck_events_recurrence_id")),
         sa.CheckConstraint("end_datetime >= start_datetime", name=op.f("ck_events_end_datetime")),
         sa.CheckConstraint("length(rrule) BETWEEN 1 AND 2000", name=op.f("ck_events_rrule")),
         sa.CheckConstraint("length(timezone) BETWEEN 1 AND 64", name=op.f("ck_events_timezone")),
@@ -259,9 +249,7 @@ def create_events() -> None:
     )
     op.create_index("ix_events_status", "events", ["tenant_id", "status", "start_datetime"], unique=False)
     op.create_index("ix_events_user_end", "events", ["tenant_id", "user_id", "end_datetime"], unique=False)
-    op.create_index(
-        "ix_events_user_start", "events", ["tenant_id", "user_id", "start_datetime", "id"], unique=False
-    )
+    op.create_index("ix_events_user_start", "events", ["tenant_id", "user_id", "start_datetime", "id"], unique=False)
     op.create_index(
         "uq_events_ical_uid",
         "events",
@@ -307,22 +295,16 @@ def create_message_history() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("metadata", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
-        sa.CheckConstraint(
-            "jsonb_typeof(attachments) = 'array'", name=op.f("ck_message_history_attachments")
-        ),
+        sa.CheckConstraint("jsonb_typeof(attachments) = 'array'", name=op.f("ck_message_history_attachments")),
         sa.CheckConstraint("jsonb_typeof(parts) = 'array'", name=op.f("ck_message_history_parts")),
         sa.CheckConstraint(
             "role IN ('system', 'developer', 'user', 'assistant', 'tool')",
             name=op.f("ck_message_history_role"),
         ),
-        sa.CheckConstraint(
-            "state IN ('complete', 'incomplete', 'interrupted')", name=op.f("ck_message_history_state")
-        ),
+        sa.CheckConstraint("state IN ('complete', 'incomplete', 'interrupted')", name=op.f("ck_message_history_state")),
         sa.CheckConstraint("input_tokens >= 0", name=op.f("ck_message_history_input_tokens")),
         sa.CheckConstraint("length(fingerprint) = 32", name=op.f("ck_message_history_fingerprint")),
-        sa.CheckConstraint(
-            "length(message_id) BETWEEN 1 AND 512", name=op.f("ck_message_history_message_id")
-        ),
+        sa.CheckConstraint("length(message_id) BETWEEN 1 AND 512", name=op.f("ck_message_history_message_id")),
         sa.CheckConstraint("output_tokens >= 0", name=op.f("ck_message_history_output_tokens")),
         sa.CheckConstraint("seq > 0", name=op.f("ck_message_history_seq")),
         sa.CheckConstraint("token_count >= 0", name=op.f("ck_message_history_token_count")),
@@ -350,9 +332,7 @@ def create_message_history() -> None:
         ),
         sa.UniqueConstraint("tenant_id", "message_id", name=op.f("uq_message_history_tenant_id_message_id")),
     )
-    op.create_index(
-        "ix_message_history_created_at", "message_history", ["tenant_id", "created_at"], unique=False
-    )
+    op.create_index("ix_message_history_created_at", "message_history", ["tenant_id", "created_at"], unique=False)
     op.create_index(
         "ix_message_history_parent_id",
         "message_history",
@@ -388,9 +368,7 @@ def create_notes() -> None:
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("title", sa.Text(), nullable=True),
         sa.Column("content", sa.Text(), nullable=False),
-        sa.Column(
-            "tags", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'::text[]"), nullable=False
-        ),
+        sa.Column("tags", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'::text[]"), nullable=False),
         sa.Column("pinned", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("archived_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
@@ -399,7 +377,8 @@ def create_notes() -> None:
             "search",
             postgresql.TSVECTOR(),
             sa.Computed(
-                "setweight(to_tsvector('spanish', coalesce(title, '')) || to_tsvector('english', coalesce(title, '')), 'A')"
+                "setweight(to_tsvector('spanish', coalesce(title, ''))"
+                " || to_tsvector('english', coalesce(title, '')), 'A')"
                 " || setweight(to_tsvector('spanish', content) || to_tsvector('english', content), 'B')",
                 persisted=True,
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -15,16 +15,15 @@ from src.config.constants import LOCAL_ENVIRONMENTS
 __all__ = ["configure_logging", "get_logger", "mask_secrets"]
 
 _MASK: Final = "***"
-_SECRET_NAME: Final = re.compile(
-    r"password|passwd|secret|token|dsn|database_url|migration_url", re.IGNORECASE
-)
+_SECRET_NAME: Final = re.compile(r"password|passwd|secret|token|dsn|database_url|migration_url", re.IGNORECASE)
 _URL_PASSWORD: Final = re.compile(r"(?P<before>\w+://[^\s:/@]*:)[^\s/]+(?=@)")
 _QUERY_PASSWORD: Final = re.compile(r"(?P<before>[?&;\s](?:password|pwd)=)[^&;\s]+", re.IGNORECASE)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return a logger for a module; it writes nothing and configures nothing until it is used."""
-    return cast("structlog.stdlib.BoundLogger", structlog.stdlib.get_logger(name))
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
 
 
 def configure_logging(environment: str, *, level: int = logging.INFO) -> None:
@@ -51,18 +50,14 @@ def configure_logging(environment: str, *, level: int = logging.INFO) -> None:
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Mask the values of secret-sounding names and the passwords inside URLs (a structlog processor)."""
-    return {
-        name: _MASK if _SECRET_NAME.search(name) and value else _mask(value) for name, value in event.items()
-    }
+    return {name: _MASK if _SECRET_NAME.search(name) and value else _mask(value) for name, value in event.items()}
 
 
 def _mask(value: Any) -> Any:
     if isinstance(value, str):
         return _QUERY_PASSWORD.sub(rf"\g<before>{_MASK}", _URL_PASSWORD.sub(rf"\g<before>{_MASK}", value))
     if isinstance(value, dict):
-        return {
-            name: _MASK if _SECRET_NAME.search(str(name)) else _mask(item) for name, item in value.items()
-        }
+        return {name: _MASK if _SECRET_NAME.search(str(name)) else _mask(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_mask(item) for item in value)
     return value

@@ -43,12 +43,12 @@ def _database_url(value: Any) -> URL:
         try:
             url = parse_url(str(value).strip())
         except (ArgumentError, ValueError):
-            raise PydanticCustomError("url", "it cannot be read as one") from None  # noqa: EM101
+            raise PydanticCustomError("url", "it cannot be read as one") from None
     if url.drivername not in _SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
         raise PydanticCustomError("url", "its scheme must be one of {schemes}", {"schemes": schemes})
     if not url.database:
-        raise PydanticCustomError("url", "it names no database")  # noqa: EM101
+        raise PydanticCustomError("url", "it names no database")
     password = url.query.get("password")
     if password is not None:
         url = url.difference_update_query(["password"]).set(
@@ -82,12 +82,8 @@ class Settings(BaseSettings):
     DATABASE_POOL_SIZE: int = Field(default=5, ge=1, le=1000, description="a whole number from 1 to 1000")
     DATABASE_MAX_OVERFLOW: int = Field(default=10, ge=0, le=1000, description="a whole number from 0 to 1000")
     DATABASE_POOL_RECYCLE: int = Field(default=3600, ge=1, description="whole seconds, 1 or more")
-    DATABASE_POOL_TIMEOUT: float = Field(
-        default=30, gt=0, le=3600, description="seconds, above 0 and up to 3600"
-    )
-    DATABASE_CONNECT_TIMEOUT: float = Field(
-        default=10, gt=0, le=600, description="seconds, above 0 and up to 600"
-    )
+    DATABASE_POOL_TIMEOUT: float = Field(default=30, gt=0, le=3600, description="seconds, above 0 and up to 3600")
+    DATABASE_CONNECT_TIMEOUT: float = Field(default=10, gt=0, le=600, description="seconds, above 0 and up to 600")
     DATABASE_ECHO: bool = Field(default=False, description="true or false")
     DATABASE_SSL_MODE: Literal["disable", "require", "verify-ca", "verify-full"] | None = Field(
         default=None, description="one of disable, require, verify-ca, verify-full"
@@ -97,9 +93,7 @@ class Settings(BaseSettings):
         default=APPLICATION_NAME, min_length=1, max_length=63, description="1 to 63 characters"
     )
     DATABASE_DEFAULT_TENANT: UUID | None = Field(
-        default_factory=lambda data: (
-            DEFAULT_TENANT_ID if data.get("ENVIRONMENT") in LOCAL_ENVIRONMENTS else None
-        ),
+        default_factory=lambda data: DEFAULT_TENANT_ID if data.get("ENVIRONMENT") in LOCAL_ENVIRONMENTS else None,
         description="a UUID",
     )
 
@@ -169,6 +163,4 @@ def _describe_one(name: str, fault: Mapping[str, Any]) -> str:
 
 
 def _configuration_error(faults: list[str]) -> ConfigurationError:
-    return ConfigurationError(
-        "\n".join(dict.fromkeys(faults)), hint="every setting is explained in .env.example"
-    )
+    return ConfigurationError("\n".join(dict.fromkeys(faults)), hint="every setting is explained in .env.example")

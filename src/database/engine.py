@@ -14,8 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from src.config import Settings, get_logger
-from src.database.connect import connect
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, embedded_server
+from src.database.connect import connect, embedded_server
 from src.database.errors import ConfigurationError, ConnectionFailed, translate
 from src.database.target import Target
 
@@ -68,8 +67,7 @@ def resolve_target(settings: Settings, *, for_migrations: bool = False) -> Targe
     """
     url = (settings.DATABASE_MIGRATION_URL if for_migrations else None) or settings.DATABASE_URL
     if url is None:
-        server = embedded_server(settings.DATABASE_EMBEDDED_DIR.expanduser().absolute())
-        target = server.target(user=OWNER_ROLE if for_migrations else APP_ROLE)
+        target = embedded_server(settings.DATABASE_EMBEDDED_DIR).target(as_owner=for_migrations)
     else:
         target = Target.from_url(url)
     mode = target.ssl_mode or settings.DATABASE_SSL_MODE or ("disable" if settings.is_local else "require")
@@ -98,15 +96,12 @@ def _display_url(target: Target) -> URL:
     )
 
 
-def _connector(
-    settings: Settings, *, for_migrations: bool
-) -> Callable[..., Awaitable[asyncpg.Connection[Any]]]:
+def _connector(settings: Settings, *, for_migrations: bool) -> Callable[..., Awaitable[asyncpg.Connection[Any]]]:
     unchecked = [True]
 
     async def open_connection(*_arguments: Any, **_options: Any) -> asyncpg.Connection[Any]:
         if settings.DATABASE_URL is None:
-            folder = settings.DATABASE_EMBEDDED_DIR.expanduser().absolute()
-            await asyncio.to_thread(embedded_server(folder).acquire)
+            await asyncio.to_thread(embedded_server(settings.DATABASE_EMBEDDED_DIR).acquire)
         connection = await connect(resolve_target(settings, for_migrations=for_migrations))
         if unchecked:
             try:
@@ -120,9 +115,7 @@ def _connector(
     return open_connection
 
 
-async def _check_server(
-    connection: asyncpg.Connection[Any], settings: Settings, *, for_migrations: bool
-) -> None:
+async def _check_server(connection: asyncpg.Connection[Any], settings: Settings, *, for_migrations: bool) -> None:
     """Look once an engine at what it is connected to: too old a server, or a role that row-level security spares."""
     major = connection.get_server_version().major
     if major < OLDEST_SERVER:

@@ -178,8 +178,8 @@ _RLS_REFUSAL: Final = "violates row-level security policy"
 def translate(error: BaseException) -> DatabaseError | None:
     """Turn an error of the driver into ours, or return None where it is none of the server's.
 
-    The server's own text never gets into the message: it can quote anybody's data ("invalid input syntax for type
-    integer: ..."). What is taken are its code and the names of the constraint, table and column.
+    The server's own text does not get into the message where it can quote data ("invalid input syntax for type
+    integer: ..."); its code and the names of the constraint, table and column do.
     """
     origin = _origin(error)
     sqlstate = getattr(origin, "sqlstate", None)
@@ -198,6 +198,8 @@ def translate(error: BaseException) -> DatabaseError | None:
         )
         if name
     )
+    if _speaks_of_names_alone(sqlstate):
+        message = f"{message}: {origin.args[0]}"
     text = f"{message} ({where})" if where else f"{message} (SQLSTATE {sqlstate})"
     _redact(error)
     return kind(text, sqlstate=sqlstate, constraint=constraint, hint=_HINTS.get(kind))
@@ -207,31 +209,28 @@ def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
     """Turn whatever a connection attempt raised into ours; ``where`` names the target without its password."""
     if isinstance(error, DatabaseError):
         return error
-    if isinstance(error, ssl.SSLError):  # an OSError too: it comes first
+    if isinstance(error, ssl.SSLError):  # an OSError too, so it comes first
         reason = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
-        return TlsFailed(
-            f"TLS to {where} failed: {reason}", hint="check the CA file, the host's name and the mode"
-        )
-    answered = translate(error)
-    if answered is not None:
+        hint = "check the CA file, the host's name and the mode"
+        return TlsFailed(f"TLS to {where} failed: {reason}", hint=hint)
+    if answered := translate(error):
         return type(answered)(f"{where}: {answered.args[0]}", sqlstate=answered.sqlstate, hint=answered.hint)
-    if isinstance(error, TimeoutError):
-        return ConnectionFailed(
-            f"{where} did not answer in time", hint="check the host, the port and the firewall"
-        )
-    if isinstance(error, socket.gaierror):
-        return ConnectionFailed(f"the host of {where} is not known", hint="check the host in DATABASE_URL")
-    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "Connect call failed" in str(error):
-        return ConnectionFailed(
-            f"nothing listens at {where}",
-            hint="check that the server runs, and the host and port in DATABASE_URL",
-        )
-    if isinstance(error, OSError):
-        code = errno.errorcode.get(error.errno or 0, type(error).__name__)
-        return ConnectionFailed(f"no connection to {where}: {code}")
     if "rejected SSL upgrade" in str(error):
         return TlsFailed(f"{where} does not speak TLS", hint="TLS is required here; let the server speak it")
-    return ConnectionFailed(f"no connection to {where}: {type(error).__name__}")
+    reason, remedy = _reason_of_no_connection(error)
+    return ConnectionFailed(f"no connection to {where}: {reason}", hint=remedy)
+
+
+def _reason_of_no_connection(error: BaseException) -> tuple[str, str | None]:
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time", "check the host, the port and the firewall"
+    if isinstance(error, socket.gaierror):
+        return "the host is not known", "check the host in DATABASE_URL"
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "Connect call failed" in str(error):
+        return "nothing listens there", "check that the server runs, and the host and port in DATABASE_URL"
+    if isinstance(error, OSError) and error.errno:
+        return errno.errorcode.get(error.errno, type(error).__name__), None
+    return type(error).__name__, None
 
 
 def _lookup(sqlstate: str) -> tuple[type[DatabaseError], str]:
@@ -239,6 +238,11 @@ def _lookup(sqlstate: str) -> tuple[type[DatabaseError], str]:
         if found := _BY_SQLSTATE.get(sqlstate[:length]):
             return found
     return DatabaseError, "the server refused the statement"
+
+
+def _speaks_of_names_alone(sqlstate: str) -> bool:
+    """Say whether the server's text quotes tables, columns and functions, and no value: class 42 but a syntax error."""
+    return sqlstate.startswith("42") and sqlstate not in {"42501", "42601"}
 
 
 def _origin(error: BaseException) -> BaseException:

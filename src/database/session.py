@@ -86,9 +86,7 @@ AsyncSessionLocal: Final = _SessionFactory(bind=engine, class_=AsyncSession, exp
 
 async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
     """Yield a session; commit on success. Anything else, cancellation included, ends in `close`, which rolls back."""
-    async with (
-        AsyncSessionLocal() as session
-    ):  # its exit is shielded: a second cancellation cannot cut it short
+    async with AsyncSessionLocal() as session:  # its exit is shielded: a second cancellation cannot cut it short
         yield session
         await session.commit()
 
@@ -122,7 +120,7 @@ class SessionScope(AbstractAsyncContextManager[AsyncSession], AsyncIterator[Asyn
 
 @functools.wraps(_session_scope)
 def get_db() -> SessionScope:
-    """Open a session: `async with get_db() as session`, or `Depends(get_db, scope="function")` in FastAPI.
+    """Open a session for `async with`, or for `Depends` with `scope="function"` in FastAPI.
 
     It commits when the block ends, and rolls back on any exception, cancellation included.
     """

@@ -45,15 +45,11 @@ class Target:
         host = query.get("host") or url.host or "localhost"
         ssl_mode = query.get("sslmode")
         if ssl_mode is not None and ssl_mode not in SSL_MODES:
-            raise ConfigurationError(
-                f"sslmode in the URL must be one of {', '.join(SSL_MODES)}, got {ssl_mode!r}"
-            )
+            raise ConfigurationError(f"sslmode in the URL must be one of {', '.join(SSL_MODES)}, got {ssl_mode!r}")
         ca = query.get("sslrootcert")
         timeout = query.get("connect_timeout")
         if not url.username:
-            raise ConfigurationError(
-                "the database URL must name a user: postgresql://user:password@host/name"
-            )
+            raise ConfigurationError("the database URL must name a user: postgresql://user:password@host/name")
         return cls(
             host=host,
             port=_number("port", query["port"]) if "port" in query else url.port or 5432,
@@ -92,7 +88,5 @@ def _single_values(url: URL) -> dict[str, str]:
 
 def _number(name: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise ConfigurationError(
-            f"{name} in the database URL must be a whole number from 1 up, got {value!r}"
-        )
+        raise ConfigurationError(f"{name} in the database URL must be a whole number from 1 up, got {value!r}")
     return int(value)

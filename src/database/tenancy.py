@@ -23,7 +23,7 @@ _acting: ContextVar[UUID | None] = ContextVar("acting_tenant", default=None)
 
 _BIND: Final = text("SELECT app_set_tenant(:tenant_id)").bindparams(bindparam("tenant_id", type_=Uuid()))
 _IS_MIGRATED: Final = "SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL"
-_REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, 'tenant-' || right($1::text, 12), 'Default') ON CONFLICT DO NOTHING"
+_REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'Default') ON CONFLICT DO NOTHING"
 
 
 @contextmanager
@@ -73,8 +73,9 @@ class TenantBinding:
         if not driver.run_async(lambda raw: raw.fetchval(_IS_MIGRATED)):
             return False
         if self.default_tenant is not None:
+            row = (self.default_tenant, f"default-{self.default_tenant.hex[-12:]}")
             try:
-                driver.run_async(lambda raw: raw.execute(_REGISTER, self.default_tenant))
+                driver.run_async(lambda raw: raw.execute(_REGISTER, *row))
             except asyncpg.PostgresError as error:
                 raise translate(error) or error from error
         if not connection.in_transaction() or not driver.driver_connection.is_in_transaction():
@@ -180,9 +181,7 @@ class AsyncSession(sa_asyncio.AsyncSession):
 
 
 @event.listens_for(TenantSession, "after_begin")
-def _bind_transaction(
-    session: TenantSession, transaction: SessionTransaction, connection: Connection
-) -> None:
+def _bind_transaction(session: TenantSession, transaction: SessionTransaction, connection: Connection) -> None:
     if not transaction.nested:  # a savepoint keeps what its transaction has
         session.begin_on(connection)
 

@@ -16,17 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from filelock import FileLock
 
 from src.database.connect import embedded_files as files
-from src.database.connect.embedded_process import programs, run, tail
-from src.database.errors import ConfigurationError, ConnectionFailed
+from src.database.connect.embedded_process import run, tail
+from src.database.errors import ConnectionFailed
 from src.database.target import Target
 
-if TYPE_CHECKING:
-    from filelock import FileLock
-
-__all__ = ["APP_ROLE", "DATABASE", "OWNER_ROLE", "SUPERUSER", "EmbeddedServer", "embedded_server"]
+__all__ = ["APP_ROLE", "DATABASE", "OWNER_ROLE", "SUPERUSER", "EmbeddedServer", "handle"]
 
 APP_ROLE: Final = "thea_app"
 """What the application connects as: it owns nothing and row-level security binds it."""
@@ -50,7 +49,7 @@ SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE}'
 \\gexec
 \\connect {DATABASE}
 ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER_ROLE} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_ROLE};
-"""
+"""  # noqa: S608 - the names are constants
 
 
 @dataclass(slots=True)
@@ -109,8 +108,12 @@ class EmbeddedServer:
             self._keep_file.unlink(missing_ok=True)
             return self._stop_unless_needed()
 
-    def target(self, *, user: str = APP_ROLE, database: str = DATABASE) -> Target:
-        """Return the way to the running server."""
+    def target(self, *, as_owner: bool = False) -> Target:
+        """Return the way to the database, as the application's role or as the owner of the tables."""
+        return self.target_as(OWNER_ROLE if as_owner else APP_ROLE, DATABASE)
+
+    def target_as(self, user: str, database: str) -> Target:
+        """Return the way to any database of the server, as anyone: tests are superusers at times."""
         if not self.over_tcp:
             return Target(host=str(files.socket_folder(self.folder)), user=user, database=database)
         return Target(
@@ -126,7 +129,7 @@ class EmbeddedServer:
         if not (self._data / "postmaster.pid").exists():
             return False
         try:
-            target = self.target(user=SUPERUSER)
+            target = self.target_as(SUPERUSER, SUPERUSER)
         except (OSError, ValueError):
             return False
         return run("pg_isready", "-q", "-h", target.host, "-p", str(target.port)).returncode == 0
@@ -152,9 +155,6 @@ class EmbeddedServer:
         return self._data / "thea_is_ready"
 
     def _lock(self) -> FileLock:
-        programs()  # whether it is installed at all comes first
-        from filelock import FileLock
-
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / "lock", timeout=LOCK_TIMEOUT_SECONDS, thread_local=False)
 
@@ -203,7 +203,7 @@ class EmbeddedServer:
 
     def _bootstrap(self) -> None:
         """Create the two roles and the database."""
-        target = self.target(user=SUPERUSER, database=SUPERUSER)
+        target = self.target_as(SUPERUSER, SUPERUSER)
         password = self._password_file.read_text()
         self._must(
             *("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", target.host, "-p", str(target.port)),
@@ -229,6 +229,6 @@ class EmbeddedServer:
 
 
 @cache
-def embedded_server(folder: Path) -> EmbeddedServer:
+def handle(folder: Path) -> EmbeddedServer:
     """Return this process's one handle for a folder."""
     return EmbeddedServer(folder)

@@ -11,13 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from filelock import FileLock, Timeout
 
 from src.database.connect.embedded_process import give, make_reachable
 from src.database.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from filelock import FileLock
 
 __all__ = [
     "count_users",
@@ -81,15 +80,11 @@ def write_private(path: Path, text: str) -> None:
 
 def create_user_lock(folder: Path) -> FileLock:
     """Return the lock that says, while it is held, that this process uses the server."""
-    from filelock import FileLock
-
     return FileLock(folder / "users" / str(os.getpid()), thread_local=False)
 
 
 def count_users(folder: Path) -> int:
     """Count the processes that use the server, and clear away the marks of those that ended."""
-    from filelock import FileLock, Timeout
-
     users = 0
     for mark in (folder / "users").iterdir():
         lock = FileLock(mark, timeout=0, thread_local=False)

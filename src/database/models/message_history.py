@@ -48,24 +48,16 @@ class MessageHistory(TenantBase):
     edited_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
 
-    conversation: Mapped[Conversation] = relationship(
-        back_populates="messages", lazy="raise", overlaps="messages,user"
-    )
-    user: Mapped[User] = relationship(
-        back_populates="messages", lazy="raise", overlaps="messages,conversation"
-    )
+    conversation: Mapped[Conversation] = relationship(back_populates="messages", lazy="raise", overlaps="messages,user")
+    user: Mapped[User] = relationship(back_populates="messages", lazy="raise", overlaps="messages,conversation")
 
     @classmethod
     def table_items(cls) -> tuple[SchemaItem, ...]:
         """List the constraints and indexes of the table, beyond its key."""
         return (
-            ForeignKeyConstraint(
-                ["tenant_id", "conversation_id"], ["conversations.tenant_id", "conversations.id"]
-            ),
+            ForeignKeyConstraint(["tenant_id", "conversation_id"], ["conversations.tenant_id", "conversations.id"]),
             ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
-            ForeignKeyConstraint(
-                ["tenant_id", "parent_id"], ["message_history.tenant_id", "message_history.id"]
-            ),
+            ForeignKeyConstraint(["tenant_id", "parent_id"], ["message_history.tenant_id", "message_history.id"]),
             UniqueConstraint("tenant_id", "conversation_id", "seq"),
             UniqueConstraint("tenant_id", "message_id"),
             CheckConstraint("seq > 0", name="seq"),

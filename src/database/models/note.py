@@ -61,9 +61,7 @@ class Note(TenantBase):
             CheckConstraint("length(content) BETWEEN 1 AND 100000", name="content"),
             CheckConstraint("cardinality(tags) <= 64", name="tags"),
             # A user's notes, newest first; search is narrowed by it.
-            Index(
-                "ix_notes_user_id", "tenant_id", "user_id", "id", postgresql_where=text("deleted_at IS NULL")
-            ),
+            Index("ix_notes_user_id", "tenant_id", "user_id", "id", postgresql_where=text("deleted_at IS NULL")),
             # The pinned ones stand on top.
             Index(
                 "ix_notes_pinned",

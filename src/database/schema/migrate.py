@@ -75,7 +75,7 @@ async def migration_connection(settings: Settings) -> AsyncIterator[AsyncConnect
 
 
 async def _lock(connection: AsyncConnection) -> None:
-    """Take the advisory lock by asking again and again: who waits inside a statement blocks CREATE INDEX CONCURRENTLY."""
+    """Take the advisory lock by asking for it: who waits inside a statement blocks CREATE INDEX CONCURRENTLY."""
     try:
         async with asyncio.timeout(LOCK_WAIT_SECONDS):
             while not await connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK_KEY})")):
@@ -84,5 +84,5 @@ async def _lock(connection: AsyncConnection) -> None:
     except TimeoutError as error:
         raise LockNotAvailable(
             f"another migration has held the lock for {LOCK_WAIT_SECONDS:.0f} s",
-            hint=f"who: SELECT * FROM pg_locks WHERE locktype = 'advisory' AND objid = {LOCK_KEY}",
+            hint=f"pg_locks tells who: locktype 'advisory', objid {LOCK_KEY}",
         ) from error

@@ -1,0 +1,5 @@
+"""thea-db, the command."""
+
+from src.database.cli.app import main
+
+__all__ = ["main"]

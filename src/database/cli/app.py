@@ -1,0 +1,122 @@
+"""The commands of thea-db, and how an error of ours leaves the process: one message, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from src.config import configure_logging, get_settings
+from src.database.cli.demo import run_demo
+from src.database.connect import embedded_server
+from src.database.errors import ConfigurationError, DatabaseError
+from src.database.schema import upgrade as upgrade_schema
+
+__all__ = ["app", "main"]
+
+EXIT_FAILURE: int = 2
+
+app = typer.Typer(
+    name="thea-db",
+    help="The data layer's command: its embedded server, its schema, and a demonstration on real input.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # local variables hold passwords
+)
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        app()
+    except DatabaseError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_FAILURE)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("thea-database"))
+        raise typer.Exit
+
+
+@app.callback()
+def prepare(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Set the logs up before any command runs."""
+    configure_logging(get_settings().ENVIRONMENT)
+
+
+@app.command()
+def up() -> None:
+    """Start the embedded server and keep it running until `thea-db down`."""
+    folder = _embedded_folder()
+    server = embedded_server(folder)
+    server.keep()
+    typer.echo(f"the embedded server runs: {server.target()}")
+
+
+@app.command()
+def down() -> None:
+    """Stop the embedded server, or leave that to the last process that uses it."""
+    folder = _embedded_folder()
+    if not folder.exists():
+        typer.echo(f"no embedded server has been started in {folder}")
+        return
+    users = embedded_server(folder).unkeep()
+    typer.echo(
+        f"the embedded server is in use by {users} process(es); the last of them stops it"
+        if users
+        else "the embedded server is stopped"
+    )
+
+
+@app.command()
+def upgrade(
+    revision: Annotated[str, typer.Argument(help="The revision to go up to.")] = "head",
+) -> None:
+    """Bring the schema up to date."""
+    asyncio.run(upgrade_schema(get_settings(), revision))
+    typer.echo(f"the schema is at {revision}")
+
+
+@app.command()
+def demo(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="Bot API updates (JSON lines) or a Telegram Desktop export (result.json); by default a sample.",
+        ),
+    ] = None,
+    account: Annotated[
+        str, typer.Option(help="Whose numbering of messages the file has: part of each message's key.")
+    ] = "bot",
+) -> None:
+    """Bring the schema up to date, write a Telegram file through the repositories, and show what they are for."""
+    settings = get_settings()
+    if not settings.is_local:
+        raise ConfigurationError(
+            f"the demo writes sample data: ENVIRONMENT must be development or test, got {settings.ENVIRONMENT}"
+        )
+    asyncio.run(run_demo(settings, file, account=account, console=Console()))
+
+
+def _embedded_folder() -> Path:
+    settings = get_settings()
+    if settings.DATABASE_URL is not None:
+        raise ConfigurationError(
+            "DATABASE_URL is set: there is no embedded server to start or stop",
+            hint="unset DATABASE_URL to use one",
+        )
+    return settings.DATABASE_EMBEDDED_DIR.expanduser().absolute()

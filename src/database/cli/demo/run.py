@@ -1,0 +1,75 @@
+"""Runs the demonstration: schema, import with a progress bar, then the tables."""
+
+from __future__ import annotations
+
+import time
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from src.config import Settings
+from src.database.cli.demo.importer import ImportReport, import_messages
+from src.database.cli.demo.show import show_what_it_is_for
+from src.database.cli.demo.telegram import TelegramFile, read_telegram
+from src.database.schema import upgrade
+
+__all__ = ["run_demo"]
+
+
+class _Rate(ProgressColumn):
+    """Messages a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate so far."""
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f} messages/s")
+
+
+async def run_demo(settings: Settings, file: Path | None, *, account: str, console: Console) -> None:
+    """Write a Telegram file, or the sample, into the database of the settings, and show what can be asked of it.
+
+    Raises:
+        ConfigurationError: The file is of neither format.
+        DatabaseError: The database refuses.
+    """
+    if file is None:
+        with as_file(files(__package__) / "sample.jsonl") as sample:
+            content = read_telegram(sample)
+        source = "the sample (dialogues of chatterbot-corpus, BSD licence)"
+    else:
+        content, source = read_telegram(file), str(file)
+    await upgrade(settings)
+    console.print(f"Reading {source}: {content.kind}, {len(content.messages):,} messages", highlight=False)
+    started = time.perf_counter()
+    report = await _import(content, account, console)
+    _tell(report, content, time.perf_counter() - started, console)
+    await show_what_it_is_for(report, console)
+
+
+async def _import(content: TelegramFile, account: str, console: Console) -> ImportReport:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("Writing", total=len(content.messages))
+        return await import_messages(
+            content.messages, account=account, on_progress=lambda count: progress.advance(bar, count)
+        )
+
+
+def _tell(report: ImportReport, content: TelegramFile, seconds: float, console: Console) -> None:
+    rate = len(content.messages) / seconds
+    console.print(
+        f"{report.added:,} added, {report.duplicates:,} duplicates, {report.edited:,} edits applied,"
+        f" {report.users_created:,} users created; {seconds:.1f} s, {rate:,.0f} messages/s",
+        highlight=False,
+    )
+    if content.skipped:
+        console.print(f"{content.skipped:,} entries were no messages and were passed over", highlight=False)
+    if report.conflicts:
+        console.print(
+            f"{report.conflicts:,} messages were refused: their key is taken by a message with other content."
+            " Private chats and small groups are numbered by each account for itself: name the file's with --account.",
+            style="yellow",
+            highlight=False,
+        )

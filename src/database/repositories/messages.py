@@ -1,0 +1,241 @@
+"""Messages: appended once each, without gaps, in the order in which they are committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from src.database.base import utc_now, uuid7
+from src.database.errors import IdempotencyConflictError, NotFoundError
+from src.database.models import Conversation, MessageHistory
+from src.database.repositories.base import Repository
+from src.database.repositories.new_message import NewMessage
+
+__all__ = ["Appended", "MessageHistoryRepository", "NewMessage"]
+
+MAX_BATCH: int = 1000
+MAX_RECENT: int = 1000
+
+_COPIED = tuple(field.name for field in fields(NewMessage) if field.name != "created_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The message as it is stored, and whether this call stored it: False is a duplicate, and no error."""
+
+    message: MessageHistory
+    inserted: bool
+
+
+class MessageHistoryRepository(Repository[MessageHistory]):
+    """The messages of the acting tenant."""
+
+    model = MessageHistory
+
+    async def append(self, conversation_id: UUID, message: NewMessage) -> Appended:
+        """Append a message to a conversation; as `append_many` does with one."""
+        return (await self.append_many(conversation_id, [message]))[0]
+
+    async def append_many(self, conversation_id: UUID, messages: Sequence[NewMessage]) -> list[Appended]:
+        """Append messages in this order, each one once, however often and from wherever it is sent.
+
+        The conversation's row is locked until the transaction ends: `seq` has no gap, and whoever follows it skips
+        nothing. Append to several conversations in one transaction in the order of their ids, or two callers can
+        wait for each other.
+
+        Args:
+            conversation_id: Which conversation.
+            messages: At most 1000.
+
+        Returns:
+            For each message, in the same order, the stored one and whether it is new. A message that another
+            conversation of the same user and chat has already (one that was closed meanwhile) is a duplicate.
+
+        Raises:
+            IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
+            NotFoundError: This tenant has no such conversation.
+            ValueError: There are more than 1000.
+        """
+        if len(messages) > MAX_BATCH:
+            raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
+        conversation = await self._lock(conversation_id)
+        keys = {message.message_id for message in messages}
+        stored = await self._stored(keys)
+        while missing := [message for message in _first_of_each_key(messages) if message.message_id not in stored]:
+            inserted = await self._insert(conversation, missing)
+            if len(inserted) < len(missing):
+                # Another conversation took a key meanwhile. What was inserted has wrong numbers: take it back.
+                await self._take_back(inserted)
+                stored = await self._stored(keys)
+                continue
+            await self._advance(conversation, inserted)
+            new = {row.message_id for row in inserted}
+            stored.update({row.message_id: row for row in inserted})
+            break
+        else:
+            new = set()
+        await self._check_duplicates(conversation, messages, stored, new)
+        results = []
+        for message in messages:
+            results.append(Appended(message=stored[message.message_id], inserted=message.message_id in new))
+            new.discard(message.message_id)  # a second one of the same batch is a duplicate
+        return results
+
+    async def get_by_message_id(self, message_id: str) -> MessageHistory | None:
+        """Return the message with this idempotency key, or None."""
+        found: MessageHistory | None = await self.session.scalar(self._select(MessageHistory.message_id == message_id))
+        return found
+
+    async def recent(self, conversation_id: UUID, *, limit: int = 50) -> list[MessageHistory]:
+        """Return the last messages of a conversation, oldest first.
+
+        Raises:
+            ValueError: The limit is not from 1 to 1000.
+        """
+        if not 1 <= limit <= MAX_RECENT:
+            raise ValueError(f"limit must be from 1 to {MAX_RECENT}, got {limit}")
+        statement = self._select(MessageHistory.conversation_id == conversation_id)
+        newest_first = await self.session.scalars(statement.order_by(MessageHistory.seq.desc()).limit(limit))
+        return list(newest_first)[::-1]
+
+    async def edit(self, message_id: str, content: str | None, *, edited_at: datetime) -> bool:
+        """Bring a message up to a later version; what was there before is kept in `extra["versions"]`, oldest first.
+
+        Returns:
+            Whether it changed: an edit that came late or twice, not later than what is there, does nothing.
+
+        Raises:
+            NotFoundError: This tenant has no such message.
+        """
+        statement = self._select(MessageHistory.message_id == message_id).with_for_update()
+        row: MessageHistory | None = await self.session.scalar(statement.execution_options(populate_existing=True))
+        if row is None:
+            raise NotFoundError("this tenant has no message with this message_id")
+        if row.edited_at is not None and edited_at <= row.edited_at:
+            return False
+        if row.content != content:
+            version = {"content": row.content, "at": (row.edited_at or row.created_at).isoformat()}
+            row.extra = {**row.extra, "versions": [*row.extra.get("versions", []), version]}
+        row.content, row.edited_at = content, edited_at
+        await self._flush()
+        return True
+
+    async def _lock(self, conversation_id: UUID) -> Conversation:
+        """Lock the conversation's row in a statement of its own: the next one then sees what its last holder wrote."""
+        conversation: Conversation | None = await self.session.scalar(
+            select(Conversation)
+            .where(
+                Conversation.tenant_id == self.session.tenant_id,
+                Conversation.id == conversation_id,
+                Conversation.deleted_at.is_(None),
+            )
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+        if conversation is None:
+            raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
+        return conversation
+
+    async def _stored(self, keys: Iterable[str]) -> dict[str, MessageHistory]:
+        """Find what is stored under these keys; a deleted message still holds its own."""
+        statement = self._select(MessageHistory.message_id.in_(keys), include_deleted=True)
+        rows = await self.session.scalars(statement.execution_options(populate_existing=True))
+        return {row.message_id: row for row in rows}
+
+    async def _insert(self, conversation: Conversation, messages: Sequence[NewMessage]) -> list[MessageHistory]:
+        """Insert with the numbers that follow; the rows whose key somebody else holds do not come back."""
+        now = utc_now()
+        rows: list[dict[str, Any]] = [
+            {name: getattr(message, name) for name in _COPIED}
+            | {
+                "tenant_id": self.session.tenant_id,
+                "id": uuid7(),
+                "conversation_id": conversation.id,
+                "user_id": conversation.user_id,
+                "seq": seq,
+                "fingerprint": message.fingerprint(),
+                "created_at": message.created_at or now,
+            }
+            for seq, message in enumerate(messages, start=conversation.last_seq + 1)
+        ]
+        statement = (
+            insert(MessageHistory)
+            .on_conflict_do_nothing(index_elements=[MessageHistory.tenant_id, MessageHistory.message_id])
+            .returning(MessageHistory)
+        )
+        return list(await self.session.scalars(statement, rows))
+
+    async def _take_back(self, rows: Sequence[MessageHistory]) -> None:
+        for row in rows:
+            self.session.expunge(row)
+        await self.session.execute(
+            delete(MessageHistory).where(
+                MessageHistory.tenant_id == self.session.tenant_id,
+                MessageHistory.id.in_([row.id for row in rows]),
+            ),
+            execution_options={"synchronize_session": False},
+        )
+
+    async def _advance(self, conversation: Conversation, rows: Sequence[MessageHistory]) -> None:
+        last_said = max(row.created_at for row in rows)
+        await self.session.execute(
+            update(Conversation)
+            .where(Conversation.tenant_id == self.session.tenant_id, Conversation.id == conversation.id)
+            .values(
+                last_seq=Conversation.last_seq + len(rows),
+                last_message_at=func.greatest(Conversation.last_message_at, last_said),
+            )
+            .returning(Conversation)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+
+    async def _check_duplicates(
+        self,
+        conversation: Conversation,
+        messages: Sequence[NewMessage],
+        stored: dict[str, MessageHistory],
+        new: set[str],
+    ) -> None:
+        elsewhere: set[UUID] = set()
+        for message in messages:
+            row, said = stored[message.message_id], message.fingerprint()
+            if said is not None and row.fingerprint is not None and said != row.fingerprint:
+                raise IdempotencyConflictError(
+                    f"message_id {message.message_id!r} is taken by a message with other content",
+                    constraint="uq_message_history_tenant_id_message_id",
+                    hint="a changed message keeps its key: `edit` it; another message needs a key of its own",
+                )
+            if message.message_id not in new and row.conversation_id != conversation.id:
+                elsewhere.add(row.conversation_id)
+        if elsewhere and not await self._are_of_the_same_chat(conversation, elsewhere):
+            raise IdempotencyConflictError(
+                "a message_id is taken by a message of another chat",
+                constraint="uq_message_history_tenant_id_message_id",
+                hint="the key names its chat: <channel>:<account>:<chat>:<id>",
+            )
+
+    async def _are_of_the_same_chat(self, conversation: Conversation, others: set[UUID]) -> bool:
+        """Say whether these are earlier conversations of the same user in the same chat."""
+        of_this_chat = await self.session.scalar(
+            select(func.count()).where(
+                Conversation.tenant_id == self.session.tenant_id,
+                Conversation.id.in_(others),
+                Conversation.user_id == conversation.user_id,
+                Conversation.channel == conversation.channel,
+                Conversation.external_chat_id.is_not_distinct_from(conversation.external_chat_id),
+            )
+        )
+        return of_this_chat == len(others)
+
+
+def _first_of_each_key(messages: Sequence[NewMessage]) -> list[NewMessage]:
+    first: dict[str, NewMessage] = {}
+    for message in messages:
+        first.setdefault(message.message_id, message)
+    return list(first.values())

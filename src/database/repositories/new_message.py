@@ -1,0 +1,58 @@
+"""A message on its way in: what an adapter hands over, and the fingerprint that tells it from another one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from src.database.base import clean_text
+
+__all__ = ["NewMessage"]
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMessage:
+    """A message to append.
+
+    `message_id` is the idempotency key, `<channel>:<account>:<chat>:<id>`; it is unique within the tenant.
+    `edited_at` says that this is not what was first said but a later version of it.
+    """
+
+    message_id: str
+    role: Role
+    content: str | None = field(default=None, repr=False)
+    parts: list[Any] | None = field(default=None, repr=False)
+    attachments: list[Any] = field(default_factory=list, repr=False)
+    parent_id: UUID | None = None
+    tool_call_id: str | None = None
+    tool_name: str | None = None
+    model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    token_count: int | None = None
+    state: Literal["complete", "incomplete", "interrupted"] = "complete"
+    created_at: datetime | None = None
+    edited_at: datetime | None = None
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message_id", clean_text(self.message_id))
+        if self.content is not None:
+            object.__setattr__(self, "content", clean_text(self.content))
+
+    def fingerprint(self) -> bytes | None:
+        """Return the SHA-256 of what makes two messages the same one, or None for a later version.
+
+        Attachments do not count: they are references, and the same file is named anew by each source.
+        """
+        if self.edited_at is not None:
+            return None
+        said = [self.role, self.content, self.parts, self.tool_call_id, self.tool_name]
+        text = clean_text(json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+        return hashlib.sha256(text.encode()).digest()
