@@ -16,7 +16,7 @@ from src.config import get_settings
 from src.database.engine import create_engine
 from src.database.tenancy import AsyncSession, TenantBinding
 
-__all__ = ["AsyncSessionLocal", "SessionScope", "engine", "get_db"]
+__all__ = ["AsyncSessionLocal", "SessionScope", "engine", "forget_settings", "get_db"]
 
 _Loop = asyncio.AbstractEventLoop
 
@@ -78,6 +78,12 @@ class _SessionFactory(async_sessionmaker[AsyncSession]):
 @functools.cache
 def _tenant_binding() -> TenantBinding:
     return TenantBinding(get_settings().DATABASE_DEFAULT_TENANT)
+
+
+def forget_settings() -> None:
+    """Have the next engine and session read the settings anew: for tests that change the environment."""
+    get_settings.cache_clear()
+    _tenant_binding.cache_clear()
 
 
 engine: Final[AsyncEngine] = _CurrentEngine()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, cast
@@ -13,9 +13,10 @@ import asyncpg
 from sqlalchemy import Connection, Engine, Uuid, bindparam, event, text
 from sqlalchemy.ext import asyncio as sa_asyncio
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
+from sqlalchemy.orm import exc as orm_exc
 
 from src.database.base import TenantBase
-from src.database.errors import NoTenantError, TenantMismatchError, translate
+from src.database.errors import NoTenantError, StaleDataError, TenantMismatchError, translate
 
 __all__ = ["AsyncSession", "TenantBinding", "TenantSession", "current_tenant", "tenant_context"]
 
@@ -143,6 +144,20 @@ class TenantSession(Session):
         """The transaction ended, and its binding with it."""
         self._connection_in_use = None
         self._is_bound = False
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        """Send what is pending.
+
+        Raises:
+            StaleDataError: A row with a `version` was changed or deleted by another writer since it was read.
+        """
+        try:
+            super().flush(objects)
+        except orm_exc.StaleDataError as error:
+            raise StaleDataError(
+                "a row was changed or deleted by another writer since it was read",
+                hint="read it again, and apply the change to what is there now",
+            ) from error
 
     def get(self, entity: Any, ident: Any, **options: Any) -> Any:
         """Fetch by id; a bare id of a tenant's row is completed with the tenant."""

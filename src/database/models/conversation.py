@@ -40,7 +40,11 @@ class Conversation(TenantBase):
 
     user: Mapped[User] = relationship(back_populates="conversations", lazy="raise")
     messages: Mapped[list[MessageHistory]] = relationship(
-        back_populates="conversation", lazy="raise", order_by="MessageHistory.seq", overlaps="messages,user"
+        back_populates="conversation",
+        lazy="raise",
+        passive_deletes="all",
+        order_by="MessageHistory.seq",
+        overlaps="messages,user",
     )
 
     @classmethod

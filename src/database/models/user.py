@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from src.database.models.note import Note
 
 __all__ = ["User"]
+
+# A lazy load in asyncio is an error: ask with `options(selectinload(User.events))`. And whoever deletes a user leaves
+# these to the database, which refuses while there are any.
+_CHILDREN: Final[dict[str, Any]] = {"back_populates": "user", "lazy": "raise", "passive_deletes": "all"}
 
 
 class User(TenantBase):
@@ -36,11 +40,10 @@ class User(TenantBase):
     last_seen_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
 
-    # A lazy load in asyncio is an error: ask with `options(selectinload(User.events))`.
-    conversations: Mapped[list[Conversation]] = relationship(back_populates="user", lazy="raise")
-    events: Mapped[list[Event]] = relationship(back_populates="user", lazy="raise")
-    messages: Mapped[list[MessageHistory]] = relationship(back_populates="user", lazy="raise")
-    notes: Mapped[list[Note]] = relationship(back_populates="user", lazy="raise")
+    conversations: Mapped[list[Conversation]] = relationship(**_CHILDREN)
+    events: Mapped[list[Event]] = relationship(**_CHILDREN)
+    messages: Mapped[list[MessageHistory]] = relationship(**_CHILDREN)
+    notes: Mapped[list[Note]] = relationship(**_CHILDREN)
 
     @classmethod
     def table_items(cls) -> tuple[SchemaItem, ...]:

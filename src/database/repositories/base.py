@@ -8,10 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import ColumnExpressionArgument, Select, exists, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
-from sqlalchemy.orm import exc as orm_exc
 
 from src.database.base import TenantBase, utc_now
-from src.database.errors import MultipleResultsFoundError, NotFoundError, StaleDataError
+from src.database.errors import MultipleResultsFoundError, NotFoundError
 from src.database.pagination import Page, decode_cursor, encode_cursor
 from src.database.repositories.upsert import Upserted, upsert
 from src.database.tenancy import AsyncSession
@@ -89,7 +88,7 @@ class Repository(Generic[ModelT]):
         """Insert rows in one statement; as `add` does otherwise."""
         self._check_rows(rows)
         self.session.add_all(rows)
-        await self._flush()
+        await self.session.flush()
         return list(rows)
 
     async def update(self, row_id: UUID, /, **values: Any) -> ModelT:
@@ -104,7 +103,7 @@ class Repository(Generic[ModelT]):
         row = await self.get(row_id)
         for name, value in values.items():
             setattr(row, name, value)
-        await self._flush()
+        await self.session.flush()
         return row
 
     async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> Upserted[ModelT]:
@@ -137,7 +136,7 @@ class Repository(Generic[ModelT]):
             setattr(row, "deleted_at", utc_now())  # noqa: B010 - an attribute of some models
         else:
             await self.session.delete(row)
-        await self._flush()
+        await self.session.flush()
 
     async def restore(self, row_id: UUID) -> ModelT:
         """Bring a soft-deleted row back; one that was not deleted stays as it is.
@@ -152,7 +151,7 @@ class Repository(Generic[ModelT]):
         statement = self._select(self.model.id == row_id, include_deleted=True)
         row: ModelT = self._found(await self.session.scalar(statement), f"id {row_id}")
         setattr(row, "deleted_at", None)  # noqa: B010 - an attribute of some models
-        await self._flush()
+        await self.session.flush()
         return row
 
     async def page(
@@ -209,15 +208,6 @@ class Repository(Generic[ModelT]):
 
     def _ids(self, *where: Condition) -> Select[Any]:
         return self._select(*where).with_only_columns(self.model.id)
-
-    async def _flush(self) -> None:
-        try:
-            await self.session.flush()
-        except orm_exc.StaleDataError as error:
-            raise StaleDataError(
-                f"a {self.model.__name__} was changed or deleted by another writer since it was read",
-                hint="read it again, and apply the change to what is there now",
-            ) from error
 
     def _found(self, row: ModelT | None, what: str) -> ModelT:
         if row is None:

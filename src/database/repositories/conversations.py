@@ -89,7 +89,7 @@ class ConversationRepository(Repository[Conversation]):
         locked.is_active = False
         locked.closed_at = now
         locked.close_reason = "idle"
-        await self._flush()
+        await self.session.flush()
         return None
 
 

@@ -123,7 +123,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             version = {"content": row.content, "at": (row.edited_at or row.created_at).isoformat()}
             row.extra = {**row.extra, "versions": [*row.extra.get("versions", []), version]}
         row.content, row.edited_at = content, edited_at
-        await self._flush()
+        await self.session.flush()
         return True
 
     async def _lock(self, conversation_id: UUID) -> Conversation:

@@ -55,8 +55,9 @@ class NoteRepository(Repository[Note]):
         )
         wanted = spanish.op("||")(english)
         rank = func.ts_rank_cd(Note.search, wanted)
-        # The words are marked in the language in which they were found.
-        language = case((Note.search.op("@@")(english), _ENGLISH), else_=_SPANISH)
+        # The words are marked in the language in which they are found.
+        in_spanish = func.to_tsvector(_SPANISH, Note.content).op("@@")(spanish)
+        language = case((in_spanish, _SPANISH), else_=_ENGLISH)
         snippet = func.ts_headline(language, Note.content, wanted, _HEADLINE)
         statement = (
             self._select(Note.user_id == user_id, Note.archived_at.is_(None), Note.search.op("@@")(wanted))

@@ -1,0 +1,142 @@
+"""One embedded server a run, a migrated template in it, and the two ways to a database: rolled back, or cloned."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from uuid import UUID
+
+import psycopg
+import pytest
+from pytest_postgresql import factories
+from pytest_postgresql.executors import NoopExecutor
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
+
+from src.config import Settings, get_settings
+from src.database import create_engine
+from src.database.base import uuid7
+from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.models import User
+from src.database.schema import upgrade
+from src.database.session import forget_settings
+from src.database.tenancy import AsyncSession, TenantBinding
+
+# Made by the process that collects, handed to the workers through the environment, removed by the former.
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+FOLDER = Path(os.environ.setdefault("THEA_TEST_SERVER", tempfile.mkdtemp(prefix="thea-")))
+FOLDER.chmod(0o711)  # as root the server is another user's, and has to pass through
+# Nothing here has to survive a power cut.
+SERVER = EmbeddedServer(FOLDER, config={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
+SOCKETS = SERVER.target().host
+
+
+def pytest_sessionstart() -> None:
+    for name in [name for name in os.environ if name.startswith(("DATABASE_", "DB_", "ENV_FILE"))]:
+        del os.environ[name]
+    os.environ["ENVIRONMENT"] = "test"
+    SERVER.acquire()
+
+
+def pytest_sessionfinish() -> None:
+    SERVER.release()
+    if not IS_WORKER:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+def url_of(dbname: str, user: str = APP_ROLE) -> URL:
+    return URL.create("postgresql+asyncpg", username=user, database=dbname, query={"host": SOCKETS})
+
+
+def migrate(*, dbname: str, **_connection: object) -> None:
+    """Load the template: owned and migrated by the owner's role, as a real one is."""
+    with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=dbname, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {dbname} OWNER TO {OWNER_ROLE}")
+        connection.execute(
+            f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER_ROLE}"
+            f" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_ROLE}"
+        )
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(dbname, OWNER_ROLE))
+    in_thread = Thread(target=lambda: asyncio.run(upgrade(settings)))
+    in_thread.start()
+    in_thread.join()
+
+
+postgresql_template = factories.postgresql_noproc(
+    host=SOCKETS, port=5432, user=SUPERUSER, dbname="cloned", load=[migrate]
+)
+postgresql_shared = factories.postgresql_noproc(dbname="shared", depends_on="postgresql_template")
+postgresql_clone = factories.postgresql("postgresql_template")
+
+
+@pytest.fixture
+def use_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Settings]]:
+    """Point `get_db` and `engine` at a database through the environment, as an operator does."""
+
+    def use(url: URL, **variables: str) -> Settings:
+        monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        forget_settings()
+        return get_settings()
+
+    yield use
+    monkeypatch.undo()
+    forget_settings()
+
+
+@pytest.fixture
+def cloned_database(postgresql_clone: psycopg.Connection, use_database: Callable[..., Settings]) -> URL:
+    """A migrated database of the test's own, for what really commits; `get_db` is pointed at it."""
+    url = url_of(postgresql_clone.info.dbname)
+    use_database(url)
+    return url
+
+
+@pytest.fixture
+def superuser(postgresql_clone: psycopg.Connection) -> psycopg.Connection:
+    """A connection to the cloned database that row-level security does not bind."""
+    postgresql_clone.autocommit = True
+    return postgresql_clone
+
+
+@pytest.fixture
+async def shared_engine(postgresql_shared: NoopExecutor) -> AsyncIterator[AsyncEngine]:
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(postgresql_shared.template_dbname))
+    engine = create_engine(settings, poolclass=NullPool)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def tenant_id() -> UUID:
+    return uuid7()
+
+
+@pytest.fixture
+async def session(shared_engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[AsyncSession]:
+    """A session of a fresh tenant on the shared database; all that it does, commits included, is rolled back."""
+    async with shared_engine.connect() as connection:
+        outer = await connection.begin()
+        async with AsyncSession(
+            bind=connection,
+            join_transaction_mode="create_savepoint",
+            expire_on_commit=False,
+            binding=TenantBinding(tenant_id),
+        ) as session:
+            yield session
+        await outer.rollback()
+
+
+@pytest.fixture
+async def user(session: AsyncSession) -> User:
+    row = User(display_name="Ada")
+    session.add(row)
+    await session.flush()
+    return row
