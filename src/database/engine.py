@@ -133,6 +133,8 @@ async def _check_server(connection: asyncpg.Connection[Any], settings: Settings,
 def _raise_ours(context: ExceptionContext) -> BaseException | None:
     """Hand out our errors in place of the driver's, and a bad value's own error in place of SQLAlchemy's wrapper."""
     origin = context.original_exception
+    if not isinstance(origin, Exception):
+        return None  # a cancelled statement costs its connection, but a cancellation is what it stays
     if context.is_disconnect:
         answered = translate(origin)
         if isinstance(answered, ConnectionFailed):

@@ -1,0 +1,47 @@
+"""Logs: secrets are masked wherever they come from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import structlog
+
+from src.config import configure_logging, get_logger
+from src.config.logging import mask_secrets
+
+CANARY = "c4n4ry-p4ss"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"password": CANARY},
+        {"DB_PROD_PASSWORD": CANARY},
+        {"event": f"connecting to postgresql://thea:{CANARY}@db/thea"},
+        {"url": f"postgresql://thea@db/thea?password={CANARY}&sslmode=require"},
+        {"options": {"password": CANARY}},
+        {"urls": [f"postgresql://thea:{CANARY}@db/thea"]},
+        {"event": f"host=db password={CANARY} user=x"},
+    ],
+)
+def test_masks_a_secret(event: dict[str, Any]) -> None:
+    assert CANARY not in str(mask_secrets(None, "info", event))
+
+
+def test_leaves_everything_else_alone() -> None:
+    event = {"event": "connected", "host": "db", "port": 5432, "ok": True}
+
+    assert mask_secrets(None, "info", dict(event)) == event
+
+
+def test_writes_json_outside_of_development(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("production")
+    try:
+        get_logger("x").info("connected", host="db", password=CANARY)
+    finally:
+        structlog.reset_defaults()
+
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["host"], line["level"], line["password"]) == ("connected", "db", "info", "***")

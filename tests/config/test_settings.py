@@ -1,0 +1,205 @@
+"""Settings: every fault told at once, no secret in any text, files in their order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import URL
+from structlog.testing import capture_logs
+
+from src.config import Settings, get_settings
+from src.config.constants import DEFAULT_TENANT_ID
+from src.database.errors import ConfigurationError
+from src.database.session import forget_settings
+
+ROOT = Path(__file__).parents[2]
+CANARY = "c4n4ry-p4ss"
+URL_WITH_CANARY = f"postgresql://thea:{CANARY}@db.example/thea"
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
+    """Read the settings in an empty folder, from these files and variables and nothing else."""
+
+    def load(files: dict[str, str] | None = None, **variables: str) -> Settings:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("ENVIRONMENT", raising=False)
+        for name, text in (files or {}).items():
+            (tmp_path / name).write_text(text)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        forget_settings()
+        try:
+            return get_settings()
+        finally:
+            forget_settings()
+
+    return load
+
+
+def test_everything_has_a_default_in_development(load: Load) -> None:
+    settings = load()
+
+    assert settings.ENVIRONMENT == "development"
+    assert settings.DATABASE_URL is None
+    assert (settings.DATABASE_POOL_SIZE, settings.DATABASE_MAX_OVERFLOW) == (5, 10)
+    assert (settings.DATABASE_POOL_RECYCLE, settings.DATABASE_POOL_TIMEOUT) == (3600, 30)
+    assert not settings.DATABASE_ECHO
+    assert settings.DATABASE_DEFAULT_TENANT == DEFAULT_TENANT_ID
+
+
+def test_production_has_no_default_tenant_and_can_choose_one(load: Load) -> None:
+    chosen = UUID("0197c0de-0000-7000-8000-000000000000")
+
+    assert load(ENVIRONMENT="production", DATABASE_URL=URL_WITH_CANARY).DATABASE_DEFAULT_TENANT is None
+    assert load(DATABASE_DEFAULT_TENANT=str(chosen)).DATABASE_DEFAULT_TENANT == chosen
+
+
+def test_settings_are_frozen(load: Load) -> None:
+    settings = load()
+
+    with pytest.raises(ValidationError):
+        settings.DATABASE_ECHO = True
+
+
+def test_the_second_seeds_env_file_is_read_as_given(load: Load) -> None:
+    settings = load(
+        {
+            ".env": """
+# Connection URL (SIN PASSWORD - trust mode desarrollo)
+DATABASE_URL=postgresql+asyncpg://postgres@127.0.0.1:5432/thea_ia
+
+DATABASE_POOL_SIZE=5 # Connections in pool
+DATABASE_MAX_OVERFLOW=10 # Max extra connections
+DATABASE_POOL_RECYCLE=3600 # Recycle connections after 1h
+DATABASE_POOL_TIMEOUT=30 # Timeout getting connection (seconds)
+
+DATABASE_ECHO=False # Log all SQL (True solo en debug)
+
+DATABASE_SSL_MODE=disable # disable (dev) / require (prod)
+DATABASE_SSL_CA= # Path to CA certificate
+"""
+        }
+    )
+
+    assert settings.DATABASE_URL is not None
+    assert settings.DATABASE_URL.render_as_string() == "postgresql+asyncpg://postgres@127.0.0.1:5432/thea_ia"
+    assert settings.DATABASE_SSL_MODE == "disable"
+    assert settings.DATABASE_SSL_CA is None
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_every_scheme_means_asyncpg(load: Load, scheme: str) -> None:
+    url = load(DATABASE_URL=f"{scheme}://u:p%40ss@h/d").DATABASE_URL
+
+    assert isinstance(url, URL)
+    assert url.drivername == "postgresql+asyncpg"
+    assert url.password == "p@ss"
+
+
+def test_a_password_in_the_query_is_masked_too(load: Load) -> None:
+    url = load(DATABASE_URL=f"postgresql://u@h/d?password={CANARY}").DATABASE_URL
+
+    assert url is not None
+    assert url.password == CANARY
+    assert CANARY not in str(url)
+
+
+def test_a_later_file_wins_over_an_earlier_one_and_the_environment_over_both(load: Load) -> None:
+    files = {
+        ".env": "ENVIRONMENT=staging\nDATABASE_URL=postgresql://a@h/a\nDATABASE_POOL_SIZE=1\nDATABASE_MAX_OVERFLOW=1",
+        ".env.staging": "DATABASE_URL=postgresql://b@h/b\nDATABASE_POOL_SIZE=2",
+        ".env.production": "DATABASE_POOL_SIZE=99",
+    }
+
+    settings = load(files, DATABASE_POOL_SIZE="3")
+
+    assert settings.ENVIRONMENT == "staging"
+    assert settings.DATABASE_URL is not None
+    assert settings.DATABASE_URL.database == "b"
+    assert (settings.DATABASE_POOL_SIZE, settings.DATABASE_MAX_OVERFLOW) == (3, 1)
+
+
+def test_env_file_names_the_only_file(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("DATABASE_POOL_SIZE=7")
+
+    assert load({".env": "DATABASE_MAX_OVERFLOW=99"}, ENV_FILE="mine").DATABASE_POOL_SIZE == 7
+    assert load(ENV_FILE="mine").DATABASE_MAX_OVERFLOW == 10
+
+
+def test_refuses_an_env_file_that_is_not_there(load: Load) -> None:
+    with pytest.raises(ConfigurationError, match="ENV_FILE must name a file that exists, got 'nowhere'"):
+        load(ENV_FILE="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"ENVIRONMENT": "prod"}, "ENVIRONMENT must be one of development, test, staging, production, got 'prod'"),
+        ({"DATABASE_POOL_SIZE": "ten"}, "DATABASE_POOL_SIZE must be a whole number from 1 to 1000, got 'ten'"),
+        ({"DATABASE_POOL_SIZE": "0"}, "DATABASE_POOL_SIZE must be a whole number from 1 to 1000, got '0'"),
+        ({"DATABASE_ECHO": "perhaps"}, "DATABASE_ECHO must be true or false, got 'perhaps'"),
+        ({"DATABASE_DEFAULT_TENANT": "acme"}, "DATABASE_DEFAULT_TENANT must be a UUID, got 'acme'"),
+        ({"ENVIRONMENT": "production"}, "DATABASE_URL must be set where ENVIRONMENT=production, to a URL like"),
+        ({"ENVIRONMENT": "staging"}, "DATABASE_URL must be set where ENVIRONMENT=staging, to a URL like"),
+        ({"DATABASE_URL": "mysql://u:p@h/d"}, "its scheme must be one of postgres://, postgresql://"),
+        ({"DATABASE_URL": "postgresql://u:p@h"}, "it names no database"),
+        ({"DATABASE_URL": "h/d"}, "it cannot be read as one"),
+        ({"DATABASE_URL": "postgresql://u:p@h:port/d"}, "it cannot be read as one"),
+    ],
+)
+def test_says_what_is_wrong_and_what_would_be_right(load: Load, variables: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        load(**variables)
+
+
+def test_tells_all_faults_at_once(load: Load) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({".env": "DATABASE_POOL_SISE=5\nDB_NONSENSE=1"}, ENVIRONMENT="production", DATABASE_POOL_SIZE="ten")
+
+    text = str(caught.value)
+    assert "DATABASE_POOL_SISE in .env is no setting; did you mean DATABASE_POOL_SIZE?" in text
+    assert "DB_NONSENSE in .env is no setting" in text
+    assert "DATABASE_POOL_SIZE must be a whole number" in text
+    assert "DATABASE_URL must be set" in text
+
+
+def test_an_unknown_name_in_the_process_environment_is_warned_about_where_it_is_a_near_miss(load: Load) -> None:
+    with capture_logs() as logs:
+        load(DATABASE_POOL_SISE="5", DATABASE_OF_ANOTHER_PROGRAM="x")
+
+    assert [entry["fault"] for entry in logs] == [
+        "DATABASE_POOL_SISE in the environment is no setting; did you mean DATABASE_POOL_SIZE?"
+    ]
+
+
+def test_no_text_of_the_settings_shows_a_password(load: Load) -> None:
+    settings = load(DATABASE_URL=URL_WITH_CANARY, DATABASE_MIGRATION_URL=URL_WITH_CANARY)
+
+    assert CANARY not in f"{settings} {settings!r} {settings.DATABASE_URL} {settings.DATABASE_URL!r}"
+
+
+@pytest.mark.parametrize(
+    "url", [f"mysql://u:{CANARY}@h/d", f"postgresql://u:{CANARY}@h:x/d", f"{CANARY}", f"://{CANARY}@"]
+)
+def test_a_url_that_cannot_be_read_is_not_repeated(load: Load, url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(DATABASE_URL=url)
+
+    link: BaseException | None = caught.value
+    while link is not None:
+        assert CANARY not in f"{link} {link!r}"
+        link = link.__cause__ or link.__context__
+
+
+def test_the_example_file_names_every_setting_and_no_other() -> None:
+    named = re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+
+    assert sorted(named) == sorted(Settings.model_fields)

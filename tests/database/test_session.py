@@ -1,0 +1,159 @@
+"""get_db: commits on success, rolls back on anything else; one engine for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import src.database
+from src.config import Settings
+from src.database import AsyncSessionLocal, create_engine, engine, get_db
+from src.database.errors import DuplicateKeyError
+from src.database.models import User
+from src.database.repositories import UserRepository
+
+
+async def count_users() -> int:
+    async with get_db() as session:
+        return await UserRepository(session).count()
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_commits_when_the_block_ends() -> None:
+    async with get_db() as session:
+        session.add(User())
+
+    assert await count_users() == 1
+
+
+@pytest.mark.usefixtures("cloned_database")
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+async def test_rolls_back_on_any_exception(error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        async with get_db() as session:
+            session.add(User())
+            await session.flush()
+            raise error
+
+    assert await count_users() == 0
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_a_cancelled_task_leaves_nothing_behind(superuser: psycopg.Connection) -> None:
+    started = asyncio.Event()
+
+    async def work() -> None:
+        async with get_db() as session:
+            session.add(User())
+            await session.flush()
+            started.set()
+            await session.execute(text("SELECT pg_sleep(60)"))
+
+    task = asyncio.create_task(work())
+    await started.wait()
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert await count_users() == 0
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    for _ in range(50):
+        (left,) = superuser.execute(others).fetchone() or (None,)
+        if left == 0:
+            break
+        await asyncio.sleep(0.1)
+    assert left == 0
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_a_fault_at_commit_reaches_the_caller_and_rolls_back() -> None:
+    async with get_db() as session:
+        await UserRepository(session).get_or_create_by_telegram_id(1)
+
+    with pytest.raises(DuplicateKeyError):
+        async with get_db() as session:
+            session.add(User(telegram_id=1))
+
+    assert await count_users() == 1
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_the_factory_makes_sessions_too() -> None:
+    async with AsyncSessionLocal() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+
+
+def test_importing_reads_and_opens_nothing() -> None:
+    code = (
+        "import os; os.environ['ENVIRONMENT'] = 'nonsense'\n"
+        "import src.database, src.database.models, src.database.repositories, src.config\n"
+        "from src.database import engine, get_db, AsyncSessionLocal, tenant_context, create_engine, Base\n"
+        "from sqlalchemy.ext.asyncio import AsyncEngine\n"
+        "assert isinstance(engine, AsyncEngine)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_engine_keeps_its_name_beside_its_module() -> None:
+    from src.database.engine import create_engine as of_the_module  # noqa: PLC0415 - the import is what is tested
+
+    assert of_the_module is create_engine
+    assert src.database.engine is engine
+    assert isinstance(engine, AsyncEngine)
+
+
+@pytest.mark.parametrize("environment", ["test", "staging"])
+def test_works_under_one_event_loop_after_another(
+    environment: str, cloned_database: URL, use_database: Callable[..., Settings], superuser: psycopg.Connection
+) -> None:
+    """With a pool too: a loop's connections end with it."""
+    use_database(cloned_database, ENVIRONMENT=environment)
+
+    async def main() -> int | None:
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT 1"))
+        async with get_db() as session:
+            number: int | None = await session.scalar(text("SELECT 1"))
+            return number
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert asyncio.run(main()) == 1
+        assert asyncio.run(main()) == 1
+        gc.collect()
+
+    assert [str(warning.message) for warning in caught] == []
+    backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    assert superuser.execute(backends).fetchone() == (0,)
+
+
+async def test_nested_scopes_are_transactions_of_their_own(cloned_database: URL) -> None:
+    async with get_db() as outer:
+        outer.add(User())
+        await outer.flush()
+        async with get_db() as inner:
+            assert await UserRepository(inner).count() == 0
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_many_scopes_at_once() -> None:
+    async def one(number: int) -> None:
+        async with get_db() as session:
+            session.add(User(telegram_id=number))
+
+    await asyncio.gather(*(one(number) for number in range(100)))
+
+    assert await count_users() == 100

@@ -1,0 +1,266 @@
+"""Who acts: the tenant of the context, the session that keeps to it, and the wall in the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import URL, func, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import selectinload
+
+from src.config import get_settings
+from src.database import create_engine, current_tenant, tenant_context
+from src.database.base import Base, uuid7
+from src.database.errors import CheckViolation, ForeignKeyError, NoTenantError, TenantMismatchError
+from src.database.models import Conversation, Event, Note, Tenant, User
+from src.database.repositories import UserRepository
+from src.database.tenancy import AsyncSession, TenantBinding
+
+A, B = uuid7(), uuid7()
+
+
+@pytest.fixture
+async def engine(cloned_database: URL) -> AsyncIterator[AsyncEngine]:
+    """The cloned database, where no tenant acts by default; A and B are registered and have one user each."""
+    made = create_engine(get_settings())
+    async with AsyncSession(made) as session:
+        session.add_all([Tenant(id=A, slug="a", name="A"), Tenant(id=B, slug="b", name="B")])
+        await session.commit()
+    for tenant in (A, B):
+        with tenant_context(tenant):
+            async with AsyncSession(made) as session:
+                session.add(User(telegram_id=1))
+                await session.commit()
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+async def user_of_b(engine: AsyncEngine) -> UUID:
+    with tenant_context(B):
+        async with AsyncSession(engine) as session:
+            return (await UserRepository(session).get_one()).id
+
+
+def test_the_innermost_context_names_the_tenant() -> None:
+    assert current_tenant() is None
+    with tenant_context(A):
+        with tenant_context(B):
+            assert current_tenant() == B
+        assert current_tenant() == A
+    assert current_tenant() is None
+
+
+def test_refuses_a_tenant_that_is_no_uuid() -> None:
+    with pytest.raises(TypeError, match=r"tenant_id must be a uuid\.UUID, got str"), tenant_context("x"):  # type: ignore[arg-type] # what is tested
+        pass
+
+
+async def test_each_tenant_sees_its_own_rows(engine: AsyncEngine) -> None:
+    for tenant in (A, B):
+        with tenant_context(tenant):
+            async with AsyncSession(engine) as session:
+                assert [user.tenant_id for user in await session.scalars(select(User))] == [tenant]
+                assert await session.scalar(text("SELECT count(*) FROM users")) == 1
+
+
+async def test_tasks_keep_their_tenants_apart(engine: AsyncEngine) -> None:
+    async def look(tenant: UUID) -> None:
+        with tenant_context(tenant):
+            for _ in range(5):
+                async with AsyncSession(engine) as session:
+                    assert [user.tenant_id for user in await session.scalars(select(User))] == [tenant]
+
+    await asyncio.gather(*(look(tenant) for tenant in (A, B) * 10))
+
+
+async def test_without_a_tenant_nothing_is_read_or_written(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        assert await session.scalar(text("SELECT count(*) FROM users")) == 0
+        with pytest.raises(NoTenantError, match="no tenant acts"):
+            await session.scalars(select(User))
+        with pytest.raises(NoTenantError):
+            await session.get(User, uuid7())
+        with pytest.raises(NoTenantError):
+            await UserRepository(session).count()
+        with pytest.raises(NoTenantError):
+            _ = session.tenant_id
+        session.add(User())
+        with pytest.raises(NoTenantError):
+            await session.flush()
+
+
+async def test_raw_sql_without_a_tenant_cannot_write(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        with pytest.raises(CheckViolation, match="row-level security refused the row"):
+            await session.execute(
+                text("INSERT INTO users (tenant_id, id) VALUES (:tenant, :id)"), {"tenant": A, "id": uuid7()}
+            )
+
+
+async def test_raw_sql_cannot_write_for_another_tenant(engine: AsyncEngine) -> None:
+    with tenant_context(A):
+        async with AsyncSession(engine) as session:
+            with pytest.raises(CheckViolation):
+                await session.execute(insert(User.__table__).values(tenant_id=B, id=uuid7()))
+        async with AsyncSession(engine) as session:
+            changed = await session.execute(text("UPDATE users SET username = 'x' WHERE tenant_id = :b"), {"b": B})
+            assert changed.rowcount == 0  # type: ignore[attr-defined] # a CursorResult
+            with pytest.raises(CheckViolation):
+                await session.execute(text("UPDATE users SET tenant_id = :b"), {"b": B})
+
+
+async def test_the_registry_is_readable_without_a_tenant(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        assert set(await session.scalars(select(Tenant.id))) >= {A, B}
+
+
+async def test_a_session_keeps_the_tenant_of_its_first_statement(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        with tenant_context(A):
+            user = await UserRepository(session).get_one()
+        assert await UserRepository(session).get_one() is user
+        await session.commit()
+        assert (await session.scalars(select(User.tenant_id))).all() == [A]
+        with tenant_context(B):
+            with pytest.raises(TenantMismatchError, match="the session acts for tenant"):
+                await session.scalars(select(User))
+            with pytest.raises(TenantMismatchError):
+                await session.execute(text("SELECT 1"))
+            with pytest.raises(TenantMismatchError):
+                await session.get(User, user.id)
+            user.username = "x"
+            with pytest.raises(TenantMismatchError):
+                await session.flush()
+
+
+async def test_a_transaction_that_began_without_a_tenant_is_bound_when_one_acts(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        assert await session.scalar(text("SELECT count(*) FROM users")) == 0
+        with tenant_context(A):
+            assert await session.scalar(text("SELECT count(*) FROM users")) == 1
+
+
+async def test_a_binding_ends_with_its_transaction(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        with tenant_context(A):
+            async with AsyncSession(connection) as session:
+                assert await session.scalar(text("SELECT count(*) FROM users")) == 1
+                await session.commit()
+        assert await connection.scalar(text("SELECT count(*) FROM users")) == 0
+
+
+async def test_a_savepoint_that_is_rolled_back_leaves_the_binding(engine: AsyncEngine) -> None:
+    with tenant_context(A):
+        async with AsyncSession(engine) as session:
+            await session.scalar(text("SELECT 1"))
+            async with session.begin_nested() as savepoint:
+                await session.scalar(text("SELECT 1"))
+                await savepoint.rollback()
+            assert await session.scalar(text("SELECT count(*) FROM users")) == 1
+
+
+async def test_a_bare_id_is_completed_with_the_tenant(engine: AsyncEngine, user_of_b: UUID) -> None:
+    with tenant_context(B):
+        async with AsyncSession(engine) as session:
+            user = await session.get(User, user_of_b)
+            assert user is not None
+            assert await session.get(User, (B, user_of_b)) is user
+            assert await session.get(User, {"id": user_of_b}) is user
+            assert await session.get_one(User, user_of_b) is user
+            assert await session.get(User, user_of_b, options=[selectinload(User.events)]) is user
+    with tenant_context(A):
+        async with AsyncSession(engine) as session:
+            assert await session.get(User, user_of_b) is None
+            assert await session.get(User, (B, user_of_b)) is None
+            assert await session.get(Tenant, A) is not None
+
+
+async def test_a_row_of_another_tenant_is_refused_at_flush(engine: AsyncEngine, user_of_b: UUID) -> None:
+    with tenant_context(A):
+        async with AsyncSession(engine) as session:
+            session.add(User(tenant_id=B))
+            with pytest.raises(TenantMismatchError, match="a User of tenant"):
+                await session.flush()
+        async with AsyncSession(engine) as session:
+            own = await UserRepository(session).get_one()
+            own.tenant_id = B
+            with pytest.raises(TenantMismatchError):
+                await session.flush()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda user: Conversation(user_id=user, channel="x", session_id="x"),
+        lambda user: Event(user_id=user, title="x", start_datetime=func.now()),
+        lambda user: Note(user_id=user, content="x"),
+    ],
+)
+async def test_a_reference_to_another_tenants_row_is_refused_by_the_database(
+    engine: AsyncEngine, user_of_b: UUID, row: object
+) -> None:
+    with tenant_context(A):
+        async with AsyncSession(engine) as session:
+            session.add(row(user_of_b))  # type: ignore[operator] # a factory
+            with pytest.raises(ForeignKeyError):
+                await session.flush()
+
+
+async def test_the_default_tenant_acts_and_registers_itself_on_first_use(
+    engine: AsyncEngine, superuser: psycopg.Connection
+) -> None:
+    default = uuid7()
+    binding = TenantBinding(default)
+
+    async with AsyncSession(engine, binding=binding) as session:
+        session.add(User())
+        await session.flush()
+        assert session.tenant_id == default
+        registered = superuser.execute("SELECT name FROM tenants WHERE id = %s", (default,)).fetchone()
+        assert registered == ("Default",), "at once: no other session waits for this one's transaction"
+    with tenant_context(A):
+        async with AsyncSession(engine, binding=binding) as session:
+            assert session.tenant_id == A
+
+
+async def test_works_before_the_schema_is_there(use_database: object, superuser: psycopg.Connection) -> None:
+    """`SELECT 1` on an empty database is fine: there is nothing yet to bind to, and nothing to see."""
+    from src.database import get_db  # noqa: PLC0415 - as a service writes it
+    from tests.conftest import url_of  # noqa: PLC0415
+
+    use_database(url_of("postgres"))  # type: ignore[operator] # the fixture is a function
+    async with get_db() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+
+
+@pytest.fixture
+def walls_down(superuser: psycopg.Connection) -> Iterator[None]:
+    for table in Base.metadata.sorted_tables:
+        superuser.execute(f"ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY")
+    yield
+
+
+@pytest.mark.usefixtures("walls_down")
+async def test_eager_loading_stays_within_the_tenant_without_row_level_security(
+    engine: AsyncEngine, superuser: psycopg.Connection
+) -> None:
+    """The keys start with the tenant: the same user id in two tenants does not mix their rows."""
+    shared_id = uuid7()
+    for tenant in (A, B):
+        with tenant_context(tenant):
+            async with AsyncSession(engine) as session:
+                session.add(User(id=shared_id))
+                session.add(Note(user_id=shared_id, content=f"of {tenant}"))
+                await session.commit()
+
+    with tenant_context(A):
+        async with AsyncSession(engine) as session:
+            user = await session.get(User, shared_id, options=[selectinload(User.notes), selectinload(User.messages)])
+    assert user is not None
+    assert [note.content for note in user.notes] == [f"of {A}"]
+    assert user.messages == []
