@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from typing import Any, Final
@@ -21,7 +22,9 @@ _QUERY_PASSWORD: Final = re.compile(r"(?P<before>[?&;\s](?:password|pwd)=)[^&;\s
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Return a logger for a module; it writes nothing and configures nothing until it is used."""
+    """Return a logger for a module. A process that has not set structlog up writes to the standard error output."""
+    if not structlog.is_configured():
+        configure_logging(os.environ.get("ENVIRONMENT", "development"))
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 

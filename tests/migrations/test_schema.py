@@ -1,0 +1,181 @@
+"""The migrations build what the models say, the wall included, and take it down again."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import URL, Connection
+
+from src.config import Settings
+from src.database.base import Base, tenant_tables
+from src.database.errors import ConfigurationError
+from src.database.schema import alembic_config, migration_connection, upgrade
+from tests.conftest import OWNER_ROLE, url_of
+
+ROOT = Path(__file__).parents[2]
+
+OPEN_WALLS = """
+SELECT c.relname
+  FROM pg_class c
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+  LEFT JOIN pg_policy p ON p.polrelid = c.oid AND p.polcmd = '*' AND p.polpermissive
+ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+   AND NOT (c.relrowsecurity AND c.relforcerowsecurity AND p.polname IS NOT NULL
+            AND pg_get_expr(p.polqual, p.polrelid) = pg_get_expr(p.polwithcheck, p.polrelid)
+            AND pg_get_expr(p.polqual, p.polrelid)
+                = '(tenant_id = (NULLIF(current_setting(''app.tenant_id''::text, true), ''''::text))::uuid)')
+"""
+
+
+def open_walls(connection: psycopg.Connection) -> list[str]:
+    return [name for (name,) in connection.execute(OPEN_WALLS).fetchall()]
+
+
+@pytest.fixture
+def owner_settings(
+    cloned_database: URL, superuser: psycopg.Connection, use_database: Callable[..., Settings]
+) -> Settings:
+    assert cloned_database.database is not None
+    superuser.execute(f"ALTER DATABASE {cloned_database.database} OWNER TO {OWNER_ROLE}")  # type: ignore[arg-type] # a name of the suite's
+    return use_database(url_of(cloned_database.database, OWNER_ROLE))
+
+
+def catalogue(connection: psycopg.Connection) -> list[tuple[object, ...]]:
+    return connection.execute(
+        "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        " AND relname NOT LIKE 'alembic%' UNION SELECT proname, 'f' FROM pg_proc"
+        " WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
+    ).fetchall()
+
+
+async def test_autogenerate_finds_no_difference(owner_settings: Settings) -> None:
+    def differences(connection: Connection) -> list[object]:
+        options = {"compare_type": True, "compare_server_default": True}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata))
+
+    async with migration_connection(owner_settings) as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_goes_down_to_nothing_and_up_again(owner_settings: Settings, superuser: psycopg.Connection) -> None:
+    def downgrade(connection: Connection) -> None:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+
+    before = catalogue(superuser)
+    async with migration_connection(owner_settings) as connection:
+        await connection.run_sync(downgrade)
+    assert catalogue(superuser) == []
+
+    await upgrade(owner_settings)
+    assert catalogue(superuser) == before
+
+
+async def test_upgrade_does_nothing_where_nothing_is_to_do(owner_settings: Settings) -> None:
+    await upgrade(owner_settings)
+    await upgrade(owner_settings)
+
+
+async def test_two_upgrades_at_once_are_one(
+    superuser: psycopg.Connection, use_database: Callable[..., Settings]
+) -> None:
+    superuser.execute("DROP DATABASE IF EXISTS twice WITH (FORCE)")
+    superuser.execute(f"CREATE DATABASE twice OWNER {OWNER_ROLE}")
+    settings = use_database(url_of("twice", OWNER_ROLE))
+    try:
+        await asyncio.gather(*(upgrade(settings) for _ in range(4)))
+    finally:
+        superuser.execute("DROP DATABASE twice WITH (FORCE)")
+
+
+async def test_an_unknown_revision_is_said_to_be_one(owner_settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="Can't locate revision"):
+        await upgrade(owner_settings, "nothing")
+
+
+def test_every_table_of_tenants_rows_has_its_wall(superuser: psycopg.Connection) -> None:
+    assert open_walls(superuser) == []
+
+
+@pytest.mark.parametrize(
+    "breach",
+    [
+        "DROP POLICY tenant_isolation ON notes",
+        "ALTER TABLE notes NO FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE notes DISABLE ROW LEVEL SECURITY",
+        "ALTER POLICY tenant_isolation ON notes USING (true)",
+        "ALTER POLICY tenant_isolation ON notes WITH CHECK (true)",
+    ],
+)
+def test_the_check_on_the_walls_sees_a_breach(superuser: psycopg.Connection, breach: str) -> None:
+    superuser.execute(breach)  # type: ignore[arg-type] # a parameter of the test's own
+
+    assert open_walls(superuser) == ["notes"]
+
+
+def test_every_key_starts_with_the_tenant() -> None:
+    for table in tenant_tables():
+        keys = [table.primary_key, *table.foreign_key_constraints]
+        keys += [key for key in table.constraints if type(key).__name__ == "UniqueConstraint"]  # type: ignore[misc] # all have columns
+        for key in keys:
+            assert list(key.columns)[0].name == "tenant_id", f"{table.name}: {key.name}"
+        for index in table.indexes:
+            assert list(index.columns)[0].name == "tenant_id", f"{table.name}: {index.name}"
+
+
+def test_there_are_twenty_indexes_and_more() -> None:
+    assert sum(len(table.indexes) for table in Base.metadata.sorted_tables) >= 20
+
+
+def test_no_reference_is_set_to_null_by_the_database() -> None:
+    for table in tenant_tables():
+        assert {key.ondelete for key in table.foreign_key_constraints} == {None}
+
+
+def test_the_sql_can_be_had_without_a_database() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head", "--sql"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert len(re.findall(r"FORCE ROW LEVEL SECURITY", done.stdout)) == len(tenant_tables())
+    assert "%%" not in done.stdout
+
+
+def test_alembic_itself_works_from_the_checkout(owner_settings: Settings) -> None:
+    for arguments, expected in (
+        (["upgrade", "head"], ""),
+        (["check"], "No new upgrade operations"),
+        (["current"], "(head)"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "alembic", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
+
+
+def test_alembic_says_what_is_wrong_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "prod")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", "current"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode != 0
+    assert "ENVIRONMENT must be one of" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
