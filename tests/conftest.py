@@ -32,8 +32,17 @@ from src.database.tenancy import AsyncSession, TenantBinding
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 FOLDER = Path(os.environ.setdefault("THEA_TEST_SERVER", tempfile.mkdtemp(prefix="thea-")))
 FOLDER.chmod(0o711)  # as root the server is another user's, and has to pass through
-# Nothing here has to survive a power cut.
-SERVER = EmbeddedServer(FOLDER, config={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
+# Nothing here has to survive a power cut; the last two make a clone of the template five times as fast.
+SERVER = EmbeddedServer(
+    FOLDER,
+    config={
+        "fsync": "off",
+        "synchronous_commit": "off",
+        "full_page_writes": "off",
+        "io_method": "sync",
+        "shared_buffers": "32MB",
+    },
+)
 SOCKETS = SERVER.target().host
 
 

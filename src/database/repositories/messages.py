@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -169,7 +170,8 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             .on_conflict_do_nothing(index_elements=[MessageHistory.tenant_id, MessageHistory.message_id])
             .returning(MessageHistory)
         )
-        return list(await self.session.scalars(statement, rows))
+        # By key, so that two batches that share keys wait for each other in one direction only.
+        return list(await self.session.scalars(statement, sorted(rows, key=itemgetter("message_id"))))
 
     async def _take_back(self, rows: Sequence[MessageHistory]) -> None:
         for row in rows:
