@@ -1,52 +1,15 @@
-"""thea-db from the outside: what it prints, and how it fails."""
+"""thea-db from the outside: its other commands, and how it fails."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import URL
 
-from tests.conftest import SOCKETS, url_of
-
-ROOT = Path(__file__).parents[2]
-CANARY = "c4n4ry-p4ss"
-SAMPLE = ROOT / "src" / "database" / "cli" / "demo" / "sample.jsonl"
-
-
-def run(*arguments: str | Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder, with these variables and none of the suite's."""
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "DB_", "ENVIRONMENT"))
-    }
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", "from src.database.cli import main; main()", *map(str, arguments)],
-        cwd=folder,
-        env={**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def import_of(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Read the line that says what an import did."""
-    assert done.returncode == 0, done.stderr
-    line = re.search(r"([\d,]+) added, ([\d,]+) duplicates, ([\d,]+) edits applied, ([\d,]+) users", done.stdout)
-    assert line, done.stdout
-    return dict(
-        zip(("added", "duplicates", "edits", "users"), (int(n.replace(",", "")) for n in line.groups()), strict=True)
-    )
-
-
-def database(url: URL) -> str:
-    return url.render_as_string(hide_password=False)
+from src.database.connect.embedded import EmbeddedServer
+from tests.acceptance.command import CANARY, run
+from tests.conftest import SOCKETS
 
 
 @pytest.mark.parametrize(
@@ -65,11 +28,8 @@ def database(url: URL) -> str:
         ({"DATABASE_URL": f"postgresql://thea:{CANARY}@h/thea?sslmod=x"}, "did you mean sslmode?"),
     ],
 )
-@pytest.mark.parametrize("command", ["upgrade", "demo"])
-def test_a_fault_is_one_clear_message_and_exit_code_2(
-    tmp_path: Path, command: str, variables: dict[str, str], message: str
-) -> None:
-    done = run(command, folder=tmp_path, **{"ENVIRONMENT": "development", **variables})
+def test_a_fault_is_one_clear_message_and_exit_code_2(tmp_path: Path, variables: dict[str, str], message: str) -> None:
+    done = run("upgrade", folder=tmp_path, **{"ENVIRONMENT": "development", **variables})
 
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
@@ -80,8 +40,6 @@ def test_a_fault_is_one_clear_message_and_exit_code_2(
 
 def test_a_wrong_password_is_said_to_be_one(tmp_path: Path) -> None:
     """Over TCP, where the embedded server wants one."""
-    from src.database.connect.embedded import EmbeddedServer  # noqa: PLC0415 - a server of this test's own
-
     tmp_path.chmod(0o755)
     server = EmbeddedServer(tmp_path / "postgres", over_tcp=True)
     server.acquire()
@@ -94,185 +52,6 @@ def test_a_wrong_password_is_said_to_be_one(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "the server refused the user or the password" in done.stderr
     assert CANARY not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_the_demo_writes_once_and_shows_what_it_is_for(tmp_path: Path, cloned_database: URL) -> None:
-    first = run("demo", folder=tmp_path, DATABASE_URL=database(cloned_database))
-    again = run("demo", folder=tmp_path, DATABASE_URL=database(cloned_database))
-
-    assert import_of(first)["added"] >= 2000
-    assert import_of(first)["edits"] > 0
-    assert import_of(first)["duplicates"] > 0
-    assert import_of(again) == {
-        "added": 0,
-        "duplicates": sum(import_of(first)[kind] for kind in ("added", "duplicates", "edits")),
-        "edits": 0,
-        "users": 0,
-    }
-    for done in (first, again):
-        for title in (
-            "What this tenant has",
-            "The last 10 messages",
-            "Upcoming events",
-            "A due reminder, claimed and acknowledged",
-            "Notes that a search for",
-            "The same queries as another tenant",
-        ):
-            assert title in done.stdout
-        assert "messages/s" in done.stdout
-        assert re.search(r"«\w+»", done.stdout), "the word found is marked in its snippet"
-        others = done.stdout.split("as another tenant")[1]
-        assert re.findall(r"│\s+(\d+)\s+│", others) == ["0"] * 5
-
-
-def test_the_sample_has_what_the_real_thing_brings() -> None:
-    updates = [json.loads(line) for line in SAMPLE.read_text().splitlines()]
-    messages = [update["message"] for update in updates if "message" in update]
-    texts = [message.get("text", "") for message in messages]
-    ids = [update["update_id"] for update in updates]
-
-    assert len({(m["chat"]["id"], m["message_id"]) for m in messages}) >= 2000
-    assert len({m["from"]["id"] for m in messages}) >= 10
-    assert len({m["chat"]["id"] for m in messages}) >= 10
-    assert {m["from"]["language_code"] for m in messages} == {"es", "en"}
-    assert any("edited_message" in update for update in updates)
-    assert any("caption" in message for message in messages)
-    assert len(ids) > len(set(ids)), "some are delivered again"
-    assert ids != sorted(ids), "some come late"
-    assert any("\0" in said for said in texts)
-    assert max(map(len, texts)) == 4096
-    assert any("🏳️‍🌈" in said for said in texts)
-
-
-GROUP = 1234567890
-UPDATES: list[dict[str, Any]] = [
-    {
-        "update_id": 1,
-        "message": {
-            "message_id": 10,
-            "from": {"id": 5, "is_bot": False, "first_name": "Ada", "language_code": "en"},
-            "chat": {"id": -1_000_000_000_000 - GROUP, "type": "supergroup", "title": "Group"},
-            "date": 1_772_442_000,
-            "text": "hello, see https://example.org now",
-        },
-    },
-    {
-        "update_id": 2,
-        "message": {
-            "message_id": 11,
-            "from": {"id": 5, "is_bot": False, "first_name": "Ada", "language_code": "en"},
-            "chat": {"id": -1_000_000_000_000 - GROUP, "type": "supergroup", "title": "Group"},
-            "date": 1_772_442_060,
-            "photo": [{"file_id": "small", "file_unique_id": "s"}, {"file_id": "large", "file_unique_id": "l"}],
-            "caption": "a picture",
-        },
-    },
-    {"update_id": 3, "callback_query": {"id": "x"}},
-]
-EXPORT: dict[str, Any] = {
-    "name": "Group",
-    "type": "private_supergroup",
-    "id": GROUP,
-    "messages": [
-        {"id": 1, "type": "service", "action": "create_group", "date": "2026-03-01T00:00:00"},
-        {
-            "id": 10,
-            "type": "message",
-            "date": "2026-03-02T10:00:00",
-            "date_unixtime": "1772442000",
-            "from": "Ada",
-            "from_id": "user5",
-            "text": ["hello, see ", {"type": "link", "text": "https://example.org"}, " now"],
-        },
-        {
-            "id": 11,
-            "type": "message",
-            "date": "2026-03-02T10:01:00",
-            "date_unixtime": "1772442060",
-            "edited": "2026-03-02T10:05:00",
-            "edited_unixtime": "1772442300",
-            "from": "Ada",
-            "from_id": "user5",
-            "photo": "photos/photo_1.jpg",
-            "text": "a better caption",
-        },
-        {
-            "id": 12,
-            "type": "message",
-            "date": "2026-03-02T10:02:00",
-            "from": None,
-            "from_id": "user6",
-            "text": "of a deleted account",
-        },
-    ],
-}
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> tuple[Path, Path]:
-    updates, export = tmp_path / "updates.jsonl", tmp_path / "result.json"
-    updates.write_text("\n".join(json.dumps(update) for update in UPDATES))
-    export.write_text(json.dumps(EXPORT, indent=1))
-    return updates, export
-
-
-def test_the_same_message_in_an_update_and_in_an_export_is_one(
-    tmp_path: Path, cloned_database: URL, files: tuple[Path, Path]
-) -> None:
-    updates, export = files
-    url = database(cloned_database)
-
-    assert import_of(run("demo", updates, folder=tmp_path, DATABASE_URL=url)) == {
-        "added": 2, "duplicates": 0, "edits": 0, "users": 1
-    }  # fmt: skip
-    assert import_of(run("demo", export, folder=tmp_path, DATABASE_URL=url)) == {
-        "added": 1, "duplicates": 1, "edits": 1, "users": 1
-    }  # fmt: skip
-    assert import_of(run("demo", updates, folder=tmp_path, DATABASE_URL=url))["added"] == 0
-    assert import_of(run("demo", export, folder=tmp_path, DATABASE_URL=url))["added"] == 0
-
-
-def test_a_key_that_another_message_has_is_counted_and_explained(
-    tmp_path: Path, cloned_database: URL, files: tuple[Path, Path]
-) -> None:
-    url = database(cloned_database)
-    run("demo", files[0], folder=tmp_path, DATABASE_URL=url)
-    clash = json.loads(json.dumps(UPDATES[:2]))
-    clash[0]["message"]["text"] = "another message altogether"
-    other = tmp_path / "other.jsonl"
-    other.write_text("\n".join(json.dumps(update) for update in clash))
-
-    done = run("demo", other, folder=tmp_path, DATABASE_URL=url)
-    with_account = run("demo", other, "--account", "mine", folder=tmp_path, DATABASE_URL=url)
-
-    assert import_of(done)["duplicates"] == 1
-    assert "1 messages were refused" in done.stdout
-    assert "--account" in done.stdout
-    assert import_of(with_account)["added"] == 2
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "holds no message"),
-        ("not json", "line 1: it must be one JSON object"),
-        ('{"update_id": 1}\nnot json', "line 2: it must be one JSON object"),
-        ('{"update_id": 1, "message": {"text": "x"}}', "is no Bot API updates entry: no 'chat'"),
-        ('{"messages": [{"type": "message", "id": "x", "text": "x"}]}', "is no Telegram Desktop export entry"),
-        ("[1, 2]", "holds no message"),
-    ],
-)
-def test_a_file_of_neither_format_is_refused_before_anything_is_written(
-    tmp_path: Path, content: str, message: str
-) -> None:
-    file = tmp_path / "input.json"
-    file.write_text(content)
-
-    done = run("demo", file, folder=tmp_path, DATABASE_URL=database(url_of("postgres")))
-
-    assert done.returncode == 2
-    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import InvalidRequestError
@@ -25,11 +23,11 @@ pytestmark = pytest.mark.usefixtures("cloned_database")
 
 
 @pytest.fixture
-async def user() -> AsyncIterator[User]:
+async def user() -> User:
     async with get_db() as session:
         user, _ = await UserRepository(session).get_or_create_by_telegram_id(12345)
         session.add_all([Event(user_id=user.id, title=str(n), start_datetime=utc_now()) for n in range(2)])
-    yield user
+    return user
 
 
 async def test_eager_loading(user: User) -> None:
@@ -64,7 +62,7 @@ async def test_what_the_document_calls_the_n_plus_1_problem_is_an_error_that_say
         users = await session.execute(select(User))
         for user in users.scalars():
             with pytest.raises(InvalidRequestError, match=r"'User\.events' is not available"):
-                print(user.events)
+                _ = user.events
 
 
 def test_the_tables_are_those_of_the_document() -> None:
@@ -86,7 +84,9 @@ def test_star_imports_bring_what_the_document_expects() -> None:
     names: dict[str, object] = {}
 
     exec(  # noqa: S102 - a star import is only allowed at the top of a module
-        "from src.config.constants import *\nfrom src.database.models import *\nfrom src.database.repositories import *",
+        "from src.config.constants import *\n"
+        "from src.database.models import *\n"
+        "from src.database.repositories import *\n",
         names,
     )
 

@@ -59,14 +59,14 @@ def test_production_has_no_default_tenant_and_can_choose_one(load: Load) -> None
     chosen = UUID("0197c0de-0000-7000-8000-000000000000")
 
     assert load(ENVIRONMENT="production", DATABASE_URL=URL_WITH_CANARY).DATABASE_DEFAULT_TENANT is None
-    assert load(DATABASE_DEFAULT_TENANT=str(chosen)).DATABASE_DEFAULT_TENANT == chosen
+    assert chosen == load(DATABASE_DEFAULT_TENANT=str(chosen)).DATABASE_DEFAULT_TENANT
 
 
 def test_settings_are_frozen(load: Load) -> None:
     settings = load()
 
     with pytest.raises(ValidationError):
-        settings.DATABASE_ECHO = True
+        settings.DATABASE_ECHO = True  # type: ignore[misc] # what is tested
 
 
 def test_the_second_seeds_env_file_is_read_as_given(load: Load) -> None:

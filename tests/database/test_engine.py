@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from src.config import Settings
 from src.database import create_engine
+from src.database.connect.embedded import SUPERUSER
 from src.database.engine import resolve_target
 from src.database.errors import (
     AuthenticationFailed,
@@ -28,7 +29,7 @@ from src.database.errors import (
     QueryTimeout,
     SchemaDriftError,
 )
-from tests.conftest import SOCKETS, SUPERUSER, url_of
+from tests.conftest import SOCKETS, url_of
 
 CANARY = "c4n4ry"
 REMOTE = f"postgresql://thea:{CANARY}@db.example/thea"

@@ -38,11 +38,14 @@ async def test_commits_when_the_block_ends() -> None:
 @pytest.mark.usefixtures("cloned_database")
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, asyncio.CancelledError])
 async def test_rolls_back_on_any_exception(error: type[BaseException]) -> None:
-    with pytest.raises(error):
+    async def fail() -> None:
         async with get_db() as session:
             session.add(User())
             await session.flush()
             raise error
+
+    with pytest.raises(error):
+        await fail()
 
     assert await count_users() == 0
 

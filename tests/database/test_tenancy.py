@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import URL, func, insert, select, text
+from sqlalchemy import URL, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import selectinload
 
@@ -106,7 +106,9 @@ async def test_raw_sql_cannot_write_for_another_tenant(engine: AsyncEngine) -> N
     with tenant_context(A):
         async with AsyncSession(engine) as session:
             with pytest.raises(CheckViolation):
-                await session.execute(insert(User.__table__).values(tenant_id=B, id=uuid7()))
+                await session.execute(
+                    text("INSERT INTO users (tenant_id, id) VALUES (:b, :id)"), {"b": B, "id": uuid7()}
+                )
         async with AsyncSession(engine) as session:
             changed = await session.execute(text("UPDATE users SET username = 'x' WHERE tenant_id = :b"), {"b": B})
             assert changed.rowcount == 0  # type: ignore[attr-defined] # a CursorResult
@@ -239,10 +241,9 @@ async def test_works_before_the_schema_is_there(use_database: object, superuser:
 
 
 @pytest.fixture
-def walls_down(superuser: psycopg.Connection) -> Iterator[None]:
+def walls_down(superuser: psycopg.Connection) -> None:
     for table in Base.metadata.sorted_tables:
         superuser.execute(f"ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY")
-    yield
 
 
 @pytest.mark.usefixtures("walls_down")

@@ -6,15 +6,17 @@ import threading
 import time
 import uuid
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Dialect
 from sqlalchemy.dialects import postgresql
 
 from src.database.base import Json, UtcDateTime, clean_text, uuid7
 
-DIALECT = postgresql.dialect()
+DIALECT = cast("Dialect", postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call] # as it ships
 
 
 def test_ids_are_version_7_and_carry_the_time() -> None:

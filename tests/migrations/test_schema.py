@@ -18,9 +18,10 @@ from sqlalchemy import URL, Connection
 
 from src.config import Settings
 from src.database.base import Base, tenant_tables
+from src.database.connect.embedded import OWNER_ROLE
 from src.database.errors import ConfigurationError
 from src.database.schema import alembic_config, migration_connection, upgrade
-from tests.conftest import OWNER_ROLE, url_of
+from tests.conftest import url_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +47,7 @@ def owner_settings(
     cloned_database: URL, superuser: psycopg.Connection, use_database: Callable[..., Settings]
 ) -> Settings:
     assert cloned_database.database is not None
-    superuser.execute(f"ALTER DATABASE {cloned_database.database} OWNER TO {OWNER_ROLE}")  # type: ignore[arg-type] # a name of the suite's
+    superuser.execute(f"ALTER DATABASE {cloned_database.database} OWNER TO {OWNER_ROLE}")
     return use_database(url_of(cloned_database.database, OWNER_ROLE))
 
 
@@ -119,7 +120,7 @@ def test_every_table_of_tenants_rows_has_its_wall(superuser: psycopg.Connection)
     ],
 )
 def test_the_check_on_the_walls_sees_a_breach(superuser: psycopg.Connection, breach: str) -> None:
-    superuser.execute(breach)  # type: ignore[arg-type] # a parameter of the test's own
+    superuser.execute(breach)
 
     assert open_walls(superuser) == ["notes"]
 
@@ -129,9 +130,9 @@ def test_every_key_starts_with_the_tenant() -> None:
         keys = [table.primary_key, *table.foreign_key_constraints]
         keys += [key for key in table.constraints if type(key).__name__ == "UniqueConstraint"]  # type: ignore[misc] # all have columns
         for key in keys:
-            assert list(key.columns)[0].name == "tenant_id", f"{table.name}: {key.name}"
+            assert next(iter(key.columns)).name == "tenant_id", f"{table.name}: {key.name}"
         for index in table.indexes:
-            assert list(index.columns)[0].name == "tenant_id", f"{table.name}: {index.name}"
+            assert next(iter(index.columns)).name == "tenant_id", f"{table.name}: {index.name}"
 
 
 def test_there_are_twenty_indexes_and_more() -> None:

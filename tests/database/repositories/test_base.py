@@ -168,7 +168,8 @@ async def test_a_table_without_deleted_at_deletes_for_good(session: AsyncSession
 
 @pytest.mark.parametrize("descending", [False, True])
 async def test_pages_go_through_every_row_once(users: UserRepository, five: list[User], descending: bool) -> None:
-    seen, cursor = [], None
+    seen: list[User] = []
+    cursor = None
     while True:
         page = await users.page(limit=2, after=cursor, order_by=User.created_at, descending=descending)
         seen += page.items

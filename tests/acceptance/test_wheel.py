@@ -1,0 +1,151 @@
+"""The built wheel, in another folder: it imports, migrates, types, and leaves room for a service's own `src`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from src.database.connect.embedded import OWNER_ROLE
+from tests.conftest import url_of
+
+ROOT = Path(__file__).parents[2]
+
+SERVICE = '''
+"""A service that has a `src` of its own."""
+import asyncio
+
+from src.agents import greeter
+from src.config import get_logger, get_settings
+from src.database import engine, get_db
+from src.database.models import Conversation, Event, MessageHistory, Note, User
+from src.database.repositories import (
+    ConversationRepository,
+    EventRepository,
+    MessageHistoryRepository,
+    NoteRepository,
+    UserRepository,
+)
+
+
+async def main() -> None:
+    async with get_db() as session:
+        user, created = await UserRepository(session).get_or_create_by_telegram_id(1)
+        print(greeter.greet(user.telegram_id or 0), created, await NoteRepository(session).count())
+
+
+asyncio.run(main())
+'''
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with the wheel installed, and beside it the packages of this one, but not this checkout."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=False)
+    python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    site = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    # Its path only: the `.pth` files in it, an editable install's among them, are not followed.
+    Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return python
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    (tmp_path / "src" / "agents").mkdir(parents=True)
+    (tmp_path / "src" / "agents" / "greeter.py").write_text(
+        'def greet(number: int) -> str:\n    return f"hello {number}"\n'
+    )
+    (tmp_path / "service.py").write_text(SERVICE)
+    return tmp_path
+
+
+@pytest.fixture
+def empty_database(superuser: psycopg.Connection) -> Iterator[str]:
+    name = f"wheel_{os.getpid()}"
+    superuser.execute(f"CREATE DATABASE {name} OWNER {OWNER_ROLE}")
+    yield url_of(name, OWNER_ROLE).render_as_string()
+    superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def run(*command: str | Path, folder: Path, **variables: str) -> str:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "PYTHONPATH"))
+    }
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_has_what_it_needs_and_no_more(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    assert "src/__init__.py" not in names
+    assert {
+        "src/config/py.typed",
+        "src/database/py.typed",
+        "src/database/_packaged/alembic.ini",
+        "src/database/_packaged/migrations/env.py",
+        "src/database/_packaged/migrations/script.py.mako",
+        "src/database/cli/demo/sample.jsonl",
+        "src/database/cli/demo/NOTICE",
+    } <= names
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"src"}
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Path, empty_database: str) -> None:
+    command = "from src.database.cli import main; main()"
+
+    upgraded = run(python, "-c", command, "upgrade", folder=service, DATABASE_URL=empty_database)
+    served = run(python, "service.py", folder=service, DATABASE_URL=empty_database, ENVIRONMENT="test")
+
+    assert "the schema is at head" in upgraded
+    assert served == "hello 1 True 0\n"
+
+
+@pytest.mark.parametrize("installed", ["wheel", "editable"])
+def test_mypy_strict_resolves_it(python: Path, service: Path, installed: str) -> None:
+    interpreter = python if installed == "wheel" else Path(sys.executable)
+    (service / "probe.py").write_text("from src.database import get_db\nreveal_type(get_db)\n")
+
+    told = run(
+        *(sys.executable, "-m", "mypy", "--strict", "--python-executable", interpreter),
+        *("--namespace-packages", "--explicit-package-bases", "--cache-dir", ROOT / ".mypy_cache" / installed[:5]),
+        *("service.py", "probe.py"),
+        folder=service,
+        MYPYPATH=str(service),
+    )
+
+    assert "SessionScope" in told
+    assert "Success" in told

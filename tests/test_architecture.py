@@ -1,0 +1,43 @@
+"""The house rules that no linter holds: what reads settings, how long a file is, what is not there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*(ROOT / "src").rglob("*.py"), ROOT / "migrations" / "env.py"])
+MAY_ASK_FOR_SETTINGS = {
+    "migrations/env.py",
+    "src/config/__init__.py",
+    "src/config/settings.py",
+    "src/database/cli/app.py",
+    "src/database/session.py",
+}
+
+
+def test_src_is_a_namespace() -> None:
+    assert not (ROOT / "src" / "__init__.py").exists()
+
+
+def test_only_a_few_places_ask_for_the_settings() -> None:
+    asking = {str(path.relative_to(ROOT)) for path in SOURCES if re.search(r"\bget_settings\b", path.read_text())}
+
+    assert asking == MAY_ASK_FOR_SETTINGS
+
+
+def test_no_file_is_over_300_lines() -> None:
+    tests = (ROOT / "tests").rglob("*.py")
+    long = {str(path.relative_to(ROOT)) for path in [*SOURCES, *tests] if len(path.read_text().splitlines()) > 300}
+
+    assert long == set()
+
+
+def test_every_module_says_its_job() -> None:
+    silent = [str(path.relative_to(ROOT)) for path in SOURCES if not path.read_text().startswith('"""')]
+
+    assert silent == []
+
+
+def test_there_is_no_room_for_odds_and_ends() -> None:
+    assert not {path.stem for path in SOURCES} & {"utils", "helpers", "common", "manager"}
