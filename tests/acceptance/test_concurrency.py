@@ -133,6 +133,26 @@ async def test_a_key_raced_for_by_two_conversations_leaves_no_gap_in_either() ->
         assert await repository.count(MessageHistory.user_id == user_id) == 20 * 6
 
 
+async def test_batches_that_share_keys_in_other_orders_do_not_deadlock() -> None:
+    _, old = await start_conversation()
+    async with get_db() as session:
+        await ConversationRepository(session).update(old, is_active=False)
+    _, new = await start_conversation()
+
+    async def batch(conversation_id: UUID, number: int) -> None:
+        messages = [NewMessage(message_id=f"{number}:{n:03}", role="user", content="x") for n in range(300)]
+        if conversation_id == new:
+            messages.reverse()
+        async with get_db() as session:
+            await MessageHistoryRepository(session).append_many(conversation_id, messages)
+
+    for number in range(8):
+        await asyncio.gather(*(batch(one, number) for one in (old, new)))
+
+    async with get_db() as session:
+        assert await MessageHistoryRepository(session).count() == 8 * 300
+
+
 async def test_50_tasks_that_ask_for_one_user_get_one_and_one_of_them_made_it() -> None:
     async def ask() -> tuple[UUID, bool]:
         async with get_db() as session:
