@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import URL, select
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import selectinload
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("cloned_database")
 
 
 @pytest.fixture
-async def user() -> User:
+async def user(cloned_database: URL) -> User:
     async with get_db() as session:
         user, _ = await UserRepository(session).get_or_create_by_telegram_id(12345)
         session.add_all([Event(user_id=user.id, title=str(n), start_datetime=utc_now()) for n in range(2)])

@@ -31,6 +31,7 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
     def load(files: dict[str, str] | None = None, **variables: str) -> Settings:
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("ENVIRONMENT", raising=False)
+        monkeypatch.delenv("DATABASE_URL", raising=False)
         for name, text in (files or {}).items():
             (tmp_path / name).write_text(text)
         for name, value in variables.items():
