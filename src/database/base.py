@@ -13,7 +13,6 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     MetaData,
-    PrimaryKeyConstraint,
     Table,
     Text,
     TypeDecorator,
@@ -23,8 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncAttrs
-from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
-from sqlalchemy.schema import SchemaItem
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = ["Base", "CleanText", "Json", "TenantBase", "UtcDateTime", "clean_text", "utc_now", "uuid7"]
 
@@ -147,19 +145,9 @@ class TenantBase(Base):
 
     __abstract__ = True
 
-    tenant_id: Mapped[UUID] = mapped_column(sort_order=-2)
-    id: Mapped[UUID] = mapped_column(default=uuid7, sort_order=-1)
-
-    @declared_attr.directive
-    @classmethod
-    def __table_args__(cls) -> tuple[SchemaItem, ...]:
-        """Return the key and whatever the class lists in ``table_items``."""
-        return (PrimaryKeyConstraint("tenant_id", "id"), *cls.table_items())
-
-    @classmethod
-    def table_items(cls) -> tuple[SchemaItem, ...]:
-        """List the constraints and indexes of the table, beyond its key."""
-        return ()
+    # The key in this order: the tenant comes first.
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-2)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-1)
 
 
 def tenant_tables() -> list[Table]:

@@ -79,7 +79,7 @@ class TenantBinding:
                 driver.run_async(lambda raw: raw.execute(_REGISTER, *row))
             except asyncpg.PostgresError as error:
                 raise translate(error) or error from error
-        if not connection.in_transaction() or not driver.driver_connection.is_in_transaction():
+        if not driver.driver_connection.is_in_transaction():  # inside a caller's, it could still be undone
             self._ready.add(connection.engine)
         return True
 

@@ -86,7 +86,7 @@ def create_user_lock(folder: Path) -> FileLock:
 def count_users(folder: Path) -> int:
     """Count the processes that use the server, and clear away the marks of those that ended."""
     users = 0
-    for mark in (folder / "users").iterdir():
+    for mark in (folder / "users").glob("*"):  # none where the folder was removed under us
         lock = FileLock(mark, timeout=0, thread_local=False)
         try:
             with lock:

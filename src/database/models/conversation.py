@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
-from sqlalchemy.schema import SchemaItem
 
 from src.database.base import TenantBase
 
@@ -47,38 +46,35 @@ class Conversation(TenantBase):
         overlaps="messages,user",
     )
 
-    @classmethod
-    def table_items(cls) -> tuple[SchemaItem, ...]:
-        """List the constraints and indexes of the table, beyond its key."""
-        return (
-            ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
-            UniqueConstraint("tenant_id", "session_id"),
-            CheckConstraint("length(session_id) BETWEEN 1 AND 255", name="session_id"),
-            CheckConstraint("length(channel) BETWEEN 1 AND 64", name="channel"),
-            CheckConstraint("length(external_chat_id) BETWEEN 1 AND 255", name="external_chat_id"),
-            CheckConstraint("last_seq >= 0", name="last_seq"),
-            CheckConstraint("summary_upto_seq BETWEEN 0 AND last_seq", name="summary_upto_seq"),
-            CheckConstraint("NOT is_active OR closed_at IS NULL", name="closed_is_inactive"),
-            # At most one is active per user, channel and chat; two unnamed chats are the same chat.
-            Index(
-                "uq_conversations_active",
-                "tenant_id",
-                "user_id",
-                "channel",
-                "external_chat_id",
-                unique=True,
-                postgresql_nulls_not_distinct=True,
-                postgresql_where=text("is_active AND deleted_at IS NULL"),
-            ),
-            # A user's conversations, page by page.
-            Index("ix_conversations_user_id", "tenant_id", "user_id", "id"),
-            # All of one chat, closed ones too.
-            Index("ix_conversations_chat", "tenant_id", "channel", "external_chat_id"),
-            # What has gone quiet and may be closed.
-            Index(
-                "ix_conversations_idle",
-                "tenant_id",
-                "last_message_at",
-                postgresql_where=text("is_active AND deleted_at IS NULL"),
-            ),
-        )
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
+        UniqueConstraint("tenant_id", "session_id"),
+        CheckConstraint("length(session_id) BETWEEN 1 AND 255", name="session_id"),
+        CheckConstraint("length(channel) BETWEEN 1 AND 64", name="channel"),
+        CheckConstraint("length(external_chat_id) BETWEEN 1 AND 255", name="external_chat_id"),
+        CheckConstraint("last_seq >= 0", name="last_seq"),
+        CheckConstraint("summary_upto_seq BETWEEN 0 AND last_seq", name="summary_upto_seq"),
+        CheckConstraint("NOT is_active OR closed_at IS NULL", name="closed_is_inactive"),
+        # At most one is active per user, channel and chat; two unnamed chats are the same chat.
+        Index(
+            "uq_conversations_active",
+            "tenant_id",
+            "user_id",
+            "channel",
+            "external_chat_id",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+            postgresql_where=text("is_active AND deleted_at IS NULL"),
+        ),
+        # A user's conversations, page by page.
+        Index("ix_conversations_user_id", "tenant_id", "user_id", "id"),
+        # All of one chat, closed ones too.
+        Index("ix_conversations_chat", "tenant_id", "channel", "external_chat_id"),
+        # What has gone quiet and may be closed.
+        Index(
+            "ix_conversations_idle",
+            "tenant_id",
+            "last_message_at",
+            postgresql_where=text("is_active AND deleted_at IS NULL"),
+        ),
+    )

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
-from sqlalchemy.schema import SchemaItem
 
 from src.database.base import TenantBase
 
@@ -58,58 +57,55 @@ class Event(TenantBase):
         """Say that ``version`` guards against two writers at once."""
         return {"eager_defaults": True, "version_id_col": cls.__table__.c.version}
 
-    @classmethod
-    def table_items(cls) -> tuple[SchemaItem, ...]:
-        """List the constraints and indexes of the table, beyond its key."""
-        return (
-            ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
-            ForeignKeyConstraint(["tenant_id", "series_id"], ["events.tenant_id", "events.id"]),
-            CheckConstraint("length(title) BETWEEN 1 AND 500", name="title"),
-            CheckConstraint("end_datetime >= start_datetime", name="end_datetime"),
-            CheckConstraint("length(timezone) BETWEEN 1 AND 64", name="timezone"),
-            CheckConstraint("status IN ('scheduled', 'cancelled', 'done')", name="status"),
-            CheckConstraint("length(rrule) BETWEEN 1 AND 2000", name="rrule"),
-            CheckConstraint("(series_id IS NULL) = (recurrence_id IS NULL)", name="recurrence_id"),
-            CheckConstraint("reminder_offset >= 0", name="reminder_offset"),
-            CheckConstraint("reminder_attempts >= 0", name="reminder_attempts"),
-            CheckConstraint(
-                "(reminder_token IS NULL) = (reminder_claimed_until IS NULL)"
-                " AND (reminder_token IS NULL) = (reminder_claimed_by IS NULL)",
-                name="reminder_claim",
-            ),
-            # upcoming, overlapping: a user's events by time.
-            Index("ix_events_user_start", "tenant_id", "user_id", "start_datetime", "id"),
-            # overlapping: what has begun and not ended.
-            Index("ix_events_user_end", "tenant_id", "user_id", "end_datetime"),
-            # A tenant's agenda by status.
-            Index("ix_events_status", "tenant_id", "status", "start_datetime"),
-            # claim_due_reminders: what is due and not sent.
-            Index(
-                "ix_events_due",
-                "tenant_id",
-                "reminder_datetime",
-                postgresql_where=text("reminder_sent_at IS NULL AND status = 'scheduled'"),
-            ),
-            # A user's recurring events, to be expanded.
-            Index("ix_events_recurring", "tenant_id", "user_id", postgresql_where=text("rrule IS NOT NULL")),
-            # The changed occurrences of a series: one each.
-            Index(
-                "uq_events_occurrence",
-                "tenant_id",
-                "series_id",
-                "recurrence_id",
-                unique=True,
-                postgresql_where=text("series_id IS NOT NULL"),
-            ),
-            # Imported again: the same calendar entry.
-            Index(
-                "uq_events_ical_uid",
-                "tenant_id",
-                "user_id",
-                "ical_uid",
-                "recurrence_id",
-                unique=True,
-                postgresql_nulls_not_distinct=True,
-                postgresql_where=text("ical_uid IS NOT NULL"),
-            ),
-        )
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
+        ForeignKeyConstraint(["tenant_id", "series_id"], ["events.tenant_id", "events.id"]),
+        CheckConstraint("length(title) BETWEEN 1 AND 500", name="title"),
+        CheckConstraint("end_datetime >= start_datetime", name="end_datetime"),
+        CheckConstraint("length(timezone) BETWEEN 1 AND 64", name="timezone"),
+        CheckConstraint("status IN ('scheduled', 'cancelled', 'done')", name="status"),
+        CheckConstraint("length(rrule) BETWEEN 1 AND 2000", name="rrule"),
+        CheckConstraint("(series_id IS NULL) = (recurrence_id IS NULL)", name="recurrence_id"),
+        CheckConstraint("reminder_offset >= 0", name="reminder_offset"),
+        CheckConstraint("reminder_attempts >= 0", name="reminder_attempts"),
+        CheckConstraint(
+            "(reminder_token IS NULL) = (reminder_claimed_until IS NULL)"
+            " AND (reminder_token IS NULL) = (reminder_claimed_by IS NULL)",
+            name="reminder_claim",
+        ),
+        # upcoming, overlapping: a user's events by time.
+        Index("ix_events_user_start", "tenant_id", "user_id", "start_datetime", "id"),
+        # overlapping: what has begun and not ended.
+        Index("ix_events_user_end", "tenant_id", "user_id", "end_datetime"),
+        # A tenant's agenda by status.
+        Index("ix_events_status", "tenant_id", "status", "start_datetime"),
+        # claim_due_reminders: what is due and not sent.
+        Index(
+            "ix_events_due",
+            "tenant_id",
+            "reminder_datetime",
+            postgresql_where=text("reminder_sent_at IS NULL AND status = 'scheduled'"),
+        ),
+        # A user's recurring events, to be expanded.
+        Index("ix_events_recurring", "tenant_id", "user_id", postgresql_where=text("rrule IS NOT NULL")),
+        # The changed occurrences of a series: one each.
+        Index(
+            "uq_events_occurrence",
+            "tenant_id",
+            "series_id",
+            "recurrence_id",
+            unique=True,
+            postgresql_where=text("series_id IS NOT NULL"),
+        ),
+        # Imported again: the same calendar entry.
+        Index(
+            "uq_events_ical_uid",
+            "tenant_id",
+            "user_id",
+            "ical_uid",
+            "recurrence_id",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+            postgresql_where=text("ical_uid IS NOT NULL"),
+        ),
+    )

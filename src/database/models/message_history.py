@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
-from sqlalchemy.schema import SchemaItem
 
 from src.database.base import Json, TenantBase
 
@@ -51,50 +50,47 @@ class MessageHistory(TenantBase):
     conversation: Mapped[Conversation] = relationship(back_populates="messages", lazy="raise", overlaps="messages,user")
     user: Mapped[User] = relationship(back_populates="messages", lazy="raise", overlaps="messages,conversation")
 
-    @classmethod
-    def table_items(cls) -> tuple[SchemaItem, ...]:
-        """List the constraints and indexes of the table, beyond its key."""
-        return (
-            ForeignKeyConstraint(["tenant_id", "conversation_id"], ["conversations.tenant_id", "conversations.id"]),
-            ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
-            ForeignKeyConstraint(["tenant_id", "parent_id"], ["message_history.tenant_id", "message_history.id"]),
-            UniqueConstraint("tenant_id", "conversation_id", "seq"),
-            UniqueConstraint("tenant_id", "message_id"),
-            CheckConstraint("seq > 0", name="seq"),
-            CheckConstraint("length(message_id) BETWEEN 1 AND 512", name="message_id"),
-            CheckConstraint("length(fingerprint) = 32", name="fingerprint"),
-            CheckConstraint("role IN ('system', 'developer', 'user', 'assistant', 'tool')", name="role"),
-            CheckConstraint("state IN ('complete', 'incomplete', 'interrupted')", name="state"),
-            CheckConstraint("jsonb_typeof(parts) = 'array'", name="parts"),
-            CheckConstraint("jsonb_typeof(attachments) = 'array'", name="attachments"),
-            CheckConstraint("input_tokens >= 0", name="input_tokens"),
-            CheckConstraint("output_tokens >= 0", name="output_tokens"),
-            CheckConstraint("token_count >= 0", name="token_count"),
-            # A person's messages, newest first; what retention may purge.
-            Index("ix_message_history_user_id", "tenant_id", "user_id", "created_at"),
-            # Usage by day, and what retention may purge.
-            Index("ix_message_history_created_at", "tenant_id", "created_at"),
-            # The answers to a message.
-            Index(
-                "ix_message_history_parent_id",
-                "tenant_id",
-                "parent_id",
-                postgresql_where=text("parent_id IS NOT NULL"),
-            ),
-            # A tool's result beside its call.
-            Index(
-                "ix_message_history_tool_call_id",
-                "tenant_id",
-                "conversation_id",
-                "tool_call_id",
-                postgresql_where=text("tool_call_id IS NOT NULL"),
-            ),
-            # Answers that were never finished.
-            Index(
-                "ix_message_history_unfinished",
-                "tenant_id",
-                "conversation_id",
-                "seq",
-                postgresql_where=text("state <> 'complete'"),
-            ),
-        )
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "conversation_id"], ["conversations.tenant_id", "conversations.id"]),
+        ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
+        ForeignKeyConstraint(["tenant_id", "parent_id"], ["message_history.tenant_id", "message_history.id"]),
+        UniqueConstraint("tenant_id", "conversation_id", "seq"),
+        UniqueConstraint("tenant_id", "message_id"),
+        CheckConstraint("seq > 0", name="seq"),
+        CheckConstraint("length(message_id) BETWEEN 1 AND 512", name="message_id"),
+        CheckConstraint("length(fingerprint) = 32", name="fingerprint"),
+        CheckConstraint("role IN ('system', 'developer', 'user', 'assistant', 'tool')", name="role"),
+        CheckConstraint("state IN ('complete', 'incomplete', 'interrupted')", name="state"),
+        CheckConstraint("jsonb_typeof(parts) = 'array'", name="parts"),
+        CheckConstraint("jsonb_typeof(attachments) = 'array'", name="attachments"),
+        CheckConstraint("input_tokens >= 0", name="input_tokens"),
+        CheckConstraint("output_tokens >= 0", name="output_tokens"),
+        CheckConstraint("token_count >= 0", name="token_count"),
+        # A person's messages, newest first; what retention may purge.
+        Index("ix_message_history_user_id", "tenant_id", "user_id", "created_at"),
+        # Usage by day, and what retention may purge.
+        Index("ix_message_history_created_at", "tenant_id", "created_at"),
+        # The answers to a message.
+        Index(
+            "ix_message_history_parent_id",
+            "tenant_id",
+            "parent_id",
+            postgresql_where=text("parent_id IS NOT NULL"),
+        ),
+        # A tool's result beside its call.
+        Index(
+            "ix_message_history_tool_call_id",
+            "tenant_id",
+            "conversation_id",
+            "tool_call_id",
+            postgresql_where=text("tool_call_id IS NOT NULL"),
+        ),
+        # Answers that were never finished.
+        Index(
+            "ix_message_history_unfinished",
+            "tenant_id",
+            "conversation_id",
+            "seq",
+            postgresql_where=text("state <> 'complete'"),
+        ),
+    )

@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, Computed, ForeignKeyConstraint, Index, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column, relationship
-from sqlalchemy.schema import SchemaItem
 
 from src.database.base import TenantBase
 
@@ -49,39 +48,34 @@ class Note(TenantBase):
 
     user: Mapped[User] = relationship(back_populates="notes", lazy="raise")
 
-    @classmethod
-    def table_items(cls) -> tuple[SchemaItem, ...]:
-        """List the constraints and indexes of the table, beyond its key."""
-        return (
-            ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
-            ForeignKeyConstraint(
-                ["tenant_id", "source_message_id"], ["message_history.tenant_id", "message_history.id"]
-            ),
-            CheckConstraint("length(title) BETWEEN 1 AND 500", name="title"),
-            CheckConstraint("length(content) BETWEEN 1 AND 100000", name="content"),
-            CheckConstraint("cardinality(tags) <= 64", name="tags"),
-            # A user's notes, newest first; search is narrowed by it.
-            Index("ix_notes_user_id", "tenant_id", "user_id", "id", postgresql_where=text("deleted_at IS NULL")),
-            # The pinned ones stand on top.
-            Index(
-                "ix_notes_pinned",
-                "tenant_id",
-                "user_id",
-                postgresql_where=text("pinned AND archived_at IS NULL AND deleted_at IS NULL"),
-            ),
-            # The archive, by when.
-            Index(
-                "ix_notes_archived_at",
-                "tenant_id",
-                "user_id",
-                "archived_at",
-                postgresql_where=text("archived_at IS NOT NULL"),
-            ),
-            # Which notes a message led to.
-            Index(
-                "ix_notes_source_message_id",
-                "tenant_id",
-                "source_message_id",
-                postgresql_where=text("source_message_id IS NOT NULL"),
-            ),
-        )
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
+        ForeignKeyConstraint(["tenant_id", "source_message_id"], ["message_history.tenant_id", "message_history.id"]),
+        CheckConstraint("length(title) BETWEEN 1 AND 500", name="title"),
+        CheckConstraint("length(content) BETWEEN 1 AND 100000", name="content"),
+        CheckConstraint("cardinality(tags) <= 64", name="tags"),
+        # A user's notes, newest first; search is narrowed by it.
+        Index("ix_notes_user_id", "tenant_id", "user_id", "id", postgresql_where=text("deleted_at IS NULL")),
+        # The pinned ones stand on top.
+        Index(
+            "ix_notes_pinned",
+            "tenant_id",
+            "user_id",
+            postgresql_where=text("pinned AND archived_at IS NULL AND deleted_at IS NULL"),
+        ),
+        # The archive, by when.
+        Index(
+            "ix_notes_archived_at",
+            "tenant_id",
+            "user_id",
+            "archived_at",
+            postgresql_where=text("archived_at IS NOT NULL"),
+        ),
+        # Which notes a message led to.
+        Index(
+            "ix_notes_source_message_id",
+            "tenant_id",
+            "source_message_id",
+            postgresql_where=text("source_message_id IS NOT NULL"),
+        ),
+    )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
-from sqlalchemy.schema import SchemaItem
 
 from src.database.base import TenantBase
 
@@ -45,40 +44,37 @@ class User(TenantBase):
     messages: Mapped[list[MessageHistory]] = relationship(**_CHILDREN)
     notes: Mapped[list[Note]] = relationship(**_CHILDREN)
 
-    @classmethod
-    def table_items(cls) -> tuple[SchemaItem, ...]:
-        """List the constraints and indexes of the table, beyond its key."""
-        return (
-            ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),
-            CheckConstraint("length(username) BETWEEN 1 AND 64", name="username"),
-            CheckConstraint("length(display_name) BETWEEN 1 AND 256", name="display_name"),
-            CheckConstraint("length(locale) BETWEEN 2 AND 35", name="locale"),
-            CheckConstraint("length(timezone) BETWEEN 1 AND 64", name="timezone"),
-            CheckConstraint("retention_days > 0", name="retention_days"),
-            # get_or_create_by_telegram_id; a deleted user's id is free again.
-            Index(
-                "uq_users_telegram_id",
-                "tenant_id",
-                "telegram_id",
-                unique=True,
-                postgresql_where=text("deleted_at IS NULL"),
-            ),
-            # Look-up by @username as people type it.
-            Index("ix_users_username", "tenant_id", text("lower(username)")),
-            # Who was here lately; who is gone.
-            Index("ix_users_last_seen_at", "tenant_id", "last_seen_at"),
-            # Pages of the active ones.
-            Index(
-                "ix_users_active",
-                "tenant_id",
-                "id",
-                postgresql_where=text("is_active AND deleted_at IS NULL"),
-            ),
-            # What retention may purge.
-            Index(
-                "ix_users_deleted_at",
-                "tenant_id",
-                "deleted_at",
-                postgresql_where=text("deleted_at IS NOT NULL"),
-            ),
-        )
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),
+        CheckConstraint("length(username) BETWEEN 1 AND 64", name="username"),
+        CheckConstraint("length(display_name) BETWEEN 1 AND 256", name="display_name"),
+        CheckConstraint("length(locale) BETWEEN 2 AND 35", name="locale"),
+        CheckConstraint("length(timezone) BETWEEN 1 AND 64", name="timezone"),
+        CheckConstraint("retention_days > 0", name="retention_days"),
+        # get_or_create_by_telegram_id; a deleted user's id is free again.
+        Index(
+            "uq_users_telegram_id",
+            "tenant_id",
+            "telegram_id",
+            unique=True,
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        # Look-up by @username as people type it.
+        Index("ix_users_username", "tenant_id", text("lower(username)")),
+        # Who was here lately; who is gone.
+        Index("ix_users_last_seen_at", "tenant_id", "last_seen_at"),
+        # Pages of the active ones.
+        Index(
+            "ix_users_active",
+            "tenant_id",
+            "id",
+            postgresql_where=text("is_active AND deleted_at IS NULL"),
+        ),
+        # What retention may purge.
+        Index(
+            "ix_users_deleted_at",
+            "tenant_id",
+            "deleted_at",
+            postgresql_where=text("deleted_at IS NOT NULL"),
+        ),
+    )
