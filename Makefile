@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test check format clean
 
 demo: $(READY)
-	@$(BIN)/thea-db demo $(FILE)
+	@$(BIN)/thea-db demo $(if $(FILE),"$(FILE)")
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto $(ARGS)

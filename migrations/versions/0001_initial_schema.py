@@ -52,6 +52,7 @@ def create_tenants() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("metadata", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
+        sa.CheckConstraint("jsonb_typeof(metadata) = 'object'", name=op.f("ck_tenants_metadata")),
         sa.CheckConstraint("slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'", name=op.f("ck_tenants_slug")),
         sa.CheckConstraint("status IN ('active', 'suspended')", name=op.f("ck_tenants_status")),
         sa.CheckConstraint("length(name) BETWEEN 1 AND 200", name=op.f("ck_tenants_name")),
@@ -80,6 +81,8 @@ def create_users() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("metadata", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
+        sa.CheckConstraint("jsonb_typeof(metadata) = 'object'", name=op.f("ck_users_metadata")),
+        sa.CheckConstraint("jsonb_typeof(preferences) = 'object'", name=op.f("ck_users_preferences")),
         sa.CheckConstraint("length(display_name) BETWEEN 1 AND 256", name=op.f("ck_users_display_name")),
         sa.CheckConstraint("length(locale) BETWEEN 2 AND 35", name=op.f("ck_users_locale")),
         sa.CheckConstraint("length(timezone) BETWEEN 1 AND 64", name=op.f("ck_users_timezone")),
@@ -135,6 +138,7 @@ def create_conversations() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("metadata", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
+        sa.CheckConstraint("jsonb_typeof(metadata) = 'object'", name=op.f("ck_conversations_metadata")),
         sa.CheckConstraint("NOT is_active OR closed_at IS NULL", name=op.f("ck_conversations_closed_is_inactive")),
         sa.CheckConstraint("last_seq >= 0", name=op.f("ck_conversations_last_seq")),
         sa.CheckConstraint("length(channel) BETWEEN 1 AND 64", name=op.f("ck_conversations_channel")),
@@ -208,6 +212,7 @@ def create_events() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("metadata", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
+        sa.CheckConstraint("jsonb_typeof(metadata) = 'object'", name=op.f("ck_events_metadata")),
         sa.CheckConstraint("status IN ('scheduled', 'cancelled', 'done')", name=op.f("ck_events_status")),
         sa.CheckConstraint(
             "(reminder_token IS NULL) = (reminder_claimed_until IS NULL)"
@@ -295,6 +300,7 @@ def create_message_history() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("metadata", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
+        sa.CheckConstraint("jsonb_typeof(metadata) = 'object'", name=op.f("ck_message_history_metadata")),
         sa.CheckConstraint("jsonb_typeof(attachments) = 'array'", name=op.f("ck_message_history_attachments")),
         sa.CheckConstraint("jsonb_typeof(parts) = 'array'", name=op.f("ck_message_history_parts")),
         sa.CheckConstraint(
@@ -387,6 +393,7 @@ def create_notes() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("metadata", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
+        sa.CheckConstraint("jsonb_typeof(metadata) = 'object'", name=op.f("ck_notes_metadata")),
         sa.CheckConstraint("cardinality(tags) <= 64", name=op.f("ck_notes_tags")),
         sa.CheckConstraint("length(content) BETWEEN 1 AND 100000", name=op.f("ck_notes_content")),
         sa.CheckConstraint("length(title) BETWEEN 1 AND 500", name=op.f("ck_notes_title")),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 from typing import Final
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from src.database.errors import ConfigurationError
 
-__all__ = ["environment_files", "unknown_names"]
+__all__ = ["environment_files", "faults_of_file", "near_misses"]
 
 _PREFIXES: Final = ("DATABASE_", "DB_")
 
@@ -27,24 +28,46 @@ def environment_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
             raise ConfigurationError(f"ENV_FILE must name a file that exists, got {named!r}")
         return (Path(named),)
     common = Path(".env")
-    stated = dotenv_values(common).get("ENVIRONMENT") if common.is_file() else None
+    stated = _read(common)[0].get("ENVIRONMENT") if common.exists() else None
     environment = environ.get("ENVIRONMENT") or stated or "development"
-    return tuple(file for file in (common, Path(f".env.{environment}")) if file.is_file())
+    return tuple(file for file in (common, Path(f".env.{environment}")) if file.exists())
 
 
-def unknown_names(
-    source: Path | Mapping[str, str], known: Collection[str], *, near_misses_only: bool = False
-) -> list[str]:
-    """Name each ``DATABASE_*`` and ``DB_*`` of a file, or of the process environment, that no setting answers to."""
-    names = dotenv_values(source) if isinstance(source, Path) else source
-    where = f"in {source}" if isinstance(source, Path) else "in the environment"
-    faults = []
-    for name in sorted(names):
-        if name in known or not name.startswith(_PREFIXES):
-            continue
-        nearest = get_close_matches(name, known, n=1, cutoff=0.85 if near_misses_only else 0.6)
-        if nearest:
-            faults.append(f"{name} {where} is no setting; did you mean {nearest[0]}?")
-        elif not near_misses_only:
-            faults.append(f"{name} {where} is no setting; .env.example lists all of them")
+def faults_of_file(file: Path, known: Collection[str]) -> list[str]:
+    """Name each line of a file that cannot be read, and each ``DATABASE_*`` and ``DB_*`` that no setting answers to."""
+    values, unreadable = _read(file)
+    faults = [f"line {number} of {file} cannot be read: is a quote left open?" for number in unreadable]
+    for name, value in sorted(values.items()):
+        upper = name.upper()
+        if name in known:
+            if value is None:
+                faults.append(f"{name} in {file} has no value; write {name}=…")
+        elif upper in known:
+            faults.append(f"{name} in {file} is no setting; did you mean {upper}?")
+        elif upper.startswith(_PREFIXES):
+            nearest = get_close_matches(upper, known, n=1, cutoff=0.6)
+            remedy = f"did you mean {nearest[0]}?" if nearest else ".env.example lists all of them"
+            faults.append(f"{name} in {file} is no setting; {remedy}")
     return faults
+
+
+def near_misses(environ: Mapping[str, str], known: Collection[str]) -> list[str]:
+    """Name what in the process environment, which others share, looks like a setting that is misspelt."""
+    unknown = sorted(name for name in environ if name.startswith(_PREFIXES) and name not in known)
+    nearest = {name: get_close_matches(name, known, n=1, cutoff=0.85) for name in unknown}
+    return [
+        f"{name} in the environment is no setting; did you mean {near[0]}?" for name, near in nearest.items() if near
+    ]
+
+
+def _read(file: Path) -> tuple[dict[str, str | None], list[int]]:
+    """Return the names and values of a file, and the numbers of the lines that cannot be read."""
+    if not file.is_file():
+        raise ConfigurationError(f"{file} must be a regular file")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} must be a readable UTF-8 file: {type(error).__name__}") from None
+    bindings = list(parse_stream(StringIO(text)))
+    values = {binding.key: binding.value for binding in bindings if binding.key is not None}
+    return values, [binding.original.line for binding in bindings if binding.error]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 from typing import Any, Final
@@ -16,25 +15,31 @@ from src.config.constants import LOCAL_ENVIRONMENTS
 __all__ = ["configure_logging", "get_logger", "mask_secrets"]
 
 _MASK: Final = "***"
-_SECRET_NAME: Final = re.compile(r"password|passwd|secret|token|dsn|database_url|migration_url", re.IGNORECASE)
-_URL_PASSWORD: Final = re.compile(r"(?P<before>\w+://[^\s:/@]*:)[^\s/]+(?=@)")
-_QUERY_PASSWORD: Final = re.compile(r"(?P<before>[?&;\s](?:password|pwd)=)[^&;\s]+", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(
+    r"password|passwd|secret|api_?key|(^|_)token$|dsn|database_url|migration_url", re.IGNORECASE
+)
+_URL_PASSWORD: Final = re.compile(r"(?P<before>\w+://[^\s:/@]*:).+(?=@)")
+_QUERY_PASSWORD: Final = re.compile(r"(?P<before>(?:^|[?&;\s])(?:password|pwd)=)[^&;\s]+", re.IGNORECASE)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return a logger for a module. A process that has not set structlog up writes to the standard error output."""
     if not structlog.is_configured():
-        configure_logging(os.environ.get("ENVIRONMENT", "development"))
+        configure_logging()
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 
 
-def configure_logging(environment: str, *, level: int = logging.INFO) -> None:
-    """Set structlog up for a process of ours: the command calls it, a service that has its own set-up does not."""
+def configure_logging(environment: str | None = None, *, level: int = logging.INFO) -> None:
+    """Set structlog up for a process of ours: the command calls it, a service that has its own set-up does not.
+
+    Args:
+        environment: Which one; where it is not known, a terminal gets the console's form and all else JSON.
+        level: The least level that is written.
+    """
+    for_people = sys.stderr.isatty() if environment is None else environment in LOCAL_ENVIRONMENTS
     renderer: Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        if environment in LOCAL_ENVIRONMENTS
-        else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if for_people else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[
@@ -57,10 +62,12 @@ def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 
 def _mask(value: Any) -> Any:
-    if isinstance(value, str):
-        return _QUERY_PASSWORD.sub(rf"\g<before>{_MASK}", _URL_PASSWORD.sub(rf"\g<before>{_MASK}", value))
+    if value is None or isinstance(value, bool | int | float):
+        return value
     if isinstance(value, dict):
         return {name: _MASK if _SECRET_NAME.search(str(name)) else _mask(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_mask(item) for item in value)
-    return value
+        return [_mask(item) for item in value]
+    text = value if isinstance(value, str) else str(value)
+    masked = _QUERY_PASSWORD.sub(rf"\g<before>{_MASK}", _URL_PASSWORD.sub(rf"\g<before>{_MASK}", text))
+    return value if masked == text else masked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from sqlalchemy.engine import make_url as parse_url
 from sqlalchemy.exc import ArgumentError
 
 from src.config.constants import APPLICATION_NAME, DEFAULT_TENANT_ID, ENVIRONMENTS, LOCAL_ENVIRONMENTS
-from src.config.files import environment_files, unknown_names
+from src.config.files import environment_files, faults_of_file, near_misses
 from src.config.logging import get_logger
 from src.database.errors import ConfigurationError
 
@@ -32,6 +33,8 @@ __all__ = ["Settings", "get_settings"]
 
 _URL_RULE: Final = "a URL like postgresql://user:password@host:5432/name"
 _SCHEMES: Final = ("postgres", "postgresql", "postgresql+asyncpg")
+_HOST: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._:%-]{1,253}|")
+LAST_PORT: Final = 65535
 _SECRET_FIELDS: Final = frozenset({"DATABASE_URL", "DATABASE_MIGRATION_URL"})
 
 
@@ -47,6 +50,12 @@ def _database_url(value: Any) -> URL:
     if url.drivername not in _SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
         raise PydanticCustomError("url", "its scheme must be one of {schemes}", {"schemes": schemes})
+    if url.host is not None and not _HOST.fullmatch(url.host):
+        raise PydanticCustomError(
+            "url", "its host cannot be one; percent-encode what is special in the password (@ is %40, / is %2F)"
+        )
+    if url.port is not None and not 1 <= url.port <= LAST_PORT:
+        raise PydanticCustomError("url", "its port must be from 1 to 65535")
     if not url.database:
         raise PydanticCustomError("url", "it names no database")
     password = url.query.get("password")
@@ -126,16 +135,20 @@ def get_settings() -> Settings:
     """
     files = environment_files(os.environ)
     fields = Settings.model_fields
-    faults = [fault for file in files for fault in unknown_names(file, fields)]
-    for fault in unknown_names(os.environ, fields, near_misses_only=True):
+    faults = [fault for file in files for fault in faults_of_file(file, fields)]
+    for fault in near_misses(os.environ, fields):
         get_logger(__name__).warning("unknown_setting", fault=fault)
-    try:
-        settings = Settings(_env_file=files)
-    except ConfigurationError as error:
-        faults.extend(error.args[0].splitlines())
     if faults:
-        raise _configuration_error(faults)
-    return settings
+        raise _configuration_error([*faults, *_faults_beside(files)])
+    return Settings(_env_file=files)
+
+
+def _faults_beside(files: tuple[Path, ...]) -> list[str]:
+    try:
+        Settings(_env_file=files)
+    except ConfigurationError as error:
+        return str(error.args[0]).splitlines()
+    return []
 
 
 def _missing_target(data: Any) -> str | None:
@@ -150,6 +163,7 @@ def _describe(error: ValidationError) -> list[str]:
     return [
         _describe_one(str(fault["loc"][0]) if fault["loc"] else "", fault)
         for fault in error.errors(include_url=False, include_context=False)
+        if fault["type"] != "default_factory_not_called"  # it waits for another field, which has its own fault
     ]
 
 

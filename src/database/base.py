@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "CleanText", "Json", "TenantBase", "UtcDateTime", "clean_text", "utc_now", "uuid7"]
+__all__ = ["Base", "CleanText", "Json", "TenantBase", "UtcDateTime", "check_aware", "clean_text", "utc_now", "uuid7"]
 
 NAMING_CONVENTION: Final = {
     "pk": "pk_%(table_name)s",
@@ -100,9 +100,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         Raises:
             ValueError: The value has no zone, so it names no instant.
         """
-        if value is not None and value.utcoffset() is None:
-            raise ValueError(f"a datetime must be aware, got the naive {value!r}; say its zone, e.g. tzinfo=UTC")
+        if value is not None:
+            check_aware("a datetime", value)
         return value
+
+
+def check_aware(name: str, value: datetime) -> None:
+    """Refuse a datetime that names no instant.
+
+    Raises:
+        ValueError: It has no zone.
+    """
+    if value.utcoffset() is None:
+        raise ValueError(f"{name} must be aware, got the naive {value!r}; say its zone, e.g. tzinfo=UTC")
 
 
 def _clean_json(value: Any) -> Any:

@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import URL, ExceptionContext, Pool, event
-from sqlalchemy.exc import DisconnectionError, StatementError
+from sqlalchemy import URL, Pool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from src.config import Settings, get_logger
+from src.database import engine_events
 from src.database.connect import connect, embedded_server
-from src.database.errors import ConfigurationError, ConnectionFailed, translate
+from src.database.errors import ConfigurationError
 from src.database.target import Target
 
 __all__ = ["create_engine", "resolve_target"]
@@ -54,8 +54,7 @@ def create_engine(
         hide_parameters=True,
         **sizes,
     )
-    event.listen(engine.sync_engine, "handle_error", _raise_ours)
-    event.listen(engine.sync_engine, "checkout", _refuse_a_closed_one)
+    engine_events.listen(engine.sync_engine)
     return engine
 
 
@@ -128,24 +127,3 @@ async def _check_server(connection: asyncpg.Connection[Any], settings: Settings,
             hint="connect as a role made with NOSUPERUSER NOBYPASSRLS",
         )
     get_logger(__name__).warning("role_bypasses_row_level_security", environment=settings.ENVIRONMENT)
-
-
-def _raise_ours(context: ExceptionContext) -> BaseException | None:
-    """Hand out our errors in place of the driver's, and a bad value's own error in place of SQLAlchemy's wrapper."""
-    origin = context.original_exception
-    if not isinstance(origin, Exception):
-        return None  # a cancelled statement costs its connection, but a cancellation is what it stays
-    if context.is_disconnect:
-        answered = translate(origin)
-        if isinstance(answered, ConnectionFailed):
-            return answered
-        return ConnectionFailed("the connection to the server was lost")
-    if isinstance(origin, ValueError) and isinstance(context.sqlalchemy_exception, StatementError):
-        return type(origin)(*origin.args)
-    return translate(origin)
-
-
-def _refuse_a_closed_one(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
-    """Have the pool replace a connection that closed while it lay idle; it costs no round trip."""
-    if dbapi_connection.driver_connection.is_closed():
-        raise DisconnectionError("the connection closed while it was idle")

@@ -29,6 +29,7 @@ __all__ = [
     "StaleDataError",
     "TenantMismatchError",
     "TlsFailed",
+    "TransactionAborted",
     "translate",
     "translate_connect",
 ]
@@ -56,6 +57,7 @@ class DatabaseError(Exception):
         self.sqlstate = sqlstate
         self.constraint = constraint
         self.hint = hint
+        self.came_from_server = False
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -138,6 +140,10 @@ class QueryTimeout(DatabaseError):
     """The statement was cancelled, as a rule by its time limit."""
 
 
+class TransactionAborted(DatabaseError):
+    """An earlier error of the transaction was caught, so that nothing of it can be committed."""
+
+
 class SchemaDriftError(DatabaseError):
     """The database lacks what the code expects of it."""
 
@@ -172,6 +178,9 @@ _HINTS: Final[dict[type[DatabaseError], str]] = {
     SerializationError: "run the whole unit of work again",
     DeadlockError: "run the whole unit of work again",
 }
+_CONSTRAINT_HINTS: Final = {
+    "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
+}
 _RLS_REFUSAL: Final = "violates row-level security policy"
 
 
@@ -186,8 +195,13 @@ def translate(error: BaseException) -> DatabaseError | None:
     if not isinstance(sqlstate, str):
         return None
     kind, message = _lookup(sqlstate)
+    if sqlstate == "42883" and "operator" in str(origin):
+        kind, message = DatabaseError, "no operator takes values of these types"
     if sqlstate == "42501" and _RLS_REFUSAL in str(origin):
-        kind, message = CheckViolation, "row-level security refused the row: it is another tenant's"
+        kind, message = (
+            CheckViolation,
+            "row-level security refused the row: its tenant_id is missing or another tenant's",
+        )
     elif _speaks_of_names_alone(sqlstate):
         message = f"{message}: {origin.args[0]}"
     constraint = getattr(origin, "constraint_name", None)
@@ -198,7 +212,10 @@ def translate(error: BaseException) -> DatabaseError | None:
     }
     where = ", ".join(f"{place} {name}" for place, name in places.items() if name) or f"SQLSTATE {sqlstate}"
     _redact(error)
-    return kind(f"{message} ({where})", sqlstate=sqlstate, constraint=constraint, hint=_HINTS.get(kind))
+    hint = _CONSTRAINT_HINTS.get(constraint or "", _HINTS.get(kind))
+    translated = kind(f"{message} ({where})", sqlstate=sqlstate, constraint=constraint, hint=hint)
+    translated.came_from_server = getattr(origin, "severity", None) is not None  # the driver refuses values too
+    return translated
 
 
 def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
@@ -220,7 +237,7 @@ def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
 def _reason_of_no_connection(error: BaseException) -> tuple[str, str | None]:
     if isinstance(error, TimeoutError):
         return "it did not answer in time", "check the host, the port and the firewall"
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror | UnicodeError):
         return "the host is not known", "check the host in DATABASE_URL"
     if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "Connect call failed" in str(error):
         return "nothing listens there", "check that the server runs, and the host and port in DATABASE_URL"
@@ -256,7 +273,7 @@ def _redact(error: BaseException) -> None:
         seen.add(id(link))
         if isinstance(sqlstate := getattr(link, "sqlstate", None), str):
             link.args = (f"SQLSTATE {sqlstate} (the server's text is withheld: it can quote data)",)
-            for attribute in ("detail", "hint", "where", "query", "internal_query"):
+            for attribute in ("message", "detail", "hint", "context", "query", "internal_query"):
                 if getattr(link, attribute, None) is not None:
                     setattr(link, attribute, None)
         link = link.__cause__ or link.__context__

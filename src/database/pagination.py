@@ -12,10 +12,11 @@ from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
-__all__ = ["InvalidCursorError", "Page", "decode_cursor", "encode_cursor"]
+__all__ = ["InvalidCursorError", "Page", "check_limit", "decode_cursor", "encode_cursor"]
 
 T = TypeVar("T")
 
+MAX_LIMIT: Final = 1000
 _SIGNATURE_BYTES: Final = 8
 _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "datetime": datetime.fromisoformat,
@@ -34,6 +35,16 @@ class Page(Generic[T]):
 
     items: Sequence[T]
     next_cursor: str | None
+
+
+def check_limit(limit: int) -> None:
+    """Refuse a number of rows that no caller can mean.
+
+    Raises:
+        ValueError: It is not from 1 to 1000.
+    """
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"limit must be from 1 to {MAX_LIMIT}, got {limit}")
 
 
 def encode_cursor(values: Sequence[object], *, scope: str) -> str:

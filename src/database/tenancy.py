@@ -11,12 +11,20 @@ from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import Connection, Engine, Uuid, bindparam, event, text
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext import asyncio as sa_asyncio
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
 from sqlalchemy.orm import exc as orm_exc
 
 from src.database.base import TenantBase
-from src.database.errors import NoTenantError, StaleDataError, TenantMismatchError, translate
+from src.database.errors import (
+    ConnectionFailed,
+    NoTenantError,
+    StaleDataError,
+    TenantMismatchError,
+    TransactionAborted,
+    translate,
+)
 
 __all__ = ["AsyncSession", "TenantBinding", "TenantSession", "current_tenant", "tenant_context"]
 
@@ -24,7 +32,8 @@ _acting: ContextVar[UUID | None] = ContextVar("acting_tenant", default=None)
 
 _BIND: Final = text("SELECT app_set_tenant(:tenant_id)").bindparams(bindparam("tenant_id", type_=Uuid()))
 _IS_MIGRATED: Final = "SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL"
-_REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'Default') ON CONFLICT DO NOTHING"
+_IS_REGISTERED: Final = "SELECT EXISTS (SELECT FROM tenants WHERE id = $1)"
+_REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'Default') ON CONFLICT (id) DO NOTHING"
 
 
 @contextmanager
@@ -59,8 +68,8 @@ class TenantBinding:
         self.default_tenant = default_tenant
         self._ready: WeakSet[Engine] = WeakSet()
 
-    def bind(self, connection: Connection, tenant_id: UUID) -> None:
-        """Bind the connection's transaction, and nothing beyond it, to a tenant."""
+    def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
+        """Bind the connection's transaction, and nothing beyond it, to a tenant, or to nobody."""
         if connection.engine in self._ready or self._is_ready(connection):
             connection.execute(_BIND, {"tenant_id": tenant_id})
 
@@ -71,16 +80,20 @@ class TenantBinding:
         other session waits for it.
         """
         driver = cast("Any", connection.connection.dbapi_connection)
-        if not driver.run_async(lambda raw: raw.fetchval(_IS_MIGRATED)):
-            return False
-        if self.default_tenant is not None:
-            row = (self.default_tenant, f"default-{self.default_tenant.hex[-12:]}")
-            try:
-                driver.run_async(lambda raw: raw.execute(_REGISTER, *row))
-            except asyncpg.PostgresError as error:
-                raise translate(error) or error from error
-        if not driver.driver_connection.is_in_transaction():  # inside a caller's, it could still be undone
+        try:
+            is_migrated: bool = driver.run_async(self._prepare)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise translate(error) or ConnectionFailed("the connection was lost") from error
+        if is_migrated and not driver.driver_connection.is_in_transaction():  # inside one, it could still be undone
             self._ready.add(connection.engine)
+        return is_migrated
+
+    async def _prepare(self, connection: asyncpg.Connection[Any]) -> bool:
+        if not await connection.fetchval(_IS_MIGRATED):
+            return False
+        default = self.default_tenant
+        if default is not None and not await connection.fetchval(_IS_REGISTERED, default):
+            await connection.execute(_REGISTER, default, f"default-{default.hex}")
         return True
 
 
@@ -92,7 +105,7 @@ class TenantSession(Session):
         self._binding = binding or TenantBinding()
         self._tenant_id: UUID | None = None
         self._connection_in_use: Connection | None = None
-        self._is_bound = False
+        self._bound_to: UUID | None = None
 
     def acting_tenant(self) -> UUID | None:
         """Return the tenant that this session acts for, and keep to it from now on.
@@ -126,24 +139,24 @@ class TenantSession(Session):
         return tenant_id
 
     def enter_tenant(self, *, required: bool) -> None:
-        """Settle the tenant before a statement, and bind the transaction where it began without one."""
+        """Settle the tenant before a statement, and bind the transaction where it is bound to another or to nobody."""
         tenant_id = self.required_tenant() if required else self.acting_tenant()
-        if tenant_id is not None and self._connection_in_use is not None and not self._is_bound:
-            self._is_bound = True
+        if self._connection_in_use is not None and self._bound_to != tenant_id:
             self._binding.bind(self._connection_in_use, tenant_id)
+            self._bound_to = tenant_id
 
     def begin_on(self, connection: Connection) -> None:
-        """Bind a transaction that begins."""
+        """Bind a transaction that begins; to nobody too, whatever its connection was bound to before."""
+        self._bound_to = None
         self._connection_in_use = connection
-        tenant_id = self.acting_tenant()
-        self._is_bound = tenant_id is not None
-        if tenant_id is not None:
-            self._binding.bind(connection, tenant_id)
+        self._binding.bind(connection, self.acting_tenant())
+        self._bound_to = self.acting_tenant()
 
-    def forget_transaction(self) -> None:
-        """The transaction ended, and its binding with it."""
-        self._connection_in_use = None
-        self._is_bound = False
+    def forget_binding(self, *, transaction_ended: bool) -> None:
+        """The transaction ended, or a savepoint that the binding may be of: it is made again when needed."""
+        self._bound_to = None
+        if transaction_ended:
+            self._connection_in_use = None
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         """Send what is pending.
@@ -159,9 +172,29 @@ class TenantSession(Session):
                 hint="read it again, and apply the change to what is there now",
             ) from error
 
+    def commit(self) -> None:
+        """Flush and commit.
+
+        Raises:
+            TransactionAborted: An earlier error was caught, so that nothing can be committed.
+        """
+        try:
+            super().commit()
+        except PendingRollbackError as error:
+            raise TransactionAborted(
+                "nothing was committed: a flush of this transaction failed before, and the error was caught",
+                hint="let the error end the session, or wrap what may fail in `async with session.begin_nested():`",
+            ) from error
+
     def get(self, entity: Any, ident: Any, **options: Any) -> Any:
         """Fetch by id; a bare id of a tenant's row is completed with the tenant."""
         return super().get(entity, self._full_key(entity, ident), **options)
+
+    def merge(self, instance: Any, **options: Any) -> Any:
+        """Copy a row's state into the session; one without a tenant is this session's."""
+        if isinstance(instance, TenantBase) and instance.tenant_id is None:
+            instance.tenant_id = self.required_tenant()
+        return super().merge(instance, **options)
 
     def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
         """Fetch by id as `get` does, or raise where there is no such row."""
@@ -203,8 +236,8 @@ def _bind_transaction(session: TenantSession, transaction: SessionTransaction, c
 
 @event.listens_for(TenantSession, "after_transaction_end")
 def _forget_transaction(session: TenantSession, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        session.forget_transaction()
+    if transaction.parent is None or transaction.nested:
+        session.forget_binding(transaction_ended=transaction.parent is None)
 
 
 @event.listens_for(TenantSession, "do_orm_execute")

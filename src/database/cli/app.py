@@ -20,6 +20,7 @@ from src.database.schema import upgrade as upgrade_schema
 __all__ = ["app", "main"]
 
 EXIT_FAILURE: int = 2
+EXIT_INTERRUPTED: int = 130
 
 app = typer.Typer(
     name="thea-db",
@@ -34,6 +35,8 @@ def main() -> None:
     """Run the command."""
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
     except DatabaseError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_FAILURE)

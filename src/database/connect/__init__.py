@@ -36,7 +36,7 @@ async def connect(target: Target) -> asyncpg.Connection[Any]:
             ssl=False if target.is_socket else create_ssl_context(target.ssl_mode or "disable", ca=target.ssl_ca),
             server_settings={"application_name": target.application_name} if target.application_name else None,
         )
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, UnicodeError) as error:
         raise translate_connect(error, where=str(target)) from error
 
 
@@ -53,4 +53,7 @@ def embedded_server(folder: Path) -> EmbeddedServer:
         )
     from src.database.connect import embedded  # noqa: PLC0415 - an extra, imported where it is used
 
-    return embedded.handle(folder.expanduser().absolute())
+    try:
+        return embedded.handle(folder.expanduser().absolute())
+    except (OSError, RuntimeError) as error:  # no such home, or the working folder is gone
+        raise ConfigurationError(f"DATABASE_EMBEDDED_DIR cannot be found: {str(folder)!r}") from error

@@ -12,7 +12,8 @@ import os
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from filelock import FileLock
 
 from src.database.connect import embedded_files as files
 from src.database.connect.embedded_process import run, tail
-from src.database.errors import ConnectionFailed
+from src.database.errors import ConfigurationError, ConnectionFailed
 from src.database.target import Target
 
 __all__ = ["APP_ROLE", "DATABASE", "OWNER_ROLE", "SUPERUSER", "EmbeddedServer", "handle"]
@@ -79,8 +80,12 @@ class EmbeddedServer:
         """
         if self._held is not None and self._held_by == os.getpid():
             return
-        with self._lock():
-            self._ensure_running()
+        with self._locked():
+            try:
+                self._ensure_running()
+            except BaseException:
+                self._stop_unless_needed()
+                raise
             self._held = files.create_user_lock(self.folder)
             self._held.acquire(timeout=0)
             self._held_by = os.getpid()
@@ -92,19 +97,19 @@ class EmbeddedServer:
         if held is None or self._held_by != os.getpid():  # a fork's copy is not the parent's to give back
             return
         atexit.unregister(self.release)
-        with self._lock():
+        with self._locked():
             held.release()
             self._stop_unless_needed()
 
     def keep(self) -> None:
         """Have the server running, this process or not, until `unkeep`."""
-        with self._lock():
+        with self._locked():
             self._ensure_running()
             self._keep_file.touch()
 
     def unkeep(self) -> int:
         """Stop the server where nobody uses it; return how many processes still do, the last of which will."""
-        with self._lock():
+        with self._locked():
             self._keep_file.unlink(missing_ok=True)
             return self._stop_unless_needed()
 
@@ -154,17 +159,27 @@ class EmbeddedServer:
     def _ready_file(self) -> Path:
         return self._data / "thea_is_ready"
 
-    def _lock(self) -> FileLock:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "lock", timeout=LOCK_TIMEOUT_SECONDS, thread_local=False)
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder: one process at a time starts or stops its server."""
+        files.check_path(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "lock", timeout=LOCK_TIMEOUT_SECONDS, thread_local=False):
+                yield
+        except OSError as error:
+            raise ConfigurationError(
+                f"DATABASE_EMBEDDED_DIR must be a folder that this user can write to, got {str(self.folder)!r}:"
+                f" {error.strerror or type(error).__name__}",
+                hint="name another folder, or set DATABASE_URL to a server that runs",
+            ) from error
 
     def _ensure_running(self) -> None:
         files.prepare(self.folder)
-        if self.is_running():
-            return
-        if not (self._data / "PG_VERSION").exists():
-            self._create_cluster()
-        self._start()
+        if not self.is_running():
+            if not (self._data / "PG_VERSION").exists():
+                self._create_cluster()
+            self._start()
         if not self._ready_file.exists():
             self._bootstrap()
 
@@ -217,6 +232,7 @@ class EmbeddedServer:
         users = files.count_users(self.folder)
         if users == 0 and not self._keep_file.exists() and (self._data / "postmaster.pid").exists():
             run("pg_ctl", "stop", "-D", str(self._data), "-w", "-t", "30", "-m", "fast", capture=False)
+            files.remove_short_socket_folder(self.folder)
         return users
 
     def _must(self, *command: str, feed: str = "", environment: Mapping[str, str] | None = None) -> None:

@@ -19,17 +19,20 @@ from src.database.connect.embedded_process import give, make_reachable
 from src.database.errors import ConfigurationError
 
 __all__ = [
+    "check_path",
     "count_users",
     "create_user_lock",
     "free_port",
     "fresh_folder",
     "prepare",
     "read_port",
+    "remove_short_socket_folder",
     "socket_folder",
     "write_private",
 ]
 
 _SOCKET_PATH_BYTES: Final = 103  # what sockaddr_un holds on macOS; Linux has four more
+_MISREAD: Final = '"$`\n\r'
 _PORT_LINE: Final = 3  # of postmaster.pid
 
 
@@ -47,13 +50,29 @@ def prepare(folder: Path) -> None:
         give(sockets)
 
 
+def check_path(folder: Path) -> None:
+    """Refuse a path that PostgreSQL's own programs would misread: they hand it to a shell.
+
+    Raises:
+        ConfigurationError: There is a quote, a dollar sign, a backquote or a line break in it.
+    """
+    if bad := sorted(set(str(folder)) & set(_MISREAD)):
+        raise ConfigurationError(f"DATABASE_EMBEDDED_DIR must be a path without any of {_MISREAD!r}, got {bad}")
+
+
 def socket_folder(folder: Path) -> Path:
-    """Return where the Unix socket lives: in the folder, or in a short private one where the path is too long."""
+    """Return where the Unix socket lives: in the folder, or in a short private one where that cannot be an address."""
     inside = folder / "run"
-    if len(os.fsencode(inside / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES:
+    if len(os.fsencode(inside / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES and "," not in str(inside):
         return inside
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"thea-{os.geteuid()}-{name}"
+
+
+def remove_short_socket_folder(folder: Path) -> None:
+    """Remove the socket's folder where it is not inside the server's own."""
+    if sys.platform != "win32" and (sockets := socket_folder(folder)).parent != folder:
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 @contextmanager

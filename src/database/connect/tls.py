@@ -26,7 +26,9 @@ def create_ssl_context(mode: SslMode, *, ca: Path | None) -> ssl.SSLContext | Li
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"DATABASE_SSL_CA must be a readable PEM file, got {str(ca)!r}") from error
+        raise ConfigurationError(
+            f"DATABASE_SSL_CA, or sslrootcert in the URL, must be a readable PEM file, got {str(ca)!r}"
+        ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = mode == "verify-full"
     if mode == "require" and ca is None:

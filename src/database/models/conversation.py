@@ -49,6 +49,7 @@ class Conversation(TenantBase):
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
         UniqueConstraint("tenant_id", "session_id"),
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
         CheckConstraint("length(session_id) BETWEEN 1 AND 255", name="session_id"),
         CheckConstraint("length(channel) BETWEEN 1 AND 64", name="channel"),
         CheckConstraint("length(external_chat_id) BETWEEN 1 AND 255", name="external_chat_id"),

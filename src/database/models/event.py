@@ -60,6 +60,7 @@ class Event(TenantBase):
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
         ForeignKeyConstraint(["tenant_id", "series_id"], ["events.tenant_id", "events.id"]),
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
         CheckConstraint("length(title) BETWEEN 1 AND 500", name="title"),
         CheckConstraint("end_datetime >= start_datetime", name="end_datetime"),
         CheckConstraint("length(timezone) BETWEEN 1 AND 64", name="timezone"),

@@ -56,6 +56,7 @@ class MessageHistory(TenantBase):
         ForeignKeyConstraint(["tenant_id", "parent_id"], ["message_history.tenant_id", "message_history.id"]),
         UniqueConstraint("tenant_id", "conversation_id", "seq"),
         UniqueConstraint("tenant_id", "message_id"),
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
         CheckConstraint("seq > 0", name="seq"),
         CheckConstraint("length(message_id) BETWEEN 1 AND 512", name="message_id"),
         CheckConstraint("length(fingerprint) = 32", name="fingerprint"),

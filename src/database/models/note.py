@@ -51,6 +51,7 @@ class Note(TenantBase):
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
         ForeignKeyConstraint(["tenant_id", "source_message_id"], ["message_history.tenant_id", "message_history.id"]),
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
         CheckConstraint("length(title) BETWEEN 1 AND 500", name="title"),
         CheckConstraint("length(content) BETWEEN 1 AND 100000", name="content"),
         CheckConstraint("cardinality(tags) <= 64", name="tags"),

@@ -24,6 +24,7 @@ class Tenant(Base):
     retention_days: Mapped[int | None]
 
     __table_args__ = (
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
         CheckConstraint("slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'", name="slug"),
         CheckConstraint("length(name) BETWEEN 1 AND 200", name="name"),
         CheckConstraint("status IN ('active', 'suspended')", name="status"),

@@ -46,6 +46,8 @@ class User(TenantBase):
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
+        CheckConstraint("jsonb_typeof(preferences) = 'object'", name="preferences"),
         CheckConstraint("length(username) BETWEEN 1 AND 64", name="username"),
         CheckConstraint("length(display_name) BETWEEN 1 AND 256", name="display_name"),
         CheckConstraint("length(locale) BETWEEN 2 AND 35", name="locale"),

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import TenantBase, utc_now
 from src.database.errors import MultipleResultsFoundError, NotFoundError
-from src.database.pagination import Page, decode_cursor, encode_cursor
+from src.database.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
 from src.database.repositories.upsert import Upserted, upsert
 from src.database.tenancy import AsyncSession
 
@@ -20,7 +20,6 @@ __all__ = ["Condition", "Repository", "Upserted"]
 ModelT = TypeVar("ModelT", bound=TenantBase)
 Condition = ColumnExpressionArgument[bool]
 
-MAX_PAGE: int = 1000
 STREAM_BATCH: int = 500
 
 
@@ -117,7 +116,8 @@ class Repository(Generic[ModelT]):
             The row, and whether it was inserted, updated or unchanged.
 
         Raises:
-            ValueError: An attribute is unknown, or no unique key is made of these.
+            ValueError: An attribute is unknown, no unique key is made of these, or one of them has no value.
+            DuplicateKeyError: A soft-deleted row holds the key.
         """
         self._check_attributes({name: value for name, value in values.items() if name != "id"})
         return await upsert(self.session, self.model, values, key=key)
@@ -175,14 +175,16 @@ class Repository(Generic[ModelT]):
             InvalidCursorError: The cursor is not one of this query's.
             ValueError: The limit or the attribute cannot serve.
         """
-        if not 1 <= limit <= MAX_PAGE:
-            raise ValueError(f"limit must be from 1 to {MAX_PAGE}, got {limit}")
+        check_limit(limit)
         keys = [self.model.id] if order_by is None else [self._sortable(order_by), self.model.id]
         names = [key.key for key in keys]
         scope = f"{self.model.__tablename__}:{','.join(names)}:{descending}:{self.session.tenant_id}"
         statement = self._select(*where)
         if after is not None:
-            position = tuple_(*decode_cursor(after, scope=scope), types=[key.type for key in keys])
+            values = decode_cursor(after, scope=scope)
+            if [type(value) for value in values] != [_python_type(key) for key in keys]:
+                raise InvalidCursorError("the cursor cannot be read; begin again without one")
+            position = tuple_(*values, types=[key.type for key in keys])
             row = tuple_(*keys)
             statement = statement.where(row < position if descending else row > position)
         statement = statement.order_by(*(key.desc() if descending else key for key in keys)).limit(limit + 1)
@@ -196,8 +198,7 @@ class Repository(Generic[ModelT]):
         """Go through the rows in order of creation, some hundred at a time, whatever their number."""
         statement = self._select(*where).order_by(self.model.id).execution_options(yield_per=STREAM_BATCH)
         async for row in await self.session.stream_scalars(statement):
-            self.session.expunge(row)  # or the session would keep every one
-            yield row
+            yield row  # the session refers to an unchanged row weakly: it goes when the caller lets go of it
 
     def _select(self, *where: Condition, include_deleted: bool = False) -> Select[Any]:
         """Begin a query: the tenant is in every one, beside the policy in the database."""
@@ -238,3 +239,9 @@ class Repository(Generic[ModelT]):
         if getattr(attribute, "class_", None) is not self.model or column is None or column.nullable:
             raise ValueError(f"order_by must be a mapped attribute of {self.model.__name__} that is never null")
         return attribute
+
+
+def _python_type(attribute: InstrumentedAttribute[Any]) -> type[Any]:
+    return getattr(
+        attribute.type, "impl_instance", attribute.type
+    ).python_type  # a decorated type's own is what it wraps

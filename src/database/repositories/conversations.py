@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.dialects.postgresql import insert
 
-from src.database.base import utc_now, uuid7
+from src.database.base import check_aware, utc_now, uuid7
 from src.database.models import Conversation
 from src.database.repositories.base import Condition, Repository
 
@@ -51,6 +51,7 @@ class ConversationRepository(Repository[Conversation]):
         """
         where = _is_active_in(user_id, channel, external_chat_id)
         now = now or utc_now()
+        check_aware("now", now)
         while True:  # a further round only where another call closed what this one found
             found: Conversation | None = await self.session.scalar(self._select(*where))
             if found is not None and _is_idle(found, idle_timeout, now):

@@ -10,6 +10,7 @@ from sqlalchemy import func, or_, select, update
 from src.database.base import utc_now, uuid7
 from src.database.errors import StaleDataError
 from src.database.models import Event
+from src.database.pagination import check_limit
 from src.database.repositories.base import Repository
 
 __all__ = ["EventRepository"]
@@ -31,6 +32,7 @@ class EventRepository(Repository[Event]):
             within: How far ahead to look.
             limit: At most so many.
         """
+        check_limit(limit)
         now = now or utc_now()
         statement = self._select(Event.user_id == user_id, Event.status == "scheduled", Event.start_datetime >= now)
         if within is not None:
@@ -54,6 +56,7 @@ class EventRepository(Repository[Event]):
         Returns:
             The events, the longest due first; `reminder_attempts` counts this claim.
         """
+        check_limit(limit)
         due = (
             select(Event.id)
             .where(
@@ -66,10 +69,13 @@ class EventRepository(Repository[Event]):
             .order_by(Event.reminder_datetime, Event.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
+            # Once: inside `IN (…)` the planner may run it again for each row, and the limit with it.
+            .cte("due")
+            .prefix_with("MATERIALIZED")
         )
         claim = (
             update(Event)
-            .where(Event.tenant_id == self.session.tenant_id, Event.id.in_(due))
+            .where(Event.tenant_id == self.session.tenant_id, Event.id == due.c.id)
             .values(
                 reminder_claimed_by=worker,
                 reminder_claimed_until=func.now() + lease,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import itemgetter
@@ -12,17 +12,18 @@ from uuid import UUID
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from src.database.base import utc_now, uuid7
+from src.database.base import check_aware, utc_now, uuid7
 from src.database.errors import IdempotencyConflictError, NotFoundError
 from src.database.models import Conversation, MessageHistory
+from src.database.pagination import check_limit
 from src.database.repositories.base import Repository
 from src.database.repositories.new_message import NewMessage
 
 __all__ = ["Appended", "MessageHistoryRepository", "NewMessage"]
 
 MAX_BATCH: int = 1000
-MAX_RECENT: int = 1000
 
+_KEY = "uq_message_history_tenant_id_message_id"
 _COPIED = tuple(field.name for field in fields(NewMessage) if field.name != "created_at")
 
 
@@ -65,27 +66,25 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         """
         if len(messages) > MAX_BATCH:
             raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
+        first = _first_of_each_key(messages)
         conversation = await self._lock(conversation_id)
-        keys = {message.message_id for message in messages}
-        stored = await self._stored(keys)
-        while missing := [message for message in _first_of_each_key(messages) if message.message_id not in stored]:
+        while True:
+            stored = await self._stored(first)
+            await self._check_stored(conversation, messages, stored)
+            missing = [message for key, message in first.items() if key not in stored]
             inserted = await self._insert(conversation, missing)
-            if len(inserted) < len(missing):
-                # Another conversation took a key meanwhile. What was inserted has wrong numbers: take it back.
-                await self._take_back(inserted)
-                stored = await self._stored(keys)
-                continue
-            await self._advance(conversation, inserted)
-            new = {row.message_id for row in inserted}
-            stored.update({row.message_id: row for row in inserted})
-            break
-        else:
-            new = set()
-        await self._check_duplicates(conversation, messages, stored, new)
+            if len(inserted) == len(missing):
+                break
+            # Another conversation took a key meanwhile. What was inserted has wrong numbers: take it back.
+            await self._take_back(inserted)
+        await self._advance(conversation, inserted)
+        new = {row.message_id: row for row in inserted}
         results = []
         for message in messages:
-            results.append(Appended(message=stored[message.message_id], inserted=message.message_id in new))
-            new.discard(message.message_id)  # a second one of the same batch is a duplicate
+            row = new.pop(message.message_id, None)  # a second one of the same batch is a duplicate
+            if row is not None:
+                stored[message.message_id] = row
+            results.append(Appended(message=stored[message.message_id], inserted=row is not None))
         return results
 
     async def get_by_message_id(self, message_id: str) -> MessageHistory | None:
@@ -99,8 +98,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         Raises:
             ValueError: The limit is not from 1 to 1000.
         """
-        if not 1 <= limit <= MAX_RECENT:
-            raise ValueError(f"limit must be from 1 to {MAX_RECENT}, got {limit}")
+        check_limit(limit)
         statement = self._select(MessageHistory.conversation_id == conversation_id)
         newest_first = await self.session.scalars(statement.order_by(MessageHistory.seq.desc()).limit(limit))
         return list(newest_first)[::-1]
@@ -113,12 +111,14 @@ class MessageHistoryRepository(Repository[MessageHistory]):
 
         Raises:
             NotFoundError: This tenant has no such message.
+            ValueError: `edited_at` is naive.
         """
+        check_aware("edited_at", edited_at)
         statement = self._select(MessageHistory.message_id == message_id).with_for_update()
         row: MessageHistory | None = await self.session.scalar(statement.execution_options(populate_existing=True))
         if row is None:
             raise NotFoundError("this tenant has no message with this message_id")
-        if row.edited_at is not None and edited_at <= row.edited_at:
+        if edited_at < row.created_at or (row.edited_at is not None and edited_at <= row.edited_at):
             return False
         if row.content != content:
             version = {"content": row.content, "at": (row.edited_at or row.created_at).isoformat()}
@@ -143,14 +143,16 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
         return conversation
 
-    async def _stored(self, keys: Iterable[str]) -> dict[str, MessageHistory]:
+    async def _stored(self, keys: Collection[str]) -> dict[str, MessageHistory]:
         """Find what is stored under these keys; a deleted message still holds its own."""
-        statement = self._select(MessageHistory.message_id.in_(keys), include_deleted=True)
+        statement = self._select(MessageHistory.message_id.in_(list(keys)), include_deleted=True)
         rows = await self.session.scalars(statement.execution_options(populate_existing=True))
         return {row.message_id: row for row in rows}
 
     async def _insert(self, conversation: Conversation, messages: Sequence[NewMessage]) -> list[MessageHistory]:
         """Insert with the numbers that follow; the rows whose key somebody else holds do not come back."""
+        if not messages:
+            return []
         now = utc_now()
         rows: list[dict[str, Any]] = [
             {name: getattr(message, name) for name in _COPIED}
@@ -185,6 +187,8 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         )
 
     async def _advance(self, conversation: Conversation, rows: Sequence[MessageHistory]) -> None:
+        if not rows:
+            return
         last_said = max(row.created_at for row in rows)
         await self.session.execute(
             update(Conversation)
@@ -197,28 +201,21 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             .execution_options(populate_existing=True, synchronize_session=False)
         )
 
-    async def _check_duplicates(
-        self,
-        conversation: Conversation,
-        messages: Sequence[NewMessage],
-        stored: dict[str, MessageHistory],
-        new: set[str],
+    async def _check_stored(
+        self, conversation: Conversation, messages: Sequence[NewMessage], stored: Mapping[str, MessageHistory]
     ) -> None:
+        """Refuse keys that other messages have, before anything is inserted."""
         elsewhere: set[UUID] = set()
         for message in messages:
-            row, said = stored[message.message_id], message.fingerprint()
-            if said is not None and row.fingerprint is not None and said != row.fingerprint:
-                raise IdempotencyConflictError(
-                    f"message_id {message.message_id!r} is taken by a message with other content",
-                    constraint="uq_message_history_tenant_id_message_id",
-                    hint="a changed message keeps its key: `edit` it; another message needs a key of its own",
-                )
-            if message.message_id not in new and row.conversation_id != conversation.id:
+            if (row := stored.get(message.message_id)) is None:
+                continue
+            _refuse_other_content(message, row.fingerprint)
+            if row.conversation_id != conversation.id:
                 elsewhere.add(row.conversation_id)
         if elsewhere and not await self._are_of_the_same_chat(conversation, elsewhere):
             raise IdempotencyConflictError(
                 "a message_id is taken by a message of another chat",
-                constraint="uq_message_history_tenant_id_message_id",
+                constraint=_KEY,
                 hint="the key names its chat: <channel>:<account>:<chat>:<id>",
             )
 
@@ -236,8 +233,18 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         return of_this_chat == len(others)
 
 
-def _first_of_each_key(messages: Sequence[NewMessage]) -> list[NewMessage]:
+def _first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:
     first: dict[str, NewMessage] = {}
     for message in messages:
-        first.setdefault(message.message_id, message)
-    return list(first.values())
+        _refuse_other_content(message, first.setdefault(message.message_id, message).fingerprint())
+    return first
+
+
+def _refuse_other_content(message: NewMessage, known: bytes | None) -> None:
+    said = message.fingerprint()
+    if said is not None and known is not None and said != known:
+        raise IdempotencyConflictError(
+            f"message_id {message.message_id!r} is taken by a message with other content",
+            constraint=_KEY,
+            hint="a changed message keeps its key: `edit` it; another message needs a key of its own",
+        )

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import REGCONFIG
 
 from src.database.base import clean_text
 from src.database.models import Note
+from src.database.pagination import check_limit
 from src.database.repositories.base import Repository
 
 __all__ = ["HIGHLIGHT", "NoteHit", "NoteRepository"]
@@ -48,6 +49,7 @@ class NoteRepository(Repository[Note]):
         Returns:
             The hits; none where the query has no word in it.
         """
+        check_limit(limit)
         text = clean_text(query)
         spanish, english = (
             func.websearch_to_tsquery(_SPANISH, text),

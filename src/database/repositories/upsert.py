@@ -6,10 +6,23 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
-from sqlalchemy import Boolean, ColumnElement, Table, UniqueConstraint, func, literal_column, or_, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    and_,
+    literal_column,
+    or_,
+    select,
+)
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningInsert
 
-from src.database.base import TenantBase
+from src.database.base import TenantBase, utc_now
+from src.database.errors import DuplicateKeyError
 from src.database.tenancy import AsyncSession
 
 __all__ = ["Upserted", "upsert"]
@@ -28,52 +41,79 @@ class Upserted(Generic[ModelT]):
     outcome: Literal["inserted", "updated", "unchanged"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A unique key of a table, as ON CONFLICT wants it."""
+
+    columns: list[Column[Any]]
+    predicate: ColumnElement[bool] | None = None
+    nulls_are_equal: bool = False
+
+
 async def upsert(
     session: AsyncSession, model: type[ModelT], values: Mapping[str, Any], *, key: Collection[str]
 ) -> Upserted[ModelT]:
     """Insert a row, or bring the one with this key up to date; a row that is so already is not written again."""
     tenant_id = session.tenant_id
-    target, predicate = _unique_key(model, key)
-    columns = {**{name: getattr(model, name) for name in values}, "tenant_id": model.tenant_id}
-    statement = insert(model).values({**values, "tenant_id": tenant_id})
-    incoming = {name: statement.excluded[columns[name].property.columns[0].name] for name in values}
-    changes = {name: value for name, value in incoming.items() if name not in key and name != "id"}
-    if changes:
-        differs = or_(*(columns[name].is_distinct_from(value) for name, value in changes.items()))
-        statement = statement.on_conflict_do_update(
-            index_elements=target,
-            index_where=predicate,
-            set_={columns[name].property.columns[0]: value for name, value in changes.items()}
-            | {model.__table__.c.updated_at: func.now()},
-            where=differs,
-        )
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=target, index_where=predicate)
-    written = (
-        await session.execute(statement.returning(model, _WAS_INSERTED), execution_options={"populate_existing": True})
-    ).one_or_none()
-    if written is not None:
-        return Upserted(row=written[0], outcome="inserted" if written[1] else "updated")
+    unique = _unique_key(model, key)
+    for name in key:
+        if values.get(name) is None and not (unique.nulls_are_equal and name in values):
+            raise ValueError(f"values must hold the key's {name!r}, and it must not be None")
+    statement = _insert_or_update(model, {**values, "tenant_id": tenant_id}, unique)
     conditions = [model.tenant_id == tenant_id, *(getattr(model, name) == values[name] for name in key)]
-    if predicate is not None:
-        conditions.append(predicate)
-    row = (await session.scalars(select(model).where(*conditions))).one()
-    return Upserted(row=row, outcome="unchanged")
+    if unique.predicate is not None:
+        conditions.append(unique.predicate)
+    while True:  # a further round only where the row is deleted for good between the two statements
+        written = (await session.execute(statement, execution_options={"populate_existing": True})).one_or_none()
+        if written is not None:
+            return Upserted(row=written[0], outcome="inserted" if written[1] else "updated")
+        again = select(model).where(*conditions).execution_options(populate_existing=True)
+        row = (await session.scalars(again)).one_or_none()
+        if row is not None and getattr(row, "deleted_at", None) is not None:
+            raise DuplicateKeyError(f"a deleted {model.__name__} holds this key", hint="`restore` it first")
+        if row is not None:
+            return Upserted(row=row, outcome="unchanged")
 
 
-def _unique_key(model: type[TenantBase], key: Collection[str]) -> tuple[list[Any], ColumnElement[bool] | None]:
-    """Find the unique key of the table that these attributes, with the tenant, make."""
-    wanted = {"tenant_id", *key}
+def _insert_or_update(model: type[ModelT], values: Mapping[str, Any], unique: _Key) -> ReturningInsert[ModelT, bool]:
+    """Build the statement; nothing comes back where the row is there and is so already, or is deleted."""
+    columns = {name: model.__mapper__.column_attrs[name].columns[0] for name in values}
+    fixed = {column.name for column in unique.columns} | {"id"}
+    statement = insert(model).values(dict(values))
+    changes = {column: statement.excluded[column.name] for column in columns.values() if column.name not in fixed}
+    if not changes:
+        nothing = statement.on_conflict_do_nothing(index_elements=unique.columns, index_where=unique.predicate)
+        return nothing.returning(model, _WAS_INSERTED)
+    applies = or_(*(column.is_distinct_from(value) for column, value in changes.items()))
+    if (deleted_at := model.__table__.columns.get("deleted_at")) is not None:
+        applies = and_(applies, deleted_at.is_(None))
+    by_itself: dict[Any, Any] = {model.__table__.c.updated_at: utc_now()}  # Citus refuses now() here
+    if (version := model.__mapper__.version_id_col) is not None:
+        by_itself[version] = version + 1
+    update = statement.on_conflict_do_update(
+        index_elements=unique.columns, index_where=unique.predicate, set_={**changes, **by_itself}, where=applies
+    )
+    return update.returning(model, _WAS_INSERTED)
+
+
+def _unique_key(model: type[TenantBase], key: Collection[str]) -> _Key:
+    """Find the unique key of the table that these attributes, with the tenant, make.
+
+    Raises:
+        ValueError: There is none.
+    """
     table = cast("Table", model.__table__)
-    found: dict[frozenset[str], ColumnElement[bool] | None] = {
-        frozenset(constraint.columns.keys()): None
-        for constraint in (table.primary_key, *table.constraints)
-        if isinstance(constraint, UniqueConstraint) or constraint is table.primary_key
-    }
+    constraints = [item for item in table.constraints if isinstance(item, UniqueConstraint | PrimaryKeyConstraint)]
+    found = {frozenset(item.columns.keys()): _Key(list(item.columns)) for item in constraints}
     for index in table.indexes:
         if index.unique:
-            found[frozenset(index.columns.keys())] = index.dialect_options["postgresql"]["where"]
-    if frozenset(wanted) not in found:
+            options = index.dialect_options["postgresql"]
+            columns = [table.columns[name] for name in index.columns.keys()]  # noqa: SIM118 - not a dict
+            found[frozenset(index.columns.keys())] = _Key(
+                columns, options["where"], bool(options["nulls_not_distinct"])
+            )
+    unique = found.get(frozenset({"tenant_id", *key}))
+    if unique is None:
         keys = "; ".join(sorted(", ".join(sorted(names - {"tenant_id"})) for names in found))
         raise ValueError(f"key must name a unique key of {model.__name__}, got {', '.join(sorted(key))}; known: {keys}")
-    return [table.columns[name] for name in sorted(wanted)], found[frozenset(wanted)]
+    return unique
