@@ -30,7 +30,8 @@ from src.database.tenancy import AsyncSession, TenantBinding
 
 # Made by the process that collects, handed to the workers through the environment, removed by the former.
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-FOLDER = Path(os.environ.setdefault("THEA_TEST_SERVER", tempfile.mkdtemp(prefix="thea-")))
+FOLDER = Path(os.environ.get("THEA_TEST_SERVER") or tempfile.mkdtemp(prefix="thea-"))
+os.environ["THEA_TEST_SERVER"] = str(FOLDER)
 FOLDER.chmod(0o711)  # as root the server is another user's, and has to pass through
 # Nothing here has to survive a power cut; the last two make a clone of the template five times as fast.
 SERVER = EmbeddedServer(

@@ -64,7 +64,7 @@ def resolve_target(settings: Settings, *, for_migrations: bool = False) -> Targe
     Raises:
         ConfigurationError: The target cannot be right.
     """
-    url = (settings.DATABASE_MIGRATION_URL if for_migrations else None) or settings.DATABASE_URL
+    url = _url(settings, for_migrations=for_migrations)
     if url is None:
         target = embedded_server(settings.DATABASE_EMBEDDED_DIR).target(as_owner=for_migrations)
     else:
@@ -95,20 +95,27 @@ def _display_url(target: Target) -> URL:
     )
 
 
+def _url(settings: Settings, *, for_migrations: bool) -> URL | None:
+    """Return the URL that the settings have for this purpose; without one it is the embedded server's."""
+    return (settings.DATABASE_MIGRATION_URL if for_migrations else None) or settings.DATABASE_URL
+
+
 def _connector(settings: Settings, *, for_migrations: bool) -> Callable[..., Awaitable[asyncpg.Connection[Any]]]:
-    unchecked = [True]
+    is_embedded = _url(settings, for_migrations=for_migrations) is None
+    is_checked = False
 
     async def open_connection(*_arguments: Any, **_options: Any) -> asyncpg.Connection[Any]:
-        if settings.DATABASE_URL is None:
+        nonlocal is_checked
+        if is_embedded:
             await asyncio.to_thread(embedded_server(settings.DATABASE_EMBEDDED_DIR).acquire)
         connection = await connect(resolve_target(settings, for_migrations=for_migrations))
-        if unchecked:
+        if not is_checked:
             try:
                 await _check_server(connection, settings, for_migrations=for_migrations)
             except BaseException:
                 connection.terminate()
                 raise
-            unchecked.clear()
+            is_checked = True
         return connection
 
     return open_connection

@@ -198,10 +198,7 @@ def translate(error: BaseException) -> DatabaseError | None:
     if sqlstate == "42883" and "operator" in str(origin):
         kind, message = DatabaseError, "no operator takes values of these types"
     if sqlstate == "42501" and _RLS_REFUSAL in str(origin):
-        kind, message = (
-            CheckViolation,
-            "row-level security refused the row: its tenant_id is missing or another tenant's",
-        )
+        kind, message = CheckViolation, "row-level security refused the row: its tenant_id is not the acting one"
     elif _speaks_of_names_alone(sqlstate):
         message = f"{message}: {origin.args[0]}"
     constraint = getattr(origin, "constraint_name", None)

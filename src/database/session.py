@@ -84,6 +84,7 @@ def forget_settings() -> None:
     """Have the next engine and session read the settings anew: for tests that change the environment."""
     get_settings.cache_clear()
     _tenant_binding.cache_clear()
+    _engines.clear()
 
 
 engine: Final[AsyncEngine] = _CurrentEngine()

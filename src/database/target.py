@@ -53,7 +53,7 @@ class Target:
         return cls(
             host=host,
             port=_number("port", query["port"]) if "port" in query else url.port or 5432,
-            database=url.database or url.username,
+            database=url.database or "",
             user=url.username,
             password=str(url.password) if url.password is not None else None,
             ssl_mode=cast("SslMode | None", ssl_mode),

@@ -188,8 +188,11 @@ def test_a_key_that_another_message_has_is_counted_and_explained(
         ("", "holds no message"),
         ("not json", "line 1: it must be one JSON object"),
         ('{"update_id": 1}\nnot json', "line 2: it must be one JSON object"),
-        ('{"update_id": 1, "message": {"text": "x"}}', "is no Bot API updates entry: no 'chat'"),
-        ('{"messages": [{"type": "message", "id": "x", "text": "x"}]}', "is no Telegram Desktop export entry"),
+        ('{"update_id": 1, "message": {"text": "x"}}', "line 1: it is no entry of Bot API updates: it has no 'chat'"),
+        (
+            '{"messages": [{"type": "message", "id": "x", "text": "x"}]}',
+            "message x of chat None: it is no entry of Telegram Desktop export",
+        ),
         ("[1, 2]", "holds no message"),
     ],
 )

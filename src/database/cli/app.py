@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +56,8 @@ def prepare(
     ] = False,
 ) -> None:
     """Set the logs up before any command runs."""
-    configure_logging(get_settings().ENVIRONMENT)
+    if "--help" not in sys.argv:  # who asks for help may not have found the right settings yet
+        configure_logging(get_settings().ENVIRONMENT)
 
 
 @app.command()
@@ -108,6 +110,8 @@ def demo(
 ) -> None:
     """Bring the schema up to date, write a Telegram file through the repositories, and show what they are for."""
     settings = get_settings()
+    if not re.fullmatch(r"[\w.-]{1,64}", account):
+        raise ConfigurationError(f"--account must be 1 to 64 letters, digits, dots and dashes, got {account!r}")
     if not settings.is_local:
         raise ConfigurationError(
             f"the demo writes sample data: ENVIRONMENT must be development or test, got {settings.ENVIRONMENT}"

@@ -232,6 +232,10 @@ class EmbeddedServer:
         users = files.count_users(self.folder)
         if users == 0 and not self._keep_file.exists() and (self._data / "postmaster.pid").exists():
             run("pg_ctl", "stop", "-D", str(self._data), "-w", "-t", "30", "-m", "fast", capture=False)
+            if self.is_running():
+                raise ConnectionFailed(
+                    f"the embedded PostgreSQL in {self.folder} does not stop", hint=f"its log is {self._log}"
+                )
             files.remove_short_socket_folder(self.folder)
         return users
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -99,7 +100,7 @@ def write_private(path: Path, text: str) -> None:
 
 def create_user_lock(folder: Path) -> FileLock:
     """Return the lock that says, while it is held, that this process uses the server."""
-    return FileLock(folder / "users" / str(os.getpid()), thread_local=False)
+    return FileLock(folder / "users" / f"{os.getpid()}-{uuid4().hex}", thread_local=False)
 
 
 def count_users(folder: Path) -> int:

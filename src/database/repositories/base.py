@@ -242,6 +242,5 @@ class Repository(Generic[ModelT]):
 
 
 def _python_type(attribute: InstrumentedAttribute[Any]) -> type[Any]:
-    return getattr(
-        attribute.type, "impl_instance", attribute.type
-    ).python_type  # a decorated type's own is what it wraps
+    kind: type[Any] = getattr(attribute.type, "impl_instance", attribute.type).python_type  # what a decorator wraps
+    return kind

@@ -40,7 +40,7 @@ class EventRepository(Repository[Event]):
         return list(await self.session.scalars(statement.order_by(Event.start_datetime, Event.id).limit(limit)))
 
     async def claim_due_reminders(
-        self, worker: str, *, limit: int = 10, lease: timedelta = timedelta(minutes=5)
+        self, worker: str, *, limit: int = 10, lease: timedelta = timedelta(minutes=5), user_id: UUID | None = None
     ) -> list[Event]:
         """Take reminders that are due, for a while; what another worker holds is passed over.
 
@@ -52,6 +52,7 @@ class EventRepository(Repository[Event]):
             worker: Who claims, for people to read.
             limit: At most so many.
             lease: For how long.
+            user_id: Only this user's.
 
         Returns:
             The events, the longest due first; `reminder_attempts` counts this claim.
@@ -65,6 +66,7 @@ class EventRepository(Repository[Event]):
                 Event.reminder_sent_at.is_(None),
                 Event.reminder_datetime <= func.now(),
                 or_(Event.reminder_claimed_until.is_(None), Event.reminder_claimed_until < func.now()),
+                *([] if user_id is None else [Event.user_id == user_id]),
             )
             .order_by(Event.reminder_datetime, Event.id)
             .limit(limit)

@@ -48,8 +48,8 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         """Append messages in this order, each one once, however often and from wherever it is sent.
 
         The conversation's row is locked until the transaction ends: `seq` has no gap, and whoever follows it skips
-        nothing. Append to several conversations in one transaction in the order of their ids, or two callers can
-        wait for each other.
+        nothing. A closed conversation takes messages too: one may have been on its way. Append to several
+        conversations in one transaction in the order of their ids, or two callers can wait for each other.
 
         Args:
             conversation_id: Which conversation.
@@ -107,7 +107,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         """Bring a message up to a later version; what was there before is kept in `extra["versions"]`, oldest first.
 
         Returns:
-            Whether it changed: an edit that came late or twice, not later than what is there, does nothing.
+            Whether it changed: an edit that came late or twice does nothing. Of two with one time, the later call wins.
 
         Raises:
             NotFoundError: This tenant has no such message.
@@ -118,11 +118,13 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         row: MessageHistory | None = await self.session.scalar(statement.execution_options(populate_existing=True))
         if row is None:
             raise NotFoundError("this tenant has no message with this message_id")
-        if edited_at < row.created_at or (row.edited_at is not None and edited_at <= row.edited_at):
+        versions: list[dict[str, Any]] = row.extra.get("versions", [])
+        known = [row.content, *(version["content"] for version in versions)]
+        last = row.edited_at or row.created_at
+        if edited_at < last or (edited_at == row.edited_at and content in known):
             return False
         if row.content != content:
-            version = {"content": row.content, "at": (row.edited_at or row.created_at).isoformat()}
-            row.extra = {**row.extra, "versions": [*row.extra.get("versions", []), version]}
+            row.extra = {**row.extra, "versions": [*versions, {"content": row.content, "at": last.isoformat()}]}
         row.content, row.edited_at = content, edited_at
         await self.session.flush()
         return True
@@ -209,7 +211,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         for message in messages:
             if (row := stored.get(message.message_id)) is None:
                 continue
-            _refuse_other_content(message, row.fingerprint)
+            _refuse_another(message, row, row.fingerprint)
             if row.conversation_id != conversation.id:
                 elsewhere.add(row.conversation_id)
         if elsewhere and not await self._are_of_the_same_chat(conversation, elsewhere):
@@ -236,13 +238,17 @@ class MessageHistoryRepository(Repository[MessageHistory]):
 def _first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:
     first: dict[str, NewMessage] = {}
     for message in messages:
-        _refuse_other_content(message, first.setdefault(message.message_id, message).fingerprint())
+        before = first.setdefault(message.message_id, message)
+        _refuse_another(message, before, before.fingerprint())
     return first
 
 
-def _refuse_other_content(message: NewMessage, known: bytes | None) -> None:
+def _refuse_another(message: NewMessage, known: NewMessage | MessageHistory, fingerprint: bytes | None) -> None:
+    """Refuse a message whose key another one has; of a later version only who speaks can be compared."""
     said = message.fingerprint()
-    if said is not None and known is not None and said != known:
+    differs = said is not None and fingerprint is not None and said != fingerprint
+    speaker, other = ((one.role, one.tool_call_id, one.tool_name) for one in (message, known))
+    if differs or speaker != other:
         raise IdempotencyConflictError(
             f"message_id {message.message_id!r} is taken by a message with other content",
             constraint=_KEY,

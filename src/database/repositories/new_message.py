@@ -49,10 +49,11 @@ class NewMessage:
     def fingerprint(self) -> bytes | None:
         """Return the SHA-256 of what makes two messages the same one, or None for a later version.
 
-        Attachments do not count: they are references, and the same file is named anew by each source.
+        Of attachments only the kinds count: they are references, and the same file is named anew by each source.
         """
         if self.edited_at is not None:
             return None
-        said = [self.role, self.content, self.parts, self.tool_call_id, self.tool_name]
+        kinds = [file.get("kind") if isinstance(file, dict) else None for file in self.attachments]
+        said = [self.role, self.content, self.parts, kinds, self.tool_call_id, self.tool_name]
         text = clean_text(json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
         return hashlib.sha256(text.encode()).digest()

@@ -6,7 +6,7 @@ from typing import Final
 
 from alembic import op
 
-__all__ = ["POLICY", "create_binding_function", "drop_binding_function", "protect", "unprotect"]
+__all__ = ["POLICY", "create_binding_function", "drop_binding_function", "protect"]
 
 POLICY: Final = "tenant_isolation"
 
@@ -39,10 +39,3 @@ def protect(table: str) -> None:
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.execute(f"CREATE POLICY {POLICY} ON {table} USING ({_IS_OWN_ROW}) WITH CHECK ({_IS_OWN_ROW})")
-
-
-def unprotect(table: str) -> None:
-    """Take the wall down again: for a downgrade that keeps the table."""
-    op.execute(f"DROP POLICY {POLICY} ON {table}")
-    op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
-    op.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from src.database.base import clean_text
 from src.database.cli.demo.telegram import TelegramMessage
-from src.database.errors import IdempotencyConflictError
+from src.database.errors import DatabaseError, IdempotencyConflictError
 from src.database.repositories import (
     ConversationRepository,
     MessageHistoryRepository,
@@ -27,6 +27,7 @@ CHATS_AT_ONCE: Final = 8
 BATCH: Final = 50
 NAME_LENGTH: Final = 256
 USERNAME_LENGTH: Final = 64
+LOCALE_LENGTH: Final = 35
 
 
 @dataclass(slots=True)
@@ -66,9 +67,12 @@ async def import_messages(
                 await _write(batch, account, report)
                 on_progress(len(batch))
 
-    async with asyncio.TaskGroup() as tasks:
-        for chat in chats.values():
-            tasks.create_task(one_chat(chat))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for chat in chats.values():
+                tasks.create_task(one_chat(chat))
+    except* DatabaseError as group:
+        raise group.exceptions[0] from group
     return report
 
 
@@ -110,13 +114,20 @@ async def _append(batch: Sequence[TelegramMessage], account: str) -> ImportRepor
                 done.added += 1
             elif message.edited_at is None:
                 done.duplicates += 1
-            elif await messages.edit(_key(message, account), message.text, edited_at=message.edited_at):
+            elif await _edit(messages, message, account):
                 done.edited += 1
             else:
                 done.duplicates += 1
     done.users_created, done.conversations_started = int(created), int(started)
     done.conversations[conversation.id] = len(batch)
     return done
+
+
+async def _edit(messages: MessageHistoryRepository, message: TelegramMessage, account: str) -> bool:
+    """Apply a later version, unless the message was deleted meanwhile."""
+    if message.edited_at is None or await messages.get_by_message_id(_key(message, account)) is None:
+        return False
+    return await messages.edit(_key(message, account), message.text, edited_at=message.edited_at)
 
 
 def _profile(batch: Sequence[TelegramMessage]) -> dict[str, Any]:
@@ -127,7 +138,7 @@ def _profile(batch: Sequence[TelegramMessage]) -> dict[str, Any]:
     return {
         "display_name": clean_text(own.author_name)[:NAME_LENGTH] if own.author_name else None,
         "username": own.username[:USERNAME_LENGTH] if own.username else None,
-        "locale": own.language,
+        "locale": own.language[:LOCALE_LENGTH] if own.language else None,
     }
 
 

@@ -45,7 +45,8 @@ async def run_demo(settings: Settings, file: Path | None, *, account: str, conso
     started = time.perf_counter()
     report = await _import(content, account, console)
     _tell(report, content, time.perf_counter() - started, console)
-    await show_what_it_is_for(report, console)
+    if report.conversations:
+        await show_what_it_is_for(report, console)
 
 
 async def _import(content: TelegramFile, account: str, console: Console) -> ImportReport:

@@ -48,7 +48,7 @@ async def show_what_it_is_for(report: ImportReport, console: Console) -> None:
         console.print(await _counts(session))
         console.print(_messages(user, await MessageHistoryRepository(session).recent(conversation.id, limit=LAST)))
         console.print(_upcoming(await EventRepository(session).upcoming(user.id)))
-    console.print(await _send_due_reminders())
+    console.print(await _send_due_reminders(user))
     async with get_db() as session:
         console.print(_hits(word, await NoteRepository(session).search(user.id, word)))
     console.print(await _ask_as_another_tenant(user, conversation, word))
@@ -115,11 +115,11 @@ def _upcoming(events: Sequence[Event]) -> Table:
     return table
 
 
-async def _send_due_reminders() -> Table:
-    """Do what a worker does: claim, commit, send, acknowledge."""
+async def _send_due_reminders(user: User) -> Table:
+    """Do what a worker does: claim, commit, send, acknowledge; for this user alone."""
     table = Table("event", "was due (UTC)", "attempt", "sent", title="A due reminder, claimed and acknowledged")
     async with get_db() as session:
-        claimed = await EventRepository(session).claim_due_reminders("demo")
+        claimed = await EventRepository(session).claim_due_reminders("demo", user_id=user.id)
     for event in claimed:
         async with get_db() as session:
             sent = await EventRepository(session).ack_reminder(event.id, _token(event.reminder_token))
