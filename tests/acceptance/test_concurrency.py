@@ -201,6 +201,7 @@ async def test_no_reminder_is_claimed_by_two_workers_at_once() -> None:
         while True:
             async with get_db() as session:
                 claimed = await EventRepository(session).claim_due_reminders(worker, limit=7)
+            assert len(claimed) <= 7
             if not claimed:
                 return claimed_by_me
             for event in claimed:
@@ -209,6 +210,24 @@ async def test_no_reminder_is_claimed_by_two_workers_at_once() -> None:
                     await EventRepository(session).ack_reminder(event.id, event.reminder_token)
                 claimed_by_me.append(event.id)
 
-    claims = [event for one in await asyncio.gather(*(work(f"w{n}") for n in range(8))) for event in one]
+    shares = await asyncio.gather(*(work(f"w{n}") for n in range(8)))
+    claims = [event for one in shares for event in one]
 
     assert len(claims) == len(set(claims)) == 60
+    assert sum(bool(one) for one in shares) > 1, "they share the work"
+
+
+async def test_who_claims_passes_over_what_another_is_claiming_and_does_not_wait() -> None:
+    user_id, _ = await start_conversation()
+    due = utc_now() - timedelta(minutes=1)
+    async with get_db() as session:
+        await EventRepository(session).add_many(
+            [Event(user_id=user_id, title=str(n), start_datetime=due, reminder_datetime=due) for n in range(2)]
+        )
+
+    async with get_db() as slow, get_db() as fast:
+        [first] = await EventRepository(slow).claim_due_reminders("slow", limit=1)
+        async with asyncio.timeout(5):
+            [second] = await EventRepository(fast).claim_due_reminders("fast", limit=5)
+
+    assert first.id != second.id

@@ -207,3 +207,82 @@ def test_a_file_of_neither_format_is_refused_before_anything_is_written(
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def in_private(said: str, /, **of_message: Any) -> dict[str, Any]:
+    ada = {"id": 5, "is_bot": False, "first_name": "Ada"}
+    chat = {"id": 5, "type": "private", "first_name": "Ada"}
+    return {"message_id": 7, "from": ada, "chat": chat, "date": 1_772_442_000, "text": said, **of_message}
+
+
+def test_a_chat_with_a_bot_is_one_in_both_formats(tmp_path: Path, cloned_database: URL) -> None:
+    """The bot numbers the chat as its user; the export numbers it as the bot."""
+    bot = {"id": 99, "is_bot": True, "first_name": "Bot"}
+    updates = [
+        {"update_id": 1, "message": in_private("hello")},
+        {"update_id": 2, "message": in_private("hello, Ada", **{"message_id": 8, "from": bot})},
+    ]
+    said = {"type": "message", "date": "2026-03-02T10:00:00"}
+    export = {
+        "chats": {
+            "list": [
+                {
+                    "type": "bot_chat",
+                    "id": 99,
+                    "messages": [
+                        {**said, "id": 8, "from": "Bot", "from_id": "user99", "text": "hello, Ada"},
+                        {**said, "id": 7, "from": "Ada", "from_id": "user5", "text": "hello"},
+                    ],
+                }
+            ]
+        }
+    }
+    url = database(cloned_database)
+    (tmp_path / "updates.json").write_text(json.dumps({"ok": True, "result": updates}))
+    (tmp_path / "result.json").write_text(json.dumps(export))
+
+    first = run("demo", tmp_path / "updates.json", folder=tmp_path, DATABASE_URL=url)
+    second = run("demo", tmp_path / "result.json", folder=tmp_path, DATABASE_URL=url)
+
+    assert import_of(first) == {"added": 2, "duplicates": 0, "edits": 0, "users": 1}
+    assert import_of(second) == {"added": 0, "duplicates": 2, "edits": 0, "users": 0}
+    assert re.search(r"1\s+│ [^│]+ │ user\s+│ hello ", second.stdout)
+    assert re.search(r"2\s+│ [^│]+ │ assistant │ hello, Ada ", second.stdout)
+
+
+def test_a_file_whose_every_key_is_taken_ends_with_the_reason(tmp_path: Path, cloned_database: URL) -> None:
+    url = database(cloned_database)
+    for text in ("one", "two"):
+        file = tmp_path / f"{text}.jsonl"
+        file.write_text(json.dumps({"update_id": 1, "message": in_private(text)}))
+        done = run("demo", file, folder=tmp_path, DATABASE_URL=url)
+
+    assert import_of(done)["added"] == 0
+    assert "1 messages were refused" in done.stdout
+
+
+def test_an_error_of_the_database_during_the_import_is_one_clear_message(tmp_path: Path, cloned_database: URL) -> None:
+    assert cloned_database.database is not None
+    owner = database(url_of(cloned_database.database, "thea_owner"))
+    nobody = database(url_of(cloned_database.database, "nobody"))
+
+    done = run("demo", folder=tmp_path, DATABASE_URL=nobody, DATABASE_MIGRATION_URL=owner)
+
+    assert done.returncode == 2
+    assert "the server refused the user or the password" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_very_long_names_are_fitted_in(tmp_path: Path, cloned_database: URL) -> None:
+    file = tmp_path / "updates.jsonl"
+    someone = {"id": 5, "first_name": "x" * 5000, "username": "y" * 5000, "language_code": "z" * 5000}
+    file.write_text(json.dumps({"update_id": 1, "message": in_private("x", **{"from": someone})}))
+
+    assert import_of(run("demo", file, folder=tmp_path, DATABASE_URL=database(cloned_database)))["added"] == 1
+
+
+def test_an_account_that_would_break_the_key_is_refused(tmp_path: Path) -> None:
+    done = run("demo", "--account", "a:b", folder=tmp_path)
+
+    assert done.returncode == 2
+    assert "--account must be" in done.stderr

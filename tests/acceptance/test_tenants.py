@@ -8,6 +8,7 @@ tried here fails the last test.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -109,8 +110,9 @@ class World:
         """Read all that B has, as B."""
         async with act_as(self.tenant_b, self.connection) as session:
             return {
-                table.name: [tuple(row) for row in await session.execute(table.select().order_by(table.c.id))]
+                table.name: [tuple(row) for row in await session.execute(read)]
                 for table in tenant_tables()
+                for read in [table.select().where(table.c.tenant_id == self.tenant_b).order_by(table.c.id)]
             }
 
 
@@ -132,10 +134,21 @@ async def world(request: pytest.FixtureRequest, postgresql_shared: NoopExecutor)
         a, b = uuid7(), uuid7()
         async with act_as(b, connection) as session:
             rows = await fill(session)
+        asked: list[str] = []
+        event.listen(connection.sync_connection, "before_cursor_execute", lambda *call: asked.append(call[2]))
         async with act_as(a, connection) as session:
             yield World(session, rows, connection, b)
+        check_statements(asked)
         await outer.rollback()
     await engine.dispose()
+
+
+def check_statements(asked: list[str]) -> None:
+    """Want the tenant beside each table that is read or changed: in WHERE, not among the columns."""
+    names = "|".join(table.name for table in tenant_tables())
+    for statement in asked:
+        tables = re.findall(rf"(?:FROM|JOIN|UPDATE|DELETE FROM) (?:{names})\b", statement)
+        assert len(re.findall(r"\btenant_id = ", statement)) >= len(tables), statement
 
 
 Call = Callable[[Any, Rows], Awaitable[Any]]
@@ -202,13 +215,6 @@ async def test_reads_and_changes_nothing_of_another_tenants(
     world: World, repository: type[Repository[Any]], call: Call
 ) -> None:
     before = await world.rows_of_b()
-    asked: list[str] = []
-    event.listen(
-        world.connection.sync_connection,
-        "before_cursor_execute",
-        lambda _c, _cursor, statement, *_: asked.append(statement),
-    )
-
     try:
         found = await call(repository(world.session), world.b)
         await world.session.commit()
@@ -221,9 +227,6 @@ async def test_reads_and_changes_nothing_of_another_tenants(
 
     assert not found
     assert await world.rows_of_b() == before
-    for statement in asked:
-        if any(f" {table.name}" in statement for table in tenant_tables()):
-            assert "tenant_id" in statement, statement
 
 
 async def test_makes_rows_of_its_own_beside_the_other_tenants(world: World) -> None:
@@ -233,12 +236,16 @@ async def test_makes_rows_of_its_own_beside_the_other_tenants(world: World) -> N
     again = await users.upsert({"telegram_id": 1, "username": "same"}, key=["telegram_id"])
     conversation, started = await ConversationRepository(world.session).get_or_start(user.id, "telegram", "1")
     appended = await MessageHistoryRepository(world.session).append(conversation.id, message("same"))
+    await ConversationRepository(world.session).update(conversation.id, is_active=False)
+    successor, _ = await ConversationRepository(world.session).get_or_start(user.id, "telegram", "1")
+    duplicate = await MessageHistoryRepository(world.session).append(successor.id, message("same"))
     [note] = await NoteRepository(world.session).add_many([Note(user_id=user.id, content="x")])
     event = await EventRepository(world.session).add(Event(user_id=user.id, title="x", start_datetime=utc_now()))
 
     assert created
     assert started
     assert appended.inserted
+    assert not duplicate.inserted
     assert again.row is user
     rows = (user, conversation, appended.message, note, event)
     assert {row.tenant_id for row in rows} == {world.session.tenant_id}

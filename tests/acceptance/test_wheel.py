@@ -9,11 +9,14 @@ import sysconfig
 import venv
 import zipfile
 from collections.abc import Iterator
+from configparser import ConfigParser
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from src.database.cli import main
 from src.database.connect.embedded import OWNER_ROLE
 from tests.conftest import url_of
 
@@ -122,6 +125,15 @@ def test_has_what_it_needs_and_no_more(wheel: Path) -> None:
     } <= names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"src"}
     assert not [name for name in names if "__pycache__" in name]
+
+
+def test_its_command_is_there(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    declared = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
+    scripts = ConfigParser()
+    scripts.read_string(archive.read(declared).decode())
+
+    assert EntryPoint("thea-db", scripts["console_scripts"]["thea-db"], "console_scripts").load() is main
 
 
 def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Path, empty_database: str) -> None:

@@ -24,6 +24,10 @@ CANARY = "c4n4ry-p4ss"
         {"options": {"password": CANARY}},
         {"urls": [f"postgresql://thea:{CANARY}@db/thea"]},
         {"event": f"host=db password={CANARY} user=x"},
+        {"event": f"postgresql://thea:a/b {CANARY}@db/thea"},
+        {"error": ValueError(f"postgresql://thea:{CANARY}@db/thea")},
+        {"raw": f"postgresql://thea:{CANARY}@db/thea".encode()},
+        {"token": CANARY},
     ],
 )
 def test_masks_a_secret(event: dict[str, Any]) -> None:
@@ -31,7 +35,7 @@ def test_masks_a_secret(event: dict[str, Any]) -> None:
 
 
 def test_leaves_everything_else_alone() -> None:
-    event = {"event": "connected", "host": "db", "port": 5432, "ok": True}
+    event = {"event": "connected", "host": "db", "port": 5432, "ok": True, "input_tokens": 7, "none": None}
 
     assert mask_secrets(None, "info", dict(event)) == event
 

@@ -154,11 +154,45 @@ def test_refuses_an_env_file_that_is_not_there(load: Load) -> None:
         ({"DATABASE_URL": "postgresql://u:p@h"}, "it names no database"),
         ({"DATABASE_URL": "h/d"}, "it cannot be read as one"),
         ({"DATABASE_URL": "postgresql://u:p@h:port/d"}, "it cannot be read as one"),
+        ({"DATABASE_URL": "postgresql://u:p@h:99999/d"}, "its port must be from 1 to 65535"),
+        ({"DATABASE_URL": "postgresql://u:p@h:0/d"}, "its port must be from 1 to 65535"),
+        ({"DATABASE_URL": "postgresql://u:p@a..b/d"}, "its host cannot be one"),
+        ({"DATABASE_URL": "postgresql://u:p@ss@h/d"}, "percent-encode what is special in the password (@ is %40"),
     ],
 )
 def test_says_what_is_wrong_and_what_would_be_right(load: Load, variables: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         load(**variables)
+
+
+def test_one_fault_is_told_as_one(load: Load) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(ENVIRONMENT="prod")
+
+    assert caught.value.args == ("ENVIRONMENT must be one of development, test, staging, production, got 'prod'",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('DATABASE_POOL_SIZE="5', "line 1 of .env cannot be read: is a quote left open?"),
+        ("\nDATABASE_URL", "DATABASE_URL in .env has no value"),
+        ("database_pool_size=5", "database_pool_size in .env is no setting; did you mean DATABASE_POOL_SIZE?"),
+        ("A=\xff", ".env must be a readable UTF-8 file"),
+    ],
+)
+def test_a_line_of_a_file_that_says_nothing_is_refused(load: Load, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / ".env").write_text(text, encoding="latin-1")
+
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        load()
+
+
+def test_a_folder_is_no_file(load: Load, tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+
+    with pytest.raises(ConfigurationError, match=re.escape(".env must be a regular file")):
+        load()
 
 
 def test_tells_all_faults_at_once(load: Load) -> None:
@@ -188,7 +222,14 @@ def test_no_text_of_the_settings_shows_a_password(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", [f"mysql://u:{CANARY}@h/d", f"postgresql://u:{CANARY}@h:x/d", f"{CANARY}", f"://{CANARY}@"]
+    "url",
+    [
+        f"mysql://u:{CANARY}@h/d",
+        f"postgresql://u:{CANARY}@h:x/d",
+        f"postgresql://u:x@{CANARY}@h/d",
+        f"{CANARY}",
+        f"://{CANARY}@",
+    ],
 )
 def test_a_url_that_cannot_be_read_is_not_repeated(load: Load, url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

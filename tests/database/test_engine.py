@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,7 +19,7 @@ from structlog.testing import capture_logs
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.connect.embedded import SUPERUSER
+from src.database.connect.embedded import SUPERUSER, EmbeddedServer
 from src.database.engine import resolve_target
 from src.database.errors import (
     AuthenticationFailed,
@@ -28,7 +30,9 @@ from src.database.errors import (
     LockNotAvailable,
     QueryTimeout,
     SchemaDriftError,
+    TlsFailed,
 )
+from src.database.target import Target
 from tests.conftest import SOCKETS, url_of
 
 CANARY = "c4n4ry"
@@ -69,6 +73,44 @@ def test_an_argument_chooses_the_pool_and_settings_its_size() -> None:
 
     assert isinstance(pool, AsyncAdaptedQueuePool)
     assert (pool.size(), pool._max_overflow, pool.timeout(), pool._recycle) == (3, 4, 5, 6)
+
+
+@pytest.mark.parametrize("echo", [False, True])
+async def test_echo_logs_statements_and_never_their_parameters(
+    cloned_database: URL, echo: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = create_engine(settings_for(url=cloned_database, DATABASE_ECHO=echo))
+    with caplog.at_level("INFO", logger="sqlalchemy.engine" if echo else "nothing"):
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT :said"), {"said": CANARY})
+
+    assert ("SELECT $1" in caplog.text) is echo
+    assert CANARY not in caplog.text
+
+
+def test_migrations_have_a_url_of_their_own() -> None:
+    settings = settings_for(DATABASE_MIGRATION_URL="postgresql://owner@other/thea")
+
+    assert resolve_target(settings, for_migrations=True).user == "owner"
+    assert resolve_target(settings).user == "thea"
+
+
+@pytest.fixture
+def server_without_tls(tmp_path: Path) -> Iterator[Target]:
+    """The embedded server, over TCP: it is built without OpenSSL."""
+    tmp_path.chmod(0o755)
+    server = EmbeddedServer(tmp_path / "postgres", over_tcp=True)
+    server.acquire()
+    yield server.target()
+    server.release()
+
+
+async def test_plaintext_is_not_taken_for_an_answer_where_tls_is_asked_for(server_without_tls: Target) -> None:
+    at = server_without_tls
+    url = URL.create("postgresql", at.user, at.password, at.host, at.port, at.database)
+
+    with pytest.raises(TlsFailed, match="does not speak TLS"):
+        await run(create_engine(settings_for("staging", url)), "SELECT 1")
 
 
 def test_the_engines_url_has_no_password_at_all() -> None:
@@ -170,7 +212,7 @@ async def test_a_refused_statement_is_ours_with_its_code_and_without_anybodys_da
     assert caught.value.sqlstate == sqlstate
     assert caught.value.__cause__ is not None
     text_of_all = "".join(traceback.format_exception(caught.value))
-    assert f"'{CANARY}'" not in text_of_all.replace(statement, "")
+    assert CANARY not in text_of_all.replace(statement, "")
     assert not isinstance(caught.value, SQLAlchemyError)
 
 

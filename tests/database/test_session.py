@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import src.database
 from src.config import Settings
 from src.database import AsyncSessionLocal, create_engine, engine, get_db
-from src.database.errors import DuplicateKeyError
+from src.database.errors import DatabaseError, DuplicateKeyError, TransactionAborted
 from src.database.models import User
 from src.database.repositories import UserRepository
 
@@ -160,3 +161,55 @@ async def test_many_scopes_at_once() -> None:
     await asyncio.gather(*(one(number) for number in range(100)))
 
     assert await count_users() == 100
+
+
+@pytest.mark.usefixtures("cloned_database")
+@pytest.mark.parametrize("statement", ["SELECT 1/0", "SELECT * FROM nothing"])
+async def test_an_error_that_was_caught_does_not_let_the_rest_pass_for_committed(statement: str) -> None:
+    """PostgreSQL answers COMMIT with ROLLBACK then, and says so to nobody."""
+
+    async def go_on_regardless() -> None:
+        async with get_db() as session:
+            await UserRepository(session).add(User())
+            with contextlib.suppress(DatabaseError):
+                await session.execute(text(statement))
+
+    with pytest.raises(TransactionAborted, match="nothing was committed"):
+        await go_on_regardless()
+
+    assert await count_users() == 0
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_neither_does_a_flush_that_failed() -> None:
+    async def go_on_regardless() -> None:
+        async with get_db() as session:
+            await UserRepository(session).add(User(telegram_id=1))
+            with contextlib.suppress(DuplicateKeyError):
+                await UserRepository(session).add(User(telegram_id=1))
+
+    with pytest.raises(TransactionAborted, match="nothing was committed"):
+        await go_on_regardless()
+
+    assert await count_users() == 0
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_what_fails_in_a_savepoint_costs_the_savepoint_alone() -> None:
+    async with get_db() as session:
+        await UserRepository(session).add(User())
+        with contextlib.suppress(DatabaseError):
+            async with session.begin_nested():
+                await session.execute(text("SELECT 1/0"))
+
+    assert await count_users() == 1
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_a_value_that_the_driver_itself_refuses_costs_nothing() -> None:
+    async with get_db() as session:
+        await UserRepository(session).add(User())
+        with pytest.raises(DatabaseError):
+            await UserRepository(session).get_by_telegram_id(2**80)
+
+    assert await count_users() == 1

@@ -18,9 +18,10 @@ from src.database.base import Base, uuid7
 from src.database.errors import CheckViolation, ForeignKeyError, NoTenantError, TenantMismatchError
 from src.database.models import Conversation, Event, Note, Tenant, User
 from src.database.repositories import UserRepository
-from src.database.tenancy import AsyncSession, TenantBinding
+from src.database.tenancy import AsyncSession
 
 A, B = uuid7(), uuid7()
+COUNT = text("SELECT count(*) FROM users")
 
 
 @pytest.fixture
@@ -121,49 +122,13 @@ async def test_the_registry_is_readable_without_a_tenant(engine: AsyncEngine) ->
         assert set(await session.scalars(select(Tenant.id))) >= {A, B}
 
 
-async def test_a_session_keeps_the_tenant_of_its_first_statement(engine: AsyncEngine) -> None:
-    async with AsyncSession(engine) as session:
-        with tenant_context(A):
-            user = await UserRepository(session).get_one()
-        assert await UserRepository(session).get_one() is user
-        await session.commit()
-        assert (await session.scalars(select(User.tenant_id))).all() == [A]
-        with tenant_context(B):
-            with pytest.raises(TenantMismatchError, match="the session acts for tenant"):
-                await session.scalars(select(User))
-            with pytest.raises(TenantMismatchError):
-                await session.execute(text("SELECT 1"))
-            with pytest.raises(TenantMismatchError):
-                await session.get(User, user.id)
-            user.username = "x"
-            with pytest.raises(TenantMismatchError):
-                await session.flush()
-
-
-async def test_a_transaction_that_began_without_a_tenant_is_bound_when_one_acts(engine: AsyncEngine) -> None:
-    async with AsyncSession(engine) as session:
-        assert await session.scalar(text("SELECT count(*) FROM users")) == 0
-        with tenant_context(A):
-            assert await session.scalar(text("SELECT count(*) FROM users")) == 1
-
-
-async def test_a_binding_ends_with_its_transaction(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        with tenant_context(A):
-            async with AsyncSession(connection) as session:
-                assert await session.scalar(text("SELECT count(*) FROM users")) == 1
-                await session.commit()
-        assert await connection.scalar(text("SELECT count(*) FROM users")) == 0
-
-
-async def test_a_savepoint_that_is_rolled_back_leaves_the_binding(engine: AsyncEngine) -> None:
-    with tenant_context(A):
+async def test_merge_completes_the_key(engine: AsyncEngine, user_of_b: UUID) -> None:
+    with tenant_context(B):
         async with AsyncSession(engine) as session:
-            await session.scalar(text("SELECT 1"))
-            async with session.begin_nested() as savepoint:
-                await session.scalar(text("SELECT 1"))
-                await savepoint.rollback()
-            assert await session.scalar(text("SELECT count(*) FROM users")) == 1
+            merged = await session.merge(User(id=user_of_b, username="merged"))
+            assert merged.tenant_id == B
+            await session.commit()
+            assert await UserRepository(session).count() == 1
 
 
 async def test_a_bare_id_is_completed_with_the_tenant(engine: AsyncEngine, user_of_b: UUID) -> None:
@@ -211,33 +176,6 @@ async def test_a_reference_to_another_tenants_row_is_refused_by_the_database(
             session.add(row(user_of_b))  # type: ignore[operator] # a factory
             with pytest.raises(ForeignKeyError):
                 await session.flush()
-
-
-async def test_the_default_tenant_acts_and_registers_itself_on_first_use(
-    engine: AsyncEngine, superuser: psycopg.Connection
-) -> None:
-    default = uuid7()
-    binding = TenantBinding(default)
-
-    async with AsyncSession(engine, binding=binding) as session:
-        session.add(User())
-        await session.flush()
-        assert session.tenant_id == default
-        registered = superuser.execute("SELECT name FROM tenants WHERE id = %s", (default,)).fetchone()
-        assert registered == ("Default",), "at once: no other session waits for this one's transaction"
-    with tenant_context(A):
-        async with AsyncSession(engine, binding=binding) as session:
-            assert session.tenant_id == A
-
-
-async def test_works_before_the_schema_is_there(use_database: object, superuser: psycopg.Connection) -> None:
-    """`SELECT 1` on an empty database is fine: there is nothing yet to bind to, and nothing to see."""
-    from src.database import get_db  # noqa: PLC0415 - as a service writes it
-    from tests.conftest import url_of  # noqa: PLC0415
-
-    use_database(url_of("postgres"))  # type: ignore[operator] # the fixture is a function
-    async with get_db() as session:
-        assert await session.scalar(text("SELECT 1")) == 1
 
 
 @pytest.fixture

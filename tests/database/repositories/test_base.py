@@ -114,6 +114,25 @@ async def test_upsert_leaves_alone_what_is_not_named(users: UserRepository) -> N
     assert again.row.display_name == "Ada"
 
 
+async def test_upsert_updates_the_time(users: UserRepository) -> None:
+    first = (await users.upsert({"telegram_id": 9, "username": "a"}, key=["telegram_id"])).row.updated_at
+
+    assert (await users.upsert({"telegram_id": 9, "username": "b"}, key=["telegram_id"])).row.updated_at > first
+
+
+@pytest.mark.parametrize("values", [{"username": "a"}, {"telegram_id": None, "username": "a"}, {}])
+async def test_upsert_wants_a_value_for_the_key(users: UserRepository, values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="values must hold the key's 'telegram_id'"):
+        await users.upsert(values, key=["telegram_id"])
+
+
+async def test_upsert_refuses_a_key_that_a_deleted_row_holds(users: UserRepository, user: User) -> None:
+    await users.delete(user.id)
+
+    with pytest.raises(DuplicateKeyError, match="a deleted User holds this key"):
+        await users.upsert({"id": user.id, "username": "a"}, key=["id"])
+
+
 async def test_upsert_wants_a_unique_key(users: UserRepository) -> None:
     with pytest.raises(ValueError, match="key must name a unique key of User, got username; known: id; telegram_id"):
         await users.upsert({"username": "a"}, key=["username"])
@@ -225,3 +244,14 @@ async def test_page_orders_by_attributes_of_its_own_that_are_never_null(
 
 async def test_streams_every_row_in_order(users: UserRepository, five: list[User]) -> None:
     assert [user.id async for user in users.stream()] == [user.id for user in five]
+
+
+async def test_a_stream_leaves_rows_where_they_are(users: UserRepository, five: list[User]) -> None:
+    async for row in users.stream():
+        row.display_name = "streamed"
+    five[0].username = "changed after"
+    await users.session.flush()
+    users.session.expire_all()
+
+    assert await users.count(User.display_name == "streamed") == len(five)
+    assert await users.exists(User.username == "changed after")

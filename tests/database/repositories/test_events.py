@@ -59,6 +59,39 @@ async def test_claims_what_is_due_the_longest_due_first(events: EventRepository,
     assert await events.claim_due_reminders("another") == []
 
 
+@pytest.mark.parametrize(("due", "limit"), [(4, 2), (20, 3)])
+async def test_claims_no_more_than_it_was_asked_to(events: EventRepository, user: User, due: int, limit: int) -> None:
+    await events.add_many([event(user, due=utc_now() - timedelta(minutes=1)) for _ in range(due)])
+
+    first, second = (
+        await events.claim_due_reminders("a", limit=limit),
+        await events.claim_due_reminders("b", limit=limit),
+    )
+
+    assert len(first) == len(second) == limit
+    assert not {one.id for one in first} & {one.id for one in second}
+
+
+async def test_claims_for_one_user_where_it_is_asked_to(events: EventRepository, user: User) -> None:
+    other = User()
+    events.session.add(other)
+    await events.session.flush()
+    due = utc_now() - timedelta(minutes=1)
+    await events.add_many([event(user, due=due), event(other, due=due)])
+
+    assert [one.user_id for one in await events.claim_due_reminders("w", user_id=other.id)] == [other.id]
+
+
+async def test_upsert_counts_the_version_so_that_no_change_is_overwritten(events: EventRepository, user: User) -> None:
+    row = await events.add(event(user))
+
+    again = await events.upsert(
+        {"id": row.id, "user_id": user.id, "title": "new", "start_datetime": row.start_datetime}, key=["id"]
+    )
+
+    assert (again.outcome, again.row.version) == ("updated", 2)
+
+
 async def test_an_acknowledged_reminder_is_never_claimed_again(events: EventRepository, user: User) -> None:
     await events.add(event(user, due=utc_now() - timedelta(minutes=1)))
     [claimed] = await events.claim_due_reminders("worker", lease=timedelta(seconds=-1))

@@ -70,6 +70,38 @@ async def test_refuses_the_same_key_with_other_content_within_a_batch(
         await messages.append_many(conversation.id, [message("a", "one"), message("a", "two")])
 
 
+async def test_a_refused_batch_leaves_nothing_of_itself(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    await messages.append(conversation.id, message("a", "one"))
+
+    with pytest.raises(IdempotencyConflictError):
+        await messages.append_many(conversation.id, [message("new"), message("a", "two")])
+
+    assert await messages.count() == 1
+    assert (await messages.append(conversation.id, message("next"))).message.seq == 2
+
+
+@pytest.mark.parametrize(
+    "another",
+    [
+        NewMessage(message_id="a", role="user", attachments=[{"kind": "voice"}]),
+        NewMessage(message_id="a", role="assistant", attachments=[{"kind": "photo"}]),
+        NewMessage(message_id="a", role="assistant", content="x", edited_at=datetime.now(UTC)),
+    ],
+)
+async def test_refuses_another_kind_of_message_under_the_same_key(
+    messages: MessageHistoryRepository, conversation: Conversation, another: NewMessage
+) -> None:
+    await messages.append(conversation.id, message("a", None, attachments=[{"kind": "photo", "file_id": "1"}]))
+
+    with pytest.raises(IdempotencyConflictError):
+        await messages.append(conversation.id, another)
+    again = await messages.append(conversation.id, message("a", None, attachments=[{"kind": "photo", "path": "2"}]))
+
+    assert not again.inserted
+
+
 async def test_refuses_a_key_of_another_chat(
     session: AsyncSession, messages: MessageHistoryRepository, conversation: Conversation, user: User
 ) -> None:
@@ -167,6 +199,35 @@ async def test_a_late_or_repeated_edit_does_nothing(
 
     assert not await messages.edit("a", "three", edited_at=now)
     assert not await messages.edit("a", "two", edited_at=now - timedelta(seconds=1))
+
+
+async def test_an_edit_older_than_the_message_does_nothing(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    said = datetime(2026, 5, 1, tzinfo=UTC)
+    await messages.append(conversation.id, message("a", "one", created_at=said))
+
+    assert not await messages.edit("a", "older", edited_at=said - timedelta(days=1))
+    assert await messages.edit("a", "at once", edited_at=said)
+
+
+async def test_of_two_edits_in_one_second_the_later_call_wins_and_only_once(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    await messages.append(conversation.id, message("a", "one"))
+    at = datetime.now(UTC)
+
+    assert [await messages.edit("a", text, edited_at=at) for text in ("two", "three", "two", "three")] == [
+        True, True, False, False
+    ]  # fmt: skip
+    assert (await messages.recent(conversation.id))[0].content == "three"
+
+
+async def test_edit_refuses_a_naive_time(messages: MessageHistoryRepository, conversation: Conversation) -> None:
+    await messages.append(conversation.id, message("a", "one"))
+
+    with pytest.raises(ValueError, match="edited_at must be aware"):
+        await messages.edit("a", "two", edited_at=datetime(2026, 1, 1))  # noqa: DTZ001 - what is tested
 
 
 async def test_the_original_is_still_a_duplicate_after_an_edit(

@@ -1,0 +1,153 @@
+"""How a session's transactions are bound to its tenant, and what becomes of the binding."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import URL, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from src.config import Settings, get_settings
+from src.database import create_engine, get_db, tenant_context
+from src.database.base import uuid7
+from src.database.errors import TenantMismatchError
+from src.database.models import Tenant, User
+from src.database.repositories import UserRepository
+from src.database.tenancy import AsyncSession, TenantBinding
+from tests.conftest import url_of
+
+A, B = uuid7(), uuid7()
+COUNT = text("SELECT count(*) FROM users")
+
+
+@pytest.fixture
+async def engine(cloned_database: URL) -> AsyncIterator[AsyncEngine]:
+    """The cloned database, where no tenant acts by default; A and B are registered and have one user each."""
+    made = create_engine(get_settings())
+    async with AsyncSession(made) as session:
+        session.add_all([Tenant(id=A, slug="a", name="A"), Tenant(id=B, slug="b", name="B")])
+        await session.commit()
+    for tenant in (A, B):
+        with tenant_context(tenant):
+            async with AsyncSession(made) as session:
+                session.add(User(telegram_id=1))
+                await session.commit()
+    yield made
+    await made.dispose()
+
+
+async def test_a_session_keeps_the_tenant_of_its_first_statement(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        with tenant_context(A):
+            user = await UserRepository(session).get_one()
+        assert await UserRepository(session).get_one() is user
+        await session.commit()
+        assert (await session.scalars(select(User.tenant_id))).all() == [A]
+        with tenant_context(B):
+            with pytest.raises(TenantMismatchError, match="the session acts for tenant"):
+                await session.scalars(select(User))
+            with pytest.raises(TenantMismatchError):
+                await session.execute(text("SELECT 1"))
+            with pytest.raises(TenantMismatchError):
+                await session.get(User, user.id)
+            user.username = "x"
+            with pytest.raises(TenantMismatchError):
+                await session.flush()
+
+
+async def test_a_transaction_that_began_without_a_tenant_is_bound_when_one_acts(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        assert await session.scalar(text("SELECT count(*) FROM users")) == 0
+        with tenant_context(A):
+            assert await session.scalar(text("SELECT count(*) FROM users")) == 1
+
+
+async def test_a_binding_ends_with_its_transaction(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        with tenant_context(A):
+            async with AsyncSession(connection) as session:
+                assert await session.scalar(text("SELECT count(*) FROM users")) == 1
+                await session.commit()
+        assert await connection.scalar(text("SELECT count(*) FROM users")) == 0
+
+
+async def test_a_savepoint_that_is_rolled_back_leaves_the_binding(engine: AsyncEngine) -> None:
+    with tenant_context(A):
+        async with AsyncSession(engine) as session:
+            await session.scalar(text("SELECT 1"))
+            async with session.begin_nested() as savepoint:
+                await session.scalar(text("SELECT 1"))
+                await savepoint.rollback()
+            assert await session.scalar(text("SELECT count(*) FROM users")) == 1
+
+
+async def test_without_a_tenant_nothing_is_seen_on_a_connection_that_was_bound(engine: AsyncEngine) -> None:
+    """Bound by an earlier session of the same transaction, or for good by somebody's own SET."""
+    async with engine.connect() as connection:
+        await connection.begin()
+        with tenant_context(A):
+            async with AsyncSession(connection, join_transaction_mode="create_savepoint") as session:
+                assert await session.scalar(COUNT) == 1
+                await session.commit()
+        async with AsyncSession(connection, join_transaction_mode="create_savepoint") as session:
+            assert await session.scalar(COUNT) == 0
+        await connection.rollback()
+        await connection.execute(text(f"SET app.tenant_id = '{A}'"))
+        await connection.commit()
+        async with AsyncSession(connection) as session:
+            assert await session.scalar(COUNT) == 0
+
+
+async def test_a_savepoint_that_is_rolled_back_does_not_take_the_binding_with_it(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        savepoint = await session.begin_nested()
+        assert await session.scalar(COUNT) == 0
+        with tenant_context(A):
+            assert await session.scalar(COUNT) == 1
+            await savepoint.rollback()
+            assert await session.scalar(COUNT) == 1
+
+
+async def test_default_tenants_that_end_alike_do_not_clash(engine: AsyncEngine) -> None:
+    for start in ("0", "1"):
+        binding = TenantBinding(UUID(f"{start}0000000-0000-4000-8000-000000000009"))
+        async with AsyncSession(engine, binding=binding) as session:
+            session.add(User())
+            await session.commit()
+
+
+async def test_a_default_tenant_that_is_registered_needs_no_right_to_register(
+    engine: AsyncEngine, superuser: psycopg.Connection
+) -> None:
+    superuser.execute("REVOKE INSERT ON tenants FROM thea_app")
+
+    async with AsyncSession(engine, binding=TenantBinding(A)) as session:
+        assert await session.scalar(COUNT) == 1
+
+
+async def test_the_default_tenant_acts_and_registers_itself_on_first_use(
+    engine: AsyncEngine, superuser: psycopg.Connection
+) -> None:
+    default = uuid7()
+    binding = TenantBinding(default)
+
+    async with AsyncSession(engine, binding=binding) as session:
+        session.add(User())
+        await session.flush()
+        assert session.tenant_id == default
+        registered = superuser.execute("SELECT name FROM tenants WHERE id = %s", (default,)).fetchone()
+        assert registered == ("Default",), "at once: no other session waits for this one's transaction"
+    with tenant_context(A):
+        async with AsyncSession(engine, binding=binding) as session:
+            assert session.tenant_id == A
+
+
+async def test_works_before_the_schema_is_there(use_database: Callable[..., Settings]) -> None:
+    """`SELECT 1` on an empty database is fine: there is nothing yet to bind to, and nothing to see."""
+    use_database(url_of("postgres"))
+
+    async with get_db() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
