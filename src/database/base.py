@@ -21,7 +21,6 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = ["Base", "CleanText", "Json", "TenantBase", "UtcDateTime", "check_aware", "clean_text", "utc_now", "uuid7"]
@@ -125,7 +124,7 @@ def _clean_json(value: Any) -> Any:
     return value
 
 
-class Base(AsyncAttrs, DeclarativeBase):
+class Base(DeclarativeBase):
     """The declarative base: the metadata that Alembic compares with the database."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)

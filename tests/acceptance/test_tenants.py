@@ -138,9 +138,9 @@ async def world(request: pytest.FixtureRequest, postgresql_shared: NoopExecutor)
         event.listen(connection.sync_connection, "before_cursor_execute", lambda *call: asked.append(call[2]))
         async with act_as(a, connection) as session:
             yield World(session, rows, connection, b)
-        check_statements(asked)
         await outer.rollback()
     await engine.dispose()
+    check_statements(asked)
 
 
 def check_statements(asked: list[str]) -> None:
