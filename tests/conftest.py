@@ -56,6 +56,7 @@ def pytest_sessionstart() -> None:
     SERVER.acquire()
 
 
+@pytest.hookimpl(trylast=True)  # after the fixtures of the session, which still want the server
 def pytest_sessionfinish() -> None:
     SERVER.release()
     if not IS_WORKER:

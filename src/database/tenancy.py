@@ -33,7 +33,8 @@ _acting: ContextVar[UUID | None] = ContextVar("acting_tenant", default=None)
 _BIND: Final = text("SELECT app_set_tenant(:tenant_id)").bindparams(bindparam("tenant_id", type_=Uuid()))
 _IS_MIGRATED: Final = "SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL"
 _IS_REGISTERED: Final = "SELECT EXISTS (SELECT FROM tenants WHERE id = $1)"
-_REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'Default') ON CONFLICT (id) DO NOTHING"
+# Any conflict: two that register the same tenant at once may meet on its slug, which is made of its id.
+_REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'Default') ON CONFLICT DO NOTHING"
 
 
 @contextmanager

@@ -182,30 +182,14 @@ def test_a_key_that_another_message_has_is_counted_and_explained(
     assert import_of(with_account)["added"] == 2
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "holds no message"),
-        ("not json", "line 1: it must be one JSON object"),
-        ('{"update_id": 1}\nnot json', "line 2: it must be one JSON object"),
-        ('{"update_id": 1, "message": {"text": "x"}}', "line 1: it is no entry of Bot API updates: it has no 'chat'"),
-        (
-            '{"messages": [{"type": "message", "id": "x", "text": "x"}]}',
-            "message x of chat None: it is no entry of Telegram Desktop export",
-        ),
-        ("[1, 2]", "holds no message"),
-    ],
-)
-def test_a_file_of_neither_format_is_refused_before_anything_is_written(
-    tmp_path: Path, content: str, message: str
-) -> None:
+def test_a_file_of_neither_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     file = tmp_path / "input.json"
-    file.write_text(content)
+    file.write_text("not json")
 
     done = run("demo", file, folder=tmp_path, DATABASE_URL=database(url_of("postgres")))
 
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "line 1: it must be one JSON object" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
@@ -117,6 +118,16 @@ async def test_default_tenants_that_end_alike_do_not_clash(engine: AsyncEngine) 
         async with AsyncSession(engine, binding=binding) as session:
             session.add(User())
             await session.commit()
+
+
+async def test_many_that_register_the_same_default_tenant_at_once_do_so_once(cloned_database: URL) -> None:
+    async def use(number: int) -> None:
+        engine = create_engine(get_settings())
+        async with AsyncSession(engine, binding=TenantBinding(UUID(int=number))) as session:
+            await session.execute(text("SELECT 1"))
+        await engine.dispose()
+
+    await asyncio.gather(*(use(1 + n % 4) for n in range(48)))
 
 
 async def test_a_default_tenant_that_is_registered_needs_no_right_to_register(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,4 +55,28 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
 
     with pytest.raises(ConfigurationError, match="must be a readable UTF-8 file"):
+        read_telegram(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no message"),
+        ("not json", "line 1: it must be one JSON object"),
+        ('{"update_id": 1}\nnot json', "line 2: it must be one JSON object"),
+        ('{"update_id": 1, "message": {"text": "x"}}', "line 1: it is no entry of Bot API updates: it has no 'chat'"),
+        (
+            '{"messages": [{"type": "message", "id": "x", "text": "x"}]}',
+            "message x of chat None: it is no entry of Telegram Desktop export",
+        ),
+        ("[1, 2]", "holds no message"),
+    ],
+)
+def test_a_file_of_neither_format_is_refused_with_the_place_and_the_reason(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    file = tmp_path / "input.json"
+    file.write_text(content)
+
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
         read_telegram(file)

@@ -196,9 +196,8 @@ def test_a_first_start_that_was_interrupted_is_begun_again(folder: Path, monkeyp
     end(start(folder))
 
 
-@pytest.mark.parametrize("name", ["a,b", "a'b", "ä b"])
-def test_any_ordinary_path_will_do(folder: Path, name: str) -> None:
-    end(start(folder / name))
+def test_any_ordinary_path_will_do(folder: Path) -> None:
+    end(start(folder / "a,b'ä c"))
 
 
 @pytest.mark.parametrize("name", ['a"b', "a$b", "a\nb", "a`b"])
