@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from src.config import Settings, get_settings
 from src.database import create_engine, get_db, tenant_context
 from src.database.base import uuid7
+from src.database.connect import connect
+from src.database.engine import resolve_target
 from src.database.errors import TenantMismatchError
 from src.database.models import Tenant, User
 from src.database.repositories import UserRepository
@@ -120,14 +122,18 @@ async def test_default_tenants_that_end_alike_do_not_clash(engine: AsyncEngine) 
             await session.commit()
 
 
-async def test_many_that_register_the_same_default_tenant_at_once_do_so_once(cloned_database: URL) -> None:
-    async def use(number: int) -> None:
-        engine = create_engine(get_settings())
-        async with AsyncSession(engine, binding=TenantBinding(UUID(int=number))) as session:
-            await session.execute(text("SELECT 1"))
-        await engine.dispose()
+@pytest.mark.usefixtures("cloned_database")
+async def test_many_that_register_the_same_default_tenant_at_once_do_so_once() -> None:
+    target = resolve_target(get_settings())
+    connections = [await connect(target) for _ in range(8)]
 
-    await asyncio.gather(*(use(1 + n % 4) for n in range(48)))
+    for _ in range(40):
+        binding = TenantBinding(uuid7())
+        await asyncio.gather(*(binding._prepare(connection) for connection in connections))
+
+    assert await connections[0].fetchval("SELECT count(*) FROM tenants") == 40
+    for connection in connections:
+        await connection.close()
 
 
 async def test_a_default_tenant_that_is_registered_needs_no_right_to_register(
