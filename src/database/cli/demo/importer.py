@@ -71,8 +71,11 @@ async def import_messages(
         async with asyncio.TaskGroup() as tasks:
             for chat in chats.values():
                 tasks.create_task(one_chat(chat))
-    except* DatabaseError as group:
-        raise group.exceptions[0] from group
+    except ExceptionGroup as group:  # not `except*`: what is raised in there may come out in a group again
+        ours = group.subgroup(DatabaseError)
+        if ours is None:
+            raise
+        raise ours.exceptions[0] from group
     return report
 
 
