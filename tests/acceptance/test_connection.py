@@ -1,4 +1,4 @@
-"""The second seed document's test file, as written there (SQL text through `text()`)."""
+"""A service's own connection test, as services write it."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_settings_are_frozen(load: Load) -> None:
         settings.DATABASE_ECHO = True  # type: ignore[misc] # what is tested
 
 
-def test_the_second_seeds_env_file_is_read_as_given(load: Load) -> None:
+def test_a_services_env_file_is_read_as_given(load: Load) -> None:
     settings = load(
         {
             ".env": """

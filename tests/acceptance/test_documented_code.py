@@ -1,4 +1,4 @@
-"""The second seed document's other code, as written there."""
+"""The code that the documents of a system on this layer show, as written there."""
 
 from __future__ import annotations
 
