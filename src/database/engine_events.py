@@ -58,7 +58,4 @@ def _refuse_an_aborted_one(connection: Connection) -> None:
     Without this, who catches an error inside a transaction and goes on would take what came before it for written.
     """
     if not connection.invalidated and connection.info.pop(_ABORTED, False):
-        raise TransactionAborted(
-            "nothing was committed: a statement of this transaction failed before, and the error was caught",
-            hint="let the error end the session, or wrap what may fail in `async with session.begin_nested():`",
-        )
+        raise TransactionAborted("a statement")

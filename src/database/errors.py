@@ -141,7 +141,17 @@ class QueryTimeout(DatabaseError):
 
 
 class TransactionAborted(DatabaseError):
-    """An earlier error of the transaction was caught, so that nothing of it can be committed."""
+    """An earlier error of the transaction was caught, so that nothing of it can be committed.
+
+    Args:
+        what: What failed then: a statement, a flush.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"nothing was committed: {what} of this transaction failed before, and the error was caught",
+            hint="let the error end the session, or wrap what may fail in `async with session.begin_nested():`",
+        )
 
 
 class SchemaDriftError(DatabaseError):

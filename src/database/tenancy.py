@@ -150,8 +150,9 @@ class TenantSession(Session):
         """Bind a transaction that begins; to nobody too, whatever its connection was bound to before."""
         self._bound_to = None
         self._connection_in_use = connection
-        self._binding.bind(connection, self.acting_tenant())
-        self._bound_to = self.acting_tenant()
+        tenant_id = self.acting_tenant()
+        self._binding.bind(connection, tenant_id)
+        self._bound_to = tenant_id
 
     def forget_binding(self, *, transaction_ended: bool) -> None:
         """The transaction ended, or a savepoint that the binding may be of: it is made again when needed."""
@@ -182,10 +183,7 @@ class TenantSession(Session):
         try:
             super().commit()
         except PendingRollbackError as error:
-            raise TransactionAborted(
-                "nothing was committed: a flush of this transaction failed before, and the error was caught",
-                hint="let the error end the session, or wrap what may fail in `async with session.begin_nested():`",
-            ) from error
+            raise TransactionAborted("a flush") from error
 
     def get(self, entity: Any, ident: Any, **options: Any) -> Any:
         """Fetch by id; a bare id of a tenant's row is completed with the tenant."""

@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import URL, select, text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from src.config import Settings, get_settings
-from src.database import create_engine, get_db, tenant_context
+from src.database import get_db, tenant_context
 from src.database.base import uuid7
 from src.database.connect import connect
 from src.database.engine import resolve_target
 from src.database.errors import TenantMismatchError
-from src.database.models import Tenant, User
+from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.tenancy import AsyncSession, TenantBinding
 from tests.conftest import url_of
-
-A, B = uuid7(), uuid7()
-COUNT = text("SELECT count(*) FROM users")
-
-
-@pytest.fixture
-async def engine(cloned_database: URL) -> AsyncIterator[AsyncEngine]:
-    """The cloned database, where no tenant acts by default; A and B are registered and have one user each."""
-    made = create_engine(get_settings())
-    async with AsyncSession(made) as session:
-        session.add_all([Tenant(id=A, slug="a", name="A"), Tenant(id=B, slug="b", name="B")])
-        await session.commit()
-    for tenant in (A, B):
-        with tenant_context(tenant):
-            async with AsyncSession(made) as session:
-                session.add(User(telegram_id=1))
-                await session.commit()
-    yield made
-    await made.dispose()
+from tests.database.conftest import COUNT, A, B
 
 
 async def test_a_session_keeps_the_tenant_of_its_first_statement(engine: AsyncEngine) -> None:

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import URL, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import selectinload
 
-from src.config import get_settings
-from src.database import create_engine, current_tenant, tenant_context
+from src.database import current_tenant, tenant_context
 from src.database.base import Base, uuid7
 from src.database.errors import CheckViolation, ForeignKeyError, NoTenantError, TenantMismatchError
 from src.database.models import Conversation, Event, Note, Tenant, User
 from src.database.repositories import UserRepository
 from src.database.tenancy import AsyncSession
-
-A, B = uuid7(), uuid7()
-COUNT = text("SELECT count(*) FROM users")
-
-
-@pytest.fixture
-async def engine(cloned_database: URL) -> AsyncIterator[AsyncEngine]:
-    """The cloned database, where no tenant acts by default; A and B are registered and have one user each."""
-    made = create_engine(get_settings())
-    async with AsyncSession(made) as session:
-        session.add_all([Tenant(id=A, slug="a", name="A"), Tenant(id=B, slug="b", name="B")])
-        await session.commit()
-    for tenant in (A, B):
-        with tenant_context(tenant):
-            async with AsyncSession(made) as session:
-                session.add(User(telegram_id=1))
-                await session.commit()
-    yield made
-    await made.dispose()
+from tests.database.conftest import A, B
 
 
 @pytest.fixture

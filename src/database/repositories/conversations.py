@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from src.database.base import check_aware, utc_now, uuid7
 from src.database.models import Conversation
-from src.database.repositories.base import Condition, Repository
+from src.database.repositories.base import Repository
 
 __all__ = ["ConversationRepository"]
 
@@ -21,7 +21,12 @@ class ConversationRepository(Repository[Conversation]):
 
     async def get_active(self, user_id: UUID, channel: str, external_chat_id: str | None = None) -> Conversation | None:
         """Return the active conversation of a user in a chat, or None."""
-        statement = self._select(*_is_active_in(user_id, channel, external_chat_id))
+        statement = self._select(
+            Conversation.user_id == user_id,
+            Conversation.channel == channel,
+            Conversation.external_chat_id.is_not_distinct_from(external_chat_id),
+            Conversation.is_active,
+        )
         found: Conversation | None = await self.session.scalar(statement)
         return found
 
@@ -49,11 +54,10 @@ class ConversationRepository(Repository[Conversation]):
         Raises:
             ForeignKeyError: This tenant has no such user.
         """
-        where = _is_active_in(user_id, channel, external_chat_id)
         now = now or utc_now()
         check_aware("now", now)
         while True:  # a further round only where another call closed what this one found
-            found: Conversation | None = await self.session.scalar(self._select(*where))
+            found = await self.get_active(user_id, channel, external_chat_id)
             if found is not None and _is_idle(found, idle_timeout, now):
                 found = await self._close_if_idle(found.id, idle_timeout, now)
             if found is not None:
@@ -92,15 +96,6 @@ class ConversationRepository(Repository[Conversation]):
         locked.close_reason = "idle"
         await self.session.flush()
         return None
-
-
-def _is_active_in(user_id: UUID, channel: str, external_chat_id: str | None) -> tuple[Condition, ...]:
-    return (
-        Conversation.user_id == user_id,
-        Conversation.channel == channel,
-        Conversation.external_chat_id.is_not_distinct_from(external_chat_id),
-        Conversation.is_active,
-    )
 
 
 def _is_idle(conversation: Conversation, idle_timeout: timedelta | None, now: datetime) -> bool:
