@@ -7,7 +7,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import DisconnectionError, StatementError
 
-from src.database.errors import ConnectionFailed, TransactionAborted, translate
+from src.database.errors import ConnectionFailed, TransactionAborted
+from src.database.translation import translate
 
 __all__ = ["listen"]
 

@@ -1,11 +1,6 @@
-"""What can go wrong, as types that a caller handles, and the one translation from the driver's errors."""
+"""What can go wrong, as types that a caller handles."""
 
 from __future__ import annotations
-
-import errno
-import socket
-import ssl
-from typing import Final
 
 __all__ = [
     "AuthenticationFailed",
@@ -23,6 +18,7 @@ __all__ = [
     "MultipleResultsFoundError",
     "NoTenantError",
     "NotFoundError",
+    "PoolExhausted",
     "QueryTimeout",
     "SchemaDriftError",
     "SerializationError",
@@ -30,8 +26,7 @@ __all__ = [
     "TenantMismatchError",
     "TlsFailed",
     "TransactionAborted",
-    "translate",
-    "translate_connect",
+    "TunnelFailed",
 ]
 
 
@@ -90,6 +85,14 @@ class DatabaseMissing(ConnectionFailed):
 
 class TlsFailed(ConnectionFailed):
     """TLS was asked for and could not be had, or the certificate does not hold."""
+
+
+class TunnelFailed(ConnectionFailed):
+    """The SSH tunnel could not be opened, or its far end cannot reach the server."""
+
+
+class PoolExhausted(ConnectionFailed):
+    """Every connection of the pool stayed in use for as long as a caller may wait."""
 
 
 class NotFoundError(DatabaseError):
@@ -156,131 +159,3 @@ class TransactionAborted(DatabaseError):
 
 class SchemaDriftError(DatabaseError):
     """The database lacks what the code expects of it."""
-
-
-# SQLSTATE, or its two-character class, to the error: https://www.postgresql.org/docs/18/errcodes-appendix.html
-_BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
-    "08": (ConnectionFailed, "the connection to the server was lost"),
-    "22": (DatabaseError, "the server refused a value"),
-    "23": (IntegrityError, "a rule of the schema refused the row"),
-    "23502": (CheckViolation, "a column must not be null"),
-    "23503": (ForeignKeyError, "the row refers to one that is not there, or is referred to itself"),
-    "23505": (DuplicateKeyError, "a row with this key is there already"),
-    "23514": (CheckViolation, "a check refused the row"),
-    "25006": (DatabaseError, "the transaction is read-only"),
-    "28": (AuthenticationFailed, "the server refused the user or the password"),
-    "3D000": (DatabaseMissing, "the database does not exist"),
-    "40001": (SerializationError, "the transaction conflicts with another one"),
-    "40P01": (DeadlockError, "the transaction and another one waited for each other"),
-    "42501": (DatabaseError, "the role lacks the right to do this"),
-    "42703": (SchemaDriftError, "a column is missing"),
-    "42883": (SchemaDriftError, "a function is missing"),
-    "42P01": (SchemaDriftError, "a table is missing"),
-    "53300": (ConnectionFailed, "the server has no connection free"),
-    "55P03": (LockNotAvailable, "the lock was not free within its limit"),
-    "57014": (QueryTimeout, "the statement was cancelled"),
-    "57P": (ConnectionFailed, "the server is shutting down or starting up"),
-}
-_HINTS: Final[dict[type[DatabaseError], str]] = {
-    SchemaDriftError: "bring the schema up to date: `thea-db upgrade` (or `alembic upgrade head`)",
-    AuthenticationFailed: "check the user and the password in DATABASE_URL",
-    DatabaseMissing: "check the name in DATABASE_URL, or create the database",
-    SerializationError: "run the whole unit of work again",
-    DeadlockError: "run the whole unit of work again",
-}
-_CONSTRAINT_HINTS: Final = {
-    "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
-}
-_RLS_REFUSAL: Final = "violates row-level security policy"
-
-
-def translate(error: BaseException) -> DatabaseError | None:
-    """Turn an error of the driver into ours, or return None where it is none of the server's.
-
-    The server's own text does not get into the message where it can quote data ("invalid input syntax for type
-    integer: ..."); its code and the names of the constraint, table and column do.
-    """
-    origin = _origin(error)
-    sqlstate = getattr(origin, "sqlstate", None)
-    if not isinstance(sqlstate, str):
-        return None
-    kind, message = _lookup(sqlstate)
-    if sqlstate == "42883" and "operator" in str(origin):
-        kind, message = DatabaseError, "no operator takes values of these types"
-    if sqlstate == "42501" and _RLS_REFUSAL in str(origin):
-        kind, message = CheckViolation, "row-level security refused the row: its tenant_id is not the acting one"
-    elif _speaks_of_names_alone(sqlstate):
-        message = f"{message}: {origin.args[0]}"
-    constraint = getattr(origin, "constraint_name", None)
-    places = {
-        "constraint": constraint,
-        "table": getattr(origin, "table_name", None),
-        "column": getattr(origin, "column_name", None),
-    }
-    where = ", ".join(f"{place} {name}" for place, name in places.items() if name) or f"SQLSTATE {sqlstate}"
-    _redact(error)
-    hint = _CONSTRAINT_HINTS.get(constraint or "", _HINTS.get(kind))
-    translated = kind(f"{message} ({where})", sqlstate=sqlstate, constraint=constraint, hint=hint)
-    translated.came_from_server = getattr(origin, "severity", None) is not None  # the driver refuses values too
-    return translated
-
-
-def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
-    """Turn whatever a connection attempt raised into ours; ``where`` names the target without its password."""
-    if isinstance(error, DatabaseError):
-        return error
-    if isinstance(error, ssl.SSLError):  # an OSError too, so it comes first
-        reason = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
-        hint = "check the CA file, the host's name and the mode"
-        return TlsFailed(f"TLS to {where} failed: {reason}", hint=hint)
-    if answered := translate(error):
-        return type(answered)(f"{where}: {answered.args[0]}", sqlstate=answered.sqlstate, hint=answered.hint)
-    if "rejected SSL upgrade" in str(error):
-        return TlsFailed(f"{where} does not speak TLS", hint="TLS is required here; let the server speak it")
-    reason, remedy = _reason_of_no_connection(error)
-    return ConnectionFailed(f"no connection to {where}: {reason}", hint=remedy)
-
-
-def _reason_of_no_connection(error: BaseException) -> tuple[str, str | None]:
-    if isinstance(error, TimeoutError):
-        return "it did not answer in time", "check the host, the port and the firewall"
-    if isinstance(error, socket.gaierror | UnicodeError):
-        return "the host is not known", "check the host in DATABASE_URL"
-    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "Connect call failed" in str(error):
-        return "nothing listens there", "check that the server runs, and the host and port in DATABASE_URL"
-    if isinstance(error, OSError) and error.errno:
-        return errno.errorcode.get(error.errno, type(error).__name__), None
-    return type(error).__name__, None
-
-
-def _lookup(sqlstate: str) -> tuple[type[DatabaseError], str]:
-    for length in (5, 3, 2):
-        if found := _BY_SQLSTATE.get(sqlstate[:length]):
-            return found
-    return DatabaseError, "the server refused the statement"
-
-
-def _speaks_of_names_alone(sqlstate: str) -> bool:
-    """Say whether the server's text quotes tables, columns and functions, and no value: class 42 but a syntax error."""
-    return sqlstate.startswith("42") and sqlstate != "42601"
-
-
-def _origin(error: BaseException) -> BaseException:
-    """Dig out the driver's own error: SQLAlchemy wraps it once or twice."""
-    while not hasattr(error, "constraint_name") and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _redact(error: BaseException) -> None:
-    """Take the server's text out of the chain that a traceback prints; codes and names stay."""
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        if isinstance(sqlstate := getattr(link, "sqlstate", None), str):
-            link.args = (f"SQLSTATE {sqlstate} (the server's text is withheld: it can quote data)",)
-            for attribute in ("message", "detail", "hint", "context", "query", "internal_query"):
-                if getattr(link, attribute, None) is not None:
-                    setattr(link, attribute, None)
-        link = link.__cause__ or link.__context__

@@ -23,8 +23,8 @@ from src.database.errors import (
     StaleDataError,
     TenantMismatchError,
     TransactionAborted,
-    translate,
 )
+from src.database.translation import translate
 
 __all__ = ["AsyncSession", "TenantBinding", "TenantSession", "current_tenant", "tenant_context"]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from src.database.connect.tls import create_ssl_context
-from src.database.errors import ConfigurationError, translate_connect
+from src.database.errors import ConfigurationError
 from src.database.target import Target
+from src.database.translation import translate_connect
 
 if TYPE_CHECKING:
     from src.database.connect.embedded import EmbeddedServer
