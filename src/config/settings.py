@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -21,49 +20,29 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL
-from sqlalchemy.engine import make_url as parse_url
-from sqlalchemy.exc import ArgumentError
 
 from src.config.constants import APPLICATION_NAME, DEFAULT_TENANT_ID, ENVIRONMENTS, LOCAL_ENVIRONMENTS
 from src.config.files import environment_files, faults_of_file, near_misses
 from src.config.logging import get_logger
 from src.database.errors import ConfigurationError
+from src.database.target import Target
+from src.database.url import parse_url
 
 __all__ = ["Settings", "get_settings"]
 
 _URL_RULE: Final = "a URL like postgresql://user:password@host:5432/name"
-_SCHEMES: Final = ("postgres", "postgresql", "postgresql+asyncpg")
-_HOST: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._:%-]{1,253}|")
-LAST_PORT: Final = 65535
 _SECRET_FIELDS: Final = frozenset({"DATABASE_URL", "DATABASE_MIGRATION_URL"})
 
 
 def _database_url(value: Any) -> URL:
-    """Parse a URL; every scheme of ours means asyncpg, and ``?password=`` goes where it is masked."""
-    if isinstance(value, URL):
-        url = value
-    else:
-        try:
-            url = parse_url(str(value).strip())
-        except (ArgumentError, ValueError):
-            raise PydanticCustomError("url", "it cannot be read as one") from None
-    if url.drivername not in _SCHEMES:
-        schemes = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise PydanticCustomError("url", "its scheme must be one of {schemes}", {"schemes": schemes})
-    if url.host is not None and not _HOST.fullmatch(url.host):
-        raise PydanticCustomError(
-            "url", "its host cannot be one; percent-encode what is special in the password (@ is %40, / is %2F)"
-        )
-    if url.port is not None and not 1 <= url.port <= LAST_PORT:
-        raise PydanticCustomError("url", "its port must be from 1 to 65535")
-    if not url.database:
-        raise PydanticCustomError("url", "it names no database")
-    password = url.query.get("password")
-    if password is not None:
-        url = url.difference_update_query(["password"]).set(
-            password=password if isinstance(password, str) else password[-1]
-        )
-    return url.set(drivername="postgresql+asyncpg")
+    """Parse a URL; what it says of hosts and parameters is checked with it."""
+    try:
+        url = parse_url(value if isinstance(value, URL) else str(value))
+    except ValueError as error:
+        raise PydanticCustomError("url", "{fault}", {"fault": str(error)}) from None
+    if faults := Target.faults_of_url(url):
+        raise PydanticCustomError("url", "{fault}", {"fault": "; ".join(faults)})
+    return url
 
 
 DatabaseUrl = Annotated[InstanceOf[URL], BeforeValidator(_database_url)]

@@ -3,90 +3,205 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Final, Literal, Self, cast, get_args
+from typing import Any, Final, Literal, Self
 
 from sqlalchemy.engine import URL
 
 from src.database.errors import ConfigurationError
+from src.database.url import Host, SessionAttributes, SslMode, hosts_of, parameters_of
 
-__all__ = ["SslMode", "Target"]
+__all__ = ["Host", "Route", "SessionAttributes", "SshGateway", "SslMode", "Target"]
 
-SslMode = Literal["disable", "require", "verify-ca", "verify-full"]
-SSL_MODES: Final[tuple[str, ...]] = get_args(SslMode)
+Route = Literal["direct", "Unix socket", "SSH tunnel", "Cloud SQL", "embedded"]
 
-_PARAMETERS: Final = ("application_name", "connect_timeout", "host", "port", "sslmode", "sslrootcert")
+CLOUD_SQL_FOLDER: Final = "/cloudsql/"
+
+# The URL's parameters that are fields here, under the name that the field has.
+_FIELDS: Final = {
+    "application_name": "application_name",
+    "connect_timeout": "connect_timeout",
+    "lock_timeout": "lock_timeout",
+    "max_lifetime": "max_lifetime",
+    "pool_idle": "pool_idle",
+    "pool_max": "pool_max",
+    "pool_min": "pool_min",
+    "sslcert": "ssl_cert",
+    "sslkey": "ssl_key",
+    "sslmode": "ssl_mode",
+    "sslrootcert": "ssl_ca",
+    "statement_timeout": "statement_timeout",
+    "target_session_attrs": "target_session_attrs",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshGateway:
+    """The machine that an SSH tunnel goes through, and how we prove ourselves and it itself."""
+
+    host: str
+    port: int = 22
+    user: str | None = None
+    """None: the user that runs this process, as ssh does."""
+    key: Path | None = None
+    """A private key; None: the agent, and the usual files in ~/.ssh."""
+    known_hosts: Path | Literal["none"] | None = None
+    """None: ~/.ssh/known_hosts; ``none``: any host is trusted."""
+
+    def __str__(self) -> str:
+        return f"{f'{self.user}@' if self.user else ''}{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One database as one user. Times are in seconds; None leaves a choice to whoever connects."""
+    """One database as one user. None leaves a choice to whoever connects."""
 
-    host: str
-    """A host name, an address, or the folder of a Unix socket."""
+    hosts: tuple[Host, ...]
+    """At least one; tried in this order."""
     database: str
     user: str
-    port: int = 5432
     password: str | None = field(default=None, repr=False)
     ssl_mode: SslMode | None = None
     ssl_ca: Path | None = None
+    ssl_cert: Path | None = None
+    ssl_key: Path | None = None
+    ssh: SshGateway | None = None
+    embedded: Path | None = None
+    """The folder of the embedded server that this leads to."""
+    target_session_attrs: SessionAttributes | None = None
     application_name: str | None = None
     connect_timeout: float | None = None
+    """Seconds for one host."""
+    statement_timeout: int | None = None
+    """Milliseconds; 0 is without end."""
+    lock_timeout: int | None = None
+    """Milliseconds; 0 is without end."""
+    pool_min: int | None = None
+    pool_max: int | None = None
+    pool_idle: int | None = None
+    """Milliseconds."""
+    max_lifetime: int | None = None
+    """Seconds."""
 
     @classmethod
-    def from_url(cls, url: URL) -> Self:
-        """Read a URL; what it does not say, its parameters included, stays None or the default.
+    def from_url(cls, url: URL, *, name: str = "the database URL") -> Self:
+        """Read what `parse_url` made; what it does not say, its parameters included, stays None or the default.
+
+        Args:
+            url: The URL.
+            name: What the errors call it.
 
         Raises:
-            ConfigurationError: A parameter is unknown or cannot be read.
+            ConfigurationError: With all the faults of hosts and parameters; nothing secret is in the text.
         """
-        query = _single_values(url)
-        host = query.get("host") or url.host or "localhost"
-        ssl_mode = query.get("sslmode")
-        if ssl_mode is not None and ssl_mode not in SSL_MODES:
-            raise ConfigurationError(f"sslmode in the URL must be one of {', '.join(SSL_MODES)}, got {ssl_mode!r}")
-        ca = query.get("sslrootcert")
-        timeout = query.get("connect_timeout")
-        if not url.username:
-            raise ConfigurationError("the database URL must name a user: postgresql://user:password@host/name")
+        values, hosts, faults = _read(url)
+        if faults:
+            raise ConfigurationError("\n".join(f"{name}: {fault}" for fault in faults))
         return cls(
-            host=host,
-            port=_number("port", query["port"]) if "port" in query else url.port or 5432,
+            hosts=hosts,
             database=url.database or "",
-            user=url.username,
+            user=url.username or "",
             password=str(url.password) if url.password is not None else None,
-            ssl_mode=cast("SslMode | None", ssl_mode),
-            ssl_ca=Path(ca) if ca else None,
-            application_name=query.get("application_name"),
-            connect_timeout=_number("connect_timeout", timeout) if timeout else None,
+            **{_FIELDS[parameter]: value for parameter, value in values.items()},
+        )
+
+    @staticmethod
+    def faults_of_url(url: URL) -> list[str]:
+        """Name what of the URL's hosts and parameters cannot be right, without anything secret."""
+        return _read(url)[2]
+
+    @property
+    def url(self) -> URL:
+        """The same as a URL, whose own text masks the password; the gateway of a tunnel has no place in it."""
+        query: dict[str, str | tuple[str, ...]] = {
+            parameter: str(value)
+            for parameter, attribute in _FIELDS.items()
+            if (value := getattr(self, attribute)) is not None
+        }
+        one = self.hosts[0] if len(self.hosts) == 1 and not self.hosts[0].is_socket else None
+        if one is None:
+            query["host"] = tuple(
+                f"[{host.name}]" if ":" in host.name and not host.is_socket else host.name for host in self.hosts
+            )
+            query["port"] = ",".join(str(host.port) for host in self.hosts)
+        return URL.create(
+            "postgresql+asyncpg",
+            username=self.user,
+            password=self.password,
+            host=one.name if one else None,
+            port=one.port if one else None,
+            database=self.database,
+            query=query,
         )
 
     @property
+    def host(self) -> str:
+        """The first host's name."""
+        return self.hosts[0].name
+
+    @property
+    def port(self) -> int:
+        """The first host's port."""
+        return self.hosts[0].port
+
+    @property
+    def route(self) -> Route:
+        """Which way leads there."""
+        if self.embedded is not None:
+            return "embedded"
+        if self.ssh is not None:
+            return "SSH tunnel"
+        if self.cloud_sql_instance is not None:
+            return "Cloud SQL"
+        return "Unix socket" if self.is_socket else "direct"
+
+    @property
     def is_socket(self) -> bool:
-        """Whether the way leads through a Unix socket, where TLS means nothing."""
-        return self.host.startswith(("/", "@"))
+        """Whether every way leads through a Unix socket, where TLS means nothing."""
+        return all(host.is_socket for host in self.hosts)
+
+    @property
+    def cloud_sql_instance(self) -> str | None:
+        """``project:region:instance`` where the host is Cloud SQL's folder for it."""
+        if not self.host.startswith(CLOUD_SQL_FOLDER):
+            return None
+        return self.host.removeprefix(CLOUD_SQL_FOLDER).partition("/")[0]
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        where = f"{host}" if self.is_socket else f"{host}:{self.port}"
-        return f"{where}, database {self.database}, user {self.user}"
+        where = ", ".join(map(str, self.hosts))
+        through = f" through {self.ssh}" if self.ssh else ""
+        return f"{where}{through}, database {self.database}, user {self.user}"
 
 
-def _single_values(url: URL) -> dict[str, str]:
-    values = {}
-    for name, value in url.query.items():
-        if name not in _PARAMETERS:
-            nearest = get_close_matches(name, _PARAMETERS, n=1)
-            known = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(_PARAMETERS)}"
-            raise ConfigurationError(f"the database URL has an unknown parameter {name!r}; {known}")
-        if not isinstance(value, str):
-            raise ConfigurationError(f"the database URL says {name!r} more than once")
-        values[name] = value
-    return values
+def _read(url: URL) -> tuple[dict[str, Any], tuple[Host, ...], list[str]]:
+    """Return the parameters' values, the hosts, and the faults of both."""
+    values, faults = parameters_of(url)
+    hosts: tuple[Host, ...] = ()
+    try:
+        hosts = hosts_of(url)
+    except ValueError as error:
+        faults.append(str(error))
+    if not url.username:
+        faults.append("it must name a user: postgresql://user:password@host/name")
+    return values, hosts, [*faults, *_contradictions(values, hosts)]
 
 
-def _number(name: str, value: str) -> int:
-    if not value.isdecimal() or int(value) < 1:
-        raise ConfigurationError(f"{name} in the database URL must be a whole number from 1 up, got {value!r}")
-    return int(value)
+def _contradictions(values: dict[str, Any], hosts: tuple[Host, ...]) -> list[str]:
+    """Name what cannot hold together."""
+    faults = []
+    if values.get("pool_min", 0) > values.get("pool_max", float("inf")):
+        faults.append(f"pool_min must not be above pool_max, got {values['pool_min']} and {values['pool_max']}")
+    if ("sslcert" in values) != ("sslkey" in values):
+        faults.append("sslcert and sslkey must be given together")
+    faults.extend(
+        "host must be /cloudsql/<project>:<region>:<instance>, and the only one"
+        for host in hosts
+        if host.name.startswith(CLOUD_SQL_FOLDER) and (len(hosts) > 1 or not _names_an_instance(host.name))
+    )
+    return faults
+
+
+def _names_an_instance(folder: str) -> bool:
+    """Say whether it is ``project:region:instance``; a project can be of a domain, which adds a part."""
+    parts = folder.removeprefix(CLOUD_SQL_FOLDER).partition("/")[0].split(":")
+    return len(parts) in {3, 4} and all(parts)

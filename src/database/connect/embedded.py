@@ -24,7 +24,7 @@ from filelock import FileLock
 from src.database.connect import embedded_files as files
 from src.database.connect.embedded_process import run, tail
 from src.database.errors import ConfigurationError, ConnectionFailed
-from src.database.target import Target
+from src.database.target import Host, Target
 
 __all__ = ["APP_ROLE", "DATABASE", "OWNER_ROLE", "SUPERUSER", "EmbeddedServer", "handle"]
 
@@ -120,10 +120,11 @@ class EmbeddedServer:
     def target_as(self, user: str, database: str) -> Target:
         """Return the way to any database of the server, as anyone: tests are superusers at times."""
         if not self.over_tcp:
-            return Target(host=str(files.socket_folder(self.folder)), user=user, database=database)
+            hosts = (Host(str(files.socket_folder(self.folder))),)
+            return Target(hosts=hosts, user=user, database=database, embedded=self.folder)
         return Target(
-            host="127.0.0.1",
-            port=files.read_port(self._data),
+            hosts=(Host("127.0.0.1", files.read_port(self._data)),),
+            embedded=self.folder,
             user=user,
             database=database,
             password=self._password_file.read_text(),

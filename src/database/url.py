@@ -1,0 +1,237 @@
+"""The text of a database URL, libpq's forms included, into SQLAlchemy's URL; its hosts and parameters, checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+from urllib.parse import quote, unquote
+
+from sqlalchemy.engine import URL
+from sqlalchemy.engine import make_url as sqlalchemy_url
+from sqlalchemy.exc import ArgumentError
+
+__all__ = ["DEFAULT_PORT", "Host", "SessionAttributes", "SslMode", "hosts_of", "parameters_of", "parse_url"]
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+SessionAttributes = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
+
+DEFAULT_PORT: Final = 5432
+_LAST_PORT: Final = 65535
+_LARGEST_INTEGER: Final = 2_147_483_647  # of a server parameter
+_SCHEMES: Final = ("postgres", "postgresql", "postgresql+asyncpg")
+_AUTHORITY: Final = re.compile(r"^(?P<scheme>[\w+]+://)(?P<user>[^/?#]*@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)$", re.DOTALL)
+_NAME: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]{1,253}")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One server's address: a name, an IP address, or the folder of a Unix socket."""
+
+    name: str
+    port: int = DEFAULT_PORT
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether the way leads through a Unix socket, where TLS means nothing."""
+        return self.name.startswith("/")
+
+    def __str__(self) -> str:
+        if self.is_socket:
+            return self.name if self.port == DEFAULT_PORT else f"{self.name} (port {self.port})"
+        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+
+
+def parse_url(text: str | URL) -> URL:
+    """Read a URL; every scheme of ours means asyncpg, and a password is where it is masked.
+
+    libpq's forms are taken as well as SQLAlchemy's: ``//a:5432,b:5433/name``, a percent-encoded socket folder for a
+    host, and ``?host=``, ``?user=``, ``?password=``, ``?dbname=``. Hosts and parameters are not looked at yet.
+
+    Raises:
+        ValueError: It is none; the message never repeats a part of it that could be secret.
+    """
+    url = text if isinstance(text, URL) else _read(text.strip())
+    if url.drivername not in _SCHEMES:
+        raise ValueError(f"its scheme must be one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+    url = url.set(
+        username=_last(url, "user") or url.username,
+        password=_last(url, "password") or url.password,
+        database=_last(url, "dbname") or url.database,
+    ).difference_update_query(["user", "password", "dbname"])
+    if not url.database:
+        raise ValueError("it names no database")
+    if "\0" in f"{url.username}{url.password}{url.database}":
+        raise ValueError("it has a NUL in it")
+    return url.set(drivername="postgresql+asyncpg")
+
+
+def hosts_of(url: URL) -> tuple[Host, ...]:
+    """Return the hosts in the order to try them; none named means localhost.
+
+    Raises:
+        ValueError: A host or port cannot be one; the message says which.
+    """
+    named = url.query.get("host", ())
+    entries = [entry for value in ([named] if isinstance(named, str) else named) for entry in value.split(",")]
+    hosts = [_split(entry.strip()) for entry in entries] or [(url.host or "localhost", url.port)]
+    given = url.query.get("port", ())
+    ports = [port for value in ([given] if isinstance(given, str) else given) for port in value.split(",")]
+    if len(ports) not in {0, 1, len(hosts)}:
+        raise ValueError(f"port must be one, or one for each host: {len(ports)} ports for {len(hosts)} hosts")
+    if ports:
+        shared = ports * len(hosts) if len(ports) == 1 else ports
+        hosts = [(name, _port(port)) for (name, _), port in zip(hosts, shared, strict=True)]
+    return tuple(_host(unquote(name), port) for name, port in hosts)
+
+
+def parameters_of(url: URL) -> tuple[dict[str, Any], list[str]]:
+    """Return the parameters' values by name, and every fault: an unknown name, one said twice, a value out of range."""
+    values: dict[str, Any] = {}
+    faults = []
+    for name, value in url.query.items():
+        if name in {"host", "port"}:
+            continue
+        if name not in _PARAMETERS:
+            faults.append(f"unknown parameter {name!r}; {_remedy(name)}")
+        elif not isinstance(value, str):
+            faults.append(f"{name!r} is said more than once")
+        else:
+            try:
+                values[name] = _PARAMETERS[name](value)
+            except ValueError as error:
+                faults.append(f"{name} must be {error}, got {value!r}")
+    return values, faults
+
+
+def _last(url: URL, parameter: str) -> str | None:
+    value = url.query.get(parameter)
+    return value[-1] if isinstance(value, tuple) else value
+
+
+def _read(text: str) -> URL:
+    try:
+        return sqlalchemy_url(_several_hosts_as_parameters(text))
+    except (ArgumentError, ValueError):
+        raise ValueError("it cannot be read as one") from None
+
+
+def _several_hosts_as_parameters(text: str) -> str:
+    """Write ``//a:1,b:2/name`` and an encoded socket folder as ``///name?host=…``, which is how SQLAlchemy has them."""
+    found = _AUTHORITY.match(text)
+    if found is None or not ("," in found["hosts"] or found["hosts"].lower().startswith("%2f")):
+        return text
+    path, _, query = found["rest"].partition("?")
+    hosts = "&".join(f"host={quote(unquote(host), safe='')}" for host in found["hosts"].split(","))
+    return f"{found['scheme']}{found['user'] or ''}{path or '/'}?{'&'.join(filter(None, [query, hosts]))}"
+
+
+def _split(entry: str) -> tuple[str, int | None]:
+    """Take ``name``, ``name:port``, ``[v6]``, ``[v6]:port``, a bare IPv6 address, or a folder, which has no port."""
+    if entry.startswith("/") or not entry:
+        return entry, None
+    if entry.startswith("["):
+        name, _, rest = entry[1:].partition("]")
+        return name, _port(rest.removeprefix(":")) if rest else None
+    if entry.count(":") == 1:
+        name, _, port = entry.partition(":")
+        return name, _port(port) if port else None
+    return entry, None
+
+
+def _host(name: str, port: int | None) -> Host:
+    if name.startswith("/"):
+        if "\0" in name:
+            raise ValueError("a socket's folder has a NUL in it")
+    elif ":" in name:
+        try:
+            IPv6Address(name)
+        except ValueError:
+            raise ValueError(f"host must be a name, an address or a folder: {name[:60]!r} is no IPv6 address") from None
+    elif not _NAME.fullmatch(name):
+        raise ValueError(
+            "its host cannot be one; percent-encode what is special in the password (@ is %40, / is %2F, : is %3A)"
+        )
+    if port is not None and not 1 <= port <= _LAST_PORT:
+        raise ValueError("its port must be from 1 to 65535")
+    return Host(name, DEFAULT_PORT if port is None else port)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or len(text) > len(str(_LAST_PORT)):
+        raise ValueError("its port must be from 1 to 65535")
+    return int(text)
+
+
+def _whole(least: int, most: int, unit: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdecimal()) or not least <= int(text[:20]) <= most:
+            raise ValueError(f"a whole number from {least} to {most}{unit}")
+        return int(text)
+
+    return parse
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError("the path of a PEM file")
+    return Path(text)
+
+
+def _label(text: str) -> str:
+    if not (1 <= len(text) <= 63 and text.isprintable()):  # noqa: PLR2004 - PostgreSQL cuts a name there
+        raise ValueError("1 to 63 printable characters")
+    return text
+
+
+_PARAMETERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "application_name": _label,
+    "connect_timeout": _whole(1, 600, " (seconds)"),
+    "lock_timeout": _whole(0, _LARGEST_INTEGER, " (milliseconds)"),
+    "max_lifetime": _whole(1, _LARGEST_INTEGER, " (seconds)"),
+    "pool_idle": _whole(1, _LARGEST_INTEGER, " (milliseconds)"),
+    "pool_max": _whole(1, 1000, ""),
+    "pool_min": _whole(0, 1000, ""),
+    "sslcert": _path,
+    "sslkey": _path,
+    "sslmode": _one_of(get_args(SslMode)),
+    "sslrootcert": _path,
+    "statement_timeout": _whole(0, _LARGEST_INTEGER, " (milliseconds)"),
+    "target_session_attrs": _one_of(get_args(SessionAttributes)),
+}
+_KNOWN: Final = (*_PARAMETERS, "dbname", "host", "password", "port", "user")
+_SAID_ELSEWHERE: Final = {
+    "command_timeout": "statement_timeout",
+    "idle_timeout": "pool_idle",
+    "max": "pool_max",
+    "max_overflow": "pool_max",
+    "options": "statement_timeout or lock_timeout",
+    "pool_recycle": "max_lifetime",
+    "pool_size": "pool_max",
+    "server_settings": "statement_timeout or lock_timeout",
+    "ssl": "sslmode",
+    "timeout": "connect_timeout",
+}
+"""What other drivers call a parameter of ours."""
+
+
+def _remedy(name: str) -> str:
+    if name == "pgbouncer":
+        return "set DATABASE_PGBOUNCER=true"
+    if elsewhere := _SAID_ELSEWHERE.get(name):
+        return f"did you mean {elsewhere}?"
+    nearest = get_close_matches(name.lower(), _KNOWN, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(sorted(_KNOWN))}"
