@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 from uuid import UUID
 
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     InstanceOf,
     ModelWrapValidatorHandler,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -21,17 +22,18 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL
 
-from src.config.constants import APPLICATION_NAME, DEFAULT_TENANT_ID, ENVIRONMENTS, LOCAL_ENVIRONMENTS
+from src.config.constants import APPLICATION_NAME, DEFAULT_TENANT_ID, ENVIRONMENTS, LOCAL_ENVIRONMENTS, PROFILES
 from src.config.files import environment_files, faults_of_file, near_misses
 from src.config.logging import get_logger
 from src.database.errors import ConfigurationError
 from src.database.target import Target
-from src.database.url import parse_url
+from src.database.url import SslMode, parse_url
 
 __all__ = ["Settings", "get_settings"]
 
 _URL_RULE: Final = "a URL like postgresql://user:password@host:5432/name"
-_SECRET_FIELDS: Final = frozenset({"DATABASE_URL", "DATABASE_MIGRATION_URL"})
+_MILLISECONDS: Final = "whole milliseconds, 0 (no limit) or more"
+_LARGEST_INTEGER: Final = 2_147_483_647  # of a server parameter
 
 
 def _database_url(value: Any) -> URL:
@@ -46,6 +48,11 @@ def _database_url(value: Any) -> URL:
 
 
 DatabaseUrl = Annotated[InstanceOf[URL], BeforeValidator(_database_url)]
+Port = Annotated[int, Field(ge=1, le=65535, description="a port, 1 to 65535")]
+Milliseconds = Annotated[int, Field(ge=0, le=_LARGEST_INTEGER, description=_MILLISECONDS)]
+PemFile = Annotated[Path, Field(description="the path of a PEM file")]
+Text = Annotated[str, Field(min_length=1, max_length=255, description="1 to 255 characters")]
+Password = Annotated[SecretStr, Field(description="a password")]
 
 
 class Settings(BaseSettings):
@@ -66,17 +73,48 @@ class Settings(BaseSettings):
     )
     DATABASE_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
     DATABASE_MIGRATION_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
+    DATABASE_REPLICA_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
     DATABASE_EMBEDDED_DIR: Path = Field(default=Path(".thea/postgres"), description="a folder")
+    DATABASE_PGBOUNCER: bool = Field(default=False, description="true or false")
+
+    DB_VM_HOST: Text | None = None
+    DB_VM_PORT: Port = 5432
+    DB_VM_NAME: Text = "iact_dev"
+    DB_VM_USER: Text | None = None
+    DB_VM_PASSWORD: Password | None = None
+    DB_STAGING_HOST: Text | None = None
+    DB_STAGING_PORT: Port = 5432
+    DB_STAGING_NAME: Text = "iact_staging"
+    DB_STAGING_USER: Text | None = None
+    DB_STAGING_PASSWORD: Password | None = None
+    DB_PROD_HOST: Text | None = None
+    DB_PROD_PORT: Port = 5432
+    DB_PROD_NAME: Text = "iact_production"
+    DB_PROD_USER: Text | None = None
+    DB_PROD_PASSWORD: Password | None = None
+    DB_PROD_SSL_CA: PemFile | None = None
+
+    DB_SSH_TUNNEL: bool = Field(default=False, description="true or false")
+    DB_SSH_HOST: Text | None = None
+    DB_SSH_PORT: Port = 22
+    DB_SSH_USER: Text | None = None
+    DB_SSH_KEY: Path | None = Field(default=None, description="the path of a private key")
+    DB_SSH_KNOWN_HOSTS: Path | None = Field(default=None, description="the path of a known_hosts file, or none")
+
+    DATABASE_SSL_MODE: SslMode | None = Field(default=None, description=f"one of {', '.join(get_args(SslMode))}")
+    DATABASE_SSL_CA: PemFile | None = None
+    DATABASE_SSL_CERT: PemFile | None = None
+    DATABASE_SSL_KEY: PemFile | None = None
+
     DATABASE_POOL_SIZE: int = Field(default=5, ge=1, le=1000, description="a whole number from 1 to 1000")
     DATABASE_MAX_OVERFLOW: int = Field(default=10, ge=0, le=1000, description="a whole number from 0 to 1000")
     DATABASE_POOL_RECYCLE: int = Field(default=3600, ge=1, description="whole seconds, 1 or more")
     DATABASE_POOL_TIMEOUT: float = Field(default=30, gt=0, le=3600, description="seconds, above 0 and up to 3600")
     DATABASE_CONNECT_TIMEOUT: float = Field(default=10, gt=0, le=600, description="seconds, above 0 and up to 600")
+    DATABASE_STATEMENT_TIMEOUT: Milliseconds = 30_000
+    DATABASE_LOCK_TIMEOUT: Milliseconds = 10_000
+    DATABASE_IDLE_TRANSACTION_TIMEOUT: Milliseconds = 60_000
     DATABASE_ECHO: bool = Field(default=False, description="true or false")
-    DATABASE_SSL_MODE: Literal["disable", "require", "verify-ca", "verify-full"] | None = Field(
-        default=None, description="one of disable, require, verify-ca, verify-full"
-    )
-    DATABASE_SSL_CA: Path | None = Field(default=None, description="the path of a PEM file")
     DATABASE_APPLICATION_NAME: str = Field(
         default=APPLICATION_NAME, min_length=1, max_length=63, description="1 to 63 characters"
     )
@@ -93,8 +131,7 @@ class Settings(BaseSettings):
             settings = handler(data)
         except ValidationError as error:
             faults = _describe(error)
-        if missing := _missing_target(data):
-            faults.append(missing)
+        faults += _missing(data if isinstance(data, dict) else {})
         if settings is None or faults:  # outside the except block: the chain would carry the raw values
             raise _configuration_error(faults)
         return settings
@@ -130,11 +167,27 @@ def _faults_beside(files: tuple[Path, ...]) -> list[str]:
     return []
 
 
-def _missing_target(data: Any) -> str | None:
-    environment = data.get("ENVIRONMENT") if isinstance(data, dict) else None
-    if environment not in {"staging", "production"} or data.get("DATABASE_URL"):
-        return None
-    return f"DATABASE_URL must be set where ENVIRONMENT={environment}, to {_URL_RULE}"
+def _missing(data: Mapping[str, Any]) -> list[str]:
+    """Name what other settings need and is not set: they are looked at raw, so that all faults are told at once."""
+    faults = []
+    environment = data.get("ENVIRONMENT") or "development"
+    prefix = PROFILES.get(environment)
+    if prefix is not None and not data.get("DATABASE_URL"):
+        needed = [name for name in (f"{prefix}HOST", f"{prefix}USER") if not data.get(name)]
+        if environment in LOCAL_ENVIRONMENTS:  # there the embedded server serves, unless the profile is begun
+            begun = any(data.get(f"{prefix}{part}") for part in ("HOST", "PORT", "NAME", "USER", "PASSWORD"))
+            needed = [f"{prefix}USER"] if begun and not data.get(f"{prefix}USER") else []
+        if needed:
+            faults.append(
+                f"DATABASE_URL must be set where ENVIRONMENT={environment}, to {_URL_RULE}, or {' and '.join(needed)}"
+            )
+    if str(data.get("DB_SSH_TUNNEL", "")).lower() in {"true", "1", "yes", "on", "t", "y"} and not data.get(
+        "DB_SSH_HOST"
+    ):
+        faults.append("DB_SSH_HOST must be set where DB_SSH_TUNNEL=true: the machine that the tunnel goes through")
+    if bool(data.get("DATABASE_SSL_CERT")) != bool(data.get("DATABASE_SSL_KEY")):
+        faults.append("DATABASE_SSL_CERT and DATABASE_SSL_KEY must be set together")
+    return faults
 
 
 def _describe(error: ValidationError) -> list[str]:
@@ -150,7 +203,7 @@ def _describe_one(name: str, fault: Mapping[str, Any]) -> str:
     field = Settings.model_fields.get(name)
     if field is None:
         return str(fault["msg"])
-    if name in _SECRET_FIELDS:
+    if name.endswith(("_URL", "_PASSWORD")):
         return f"{name} must be {field.description}: {fault['msg']} (its value is not shown)"
     return f"{name} must be {field.description}, got {str(fault['input'])!r}"
 

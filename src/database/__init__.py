@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from src.database.base import Base
     from src.database.engine import create_engine
-    from src.database.session import AsyncSessionLocal, engine, get_db
+    from src.database.session import AsyncSessionLocal, engine, get_db, get_engine, get_read_db
     from src.database.tenancy import AsyncSession, current_tenant, tenant_context
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "current_tenant",
     "engine",
     "get_db",
+    "get_engine",
+    "get_read_db",
     "tenant_context",
 ]
 
@@ -32,6 +34,8 @@ _ROOMS: Final = {
     "current_tenant": "tenancy",
     "engine": "session",
     "get_db": "session",
+    "get_engine": "session",
+    "get_read_db": "session",
     "tenant_context": "tenancy",
 }
 

@@ -5,115 +5,241 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncpg
-from sqlalchemy import URL, Pool
+from sqlalchemy import URL, Engine, Pool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from src.config import Settings, get_logger
+from src.config.environment import Purpose, complete, named_target
 from src.database import engine_events
-from src.database.connect import connect, embedded_server
-from src.database.errors import ConfigurationError
+from src.database.connect import DRIVER_ERRORS, Connector, embedded_server
+from src.database.errors import ConfigurationError, DatabaseError
+from src.database.pool import PoolLimits, SizedPool, keep_fresh
 from src.database.target import Target
+from src.database.translation import translate_connect
 
-__all__ = ["create_engine", "resolve_target"]
+__all__ = ["DatabaseEngine", "create_engine", "pool_limits", "resolve_target", "transaction_limits"]
 
 OLDEST_SERVER: Final = 15
+COMMAND_MARGIN_SECONDS: Final = 5.0
+"""How much later than the server the driver gives a statement up: the server's answer says more."""
+DISPOSE_SECONDS: Final = 4.0
+"""How long connections have to close politely."""
 _ROLE_RIGHTS: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
 
 
+class DatabaseEngine(AsyncEngine):
+    """SQLAlchemy's, with what its connections share: a tunnel or a connector goes with it."""
+
+    __slots__ = ("_connector", "_filling", "_minimum")
+
+    def __init__(self, sync_engine: Engine, connector: Connector, *, minimum: int = 0) -> None:
+        super().__init__(sync_engine)
+        self._connector = connector
+        self._minimum = minimum
+        self._filling: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the pool's minimum, at least one connection: a service learns at its start what it would learn later.
+
+        Raises:
+            ConnectionFailed: The database cannot be reached.
+            ConfigurationError: It is not what the settings ask for.
+        """
+        await self._open(max(1, self._minimum))
+
+    def fill_in_background(self) -> None:
+        """Open what is missing to the pool's minimum, while the one who opened the first goes on."""
+        self._filling = asyncio.get_running_loop().create_task(self._fill())
+
+    async def _fill(self) -> None:
+        missing = self._minimum - cast("SizedPool", self.pool).checkedout()
+        try:
+            await self._open(missing)
+        except DatabaseError as error:  # whoever needs them will see it for himself
+            get_logger(__name__).warning("pool_minimum_not_opened", error=type(error).__name__)
+
+    async def _open(self, count: int) -> None:
+        """Have so many connections in use at once, and give them back."""
+        opened = await asyncio.gather(*(self.connect().start() for _ in range(count)), return_exceptions=True)
+        faults = []
+        for one in opened:
+            if isinstance(one, BaseException):
+                faults.append(one)
+            else:
+                await one.close()
+        if faults:
+            raise faults[0]
+
+    async def dispose(self, close: bool = True) -> None:
+        """Close the idle connections and what they share, within 5 s whatever the server does."""
+        if self._filling is not None:
+            self._filling.cancel()
+        try:
+            async with asyncio.timeout(DISPOSE_SECONDS):
+                await super().dispose(close)
+        except TimeoutError:
+            self._connector.terminate_all()
+        finally:
+            await self._connector.close()
+
+
 def create_engine(
-    settings: Settings, *, poolclass: type[Pool] | None = None, for_migrations: bool = False
-) -> AsyncEngine:
+    settings: Settings,
+    *,
+    poolclass: type[Pool] | None = None,
+    purpose: Purpose = "application",
+    name: str = "default",
+) -> DatabaseEngine:
     """Make an engine; nothing is opened before its first use.
 
     Args:
         settings: Where to, and how many connections.
-        poolclass: A pool class in place of the environment's: none in development and test, a sized one elsewhere.
-        for_migrations: Connect as the one who owns the tables, not as the application.
+        poolclass: A pool class in place of the environment's: none in development and test, unless the URL has a
+            parameter for one, and a sized one elsewhere.
+        purpose: ``application``; ``reading``, on the replica where there is one, outside of transactions, and the
+            server takes no writes from it; ``migrations``, as the one who owns the tables and without time limits.
+        name: What errors and the server call its pool.
 
     Raises:
         ConfigurationError: The target cannot be right.
     """
-    poolclass = poolclass or (NullPool if settings.is_local else AsyncAdaptedQueuePool)
-    sizes: dict[str, Any] = {}
+    target = resolve_target(settings, purpose=purpose)
+    limits = pool_limits(target, settings)
+    connector = Connector(
+        lambda: resolve_target(settings, purpose=purpose),
+        driver_arguments=_driver_arguments(target, settings, purpose=purpose, name=name),
+    )
+    is_pooled = target.has_pool_parameters or not settings.is_local
+    poolclass = poolclass or (SizedPool if is_pooled else NullPool)
+    options: dict[str, Any] = {}
     if issubclass(poolclass, AsyncAdaptedQueuePool):
-        sizes = {
-            "pool_size": settings.DATABASE_POOL_SIZE,
-            "max_overflow": settings.DATABASE_MAX_OVERFLOW,
-            "pool_recycle": settings.DATABASE_POOL_RECYCLE,
-            "pool_timeout": settings.DATABASE_POOL_TIMEOUT,
+        options = {
+            "pool_size": limits.size,
+            "max_overflow": limits.overflow,
+            "pool_recycle": limits.lifetime,
+            "pool_timeout": limits.timeout,
+            "pool_logging_name": name,
         }
-    engine = create_async_engine(
-        _display_url(resolve_target(settings, for_migrations=for_migrations)),
-        connect_args={"async_creator_fn": _connector(settings, for_migrations=for_migrations)},
+    if purpose == "reading" and not settings.DATABASE_PGBOUNCER:
+        options["isolation_level"] = "AUTOCOMMIT"
+    elif purpose == "reading":
+        options["execution_options"] = {"postgresql_readonly": True}
+    made = create_async_engine(
+        _display_url(target),
+        connect_args={
+            "async_creator_fn": _opener(connector, settings, purpose=purpose),
+            # What PgBouncer hands the next transaction to has not prepared what the last one's server has.
+            **({"prepared_statement_cache_size": 0} if _is_pooled_elsewhere(settings, purpose) else {}),
+        },
         poolclass=poolclass,
         echo=settings.DATABASE_ECHO,
         hide_parameters=True,
-        **sizes,
+        **options,
     )
-    engine_events.listen(engine.sync_engine)
+    engine = DatabaseEngine(made.sync_engine, connector, minimum=limits.minimum)
+    needs_a_writer = target.target_session_attrs in {"read-write", "primary"}
+    engine_events.listen(engine.sync_engine, needs_a_writer=needs_a_writer and purpose != "reading")
+    keep_fresh(engine.sync_engine, limits)
+    if limits.minimum > 1 and issubclass(poolclass, SizedPool):
+        event.listen(engine.sync_engine, "connect", lambda *_: engine.fill_in_background(), once=True)
     return engine
 
 
-def resolve_target(settings: Settings, *, for_migrations: bool = False) -> Target:
+def resolve_target(settings: Settings, *, purpose: Purpose = "application") -> Target:
     """Return the target that the settings name; the embedded server's may not run yet.
 
     Raises:
         ConfigurationError: The target cannot be right.
     """
-    url = _url(settings, for_migrations=for_migrations)
-    if url is None:
-        target = embedded_server(settings.DATABASE_EMBEDDED_DIR).target(as_owner=for_migrations)
-    else:
-        target = Target.from_url(url)
-    mode = target.ssl_mode or settings.DATABASE_SSL_MODE or ("disable" if settings.is_local else "require")
-    if mode == "disable" and not settings.is_local and not target.is_socket:
-        raise ConfigurationError(
-            f"sslmode must be require, verify-ca or verify-full where ENVIRONMENT={settings.ENVIRONMENT}, got {mode!r}"
-        )
-    return replace(
-        target,
-        ssl_mode=mode,
-        ssl_ca=target.ssl_ca or settings.DATABASE_SSL_CA,
-        application_name=target.application_name or settings.DATABASE_APPLICATION_NAME,
-        connect_timeout=target.connect_timeout or settings.DATABASE_CONNECT_TIMEOUT,
+    target = named_target(settings, purpose)
+    if target is None:
+        if settings.DB_SSH_TUNNEL:
+            raise ConfigurationError("DB_SSH_TUNNEL must be false where the embedded server serves")
+        target = embedded_server(settings.DATABASE_EMBEDDED_DIR).target(as_owner=purpose == "migrations")
+    return complete(target, settings)
+
+
+def pool_limits(target: Target, settings: Settings) -> PoolLimits:
+    """Return how many connections there may be, and for how long; the URL's own word counts before the settings'."""
+    size, overflow = settings.DATABASE_POOL_SIZE, settings.DATABASE_MAX_OVERFLOW
+    if target.pool_max is not None:
+        size, overflow = target.pool_max, 0
+    minimum = target.pool_min or 0
+    return PoolLimits(
+        size=max(size, minimum),
+        overflow=overflow,
+        timeout=settings.DATABASE_POOL_TIMEOUT,
+        lifetime=target.max_lifetime or settings.DATABASE_POOL_RECYCLE,
+        idle=None if target.pool_idle is None else target.pool_idle / 1000,
+        minimum=minimum,
     )
+
+
+def _driver_arguments(target: Target, settings: Settings, *, purpose: Purpose, name: str) -> dict[str, Any]:
+    application = target.application_name or ""
+    server = {"application_name": application if name == "default" else f"{application}:{name}"[:63]}
+    if _is_pooled_elsewhere(settings, purpose):  # it refuses all other parameters: they are set per transaction
+        return {"server_settings": server, "statement_cache_size": 0, "command_timeout": _command_timeout(target)}
+    if purpose == "migrations":
+        return {"server_settings": {**server, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}}
+    server |= _limits(target, settings)
+    if purpose == "reading":
+        server["default_transaction_read_only"] = "on"
+    return {"server_settings": server, "command_timeout": _command_timeout(target)}
+
+
+def transaction_limits(settings: Settings) -> dict[str, str]:
+    """Return what has to be set with each transaction, since the connection cannot have it: behind PgBouncer."""
+    if not settings.DATABASE_PGBOUNCER:
+        return {}
+    return _limits(resolve_target(settings), settings)
+
+
+def _limits(target: Target, settings: Settings) -> dict[str, str]:
+    return {
+        "statement_timeout": str(target.statement_timeout),
+        "lock_timeout": str(target.lock_timeout),
+        "idle_in_transaction_session_timeout": str(settings.DATABASE_IDLE_TRANSACTION_TIMEOUT),
+    }
+
+
+def _is_pooled_elsewhere(settings: Settings, purpose: Purpose) -> bool:
+    """Say whether the connection is PgBouncer's; migrations go to the server itself."""
+    return settings.DATABASE_PGBOUNCER and purpose != "migrations"
+
+
+def _command_timeout(target: Target) -> float | None:
+    return target.statement_timeout / 1000 + COMMAND_MARGIN_SECONDS if target.statement_timeout else None
 
 
 def _display_url(target: Target) -> URL:
     """Render the target for `engine.url`; the password is not in it at all."""
-    return URL.create(
-        "postgresql+asyncpg",
-        username=target.user,
-        host=None if target.is_socket else target.host,
-        port=None if target.is_socket else target.port,
-        database=target.database,
-        query={"host": target.host} if target.is_socket else {},
-    )
+    url = replace(target, password=None).url
+    return url.set(query={name: value for name, value in url.query.items() if name in {"host", "port"}})
 
 
-def _url(settings: Settings, *, for_migrations: bool) -> URL | None:
-    """Return the URL that the settings have for this purpose; without one it is the embedded server's."""
-    return (settings.DATABASE_MIGRATION_URL if for_migrations else None) or settings.DATABASE_URL
-
-
-def _connector(settings: Settings, *, for_migrations: bool) -> Callable[..., Awaitable[asyncpg.Connection[Any]]]:
-    is_embedded = _url(settings, for_migrations=for_migrations) is None
+def _opener(
+    connector: Connector, settings: Settings, *, purpose: Purpose
+) -> Callable[..., Awaitable[asyncpg.Connection[Any]]]:
+    is_embedded = named_target(settings, purpose) is None
     is_checked = False
 
     async def open_connection(*_arguments: Any, **_options: Any) -> asyncpg.Connection[Any]:
         nonlocal is_checked
         if is_embedded:
             await asyncio.to_thread(embedded_server(settings.DATABASE_EMBEDDED_DIR).acquire)
-        connection = await connect(resolve_target(settings, for_migrations=for_migrations))
+        connection = await connector.connect()
         if not is_checked:
             try:
-                await _check_server(connection, settings, for_migrations=for_migrations)
-            except BaseException:
+                await _check_server(connection, settings, purpose=purpose)
+            except BaseException as error:
                 connection.terminate()
+                if isinstance(error, DRIVER_ERRORS):
+                    raise translate_connect(error, where=str(connector)) from error
                 raise
             is_checked = True
         return connection
@@ -121,12 +247,12 @@ def _connector(settings: Settings, *, for_migrations: bool) -> Callable[..., Awa
     return open_connection
 
 
-async def _check_server(connection: asyncpg.Connection[Any], settings: Settings, *, for_migrations: bool) -> None:
+async def _check_server(connection: asyncpg.Connection[Any], settings: Settings, *, purpose: Purpose) -> None:
     """Look once an engine at what it is connected to: too old a server, or a role that row-level security spares."""
     major = connection.get_server_version().major
     if major < OLDEST_SERVER:
         raise ConfigurationError(f"the server must be PostgreSQL {OLDEST_SERVER} or later, got {major}")
-    if for_migrations or not await connection.fetchval(_ROLE_RIGHTS):
+    if purpose == "migrations" or not await connection.fetchval(_ROLE_RIGHTS):
         return
     if settings.ENVIRONMENT == "production":
         raise ConfigurationError(

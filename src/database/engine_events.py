@@ -1,11 +1,11 @@
-"""What happens on every engine: errors in our own words, dead connections replaced, lost work not called done."""
+"""What happens on every engine: errors in our own words, and lost work not called done."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, Engine, ExceptionContext, event
-from sqlalchemy.exc import DisconnectionError, StatementError
+from sqlalchemy.exc import StatementError
 
 from src.database.errors import ConnectionFailed, TransactionAborted
 from src.database.translation import translate
@@ -14,12 +14,24 @@ __all__ = ["listen"]
 
 _ABORTED: Final = "thea_transaction_aborted"
 """In a connection's `info` while its transaction can only be rolled back."""
+_READ_ONLY: Final = "25006"
 
 
-def listen(engine: Engine) -> None:
-    """Have an engine behave as the rest of the package expects."""
-    event.listen(engine, "handle_error", _raise_ours)
-    event.listen(engine, "checkout", _refuse_a_closed_one)
+def listen(engine: Engine, *, needs_a_writer: bool = False) -> None:
+    """Have an engine behave as the rest of the package expects.
+
+    Args:
+        engine: Any of ours.
+        needs_a_writer: Its target asks for a server that takes writes: one that no longer does is left for another.
+    """
+
+    def raise_ours(context: ExceptionContext) -> BaseException | None:
+        if needs_a_writer and getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+            context.is_disconnect = True
+            return ConnectionFailed("the server takes no writes any more: another one may have been promoted")
+        return _raise_ours(context)
+
+    event.listen(engine, "handle_error", raise_ours)
     event.listen(engine, "begin", _forget)
     event.listen(engine, "rollback", _forget)
     event.listen(engine, "rollback_savepoint", lambda connection, _name, _context: _forget(connection))
@@ -31,6 +43,8 @@ def _raise_ours(context: ExceptionContext) -> BaseException | None:
     origin = context.original_exception
     if not isinstance(origin, Exception):
         return None  # a cancelled statement costs its connection, but a cancellation is what it stays
+    if isinstance(origin, TimeoutError) and context.connection is not None:
+        return _leave_a_silent_server(context)
     answered = translate(origin)
     if context.is_disconnect:
         return answered if isinstance(answered, ConnectionFailed) else ConnectionFailed("the connection was lost")
@@ -41,10 +55,14 @@ def _raise_ours(context: ExceptionContext) -> BaseException | None:
     return answered
 
 
-def _refuse_a_closed_one(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
-    """Have the pool replace a connection that closed while it lay idle; it costs no round trip."""
-    if dbapi_connection.driver_connection.is_closed():
-        raise DisconnectionError("the connection closed while it was idle")
+def _leave_a_silent_server(context: ExceptionContext) -> ConnectionFailed:
+    """Give a connection up whose server has let even its own time limit for the statement pass."""
+    context.is_disconnect = True
+    context.invalidate_pool_on_disconnect = False  # the others may well be sound
+    return ConnectionFailed(
+        "the server has not answered in time; whether the statement was carried out is not known",
+        hint="check the network and the server; statements are limited by DATABASE_STATEMENT_TIMEOUT",
+    )
 
 
 def _forget(connection: Connection) -> None:

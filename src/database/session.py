@@ -1,27 +1,81 @@
-"""The only process state: an engine for each event loop, the session factory, and get_db."""
+"""The only process state: the engines of each event loop, the session factories, get_db and get_read_db."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, cast
 
 from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from src.config import get_settings
-from src.database.engine import create_engine
+from src.database.engine import DatabaseEngine, create_engine, transaction_limits
+from src.database.errors import ConfigurationError
+from src.database.reading import ReadBinding, ReadSession, wait_for_replica
 from src.database.tenancy import AsyncSession, TenantBinding
 
-__all__ = ["AsyncSessionLocal", "SessionScope", "engine", "forget_settings", "get_db"]
+__all__ = [
+    "AsyncSessionLocal",
+    "SessionScope",
+    "engine",
+    "forget_settings",
+    "get_db",
+    "get_engine",
+    "get_read_db",
+]
 
 _Loop = asyncio.AbstractEventLoop
 
-_engines: Final[dict[_Loop | None, AsyncEngine]] = {}
+DEFAULT: Final = "default"
+READING: Final = "read"
+
+_engines: Final[dict[_Loop | None, dict[str, DatabaseEngine]]] = {}
 _guards: Final[dict[_Loop, AsyncGenerator[None, None]]] = {}
+
+
+def get_engine(name: str) -> DatabaseEngine:
+    """Return the engine of this name, with a pool of its own, for the running event loop.
+
+    For what must not wait for the others' connections nor take them away: a web framework's session store, a queue.
+    The settings say how large each pool is; together they have to fit into the server.
+
+    Args:
+        name: What errors call the pool, and the server its connections: ``<application name>:<name>``.
+
+    Raises:
+        ConfigurationError: The name is not 1 to 32 letters, digits, dashes and underscores, or is taken by `get_db`.
+    """
+    if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 32):  # noqa: PLR2004
+        raise ConfigurationError(f"a pool's name must be 1 to 32 letters, digits, - and _, got {name!r}")
+    if name in {DEFAULT, READING}:
+        raise ConfigurationError(f"a pool's name must not be {name!r}: get_db and get_read_db use it")
+    return _engine_of_loop(name)
+
+
+def _engine_of_loop(name: str) -> DatabaseEngine:
+    """Return an engine of the running event loop: a connection works on the loop that opened it and on no other."""
+    loop = _running_loop()
+    engines = _engines.get(loop)
+    if engines is None:
+        engines = _engines[loop] = {}
+        if loop is not None:
+            _guards[loop] = guard = _until_shutdown(loop, engines)
+            with suppress(StopIteration):  # run to the yield: that is what registers it with the loop
+                guard.asend(None).send(None)
+    if name not in engines:
+        engines[name] = _create_read_engine() if name == READING else create_engine(get_settings(), name=name)
+    return engines[name]
+
+
+def _create_read_engine() -> DatabaseEngine:
+    made = create_engine(get_settings(), purpose="reading", name=READING)
+    if isinstance(binding := _read_binding(), ReadBinding):
+        binding.bind_at_checkout(made.sync_engine)
+    return made
 
 
 def _running_loop() -> _Loop | None:
@@ -31,40 +85,34 @@ def _running_loop() -> _Loop | None:
         return None
 
 
-def _current_engine() -> AsyncEngine:
-    """Return the engine of the running event loop: a connection works on the loop that opened it and on no other."""
-    loop = _running_loop()
-    found = _engines.get(loop)
-    if found is None:
-        found = _engines[loop] = create_engine(get_settings())
-        if loop is not None:
-            _guards[loop] = guard = _until_shutdown(loop, found)
-            with suppress(StopIteration):  # run to the yield: that is what registers it with the loop
-                guard.asend(None).send(None)
-    return found
-
-
-async def _until_shutdown(loop: _Loop, of_loop: AsyncEngine) -> AsyncGenerator[None, None]:
-    """Dispose of a loop's engine when the loop shuts its asynchronous generators down, as `asyncio.run` does."""
+async def _until_shutdown(loop: _Loop, of_loop: dict[str, DatabaseEngine]) -> AsyncGenerator[None, None]:
+    """Dispose of a loop's engines when the loop shuts its asynchronous generators down, as `asyncio.run` does."""
     try:
         yield
     finally:
         _engines.pop(loop, None)
         _guards.pop(loop, None)
-        await of_loop.dispose()
+        await asyncio.gather(*(one.dispose() for one in of_loop.values()))
 
 
-class _CurrentEngine(AsyncEngine):
+class _CurrentEngine(DatabaseEngine):
     """The engine of whichever event loop asks: it can be imported before there is one, and outlives them all."""
 
-    __slots__ = ()
+    __slots__ = ("_name",)
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         """Open nothing, read nothing."""
+        self._name = name
 
     @property
     def sync_engine(self) -> Engine:  # type: ignore[override] # the parent's is an attribute, set once
-        return _current_engine().sync_engine
+        return _engine_of_loop(self._name).sync_engine
+
+    async def start(self) -> None:
+        await _engine_of_loop(self._name).start()
+
+    async def dispose(self, close: bool = True) -> None:
+        await _engine_of_loop(self._name).dispose(close)
 
 
 class _SessionFactory(async_sessionmaker[AsyncSession]):
@@ -75,25 +123,62 @@ class _SessionFactory(async_sessionmaker[AsyncSession]):
         return super().__call__(**options)
 
 
+class _ReadSessionFactory(async_sessionmaker[AsyncSession]):
+    """The same for reading; behind PgBouncer, where no setting outlives a transaction, in a read-only transaction."""
+
+    def __call__(self, **options: Any) -> AsyncSession:
+        binding = _read_binding()
+        class_ = ReadSession if isinstance(binding, ReadBinding) else AsyncSession
+        return class_(**{**self.kw, "binding": binding, **options})
+
+
 @functools.cache
 def _tenant_binding() -> TenantBinding:
-    return TenantBinding(get_settings().DATABASE_DEFAULT_TENANT)
+    settings = get_settings()
+    return TenantBinding(settings.DATABASE_DEFAULT_TENANT, limits=transaction_limits(settings))
+
+
+@functools.cache
+def _read_binding() -> TenantBinding:
+    settings = get_settings()
+    return _tenant_binding() if settings.DATABASE_PGBOUNCER else ReadBinding(settings.DATABASE_DEFAULT_TENANT)
 
 
 def forget_settings() -> None:
     """Have the next engine and session read the settings anew: for tests that change the environment."""
     get_settings.cache_clear()
     _tenant_binding.cache_clear()
+    _read_binding.cache_clear()
     _engines.clear()
 
 
-engine: Final[AsyncEngine] = _CurrentEngine()
+engine: Final[DatabaseEngine] = _CurrentEngine(DEFAULT)
+_read_engine: Final[DatabaseEngine] = _CurrentEngine(READING)
 AsyncSessionLocal: Final = _SessionFactory(bind=engine, class_=AsyncSession, expire_on_commit=False)
+_ReadSessionLocal: Final = _ReadSessionFactory(bind=_read_engine, expire_on_commit=False)
 
 
 async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
     """Yield a session; commit on success. Anything else, cancellation included, ends in `close`, which rolls back."""
     async with AsyncSessionLocal() as session:  # its exit is shielded: a second cancellation cannot cut it short
+        yield session
+        await session.commit()
+
+
+async def _read_scope() -> AsyncGenerator[AsyncSession, None]:
+    """Yield a session for reading. The commit sends what somebody added, so that the server can refuse it."""
+    async with _ReadSessionLocal() as session:
+        yield session
+        await session.commit()
+
+
+async def _fresh_read_scope() -> AsyncGenerator[AsyncSession, None]:
+    """Yield a session for reading whose server has all that was committed before; the primary where no replica has."""
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(_ReadSessionLocal())
+        if get_settings().DATABASE_REPLICA_URL is not None and not await wait_for_replica(engine, session):
+            session = await stack.enter_async_context(AsyncSessionLocal())
+            await session.connection(execution_options={"postgresql_readonly": True})
         yield session
         await session.commit()
 
@@ -134,5 +219,19 @@ def get_db() -> SessionScope:
     return SessionScope(_session_scope)
 
 
+@functools.wraps(_read_scope)
+def get_read_db(*, read_your_writes: bool = False) -> SessionScope:
+    """Open a session that reads, for `async with` or `Depends`: on the replica where there is one.
+
+    Two round trips for the first statement, one for each further one. Each sees what is committed by then; `stream`
+    reads one state, and so does all that follows `await session.snapshot()`. The server refuses writes.
+
+    Args:
+        read_your_writes: Wait until the replica has what was committed before, or else read from the primary.
+    """
+    return SessionScope(_fresh_read_scope if read_your_writes else _read_scope)
+
+
 # FastAPI before 0.124 does not look behind `functools.wraps`, but it does look at `__call__`.
 cast("Any", get_db).__call__ = _session_scope
+cast("Any", get_read_db).__call__ = _read_scope

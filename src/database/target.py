@@ -113,16 +113,14 @@ class Target:
     @property
     def url(self) -> URL:
         """The same as a URL, whose own text masks the password; the gateway of a tunnel has no place in it."""
-        query: dict[str, str | tuple[str, ...]] = {
+        query = {
             parameter: str(value)
             for parameter, attribute in _FIELDS.items()
             if (value := getattr(self, attribute)) is not None
         }
         one = self.hosts[0] if len(self.hosts) == 1 and not self.hosts[0].is_socket else None
         if one is None:
-            query["host"] = tuple(
-                f"[{host.name}]" if ":" in host.name and not host.is_socket else host.name for host in self.hosts
-            )
+            query["host"] = ",".join(host.name for host in self.hosts)
             query["port"] = ",".join(str(host.port) for host in self.hosts)
         return URL.create(
             "postgresql+asyncpg",
@@ -154,6 +152,11 @@ class Target:
         if self.cloud_sql_instance is not None:
             return "Cloud SQL"
         return "Unix socket" if self.is_socket else "direct"
+
+    @property
+    def has_pool_parameters(self) -> bool:
+        """Whether it says anything of a pool."""
+        return any(value is not None for value in (self.pool_min, self.pool_max, self.pool_idle, self.max_lifetime))
 
     @property
     def is_socket(self) -> bool:

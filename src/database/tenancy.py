@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, cast
@@ -10,7 +10,7 @@ from uuid import UUID
 from weakref import WeakSet
 
 import asyncpg
-from sqlalchemy import Connection, Engine, Uuid, bindparam, event, text
+from sqlalchemy import Connection, Engine, TextClause, Uuid, bindparam, event, text
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext import asyncio as sa_asyncio
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
@@ -30,7 +30,6 @@ __all__ = ["AsyncSession", "TenantBinding", "TenantSession", "current_tenant", "
 
 _acting: ContextVar[UUID | None] = ContextVar("acting_tenant", default=None)
 
-_BIND: Final = text("SELECT app_set_tenant(:tenant_id)").bindparams(bindparam("tenant_id", type_=Uuid()))
 _IS_MIGRATED: Final = "SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL"
 _IS_REGISTERED: Final = "SELECT EXISTS (SELECT FROM tenants WHERE id = $1)"
 # Any conflict: two that register the same tenant at once may meet on its slug, which is made of its id.
@@ -58,21 +57,29 @@ def current_tenant() -> UUID | None:
     return _acting.get()
 
 
+def _bind_statement(limits: Iterable[str]) -> TextClause:
+    calls = ["app_set_tenant(:tenant_id)", *(f"set_config('{name}', :{name}, true)" for name in limits)]
+    return text(f"SELECT {', '.join(calls)}").bindparams(bindparam("tenant_id", type_=Uuid()))
+
+
 class TenantBinding:
     """How a transaction is bound to its tenant: one statement, and on an engine's first use a look at the schema.
 
     Args:
         default_tenant: Who acts when nobody is named; entered in the registry on first use.
+        limits: Server parameters to set for each transaction, with its tenant: a transaction pooler keeps none.
     """
 
-    def __init__(self, default_tenant: UUID | None = None) -> None:
+    def __init__(self, default_tenant: UUID | None = None, *, limits: Mapping[str, str] | None = None) -> None:
         self.default_tenant = default_tenant
+        self._limits = dict(limits or {})
+        self._statement = _bind_statement(self._limits)
         self._ready: WeakSet[Engine] = WeakSet()
 
     def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
         """Bind the connection's transaction, and nothing beyond it, to a tenant, or to nobody."""
         if connection.engine in self._ready or self._is_ready(connection):
-            connection.execute(_BIND, {"tenant_id": tenant_id})
+            connection.execute(self._statement, {"tenant_id": tenant_id, **self._limits})
 
     def _is_ready(self, connection: Connection) -> bool:
         """Say whether there is a schema to guard; before the migrations there is none, and no row in it.

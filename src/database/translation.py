@@ -7,6 +7,8 @@ import socket
 import ssl
 from typing import Final
 
+import asyncpg
+
 from src.database.errors import (
     AuthenticationFailed,
     CheckViolation,
@@ -103,6 +105,11 @@ def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
         return TlsFailed(f"TLS to {where} failed: {reason}", hint=hint)
     if answered := translate(error):
         return type(answered)(f"{where}: {answered.args[0]}", sqlstate=answered.sqlstate, hint=answered.hint)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return ConnectionFailed(
+            f"no connection to {where}: it is not what target_session_attrs asks for",
+            hint="after a failover another host is promoted in a moment; name all hosts in the URL",
+        )
     if "rejected SSL upgrade" in str(error):
         return TlsFailed(f"{where} does not speak TLS", hint="TLS is required here; let the server speak it")
     reason, remedy = _reason_of_no_connection(error)

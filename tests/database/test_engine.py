@@ -91,7 +91,7 @@ async def test_echo_logs_statements_and_never_their_parameters(
 def test_migrations_have_a_url_of_their_own() -> None:
     settings = settings_for(DATABASE_MIGRATION_URL="postgresql://owner@other/thea")
 
-    assert resolve_target(settings, for_migrations=True).user == "owner"
+    assert resolve_target(settings, purpose="migrations").user == "owner"
     assert resolve_target(settings).user == "thea"
 
 

@@ -4,41 +4,15 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import asyncpg
-
-from src.database.connect.tls import create_ssl_context
+from src.database.connect.connector import DRIVER_ERRORS, Connector, connect
 from src.database.errors import ConfigurationError
-from src.database.target import Target
-from src.database.translation import translate_connect
 
 if TYPE_CHECKING:
     from src.database.connect.embedded import EmbeddedServer
 
-__all__ = ["connect", "embedded_server"]
-
-
-async def connect(target: Target) -> asyncpg.Connection[Any]:
-    """Open one connection.
-
-    Raises:
-        ConnectionFailed: Or the child of it that says why; never a bare ``OSError``.
-    """
-    try:
-        return await asyncpg.connect(
-            host=target.host,
-            port=target.port,
-            user=target.user,
-            password=target.password,
-            database=target.database,
-            timeout=target.connect_timeout,
-            # A plain False: without it the driver would try TLS, take plaintext for an answer, and not say so.
-            ssl=False if target.is_socket else create_ssl_context(target.ssl_mode or "disable", ca=target.ssl_ca),
-            server_settings={"application_name": target.application_name} if target.application_name else None,
-        )
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, UnicodeError) as error:
-        raise translate_connect(error, where=str(target)) from error
+__all__ = ["DRIVER_ERRORS", "Connector", "connect", "embedded_server"]
 
 
 def embedded_server(folder: Path) -> EmbeddedServer:

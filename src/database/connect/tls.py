@@ -3,34 +3,114 @@
 from __future__ import annotations
 
 import ssl
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Final
 
 from src.database.errors import ConfigurationError
-from src.database.target import SslMode
+from src.database.url import SslMode
 
 __all__ = ["create_ssl_context"]
 
+SYSTEM: Final = "system"
+"""What libpq calls the system's CAs where a file could be named."""
 
-def create_ssl_context(mode: SslMode, *, ca: Path | None) -> ssl.SSLContext | Literal[False]:
-    """Return the context of a mode, TLS 1.2 at least, or False for `disable`.
 
-    `require` encrypts and checks nothing, unless there is a CA: then it verifies the chain, as `verify-ca` does.
-    `verify-full` checks the host's name too. The system's CAs serve where the two are given none.
+class _Context(ssl.SSLContext):
+    """A context that can check another name than that of the address it connects to: a tunnel ends on 127.0.0.1."""
+
+    server_name: str | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        return super().wrap_bio(incoming, outgoing, server_side, self.server_name or server_hostname, session)
+
+
+def create_ssl_context(
+    mode: SslMode,
+    *,
+    ca: Path | None = None,
+    cert: Path | None = None,
+    key: Path | None = None,
+    server_name: str | None = None,
+) -> ssl.SSLContext:
+    """Return the context of a mode, TLS 1.2 at least. One is made anew only where a file of it has changed.
+
+    `allow`, `prefer` and `require` encrypt and check nothing; `require` with a CA verifies the chain, as `verify-ca`
+    does; `verify-full` checks the host's name too, with the system's CAs where it is given none.
+
+    Args:
+        mode: Any but `disable`, which has no context.
+        ca: The PEM file of the CA, or ``system``.
+        cert: The PEM file of the client's certificate.
+        key: The PEM file of its key, without a passphrase.
+        server_name: The name to check where it is not that of the address connected to.
 
     Raises:
-        ConfigurationError: The CA file cannot be read.
+        ConfigurationError: A file cannot be read, or `verify-ca` has no CA.
     """
-    if mode == "disable":
-        return False
+    stamps = tuple(_stamp(path) for path in (ca, cert, key))
+    return _create(mode, ca, cert, key, server_name, stamps)
+
+
+@lru_cache(maxsize=64)
+def _create(
+    mode: SslMode, ca: Path | None, cert: Path | None, key: Path | None, server_name: str | None, _stamps: object
+) -> ssl.SSLContext:
+    # PROTOCOL_TLS_CLIENT and not create_default_context: from Python 3.13 on that is stricter than libpq, and refuses
+    # the CAs of many a company.
+    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.server_name = server_name
+    verifies = mode in {"verify-ca", "verify-full"} or (mode == "require" and ca is not None)
+    context.check_hostname = mode == "verify-full"
+    context.verify_mode = ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE
+    if verifies:
+        _load_ca(context, mode, ca)
+    if cert is not None:
+        _load_certificate(context, cert, key)
+    return context
+
+
+def _load_ca(context: ssl.SSLContext, mode: SslMode, ca: Path | None) -> None:
+    if ca is None or str(ca) == SYSTEM:
+        if mode != "verify-full":  # anybody can have a certificate of a public CA: the name is what tells
+            raise ConfigurationError(
+                f"DATABASE_SSL_CA, or sslrootcert in the URL, must name a file where sslmode is {mode},"
+                f" got {'nothing' if ca is None else 'system'}",
+                hint="name the CA's file, or use verify-full, which takes the system's CAs",
+            )
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        return
     try:
-        context = ssl.create_default_context(cafile=ca)
+        context.load_verify_locations(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
             f"DATABASE_SSL_CA, or sslrootcert in the URL, must be a readable PEM file, got {str(ca)!r}"
         ) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = mode == "verify-full"
-    if mode == "require" and ca is None:
-        context.verify_mode = ssl.CERT_NONE
-    return context
+
+
+def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    try:
+        # An empty passphrase: without one, a key that is encrypted would have Python ask at the terminal.
+        context.load_cert_chain(cert, key, password="")
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            "DATABASE_SSL_CERT and DATABASE_SSL_KEY, or sslcert and sslkey in the URL, must be readable PEM files of a"
+            f" certificate and its key without a passphrase, got {str(cert)!r} and {str(key)!r}"
+        ) from error
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    """Tell one content of a file from another: certificates are renewed under a running service."""
+    try:
+        state = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return state and (state.st_mtime_ns, state.st_size)

@@ -63,7 +63,7 @@ async def upgrade(settings: Settings, revision: str = "head") -> None:
 @asynccontextmanager
 async def migration_connection(settings: Settings) -> AsyncIterator[AsyncConnection]:
     """Connect as the owner of the tables, alone: two migrators at once would trip over each other."""
-    engine = create_engine(settings, poolclass=NullPool, for_migrations=True)
+    engine = create_engine(settings, poolclass=NullPool, purpose="migrations")
     try:
         async with engine.connect() as connection:
             await _lock(connection)

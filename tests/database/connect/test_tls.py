@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
 import certifi
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from src.database.connect.tls import create_ssl_context
 from src.database.errors import ConfigurationError
-from src.database.target import SslMode
+from src.database.url import SslMode
 
 CA = Path(certifi.where())
 
@@ -18,9 +21,10 @@ CA = Path(certifi.where())
 @pytest.mark.parametrize(
     ("mode", "ca", "checks_chain", "checks_host"),
     [
+        ("allow", CA, False, False),
+        ("prefer", CA, False, False),
         ("require", None, False, False),
         ("require", CA, True, False),
-        ("verify-ca", None, True, False),
         ("verify-ca", CA, True, False),
         ("verify-full", None, True, True),
         ("verify-full", CA, True, True),
@@ -37,8 +41,33 @@ def test_each_mode_checks_what_libpqs_does(
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
-def test_disable_is_no_context() -> None:
-    assert create_ssl_context("disable", ca=None) is False
+@pytest.mark.parametrize("ca", [None, Path("system")])
+def test_verify_ca_wants_a_ca_of_ones_own(ca: Path | None) -> None:
+    """Anybody can have a certificate of a public CA."""
+    with pytest.raises(ConfigurationError, match="must name a file where sslmode is verify-ca"):
+        create_ssl_context("verify-ca", ca=ca)
+
+
+def test_a_context_is_made_once_and_again_when_a_file_has_changed(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(CA.read_bytes())
+    first = create_ssl_context("verify-full", ca=ca)
+    assert create_ssl_context("verify-full", ca=ca) is first
+
+    os.utime(ca, ns=(1, 1))
+    assert create_ssl_context("verify-full", ca=ca) is not first
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    private = ec.generate_private_key(ec.SECP256R1())
+    encryption = serialization.BestAvailableEncryption(b"c4n4ry")
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key.write_bytes(private.private_bytes(pem, form, encryption))
+    cert.write_bytes(CA.read_bytes())
+
+    with pytest.raises(ConfigurationError, match="without a passphrase"):
+        create_ssl_context("require", cert=cert, key=key)
 
 
 @pytest.mark.parametrize("ca", [Path("/nowhere.pem"), Path(__file__)])

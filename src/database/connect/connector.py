@@ -1,0 +1,204 @@
+"""Opens the connections of one engine: host after host, over TLS or not, through a tunnel or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+import asyncpg
+
+from src.database.connect.tls import create_ssl_context
+from src.database.errors import AuthenticationFailed, ConnectionFailed, DatabaseMissing, TlsFailed
+from src.database.target import Host, SessionAttributes, Target
+from src.database.translation import translate_connect
+
+if TYPE_CHECKING:
+    from src.database.connect.cloudsql import CloudSqlConnector
+    from src.database.connect.ssh import SshTunnel
+
+__all__ = ["DRIVER_ERRORS", "Connector", "connect"]
+
+_ENDS_THE_SEARCH: Final = (AuthenticationFailed, DatabaseMissing, TlsFailed)
+"""What another host would not answer differently; libpq does not go on after these either."""
+_REJECTED_BY_PG_HBA: Final = "28000"
+_DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
+"""What the driver raises where a connection fails, the system's own errors included."""
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
+    """The driver's, whose set-up fails in our words too: SQLAlchemy's first queries on it pass all translation by."""
+
+    async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
+        try:
+            await super().set_type_codec(*arguments, **options)
+        except DRIVER_ERRORS as error:
+            raise translate_connect(error, where="the server, just connected to") from error
+
+
+class Connector:
+    """Opens connections to a target, and keeps what they share: the SSH tunnel, or the Cloud SQL connector.
+
+    Args:
+        find_target: Says where to, anew for each connection: the embedded server's port can change.
+        driver_arguments: Further keyword arguments of `asyncpg.connect`.
+    """
+
+    def __init__(self, find_target: Callable[[], Target], *, driver_arguments: Mapping[str, Any] | None = None) -> None:
+        self._find_target = find_target
+        self._driver_arguments = dict(driver_arguments or {})
+        self._tunnel: SshTunnel | None = None
+        self._cloud_sql: CloudSqlConnector | None = None
+        self._opened: WeakSet[asyncpg.Connection[Any]] = WeakSet()
+
+    def __str__(self) -> str:
+        return str(self._find_target())
+
+    async def connect(self) -> asyncpg.Connection[Any]:
+        """Open one connection, to the first host that takes it and is what the target asks for.
+
+        Raises:
+            ConnectionFailed: Or the child of it that says why; never a bare ``OSError``.
+        """
+        target = self._find_target()
+        refusals: list[ConnectionFailed] = []
+        for attributes in _searches(target.target_session_attrs):
+            for host in target.hosts:
+                try:
+                    connection = await self._connect_to(host, target, attributes)
+                except _ENDS_THE_SEARCH:
+                    raise
+                except ConnectionFailed as error:
+                    refusals.append(error)
+                else:
+                    self._opened.add(connection)
+                    return connection
+        raise _sum_up(refusals)
+
+    def terminate_all(self) -> None:
+        """Drop every connection that is still open, without a word to the server."""
+        for connection in list(self._opened):
+            connection.terminate()
+
+    async def close(self) -> None:
+        """Close the tunnel or the connector; the next connection opens them again."""
+        tunnel, self._tunnel = self._tunnel, None
+        cloud_sql, self._cloud_sql = self._cloud_sql, None
+        if tunnel is not None:
+            await tunnel.close()
+        if cloud_sql is not None:
+            await cloud_sql.close()
+
+    async def _connect_to(self, host: Host, target: Target, attributes: SessionAttributes) -> asyncpg.Connection[Any]:
+        arguments = {
+            "user": target.user,
+            # Never None: the driver would look into the environment and ~/.pgpass, and settings alone decide.
+            "password": target.password or "",
+            "database": target.database,
+            "timeout": target.connect_timeout or _DEFAULT_TIMEOUT_SECONDS,
+            "target_session_attrs": attributes,
+            "connection_class": _Connection,
+            **self._driver_arguments,
+        }
+        if (instance := target.cloud_sql_instance) is not None and not _is_mounted(host):
+            return await self._connect_to_cloud_sql(instance, target, arguments)
+        if target.ssh is not None:
+            return await self._connect_through_tunnel(host, target, arguments)
+        return await _attempt(host, host, target, arguments)
+
+    async def _connect_through_tunnel(
+        self, host: Host, target: Target, arguments: dict[str, Any]
+    ) -> asyncpg.Connection[Any]:
+        from src.database.connect.ssh import SshTunnel  # noqa: PLC0415 - an extra, imported where it is used
+
+        assert target.ssh is not None  # noqa: S101 - for mypy
+        if self._tunnel is None:
+            self._tunnel = SshTunnel(target.ssh, connect_timeout=arguments["timeout"])
+        tunnel = self._tunnel
+        # The driver skips TLS on a Unix socket, without a word; without TLS, a socket is what nobody else can use.
+        near = await tunnel.forward(host, as_socket=target.ssl_mode == "disable")
+        try:
+            return await _attempt(near, host, target, arguments)
+        except (TlsFailed, ConnectionFailed) as error:
+            if error.sqlstate is None and (reason := await tunnel.explain(host)) is not None:
+                raise reason from error
+            raise
+
+    async def _connect_to_cloud_sql(
+        self, instance: str, target: Target, arguments: dict[str, Any]
+    ) -> asyncpg.Connection[Any]:
+        from src.database.connect.cloudsql import CloudSqlConnector  # noqa: PLC0415 - an extra
+
+        if self._cloud_sql is None:
+            self._cloud_sql = CloudSqlConnector(instance)
+        arguments = {**arguments, "password": target.password}
+        try:
+            async with asyncio.timeout(arguments["timeout"]):
+                return await self._cloud_sql.connect(**arguments)
+        except DRIVER_ERRORS as error:
+            raise translate_connect(error, where=str(target)) from error
+
+
+async def connect(target: Target) -> asyncpg.Connection[Any]:
+    """Open one connection of its own, over a route that needs nothing shared: no tunnel, no Cloud SQL connector.
+
+    Raises:
+        ConnectionFailed: Or the child of it that says why; never a bare ``OSError``.
+    """
+    settings = {"application_name": target.application_name} if target.application_name else None
+    return await Connector(lambda: target, driver_arguments={"server_settings": settings}).connect()
+
+
+async def _attempt(near: Host, host: Host, target: Target, arguments: Mapping[str, Any]) -> asyncpg.Connection[Any]:
+    """Try what the TLS mode allows, in its order, and go on only where the server did not take what came first."""
+    ways = _encryptions(near, host, target)
+    for number, encryption in enumerate(ways, start=1):
+        try:
+            return await asyncpg.connect(host=near.name, port=near.port, ssl=encryption, direct_tls=False, **arguments)
+        except (*DRIVER_ERRORS, UnicodeError) as error:
+            where = f"{host}, database {target.database}, user {target.user}"
+            failed = translate_connect(error, where=where)
+            if number < len(ways) and (isinstance(failed, TlsFailed) or failed.sqlstate == _REJECTED_BY_PG_HBA):
+                continue
+            raise failed from error
+    raise AssertionError("the last way returns or raises")
+
+
+def _encryptions(near: Host, host: Host, target: Target) -> Sequence[Any]:
+    """Return what to try in turn: a context is TLS, and a plain False is plaintext.
+
+    With None in its place the driver would try TLS, take plaintext for an answer, and not say so.
+    """
+    mode = target.ssl_mode or "disable"
+    if near.is_socket or mode == "disable":
+        return (False,)
+    tls = create_ssl_context(
+        mode,
+        ca=target.ssl_ca,
+        cert=target.ssl_cert,
+        key=target.ssl_key,
+        server_name=host.name if near != host else None,
+    )
+    return {"allow": (False, tls), "prefer": (tls, False)}.get(mode, (tls,))
+
+
+def _searches(attributes: SessionAttributes | None) -> Sequence[SessionAttributes]:
+    """Return what to ask of the hosts, round after round."""
+    return ("standby", "any") if attributes == "prefer-standby" else (attributes or "any",)
+
+
+def _sum_up(refusals: Sequence[ConnectionFailed]) -> ConnectionFailed:
+    if len(refusals) == 1:
+        return refusals[0]
+    reasons = "; ".join(dict.fromkeys(str(refusal.args[0]) for refusal in refusals))
+    error = ConnectionFailed(f"none of the hosts serves: {reasons}", hint=refusals[0].hint)
+    error.__cause__ = refusals[-1]
+    return error
+
+
+def _is_mounted(host: Host) -> bool:
+    from src.database.connect.cloudsql import is_mounted  # noqa: PLC0415 - beside the extra
+
+    return bool(is_mounted(host))

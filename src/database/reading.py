@@ -1,0 +1,95 @@
+"""Read sessions: outside of transactions, the tenant bound when the pool hands a connection out, writes refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult
+from sqlalchemy.orm import SessionTransaction
+
+from src.database.connect import DRIVER_ERRORS
+from src.database.tenancy import AsyncSession, TenantBinding, current_tenant
+
+__all__ = ["ReadBinding", "ReadSession", "wait_for_replica"]
+
+REPLAY_WAIT_SECONDS: Final = 1.0
+REPLAY_POLL_SECONDS: Final = 0.01
+
+_BOUND: Final = "thea_bound_to"
+_NOBODY: Final = object()
+# Both in one statement: somebody's own SET of either is undone with no further round trip.
+_BIND: Final = "SELECT set_config('app.tenant_id', $1, false), set_config('default_transaction_read_only', 'on', false)"
+_WRITTEN: Final = text("SELECT pg_current_wal_insert_lsn()::text")
+_REPLAYED: Final = text("SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= CAST(:written AS pg_lsn)")
+
+
+class ReadBinding(TenantBinding):
+    """How the connections of an engine for reading are bound: for the session, at every checkout, in one round trip."""
+
+    def bind_at_checkout(self, engine: Engine) -> None:
+        """Have whatever the pool hands out be bound to who acts, or to nobody."""
+
+        def bind(connection: Any, entry: Any, _proxy: Any) -> None:
+            _bind(connection, entry.info, current_tenant() or self.default_tenant)
+
+        event.listen(engine, "checkout", bind)
+
+    def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
+        """Bind the connection where it is bound to another; as a rule the checkout has done it."""
+        if connection.info.get(_BOUND, _NOBODY) != tenant_id:
+            _bind(connection.connection.dbapi_connection, connection.info, tenant_id)
+
+
+class ReadSession(AsyncSession):
+    """A session whose every statement sees what is committed by then, until `snapshot` has them see one state."""
+
+    _snapshot_in: SessionTransaction | None = None
+
+    async def snapshot(self) -> None:
+        """From here to the end of the session, read one state: that of the first statement after this."""
+        if self.in_transaction():
+            await self.commit()  # nothing can have been written: it gives the connection back
+        await self.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        self._snapshot_in = self.sync_session.get_transaction()
+
+    async def stream(self, *arguments: Any, **options: Any) -> AsyncResult[Any]:
+        """Execute, and hand the rows out as they come: they are all of one state, since a cursor is."""
+        if self._snapshot_in is None or self.sync_session.get_transaction() is not self._snapshot_in:
+            await self.snapshot()
+        result: AsyncResult[Any] = await super().stream(*arguments, **options)
+        return result
+
+
+async def wait_for_replica(primary: AsyncEngine, session: AsyncSession) -> bool:
+    """Wait until a session's server has all that was committed on the primary so far; say whether it has.
+
+    It costs one round trip to the primary, and one to the replica where that is up to date.
+    """
+    async with primary.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        written = await connection.scalar(_WRITTEN)
+    deadline = time.monotonic() + REPLAY_WAIT_SECONDS
+    while not await session.scalar(_REPLAYED, {"written": written}):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(REPLAY_POLL_SECONDS)
+    return True
+
+
+def _bind(connection: Any, info: Any, tenant_id: UUID | None) -> None:
+    """Bind, and remember it only once it is done: a cancelled one is not remembered."""
+    info.pop(_BOUND, None)
+    connection.run_async(lambda driver: _send_binding(driver, str(tenant_id or "")))
+    info[_BOUND] = tenant_id
+
+
+async def _send_binding(connection: asyncpg.Connection[Any], tenant_id: str) -> None:
+    try:
+        await connection.fetchval(_BIND, tenant_id)
+    except DRIVER_ERRORS as error:
+        raise DisconnectionError("the connection died while it was idle") from error
