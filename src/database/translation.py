@@ -112,6 +112,8 @@ def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
         )
     if "rejected SSL upgrade" in str(error):
         return TlsFailed(f"{where} does not speak TLS", hint="TLS is required here; let the server speak it")
+    if "during SSL exchange" in str(error):
+        return ConnectionFailed(f"{where} answered the request for TLS with an error", hint="the server's log says why")
     reason, remedy = _reason_of_no_connection(error)
     return ConnectionFailed(f"no connection to {where}: {reason}", hint=remedy)
 

@@ -23,6 +23,8 @@ __all__ = ["DRIVER_ERRORS", "Connector", "connect"]
 _ENDS_THE_SEARCH: Final = (AuthenticationFailed, DatabaseMissing, TlsFailed)
 """What another host would not answer differently; libpq does not go on after these either."""
 _REJECTED_BY_PG_HBA: Final = "28000"
+_LOST: Final = "08"
+"""The class of the codes that the driver gives itself where nobody answered."""
 _DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
 """What the driver raises where a connection fails, the system's own errors included."""
@@ -121,8 +123,9 @@ class Connector:
         near = await tunnel.forward(host, as_socket=target.ssl_mode == "disable")
         try:
             return await _attempt(near, host, target, arguments)
-        except (TlsFailed, ConnectionFailed) as error:
-            if error.sqlstate is None and (reason := await tunnel.explain(host)) is not None:
+        except ConnectionFailed as error:
+            answered = error.sqlstate is not None and not error.sqlstate.startswith(_LOST)
+            if not answered and (reason := await tunnel.explain(host)) is not None:
                 raise reason from error
             raise
 

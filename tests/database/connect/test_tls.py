@@ -35,7 +35,6 @@ def test_each_mode_checks_what_libpqs_does(
 ) -> None:
     context = create_ssl_context(mode, ca=ca)
 
-    assert context
     assert (context.verify_mode == ssl.CERT_REQUIRED) is checks_chain
     assert context.check_hostname is checks_host
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
