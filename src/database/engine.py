@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -26,8 +27,8 @@ __all__ = ["DatabaseEngine", "create_engine", "pool_limits", "resolve_target", "
 OLDEST_SERVER: Final = 15
 COMMAND_MARGIN_SECONDS: Final = 5.0
 """How much later than the server the driver gives a statement up: the server's answer says more."""
-DISPOSE_SECONDS: Final = 4.0
-"""How long connections have to close politely."""
+DISPOSE_SECONDS: Final = 3.0
+"""How long connections have to close politely, and after them the tunnel or the connector half of that."""
 _ROLE_RIGHTS: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
 
 
@@ -84,7 +85,9 @@ class DatabaseEngine(AsyncEngine):
         except TimeoutError:
             self._connector.terminate_all()
         finally:
-            await self._connector.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DISPOSE_SECONDS / 2):
+                    await self._connector.close()
 
 
 def create_engine(

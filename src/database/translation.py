@@ -61,6 +61,30 @@ _HINTS: Final[dict[type[DatabaseError], str]] = {
 _CONSTRAINT_HINTS: Final = {
     "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
 }
+# What kind of error, or which words in it, means what, and the remedy.
+_REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...]] = (
+    (
+        (asyncpg.TargetServerAttributeNotMatched,),
+        "",
+        "it is not what target_session_attrs asks for",
+        "after a failover another host is promoted in a moment; name all hosts in the URL",
+    ),
+    ((), "during SSL exchange", "it answered the request for TLS with an error", "its log says why"),
+    ((TimeoutError,), "", "it did not answer in time", "check the host, the port and the firewall"),
+    ((socket.gaierror, UnicodeError), "", "the host is not known", "check the host in DATABASE_URL"),
+    (
+        (ConnectionRefusedError, FileNotFoundError),
+        "Connect call failed",
+        "nothing listens there",
+        "check that the server runs, and the host and port in DATABASE_URL",
+    ),
+    (
+        (),
+        "unexpected connection_lost",
+        "it closed the connection at once",
+        "check that PostgreSQL is what listens there",
+    ),
+)
 _RLS_REFUSAL: Final = "violates row-level security policy"
 
 
@@ -99,32 +123,27 @@ def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
     """Turn whatever a connection attempt raised into ours; ``where`` names the target without its password."""
     if isinstance(error, DatabaseError):
         return error
-    if isinstance(error, ssl.SSLError):  # an OSError too, so it comes first
-        reason = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
-        hint = "check the CA file, the host's name and the mode"
-        return TlsFailed(f"TLS to {where} failed: {reason}", hint=hint)
+    if refused := _refused_tls(error, where):
+        return refused
     if answered := translate(error):
         return type(answered)(f"{where}: {answered.args[0]}", sqlstate=answered.sqlstate, hint=answered.hint)
-    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return ConnectionFailed(
-            f"no connection to {where}: it is not what target_session_attrs asks for",
-            hint="after a failover another host is promoted in a moment; name all hosts in the URL",
-        )
-    if "rejected SSL upgrade" in str(error):
-        return TlsFailed(f"{where} does not speak TLS", hint="TLS is required here; let the server speak it")
-    if "during SSL exchange" in str(error):
-        return ConnectionFailed(f"{where} answered the request for TLS with an error", hint="the server's log says why")
     reason, remedy = _reason_of_no_connection(error)
     return ConnectionFailed(f"no connection to {where}: {reason}", hint=remedy)
 
 
+def _refused_tls(error: BaseException, where: str) -> TlsFailed | None:
+    if isinstance(error, ssl.SSLError):  # an OSError too, so it is looked for first
+        reason = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
+        return TlsFailed(f"TLS to {where} failed: {reason}", hint="check the CA file, the host's name and the mode")
+    if "rejected SSL upgrade" in str(error):
+        return TlsFailed(f"{where} does not speak TLS", hint="TLS is required here; let the server speak it")
+    return None
+
+
 def _reason_of_no_connection(error: BaseException) -> tuple[str, str | None]:
-    if isinstance(error, TimeoutError):
-        return "it did not answer in time", "check the host, the port and the firewall"
-    if isinstance(error, socket.gaierror | UnicodeError):
-        return "the host is not known", "check the host in DATABASE_URL"
-    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "Connect call failed" in str(error):
-        return "nothing listens there", "check that the server runs, and the host and port in DATABASE_URL"
+    for kinds, words, reason, remedy in _REASONS:
+        if isinstance(error, kinds) or (words and words in str(error)):
+            return reason, remedy
     if isinstance(error, OSError) and error.errno:
         return errno.errorcode.get(error.errno, type(error).__name__), None
     return type(error).__name__, None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -138,8 +137,7 @@ class Connector:
             self._cloud_sql = CloudSqlConnector(instance)
         arguments = {**arguments, "password": target.password}
         try:
-            async with asyncio.timeout(arguments["timeout"]):
-                return await self._cloud_sql.connect(**arguments)
+            return await self._cloud_sql.connect(**arguments)
         except DRIVER_ERRORS as error:
             raise translate_connect(error, where=str(target)) from error
 
