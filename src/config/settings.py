@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     InstanceOf,
@@ -27,12 +28,13 @@ from src.config.files import environment_files, faults_of_file, near_misses
 from src.config.logging import get_logger
 from src.database.errors import ConfigurationError
 from src.database.target import Target
-from src.database.url import SslMode, parse_url
+from src.database.url import SslMode, hosts_of, parse_url
 
 __all__ = ["Settings", "get_settings"]
 
 _URL_RULE: Final = "a URL like postgresql://user:password@host:5432/name"
 _MILLISECONDS: Final = "whole milliseconds, 0 (no limit) or more"
+_TEXT: Final = "1 to 255 characters"
 _LARGEST_INTEGER: Final = 2_147_483_647  # of a server parameter
 
 
@@ -47,12 +49,25 @@ def _database_url(value: Any) -> URL:
     return url
 
 
+def _hosts(value: str) -> str:
+    try:
+        hosts_of(URL.create("postgresql", query={"host": value}))
+    except ValueError:
+        raise PydanticCustomError("host", "it is none") from None
+    return value
+
+
 DatabaseUrl = Annotated[InstanceOf[URL], BeforeValidator(_database_url)]
 Port = Annotated[int, Field(ge=1, le=65535, description="a port, 1 to 65535")]
 Milliseconds = Annotated[int, Field(ge=0, le=_LARGEST_INTEGER, description=_MILLISECONDS)]
-PemFile = Annotated[Path, Field(description="the path of a PEM file")]
-Text = Annotated[str, Field(min_length=1, max_length=255, description="1 to 255 characters")]
-Password = Annotated[SecretStr, Field(description="a password")]
+Text = Annotated[str, Field(min_length=1, max_length=255, description=_TEXT)]
+# A description inside of `X | None` would be the X's alone, and not the field's.
+OptionalText = Annotated[Text | None, Field(description=_TEXT)]
+OptionalHosts = Annotated[
+    Annotated[str, AfterValidator(_hosts)] | None, Field(description="a host name, an address or a socket's folder")
+]
+OptionalPemFile = Annotated[Path | None, Field(description="the path of a PEM file")]
+OptionalPassword = Annotated[SecretStr | None, Field(description="a password")]
 
 
 class Settings(BaseSettings):
@@ -77,34 +92,34 @@ class Settings(BaseSettings):
     DATABASE_EMBEDDED_DIR: Path = Field(default=Path(".thea/postgres"), description="a folder")
     DATABASE_PGBOUNCER: bool = Field(default=False, description="true or false")
 
-    DB_VM_HOST: Text | None = None
+    DB_VM_HOST: OptionalHosts = None
     DB_VM_PORT: Port = 5432
     DB_VM_NAME: Text = "iact_dev"
-    DB_VM_USER: Text | None = None
-    DB_VM_PASSWORD: Password | None = None
-    DB_STAGING_HOST: Text | None = None
+    DB_VM_USER: OptionalText = None
+    DB_VM_PASSWORD: OptionalPassword = None
+    DB_STAGING_HOST: OptionalHosts = None
     DB_STAGING_PORT: Port = 5432
     DB_STAGING_NAME: Text = "iact_staging"
-    DB_STAGING_USER: Text | None = None
-    DB_STAGING_PASSWORD: Password | None = None
-    DB_PROD_HOST: Text | None = None
+    DB_STAGING_USER: OptionalText = None
+    DB_STAGING_PASSWORD: OptionalPassword = None
+    DB_PROD_HOST: OptionalHosts = None
     DB_PROD_PORT: Port = 5432
     DB_PROD_NAME: Text = "iact_production"
-    DB_PROD_USER: Text | None = None
-    DB_PROD_PASSWORD: Password | None = None
-    DB_PROD_SSL_CA: PemFile | None = None
+    DB_PROD_USER: OptionalText = None
+    DB_PROD_PASSWORD: OptionalPassword = None
+    DB_PROD_SSL_CA: OptionalPemFile = None
 
     DB_SSH_TUNNEL: bool = Field(default=False, description="true or false")
-    DB_SSH_HOST: Text | None = None
+    DB_SSH_HOST: OptionalHosts = None
     DB_SSH_PORT: Port = 22
-    DB_SSH_USER: Text | None = None
+    DB_SSH_USER: OptionalText = None
     DB_SSH_KEY: Path | None = Field(default=None, description="the path of a private key")
     DB_SSH_KNOWN_HOSTS: Path | None = Field(default=None, description="the path of a known_hosts file, or none")
 
     DATABASE_SSL_MODE: SslMode | None = Field(default=None, description=f"one of {', '.join(get_args(SslMode))}")
-    DATABASE_SSL_CA: PemFile | None = None
-    DATABASE_SSL_CERT: PemFile | None = None
-    DATABASE_SSL_KEY: PemFile | None = None
+    DATABASE_SSL_CA: OptionalPemFile = None
+    DATABASE_SSL_CERT: OptionalPemFile = None
+    DATABASE_SSL_KEY: OptionalPemFile = None
 
     DATABASE_POOL_SIZE: int = Field(default=5, ge=1, le=1000, description="a whole number from 1 to 1000")
     DATABASE_MAX_OVERFLOW: int = Field(default=10, ge=0, le=1000, description="a whole number from 0 to 1000")

@@ -64,21 +64,29 @@ class DatabaseEngine(AsyncEngine):
             get_logger(__name__).warning("pool_minimum_not_opened", error=type(error).__name__)
 
     async def _open(self, count: int) -> None:
-        """Have so many connections in use at once, and give them back."""
-        opened = await asyncio.gather(*(self.connect().start() for _ in range(count)), return_exceptions=True)
-        faults = []
-        for one in opened:
-            if isinstance(one, BaseException):
-                faults.append(one)
-            else:
-                await one.close()
-        if faults:
-            raise faults[0]
+        """Have so many connections in use at once, and give them back, however this ends."""
+        if count < 1:
+            return
+        all_open = asyncio.Barrier(count)
+
+        async def hold() -> None:
+            async with self.connect():
+                await all_open.wait()
+
+        fault: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(count):
+                    group.create_task(hold())
+        except BaseExceptionGroup as failed:
+            fault = failed.exceptions[0]
+        if fault is not None:
+            raise fault
 
     async def dispose(self, close: bool = True) -> None:
         """Close the idle connections and what they share, within 5 s whatever the server does."""
-        if self._filling is not None:
-            self._filling.cancel()
+        if self._filling is not None and self._filling.cancel():
+            await asyncio.wait([self._filling])
         try:
             async with asyncio.timeout(DISPOSE_SECONDS):
                 await super().dispose(close)

@@ -245,3 +245,8 @@ def test_the_example_file_names_every_setting_and_no_other() -> None:
     named = re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
 
     assert sorted(named) == sorted(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_says_its_rule(name: str) -> None:
+    assert Settings.model_fields[name].description

@@ -1,0 +1,90 @@
+"""examples/backend_database_example.py: one file, every environment, over a real connection."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from src.database.connect.embedded import EmbeddedServer
+from src.database.target import Target
+from tests.acceptance.command import CANARY, ROOT
+from tests.conftest import SOCKETS
+from tests.database.connect.certificates import Certificates
+from tests.database.connect.tls_proxy import TlsProxy, running
+
+EXAMPLE = ROOT / "examples" / "backend_database_example.py"
+
+
+def run(folder: Path, dotenv: str) -> tuple[int, str]:
+    """Run it in a folder with this `.env`, as the document of the environments says."""
+    (folder / ".env").write_text(dotenv)
+    unset = ("DATABASE_", "DB_", "ENVIRONMENT")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLE],
+        cwd=folder,
+        env={**inherited, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert CANARY not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Target]:
+    """A server behind a port of localhost, which wants a password."""
+    with tempfile.TemporaryDirectory(prefix="thea-") as name:
+        server = EmbeddedServer(Path(name) / "postgres", over_tcp=True)
+        server.acquire()
+        yield server.target()
+        server.release()
+
+
+def test_development_says_the_virtual_machine(tmp_path: Path, machine: Target) -> None:
+    dotenv = (
+        f"ENVIRONMENT=development\nDB_VM_HOST=localhost\nDB_VM_PORT={machine.port}\nDB_VM_NAME={machine.database}\n"
+        f"DB_VM_USER={machine.user}\nDB_VM_PASSWORD={machine.password}\n"
+    )
+
+    assert run(tmp_path, dotenv) == (0, f"[OK] Conectado a localhost:{machine.port} (VM via port forwarding)")
+
+
+def test_a_wrong_password_is_said_to_be_one(tmp_path: Path, machine: Target) -> None:
+    dotenv = (
+        f"DB_VM_HOST=localhost\nDB_VM_PORT={machine.port}\nDB_VM_NAME={machine.database}\n"
+        f"DB_VM_USER={machine.user}\nDB_VM_PASSWORD={CANARY}\n"
+    )
+    code, said = run(tmp_path, dotenv)
+
+    assert code == 1
+    assert said.startswith("[ERROR] ")
+    assert "the server refused the user or the password" in said
+
+
+@pytest.mark.parametrize(
+    ("environment", "prefix", "with_ca", "said"),
+    [("staging", "DB_STAGING", False, " con SSL"), ("production", "DB_PROD", True, " con SSL + certificado")],
+)
+def test_staging_and_production_say_tls(
+    tmp_path: Path, environment: str, prefix: str, with_ca: bool, said: str
+) -> None:
+    certificates = Certificates(tmp_path)
+    context = certificates.context(certificates.ca.issue_cert("localhost"))
+    with running(TlsProxy(f"{SOCKETS}/.s.PGSQL.5432", context)) as proxy:
+        dotenv = (
+            f"ENVIRONMENT={environment}\n{prefix}_HOST=localhost\n{prefix}_PORT={proxy.port}\n"
+            f"{prefix}_NAME=postgres\n{prefix}_USER=thea_app\n{prefix}_PASSWORD={CANARY}\n"
+        )
+        dotenv += f"{prefix}_SSL_CA={certificates.ca_file}\n" if with_ca else ""
+
+        assert run(tmp_path, dotenv) == (0, f"[OK] Conectado a localhost:{proxy.port}{said}")
+    assert set(proxy.was_encrypted) == {True}

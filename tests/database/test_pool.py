@@ -1,0 +1,263 @@
+"""The sized pool: its minimum, its ages, exhaustion that names a holder, dead connections, a silent server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import Any, cast
+
+import psycopg
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
+
+from src.config import Settings
+from src.database import create_engine, get_db, get_engine, pool
+from src.database.engine import DatabaseEngine
+from src.database.errors import ConfigurationError, ConnectionFailed, PoolExhausted, QueryTimeout
+from src.database.pool import SizedPool
+from tests.conftest import url_of
+from tests.database.relay import Relay, relaying
+
+PID = text("SELECT pg_backend_pid()")
+
+
+@asynccontextmanager
+async def pooled(url: URL, *, name: str = "default", **more: Any) -> AsyncIterator[DatabaseEngine]:
+    engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url, **more), poolclass=SizedPool, name=name)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def pid(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return int((await connection.execute(PID)).scalar_one())
+
+
+async def pids(engine: AsyncEngine, count: int) -> set[int]:
+    """Use so many connections at once."""
+    connections = await asyncio.gather(*(engine.connect().start() for _ in range(count)))
+    found = {int((await connection.execute(PID)).scalar_one()) for connection in connections}
+    for connection in connections:
+        await connection.close()
+    return found
+
+
+def test_a_parameter_for_a_pool_means_one_in_every_environment() -> None:
+    def pool_of(query: str) -> Any:
+        return create_engine(Settings(ENVIRONMENT="development", DATABASE_URL=f"postgresql://u@h/d{query}")).pool
+
+    assert isinstance(pool_of(""), NullPool)
+    assert isinstance(pool_of("?pool_idle=60000"), SizedPool)
+    made = pool_of("?pool_min=5&pool_max=20")
+    assert (made.size(), made._max_overflow) == (20, 0)
+
+
+async def test_an_exhausted_pool_says_which_it_is_how_large_and_who_holds_it_longest(cloned_database: URL) -> None:
+    async def reply_to_somebody(engine: AsyncEngine, until: asyncio.Event) -> None:
+        async with engine.connect() as connection:
+            await connection.execute(PID)
+            await until.wait()
+
+    sizes = {"DATABASE_POOL_SIZE": 1, "DATABASE_MAX_OVERFLOW": 1, "DATABASE_POOL_TIMEOUT": 0.3}
+    async with pooled(cloned_database, name="sessions", **sizes) as engine:
+        until = asyncio.Event()
+        first = asyncio.create_task(reply_to_somebody(engine, until), name="reply-1")
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(reply_to_somebody(engine, until), name="reply-2")
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        with pytest.raises(PoolExhausted) as caught:
+            await pid(engine)
+        assert 0.2 < time.monotonic() - began < 2
+        until.set()
+        await asyncio.gather(first, second)
+        assert await pid(engine), "and goes on once one is free"
+
+    assert re.search(
+        r"the pool 'sessions' of 1 connections and 1 more had none free for 0\.3 s; the longest is held for 0\.\d s"
+        r" by task 'reply-1', at test_pool\.py:\d+ in reply_to_somebody",
+        str(caught.value),
+    )
+    assert "hint: " in str(caught.value)
+
+
+async def test_a_session_says_so_too(
+    cloned_database: URL, use_database: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_database(cloned_database.update_query_dict({"pool_max": "1"}), DATABASE_POOL_TIMEOUT="0.1")
+    async with get_db() as session:
+        await session.execute(PID)
+        with pytest.raises(PoolExhausted, match="the pool 'default' of 1 connections"):
+            async with get_db() as other:
+                await other.execute(PID)
+
+
+async def test_6_of_6_killed_idle_connections_reach_no_caller(
+    cloned_database: URL, superuser: psycopg.Connection
+) -> None:
+    async with pooled(cloned_database, DATABASE_POOL_SIZE=6) as engine:
+        before = await pids(engine, 6)
+        for killed in before:
+            superuser.execute("SELECT pg_terminate_backend(%s, 5000)", (killed,))
+        await asyncio.sleep(0.05)
+
+        assert not await pids(engine, 6) & before
+
+
+async def test_a_connection_that_was_idle_for_long_is_asked_whether_it_lives(
+    postgresql_clone: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half-open: the network has dropped it, and told neither end."""
+    monkeypatch.setattr(pool, "PING_AFTER_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(pool, "PING_TIMEOUT_SECONDS", 0.2)
+    with relaying() as first, relaying() as second:
+        url = relayed(first, postgresql_clone.info.dbname, second)
+        async with pooled(url, DATABASE_CONNECT_TIMEOUT=0.5) as engine:
+            before = await pid(engine)
+            first.fall_silent()
+            assert await pid(engine) != before
+    assert second.connections == 1
+
+
+async def test_the_minimum_is_opened_with_the_first(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    def count() -> int:
+        question = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'minimal'"
+        row = superuser.execute(question).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    query = {"pool_min": "4", "pool_max": "4", "application_name": "minimal"}
+    async with pooled(cloned_database.update_query_dict(query)) as engine:
+        assert count() == 0
+        await pid(engine)
+        async with asyncio.timeout(5):
+            while cast("SizedPool", engine.pool).checkedin() < 4:  # noqa: ASYNC110 - the pool has no event for it
+                await asyncio.sleep(0.01)
+        assert count() == 4
+
+    async with pooled(cloned_database.update_query_dict(query)) as engine:
+        await pid(engine)  # and at once to the end, while the others are being opened
+
+    async with pooled(cloned_database.update_query_dict(query)) as engine:
+        await engine.start()
+        assert count() == 4
+
+
+async def test_start_finds_out_what_is_wrong() -> None:
+    async with pooled(url_of("nothing")) as engine:
+        with pytest.raises(ConnectionFailed, match="the database does not exist"):
+            await engine.start()
+
+
+async def test_idle_and_old_connections_are_replaced_when_next_asked_for(cloned_database: URL) -> None:
+    for query in ({"pool_idle": "50"}, {"max_lifetime": "1"}):
+        async with pooled(cloned_database.update_query_dict(query)) as engine:
+            first = await pid(engine)
+            assert await pid(engine) == first
+            await asyncio.sleep(0.1 if "pool_idle" in query else 1.05)
+            assert await pid(engine) != first
+
+
+async def test_connections_do_not_all_come_of_age_at_once(cloned_database: URL) -> None:
+    async with pooled(cloned_database, DATABASE_POOL_RECYCLE=1000) as engine:
+        connections = await asyncio.gather(*(engine.connect().start() for _ in range(5)))
+        ages = [(await connection.get_raw_connection()).info[pool._RETIRES_AT] for connection in connections]
+        for connection in connections:
+            await connection.close()
+
+    now = time.monotonic()
+    assert len({round(age, 3) for age in ages}) == 5
+    assert all(890 < age - now <= 1000 for age in ages)
+
+
+def relayed(relay: Relay, dbname: str, *more: Relay) -> URL:
+    ports = ",".join(str(one.port) for one in (relay, *more))
+    hosts = ",".join("127.0.0.1" for _ in (relay, *more))
+    return url_of(dbname).set(query={"host": hosts, "port": ports})
+
+
+async def test_a_server_that_falls_silent_holds_nobody_longer_than_the_limits(
+    cloned_database: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("src.database.engine"), "COMMAND_MARGIN_SECONDS", 0.2)
+    limits: dict[str, Any] = {
+        "DATABASE_STATEMENT_TIMEOUT": 300,
+        "DATABASE_CONNECT_TIMEOUT": 0.5,
+        "DATABASE_POOL_SIZE": 3,
+    }
+    with relaying() as relay:
+        async with pooled(relayed(relay, str(cloned_database.database)), **limits) as engine:
+            await pids(engine, 3)
+            relay.fall_silent()
+
+            async def call() -> float:
+                began = time.monotonic()
+                with pytest.raises(ConnectionFailed):
+                    await pid(engine)
+                return time.monotonic() - began
+
+            assert max(await asyncio.gather(*(call() for _ in range(4)))) < 5
+            began = time.monotonic()
+            await engine.dispose()
+            assert time.monotonic() - began < 5
+
+
+async def test_dispose_ends_in_time_with_idle_connections_to_a_silent_server(cloned_database: URL) -> None:
+    with relaying() as relay:
+        async with pooled(relayed(relay, str(cloned_database.database)), DATABASE_POOL_SIZE=5) as engine:
+            await pids(engine, 5)
+            relay.fall_silent()
+            began = time.monotonic()
+            await engine.dispose()
+            assert time.monotonic() - began < 5
+
+
+async def test_limits_are_in_force(cloned_database: URL) -> None:
+    limits: dict[str, Any] = {
+        "DATABASE_STATEMENT_TIMEOUT": 100,
+        "DATABASE_LOCK_TIMEOUT": 70,
+        "DATABASE_IDLE_TRANSACTION_TIMEOUT": 80,
+    }
+    async with pooled(cloned_database, **limits) as engine:
+        async with engine.connect() as connection:
+            names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+            shown = [await connection.scalar(text(f"SHOW {name}")) for name in names]
+            with pytest.raises(QueryTimeout):
+                await connection.execute(text("SELECT pg_sleep(5)"))
+        async with engine.connect() as connection:
+            await connection.execute(PID)
+            await asyncio.sleep(0.3)
+            with pytest.raises(ConnectionFailed):
+                await connection.execute(PID)
+
+    assert shown == ["100ms", "70ms", "80ms"]
+
+
+async def test_pools_of_different_names_starve_neither_the_other(
+    cloned_database: URL, use_database: Callable[..., Settings]
+) -> None:
+    use_database(cloned_database.update_query_dict({"pool_max": "1"}), DATABASE_POOL_TIMEOUT="0.1")
+    sessions = get_engine("sessions")
+    assert get_engine("sessions") is sessions
+
+    async with get_db() as session:
+        await session.execute(PID)
+        async with sessions.connect() as connection:
+            assert await connection.scalar(text("SHOW application_name")) == "thea-database:sessions"
+            with pytest.raises(PoolExhausted, match="the pool 'sessions'"):
+                await pid(sessions)
+    await sessions.dispose()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 33, "default", "read", "ü"])
+def test_a_pools_name_is_checked(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="a pool's name must"):
+        get_engine(name)
