@@ -152,8 +152,9 @@ def create_engine(
         **options,
     )
     engine = DatabaseEngine(made.sync_engine, connector, minimum=limits.minimum)
-    needs_a_writer = target.target_session_attrs in {"read-write", "primary"}
-    engine_events.listen(engine.sync_engine, needs_a_writer=needs_a_writer and purpose != "reading")
+    writes = purpose != "reading"
+    needs_a_writer = writes and target.target_session_attrs in {"read-write", "primary"}
+    engine_events.listen(engine.sync_engine, writes=writes, needs_a_writer=needs_a_writer)
     keep_fresh(engine.sync_engine, limits)
     if limits.minimum > 1 and issubclass(poolclass, SizedPool):
         event.listen(engine.sync_engine, "connect", lambda *_: engine.fill_in_background(), once=True)

@@ -17,11 +17,12 @@ _ABORTED: Final = "thea_transaction_aborted"
 _READ_ONLY: Final = "25006"
 
 
-def listen(engine: Engine, *, needs_a_writer: bool = False) -> None:
+def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
     """Have an engine behave as the rest of the package expects.
 
     Args:
         engine: Any of ours.
+        writes: Its transactions can lose something; what only reads has nothing to commit.
         needs_a_writer: Its target asks for a server that takes writes: one that no longer does is left for another.
     """
 
@@ -32,6 +33,8 @@ def listen(engine: Engine, *, needs_a_writer: bool = False) -> None:
         return _raise_ours(context)
 
     event.listen(engine, "handle_error", raise_ours)
+    if not writes:
+        return
     event.listen(engine, "begin", _forget)
     event.listen(engine, "rollback", _forget)
     event.listen(engine, "rollback_savepoint", lambda connection, _name, _context: _forget(connection))

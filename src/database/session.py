@@ -34,7 +34,7 @@ DEFAULT: Final = "default"
 READING: Final = "read"
 
 _engines: Final[dict[_Loop | None, dict[str, DatabaseEngine]]] = {}
-_guards: Final[dict[_Loop, AsyncGenerator[None, None]]] = {}
+_guards: Final[dict[_Loop, list[AsyncGenerator[None, None]]]] = {}
 
 
 def get_engine(name: str) -> DatabaseEngine:
@@ -63,7 +63,8 @@ def _engine_of_loop(name: str) -> DatabaseEngine:
     if engines is None:
         engines = _engines[loop] = {}
         if loop is not None:
-            _guards[loop] = guard = _until_shutdown(loop, engines)
+            guard = _until_shutdown(loop, engines)
+            _guards.setdefault(loop, []).append(guard)
             with suppress(StopIteration):  # run to the yield: that is what registers it with the loop
                 guard.asend(None).send(None)
     if name not in engines:

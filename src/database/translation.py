@@ -58,6 +58,10 @@ _HINTS: Final[dict[type[DatabaseError], str]] = {
     SerializationError: "run the whole unit of work again",
     DeadlockError: "run the whole unit of work again",
 }
+_SQLSTATE_HINTS: Final = {
+    "25006": "write through get_db: get_read_db reads, and a replica takes no writes",
+    "53300": "fewer or smaller pools (`thea-db pool`), PgBouncer, or a larger max_connections",
+}
 _CONSTRAINT_HINTS: Final = {
     "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
 }
@@ -113,7 +117,7 @@ def translate(error: BaseException) -> DatabaseError | None:
     }
     where = ", ".join(f"{place} {name}" for place, name in places.items() if name) or f"SQLSTATE {sqlstate}"
     _redact(error)
-    hint = _CONSTRAINT_HINTS.get(constraint or "", _HINTS.get(kind))
+    hint = _CONSTRAINT_HINTS.get(constraint or "") or _SQLSTATE_HINTS.get(sqlstate) or _HINTS.get(kind)
     translated = kind(f"{message} ({where})", sqlstate=sqlstate, constraint=constraint, hint=hint)
     translated.came_from_server = getattr(origin, "severity", None) is not None  # the driver refuses values too
     return translated

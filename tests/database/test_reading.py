@@ -1,0 +1,174 @@
+"""get_read_db: its own tenant's rows and no other's, one connection after the other; no writes; one state on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from fastapi import Depends, FastAPI
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy import URL, text
+
+from src.config import Settings
+from src.database import AsyncSession, get_db, get_read_db, tenant_context
+from src.database.base import uuid7
+from src.database.errors import DatabaseError, NoTenantError
+from src.database.models import Tenant, User
+from src.database.repositories import UserRepository
+from src.database.tenancy import current_tenant
+
+A, B = uuid7(), uuid7()
+COUNT = text("SELECT count(*) FROM users")
+NAMES = text("SELECT display_name FROM users")
+
+
+@pytest.fixture
+async def two_tenants(cloned_database: URL, use_database: Callable[..., Settings]) -> URL:
+    """One pooled connection for reading, so that it goes from tenant to tenant; A has a user, B has two."""
+    url = cloned_database.update_query_dict({"pool_max": "1"})
+    use_database(url)
+    async with get_db() as session:
+        session.add_all([Tenant(id=A, slug="a", name="A"), Tenant(id=B, slug="b", name="B")])
+    for tenant, names in ((A, ["a"]), (B, ["b1", "b2"])):
+        with tenant_context(tenant):
+            async with get_db() as session:
+                session.add_all(User(display_name=name) for name in names)
+    return url
+
+
+async def count(tenant: UUID) -> object:
+    with tenant_context(tenant):
+        async with get_read_db() as session:
+            return await session.scalar(COUNT)
+
+
+async def test_one_connection_goes_from_tenant_to_tenant_and_shows_each_its_own(two_tenants: URL) -> None:
+    assert [await count(tenant) for tenant in (A, B, A, B, B, A)] == [1, 2, 1, 2, 2, 1]
+    with tenant_context(A):
+        async with get_read_db() as session:
+            assert await UserRepository(session).count() == 1
+
+
+async def test_without_a_tenant_there_is_nothing(two_tenants: URL, use_database: Callable[..., Settings]) -> None:
+    use_database(two_tenants, ENVIRONMENT="staging", DATABASE_URL=two_tenants.render_as_string(hide_password=False))
+    await count(A)
+    async with get_read_db() as session:
+        assert await session.scalar(COUNT) == 0
+        with pytest.raises(NoTenantError):
+            await UserRepository(session).count()
+
+
+async def test_a_tenant_that_is_named_later_is_bound_then(two_tenants: URL) -> None:
+    async with get_read_db() as session:
+        assert await session.scalar(COUNT) == 0, "the default tenant has no user"
+        await session.close()
+        with tenant_context(B):
+            async with get_read_db() as other:
+                assert await other.scalar(COUNT) == 2
+
+
+async def test_somebodys_own_set_does_not_outlive_his_session(two_tenants: URL) -> None:
+    with tenant_context(A):
+        async with get_read_db() as session:
+            await session.execute(text(f"SET app.tenant_id = '{B}'"))
+            await session.execute(text("SET default_transaction_read_only = off"))
+        async with get_read_db() as session:
+            assert await session.scalar(COUNT) == 1
+            with pytest.raises(DatabaseError, match="read-only"):
+                await session.execute(text("DELETE FROM users"))
+
+
+async def test_random_cancellations_show_nobody_anothers_rows(two_tenants: URL) -> None:
+    seen: list[tuple[UUID, set[str]]] = []
+
+    async def read(tenant: UUID) -> None:
+        with tenant_context(tenant):
+            async with get_read_db() as session:
+                seen.append((tenant, set((await session.scalars(NAMES)).all())))
+
+    dice = random.Random(7)  # noqa: S311 - chances, no secrets
+    for _ in range(100):
+        task = asyncio.create_task(read(dice.choice([A, B])))
+        await asyncio.sleep(dice.random() * 0.04)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await count(A) == 1
+
+    assert len(seen) > 10
+    assert all(names == ({"a"} if tenant == A else {"b1", "b2"}) for tenant, names in seen)
+
+
+@pytest.mark.parametrize("at_the_end", [True, False])
+async def test_a_write_is_refused_by_the_server(two_tenants: URL, at_the_end: bool) -> None:
+    async def write() -> None:
+        with tenant_context(A):
+            async with get_read_db() as session:
+                session.add(User(display_name="lost?"))
+                if not at_the_end:
+                    await session.flush()
+
+    with pytest.raises(DatabaseError, match="the transaction is read-only") as caught:
+        await write()
+
+    assert caught.value.sqlstate == "25006"
+    assert caught.value.hint is not None
+    assert "get_db" in caught.value.hint
+    assert await count(A) == 1
+
+
+async def test_each_statement_sees_what_is_committed_by_then_until_there_is_a_snapshot(two_tenants: URL) -> None:
+    async def add(session_of: str) -> None:
+        with tenant_context(A):
+            async with get_db() as session:
+                session.add(User(display_name=session_of))
+
+    with tenant_context(A):
+        async with get_read_db() as session:
+            before = await session.scalar(COUNT)
+            await add("first")
+            assert await session.scalar(COUNT) == (before or 0) + 1
+            assert isinstance(session, AsyncSession)
+            await session.snapshot()  # type: ignore[attr-defined]
+            held = await session.scalar(COUNT)
+            await add("second")
+            assert await session.scalar(COUNT) == held
+        assert await count(A) == (held or 0) + 1
+
+
+async def test_a_stream_sees_one_state_and_its_own_tenants_rows(two_tenants: URL) -> None:
+    with tenant_context(B):
+        async with get_read_db() as session:
+            assert await session.scalar(COUNT) == 2
+            assert {user.display_name async for user in UserRepository(session).stream()} == {"b1", "b2"}
+            assert await session.scalar(COUNT) == 2
+    assert await count(A) == 1
+
+
+async def test_it_reads_before_the_migrations_too(use_database: Callable[..., Settings], two_tenants: URL) -> None:
+    use_database(two_tenants.set(database="postgres"))
+    async with get_read_db() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_read_your_writes_without_a_replica_is_the_primary(two_tenants: URL) -> None:
+    with tenant_context(A):
+        async with get_read_db(read_your_writes=True) as session:
+            assert await session.scalar(COUNT) == 1
+
+
+async def test_it_is_a_dependency_of_fastapi(two_tenants: URL) -> None:
+    app = FastAPI()
+
+    @app.get("/users")
+    async def users(session: AsyncSession = Depends(get_read_db, scope="function")) -> object:  # noqa: B008
+        return {"count": await session.scalar(COUNT), "tenant": str(current_tenant())}
+
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        with tenant_context(B):
+            answer = await client.get("/users", params={"read_your_writes": "1"})
+
+    assert answer.json() == {"count": 2, "tenant": str(B)}
+    assert "parameters" not in app.openapi()["paths"]["/users"]["get"]
