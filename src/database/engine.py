@@ -16,7 +16,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 from src.config import Settings, get_logger
 from src.config.environment import Purpose, complete, named_target
 from src.database import engine_events
-from src.database.connect import DRIVER_ERRORS, Connector, embedded_server
+from src.database.connect import DRIVER_ERRORS, Connector, connect_embedded, embedded_server
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.pool import PoolLimits, SizedPool, keep_fresh
 from src.database.target import Target
@@ -242,9 +242,9 @@ def _opener(
 
     async def open_connection(*_arguments: Any, **_options: Any) -> asyncpg.Connection[Any]:
         nonlocal is_checked
-        if is_embedded:
-            await asyncio.to_thread(embedded_server(settings.DATABASE_EMBEDDED_DIR).acquire)
-        connection = await connector.connect()
+        connection = await (
+            connect_embedded(connector, settings.DATABASE_EMBEDDED_DIR) if is_embedded else connector.connect()
+        )
         if not is_checked:
             try:
                 await _check_server(connection, settings, purpose=purpose)

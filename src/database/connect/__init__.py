@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.database.connect.connector import DRIVER_ERRORS, Connector, connect
-from src.database.errors import ConfigurationError
+from src.database.errors import ConfigurationError, ConnectionFailed
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from src.database.connect.embedded import EmbeddedServer
 
-__all__ = ["DRIVER_ERRORS", "Connector", "connect", "embedded_server"]
+__all__ = ["DRIVER_ERRORS", "Connector", "connect", "connect_embedded", "embedded_server"]
 
 
 def embedded_server(folder: Path) -> EmbeddedServer:
@@ -32,3 +35,21 @@ def embedded_server(folder: Path) -> EmbeddedServer:
         return embedded.handle(folder.expanduser().absolute())
     except (OSError, RuntimeError) as error:  # no such home, or the working folder is gone
         raise ConfigurationError(f"DATABASE_EMBEDDED_DIR cannot be found: {str(folder)!r}") from error
+
+
+async def connect_embedded(connector: Connector, folder: Path) -> asyncpg.Connection[Any]:
+    """Open one connection to the embedded server, which is started where it does not run, and once more where it died.
+
+    Raises:
+        ConnectionFailed: It does not start, or does not answer.
+        ConfigurationError: The folder cannot be used.
+    """
+    server = embedded_server(folder)
+    await asyncio.to_thread(server.acquire)
+    try:
+        return await connector.connect()
+    except ConnectionFailed as error:
+        if type(error) is not ConnectionFailed:  # its children say what a new start would not heal
+            raise
+    await asyncio.to_thread(server.revive)
+    return await connector.connect()

@@ -30,19 +30,13 @@ DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
-    """The driver's, whose set-up by SQLAlchemy fails in our words too, and leaves nothing open however it ends.
-
-    The pool forgets a connection whose set-up was cancelled, without closing it.
-    """
+    """The driver's, whose set-up fails in our words too: SQLAlchemy's first queries on it pass all translation by."""
 
     async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
         try:
             await super().set_type_codec(*arguments, **options)
-        except BaseException as error:
-            self.terminate()
-            if isinstance(error, DRIVER_ERRORS):
-                raise translate_connect(error, where="the server, just connected to") from error
-            raise
+        except DRIVER_ERRORS as error:
+            raise translate_connect(error, where="the server, just connected to") from error
 
 
 class Connector:

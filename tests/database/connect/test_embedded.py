@@ -6,8 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,53 +15,12 @@ from src.config import Settings
 from src.database.connect import connect, embedded_server
 from src.database.connect.embedded import EmbeddedServer
 from src.database.errors import ConfigurationError, ConnectionFailed
-
-USE_IT = """
-import asyncio, os, sys
-from pathlib import Path
-from src.database.connect import connect, embedded_server
-
-async def main():
-    server = embedded_server(Path(sys.argv[1]))
-    server.acquire()
-    connection = await connect(server.target())
-    print(await connection.fetchval("SELECT pg_postmaster_start_time()::text"), flush=True)
-    await connection.close()
-    if len(sys.argv) > 2:
-        sys.stdin.readline()
-
-asyncio.run(main())
-"""
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="thea-") as name:
-        yield Path(name) / "a folder's name" / "postgres"
-
-
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", USE_IT, str(folder), *more],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def end(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate("\n", timeout=60)
-    assert process.returncode == 0, err
-    return out.strip()
+from tests.database.connect.conftest import end, query, start, wait_for_use
 
 
 def test_a_race_of_first_starts_ends_with_one_server_and_none_is_left(folder: Path) -> None:
     processes = [start(folder, "wait") for _ in range(6)]
-    starts = set()
-    for process in processes:
-        assert process.stdout is not None
-        starts.add(process.stdout.readline().strip())
+    starts = {wait_for_use(process) for process in processes}
     assert len(starts) == 1, "all of them use the same server"
     assert EmbeddedServer(folder).is_running()
 
@@ -79,20 +36,13 @@ def test_a_race_of_first_starts_ends_with_one_server_and_none_is_left(folder: Pa
 def test_data_survives_a_stop(folder: Path) -> None:
     server = EmbeddedServer(folder)
 
-    async def run(statement: str) -> object:
-        connection = await connect(server.target(as_owner=True))
-        try:
-            return await connection.fetchval(statement)
-        finally:
-            await connection.close()
-
     server.acquire()
-    asyncio.run(run("CREATE TABLE kept AS SELECT 42 AS n"))
+    query(server, "CREATE TABLE kept AS SELECT 42 AS n")
     server.release()
     assert not server.is_running()
 
     server.acquire()
-    assert asyncio.run(run("SELECT n FROM kept")) == 42
+    assert query(server, "SELECT n FROM kept") == 42
     server.release()
 
 
@@ -103,8 +53,7 @@ def test_a_kept_server_outlives_its_users_until_it_is_let_go(folder: Path) -> No
     assert server.is_running()
 
     user = start(folder, "wait")
-    assert user.stdout is not None
-    user.stdout.readline()
+    wait_for_use(user)
     assert server.unkeep() == 1
     assert server.is_running(), "somebody uses it"
 

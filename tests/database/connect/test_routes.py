@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +17,7 @@ from sqlalchemy import text
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.connect import cloudsql
+from src.database.connect import cloudsql, embedded_server
 from src.database.connect.embedded import APP_ROLE
 from src.database.engine import DatabaseEngine
 from src.database.errors import ConfigurationError, ConnectionFailed, TlsFailed, TunnelFailed
@@ -136,6 +138,17 @@ async def test_verify_full_checks_the_real_host_and_not_the_tunnels_end(
             else:
                 with pytest.raises(TlsFailed, match="not valid for 'localhost'"):
                     await ask(engine)
+
+
+async def test_an_embedded_server_that_was_killed_comes_back_with_the_next_session(used_folder: Path) -> None:
+    given = Settings(ENVIRONMENT="test", DATABASE_URL=None, DATABASE_EMBEDDED_DIR=used_folder)
+    async with engine_of(given) as engine:
+        assert await ask(engine) == 42
+        os.kill(int((used_folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        await asyncio.sleep(0.2)  # its sessions hear of it
+        async with asyncio.timeout(20):
+            assert await ask(engine) == 42
+    await asyncio.to_thread(embedded_server(used_folder).release)
 
 
 def test_production_trusts_no_unknown_gateway() -> None:

@@ -1,0 +1,272 @@
+"""The keeper: a small process that stops a server which nobody uses any more, however the last of its users ended.
+
+It is run by its path and imports the standard library alone: with the package it would weigh 60 MB and take half
+a second to start. What it has to know of the server's process and of the locks is therefore here, for the
+others to import.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+__all__ = [
+    "KEEPER_FILE",
+    "PID_FILE",
+    "Postmaster",
+    "find_postmaster",
+    "is_postgres",
+    "is_postmaster",
+    "names_folder",
+    "read_pid_file",
+    "stop",
+    "try_lock",
+    "works_in",
+]
+
+KEEPER_FILE: Final = "keeper"
+PID_FILE: Final = "postmaster.pid"
+STOP_TIMEOUT_SECONDS: Final = 60
+_LOOK_SECONDS: Final = 0.5
+_QUICK_LOOK_SECONDS: Final = 0.05
+_QUICK_LOOKS: Final = 100
+_NO_SERVER_SECONDS: Final = 2  # one whose starter was killed has written its pid file by then
+_DATA_LINE, _SOCKETS_LINE, _STATUS_LINE = 1, 4, 7  # of the pid file
+
+
+class Postmaster(NamedTuple):
+    """What a server says of itself in its pid file."""
+
+    pid: int
+    data: Path
+    sockets: str
+    status: str
+
+
+def read_pid_file(path: Path) -> Postmaster | None:
+    """Return what a server wrote down, or None where that says of no process; it may have ended since."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+        pid = abs(int(lines[0]))  # negative where a single user works in the folder without a server
+    except (FileNotFoundError, NotADirectoryError, ValueError, IndexError):
+        return None
+    lines += [""] * _STATUS_LINE
+    data, sockets, status = lines[_DATA_LINE], lines[_SOCKETS_LINE], lines[_STATUS_LINE].strip()
+    return Postmaster(pid, Path(data), sockets, status) if pid else None
+
+
+def find_postmaster(data: Path) -> Postmaster | None:
+    """Return the server that works in a folder now: its pid may be a dead one's, or be somebody else's by now."""
+    postmaster = read_pid_file(data / PID_FILE)
+    return postmaster if postmaster and is_postgres(postmaster.pid, data) else None
+
+
+def is_postgres(pid: int, data: Path) -> bool:
+    """Say whether a process is alive, is PostgreSQL, and works in this folder; where that is in doubt, it does."""
+    if sys.platform == "win32":
+        return f"pgsignal_{pid}" in os.listdir(r"\\.\pipe")  # noqa: PTH208 - no folder that pathlib knows
+    is_at_work = works_in(pid, data)
+    if is_at_work is None:
+        command = _command(pid)
+        return _is_program(command) and (_names(command, data) or not _is_server(command))
+    return is_at_work
+
+
+def works_in(pid: int, data: Path) -> bool | None:
+    """Say whether a process is PostgreSQL and has this folder, by whatever name, for its own; None: cannot be seen."""
+    if not _is_program(_command(pid)):
+        return False
+    try:
+        return Path(f"/proc/{pid}/cwd").samefile(data)
+    except OSError:  # no Linux, or root without the right to look into other users' processes
+        return None
+
+
+def is_postmaster(pid: int) -> bool:
+    """Tell a server's first process from those that it started."""
+    return _is_server(_command(pid))
+
+
+def names_folder(pid: int, data: Path) -> bool:
+    """Say whether a process is PostgreSQL and was started for a folder of this name, which may be gone since."""
+    if sys.platform == "win32":
+        return is_postgres(pid, data)
+    command = _command(pid)
+    return _is_program(command) and _names(command, data)
+
+
+def _names(command: str, data: Path) -> bool:
+    return f" -D {data} " in f"{command} "
+
+
+def _is_server(command: str) -> bool:
+    return " -D " in command
+
+
+def _is_program(command: str) -> bool:
+    """Tell ``/a/b/postgres -D …`` and ``postgres: checkpointer`` from the rest."""
+    return command.startswith("postgres: ") or "postgres -" in command or command.endswith("postgres")
+
+
+def _command(pid: int) -> str:
+    """Return a process's command line; nothing where it has ended, though its parent has not heard of it yet."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return ""
+    except PermissionError:
+        pass  # another user's
+    if sys.platform != "linux":
+        import subprocess  # noqa: PLC0415 - the keeper does without it on Linux
+
+        told = subprocess.run(  # noqa: S603 - a fixed command
+            ["/bin/ps", "-ww", "-p", str(pid), "-o", "state=,command="], capture_output=True, text=True, check=False
+        ).stdout.strip()
+        return "" if told.startswith("Z") else told.partition(" ")[2].strip()
+    with suppress(FileNotFoundError, ProcessLookupError):
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        if state not in "ZX":
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            return " ".join(map(os.fsdecode, words)).strip()
+    return ""
+
+
+def stop(pid: int, is_alive: Callable[[], bool], *, programs: str, timeout: float = STOP_TIMEOUT_SECONDS) -> bool:
+    """Have a server end its sessions and itself, and say whether it did in time."""
+    if sys.platform == "win32":
+        import subprocess  # noqa: PLC0415 - Windows alone
+
+        command = [str(Path(programs) / "pg_ctl"), "kill", "INT", str(pid)]
+        subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - the wheel's program
+    else:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+    deadline = time.monotonic() + timeout
+    while is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not is_alive()
+
+
+def try_lock(path: Path, *, create: bool = False) -> int | None:
+    """Take the lock of a file, the one that `filelock` takes, and return its descriptor; None where it is held."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
+    except FileNotFoundError:
+        return None
+    try:
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415 - Windows alone
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl  # noqa: PLC0415 - everywhere else
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+class _Keeper:
+    """Watches one folder from the moment that it holds the folder's keeper lock."""
+
+    def __init__(self, folder: Path, sockets: Path, programs: str, lock: int) -> None:
+        self.folder, self.sockets, self.programs, self.lock = folder, sockets, programs, lock
+        self.data = folder / "data"
+        self.server: int | None = None
+        self.idle_since = time.monotonic()
+        self.looks_without_server = 0
+
+    def wait(self) -> None:
+        """Wait for the next look; the first ones are quick, to know the server before anybody removes its folder."""
+        self.looks_without_server = 0 if self.server else self.looks_without_server + 1
+        time.sleep(_QUICK_LOOK_SECONDS if 0 < self.looks_without_server <= _QUICK_LOOKS else _LOOK_SECONDS)
+
+    def is_done(self) -> bool:
+        """Look once; stop the server where nobody needs it."""
+        found = find_postmaster(self.data)
+        if not self._has_its_folder():  # and what was found may be its successor's, which is none of our business
+            return self._stop_server()
+        self._note(found)
+        folder_lock = try_lock(self.folder / "lock")
+        if folder_lock is None:  # somebody starts or stops the server: that one decides
+            self.idle_since = time.monotonic()
+            return False
+        try:
+            is_done = self._is_done()
+            if is_done:  # while the folder is held: who starts a server next sees that there is no keeper
+                os.close(self.lock)
+        finally:
+            os.close(folder_lock)
+        return is_done
+
+    def _is_done(self) -> bool:
+        if (self.folder / "keep").exists() or self._has_users():
+            self.idle_since = time.monotonic()
+            return False
+        self._note(find_postmaster(self.data))
+        if self.server is None:
+            return time.monotonic() - self.idle_since > _NO_SERVER_SECONDS
+        if not self._stop_server():
+            return False
+        with suppress(OSError):
+            self.sockets.rmdir()
+        return True
+
+    def _note(self, found: Postmaster | None) -> None:
+        """Remember which process the server is: its pid file may be removed before it."""
+        if found is not None:
+            self.server = found.pid
+        elif self.server is not None and not names_folder(self.server, self.data):
+            self.server = None
+
+    def _stop_server(self) -> bool:
+        """End the server, also of a folder that was removed: in the end it would take its successor's socket away."""
+        if (pid := self.server) is None or not self._lives(pid):
+            return True
+        return stop(pid, lambda: self._lives(pid), programs=self.programs)
+
+    def _lives(self, pid: int) -> bool:
+        return names_folder(pid, self.data) or is_postgres(pid, self.data)
+
+    def _has_users(self) -> bool:
+        for mark in (self.folder / "users").glob("*"):
+            if (lock := try_lock(mark)) is None:
+                return mark.exists()
+            os.close(lock)
+        return False
+
+    def _has_its_folder(self) -> bool:
+        try:
+            return os.path.samestat((self.folder / KEEPER_FILE).stat(), os.fstat(self.lock))
+        except OSError:
+            return False
+
+
+def main(folder: Path, sockets: Path, programs: str) -> None:
+    """Keep a folder's server; return where another keeper does."""
+    lock = try_lock(folder / KEEPER_FILE)
+    if lock is None:
+        return
+    if sys.platform != "win32":
+        for interruption in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(interruption, signal.SIG_IGN)
+        if os.fork():  # whoever starts us waits for this, and is no parent that would have to hear of our end
+            os._exit(0)
+    keeper = _Keeper(folder, sockets, programs, lock)
+    is_done = False
+    while not is_done:
+        keeper.wait()
+        with suppress(FileNotFoundError):  # the folder is being removed: the next look sees it gone
+            is_done = keeper.is_done()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

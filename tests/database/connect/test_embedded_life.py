@@ -1,0 +1,260 @@
+"""What a laptop does to an embedded server: its users and its processes are killed, and no orphan is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.database.connect.embedded import EmbeddedServer
+from tests.database.connect.conftest import (
+    are_all_gone,
+    children_of,
+    end,
+    has_come,
+    kill_whole_server,
+    pid_of,
+    processes_of,
+    query,
+    start,
+    wait_for_use,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tests send POSIX signals")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_server_ends_after_its_last_user_was_killed(used_folder: Path, number: signal.Signals) -> None:
+    users = [start(used_folder, "wait") for _ in range(2)]
+    assert wait_for_use(users[0]) == wait_for_use(users[1])
+    (keeper,) = processes_of(used_folder, "embedded_keeper")
+    os.kill(keeper, signal.SIGINT)
+    os.kill(keeper, signal.SIGHUP)
+
+    os.killpg(users[0].pid, number)
+    users[0].communicate()
+    assert not has_come(lambda: not EmbeddedServer(used_folder).is_running(), within_seconds=1.2), "one still uses it"
+    os.killpg(users[1].pid, number)
+    users[1].communicate()
+
+    assert are_all_gone(used_folder)
+    assert "database system is shut down" in (used_folder / "server.log").read_text()
+
+
+def test_a_regular_end_stops_the_server_and_then_its_keeper(used_folder: Path) -> None:
+    user = start(used_folder, "wait")
+    wait_for_use(user)
+    (keeper,) = processes_of(used_folder, "embedded_keeper")
+    end(user)
+
+    assert processes_of(used_folder) in ([keeper], [])
+    assert are_all_gone(used_folder)
+
+
+def test_a_keeper_that_was_killed_is_replaced_by_the_next_user(used_folder: Path) -> None:
+    server = EmbeddedServer(used_folder)
+    server.acquire()
+    (keeper,) = processes_of(used_folder, "embedded_keeper")
+    os.kill(keeper, signal.SIGKILL)
+    assert has_come(lambda: keeper not in processes_of(used_folder))
+
+    user = start(used_folder, "wait")
+    wait_for_use(user)
+    assert len(processes_of(used_folder, "embedded_keeper")) == 1
+    server.release()
+    user.kill()
+    user.communicate()
+
+    assert are_all_gone(used_folder)
+
+
+def test_a_keeper_that_was_killed_is_not_missed_at_a_regular_end(used_folder: Path) -> None:
+    server = EmbeddedServer(used_folder)
+    server.acquire()
+    (keeper,) = processes_of(used_folder, "embedded_keeper")
+    os.kill(keeper, signal.SIGKILL)
+    server.release()
+
+    assert are_all_gone(used_folder)
+
+
+def test_a_kept_server_outlives_killed_users_and_a_restart_of_the_machine(used_folder: Path) -> None:
+    server = EmbeddedServer(used_folder)
+    server.keep()
+    user = start(used_folder, "wait")
+    wait_for_use(user)
+    user.kill()
+    user.communicate()
+    assert not has_come(lambda: not server.is_running(), within_seconds=1.2)
+
+    kill_whole_server(used_folder)
+    assert not server.is_running()
+    end(start(used_folder))
+    assert server.is_running(), "it is to be kept still"
+    kill_whole_server(used_folder)
+    assert server.unkeep() == 0
+
+    assert not (used_folder / "keep").exists()
+    assert are_all_gone(used_folder)
+
+
+def test_the_next_connection_finds_the_server_again_that_was_killed_under_a_process(used_folder: Path) -> None:
+    server = EmbeddedServer(used_folder)
+    server.acquire()
+    try:
+        query(server, "INSERT INTO kept VALUES (43)")
+        kill_whole_server(used_folder)
+        server.acquire()
+        assert query(server, "SELECT sum(n) FROM kept") == 85
+
+        os.kill(pid_of(used_folder), signal.SIGKILL)  # the postmaster alone: its children are to be waited for
+        server.revive()
+        assert query(server, "SELECT sum(n) FROM kept") == 85
+    finally:
+        server.release()
+
+    assert are_all_gone(used_folder)
+
+
+def test_a_server_that_recovers_from_a_killed_backend_is_waited_for(used_folder: Path) -> None:
+    server = EmbeddedServer(used_folder)
+    server.acquire()
+    first = pid_of(used_folder)
+    os.kill(children_of(first)[0], signal.SIGKILL)
+    server.revive()
+
+    assert query(server, "SELECT n FROM kept") == 42
+    assert pid_of(used_folder) == first
+    server.release()
+
+
+def test_a_server_that_was_told_to_stop_and_waits_for_its_clients_is_started_again(used_folder: Path) -> None:
+    server = EmbeddedServer(used_folder)
+    server.acquire()
+    target = server.target()
+    code = (
+        "import psycopg, sys; c = psycopg.connect(host=sys.argv[1], user='thea_app', dbname='thea'); print(); input()"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", code, target.host], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for_use(client)
+        first = pid_of(used_folder)
+        os.kill(first, signal.SIGTERM)
+        assert has_come(lambda: not server.is_running())
+        assert first in processes_of(used_folder)
+
+        server.acquire()
+        assert query(server, "SELECT n FROM kept") == 42
+        assert first not in processes_of(used_folder)
+    finally:
+        client.kill()
+        client.communicate()
+        server.release()
+
+
+def test_a_backend_that_outlived_its_postmaster_does_not_bar_the_start(used_folder: Path) -> None:
+    server = EmbeddedServer(used_folder)
+    server.acquire()
+    code = (
+        "import psycopg, sys; c = psycopg.connect(host=sys.argv[1], user='thea_app', dbname='thea')\n"
+        "print(c.info.backend_pid, flush=True); c.execute('SELECT count(*) FROM generate_series(1, 1000000000000)')"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", code, server.target().host],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        backend = int(wait_for_use(client))
+        os.kill(pid_of(used_folder), signal.SIGKILL)
+        os.kill(backend, 0)
+
+        server.revive()
+        assert query(server, "SELECT n FROM kept") == 42
+    finally:
+        client.kill()
+        client.communicate()
+        server.release()
+
+
+def test_a_folder_that_was_removed_under_its_server_is_begun_anew(used_folder: Path) -> None:
+    server = EmbeddedServer(used_folder)
+    server.acquire()
+    first = processes_of(used_folder)
+    assert len(first) == 2, "the server and its keeper"
+    shutil.rmtree(used_folder)
+
+    server.acquire()
+    assert query(server, "SELECT to_regclass('kept')") is None
+    assert pid_of(used_folder) not in first
+    assert has_come(lambda: not set(first) & set(processes_of(used_folder)))
+    assert query(server, "SELECT 1") == 1, "the old server's end has not taken the socket away"
+    assert len(processes_of(used_folder, "embedded_keeper")) == 1
+    server.release()
+
+    assert are_all_gone(used_folder)
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["removed", "moved"])
+def test_the_keeper_ends_the_server_of_a_folder_that_is_gone(used_folder: Path, is_moved: bool) -> None:
+    user = start(used_folder, "wait")
+    wait_for_use(user)
+    elsewhere = used_folder.with_name("elsewhere")
+    if is_moved:
+        used_folder.rename(elsewhere)
+    else:
+        shutil.rmtree(used_folder)
+
+    assert are_all_gone(used_folder)
+    end(user)
+    assert not used_folder.exists()
+    if is_moved:
+        server = EmbeddedServer(elsewhere)
+        server.acquire()
+        assert query(server, "SELECT n FROM kept") == 42
+        server.release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_worker_that_uses_the_server_outlives_its_parent(used_folder: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from src.database.connect import embedded_server\n"
+        "server = embedded_server(Path(sys.argv[1])); server.acquire(); read, write = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    server.acquire(); os.write(write, b'.'); sys.stdin.readline(); os._exit(0)\n"
+        "os.read(read, 1); print(flush=True); os.kill(os.getpid(), 9)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(used_folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    wait_for_use(parent)
+    parent.wait()
+    assert not has_come(lambda: not EmbeddedServer(used_folder).is_running(), within_seconds=1.2)
+    parent.communicate("\n")
+
+    assert are_all_gone(used_folder)
+
+
+def test_a_test_run_that_was_killed_leaves_no_process(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    folder.parent.chmod(0o711)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "tests/config"],
+        env={**environment, "THEA_TEST_SERVER": str(folder)},
+        stdout=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[3],
+    )
+    assert has_come(lambda: bool(list((folder / "users").glob("*"))), within_seconds=20)
+    run.kill()
+    run.wait()
+
+    assert are_all_gone(folder)
