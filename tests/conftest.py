@@ -89,6 +89,14 @@ postgresql_clone = factories.postgresql("postgresql_template")
 
 
 @pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that the embedded server's user can pass through; pytest closes those above its own to others."""
+    with tempfile.TemporaryDirectory(prefix="thea-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
 def use_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Settings]]:
     """Point `get_db` and `engine` at a database through the environment, as an operator does."""
 

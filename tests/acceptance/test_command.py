@@ -38,14 +38,13 @@ def test_a_fault_is_one_clear_message_and_exit_code_2(tmp_path: Path, variables:
     assert len(done.stderr.strip().splitlines()) <= 3
 
 
-def test_a_wrong_password_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_wrong_password_is_said_to_be_one(open_folder: Path) -> None:
     """Over TCP, where the embedded server wants one."""
-    tmp_path.chmod(0o755)
-    server = EmbeddedServer(tmp_path / "postgres", over_tcp=True)
+    server = EmbeddedServer(open_folder / "postgres", over_tcp=True)
     server.acquire()
     try:
         url = f"postgresql://thea_app:{CANARY}@127.0.0.1:{server.target().port}/thea"
-        done = run("upgrade", folder=tmp_path, DATABASE_URL=url)
+        done = run("upgrade", folder=open_folder, DATABASE_URL=url)
     finally:
         server.release()
 
@@ -62,14 +61,12 @@ def test_the_demo_is_refused_in_production(tmp_path: Path) -> None:
     assert "the demo writes sample data" in done.stderr
 
 
-def test_up_keeps_the_embedded_server_until_down(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-
-    assert "the embedded server runs" in run("up", folder=tmp_path).stdout
-    assert "the schema is at head" in run("upgrade", folder=tmp_path).stdout
-    assert (tmp_path / ".thea" / "postgres" / "data" / "postmaster.pid").exists()
-    assert "is stopped" in run("down", folder=tmp_path).stdout
-    assert not (tmp_path / ".thea" / "postgres" / "data" / "postmaster.pid").exists()
+def test_up_keeps_the_embedded_server_until_down(open_folder: Path) -> None:
+    assert "the embedded server runs" in run("up", folder=open_folder).stdout
+    assert "the schema is at head" in run("upgrade", folder=open_folder).stdout
+    assert (open_folder / ".thea" / "postgres" / "data" / "postmaster.pid").exists()
+    assert "is stopped" in run("down", folder=open_folder).stdout
+    assert not (open_folder / ".thea" / "postgres" / "data" / "postmaster.pid").exists()
 
 
 def test_down_without_a_server_says_so(tmp_path: Path) -> None:

@@ -96,10 +96,9 @@ def test_migrations_have_a_url_of_their_own() -> None:
 
 
 @pytest.fixture
-def server_without_tls(tmp_path: Path) -> Iterator[Target]:
+def server_without_tls(open_folder: Path) -> Iterator[Target]:
     """The embedded server, over TCP: it is built without OpenSSL."""
-    tmp_path.chmod(0o755)
-    server = EmbeddedServer(tmp_path / "postgres", over_tcp=True)
+    server = EmbeddedServer(open_folder / "postgres", over_tcp=True)
     server.acquire()
     yield server.target()
     server.release()
