@@ -121,7 +121,7 @@ def create_engine(
     target = resolve_target(settings, purpose=purpose)
     limits = pool_limits(target, settings)
     connector = Connector(
-        lambda: resolve_target(settings, purpose=purpose),
+        (lambda: resolve_target(settings, purpose=purpose)) if target.embedded else (lambda: target),
         driver_arguments=_driver_arguments(target, settings, purpose=purpose, name=name),
     )
     is_pooled = target.has_pool_parameters or not settings.is_local

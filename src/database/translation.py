@@ -53,8 +53,8 @@ _BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
 }
 _HINTS: Final[dict[type[DatabaseError], str]] = {
     SchemaDriftError: "bring the schema up to date: `thea-db upgrade` (or `alembic upgrade head`)",
-    AuthenticationFailed: "check the user and the password in DATABASE_URL",
-    DatabaseMissing: "check the name in DATABASE_URL, or create the database",
+    AuthenticationFailed: "check the user and the password; `thea-db info` says where they come from",
+    DatabaseMissing: "check the database's name, or create it",
     SerializationError: "run the whole unit of work again",
     DeadlockError: "run the whole unit of work again",
 }
@@ -75,12 +75,17 @@ _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...
     ),
     ((), "during SSL exchange", "it answered the request for TLS with an error", "its log says why"),
     ((TimeoutError,), "", "it did not answer in time", "check the host, the port and the firewall"),
-    ((socket.gaierror, UnicodeError), "", "the host is not known", "check the host in DATABASE_URL"),
+    (
+        (socket.gaierror, UnicodeError),
+        "",
+        "the host is not known",
+        "check the host's name; `thea-db doctor` looks further",
+    ),
     (
         (ConnectionRefusedError, FileNotFoundError),
         "Connect call failed",
         "nothing listens there",
-        "check that the server runs, and the host and port in DATABASE_URL",
+        "check that the server runs, and the host and the port; `thea-db doctor` looks further",
     ),
     (
         (),
