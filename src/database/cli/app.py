@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from importlib.metadata import version
@@ -12,8 +13,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from src.config import configure_logging, get_settings
+from src.config import Settings, configure_logging, get_settings
 from src.database.cli.demo import run_demo
+from src.database.cli.diagnose import run_doctor, run_info, run_pool, run_wait
 from src.database.connect import embedded_server
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.schema import upgrade as upgrade_schema
@@ -23,9 +25,15 @@ __all__ = ["app", "main"]
 EXIT_FAILURE: int = 2
 EXIT_INTERRUPTED: int = 130
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Processes = Annotated[
+    int,
+    typer.Option(min=1, envvar="WEB_CONCURRENCY", help="How many processes use the database at once, on all machines."),
+]
+
 app = typer.Typer(
     name="thea-db",
-    help="The data layer's command: its embedded server, its schema, and a demonstration on real input.",
+    help="The data layer's command: what is in force and what is wrong, the embedded server, the schema, a demo.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,  # local variables hold passwords
@@ -39,6 +47,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except DatabaseError as error:
+        if "--json" in sys.argv:
+            typer.echo(json.dumps({"error": str(error)}))
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_FAILURE)
 
@@ -51,13 +61,54 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def prepare(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Set the logs up before any command runs."""
-    if "--help" not in sys.argv:  # who asks for help may not have found the right settings yet
+    if "--help" in sys.argv or context.invoked_subcommand == "doctor":  # they may not have the right settings yet
+        configure_logging()
+    else:
         configure_logging(get_settings().ENVIRONMENT)
+
+
+@app.command()
+def info(as_json: Json = False) -> None:
+    """Show where the settings lead, as whom and how, and where each of them comes from; exit code 2 if nowhere."""
+    raise typer.Exit(run_info(get_settings(), as_json=as_json))
+
+
+@app.command()
+def wait(
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in all.")] = 60.0,
+    interval: Annotated[float, typer.Option(min=0.01, help="Seconds between two attempts.")] = 0.5,
+    as_json: Json = False,
+) -> None:
+    """Wait for the server to come up; exit code 1 if it does not in time, 2 at once if waiting cannot heal it."""
+    raise typer.Exit(run_wait(get_settings(), timeout=timeout, interval=interval, as_json=as_json))
+
+
+@app.command()
+def doctor(processes: Processes = 1, as_json: Json = False) -> None:
+    """Look for what is wrong, and say what to do; exit code 1 if a check fails, 2 if the settings cannot be read."""
+    try:
+        settings: Settings | ConfigurationError = get_settings()
+    except ConfigurationError as error:
+        settings = error
+    raise typer.Exit(run_doctor(settings, processes=processes, as_json=as_json))
+
+
+@app.command()
+def pool(
+    cores: Annotated[int | None, typer.Option(min=1, help="Of the database's machine; by default this one's.")] = None,
+    spindles: Annotated[int, typer.Option(min=0, help="Of the same machine; 1 for an SSD.")] = 1,
+    processes: Processes = 1,
+    as_json: Json = False,
+) -> None:
+    """Suggest a size for the pool; exit code 1 if what is set can exhaust the server, 2 if that cannot be told."""
+    code = run_pool(get_settings(), cores=cores, spindles=spindles, processes=processes, as_json=as_json)
+    raise typer.Exit(code)
 
 
 @app.command()

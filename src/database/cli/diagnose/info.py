@@ -1,0 +1,133 @@
+"""thea-db info: where, as whom, how, and where each setting comes from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import asyncpg
+
+from src.config import Settings
+from src.config.environment import Purpose
+from src.config.sources import ShownSetting, show_settings
+from src.database.cli.diagnose.encryption import Encryption, encryption_of
+from src.database.cli.diagnose.output import print_error, print_json, print_lines
+from src.database.cli.diagnose.reach import reach
+from src.database.cli.diagnose.revision import Revision, revision_of
+from src.database.engine import create_engine, pool_limits, resolve_target
+from src.database.errors import DatabaseError
+from src.database.target import Target
+
+__all__ = ["run_info"]
+
+EXIT_REACHED: Final = 0
+EXIT_NOT_REACHED: Final = 2
+
+_SERVER: Final = """
+SELECT current_setting('server_version') AS version, current_user::text AS "user", current_database()::text AS database,
+       CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'primary' END AS role
+"""
+
+
+@dataclass(slots=True)
+class Place:
+    """What is asked for, and what answers; what could not be found out is None."""
+
+    target: dict[str, Any] | None = None
+    pool: dict[str, Any] | None = None
+    server: dict[str, Any] | None = None
+    encryption: Encryption | None = None
+    revision: Revision | None = None
+    error: str | None = None
+
+
+def run_info(settings: Settings, *, as_json: bool) -> int:
+    """Print what is in force; 0 where every server was reached, 2 where one was not."""
+    places = asyncio.run(_look_around(settings))
+    shown = show_settings(settings)
+    if as_json:
+        described = {"database": None, "replica": None} | {name: asdict(place) for name, place in places.items()}
+        print_json({"environment": settings.ENVIRONMENT, **described, "settings": [asdict(one) for one in shown]})
+    else:
+        for name, place in places.items():
+            _print_place(name, place)
+        _print_settings(shown)
+    return EXIT_NOT_REACHED if any(place.error for place in places.values()) else EXIT_REACHED
+
+
+async def _look_around(settings: Settings) -> dict[str, Place]:
+    places = {"database": await _look_at(settings, "application")}
+    if settings.DATABASE_REPLICA_URL is not None:
+        places["replica"] = await _look_at(settings, "reading")
+    return places
+
+
+async def _look_at(settings: Settings, purpose: Purpose) -> Place:
+    """Describe one server as far as it lets us."""
+    place = Place()
+    try:
+        target = resolve_target(settings, purpose=purpose)
+        place.target = _describe(target)
+        # Nothing is opened for it: this is the pool that get_db would have.
+        pool = create_engine(settings, purpose=purpose).pool
+        place.pool = {"class": type(pool).__name__, **asdict(pool_limits(target, settings))}
+        async with reach(settings, purpose) as reached:
+            place.server = dict(await reached.connection.fetchrow(_SERVER))
+            place.encryption = encryption_of(reached.connection, reached.target)
+            place.revision = await _revision(reached.connection)
+    except DatabaseError as error:
+        place.error = str(error)
+    return place
+
+
+def _describe(target: Target) -> dict[str, Any]:
+    return {
+        "hosts": [str(host) for host in target.hosts],
+        "route": target.route,
+        "gateway": target.ssh and str(target.ssh),
+        "database": target.database,
+        "user": target.user,
+        "sslmode": target.ssl_mode,
+    }
+
+
+async def _revision(connection: asyncpg.Connection[Any]) -> Revision | None:
+    try:
+        return await revision_of(connection)
+    except asyncpg.InsufficientPrivilegeError:  # not everybody may read Alembic's table
+        return None
+
+
+def _print_place(name: str, place: Place) -> None:
+    target, server, pool = place.target or {}, place.server or {}, place.pool or {}
+    gateway = f" through {target['gateway']}" if target.get("gateway") else ""
+    lines = [
+        ("where", target and f"{', '.join(target['hosts'])} ({target['route']}{gateway})"),
+        ("database", server.get("database", target.get("database"))),
+        ("user", server.get("user", target.get("user"))),
+        ("server", server and f"PostgreSQL {server['version']}, {server['role']}"),
+        ("TLS", place.encryption),
+        ("revision", place.revision),
+        ("pool", pool and _describe_pool(pool)),
+    ]
+    print_lines(name, [(label, value) for label, value in lines if value])
+    if place.error is not None:
+        print_error(place.error)
+
+
+def _describe_pool(pool: dict[str, Any]) -> str:
+    if pool["class"] == "NullPool":
+        return "none: each use opens a connection (NullPool)"
+    kept = f", idle {pool['idle']:g} s" if pool["idle"] else ""
+    return (
+        f"{pool['class']}, {pool['size']} and {pool['overflow']} more, at least {pool['minimum']};"
+        f" wait {pool['timeout']:g} s, lifetime {pool['lifetime']:g} s{kept}"
+    )
+
+
+def _print_settings(shown: Sequence[ShownSetting]) -> None:
+    width = max(len(one.source) for one in shown)
+    lines = [(one.name, f"{one.source:<{width}}  {'' if one.value is None else one.value}".rstrip()) for one in shown]
+    print_lines("settings", lines)

@@ -1,0 +1,130 @@
+"""The doctor's checks of the way to the server: names, ports, and what an attempt to connect stumbles over."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Final
+
+from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warning
+from src.database.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    DatabaseError,
+    DatabaseMissing,
+    TlsFailed,
+)
+from src.database.target import Host, Target
+
+__all__ = ["ATTEMPT", "check_names", "check_ports", "findings_of_failure", "hosts_to_reach"]
+
+ATTEMPT: Final[tuple[str, ...]] = ("server", "TLS", "password", "database")
+"""What an attempt to connect goes through, in this order."""
+
+PROBE_SECONDS: Final = 5.0
+_STUMBLES: Final[dict[type, str]] = {
+    TlsFailed: "TLS",
+    ConfigurationError: "TLS",  # of what is configured, only the certificates' files are read this late
+    AuthenticationFailed: "password",
+    DatabaseMissing: "database",
+}
+_NO_ENTRY: Final = "28000"
+
+
+def hosts_to_reach(target: Target) -> tuple[Host, ...]:
+    """Return whom this machine itself connects to; empty where a connector does, or the embedded server serves."""
+    if target.embedded is not None or target.cloud_sql_instance is not None:
+        return ()
+    return target.hosts if target.ssh is None else (Host(target.ssh.host, target.ssh.port),)
+
+
+async def check_names(hosts: Sequence[Host]) -> Finding:
+    """Resolve the names of all hosts."""
+    named = [host for host in hosts if not (host.is_socket or _is_address(host.name))]
+    if not named:
+        return skipped("no host has a name")
+    answers = await asyncio.gather(*(_resolve(host.name) for host in named))
+    told = "; ".join(
+        f"{host.name} is {', '.join(addresses) or 'not known'}" for host, addresses in zip(named, answers, strict=True)
+    )
+    return _judge(told, list(map(bool, answers)), "check the host in DATABASE_URL, the DNS, and the VPN")
+
+
+async def check_ports(hosts: Sequence[Host]) -> Finding:
+    """Open a connection to the port, or the socket, of every host, and close it."""
+    if not hosts:
+        return skipped("the route has no port of ours")
+    reasons = await asyncio.gather(*(_knock(host) for host in hosts))
+    told = "; ".join(f"{host} {reason or 'is open'}" for host, reason in zip(hosts, reasons, strict=True))
+    remedy = "start the server; check host and port, listen_addresses in postgresql.conf, and the firewall"
+    return _judge(told, [reason is None for reason in reasons], remedy)
+
+
+def findings_of_failure(error: DatabaseError, target: Target) -> dict[str, Finding]:
+    """Say what an attempt to connect stumbled over, which comes last; what lies before it works."""
+    stumbled = next((_STUMBLES[kind] for kind in type(error).__mro__ if kind in _STUMBLES), ATTEMPT[0])
+    passed = {"server": "answers", "TLS": f"sslmode {target.ssl_mode} holds", "password": "accepted"}
+    findings = {step: ok(passed[step]) for step in ATTEMPT[: ATTEMPT.index(stumbled)]}
+    return findings | {stumbled: failed(str(error.args[0]), _remedy(error, target))}
+
+
+def _remedy(error: DatabaseError, target: Target) -> str | None:
+    if isinstance(error, DatabaseMissing):
+        return f"as an administrator: CREATE DATABASE \"{target.database}\" ENCODING 'UTF8' TEMPLATE template0;"
+    if isinstance(error, AuthenticationFailed) and error.sqlstate == _NO_ENTRY:
+        return (
+            "create the role, with LOGIN; or pg_hba.conf has no line for this user, database and address, or one for"
+            " TLS alone (DATABASE_SSL_MODE=require): add one with scram-sha-256, and never with trust"
+        )
+    if isinstance(error, AuthenticationFailed) and not target.password:
+        return "no password is set: put one into DATABASE_URL, or where the target is set"
+    if isinstance(error, AuthenticationFailed):
+        return (
+            f"check the password in DATABASE_URL, percent-encoded; an administrator sets another with:"
+            f' \\password "{target.user}"'
+        )
+    return error.hint
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _resolve(name: str) -> list[str]:
+    with suppress(OSError, UnicodeError):
+        async with asyncio.timeout(PROBE_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return []
+
+
+async def _knock(host: Host) -> str | None:
+    """Return why nobody opens, or None."""
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            if host.is_socket:
+                _, writer = await asyncio.open_unix_connection(f"{host.name}/.s.PGSQL.{host.port}")
+            else:
+                _, writer = await asyncio.open_connection(host.name, host.port)
+    except TimeoutError:
+        return f"does not answer within {PROBE_SECONDS:g} s"
+    except PermissionError:
+        return "may not be opened by this user"
+    except (OSError, UnicodeError):
+        return "has nobody listening"
+    writer.close()
+    return None
+
+
+def _judge(told: str, successes: Sequence[bool], remedy: str) -> Finding:
+    """One of several hosts is enough to go on, and reason to worry."""
+    if all(successes):
+        return ok(told)
+    return warning(told, remedy) if any(successes) else failed(told, remedy)

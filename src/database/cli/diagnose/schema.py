@@ -1,0 +1,140 @@
+"""The doctor's checks of what the application finds in the database: the schema, and what its role may do with it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+
+from src.config import Settings
+from src.database import models
+from src.database.base import Base
+from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warning
+from src.database.cli.diagnose.reach import reach
+from src.database.cli.diagnose.revision import revision_finding, revision_of
+from src.database.cli.diagnose.server import Patient, worse
+
+__all__ = [
+    "check_extensions",
+    "check_migrations",
+    "check_replica",
+    "check_revision",
+    "check_rights",
+    "check_role",
+]
+
+assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
+
+TABLES: Final = sorted(Base.metadata.tables)
+NEEDED_EXTENSIONS: Final = ("plpgsql",)
+"""What the migrations build upon: app_set_tenant is written in it."""
+NEEDED_DICTIONARIES: Final = ("english", "spanish")
+"""The text search configurations that the notes' index uses."""
+
+_ROLE: Final = "SELECT rolsuper, rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
+_OWNED: Final = """
+SELECT name FROM unnest($1::text[]) AS name JOIN pg_catalog.pg_class ON pg_class.oid = to_regclass(name)
+ WHERE pg_get_userbyid(relowner) = current_user ORDER BY name
+"""
+_LACKING: Final = """
+SELECT name || ' (' || string_agg(privilege, ', ') || ')'
+  FROM unnest($1::text[]) AS name, unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS privilege
+ WHERE NOT has_table_privilege(to_regclass(name), privilege) GROUP BY name ORDER BY name
+"""
+_EXTENSIONS: Final = """
+SELECT needed.name, available.name IS NOT NULL FROM unnest($1::text[]) AS needed (name)
+  LEFT JOIN pg_catalog.pg_available_extensions AS available USING (name) WHERE available.installed_version IS NULL
+"""
+_DICTIONARIES: Final = """
+SELECT name FROM unnest($1::text[]) AS name WHERE name NOT IN (SELECT cfgname FROM pg_catalog.pg_ts_config)
+"""
+
+
+async def check_role(patient: Patient) -> Finding:
+    """Look whether row-level security binds the role, and whether the role could take it away."""
+    user = patient.target.user
+    is_superuser, bypasses = await patient.connection.fetchrow(_ROLE)
+    if is_superuser or bypasses:
+        return worse(
+            patient.settings,
+            f"{user} {'is a superuser' if is_superuser else 'has BYPASSRLS'}: row-level security does not bind it",
+            f'connect as another role, or ALTER ROLE "{user}" NOSUPERUSER NOBYPASSRLS;',
+        )
+    owned = [row["name"] for row in await patient.connection.fetch(_OWNED, TABLES)]
+    if owned:
+        return warning(
+            f"{user} owns {', '.join(owned)}: it can switch row-level security off",
+            "connect as a role that owns nothing; name the owner in DATABASE_MIGRATION_URL",
+        )
+    return ok(f"{user} is bound by row-level security, and owns none of the tables")
+
+
+async def check_rights(patient: Patient) -> Finding:
+    """Look whether the role may read and write each table, and name the tenant."""
+    connection, user = patient.connection, patient.target.user
+    there = await connection.fetchval("SELECT count(to_regclass(name)) FROM unnest($1::text[]) AS name", TABLES)
+    if not there:
+        return skipped("the tables are not there, or their schema may not be used: see revision")
+    lacking = [row[0] for row in await connection.fetch(_LACKING, TABLES)]
+    if lacking:
+        return failed(
+            f"{user} lacks rights on {'; '.join(lacking)}",
+            f'as the owner: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{user}";',
+        )
+    if not await connection.fetchval(
+        "SELECT has_function_privilege(to_regprocedure('app_set_tenant(uuid)'), 'EXECUTE')"
+    ):
+        return failed(
+            f"app_set_tenant(uuid) is missing, or {user} may not execute it",
+            f'`thea-db upgrade`; as the owner: GRANT EXECUTE ON FUNCTION app_set_tenant(uuid) TO "{user}";',
+        )
+    return ok(f"{user} can read and write all {len(TABLES)} tables, and name the tenant")
+
+
+async def check_revision(patient: Patient) -> Finding:
+    """Compare the schema with the migrations of this installation."""
+    try:
+        return revision_finding(await revision_of(patient.connection))
+    except asyncpg.InsufficientPrivilegeError:
+        user = patient.target.user
+        return warning(
+            f"{user} may not read alembic_version", f'as the owner: GRANT SELECT ON alembic_version TO "{user}";'
+        )
+
+
+async def check_extensions(patient: Patient) -> Finding:
+    """Look for what the migrations build upon."""
+    rows = await patient.connection.fetch(_EXTENSIONS, NEEDED_EXTENSIONS)
+    if missing := [name for name, available in rows if not available]:
+        return failed(f"the server cannot have {', '.join(missing)}", "install PostgreSQL's contrib package there")
+    if absent := [name for name, available in rows if available]:
+        return failed(f"not created: {', '.join(absent)}", "; ".join(f"CREATE EXTENSION {name}" for name in absent))
+    if without := [row["name"] for row in await patient.connection.fetch(_DICTIONARIES, NEEDED_DICTIONARIES)]:
+        return failed(
+            f"no text search configuration {', '.join(without)}",
+            "take a server with PostgreSQL's own: they are part of it",
+        )
+    return ok(f"{', '.join(NEEDED_EXTENSIONS)}; text search in {', '.join(NEEDED_DICTIONARIES)}")
+
+
+async def check_replica(settings: Settings) -> Finding:
+    """Look at the server that reads go to."""
+    if settings.DATABASE_REPLICA_URL is None:
+        return skipped("DATABASE_REPLICA_URL is not set: reads go to the primary")
+    async with reach(settings, "reading") as reached:
+        if await reached.connection.fetchval("SELECT pg_is_in_recovery()"):
+            return ok(f"a standby answers at {reached.target}")
+        return warning(f"{reached.target} is no standby", "name the standby, or unset DATABASE_REPLICA_URL")
+
+
+async def check_migrations(settings: Settings) -> Finding:
+    """Look at the role that `thea-db upgrade` works as."""
+    if settings.DATABASE_MIGRATION_URL is None:
+        return skipped("DATABASE_MIGRATION_URL is not set: the application's role migrates, or the embedded server's")
+    async with reach(settings, "migrations") as reached:
+        if await reached.connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
+            return ok(f"{reached.target.user} can create tables")
+        return failed(
+            f"{reached.target.user} may not create tables",
+            f'as the owner of the database: GRANT CREATE ON SCHEMA public TO "{reached.target.user}";',
+        )

@@ -1,0 +1,131 @@
+"""thea-db wait: until the server takes connections; at once to its end where waiting cannot heal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
+
+from src.config import Settings
+from src.database.cli.diagnose.output import print_error, print_json
+from src.database.engine import create_engine, resolve_target
+from src.database.errors import AuthenticationFailed, ConnectionFailed, DatabaseError, TlsFailed, TunnelFailed
+
+__all__ = ["Waited", "run_wait", "time_heals", "wait_for_server"]
+
+Status = Literal["up", "down", "failed"]
+
+EXIT_CODES: Final[dict[Status, int]] = {"up": 0, "down": 1, "failed": 2}
+
+# asyncssh's names, which is an extra: the gateway does not know us, or we do not know it.
+_FINAL_CAUSES_OF_TUNNELS: Final = {"HostKeyNotVerifiable", "KeyImportError", "PermissionDenied"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waited:
+    """How the waiting ended: ``up``; ``down`` for as long as we waited; ``failed`` for a reason that stays."""
+
+    status: Status
+    target: str
+    seconds: float
+    attempts: int
+    reason: str | None = None
+    hint: str | None = None
+
+
+def run_wait(settings: Settings, *, timeout: float, interval: float, as_json: bool) -> int:
+    """Wait, say what came of it, and return the exit code: 0 up, 1 still down, 2 waiting cannot heal it."""
+
+    def tell(why: str) -> None:
+        typer.echo(f"waiting: {why}", err=True)
+
+    waited = asyncio.run(wait_for_server(settings, timeout_seconds=timeout, interval_seconds=interval, on_reason=tell))
+    if as_json:
+        print_json(asdict(waited))
+    elif waited.status == "up":
+        typer.echo(f"up after {waited.seconds} s: {waited.target}")
+    if waited.status != "up":
+        how = f"still down after {waited.seconds} s" if waited.status == "down" else "waiting does not heal this"
+        hint = f"\nhint: {waited.hint}" if waited.hint else ""
+        print_error(f"{how}: {waited.reason}{hint}")
+    return EXIT_CODES[waited.status]
+
+
+async def wait_for_server(
+    settings: Settings, *, timeout_seconds: float, interval_seconds: float, on_reason: Callable[[str], None]
+) -> Waited:
+    """Try to connect until it succeeds, fails for good, or the time is over, in the middle of an attempt if need be.
+
+    Args:
+        settings: Where to.
+        timeout_seconds: In all.
+        interval_seconds: Between two attempts.
+        on_reason: Called with each new reason for which there is no connection yet.
+
+    Raises:
+        ConfigurationError: The settings name no target that can be right.
+    """
+    target = str(resolve_target(settings))
+    engine = create_engine(settings, poolclass=NullPool)
+    attempts = _Attempts(on_reason)
+    started = time.monotonic()
+    status: Status = "down"
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            status = "up" if await attempts.succeed(engine, interval_seconds) else "failed"
+    except TimeoutError:
+        attempts.reason = attempts.reason or ConnectionFailed(f"no connection to {target}: it did not answer in time")
+    finally:
+        await engine.dispose()
+    seconds = round(time.monotonic() - started, 1)
+    why = None if status == "up" else attempts.reason
+    return Waited(
+        status=status,
+        target=target,
+        seconds=seconds,
+        attempts=attempts.count,
+        reason=None if why is None else str(why.args[0]),
+        hint=None if why is None else why.hint,
+    )
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """How often it was tried, and why it last failed."""
+
+    on_reason: Callable[[str], None]
+    count: int = 0
+    reason: DatabaseError | None = None
+
+    async def succeed(self, engine: AsyncEngine, interval_seconds: float) -> bool:
+        """Return whether one does; False is for good."""
+        while True:
+            self.count += 1
+            try:
+                async with engine.connect():
+                    return True
+            except DatabaseError as error:
+                is_new = str(error) != str(self.reason)
+                self.reason = error
+                if not time_heals(error):
+                    return False
+                if is_new:
+                    self.on_reason(str(error.args[0]))
+            await asyncio.sleep(interval_seconds)
+
+
+def time_heals(error: DatabaseError) -> bool:
+    """Say whether the next attempt may succeed though nobody changes a setting.
+
+    A name that is not known yet, a server that starts, shuts down or is full, no writer among the hosts: as when
+    everything around it starts at once. A missing database too: operators of clusters create it after the server is up.
+    """
+    if isinstance(error, TunnelFailed):
+        return type(error.__cause__).__name__ not in _FINAL_CAUSES_OF_TUNNELS
+    return isinstance(error, ConnectionFailed) and not isinstance(error, AuthenticationFailed | TlsFailed)

@@ -1,0 +1,58 @@
+"""What the commands meet: a server that wants a password, one that says nothing, one that speaks TLS."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from src.database.connect.embedded import EmbeddedServer
+from tests.acceptance.command import CANARY
+from tests.conftest import SOCKETS
+from tests.database.connect.certificates import Certificates
+from tests.database.connect.tls_proxy import TlsProxy, running
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    """For servers of a test's own. Not pytest's: as root they are another user's, and its folders get closed again."""
+    with tempfile.TemporaryDirectory(prefix="thea-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def password_server(servers_folder: Path) -> Iterator[EmbeddedServer]:
+    """A server over TCP, which wants scram-sha-256."""
+    server = EmbeddedServer(servers_folder / "password", over_tcp=True)
+    server.acquire()
+    yield server
+    server.release()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def tls_server(certificates: Certificates) -> Iterator[TlsProxy]:
+    """The suite's server behind TLS, on a loopback port."""
+    with running(TlsProxy(f"{SOCKETS}/.s.PGSQL.5432", certificates.contexts["right CA"])) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def secret_url(password_server: EmbeddedServer) -> str:
+    """To the server that wants a password, with a wrong one."""
+    return f"postgresql://thea_app:{CANARY}@127.0.0.1:{password_server.target().port}/thea"

@@ -1,0 +1,226 @@
+"""thea-db doctor: each illness on its own line, with its remedy, and what depends on it is not looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from pytest_postgresql.executors import NoopExecutor
+from sqlalchemy import URL
+
+from src.config import Settings
+from src.database.cli.diagnose import run_doctor
+from src.database.cli.diagnose.doctor import examine
+from src.database.cli.diagnose.finding import Finding
+from src.database.connect.embedded import EmbeddedServer
+from src.database.errors import ConfigurationError
+from tests.acceptance.command import CANARY, run
+from tests.conftest import SOCKETS, url_of
+from tests.database.connect.tls_proxy import TlsProxy
+
+
+def doctor(url: URL | str, *, processes: int = 1, **settings: Any) -> dict[str, Finding]:
+    findings = asyncio.run(
+        examine(Settings(**{"ENVIRONMENT": "test", "DATABASE_URL": url, **settings}), processes=processes)
+    )
+    assert CANARY not in repr(findings)
+    return findings
+
+
+def ill(findings: dict[str, Finding]) -> dict[str, str]:
+    return {name: found.status for name, found in findings.items() if found.status in {"warning", "failed"}}
+
+
+def test_finds_nothing_wrong_with_a_sound_database(postgresql_shared: NoopExecutor) -> None:
+    findings = doctor(url_of(postgresql_shared.template_dbname))
+
+    assert ill(findings) == {}
+    assert findings["revision"].status == findings["rights"].status == findings["clock"].status == "ok"
+
+
+def test_a_host_that_is_not_known() -> None:
+    findings = doctor(f"postgresql://u:{CANARY}@db.invalid/d")
+
+    assert ill(findings) == {"name resolution": "failed"}
+    assert findings["port"] == Finding("skipped", "see name resolution")
+    assert findings["rights"] == Finding("skipped", "see name resolution")
+
+
+def test_a_port_that_nobody_listens_on() -> None:
+    findings = doctor(f"postgresql://u:{CANARY}@127.0.0.1:1/d")
+
+    assert ill(findings) == {"port": "failed"}
+    assert "start the server" in str(findings["port"].remedy)
+    assert findings["server"] == Finding("skipped", "see port")
+
+
+def test_one_of_two_hosts_is_enough_to_go_on(postgresql_shared: NoopExecutor) -> None:
+    findings = doctor(f"postgresql://thea_app@/{postgresql_shared.template_dbname}?host=/nowhere,{SOCKETS}")
+
+    assert ill(findings) == {"port": "warning"}
+
+
+def test_a_server_that_says_nothing(silent_port: int) -> None:
+    findings = doctor(f"postgresql://u:{CANARY}@127.0.0.1:{silent_port}/d", DATABASE_CONNECT_TIMEOUT=0.2)
+
+    assert ill(findings) == {"server": "failed"}
+    assert "did not answer in time" in findings["server"].found
+
+
+def test_a_wrong_password(secret_url: str) -> None:
+    findings = doctor(secret_url)
+
+    assert ill(findings) == {"password": "failed"}
+    assert findings["TLS"].status == "ok"
+    assert findings["database"] == Finding("skipped", "see password")
+    assert "check the password" in str(findings["password"].remedy)
+
+
+def test_no_password(password_server: EmbeddedServer) -> None:
+    findings = doctor(f"postgresql://thea_app@127.0.0.1:{password_server.target().port}/thea")
+
+    assert ill(findings) == {"password": "failed"}
+    assert "no password is set" in str(findings["password"].remedy)
+
+
+def test_a_password_that_is_asked_for(password_server: EmbeddedServer) -> None:
+    findings = doctor(password_server.target().url)
+
+    assert findings["password"] == Finding("ok", "accepted (scram-sha-256)")
+    assert ill(findings) == {"revision": "failed"}
+    assert findings["revision"].remedy == "thea-db upgrade"
+
+
+def test_a_role_that_is_not_there_is_not_told_to_trust_everybody() -> None:
+    findings = doctor(f"postgresql://nobody:{CANARY}@/thea?host={SOCKETS}")
+
+    assert ill(findings) == {"password": "failed"}
+    assert "never with trust" in str(findings["password"].remedy)
+
+
+def test_a_server_without_tls(secret_url: str) -> None:
+    assert ill(doctor(secret_url, DATABASE_SSL_MODE="require")) == {"TLS": "failed"}
+
+
+def test_a_certificate_of_somebody_else(tls_server: TlsProxy) -> None:
+    findings = doctor(f"postgresql://u:{CANARY}@127.0.0.1:{tls_server.port}/d?sslmode=verify-full")
+
+    assert ill(findings) == {"TLS": "failed"}
+    assert "certificate" in findings["TLS"].found
+
+
+def test_a_ca_that_is_no_file(tls_server: TlsProxy) -> None:
+    url = f"postgresql://u:{CANARY}@127.0.0.1:{tls_server.port}/d?sslmode=verify-full&sslrootcert=/nowhere.pem"
+
+    assert ill(doctor(url)) == {"TLS": "failed"}
+
+
+def test_a_server_that_trusts_everybody_who_comes_over_the_network(
+    postgresql_shared: NoopExecutor, tls_server: TlsProxy
+) -> None:
+    """The proxy leads to a socket, where the test's server asks for nothing."""
+    url = f"postgresql://thea_app:{CANARY}@127.0.0.1:{tls_server.port}/{postgresql_shared.template_dbname}"
+
+    assert ill(doctor(url)) == {"password": "warning"}
+    assert ill(doctor(url, ENVIRONMENT="staging")) == {"password": "failed", "TLS": "warning"}
+
+
+def test_a_database_that_is_not_there() -> None:
+    findings = doctor(f"postgresql://thea_app:{CANARY}@/nothing?host={SOCKETS}")
+
+    assert ill(findings) == {"database": "failed"}
+    assert 'CREATE DATABASE "nothing"' in str(findings["database"].remedy)
+
+
+def test_a_role_that_row_level_security_does_not_bind(postgresql_shared: NoopExecutor) -> None:
+    url = url_of(postgresql_shared.template_dbname, "postgres")
+
+    assert ill(doctor(url)) == {"role": "warning"}
+    assert ill(doctor(url, ENVIRONMENT="production")) == {"role": "failed"}
+
+
+def test_a_role_that_owns_the_tables(postgresql_shared: NoopExecutor) -> None:
+    assert ill(doctor(url_of(postgresql_shared.template_dbname, "thea_owner"))) == {"role": "warning"}
+
+
+def test_pools_that_are_too_many(postgresql_shared: NoopExecutor) -> None:
+    findings = doctor(f"{url_of(postgresql_shared.template_dbname)}&pool_max=50", processes=3)
+
+    assert ill(findings) == {"connections": "failed"}
+
+
+def test_pgbouncer_where_there_is_none(postgresql_shared: NoopExecutor) -> None:
+    url = url_of(postgresql_shared.template_dbname)
+
+    assert ill(doctor(url, DATABASE_PGBOUNCER=True)) == {"pooler": "warning"}
+
+
+def test_a_replica_that_is_none_and_an_owner_who_may_not(postgresql_shared: NoopExecutor) -> None:
+    url = url_of(postgresql_shared.template_dbname)
+
+    findings = doctor(url, DATABASE_REPLICA_URL=url, DATABASE_MIGRATION_URL=url)
+
+    assert ill(findings) == {"replica": "warning", "migrations": "failed"}
+
+
+def test_illnesses_of_the_database_itself(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    """An unknown revision, a right that is missing, another collation, a default that forbids writes."""
+    superuser.execute("UPDATE alembic_version SET version_num = 'e0a17d850507'")
+    superuser.execute("GRANT SELECT ON alembic_version TO thea_app")
+    superuser.execute("REVOKE DELETE ON notes FROM thea_app")
+    superuser.execute("UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()")
+    superuser.execute(f"ALTER DATABASE {cloned_database.database} SET default_transaction_read_only = on")
+
+    findings = doctor(cloned_database)
+
+    assert ill(findings) == {"writable": "failed", "collation": "warning", "revision": "failed", "rights": "failed"}
+    assert "delete neither migrations" in str(findings["revision"].remedy)
+    assert "REFRESH COLLATION VERSION" in str(findings["collation"].remedy)
+    assert "notes (DELETE)" in findings["rights"].found
+
+
+def test_a_revision_that_may_not_be_read(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    superuser.execute("REVOKE ALL ON alembic_version FROM thea_app")
+
+    assert ill(doctor(cloned_database)) == {"revision": "warning"}
+
+
+def test_settings_that_cannot_be_read_end_only_what_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "__init__.py").touch()
+    (tmp_path / ".env.test").write_bytes(b"# \xff\n")
+    monkeypatch.chdir(tmp_path)
+
+    code = run_doctor(ConfigurationError("ENVIRONMENT must be one of …", hint="see"), processes=1, as_json=True)
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+
+    assert code == 2
+    assert checks["settings"]["found"] == "ENVIRONMENT must be one of …"
+    assert checks["src/__init__.py"]["status"] == "failed"
+    assert checks["localhost"]["status"] == "skipped"
+    assert checks["server"]["found"] == "see settings"
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "words"),
+    [
+        ({"ENVIRONMENT": "prod"}, 2, "ENVIRONMENT must be one of"),
+        ({"DATABASE_URL": f"postgresql://u:{CANARY}@127.0.0.1:1/d"}, 1, "127.0.0.1:1 has nobody listening"),
+    ],
+)
+def test_the_command_prints_lines_and_no_secret(
+    tmp_path: Path, variables: dict[str, str], code: int, words: str
+) -> None:
+    done = run("doctor", folder=tmp_path, **variables)
+
+    assert done.returncode == code
+    assert words in done.stdout
+    assert "remedy: " in done.stdout
+    assert CANARY not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

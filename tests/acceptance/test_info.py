@@ -1,0 +1,102 @@
+"""thea-db info: where, as whom and how, whether the server answers or not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_postgresql.executors import NoopExecutor
+
+from src.config import Settings
+from src.database.cli.diagnose import run_info
+from tests.acceptance.command import CANARY, run
+from tests.conftest import SOCKETS, url_of
+from tests.database.connect.certificates import Certificates
+from tests.database.connect.tls_proxy import TlsProxy
+
+
+def info(capsys: pytest.CaptureFixture[str], **settings: Any) -> tuple[int, dict[str, Any]]:
+    code = run_info(Settings(**{"ENVIRONMENT": "test", **settings}), as_json=True)
+    printed = capsys.readouterr()
+    assert CANARY not in printed.out + printed.err
+    return code, json.loads(printed.out)
+
+
+def test_shows_what_is_in_force(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+    url = url_of(postgresql_shared.template_dbname)
+
+    code, shown = info(capsys, DATABASE_URL=url, DATABASE_REPLICA_URL=url)
+
+    assert code == 0
+    database = shown["database"]
+    assert database["target"]["route"] == "Unix socket"
+    assert database["target"]["hosts"] == [SOCKETS]
+    assert database["server"] | {"version": ""} == {
+        "version": "",
+        "user": "thea_app",
+        "database": url.database,
+        "role": "primary",
+    }
+    assert database["encryption"]["kind"] == "Unix socket"
+    assert database["revision"]["database"] == database["revision"]["head"]
+    assert database["pool"]["class"] == "NullPool"
+    assert shown["replica"]["server"]["role"] == "primary"
+
+
+def test_shows_tls_and_who_is_at_the_other_end(
+    postgresql_shared: NoopExecutor,
+    tls_server: TlsProxy,
+    certificates: Certificates,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = f"postgresql://thea_app:{CANARY}@127.0.0.1:{tls_server.port}/{postgresql_shared.template_dbname}"
+
+    verified = info(capsys, DATABASE_URL=url, DATABASE_SSL_MODE="verify-full", DATABASE_SSL_CA=certificates.ca_file)[1]
+    unverified = info(capsys, DATABASE_URL=url, DATABASE_SSL_MODE="require")[1]
+
+    tls = verified["database"]["encryption"]
+    assert (tls["kind"], tls["peer"]) == ("TLS", "127.0.0.1")
+    assert tls["version"].startswith("TLSv1.")
+    assert "GMT" in tls["expires"]
+    assert unverified["database"]["encryption"]["peer"] is None
+
+
+def test_shows_the_role_that_the_engine_would_refuse(
+    postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = url_of(postgresql_shared.template_dbname, "postgres")
+
+    code, shown = info(capsys, DATABASE_URL=url, ENVIRONMENT="production")
+
+    assert code == 0
+    assert shown["database"]["server"]["user"] == "postgres"
+    assert shown["database"]["pool"]["class"] == "SizedPool"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_shows_the_settings_where_nobody_answers_and_says_why(tmp_path: Path, as_json: bool) -> None:
+    (tmp_path / ".env.test").write_text(f"DATABASE_URL=postgresql://u:{CANARY}@127.0.0.1:1/d\n")
+
+    done = run("info", *(["--json"] if as_json else []), folder=tmp_path, ENVIRONMENT="test")
+
+    assert done.returncode == 2, done.stderr
+    assert "nothing listens there" in (done.stdout if as_json else done.stderr)
+    assert "Traceback" not in done.stderr
+    assert CANARY not in done.stdout + done.stderr
+    if as_json:
+        settings = {one["name"]: one for one in json.loads(done.stdout)["settings"]}
+        assert settings["DATABASE_URL"]["value"] == "postgresql+asyncpg://u:***@127.0.0.1:1/d"
+        assert settings["DATABASE_URL"]["source"] == ".env.test"
+        assert settings["ENVIRONMENT"]["source"] == "environment"
+    else:
+        assert ".env.test    postgresql+asyncpg://u:***@127.0.0.1:1/d" in done.stdout
+
+
+def test_settings_that_cannot_be_read_are_a_document_too(tmp_path: Path) -> None:
+    done = run("info", "--json", folder=tmp_path, ENVIRONMENT="prod", DATABASE_URL=f"mysql://u:{CANARY}@h/d")
+
+    assert done.returncode == 2
+    assert "ENVIRONMENT must be one of" in json.loads(done.stdout)["error"]
+    assert CANARY not in done.stdout + done.stderr

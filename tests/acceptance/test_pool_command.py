@@ -1,0 +1,77 @@
+"""thea-db pool: what the machine and the server suggest, and whether what is set fits."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pytest_postgresql.executors import NoopExecutor
+
+from src.config import Settings
+from src.database.cli.diagnose import run_pool
+from src.database.connect.embedded import MAX_CONNECTIONS
+from tests.acceptance.command import CANARY
+from tests.conftest import url_of
+
+
+def pool(capsys: pytest.CaptureFixture[str], *, processes: int = 1, **settings: Any) -> tuple[int, dict[str, Any]]:
+    code = run_pool(
+        Settings(**{"ENVIRONMENT": "test", **settings}), cores=8, spindles=1, processes=processes, as_json=True
+    )
+    printed = capsys.readouterr()
+    assert CANARY not in printed.out + printed.err
+    return code, json.loads(printed.out)
+
+
+def test_suggests_by_the_machine_and_the_server(
+    postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = url_of(postgresql_shared.template_dbname)
+
+    code, shown = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging")
+
+    assert code == 0
+    assert shown["suggested"] == {"DATABASE_POOL_SIZE": 8, "DATABASE_MAX_OVERFLOW": 8}
+    assert shown["server"]["maximum"] == MAX_CONNECTIONS
+    assert shown["server"]["available"] < MAX_CONNECTIONS
+    assert shown["warnings"] == []
+
+
+def test_processes_that_can_exhaust_the_server_are_exit_code_1(
+    postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = url_of(postgresql_shared.template_dbname)
+
+    code, shown = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging", processes=11)
+    behind_pgbouncer, _ = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging", DATABASE_PGBOUNCER="true", processes=11)
+
+    assert code == 1
+    assert "all processes together can open 330 connections" in shown["warnings"][0]
+    assert behind_pgbouncer == 0
+
+
+def test_says_that_development_has_no_pool(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+    code, shown = pool(capsys, DATABASE_URL=url_of(postgresql_shared.template_dbname), processes=100)
+
+    assert code == 0
+    assert any("has no pool" in text for text in shown["warnings"])
+
+
+def test_suggests_by_the_machine_alone_where_the_server_is_down(capsys: pytest.CaptureFixture[str]) -> None:
+    code, shown = pool(capsys, DATABASE_URL=f"postgresql://u:{CANARY}@127.0.0.1:1/d")
+
+    assert code == 2
+    assert shown["suggested"]["DATABASE_POOL_SIZE"] == 8
+    assert "nothing listens there" in shown["warnings"][0]
+
+
+def test_prints_lines_to_copy(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(ENVIRONMENT="staging", DATABASE_URL=url_of(postgresql_shared.template_dbname))
+
+    run_pool(settings, cores=None, spindles=1, processes=1, as_json=False)
+    printed = capsys.readouterr().out
+
+    assert printed.startswith("DATABASE_POOL_SIZE=")
+    assert "\nDATABASE_MAX_OVERFLOW=" in printed
+    assert "the cores are this machine's" in printed

@@ -1,0 +1,129 @@
+"""thea-db wait: until the server is up, no longer than asked, and not at all for what waiting cannot heal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+import pytest
+from pytest_postgresql.executors import NoopExecutor
+from sqlalchemy import URL
+
+from src.config import Settings
+from src.database.cli.diagnose import run_wait
+from src.database.cli.diagnose.wait import Waited, wait_for_server
+from src.database.connect.embedded import DATABASE, SUPERUSER, EmbeddedServer
+from tests.acceptance.command import CANARY, ROOT
+from tests.conftest import url_of
+
+
+def wait(url: URL | str, timeout_seconds: float = 10, **more: Any) -> Waited:
+    settings = Settings(**{"ENVIRONMENT": "test", "DATABASE_URL": url, **more})
+    return asyncio.run(
+        wait_for_server(settings, timeout_seconds=timeout_seconds, interval_seconds=0.05, on_reason=lambda _: None)
+    )
+
+
+def test_is_done_at_once_where_the_server_is_up(postgresql_shared: NoopExecutor) -> None:
+    waited = wait(url_of(postgresql_shared.template_dbname))
+
+    assert (waited.status, waited.attempts, waited.reason) == ("up", 1, None)
+
+
+def test_sees_a_server_come_up(servers_folder: Path) -> None:
+    """And its database, which is made after it answers."""
+    server = EmbeddedServer(servers_folder / "late")
+    target = server.target_as(SUPERUSER, DATABASE)
+    start = Timer(0.3, server.acquire)
+    start.start()
+    try:
+        waited = wait(target.url, timeout_seconds=30)
+    finally:
+        start.join()
+        server.release()
+
+    assert waited.status == "up"
+    assert waited.attempts > 1
+
+
+@pytest.mark.parametrize("port", [1, None], ids=["refuses", "says nothing"])
+def test_never_waits_for_longer_than_asked(
+    port: int | None, silent_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=f"postgresql://u:{CANARY}@127.0.0.1:{port or silent_port}/d")
+    started = time.monotonic()
+
+    code = run_wait(settings, timeout=0.5, interval=0.1, as_json=True)
+    took = time.monotonic() - started
+    printed = capsys.readouterr()
+
+    assert code == 1
+    assert 0.4 < took < 3
+    assert json.loads(printed.out)["status"] == "down"
+    assert "nothing listens there" in printed.err if port else "did not answer in time" in printed.err
+    assert CANARY not in printed.out + printed.err
+
+
+def test_fails_at_once_on_a_wrong_password(secret_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_wait(Settings(ENVIRONMENT="test", DATABASE_URL=secret_url), timeout=30, interval=0.1, as_json=False)
+    printed = capsys.readouterr()
+
+    assert code == 2
+    assert "waiting does not heal this" in printed.err
+    assert "refused the user or the password" in printed.err
+    assert printed.out == ""
+    assert CANARY not in printed.err
+
+
+def test_fails_at_once_where_there_is_no_tls(secret_url: str) -> None:
+    waited = wait(secret_url, DATABASE_SSL_MODE="require")
+
+    assert (waited.status, waited.attempts) == ("failed", 1)
+    assert "does not speak TLS" in str(waited.reason)
+    assert CANARY not in repr(waited)
+
+
+def test_fails_at_once_on_what_the_engine_refuses(postgresql_shared: NoopExecutor) -> None:
+    waited = wait(url_of(postgresql_shared.template_dbname, SUPERUSER), ENVIRONMENT="production")
+
+    assert waited.status == "failed"
+    assert "must be neither a superuser nor BYPASSRLS" in str(waited.reason)
+
+
+def test_a_missing_database_may_still_be_made(postgresql_shared: NoopExecutor) -> None:
+    waited = wait(url_of("nothing"), timeout_seconds=0.3)
+
+    assert waited.status == "down"
+    assert "the database does not exist" in str(waited.reason)
+
+
+def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from src.database.cli import main; main()", "wait"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "ENVIRONMENT": "test",
+            "DATABASE_URL": f"postgresql://u:{CANARY}@127.0.0.1:1/d",
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    told = process.stderr.readline()  # it waits by now
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=10)
+
+    assert process.returncode == 130
+    assert "waiting: no connection to 127.0.0.1:1" in told
+    assert "Traceback" not in rest
+    assert CANARY not in told + rest

@@ -1,0 +1,57 @@
+"""Where each setting comes from, and what of it is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from src.config import get_settings
+from src.config.sources import show_settings
+from tests.acceptance.command import CANARY
+
+
+@pytest.fixture(autouse=True)
+def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATABASE_URL")
+    get_settings.cache_clear()
+
+
+def test_says_which_file_or_the_environment_or_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And always the one whose value is in force."""
+    (tmp_path / ".env").write_text("DATABASE_POOL_SIZE=2\nDATABASE_MAX_OVERFLOW=3\nDATABASE_POOL_RECYCLE=4\n")
+    (tmp_path / ".env.test").write_text("DATABASE_MAX_OVERFLOW=5\nDATABASE_POOL_RECYCLE=\nDATABASE_LOCK_TIMEOUT=6\n")
+    monkeypatch.setenv("DATABASE_LOCK_TIMEOUT", "7")
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "")
+
+    shown = {one.name: (one.value, one.source) for one in show_settings(get_settings())}
+
+    assert shown["ENVIRONMENT"] == ("test", "environment")
+    assert shown["DATABASE_POOL_SIZE"] == (2, ".env")
+    assert shown["DATABASE_MAX_OVERFLOW"] == (5, ".env.test")
+    assert shown["DATABASE_POOL_RECYCLE"] == (4, ".env")
+    assert shown["DATABASE_LOCK_TIMEOUT"] == (7, "environment")
+    assert shown["DATABASE_STATEMENT_TIMEOUT"] == (30_000, "default")
+
+
+def test_env_file_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other.env").write_text("DATABASE_POOL_SIZE=2\n")
+    monkeypatch.setenv("ENV_FILE", "other.env")
+
+    assert ("DATABASE_POOL_SIZE", 2, "other.env") in {
+        (one.name, one.value, one.source) for one in show_settings(get_settings())
+    }
+
+
+def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "DATABASE_MIGRATION_URL", "DATABASE_REPLICA_URL"):
+        monkeypatch.setenv(name, f"postgresql://u:{CANARY}@h/d?password={CANARY}")
+    for name in ("DB_VM_PASSWORD", "DB_STAGING_PASSWORD", "DB_PROD_PASSWORD"):
+        monkeypatch.setenv(name, CANARY)
+
+    shown = show_settings(get_settings())
+
+    assert CANARY not in repr(shown)
+    assert ("DB_PROD_PASSWORD", "***") in {(one.name, one.value) for one in shown}
+    assert ("DATABASE_URL", "postgresql+asyncpg://u:***@h/d") in {(one.name, one.value) for one in shown}

@@ -1,0 +1,181 @@
+"""The judgements of the doctor and the arithmetic of the pool, without a server."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from src.config import Settings
+from src.database.cli.diagnose.capacity import Capacity, Demand, Suggestion, suggest, useful_connections
+from src.database.cli.diagnose.encryption import Encryption
+from src.database.cli.diagnose.installation import EXTEND_PATH, check_localhost, check_namespace
+from src.database.cli.diagnose.releases import version_finding
+from src.database.cli.diagnose.server import clock_finding, connections_finding, tls_finding
+from src.database.cli.diagnose.wait import time_heals
+from src.database.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    ConnectionFailed,
+    DatabaseError,
+    DatabaseMissing,
+    TlsFailed,
+    TunnelFailed,
+)
+from src.database.target import Host, Target
+
+TODAY = date(2026, 11, 22)
+TLS = Encryption(kind="TLS", version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384")
+
+
+class PermissionDenied(Exception):
+    """Named as asyncssh's is."""
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "words"),
+    [
+        (180006, "ok", "PostgreSQL 18.6"),
+        (180004, "warning", "behind 18.6, which closes: row-level security of a role that has changed"),
+        (170000, "warning", "behind 17.11"),
+        (170000, "warning", "CVE-2024-10976"),
+        (150003, "warning", "MERGE past row-level security"),
+        (140024, "failed", "15 is the oldest"),
+        (190000, "ok", "PostgreSQL 19.0"),
+    ],
+)
+def test_a_release_is_judged_by_the_holes_that_later_ones_close(version: int, status: str, words: str) -> None:
+    finding = version_finding(version, today=TODAY)
+
+    assert finding.status == status
+    assert words in finding.found
+
+
+def test_a_major_ends_with_november_of_its_last_year() -> None:
+    assert version_finding(180099, today=date(2030, 11, 30)).status == "ok"
+    assert "no fixes since November 2030" in version_finding(180099, today=date(2030, 12, 1)).found
+
+
+def _demand(size: int = 5, overflow: int = 10, *, processes: int = 1, is_pooled: bool = True) -> Demand:
+    return Demand(size=size, overflow=overflow, engines=2, processes=processes, is_pooled=is_pooled)
+
+
+def _capacity(maximum: int = 100, *, of_role: int | None = None) -> Capacity:
+    return Capacity(maximum=maximum, reserved=3, of_role=of_role, of_database=None)
+
+
+@pytest.mark.parametrize(
+    ("cores", "spindles", "processes", "available", "expected"),
+    [
+        (8, 1, 1, 97, Suggestion(8, 8)),
+        (8, 1, 4, 97, Suggestion(2, 2)),
+        (8, 1, 100, 97, Suggestion(1, 0)),
+        (64, 0, 1, 97, Suggestion(46, 0)),
+        (4, 1, 1, None, Suggestion(4, 4)),
+    ],
+)
+def test_what_is_useful_is_shared_among_the_pools(
+    cores: int, spindles: int, processes: int, available: int | None, expected: Suggestion
+) -> None:
+    assert suggest(useful_connections(cores, spindles), available, _demand(processes=processes)) == expected
+
+
+def test_the_least_limit_counts() -> None:
+    assert _capacity().available == 97
+    assert _capacity(of_role=20).available == 20
+
+
+@pytest.mark.parametrize(
+    ("demand", "pgbouncer", "status"),
+    [
+        (_demand(processes=3), False, "ok"),
+        (_demand(processes=4), False, "failed"),
+        (_demand(processes=4), True, "skipped"),
+        (_demand(processes=4, is_pooled=False), False, "ok"),
+    ],
+)
+def test_pools_that_can_exhaust_the_server_are_a_fault(demand: Demand, pgbouncer: bool, status: str) -> None:
+    settings = Settings(DATABASE_URL="postgresql://u@h/d", DATABASE_PGBOUNCER=pgbouncer)
+
+    assert connections_finding(demand, _capacity(), settings).status == status
+
+
+@pytest.mark.parametrize(
+    ("ahead", "round_trip", "status"), [(1.9, 0, "ok"), (-2.1, 0, "warning"), (2.1, 1, "ok"), (60, 1, "warning")]
+)
+def test_a_slow_network_is_no_wrong_clock(ahead: float, round_trip: float, status: str) -> None:
+    assert clock_finding(ahead, round_trip=round_trip).status == status
+
+
+@pytest.mark.parametrize(
+    ("environment", "host", "mode", "encryption", "status"),
+    [
+        ("development", "127.0.0.1", "disable", Encryption(kind="plaintext"), "ok"),
+        ("development", "10.0.0.1", "disable", Encryption(kind="plaintext"), "warning"),
+        ("development", "db", "require", TLS, "ok"),
+        ("production", "db", "require", TLS, "warning"),
+        ("production", "db", "verify-full", TLS, "ok"),
+        ("production", "/run", "require", Encryption(kind="Unix socket"), "ok"),
+    ],
+)
+def test_encryption_is_judged_by_the_way(
+    environment: str, host: str, mode: str, encryption: Encryption, status: str
+) -> None:
+    settings = Settings(ENVIRONMENT=environment, DATABASE_URL="postgresql://u@h/d")
+    target = Target(hosts=(Host(host),), database="d", user="u", ssl_mode=mode)  # type: ignore[arg-type] # parametrized
+
+    assert tls_finding(encryption, target, settings).status == status
+
+
+@pytest.mark.parametrize(
+    ("platform", "host", "status"),
+    [("win32", "localhost", "warning"), ("win32", "127.0.0.1", "ok"), ("linux", "localhost", "skipped")],
+)
+def test_localhost_is_a_trap_on_windows(platform: str, host: str, status: str) -> None:
+    assert check_localhost([host], platform=platform).status == status
+
+
+def test_a_package_called_src_hides_ours_unless_it_extends_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    init = tmp_path / "service" / "src" / "__init__.py"
+    init.parent.mkdir(parents=True)
+    assert check_namespace([str(tmp_path / "service")]).status == "ok"
+
+    init.touch()
+    hidden = check_namespace([str(tmp_path / "service")])
+    assert hidden.status == "failed"
+    assert str(init) in hidden.found
+    assert EXTEND_PATH in str(hidden.remedy)
+
+    init.write_text(EXTEND_PATH)
+    assert check_namespace([str(tmp_path / "service")]).status == "ok"
+
+    monkeypatch.chdir(tmp_path / "service")
+    init.write_text("")
+    assert check_namespace([]).status == "failed"
+
+
+def _tunnel(cause: Exception) -> TunnelFailed:
+    error = TunnelFailed("no tunnel")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "heals"),
+    [
+        (ConnectionFailed("starting up", sqlstate="57P03"), True),
+        (ConnectionFailed("no connection free", sqlstate="53300"), True),
+        (DatabaseMissing("not yet"), True),
+        (_tunnel(ConnectionRefusedError()), True),
+        (_tunnel(PermissionDenied()), False),
+        (AuthenticationFailed("wrong"), False),
+        (TlsFailed("expired"), False),
+        (ConfigurationError("superuser"), False),
+    ],
+)
+def test_time_heals_what_starts_and_no_mistake(error: DatabaseError, heals: bool) -> None:
+    assert time_heals(error) is heals
