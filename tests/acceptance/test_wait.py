@@ -20,7 +20,7 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database.cli.diagnose import run_wait
 from src.database.cli.diagnose.wait import Waited, wait_for_server
-from src.database.connect.embedded import DATABASE, SUPERUSER, EmbeddedServer
+from src.database.connect.embedded import SUPERUSER, EmbeddedServer
 from tests.acceptance.command import CANARY, ROOT
 from tests.conftest import url_of
 
@@ -39,9 +39,8 @@ def test_is_done_at_once_where_the_server_is_up(postgresql_shared: NoopExecutor)
 
 
 def test_sees_a_server_come_up(servers_folder: Path) -> None:
-    """And its database, which is made after it answers."""
     server = EmbeddedServer(servers_folder / "late")
-    target = server.target_as(SUPERUSER, DATABASE)
+    target = server.target_as(SUPERUSER, SUPERUSER)
     start = Timer(0.3, server.acquire)
     start.start()
     try:
@@ -98,10 +97,10 @@ def test_fails_at_once_on_what_the_engine_refuses(postgresql_shared: NoopExecuto
     assert "must be neither a superuser nor BYPASSRLS" in str(waited.reason)
 
 
-def test_a_missing_database_may_still_be_made(postgresql_shared: NoopExecutor) -> None:
-    waited = wait(url_of("nothing"), timeout_seconds=0.3)
+def test_a_missing_database_does_not_come_by_waiting(postgresql_shared: NoopExecutor) -> None:
+    waited = wait(url_of("nothing"))
 
-    assert waited.status == "down"
+    assert (waited.status, waited.attempts) == ("failed", 1)
     assert "the database does not exist" in str(waited.reason)
 
 

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from src.config import Settings, configure_logging, get_settings
+from src.config.environment import named_target
 from src.database.cli.demo import run_demo
 from src.database.cli.diagnose import run_doctor, run_info, run_pool, run_wait
 from src.database.connect import embedded_server
@@ -172,9 +173,9 @@ def demo(
 
 def _embedded_folder() -> Path:
     settings = get_settings()
-    if settings.DATABASE_URL is not None:
+    if named_target(settings) is not None:
         raise ConfigurationError(
-            "DATABASE_URL is set: there is no embedded server to start or stop",
-            hint="unset DATABASE_URL to use one",
+            "DATABASE_URL or the environment's profile is set: there is no embedded server to start or stop",
+            hint="unset it to use one; `thea-db info` says where it comes from",
         )
     return settings.DATABASE_EMBEDDED_DIR.expanduser().absolute()

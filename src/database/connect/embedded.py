@@ -136,17 +136,21 @@ class EmbeddedServer:
         return self.target_as(OWNER_ROLE if as_owner else APP_ROLE, DATABASE)
 
     def target_as(self, user: str, database: str) -> Target:
-        """Return the way to any database of the server, as anyone: tests are superusers at times."""
+        """Return the way to any database of the server, as anyone: tests are superusers at times.
+
+        Over TCP its port is known when it runs, and not before: until then it is the usual one.
+        """
+        try:
+            address, password = self._address()
+        except (OSError, ValueError, IndexError):
+            address, password = Host("127.0.0.1"), None
+        return Target(hosts=(address,), user=user, password=password, database=database, embedded=self.folder)
+
+    def _address(self) -> tuple[Host, str | None]:
+        """Return where it listens and what it asks for, as it wrote them down."""
         if not self.over_tcp:
-            hosts = (Host(str(files.socket_folder(self.folder))),)
-            return Target(hosts=hosts, user=user, database=database, embedded=self.folder)
-        return Target(
-            hosts=(Host("127.0.0.1", files.read_port(self._data)),),
-            embedded=self.folder,
-            user=user,
-            database=database,
-            password=self._password_file.read_text(),
-        )
+            return Host(str(files.socket_folder(self.folder))), None
+        return Host("127.0.0.1", files.read_port(self._data)), self._password_file.read_text()
 
     def is_running(self) -> bool:
         """Say whether the server answers a connection."""
@@ -158,11 +162,11 @@ class EmbeddedServer:
 
     def _probe(self) -> int:
         try:
-            target = self.target_as(SUPERUSER, SUPERUSER)
+            host, _ = self._address()
         except (OSError, ValueError, IndexError):
             return _NO_ANSWER
         return run(
-            *("pg_isready", "-q", "-h", target.host, "-p", str(target.port)), *("-U", SUPERUSER, "-d", SUPERUSER)
+            *("pg_isready", "-q", "-h", host.name, "-p", str(host.port)), *("-U", SUPERUSER, "-d", SUPERUSER)
         ).returncode
 
     def _is_holding(self) -> bool:

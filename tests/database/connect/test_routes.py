@@ -17,8 +17,8 @@ from sqlalchemy import text
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.connect import cloudsql, embedded_server
-from src.database.connect.embedded import APP_ROLE
+from src.database.connect import cloudsql, embedded, embedded_server
+from src.database.connect.embedded import APP_ROLE, EmbeddedServer
 from src.database.engine import DatabaseEngine
 from src.database.errors import ConfigurationError, ConnectionFailed, TlsFailed, TunnelFailed
 from src.database.pool import SizedPool
@@ -149,6 +149,18 @@ async def test_an_embedded_server_that_was_killed_comes_back_with_the_next_sessi
         async with asyncio.timeout(20):
             assert await ask(engine) == 42
     await asyncio.to_thread(embedded_server(used_folder).release)
+
+
+async def test_an_embedded_server_over_tcp_is_started_by_its_first_session(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows: its port is known only once it runs."""
+    server = EmbeddedServer(folder, over_tcp=True)
+    monkeypatch.setattr(embedded, "handle", lambda _folder: server)
+    given = Settings(ENVIRONMENT="test", DATABASE_URL=None, DATABASE_EMBEDDED_DIR=folder)
+    async with engine_of(given) as engine:
+        assert await ask(engine) == 42
+    await asyncio.to_thread(server.release)
 
 
 def test_production_trusts_no_unknown_gateway() -> None:

@@ -15,7 +15,14 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings
 from src.database.cli.diagnose.output import print_error, print_json
 from src.database.engine import create_engine, resolve_target
-from src.database.errors import AuthenticationFailed, ConnectionFailed, DatabaseError, TlsFailed, TunnelFailed
+from src.database.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    DatabaseError,
+    DatabaseMissing,
+    TlsFailed,
+    TunnelFailed,
+)
 
 __all__ = ["Waited", "run_wait", "time_heals", "wait_for_server"]
 
@@ -124,8 +131,10 @@ def time_heals(error: DatabaseError) -> bool:
     """Say whether the next attempt may succeed though nobody changes a setting.
 
     A name that is not known yet, a server that starts, shuts down or is full, no writer among the hosts: as when
-    everything around it starts at once. A missing database too: operators of clusters create it after the server is up.
+    everything around it starts at once. Not a missing database: the server is up, and somebody has to create it.
     """
     if isinstance(error, TunnelFailed):
         return type(error.__cause__).__name__ not in _FINAL_CAUSES_OF_TUNNELS
-    return isinstance(error, ConnectionFailed) and not isinstance(error, AuthenticationFailed | TlsFailed)
+    return isinstance(error, ConnectionFailed) and not isinstance(
+        error, AuthenticationFailed | DatabaseMissing | TlsFailed
+    )
