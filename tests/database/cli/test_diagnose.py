@@ -169,7 +169,7 @@ def _tunnel(cause: Exception) -> TunnelFailed:
     [
         (ConnectionFailed("starting up", sqlstate="57P03"), True),
         (ConnectionFailed("no connection free", sqlstate="53300"), True),
-        (DatabaseMissing("not yet"), True),
+        (DatabaseMissing("not there"), False),
         (_tunnel(ConnectionRefusedError()), True),
         (_tunnel(PermissionDenied()), False),
         (AuthenticationFailed("wrong"), False),
