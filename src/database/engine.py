@@ -15,7 +15,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 from src.config import Settings, get_logger
 from src.config.environment import Purpose, complete, named_target
 from src.database import engine_events
-from src.database.connect import DRIVER_ERRORS, Connector, embedded_server
+from src.database.connect import DRIVER_ERRORS, Connector, PgBouncerConnection, embedded_server
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.pool import PoolLimits, SizedPool, keep_fresh
 from src.database.target import Target
@@ -183,7 +183,12 @@ def _driver_arguments(target: Target, settings: Settings, *, purpose: Purpose, n
     application = target.application_name or ""
     server = {"application_name": application if name == "default" else f"{application}:{name}"[:63]}
     if _is_pooled_elsewhere(settings, purpose):  # it refuses all other parameters: they are set per transaction
-        return {"server_settings": server, "statement_cache_size": 0, "command_timeout": _command_timeout(target)}
+        return {
+            "server_settings": server,
+            "statement_cache_size": 0,
+            "command_timeout": _command_timeout(target),
+            "connection_class": PgBouncerConnection,
+        }
     if purpose == "migrations":
         return {"server_settings": {**server, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}}
     server |= _limits(target, settings)

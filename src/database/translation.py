@@ -61,6 +61,7 @@ _HINTS: Final[dict[type[DatabaseError], str]] = {
 _CONSTRAINT_HINTS: Final = {
     "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
 }
+_REFUSED_BY_A_POOLER: Final = "unsupported startup parameter"
 _RLS_REFUSAL: Final = "violates row-level security policy"
 
 
@@ -103,7 +104,7 @@ def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
         reason = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
         hint = "check the CA file, the host's name and the mode"
         return TlsFailed(f"TLS to {where} failed: {reason}", hint=hint)
-    if answered := translate(error):
+    if not _is_refused_by_a_pooler(error) and (answered := translate(error)):
         return type(answered)(f"{where}: {answered.args[0]}", sqlstate=answered.sqlstate, hint=answered.hint)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return ConnectionFailed(
@@ -116,7 +117,14 @@ def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
     return ConnectionFailed(f"no connection to {where}: {reason}", hint=remedy)
 
 
+def _is_refused_by_a_pooler(error: BaseException) -> bool:
+    return isinstance(error, asyncpg.ProtocolViolationError) and _REFUSED_BY_A_POOLER in str(error)
+
+
 def _reason_of_no_connection(error: BaseException) -> tuple[str, str | None]:
+    if _is_refused_by_a_pooler(error):
+        remedy = "set DATABASE_PGBOUNCER=true; migrations need the server itself, in DATABASE_MIGRATION_URL"
+        return "PgBouncer, or another pooler, takes no time limits when a connection starts", remedy
     if isinstance(error, TimeoutError):
         return "it did not answer in time", "check the host, the port and the firewall"
     if isinstance(error, socket.gaierror | UnicodeError):

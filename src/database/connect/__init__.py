@@ -6,13 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.database.connect.connector import DRIVER_ERRORS, Connector, connect
+from src.database.connect.connector import DRIVER_ERRORS, Connector, PgBouncerConnection, connect
 from src.database.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from src.database.connect.embedded import EmbeddedServer
 
-__all__ = ["DRIVER_ERRORS", "Connector", "connect", "embedded_server"]
+__all__ = ["DRIVER_ERRORS", "Connector", "PgBouncerConnection", "connect", "embedded_server"]
 
 
 def embedded_server(folder: Path) -> EmbeddedServer:
