@@ -27,8 +27,18 @@ _BOUND: Final = "thea_bound_to"
 _NOBODY: Final = object()
 # Both in one statement: somebody's own SET of either is undone with no further round trip.
 _BIND: Final = "SELECT set_config('app.tenant_id', $1, false), set_config('default_transaction_read_only', 'on', false)"
-_WRITTEN: Final = text("SELECT pg_current_wal_insert_lsn()::text")
-_REPLAYED: Final = text("SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= CAST(:written AS pg_lsn)")
+# Right after the header of a WAL page (24 bytes, or 40 at a segment's start) nothing has been written behind the page's
+# start, which is as far as a replica then gets: without this an idle primary would seem ahead after `pg_switch_wal`.
+# The shortest record is longer than the difference, and one that crosses the page's start is replayed with its end.
+_WRITTEN: Final = text(
+    "SELECT (CASE WHEN into_page <= 40 THEN lsn - into_page ELSE lsn END)::text"
+    "  FROM pg_current_wal_insert_lsn() AS lsn, LATERAL"
+    " (SELECT (lsn - '0/0') % current_setting('wal_block_size')::numeric AS into_page) AS page"
+)
+# The driver takes no text for a parameter of type pg_lsn.
+_REPLAYED: Final = text(
+    "SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= CAST(CAST(:written AS text) AS pg_lsn)"
+)
 
 
 class ReadBinding(TenantBinding):
