@@ -161,7 +161,8 @@ async def test_of_several_hosts_the_first_that_is_what_is_asked_for_serves(
 @needs_pgbouncer
 async def test_behind_pgbouncer_reads_go_to_the_replica_and_see_what_was_written(pair: Pair, use_database: Use) -> None:
     with pgbouncer(str(pair.first.folder)) as first, pgbouncer(str(pair.second.folder)) as second:
-        use_database(first.url("thea"), DATABASE_PGBOUNCER="true", DATABASE_REPLICA_URL=str(second.url("thea")))
+        primary = first.url("thea", target_session_attrs="read-write")
+        use_database(primary, DATABASE_PGBOUNCER="true", DATABASE_REPLICA_URL=str(second.url("thea")))
         count = await add_user()
         async with get_read_db(read_your_writes=True) as session:
             assert await session.scalar(IS_REPLICA) is True
@@ -171,6 +172,9 @@ async def test_behind_pgbouncer_reads_go_to_the_replica_and_see_what_was_written
         async with get_read_db(read_your_writes=True) as session:
             assert await session.scalar(IS_REPLICA) is False
             assert await UserRepository(session).count() == count
+            with pytest.raises(DatabaseError, match="the transaction is read-only"):
+                await session.execute(INSERT)
+            await session.rollback()
         assert await add_user() == count + 1
 
 
