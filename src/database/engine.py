@@ -16,10 +16,10 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 from src.config import Settings, get_logger
 from src.config.environment import Purpose, complete, named_target
 from src.database import engine_events
-from src.database.connect import DRIVER_ERRORS, Connector, connect_embedded, embedded_server
+from src.database.connect import DRIVER_ERRORS, Connector, PgBouncerConnection, connect_embedded, embedded_server
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.pool import PoolLimits, SizedPool, keep_fresh
-from src.database.target import Target
+from src.database.target import SessionAttributes, Target
 from src.database.translation import translate_connect
 
 __all__ = ["DatabaseEngine", "create_engine", "pool_limits", "resolve_target", "transaction_limits"]
@@ -29,6 +29,11 @@ COMMAND_MARGIN_SECONDS: Final = 5.0
 """How much later than the server the driver gives a statement up: the server's answer says more."""
 DISPOSE_SECONDS: Final = 3.0
 """How long connections have to close politely, and after them the tunnel or the connector half of that."""
+_OF_A_SERVER: Final[dict[SessionAttributes | None, SessionAttributes]] = {
+    "read-write": "primary",
+    "read-only": "standby",
+}
+"""What to ask for where all our sessions are read-only by our own wish: what the driver looks at tells nothing then."""
 _ROLE_RIGHTS: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
 
 
@@ -172,7 +177,11 @@ def resolve_target(settings: Settings, *, purpose: Purpose = "application") -> T
         if settings.DB_SSH_TUNNEL:
             raise ConfigurationError("DB_SSH_TUNNEL must be false where the embedded server serves")
         target = embedded_server(settings.DATABASE_EMBEDDED_DIR).target(as_owner=purpose == "migrations")
-    return complete(target, settings)
+    target = complete(target, settings)
+    if purpose == "reading":
+        attributes = target.target_session_attrs
+        return replace(target, target_session_attrs=_OF_A_SERVER.get(attributes, attributes))
+    return target
 
 
 def pool_limits(target: Target, settings: Settings) -> PoolLimits:
@@ -195,7 +204,12 @@ def _driver_arguments(target: Target, settings: Settings, *, purpose: Purpose, n
     application = target.application_name or ""
     server = {"application_name": application if name == "default" else f"{application}:{name}"[:63]}
     if _is_pooled_elsewhere(settings, purpose):  # it refuses all other parameters: they are set per transaction
-        return {"server_settings": server, "statement_cache_size": 0, "command_timeout": _command_timeout(target)}
+        return {
+            "server_settings": server,
+            "statement_cache_size": 0,
+            "command_timeout": _command_timeout(target),
+            "connection_class": PgBouncerConnection,
+        }
     if purpose == "migrations":
         return {"server_settings": {**server, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}}
     server |= _limits(target, settings)

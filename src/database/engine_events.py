@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import StatementError
@@ -27,7 +27,7 @@ def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
     """
 
     def raise_ours(context: ExceptionContext) -> BaseException | None:
-        if needs_a_writer and getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        if needs_a_writer and _is_refused_by_its_server(context):
             context.is_disconnect = True
             return ConnectionFailed("the server takes no writes any more: another one may have been promoted")
         return _raise_ours(context)
@@ -39,6 +39,20 @@ def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
     event.listen(engine, "rollback", _forget)
     event.listen(engine, "rollback_savepoint", lambda connection, _name, _context: _forget(connection))
     event.listen(engine, "commit", _refuse_an_aborted_one)
+
+
+def _is_refused_by_its_server(context: ExceptionContext) -> bool:
+    """Say whether a write was refused by a server that takes none, and not by the transaction's own wish."""
+    connection = context.connection
+    if getattr(context.original_exception, "sqlstate", None) != _READ_ONLY or connection is None:
+        return False
+    if connection.get_execution_options().get("postgresql_readonly"):
+        return False
+    driver: Any = connection.connection.driver_connection
+    server = driver.get_settings()  # the server reports every change of these two
+    in_recovery = getattr(server, "in_hot_standby", None)
+    # Not known behind PgBouncer, where it may well be the server.
+    return in_recovery is None or "on" in {in_recovery, getattr(server, "default_transaction_read_only", None)}
 
 
 def _raise_ours(context: ExceptionContext) -> BaseException | None:

@@ -14,7 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult
 from sqlalchemy.orm import SessionTransaction
 
 from src.database.connect import DRIVER_ERRORS
+from src.database.errors import ConnectionFailed
 from src.database.tenancy import AsyncSession, TenantBinding, current_tenant
+from src.database.translation import translate
 
 __all__ = ["ReadBinding", "ReadSession", "wait_for_replica"]
 
@@ -25,8 +27,18 @@ _BOUND: Final = "thea_bound_to"
 _NOBODY: Final = object()
 # Both in one statement: somebody's own SET of either is undone with no further round trip.
 _BIND: Final = "SELECT set_config('app.tenant_id', $1, false), set_config('default_transaction_read_only', 'on', false)"
-_WRITTEN: Final = text("SELECT pg_current_wal_insert_lsn()::text")
-_REPLAYED: Final = text("SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= CAST(:written AS pg_lsn)")
+# Right after the header of a WAL page (24 bytes, or 40 at a segment's start) nothing has been written behind the page's
+# start, which is as far as a replica then gets: without this an idle primary would seem ahead after `pg_switch_wal`.
+# The shortest record is longer than the difference, and one that crosses the page's start is replayed with its end.
+_WRITTEN: Final = text(
+    "SELECT (CASE WHEN into_page <= 40 THEN lsn - into_page ELSE lsn END)::text"
+    "  FROM pg_current_wal_insert_lsn() AS lsn, LATERAL"
+    " (SELECT (lsn - '0/0') % current_setting('wal_block_size')::numeric AS into_page) AS page"
+)
+# The driver takes no text for a parameter of type pg_lsn.
+_REPLAYED: Final = text(
+    "SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= CAST(CAST(:written AS text) AS pg_lsn)"
+)
 
 
 class ReadBinding(TenantBinding):
@@ -36,14 +48,25 @@ class ReadBinding(TenantBinding):
         """Have whatever the pool hands out be bound to who acts, or to nobody."""
 
         def bind(connection: Any, entry: Any, _proxy: Any) -> None:
-            _bind(connection, entry.info, current_tenant() or self.default_tenant)
+            has_been_used = _BOUND in entry.info
+            try:
+                _bind(connection, entry.info, current_tenant() or self.default_tenant)
+            except ConnectionFailed as error:
+                if has_been_used:  # it may have died while it was idle: the pool opens another in its place
+                    raise DisconnectionError(str(error)) from error
+                raise
 
         event.listen(engine, "checkout", bind)
 
     def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
         """Bind the connection where it is bound to another; as a rule the checkout has done it."""
-        if connection.info.get(_BOUND, _NOBODY) != tenant_id:
+        if connection.info.get(_BOUND, _NOBODY) == tenant_id:
+            return
+        try:
             _bind(connection.connection.dbapi_connection, connection.info, tenant_id)
+        except ConnectionFailed as error:
+            connection.invalidate(error)
+            raise
 
 
 class ReadSession(AsyncSession):
@@ -55,7 +78,7 @@ class ReadSession(AsyncSession):
         """From here to the end of the session, read one state: that of the first statement after this."""
         if self.in_transaction():
             await self.commit()  # nothing can have been written: it gives the connection back
-        await self.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        await self.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
         self._snapshot_in = self.sync_session.get_transaction()
 
     async def stream(self, *arguments: Any, **options: Any) -> AsyncResult[Any]:
@@ -92,4 +115,4 @@ async def _send_binding(connection: asyncpg.Connection[Any], tenant_id: str) -> 
     try:
         await connection.fetchval(_BIND, tenant_id)
     except DRIVER_ERRORS as error:
-        raise DisconnectionError("the connection died while it was idle") from error
+        raise translate(error) or ConnectionFailed("the connection was lost") from error

@@ -7,7 +7,7 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _Loop = asyncio.AbstractEventLoop
+SessionT_co = TypeVar("SessionT_co", bound=AsyncSession, covariant=True)
 
 DEFAULT: Final = "default"
 READING: Final = "read"
@@ -91,8 +92,8 @@ async def _until_shutdown(loop: _Loop, of_loop: dict[str, DatabaseEngine]) -> As
     try:
         yield
     finally:
-        _engines.pop(loop, None)
-        _guards.pop(loop, None)
+        if _engines.get(loop) is of_loop:  # after `forget_settings` others may have come in their place
+            del _engines[loop], _guards[loop]
         await asyncio.gather(*(one.dispose() for one in of_loop.values()))
 
 
@@ -124,13 +125,12 @@ class _SessionFactory(async_sessionmaker[AsyncSession]):
         return super().__call__(**options)
 
 
-class _ReadSessionFactory(async_sessionmaker[AsyncSession]):
+class _ReadSessionFactory(async_sessionmaker[ReadSession]):
     """The same for reading; behind PgBouncer, where no setting outlives a transaction, in a read-only transaction."""
 
-    def __call__(self, **options: Any) -> AsyncSession:
-        binding = _read_binding()
-        class_ = ReadSession if isinstance(binding, ReadBinding) else AsyncSession
-        return class_(**{**self.kw, "binding": binding, **options})
+    def __call__(self, **options: Any) -> ReadSession:
+        options.setdefault("binding", _read_binding())
+        return super().__call__(**options)
 
 
 @functools.cache
@@ -156,7 +156,7 @@ def forget_settings() -> None:
 engine: Final[DatabaseEngine] = _CurrentEngine(DEFAULT)
 _read_engine: Final[DatabaseEngine] = _CurrentEngine(READING)
 AsyncSessionLocal: Final = _SessionFactory(bind=engine, class_=AsyncSession, expire_on_commit=False)
-_ReadSessionLocal: Final = _ReadSessionFactory(bind=_read_engine, expire_on_commit=False)
+_ReadSessionLocal: Final = _ReadSessionFactory(bind=_read_engine, class_=ReadSession, expire_on_commit=False)
 
 
 async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
@@ -166,32 +166,33 @@ async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
         await session.commit()
 
 
-async def _read_scope() -> AsyncGenerator[AsyncSession, None]:
+async def _read_scope() -> AsyncGenerator[ReadSession, None]:
     """Yield a session for reading. The commit sends what somebody added, so that the server can refuse it."""
     async with _ReadSessionLocal() as session:
         yield session
         await session.commit()
 
 
-async def _fresh_read_scope() -> AsyncGenerator[AsyncSession, None]:
+async def _fresh_read_scope() -> AsyncGenerator[ReadSession, None]:
     """Yield a session for reading whose server has all that was committed before; the primary where no replica has."""
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(_ReadSessionLocal())
         if get_settings().DATABASE_REPLICA_URL is not None and not await wait_for_replica(engine, session):
-            session = await stack.enter_async_context(AsyncSessionLocal())
-            await session.connection(execution_options={"postgresql_readonly": True})
+            await session.close()  # whoever reads from the primary keeps no connection to the replica
+            primary = engine.execution_options(postgresql_readonly=True)
+            session = await stack.enter_async_context(_ReadSessionLocal(bind=primary, binding=_tenant_binding()))
         yield session
         await session.commit()
 
 
-class SessionScope(AbstractAsyncContextManager[AsyncSession], AsyncIterator[AsyncSession]):
+class SessionScope(AbstractAsyncContextManager[SessionT_co], AsyncIterator[SessionT_co]):
     """What `get_db()` returns: a context manager for services, an asynchronous generator for FastAPI."""
 
-    def __init__(self, scope: Callable[[], AsyncGenerator[AsyncSession, None]]) -> None:
+    def __init__(self, scope: Callable[[], AsyncGenerator[SessionT_co, None]]) -> None:
         self._generator = scope()
         self._manager = asynccontextmanager(lambda: self._generator)()
 
-    async def __aenter__(self) -> AsyncSession:
+    async def __aenter__(self) -> SessionT_co:
         return await self._manager.__aenter__()
 
     async def __aexit__(
@@ -199,10 +200,10 @@ class SessionScope(AbstractAsyncContextManager[AsyncSession], AsyncIterator[Asyn
     ) -> bool | None:
         return await self._manager.__aexit__(kind, error, traceback)
 
-    async def __anext__(self) -> AsyncSession:
+    async def __anext__(self) -> SessionT_co:
         return await anext(self._generator)
 
-    async def athrow(self, *raised: Any) -> AsyncSession:
+    async def athrow(self, *raised: Any) -> SessionT_co:
         """Raise inside the scope (the generator's protocol)."""
         return await self._generator.athrow(*raised)
 
@@ -212,7 +213,7 @@ class SessionScope(AbstractAsyncContextManager[AsyncSession], AsyncIterator[Asyn
 
 
 @functools.wraps(_session_scope)
-def get_db() -> SessionScope:
+def get_db() -> SessionScope[AsyncSession]:
     """Open a session for `async with`, or for `Depends` with `scope="function"` in FastAPI.
 
     It commits when the block ends, and rolls back on any exception, cancellation included.
@@ -221,7 +222,7 @@ def get_db() -> SessionScope:
 
 
 @functools.wraps(_read_scope)
-def get_read_db(*, read_your_writes: bool = False) -> SessionScope:
+def get_read_db(*, read_your_writes: bool = False) -> SessionScope[ReadSession]:
     """Open a session that reads, for `async with` or `Depends`: on the replica where there is one.
 
     Two round trips for the first statement, one for each further one. Each sees what is committed by then; `stream`

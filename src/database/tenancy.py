@@ -31,7 +31,10 @@ __all__ = ["AsyncSession", "TenantBinding", "TenantSession", "current_tenant", "
 _acting: ContextVar[UUID | None] = ContextVar("acting_tenant", default=None)
 
 _IS_MIGRATED: Final = "SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL"
-_IS_REGISTERED: Final = "SELECT EXISTS (SELECT FROM tenants WHERE id = $1)"
+# Where nothing can be written, on a replica, it is taken as it is.
+_IS_REGISTERED: Final = (
+    "SELECT current_setting('transaction_read_only')::boolean OR EXISTS (SELECT FROM tenants WHERE id = $1)"
+)
 # Any conflict: two that register the same tenant at once may meet on its slug, which is made of its id.
 _REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'Default') ON CONFLICT DO NOTHING"
 

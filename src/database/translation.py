@@ -65,6 +65,7 @@ _SQLSTATE_HINTS: Final = {
 _CONSTRAINT_HINTS: Final = {
     "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
 }
+_REFUSED_BY_A_POOLER: Final = "unsupported startup parameter"
 # What kind of error, or which words in it, means what, and the remedy.
 _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...]] = (
     (
@@ -72,6 +73,12 @@ _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...
         "",
         "it is not what target_session_attrs asks for",
         "after a failover another host is promoted in a moment; name all hosts in the URL",
+    ),
+    (
+        (),
+        _REFUSED_BY_A_POOLER,
+        "PgBouncer, or another pooler, takes no time limits when a connection starts",
+        "set DATABASE_PGBOUNCER=true; migrations need the server itself, in DATABASE_MIGRATION_URL",
     ),
     ((), "during SSL exchange", "it answered the request for TLS with an error", "its log says why"),
     ((TimeoutError,), "", "it did not answer in time", "check the host, the port and the firewall"),
@@ -134,7 +141,7 @@ def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
         return error
     if refused := _refused_tls(error, where):
         return refused
-    if answered := translate(error):
+    if not _is_refused_by_a_pooler(error) and (answered := translate(error)):
         return type(answered)(f"{where}: {answered.args[0]}", sqlstate=answered.sqlstate, hint=answered.hint)
     reason, remedy = _reason_of_no_connection(error)
     return ConnectionFailed(f"no connection to {where}: {reason}", hint=remedy)
@@ -147,6 +154,10 @@ def _refused_tls(error: BaseException, where: str) -> TlsFailed | None:
     if "rejected SSL upgrade" in str(error):
         return TlsFailed(f"{where} does not speak TLS", hint="TLS is required here; let the server speak it")
     return None
+
+
+def _is_refused_by_a_pooler(error: BaseException) -> bool:
+    return isinstance(error, asyncpg.ProtocolViolationError) and _REFUSED_BY_A_POOLER in str(error)
 
 
 def _reason_of_no_connection(error: BaseException) -> tuple[str, str | None]:

@@ -131,7 +131,7 @@ async def test_each_statement_sees_what_is_committed_by_then_until_there_is_a_sn
             await add("first")
             assert await session.scalar(COUNT) == (before or 0) + 1
             assert isinstance(session, AsyncSession)
-            await session.snapshot()  # type: ignore[attr-defined]
+            await session.snapshot()
             held = await session.scalar(COUNT)
             await add("second")
             assert await session.scalar(COUNT) == held

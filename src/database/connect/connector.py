@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from src.database.connect.cloudsql import CloudSqlConnector
     from src.database.connect.ssh import SshTunnel
 
-__all__ = ["DRIVER_ERRORS", "Connector", "connect"]
+__all__ = ["DRIVER_ERRORS", "Connector", "PgBouncerConnection", "connect"]
 
 _ENDS_THE_SEARCH: Final = (AuthenticationFailed, DatabaseMissing, TlsFailed)
 """What another host would not answer differently; libpq does not go on after these either."""
@@ -37,6 +37,26 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
             await super().set_type_codec(*arguments, **options)
         except DRIVER_ERRORS as error:
             raise translate_connect(error, where="the server, just connected to") from error
+
+
+class PgBouncerConnection(_Connection):
+    """One whose server may be another by now: what PgBouncer said of it at the start is what its first one was."""
+
+    def get_settings(self) -> Any:
+        """Return what the server reported, without what may not be true any more."""
+        return _WithoutTheServersState(super().get_settings())
+
+
+class _WithoutTheServersState:
+    """Settings that do not tell whether the server takes writes: then the driver asks the server itself."""
+
+    def __init__(self, settings: Any) -> None:
+        self._settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {"in_hot_standby", "default_transaction_read_only"}:
+            raise AttributeError(name)
+        return getattr(self._settings, name)
 
 
 class Connector:

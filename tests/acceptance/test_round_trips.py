@@ -1,0 +1,210 @@
+"""What a session costs on the wire, and what a connection does that is cut anywhere on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from sqlalchemy import URL, select, text
+
+from src.config import Settings
+from src.database import engine, get_db, get_read_db
+from src.database.base import uuid7
+from src.database.errors import ConnectionFailed, DatabaseError
+from src.database.models import User
+from src.database.session import SessionScope, _read_engine
+from src.database.tenancy import AsyncSession, tenant_context
+from tests.acceptance.relay import Relay, relaying
+from tests.conftest import SOCKETS
+
+READ = select(User.display_name).order_by(User.display_name)
+
+
+@pytest.fixture
+async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> AsyncIterator[Relay]:
+    """The wire between `get_db` and its server; each engine has a pool of one connection."""
+    async with relaying(SOCKETS) as relay:
+        use_database(relay.lead_to(cloned_database))
+        yield relay
+        await dispose()
+
+
+async def dispose() -> None:
+    await engine.dispose()
+    await _read_engine.dispose()
+
+
+async def read(session: AsyncSession, times: int = 1) -> list[str | None]:
+    found: list[str | None] = []
+    for _ in range(times):
+        found = list(await session.scalars(READ))
+    return found
+
+
+async def cost(relay: Relay, scope: Callable[[], SessionScope[AsyncSession]], times: int) -> int:
+    """Return the round trips of a session that reads so many times, on a connection that has done so before."""
+    for _ in range(2):
+        relay.sent.clear()
+        async with scope() as session:
+            await read(session, times)
+    return len(relay.sent)
+
+
+@pytest.mark.parametrize(("reads", "trips"), [(1, 2), (2, 3), (5, 6)])
+async def test_the_first_read_of_a_read_session_is_two_round_trips_and_each_further_one_is_one(
+    relay: Relay, reads: int, trips: int
+) -> None:
+    assert await cost(relay, get_read_db, reads) == trips
+    assert relay.starts == 1, "the pool's one connection served throughout"
+
+
+@pytest.mark.parametrize(("reads", "trips"), [(0, 0), (1, 4), (2, 5)])
+async def test_a_session_is_begin_binding_commit_and_its_statements(relay: Relay, reads: int, trips: int) -> None:
+    async def scope_cost() -> int:
+        return await cost(relay, get_db, reads)
+
+    assert await scope_cost() == trips
+
+
+async def test_another_tenants_read_costs_the_same_and_sees_its_own_rows_alone(relay: Relay) -> None:
+    async with get_db() as session:
+        session.add(User(display_name="of the default tenant"))
+    assert await cost(relay, get_read_db, 1) == 2
+
+    relay.sent.clear()
+    with tenant_context(uuid7()):
+        async with get_read_db() as session:
+            found = await read(session)
+
+    assert found == []
+    assert len(relay.sent) == 2
+
+
+async def test_a_warm_connection_is_checked_out_and_given_back_without_a_word(relay: Relay) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+    relay.sent.clear()
+
+    async with engine.connect():
+        pass
+
+    assert relay.sent == []
+    assert relay.starts == 1
+
+
+@pytest.mark.parametrize("read_your_writes", [False, True])
+async def test_the_server_refuses_a_write_through_a_read_session(relay: Relay, read_your_writes: bool) -> None:
+    with pytest.raises(DatabaseError, match="the transaction is read-only"):
+        async with get_read_db(read_your_writes=read_your_writes) as session:
+            await session.execute(text("INSERT INTO users (tenant_id, id) SELECT id, id FROM tenants"))
+    with pytest.raises(DatabaseError, match="the transaction is read-only"):
+        async with get_read_db(read_your_writes=read_your_writes) as session:
+            session.add(User(display_name="added, and sent by the commit"))
+
+    async with get_db() as session:
+        assert await read(session) == []
+
+
+async def test_somebodys_own_set_is_undone_at_the_next_checkout(relay: Relay) -> None:
+    async with get_read_db() as session:
+        await session.execute(text("SET default_transaction_read_only = off"))
+        await session.execute(text("SELECT set_config('app.tenant_id', gen_random_uuid()::text, false)"))
+
+    async with get_read_db() as session:
+        settings = "SELECT current_setting('transaction_read_only'), current_setting('app.tenant_id')"
+        found = (await session.execute(text(settings))).one()
+
+        assert tuple(found) == ("on", str(session.tenant_id))
+
+
+async def test_a_stream_reads_in_a_transaction_that_ends_with_the_session(relay: Relay) -> None:
+    async with get_db() as session:
+        session.add_all([User(display_name=f"{n:04}") for n in range(1000)])
+
+    async with get_read_db() as session:
+        streamed = [name async for name in (await session.stream_scalars(READ.execution_options(yield_per=100)))]
+
+    assert streamed == [f"{n:04}" for n in range(1000)]
+    relay.sent.clear()
+    async with get_read_db() as session:
+        await read(session)
+    assert len(relay.sent) == 2, "no transaction is left, and the next session begins none"
+
+
+async def test_a_snapshot_reads_one_state_while_others_commit(relay: Relay) -> None:
+    async def commit(name: str) -> None:
+        async with get_db() as session:
+            session.add(User(display_name=name))
+
+    await commit("a")
+    async with get_read_db() as session:
+        assert await read(session) == ["a"]
+        await commit("b")
+        assert await read(session) == ["a", "b"], "before it, each statement sees what is committed by then"
+        await session.snapshot()
+        before = await read(session)
+        await commit("c")
+        during = await read(session)
+        streamed = list(await (await session.stream_scalars(READ)).all())
+    async with get_read_db() as session:
+        after = await read(session)
+
+    assert (before, during, streamed) == (["a", "b"],) * 3
+    assert after == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("scope", [get_db, get_read_db])
+async def test_a_connection_cut_at_any_message_is_said_to_have_failed(
+    scope: Callable[[], SessionScope[AsyncSession]],
+    relay: Relay,
+    cloned_database: URL,
+    use_database: Callable[..., Settings],
+) -> None:
+    async def trips_on_a_new_engine() -> int:
+        await dispose()
+        use_database(relay.lead_to(cloned_database))
+        relay.passed = 0
+        async with scope() as session:
+            await read(session, 2)
+        return relay.passed
+
+    await trips_on_a_new_engine()  # it registers the default tenant, once and for all
+    trips = await trips_on_a_new_engine()
+    raised = []
+    for number in range(1, trips + 1):
+        relay.cut_before = number
+        try:
+            await trips_on_a_new_engine()
+        except Exception as error:  # noqa: BLE001 - what it is, is the question
+            raised.append(error)
+
+    assert [error for error in raised if not isinstance(error, ConnectionFailed)] == []
+    assert len(raised) == trips > 10
+
+
+async def test_a_pooled_connection_that_died_unseen_is_replaced_when_it_is_bound(relay: Relay) -> None:
+    assert await cost(relay, get_read_db, 1) == 2
+
+    relay.cut_before = relay.passed + 1
+    async with get_read_db() as session:
+        await read(session)
+
+    assert relay.starts == 2
+
+
+async def test_a_read_session_whose_connection_is_gone_says_so_where_a_tenant_enters_late(
+    relay: Relay, use_database: Callable[..., Settings], cloned_database: URL
+) -> None:
+    use_database(relay.lead_to(cloned_database), ENVIRONMENT="staging")  # where no tenant acts by default
+
+    async def enter_late() -> None:
+        async with get_read_db() as session:
+            await session.execute(text("SELECT 1"))
+            relay.cut_before = relay.passed + 1
+            with tenant_context(uuid7()):
+                await read(session)
+
+    with pytest.raises(ConnectionFailed):
+        await enter_late()
+    async with get_read_db() as session:
+        assert await session.scalar(text("SELECT current_setting('app.tenant_id')")) == ""
