@@ -14,26 +14,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from src.config import Settings, get_logger
-from src.config.environment import Purpose, complete, named_target
+from src.config.environment import Purpose, named_target
 from src.database import engine_events
-from src.database.connect import DRIVER_ERRORS, Connector, PgBouncerConnection, connect_embedded, embedded_server
+from src.database.connect import DRIVER_ERRORS, Connector, connect_embedded
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.pool import PoolLimits, SizedPool, keep_fresh
-from src.database.target import SessionAttributes, Target
+from src.database.resolve import driver_arguments, is_pooled_elsewhere, pool_limits, resolve_target
+from src.database.target import Target
 from src.database.translation import translate_connect
 
-__all__ = ["DatabaseEngine", "create_engine", "pool_limits", "resolve_target", "transaction_limits"]
+__all__ = ["DatabaseEngine", "create_engine"]
 
 OLDEST_SERVER: Final = 15
-COMMAND_MARGIN_SECONDS: Final = 5.0
-"""How much later than the server the driver gives a statement up: the server's answer says more."""
 DISPOSE_SECONDS: Final = 3.0
 """How long connections have to close politely, and after them the tunnel or the connector half of that."""
-_OF_A_SERVER: Final[dict[SessionAttributes | None, SessionAttributes]] = {
-    "read-write": "primary",
-    "read-only": "standby",
-}
-"""What to ask for where all our sessions are read-only by our own wish: what the driver looks at tells nothing then."""
 _ROLE_RIGHTS: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
 
 
@@ -127,34 +121,18 @@ def create_engine(
     limits = pool_limits(target, settings)
     connector = Connector(
         (lambda: resolve_target(settings, purpose=purpose)) if target.embedded else (lambda: target),
-        driver_arguments=_driver_arguments(target, settings, purpose=purpose, name=name),
+        driver_arguments=driver_arguments(target, settings, purpose=purpose, name=name),
     )
     is_pooled = target.has_pool_parameters or not settings.is_local
     poolclass = poolclass or (SizedPool if is_pooled else NullPool)
-    options: dict[str, Any] = {}
-    if issubclass(poolclass, AsyncAdaptedQueuePool):
-        options = {
-            "pool_size": limits.size,
-            "max_overflow": limits.overflow,
-            "pool_recycle": limits.lifetime,
-            "pool_timeout": limits.timeout,
-            "pool_logging_name": name,
-        }
-    if purpose == "reading" and not settings.DATABASE_PGBOUNCER:
-        options["isolation_level"] = "AUTOCOMMIT"
-    elif purpose == "reading":
-        options["execution_options"] = {"postgresql_readonly": True}
     made = create_async_engine(
         _display_url(target),
-        connect_args={
-            "async_creator_fn": _opener(connector, settings, purpose=purpose),
-            # What PgBouncer hands the next transaction to has not prepared what the last one's server has.
-            **({"prepared_statement_cache_size": 0} if _is_pooled_elsewhere(settings, purpose) else {}),
-        },
+        connect_args=_connect_args(connector, settings, purpose=purpose),
         poolclass=poolclass,
         echo=settings.DATABASE_ECHO,
         hide_parameters=True,
-        **options,
+        **_pool_options(poolclass, limits, name),
+        **_reading_options(settings, purpose),
     )
     engine = DatabaseEngine(made.sync_engine, connector, minimum=limits.minimum)
     writes = purpose != "reading"
@@ -166,80 +144,32 @@ def create_engine(
     return engine
 
 
-def resolve_target(settings: Settings, *, purpose: Purpose = "application") -> Target:
-    """Return the target that the settings name; the embedded server's may not run yet.
-
-    Raises:
-        ConfigurationError: The target cannot be right.
-    """
-    target = named_target(settings, purpose)
-    if target is None:
-        if settings.DB_SSH_TUNNEL:
-            raise ConfigurationError("DB_SSH_TUNNEL must be false where the embedded server serves")
-        target = embedded_server(settings.DATABASE_EMBEDDED_DIR).target(as_owner=purpose == "migrations")
-    target = complete(target, settings)
-    if purpose == "reading":
-        attributes = target.target_session_attrs
-        return replace(target, target_session_attrs=_OF_A_SERVER.get(attributes, attributes))
-    return target
+def _connect_args(connector: Connector, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"async_creator_fn": _opener(connector, settings, purpose=purpose)}
+    if is_pooled_elsewhere(settings, purpose):
+        # What PgBouncer hands the next transaction to has not prepared what the last one's server has.
+        arguments["prepared_statement_cache_size"] = 0
+    return arguments
 
 
-def pool_limits(target: Target, settings: Settings) -> PoolLimits:
-    """Return how many connections there may be, and for how long; the URL's own word counts before the settings'."""
-    size, overflow = settings.DATABASE_POOL_SIZE, settings.DATABASE_MAX_OVERFLOW
-    if target.pool_max is not None:
-        size, overflow = target.pool_max, 0
-    minimum = target.pool_min or 0
-    return PoolLimits(
-        size=max(size, minimum),
-        overflow=overflow,
-        timeout=settings.DATABASE_POOL_TIMEOUT,
-        lifetime=target.max_lifetime or settings.DATABASE_POOL_RECYCLE,
-        idle=None if target.pool_idle is None else target.pool_idle / 1000,
-        minimum=minimum,
-    )
-
-
-def _driver_arguments(target: Target, settings: Settings, *, purpose: Purpose, name: str) -> dict[str, Any]:
-    application = target.application_name or ""
-    server = {"application_name": application if name == "default" else f"{application}:{name}"[:63]}
-    if _is_pooled_elsewhere(settings, purpose):  # it refuses all other parameters: they are set per transaction
-        return {
-            "server_settings": server,
-            "statement_cache_size": 0,
-            "command_timeout": _command_timeout(target),
-            "connection_class": PgBouncerConnection,
-        }
-    if purpose == "migrations":
-        return {"server_settings": {**server, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}}
-    server |= _limits(target, settings)
-    if purpose == "reading":
-        server["default_transaction_read_only"] = "on"
-    return {"server_settings": server, "command_timeout": _command_timeout(target)}
-
-
-def transaction_limits(settings: Settings) -> dict[str, str]:
-    """Return what has to be set with each transaction, since the connection cannot have it: behind PgBouncer."""
-    if not settings.DATABASE_PGBOUNCER:
+def _pool_options(poolclass: type[Pool], limits: PoolLimits, name: str) -> dict[str, Any]:
+    if not issubclass(poolclass, AsyncAdaptedQueuePool):
         return {}
-    return _limits(resolve_target(settings), settings)
-
-
-def _limits(target: Target, settings: Settings) -> dict[str, str]:
     return {
-        "statement_timeout": str(target.statement_timeout),
-        "lock_timeout": str(target.lock_timeout),
-        "idle_in_transaction_session_timeout": str(settings.DATABASE_IDLE_TRANSACTION_TIMEOUT),
+        "pool_size": limits.size,
+        "max_overflow": limits.overflow,
+        "pool_recycle": limits.lifetime,
+        "pool_timeout": limits.timeout,
+        "pool_logging_name": name,
     }
 
 
-def _is_pooled_elsewhere(settings: Settings, purpose: Purpose) -> bool:
-    """Say whether the connection is PgBouncer's; migrations go to the server itself."""
-    return settings.DATABASE_PGBOUNCER and purpose != "migrations"
-
-
-def _command_timeout(target: Target) -> float | None:
-    return target.statement_timeout / 1000 + COMMAND_MARGIN_SECONDS if target.statement_timeout else None
+def _reading_options(settings: Settings, purpose: Purpose) -> dict[str, Any]:
+    if purpose != "reading":
+        return {}
+    if is_pooled_elsewhere(settings, purpose):
+        return {"execution_options": {"postgresql_readonly": True}}
+    return {"isolation_level": "AUTOCOMMIT"}
 
 
 def _display_url(target: Target) -> URL:

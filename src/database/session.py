@@ -13,9 +13,10 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from src.config import get_settings
-from src.database.engine import DatabaseEngine, create_engine, transaction_limits
+from src.database.engine import DatabaseEngine, create_engine
 from src.database.errors import ConfigurationError
 from src.database.reading import ReadBinding, ReadSession, wait_for_replica
+from src.database.resolve import transaction_limits
 from src.database.tenancy import AsyncSession, TenantBinding
 
 __all__ = [

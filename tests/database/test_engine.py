@@ -20,7 +20,6 @@ from structlog.testing import capture_logs
 from src.config import Settings
 from src.database import create_engine
 from src.database.connect.embedded import SUPERUSER, EmbeddedServer
-from src.database.engine import resolve_target
 from src.database.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -32,6 +31,7 @@ from src.database.errors import (
     SchemaDriftError,
     TlsFailed,
 )
+from src.database.resolve import resolve_target
 from src.database.target import Target
 from tests.conftest import SOCKETS, url_of
 

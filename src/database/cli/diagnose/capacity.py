@@ -9,7 +9,8 @@ import asyncpg
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings
-from src.database.engine import create_engine, pool_limits, resolve_target
+from src.database.engine import create_engine
+from src.database.resolve import pool_limits, resolve_target
 
 __all__ = ["Capacity", "Demand", "Suggestion", "capacity_of", "demand_of", "suggest", "useful_connections"]
 

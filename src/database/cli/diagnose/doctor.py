@@ -20,8 +20,8 @@ from src.database.cli.diagnose.output import print_findings, print_json
 from src.database.cli.diagnose.reach import reach
 from src.database.cli.diagnose.server import Patient
 from src.database.connect import DRIVER_ERRORS
-from src.database.engine import resolve_target
 from src.database.errors import ConfigurationError, DatabaseError
+from src.database.resolve import resolve_target
 from src.database.target import Target
 from src.database.translation import translate_connect
 from src.database.url import hosts_of, parse_url

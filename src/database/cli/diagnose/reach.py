@@ -13,7 +13,7 @@ import asyncpg
 from src.config import Settings
 from src.config.environment import Purpose, named_target
 from src.database.connect import DRIVER_ERRORS, Connector, embedded_server
-from src.database.engine import resolve_target
+from src.database.resolve import resolve_target
 from src.database.target import Target
 from src.database.translation import translate_connect
 

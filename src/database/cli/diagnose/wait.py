@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database.cli.diagnose.output import print_error, print_json
-from src.database.engine import create_engine, resolve_target
+from src.database.engine import create_engine
 from src.database.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -23,6 +23,7 @@ from src.database.errors import (
     TlsFailed,
     TunnelFailed,
 )
+from src.database.resolve import resolve_target
 
 __all__ = ["Waited", "run_wait", "time_heals", "wait_for_server"]
 

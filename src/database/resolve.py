@@ -1,0 +1,100 @@
+"""What the settings come to for one purpose: the target, the pool's limits, what the driver is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from src.config import Settings
+from src.config.environment import Purpose, complete, named_target
+from src.database.connect import PgBouncerConnection, embedded_server
+from src.database.errors import ConfigurationError
+from src.database.pool import PoolLimits
+from src.database.target import SessionAttributes, Target
+
+__all__ = ["driver_arguments", "is_pooled_elsewhere", "pool_limits", "resolve_target", "transaction_limits"]
+
+COMMAND_MARGIN_SECONDS: Final = 5.0
+"""How much later than the server the driver gives a statement up: the server's answer says more."""
+_OF_A_SERVER: Final[dict[SessionAttributes | None, SessionAttributes]] = {
+    "read-write": "primary",
+    "read-only": "standby",
+}
+"""What to ask for where all our sessions are read-only by our own wish: what the driver looks at tells nothing then."""
+
+
+def resolve_target(settings: Settings, *, purpose: Purpose = "application") -> Target:
+    """Return the target that the settings name; the embedded server's may not run yet.
+
+    Raises:
+        ConfigurationError: The target cannot be right.
+    """
+    target = named_target(settings, purpose)
+    if target is None:
+        if settings.DB_SSH_TUNNEL:
+            raise ConfigurationError("DB_SSH_TUNNEL must be false where the embedded server serves")
+        target = embedded_server(settings.DATABASE_EMBEDDED_DIR).target(as_owner=purpose == "migrations")
+    target = complete(target, settings)
+    if purpose == "reading":
+        attributes = target.target_session_attrs
+        return replace(target, target_session_attrs=_OF_A_SERVER.get(attributes, attributes))
+    return target
+
+
+def pool_limits(target: Target, settings: Settings) -> PoolLimits:
+    """Return how many connections there may be, and for how long; the URL's own word counts before the settings'."""
+    size, overflow = settings.DATABASE_POOL_SIZE, settings.DATABASE_MAX_OVERFLOW
+    if target.pool_max is not None:
+        size, overflow = target.pool_max, 0
+    minimum = target.pool_min or 0
+    return PoolLimits(
+        size=max(size, minimum),
+        overflow=overflow,
+        timeout=settings.DATABASE_POOL_TIMEOUT,
+        lifetime=target.max_lifetime or settings.DATABASE_POOL_RECYCLE,
+        idle=None if target.pool_idle is None else target.pool_idle / 1000,
+        minimum=minimum,
+    )
+
+
+def driver_arguments(target: Target, settings: Settings, *, purpose: Purpose, name: str) -> dict[str, Any]:
+    """Return what `asyncpg.connect` is told beside the target: names, time limits, what PgBouncer needs."""
+    application = target.application_name or ""
+    server = {"application_name": application if name == "default" else f"{application}:{name}"[:63]}
+    if is_pooled_elsewhere(settings, purpose):  # it refuses all other parameters: they are set per transaction
+        return {
+            "server_settings": server,
+            "statement_cache_size": 0,
+            "command_timeout": _command_timeout(target),
+            "connection_class": PgBouncerConnection,
+        }
+    if purpose == "migrations":
+        return {"server_settings": {**server, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}}
+    server |= _limits(target, settings)
+    if purpose == "reading":
+        server["default_transaction_read_only"] = "on"
+    return {"server_settings": server, "command_timeout": _command_timeout(target)}
+
+
+def transaction_limits(settings: Settings) -> dict[str, str]:
+    """Return what has to be set with each transaction, since the connection cannot have it: behind PgBouncer."""
+    if not settings.DATABASE_PGBOUNCER:
+        return {}
+    return _limits(resolve_target(settings), settings)
+
+
+def _limits(target: Target, settings: Settings) -> dict[str, str]:
+    return {
+        "statement_timeout": str(target.statement_timeout),
+        "lock_timeout": str(target.lock_timeout),
+        "idle_in_transaction_session_timeout": str(settings.DATABASE_IDLE_TRANSACTION_TIMEOUT),
+    }
+
+
+def is_pooled_elsewhere(settings: Settings, purpose: Purpose) -> bool:
+    """Say whether the connection is PgBouncer's; migrations go to the server itself."""
+    return settings.DATABASE_PGBOUNCER and purpose != "migrations"
+
+
+def _command_timeout(target: Target) -> float | None:
+    return target.statement_timeout / 1000 + COMMAND_MARGIN_SECONDS if target.statement_timeout else None
