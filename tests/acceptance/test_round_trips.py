@@ -14,7 +14,7 @@ from src.database.errors import ConnectionFailed, DatabaseError
 from src.database.models import User
 from src.database.session import SessionScope, _read_engine
 from src.database.tenancy import AsyncSession, tenant_context
-from tests.acceptance.relay import Relay, relaying
+from tests.acceptance.counting_relay import Relay, relaying
 from tests.conftest import SOCKETS
 
 READ = select(User.display_name).order_by(User.display_name)

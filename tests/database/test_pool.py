@@ -22,7 +22,7 @@ from src.database.engine import DatabaseEngine
 from src.database.errors import ConfigurationError, ConnectionFailed, PoolExhausted, QueryTimeout
 from src.database.pool import SizedPool
 from tests.conftest import url_of
-from tests.database.relay import Relay, relaying
+from tests.database.mute_relay import MuteRelay, relaying
 
 PID = text("SELECT pg_backend_pid()")
 
@@ -178,7 +178,7 @@ async def test_connections_do_not_all_come_of_age_at_once(cloned_database: URL) 
     assert all(890 < age - now <= 1000 for age in ages)
 
 
-def relayed(relay: Relay, dbname: str, *more: Relay) -> URL:
+def relayed(relay: MuteRelay, dbname: str, *more: MuteRelay) -> URL:
     ports = ",".join(str(one.port) for one in (relay, *more))
     hosts = ",".join("127.0.0.1" for _ in (relay, *more))
     return url_of(dbname).set(query={"host": hosts, "port": ports})

@@ -8,8 +8,9 @@ import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from threading import Thread
 from typing import Literal
+
+from tests.database.listening import serving
 
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # https://www.postgresql.org/docs/18/protocol-message-formats.html
 PG_HBA_REFUSAL = b"SFATAL\0VFATAL\0C28000\0Mno pg_hba.conf entry\0\0"
@@ -31,21 +32,7 @@ class TlsProxy:
     was_encrypted: list[bool] = field(default_factory=list)
     client_certificates: list[object] = field(default_factory=list)
 
-    def accept(self, listener: socket.socket) -> None:
-        """Serve each connection in a thread of its own, until the listener is closed."""
-        with ExitStack() as stack:
-            while True:
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    return
-                stack.callback(client.close)
-                thread = Thread(target=self._serve, args=[client])
-                thread.start()
-                stack.callback(thread.join)
-                stack.callback(_hang_up, client)
-
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
         with suppress(OSError), ExitStack() as stack:  # an ssl.SSLError is an OSError too
             first = client.recv(8, socket.MSG_WAITALL)
             is_encrypted = False
@@ -80,20 +67,8 @@ class TlsProxy:
                     (server if ready is client else client).sendall(data)
 
 
-def _hang_up(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
-
 @contextmanager
 def running(proxy: TlsProxy) -> Iterator[TlsProxy]:
     """Serve on a free loopback port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        proxy.port = listener.getsockname()[1]
-        thread = Thread(target=proxy.accept, args=[listener])
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            _hang_up(listener)
-            thread.join()
+    with serving(proxy.serve) as proxy.port:
+        yield proxy
