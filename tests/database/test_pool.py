@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -208,6 +209,18 @@ async def test_a_server_that_falls_silent_holds_nobody_longer_than_the_limits(
             began = time.monotonic()
             await engine.dispose()
             assert time.monotonic() - began < 5
+
+
+async def test_the_system_asks_whether_a_silent_peer_is_there(cloned_database: URL) -> None:
+    with relaying() as relay:
+        async with (
+            pooled(relayed(relay, str(cloned_database.database))) as engine,
+            engine.connect() as connection,
+        ):
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            network = driver._transport.get_extra_info("socket")
+            assert network.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert network.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
 
 
 async def test_dispose_ends_in_time_with_idle_connections_to_a_silent_server(cloned_database: URL) -> None:

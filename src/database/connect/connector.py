@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -25,6 +27,7 @@ _REJECTED_BY_PG_HBA: Final = "28000"
 _LOST: Final = "08"
 """The class of the codes that the driver gives itself where nobody answered."""
 _DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # seconds, seconds, times
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
 """What the driver raises where a connection fails, the system's own errors included."""
 
@@ -177,14 +180,31 @@ async def _attempt(near: Host, host: Host, target: Target, arguments: Mapping[st
     ways = _encryptions(near, host, target)
     for number, encryption in enumerate(ways, start=1):
         try:
-            return await asyncpg.connect(host=near.name, port=near.port, ssl=encryption, direct_tls=False, **arguments)
+            made = await asyncpg.connect(host=near.name, port=near.port, ssl=encryption, direct_tls=False, **arguments)
         except (*DRIVER_ERRORS, UnicodeError) as error:
             where = f"{host}, database {target.database}, user {target.user}"
             failed = translate_connect(error, where=where)
             if number < len(ways) and (isinstance(failed, TlsFailed) or failed.sqlstate == _REJECTED_BY_PG_HBA):
                 continue
             raise failed from error
+        _keep_alive(made)
+        return made
     raise AssertionError("the last way returns or raises")
+
+
+def _keep_alive(connection: asyncpg.Connection[Any]) -> None:
+    """Have the system ask a peer that says nothing whether it is there, as libpq does and the driver does not.
+
+    It keeps firewalls from forgetting an idle connection, and ends what waits for a peer that is gone.
+    """
+    network = connection._transport.get_extra_info("socket")  # noqa: SLF001 - the driver has no public way to it
+    if network is None or network.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    with suppress(OSError):
+        network.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if (option := getattr(socket, name, None)) is not None:  # macOS has other names, and its own defaults
+                network.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _encryptions(near: Host, host: Host, target: Target) -> Sequence[Any]:
