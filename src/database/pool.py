@@ -93,8 +93,14 @@ def keep_fresh(engine: Engine, limits: PoolLimits) -> None:
         early = random.uniform(0, JITTER)  # noqa: S311 - spreads load, guards nothing
         entry.info[_RETIRES_AT] = time.monotonic() + limits.lifetime * (1 - early)
 
-    def stamp_checkin(_connection: Any, entry: ConnectionPoolEntry) -> None:
+    def stamp_checkin(connection: Any, entry: ConnectionPoolEntry) -> None:
         entry.info[_IDLE_SINCE] = time.monotonic()
+        forget_holder(connection, entry)
+        if connection is not None and connection.driver_connection.is_in_transaction():
+            # Somebody's own BEGIN, of which SQLAlchemy does not know: the next one would go on in it.
+            entry.invalidate()
+
+    def forget_holder(_connection: Any, entry: ConnectionPoolEntry) -> None:
         if isinstance(engine.pool, SizedPool):
             engine.pool.note_checkin(entry)
 
@@ -106,6 +112,7 @@ def keep_fresh(engine: Engine, limits: PoolLimits) -> None:
     event.listen(engine, "connect", stamp_birth)
     event.listen(engine, "checkin", stamp_checkin)
     event.listen(engine, "checkout", check)
+    event.listen(engine, "detach", forget_holder)
 
 
 def _refuse_a_stale_one(connection: Any, entry: ConnectionPoolEntry, limits: PoolLimits) -> None:
