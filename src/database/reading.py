@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,6 +23,7 @@ REPLAY_WAIT_SECONDS: Final = 1.0
 REPLAY_POLL_SECONDS: Final = 0.01
 
 _BOUND: Final = "thea_bound_to"
+_USED: Final = "thea_used_before"
 _NOBODY: Final = object()
 # Both in one statement: somebody's own SET of either is undone with no further round trip.
 _BIND: Final = "SELECT set_config('app.tenant_id', $1, false), set_config('default_transaction_read_only', 'on', false)"
@@ -48,7 +48,8 @@ class ReadBinding(TenantBinding):
         """Have whatever the pool hands out be bound to who acts, or to nobody."""
 
         def bind(connection: Any, entry: Any, _proxy: Any) -> None:
-            has_been_used = _BOUND in entry.info
+            has_been_used = entry.info.get(_USED, False)
+            entry.info[_USED] = True
             try:
                 _bind(connection, entry.info, current_tenant() or self.default_tenant)
             except ConnectionFailed as error:
@@ -75,10 +76,12 @@ class ReadSession(AsyncSession):
     _snapshot_in: SessionTransaction | None = None
 
     async def snapshot(self) -> None:
-        """From here to the end of the session, read one state: that of the first statement after this."""
+        """From here to the end of the session, read one state: the one of now."""
         if self.in_transaction():
             await self.commit()  # nothing can have been written: it gives the connection back
-        await self.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        connection = await self.connection(execution_options=options)
+        await connection.exec_driver_sql("SELECT 1")  # after a query nobody can make the transaction write
         self._snapshot_in = self.sync_session.get_transaction()
 
     async def stream(self, *arguments: Any, **options: Any) -> AsyncResult[Any]:
@@ -92,23 +95,30 @@ class ReadSession(AsyncSession):
 async def wait_for_replica(primary: AsyncEngine, session: AsyncSession) -> bool:
     """Wait until a session's server has all that was committed on the primary so far; say whether it has.
 
-    It costs one round trip to the primary, and one to the replica where that is up to date.
+    It costs one round trip to the primary, and one to the replica where that is up to date. The session keeps its
+    connection, since another may lead to another replica, and no tenant: the caller has named none yet.
+
+    Raises:
+        ConnectionFailed: The primary cannot be reached; a replica that cannot has not got it either.
     """
     async with primary.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         written = await connection.scalar(_WRITTEN)
-    deadline = time.monotonic() + REPLAY_WAIT_SECONDS
-    while not await session.scalar(_REPLAYED, {"written": written}):
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(REPLAY_POLL_SECONDS)
+    try:
+        async with asyncio.timeout(REPLAY_WAIT_SECONDS):
+            while not await session.scalar(_REPLAYED, {"written": written}):  # noqa: ASYNC110 - no event tells of it
+                await asyncio.sleep(REPLAY_POLL_SECONDS)
+    except (TimeoutError, ConnectionFailed):
+        return False
+    session.sync_session.forget_tenant()
     return True
 
 
 def _bind(connection: Any, info: Any, tenant_id: UUID | None) -> None:
-    """Bind, and remember it only once it is done: a cancelled one is not remembered."""
+    """Bind, and remember it only once it is done, and where no rollback can undo it."""
     info.pop(_BOUND, None)
     connection.run_async(lambda driver: _send_binding(driver, str(tenant_id or "")))
-    info[_BOUND] = tenant_id
+    if not connection.driver_connection.is_in_transaction():
+        info[_BOUND] = tenant_id
 
 
 async def _send_binding(connection: asyncpg.Connection[Any], tenant_id: str) -> None:

@@ -149,6 +149,10 @@ class TenantSession(Session):
             )
         return tenant_id
 
+    def forget_tenant(self) -> None:
+        """Keep to no tenant any more: what was asked so far was none's."""
+        self._tenant_id = None
+
     def enter_tenant(self, *, required: bool) -> None:
         """Settle the tenant before a statement, and bind the transaction where it is bound to another or to nobody."""
         tenant_id = self.required_tenant() if required else self.acting_tenant()
