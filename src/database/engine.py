@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import asyncpg
 from sqlalchemy import URL, Engine, Pool, event
@@ -26,6 +26,8 @@ from src.database.translation import translate_connect
 __all__ = ["DatabaseEngine", "create_engine"]
 
 OLDEST_SERVER: Final = 15
+FILL_SECONDS: Final = 2.0
+"""How long the connections that are opened ahead wait for one another."""
 DISPOSE_SECONDS: Final = 3.0
 """How long connections have to close politely, and after them the tunnel or the connector half of that."""
 _ROLE_RIGHTS: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
@@ -49,18 +51,25 @@ class DatabaseEngine(AsyncEngine):
             ConnectionFailed: The database cannot be reached.
             ConfigurationError: It is not what the settings ask for.
         """
-        await self._open(max(1, self._minimum))
+        await self._open(max(1, self._missing()))
 
     def fill_in_background(self) -> None:
         """Open what is missing to the pool's minimum, while the one who opened the first goes on."""
         self._filling = asyncio.get_running_loop().create_task(self._fill())
 
     async def _fill(self) -> None:
-        missing = self._minimum - cast("SizedPool", self.pool).checkedout()
         try:
-            await self._open(missing)
+            await self._open(self._missing())
         except DatabaseError as error:  # whoever needs them will see it for himself
             get_logger(__name__).warning("pool_minimum_not_opened", error=type(error).__name__)
+
+    def _missing(self) -> int:
+        """Return how many have to be in use at once for the minimum to be open: those that are idle, and the rest."""
+        if not isinstance(self.pool, SizedPool):
+            return 0
+        idle = self.pool.checkedin()
+        missing = self._minimum - self.pool.checkedout() - idle
+        return idle + missing if missing > 0 else 0
 
     async def _open(self, count: int) -> None:
         """Have so many connections in use at once, and give them back, however this ends."""
@@ -70,7 +79,9 @@ class DatabaseEngine(AsyncEngine):
 
         async def hold() -> None:
             async with self.connect():
-                await all_open.wait()
+                with suppress(TimeoutError):  # others may have taken what we counted on: they come first
+                    async with asyncio.timeout(FILL_SECONDS):
+                        await all_open.wait()
 
         fault: BaseException | None = None
         try:
@@ -191,7 +202,8 @@ def _opener(
         )
         if not is_checked:
             try:
-                await _check_server(connection, settings, purpose=purpose)
+                async with asyncio.timeout(connector.connect_timeout):
+                    await _check_server(connection, settings, purpose=purpose)
             except BaseException as error:
                 connection.terminate()
                 if isinstance(error, DRIVER_ERRORS):

@@ -76,11 +76,11 @@ def driver_arguments(target: Target, settings: Settings, *, purpose: Purpose, na
     return {"server_settings": server, "command_timeout": _command_timeout(target)}
 
 
-def transaction_limits(settings: Settings) -> dict[str, str]:
+def transaction_limits(settings: Settings, *, purpose: Purpose = "application") -> dict[str, str]:
     """Return what has to be set with each transaction, since the connection cannot have it: behind PgBouncer."""
     if not settings.DATABASE_PGBOUNCER:
         return {}
-    return _limits(resolve_target(settings), settings)
+    return _limits(resolve_target(settings, purpose=purpose), settings)
 
 
 def _limits(target: Target, settings: Settings) -> dict[str, str]:

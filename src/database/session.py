@@ -143,7 +143,9 @@ def _tenant_binding() -> TenantBinding:
 @functools.cache
 def _read_binding() -> TenantBinding:
     settings = get_settings()
-    return _tenant_binding() if settings.DATABASE_PGBOUNCER else ReadBinding(settings.DATABASE_DEFAULT_TENANT)
+    if settings.DATABASE_PGBOUNCER:
+        return TenantBinding(settings.DATABASE_DEFAULT_TENANT, limits=transaction_limits(settings, purpose="reading"))
+    return ReadBinding(settings.DATABASE_DEFAULT_TENANT)
 
 
 def forget_settings() -> None:

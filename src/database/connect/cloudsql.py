@@ -209,4 +209,8 @@ def _translate_connector(error: Exception, instance: str) -> DatabaseError | Non
             return ConnectionFailed(
                 f"no connection to the Cloud SQL instance {instance}: {type(error).__name__}", hint="try again"
             )
-    return None
+        case OSError():
+            return None
+    return ConnectionFailed(
+        f"no connection to the Cloud SQL instance {instance}: its connector failed with {type(error).__name__}"
+    )

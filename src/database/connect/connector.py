@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +27,7 @@ _ENDS_THE_SEARCH: Final = (AuthenticationFailed, DatabaseMissing, TlsFailed)
 _REJECTED_BY_PG_HBA: Final = "28000"
 _LOST: Final = "08"
 """The class of the codes that the driver gives itself where nobody answered."""
-_DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # seconds, seconds, times
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
 """What the driver raises where a connection fails, the system's own errors included."""
@@ -35,9 +36,12 @@ DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 class _Connection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
     """The driver's, whose set-up fails in our words too: SQLAlchemy's first queries on it pass all translation by."""
 
+    set_up_seconds = DEFAULT_TIMEOUT_SECONDS
+
     async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
         try:
-            await super().set_type_codec(*arguments, **options)
+            async with asyncio.timeout(self.set_up_seconds):
+                await super().set_type_codec(*arguments, **options)
         except DRIVER_ERRORS as error:
             raise translate_connect(error, where="the server, just connected to") from error
 
@@ -80,6 +84,11 @@ class Connector:
     def __str__(self) -> str:
         return str(self._find_target())
 
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds for one host, and for what is asked of a new connection."""
+        return self._find_target().connect_timeout or DEFAULT_TIMEOUT_SECONDS
+
     async def connect(self) -> asyncpg.Connection[Any]:
         """Open one connection, to the first host that takes it and is what the target asks for.
 
@@ -108,12 +117,10 @@ class Connector:
 
     async def close(self) -> None:
         """Close the tunnel or the connector; the next connection opens them again."""
-        tunnel, self._tunnel = self._tunnel, None
-        cloud_sql, self._cloud_sql = self._cloud_sql, None
-        if tunnel is not None:
-            await tunnel.close()
-        if cloud_sql is not None:
-            await cloud_sql.close()
+        if self._tunnel is not None:
+            await self._tunnel.close()
+        if self._cloud_sql is not None:
+            await self._cloud_sql.close()
 
     async def _connect_to(self, host: Host, target: Target, attributes: SessionAttributes) -> asyncpg.Connection[Any]:
         arguments = {
@@ -121,7 +128,7 @@ class Connector:
             # Never None: the driver would look into the environment and ~/.pgpass, and settings alone decide.
             "password": target.password or "",
             "database": target.database,
-            "timeout": target.connect_timeout or _DEFAULT_TIMEOUT_SECONDS,
+            "timeout": target.connect_timeout or DEFAULT_TIMEOUT_SECONDS,
             "target_session_attrs": attributes,
             "connection_class": _Connection,
             **self._driver_arguments,
@@ -142,7 +149,7 @@ class Connector:
             self._tunnel = SshTunnel(target.ssh, connect_timeout=arguments["timeout"])
         tunnel = self._tunnel
         # The driver skips TLS on a Unix socket, without a word; without TLS, a socket is what nobody else can use.
-        near = await tunnel.forward(host, as_socket=target.ssl_mode == "disable")
+        near = await tunnel.forward(host, as_socket=host.is_socket or target.ssl_mode == "disable")
         try:
             return await _attempt(near, host, target, arguments)
         except ConnectionFailed as error:
@@ -187,6 +194,7 @@ async def _attempt(near: Host, host: Host, target: Target, arguments: Mapping[st
             if number < len(ways) and (isinstance(failed, TlsFailed) or failed.sqlstate == _REJECTED_BY_PG_HBA):
                 continue
             raise failed from error
+        made.set_up_seconds = arguments["timeout"]
         _keep_alive(made)
         return made
     raise AssertionError("the last way returns or raises")
@@ -213,7 +221,7 @@ def _encryptions(near: Host, host: Host, target: Target) -> Sequence[Any]:
     With None in its place the driver would try TLS, take plaintext for an answer, and not say so.
     """
     mode = target.ssl_mode or "disable"
-    if near.is_socket or mode == "disable":
+    if near.is_socket or host.is_socket or mode == "disable":
         return (False,)
     tls = create_ssl_context(
         mode,

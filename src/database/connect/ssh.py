@@ -72,6 +72,7 @@ class SshTunnel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: SSHClientConnection | None = None
         self._forwards: dict[tuple[Host, bool], _Forward] = {}
+        self._is_closing = False
         self._failure: DatabaseError | None = None
         """Of the last login, until one succeeds."""
 
@@ -88,6 +89,7 @@ class SshTunnel:
             TunnelFailed: No tunnel can be had.
         """
         self._enter_loop()
+        self._is_closing = False
         place = (host, as_socket and sys.platform != "win32")
         earlier = self._failure
         async with self._lock:
@@ -121,6 +123,7 @@ class SshTunnel:
     async def close(self) -> None:
         """Close the tunnel and whatever goes through it; a gateway that does not answer does not hold it up."""
         self._enter_loop()
+        self._is_closing = True  # whoever is at a login closes what comes of it, should we not be waited for so long
         async with self._lock:
             connection = self._connection
             self._let_go()
@@ -139,6 +142,9 @@ class SshTunnel:
             self._failure = error
             raise
         self._failure = None
+        if self._is_closing:
+            self._let_go()
+            raise self._dropped()
         return self._connection
 
     async def _listen(self, connection: SSHClientConnection, host: Host, as_socket: bool) -> None:
