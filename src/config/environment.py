@@ -53,6 +53,8 @@ class EnvironmentConfig:
     def get_database_config(self) -> DatabaseConfig:
         """Return host, port, database, user, password and use_vm; ssl_mode and ssl_ca where TLS is used.
 
+        It says where the database is: behind an SSH tunnel as the gateway sees it.
+
         Raises:
             ConfigurationError: The embedded server serves: it is reached through `get_db` and `engine` alone.
         """
@@ -75,8 +77,8 @@ class EnvironmentConfig:
         """Return the keyword arguments of `psycopg.connect`, which are libpq's: ``dbname``, ``sslmode``, and so on.
 
         Raises:
-            ConfigurationError: The embedded server serves, or the way leads through an SSH tunnel or Cloud SQL's
-                connector: only `get_db` and `engine` open those.
+            ConfigurationError: The embedded server serves, or the way leads through an SSH tunnel: only `get_db` and
+                `engine` open those. Cloud SQL's folder serves where it is mounted.
         """
         target = self._target_for_others()
         if target.ssh is not None:
@@ -182,8 +184,16 @@ def _profile_ca(settings: Settings) -> Any:
 
 
 def _ssl_mode(target: Target, settings: Settings) -> Any:
-    mode = target.ssl_mode or settings.DATABASE_SSL_MODE or ("disable" if settings.is_local else "require")
+    stated = target.ssl_mode or settings.DATABASE_SSL_MODE
+    mode = stated or ("disable" if settings.is_local else "require")
     is_safe_without = target.is_socket or target.embedded is not None
+    files = (target.ssl_ca, target.ssl_cert, settings.DATABASE_SSL_CA, settings.DATABASE_SSL_CERT)
+    if stated is None and settings.is_local and not is_safe_without and any(files):
+        raise ConfigurationError(
+            "DATABASE_SSL_MODE must be set where a CA or a certificate is:"
+            f" by default ENVIRONMENT={settings.ENVIRONMENT} uses no TLS",
+            hint="DATABASE_SSL_MODE=verify-full",
+        )
     if mode in _MAY_BE_PLAINTEXT and not settings.is_local and not is_safe_without:
         raise ConfigurationError(
             f"sslmode must be require, verify-ca or verify-full where ENVIRONMENT={settings.ENVIRONMENT}, got {mode!r}:"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from src.database.schema import upgrade as upgrade_schema
 
 __all__ = ["app", "main"]
 
+EXIT_STILL_DOWN: int = 1
 EXIT_FAILURE: int = 2
 EXIT_INTERRUPTED: int = 130
 
@@ -87,7 +89,12 @@ def wait(
     as_json: Json = False,
 ) -> None:
     """Wait for the server to come up; exit code 1 if it does not in time, 2 at once if waiting cannot heal it."""
-    raise typer.Exit(run_wait(get_settings(), timeout=timeout, interval=interval, as_json=as_json))
+    code = run_wait(get_settings(), timeout=timeout, interval=interval, as_json=as_json)
+    if code == EXIT_STILL_DOWN:  # a thread may still wait for a name server, and Python would wait for the thread
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -27,7 +27,6 @@ ATTEMPT: Final[tuple[str, ...]] = ("server", "TLS", "password", "database")
 PROBE_SECONDS: Final = 5.0
 _STUMBLES: Final[dict[type, str]] = {
     TlsFailed: "TLS",
-    ConfigurationError: "TLS",  # of what is configured, only the certificates' files are read this late
     AuthenticationFailed: "password",
     DatabaseMissing: "database",
 }
@@ -66,6 +65,8 @@ async def check_ports(hosts: Sequence[Host]) -> Finding:
 def findings_of_failure(error: DatabaseError, target: Target) -> dict[str, Finding]:
     """Say what an attempt to connect stumbled over, which comes last; what lies before it works."""
     stumbled = next((_STUMBLES[kind] for kind in type(error).__mro__ if kind in _STUMBLES), ATTEMPT[0])
+    if isinstance(error, ConfigurationError) and "SSL" in str(error.args[0]):  # a certificate's file, read this late
+        stumbled = "TLS"
     passed = {"server": "answers", "TLS": f"sslmode {target.ssl_mode} holds", "password": "accepted"}
     findings = {step: ok(passed[step]) for step in ATTEMPT[: ATTEMPT.index(stumbled)]}
     return findings | {stumbled: failed(str(error.args[0]), _remedy(error, target))}
