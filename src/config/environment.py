@@ -195,9 +195,10 @@ def _ssl_mode(target: Target, settings: Settings) -> Any:
             hint="DATABASE_SSL_MODE=verify-full",
         )
     if mode in _MAY_BE_PLAINTEXT and not settings.is_local and not is_safe_without:
+        variable = "the URL's sslmode" if target.ssl_mode else "DATABASE_SSL_MODE"
         raise ConfigurationError(
-            f"sslmode must be require, verify-ca or verify-full where ENVIRONMENT={settings.ENVIRONMENT}, got {mode!r}:"
-            " it can be plaintext"
+            f"{variable} must be require, verify-ca or verify-full where ENVIRONMENT={settings.ENVIRONMENT},"
+            f" got {mode!r}: it can be plaintext"
         )
     return mode
 

@@ -21,7 +21,7 @@ def environment_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the files that count, the later over the earlier: ``ENV_FILE``, or ``.env`` and ``.env.<ENVIRONMENT>``.
 
     Raises:
-        ConfigurationError: ``ENV_FILE`` names a file that is not there.
+        ConfigurationError: ``ENV_FILE`` names a file that is not there, or the second names another environment.
     """
     if named := environ.get("ENV_FILE"):
         if not Path(named).is_file():
@@ -30,7 +30,10 @@ def environment_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
     common = Path(".env")
     stated = _read(common)[0].get("ENVIRONMENT") if common.exists() else None
     environment = environ.get("ENVIRONMENT") or stated or "development"
-    return tuple(file for file in (common, Path(f".env.{environment}")) if file.exists())
+    own = Path(f".env.{environment}")
+    if own.exists() and _read(own)[0].get("ENVIRONMENT", environment) != environment:
+        raise ConfigurationError(f"ENVIRONMENT in {own} must be {environment}, or not be there: it chose this file")
+    return tuple(file for file in (common, own) if file.exists())
 
 
 def faults_of_file(file: Path, known: Collection[str]) -> list[str]:

@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     InstanceOf,
     ModelWrapValidatorHandler,
+    PlainSerializer,
     SecretStr,
     ValidationError,
     model_validator,
@@ -50,21 +51,46 @@ def _database_url(value: Any) -> URL:
 
 
 def _hosts(value: str) -> str:
+    """Check the hosts of a profile; their port has its own variable, so that one beside a host is refused."""
     try:
-        hosts_of(URL.create("postgresql", query={"host": value}))
+        hosts_of(URL.create("postgresql", query={"host": value, "port": "1"}))
     except ValueError:
         raise PydanticCustomError("host", "it is none") from None
     return value
 
 
-DatabaseUrl = Annotated[InstanceOf[URL], BeforeValidator(_database_url)]
+def _gateway(value: str) -> str:
+    if "," in value or value.startswith("/"):
+        raise PydanticCustomError("host", "it is none")
+    return _hosts(value)
+
+
+def _folder(value: Path) -> Path:
+    try:
+        value.expanduser()
+    except RuntimeError:
+        raise PydanticCustomError("folder", "there is no such user") from None
+    return value
+
+
+def _name(value: str) -> str:
+    if not value.isprintable():
+        raise PydanticCustomError("name", "it is not printable")
+    return value
+
+
+DatabaseUrl = Annotated[InstanceOf[URL], BeforeValidator(_database_url), PlainSerializer(str)]  # it masks
 Port = Annotated[int, Field(ge=1, le=65535, description="a port, 1 to 65535")]
 Milliseconds = Annotated[int, Field(ge=0, le=_LARGEST_INTEGER, description=_MILLISECONDS)]
 Text = Annotated[str, Field(min_length=1, max_length=255, description=_TEXT)]
 # A description inside of `X | None` would be the X's alone, and not the field's.
 OptionalText = Annotated[Text | None, Field(description=_TEXT)]
 OptionalHosts = Annotated[
-    Annotated[str, AfterValidator(_hosts)] | None, Field(description="a host name, an address or a socket's folder")
+    Annotated[str, AfterValidator(_hosts)] | None,
+    Field(description="a host name, an address or a socket's folder, without a port"),
+]
+OptionalGateway = Annotated[
+    Annotated[str, AfterValidator(_gateway)] | None, Field(description="one host name or address, without a port")
 ]
 OptionalPemFile = Annotated[Path | None, Field(description="the path of a PEM file")]
 OptionalPassword = Annotated[SecretStr | None, Field(description="a password")]
@@ -89,7 +115,9 @@ class Settings(BaseSettings):
     DATABASE_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
     DATABASE_MIGRATION_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
     DATABASE_REPLICA_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
-    DATABASE_EMBEDDED_DIR: Path = Field(default=Path(".thea/postgres"), description="a folder")
+    DATABASE_EMBEDDED_DIR: Annotated[Path, AfterValidator(_folder)] = Field(
+        default=Path(".thea/postgres"), description="a folder"
+    )
     DATABASE_PGBOUNCER: bool = Field(default=False, description="true or false")
 
     DB_VM_HOST: OptionalHosts = None
@@ -110,7 +138,7 @@ class Settings(BaseSettings):
     DB_PROD_SSL_CA: OptionalPemFile = None
 
     DB_SSH_TUNNEL: bool = Field(default=False, description="true or false")
-    DB_SSH_HOST: OptionalHosts = None
+    DB_SSH_HOST: OptionalGateway = None
     DB_SSH_PORT: Port = 22
     DB_SSH_USER: OptionalText = None
     DB_SSH_KEY: Path | None = Field(default=None, description="the path of a private key")
@@ -130,8 +158,8 @@ class Settings(BaseSettings):
     DATABASE_LOCK_TIMEOUT: Milliseconds = 10_000
     DATABASE_IDLE_TRANSACTION_TIMEOUT: Milliseconds = 60_000
     DATABASE_ECHO: bool = Field(default=False, description="true or false")
-    DATABASE_APPLICATION_NAME: str = Field(
-        default=APPLICATION_NAME, min_length=1, max_length=63, description="1 to 63 characters"
+    DATABASE_APPLICATION_NAME: Annotated[str, AfterValidator(_name)] = Field(
+        default=APPLICATION_NAME, min_length=1, max_length=63, description="1 to 63 printable characters"
     )
     DATABASE_DEFAULT_TENANT: UUID | None = Field(
         default_factory=lambda data: DEFAULT_TENANT_ID if data.get("ENVIRONMENT") in LOCAL_ENVIRONMENTS else None,
@@ -196,13 +224,20 @@ def _missing(data: Mapping[str, Any]) -> list[str]:
             faults.append(
                 f"DATABASE_URL must be set where ENVIRONMENT={environment}, to {_URL_RULE}, or {' and '.join(needed)}"
             )
-    if str(data.get("DB_SSH_TUNNEL", "")).lower() in {"true", "1", "yes", "on", "t", "y"} and not data.get(
-        "DB_SSH_HOST"
-    ):
+    if not (data.get("DATABASE_URL") or (prefix and data.get(f"{prefix}USER"))):
+        beside = [name for name in ("DATABASE_REPLICA_URL", "DATABASE_MIGRATION_URL") if data.get(name)]
+        beside += ["DATABASE_PGBOUNCER"] if _is_true(data.get("DATABASE_PGBOUNCER")) else []
+        if beside and environment in LOCAL_ENVIRONMENTS:  # elsewhere it is missed anyway
+            faults.append(f"DATABASE_URL must be set beside {' and '.join(beside)}: they are of the same database")
+    if _is_true(data.get("DB_SSH_TUNNEL")) and not data.get("DB_SSH_HOST"):
         faults.append("DB_SSH_HOST must be set where DB_SSH_TUNNEL=true: the machine that the tunnel goes through")
     if bool(data.get("DATABASE_SSL_CERT")) != bool(data.get("DATABASE_SSL_KEY")):
         faults.append("DATABASE_SSL_CERT and DATABASE_SSL_KEY must be set together")
     return faults
+
+
+def _is_true(raw: Any) -> bool:
+    return str(raw).lower() in {"true", "1", "yes", "on", "t", "y"}
 
 
 def _describe(error: ValidationError) -> list[str]:

@@ -74,7 +74,7 @@ class SizedPool(AsyncAdaptedQueuePool):
                 f"the pool {self.logging_name!r} of {self.size()} connections and {self._max_overflow} more"
                 f" had none free for {self.timeout():g} s; {self._longest_holder()}",
                 hint="end sessions sooner (none open while a model or another service is waited for), or raise"
-                " DATABASE_POOL_SIZE; `thea-db pool` says how far",
+                " DATABASE_POOL_SIZE (pool_max where the URL has one); `thea-db pool` says how far",
             ) from None
 
     def _longest_holder(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
@@ -34,6 +35,7 @@ SessionT_co = TypeVar("SessionT_co", bound=AsyncSession, covariant=True)
 
 DEFAULT: Final = "default"
 READING: Final = "read"
+_POOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 _engines: Final[dict[_Loop | None, dict[str, DatabaseEngine]]] = {}
 _guards: Final[dict[_Loop, list[AsyncGenerator[None, None]]]] = {}
@@ -51,7 +53,7 @@ def get_engine(name: str) -> DatabaseEngine:
     Raises:
         ConfigurationError: The name is not 1 to 32 letters, digits, dashes and underscores, or is taken by `get_db`.
     """
-    if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 32):  # noqa: PLR2004
+    if not _POOL_NAME.fullmatch(name):
         raise ConfigurationError(f"a pool's name must be 1 to 32 letters, digits, - and _, got {name!r}")
     if name in {DEFAULT, READING}:
         raise ConfigurationError(f"a pool's name must not be {name!r}: get_db and get_read_db use it")
@@ -63,6 +65,7 @@ def _engine_of_loop(name: str) -> DatabaseEngine:
     loop = _running_loop()
     engines = _engines.get(loop)
     if engines is None:
+        _forget_closed_loops()
         engines = _engines[loop] = {}
         if loop is not None:
             guard = _until_shutdown(loop, engines)
@@ -72,6 +75,13 @@ def _engine_of_loop(name: str) -> DatabaseEngine:
     if name not in engines:
         engines[name] = _create_read_engine() if name == READING else create_engine(get_settings(), name=name)
     return engines[name]
+
+
+def _forget_closed_loops() -> None:
+    """Let go of what nobody shut down: `loop.close()` alone leaves it, and its connections can do nothing any more."""
+    for loop in [loop for loop in _engines if loop is not None and loop.is_closed()]:
+        del _engines[loop]
+        _guards.pop(loop, None)
 
 
 def _create_read_engine() -> DatabaseEngine:

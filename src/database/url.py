@@ -25,6 +25,7 @@ _LAST_PORT: Final = 65535
 _LARGEST_INTEGER: Final = 2_147_483_647  # of a server parameter
 _SCHEMES: Final = ("postgres", "postgresql", "postgresql+asyncpg")
 _AUTHORITY: Final = re.compile(r"^(?P<scheme>[\w+]+://)(?P<user>[^/?#]*@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)$", re.DOTALL)
+_PERCENT_ENCODE: Final = "percent-encode what is special in the password (@ is %40, / is %2F, : is %3A)"
 _NAME: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]{1,253}")
 
 
@@ -77,12 +78,16 @@ def hosts_of(url: URL) -> tuple[Host, ...]:
         ValueError: A host or port cannot be one; the message says which.
     """
     named = url.query.get("host", ())
+    if named and url.host not in {None, "", "localhost"}:  # what Cloud SQL's folder often comes beside
+        raise ValueError("its host is said twice: before the path and as ?host=")
     entries = [entry for value in ([named] if isinstance(named, str) else named) for entry in value.split(",")]
     hosts = [_split(entry.strip()) for entry in entries] or [(url.host or "localhost", url.port)]
     given = url.query.get("port", ())
     ports = [port for value in ([given] if isinstance(given, str) else given) for port in value.split(",")]
     if len(ports) not in {0, 1, len(hosts)}:
         raise ValueError(f"port must be one, or one for each host: {len(ports)} ports for {len(hosts)} hosts")
+    if ports and any(port for _, port in hosts):
+        raise ValueError("its port is said twice: beside the host and as a port for all")
     if ports:
         shared = ports * len(hosts) if len(ports) == 1 else ports
         hosts = [(name, _port(port)) for (name, _), port in zip(hosts, shared, strict=True)]
@@ -97,7 +102,7 @@ def parameters_of(url: URL) -> tuple[dict[str, Any], list[str]]:
         if name in {"host", "port"}:
             continue
         if name not in _PARAMETERS:
-            faults.append(f"unknown parameter {name!r}; {_remedy(name)}")
+            faults.append(f"{'foreign' if name in _NOT_TAKEN else 'unknown'} parameter {name!r}; {_remedy(name)}")
         elif not isinstance(value, str):
             faults.append(f"{name!r} is said more than once")
         else:
@@ -117,7 +122,23 @@ def _read(text: str) -> URL:
     try:
         return sqlalchemy_url(_several_hosts_as_parameters(text))
     except (ArgumentError, ValueError):
-        raise ValueError("it cannot be read as one") from None
+        raise ValueError(_why_it_is_none(text)) from None
+
+
+def _why_it_is_none(text: str) -> str:
+    """Say what is wrong with a text that cannot be read; no part of it is repeated, since any could be secret."""
+    found = _AUTHORITY.match(text)
+    if text.startswith(("'", '"')):
+        return "it is in quotes: take them away"
+    if text.startswith("jdbc:"):
+        return "take jdbc: away, and put the user and the password before the host"
+    if found is None:
+        return "it is empty" if not text else "it cannot be read as one: it has no scheme"
+    if "[" not in found["hosts"] and found["hosts"].count(":") > 1:
+        return "an IPv6 address stands in brackets: [::1]"
+    if ":" in found["hosts"]:
+        return f"its port must be from 1 to 65535; {_PERCENT_ENCODE}"
+    return "it cannot be read as one"
 
 
 def _several_hosts_as_parameters(text: str) -> str:
@@ -153,9 +174,7 @@ def _host(name: str, port: int | None) -> Host:
         except ValueError:
             raise ValueError(f"host must be a name, an address or a folder: {name[:60]!r} is no IPv6 address") from None
     elif not _NAME.fullmatch(name):
-        raise ValueError(
-            "its host cannot be one; percent-encode what is special in the password (@ is %40, / is %2F, : is %3A)"
-        )
+        raise ValueError(f"its host cannot be one; {_PERCENT_ENCODE}")
     if port is not None and not 1 <= port <= _LAST_PORT:
         raise ValueError("its port must be from 1 to 65535")
     return Host(name, DEFAULT_PORT if port is None else port)
@@ -226,11 +245,25 @@ _SAID_ELSEWHERE: Final = {
     "timeout": "connect_timeout",
 }
 """What other drivers call a parameter of ours."""
+_NOT_TAKEN: Final = {
+    "channel_binding": "the driver has none; leave it out and let sslmode=verify-full prove the server",
+    "gssencmode": "the driver has no GSS encryption; leave it out and use sslmode",
+    "hostaddr": "name the address as the host",
+    "keepalives": "connections are kept alive always; leave it out",
+    "passfile": "settings alone decide; put the password into the URL",
+    "prepared_statement_cache_size": "set DATABASE_PGBOUNCER=true where there is PgBouncer, and else leave it out",
+    "service": "settings alone decide; name host, user and database",
+    "sslcrl": "the driver looks at no revocation list; leave it out",
+    "sslnegotiation": "the driver negotiates; leave it out",
+}
+"""What libpq and other drivers have and we do not, with what to do."""
 
 
 def _remedy(name: str) -> str:
     if name == "pgbouncer":
         return "set DATABASE_PGBOUNCER=true"
+    if instead := _NOT_TAKEN.get(name):
+        return instead
     if elsewhere := _SAID_ELSEWHERE.get(name):
         return f"did you mean {elsewhere}?"
     nearest = get_close_matches(name.lower(), _KNOWN, n=1)

@@ -104,6 +104,27 @@ def test_a_missing_database_does_not_come_by_waiting(postgresql_shared: NoopExec
     assert "the database does not exist" in str(waited.reason)
 
 
+def test_a_name_server_that_says_nothing_holds_it_no_longer_either(tmp_path: Path) -> None:
+    mute = "import socket, time; socket.getaddrinfo = lambda *_, **__: time.sleep(30);"
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", f"{mute} from src.database.cli import main; main()", "wait", "--timeout", "0.5"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "ENVIRONMENT": "test",
+            "DATABASE_URL": "postgresql://u@db.example/d",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, time.monotonic() - started < 10) == (1, True)
+    assert "db.example" in done.stderr
+
+
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "from src.database.cli import main; main()", "wait"],

@@ -71,6 +71,16 @@ def test_production_has_the_ca_too() -> None:
     }
 
 
+@pytest.mark.parametrize("variable", ["DATABASE_SSL_CA", "DATABASE_SSL_CERT"])
+def test_a_ca_that_nothing_would_look_at_is_refused(variable: str) -> None:
+    more = {"DATABASE_SSL_KEY": "/key.pem"} if variable.endswith("CERT") else {}
+    with pytest.raises(ConfigurationError, match="DATABASE_SSL_MODE must be set where a CA or a certificate is"):
+        target_of("development", **VM, **{variable: "/a.pem"}, **more)
+
+    target_of("development", **VM, **{variable: "/a.pem"}, **more, DATABASE_SSL_MODE="require")
+    target_of("development", **{**VM, "DB_VM_HOST": "/run"}, **{variable: "/a.pem"}, **more)
+
+
 def test_the_url_comes_before_the_profile() -> None:
     url = f"postgresql://u:{CANARY}@[::1]:6543/d?sslmode=verify-full"
     made = config("production", DATABASE_URL=url, DB_PROD_SSL_CA="/ca.pem", **PROD).get_database_config()

@@ -16,6 +16,7 @@ from src.config import Settings, get_settings
 from src.config.constants import DEFAULT_TENANT_ID
 from src.database.errors import ConfigurationError
 from src.database.session import forget_settings
+from src.database.url import hosts_of
 
 ROOT = Path(__file__).parents[2]
 CANARY = "c4n4ry-p4ss"
@@ -128,6 +129,11 @@ def test_a_later_file_wins_over_an_earlier_one_and_the_environment_over_both(loa
     assert (settings.DATABASE_POOL_SIZE, settings.DATABASE_MAX_OVERFLOW) == (3, 1)
 
 
+def test_the_file_of_an_environment_names_no_other(load: Load) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape("ENVIRONMENT in .env.staging must be staging")):
+        load({".env.staging": "ENVIRONMENT=production"}, ENVIRONMENT="staging")
+
+
 def test_env_file_names_the_only_file(load: Load, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("DATABASE_POOL_SIZE=7")
 
@@ -153,7 +159,25 @@ def test_refuses_an_env_file_that_is_not_there(load: Load) -> None:
         ({"DATABASE_URL": "mysql://u:p@h/d"}, "its scheme must be one of postgres://, postgresql://"),
         ({"DATABASE_URL": "postgresql://u:p@h"}, "it names no database"),
         ({"DATABASE_URL": "h/d"}, "it cannot be read as one"),
-        ({"DATABASE_URL": "postgresql://u:p@h:port/d"}, "it cannot be read as one"),
+        ({"DATABASE_URL": "'postgresql://u:p@h/d'"}, "it is in quotes: take them away"),
+        ({"DATABASE_URL": "jdbc:postgresql://h/d?user=u"}, "take jdbc: away, and put the user and the password before"),
+        ({"DATABASE_URL": "postgresql://u:p@::1/d"}, "an IPv6 address stands in brackets: [::1]"),
+        ({"DATABASE_URL": "postgresql://u:p@h:port/d"}, "its port must be from 1 to 65535; percent-encode"),
+        ({"DATABASE_URL": "postgresql://u:p@h:/d"}, "its port must be from 1 to 65535; percent-encode"),
+        ({"DATABASE_URL": "postgresql://u:p@h:1/d?port=2"}, "its port is said twice"),
+        ({"DATABASE_URL": "postgresql://u:p@h:1,i:2/d?port=3"}, "its port is said twice"),
+        ({"DATABASE_URL": "postgresql://u:p@h/d?host=i"}, "its host is said twice"),
+        ({"DATABASE_URL": "postgresql://u:p@h/d?channel_binding=require"}, "foreign parameter 'channel_binding'; the "),
+        (
+            {"DATABASE_REPLICA_URL": "postgresql://u:p@h/d"},
+            "DATABASE_URL must be set beside DATABASE_REPLICA_URL: they",
+        ),
+        ({"DATABASE_PGBOUNCER": "true"}, "DATABASE_URL must be set beside DATABASE_PGBOUNCER: they"),
+        ({"DB_VM_HOST": "h:6543"}, "DB_VM_HOST must be a host name, an address or a socket's folder, without a port,"),
+        ({"DB_SSH_HOST": "a,b"}, "DB_SSH_HOST must be one host name or address, without a port, got 'a,b'"),
+        ({"DB_SSH_HOST": "/run"}, "DB_SSH_HOST must be one host name or address, without a port, got '/run'"),
+        ({"DATABASE_EMBEDDED_DIR": "~nobody-here/x"}, "DATABASE_EMBEDDED_DIR must be a folder, got '~nobody-here/x'"),
+        ({"DATABASE_APPLICATION_NAME": "a\nb"}, "DATABASE_APPLICATION_NAME must be 1 to 63 printable characters, got"),
         ({"DATABASE_URL": "postgresql://u:p@h:99999/d"}, "its port must be from 1 to 65535"),
         ({"DATABASE_URL": "postgresql://u:p@h:0/d"}, "its port must be from 1 to 65535"),
         ({"DATABASE_URL": "postgresql://u:p@a..b/d"}, "its host cannot be one"),
@@ -219,6 +243,15 @@ def test_no_text_of_the_settings_shows_a_password(load: Load) -> None:
     settings = load(DATABASE_URL=URL_WITH_CANARY, DATABASE_MIGRATION_URL=URL_WITH_CANARY)
 
     assert CANARY not in f"{settings} {settings!r} {settings.DATABASE_URL} {settings.DATABASE_URL!r}"
+    assert CANARY not in f"{settings.model_dump()} {settings.model_dump_json()}"
+    assert settings.model_dump()["DATABASE_URL"] == "postgresql+asyncpg://thea:***@db.example/thea"
+
+
+def test_cloud_sqls_folder_may_come_beside_localhost(load: Load) -> None:
+    url = load(DATABASE_URL="postgresql://u:p@localhost/d?host=/cloudsql/a:b:c").DATABASE_URL
+
+    assert url is not None
+    assert [host.name for host in hosts_of(url)] == ["/cloudsql/a:b:c"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from threading import Event
 from tests.conftest import SOCKETS
 from tests.database.listening import serving
 
+_READY_FOR_QUERY = b"Z\0\0\0\5I"
+
 
 class MuteRelay:
     """Passes on what comes, both ways, until `fall_silent`; it takes new connections then too, and says nothing."""
@@ -18,6 +20,7 @@ class MuteRelay:
     def __init__(self) -> None:
         self.port = 0
         self.connections = 0
+        self.is_silent_after_login = False
         self._is_silent = Event()
 
     def fall_silent(self) -> None:
@@ -34,6 +37,8 @@ class MuteRelay:
                         return
                     if not self._is_silent.is_set():
                         (server if ready is client else client).sendall(data)
+                    if self.is_silent_after_login and data.endswith(_READY_FOR_QUERY):
+                        self.fall_silent()
 
 
 @contextmanager

@@ -118,7 +118,9 @@ def test_the_engines_url_has_no_password_at_all() -> None:
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
 def test_plaintext_is_refused_where_it_matters(environment: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"sslmode must be require, .* where ENVIRONMENT={environment}"):
+    with pytest.raises(
+        ConfigurationError, match=f"DATABASE_SSL_MODE must be require, .* where ENVIRONMENT={environment}"
+    ):
         create_engine(settings_for(environment, DATABASE_SSL_MODE="disable"))
     with pytest.raises(ConfigurationError, match="sslmode must be"):
         create_engine(settings_for(environment, REMOTE + "?sslmode=disable"))

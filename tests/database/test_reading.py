@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from src.database.errors import DatabaseError, NoTenantError
 from src.database.models import Tenant, User
 from src.database.repositories import UserRepository
 from src.database.tenancy import current_tenant
+from tests.database.mute_relay import relaying
 
 A, B = uuid7(), uuid7()
 COUNT = text("SELECT count(*) FROM users")
@@ -79,6 +81,40 @@ async def test_somebodys_own_set_does_not_outlive_his_session(two_tenants: URL) 
             assert await session.scalar(COUNT) == 1
             with pytest.raises(DatabaseError, match="read-only"):
                 await session.execute(text("DELETE FROM users"))
+
+
+async def test_a_transaction_that_a_reader_began_himself_reaches_nobody_else(two_tenants: URL) -> None:
+    with tenant_context(A):
+        async with get_read_db() as session:
+            await session.execute(text("BEGIN"))
+            assert await session.scalar(COUNT) == 1
+    with tenant_context(B):
+        async with get_read_db() as session:
+            assert await session.scalar(COUNT) == 2
+            await session.execute(text("ROLLBACK"))
+            assert await session.scalar(COUNT) == 2
+
+
+async def test_a_savepoint_that_is_rolled_back_takes_its_tenant_along(
+    two_tenants: URL, use_database: Callable[..., Settings]
+) -> None:
+    use_database(two_tenants, ENVIRONMENT="staging")
+    async with get_read_db() as session:
+        await session.snapshot()
+        with tenant_context(A):
+            savepoint = await session.begin_nested()
+            assert await session.scalar(COUNT) == 1
+            await savepoint.rollback()
+            assert await session.scalar(COUNT) == 1
+
+
+async def test_nobody_can_make_a_snapshot_write(two_tenants: URL) -> None:
+    with tenant_context(A):
+        async with get_read_db() as session:
+            await session.snapshot()
+            with pytest.raises(DatabaseError, match="25001"):  # only before any query
+                await session.execute(text("SET TRANSACTION READ WRITE"))
+            await session.rollback()
 
 
 async def test_random_cancellations_show_nobody_anothers_rows(two_tenants: URL) -> None:
@@ -157,6 +193,30 @@ async def test_read_your_writes_without_a_replica_is_the_primary(two_tenants: UR
     with tenant_context(A):
         async with get_read_db(read_your_writes=True) as session:
             assert await session.scalar(COUNT) == 1
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["down", "silent"])
+async def test_read_your_writes_does_without_a_replica_that_does_not_answer(
+    two_tenants: URL, use_database: Callable[..., Settings], is_silent: bool
+) -> None:
+    with relaying() as relay:
+        relay.fall_silent()
+        port = relay.port if is_silent else 1
+        use_database(two_tenants, DATABASE_REPLICA_URL=f"postgresql://u@127.0.0.1:{port}/d")
+        began = time.monotonic()
+        with tenant_context(A):
+            async with get_read_db(read_your_writes=True) as session:
+                assert await session.scalar(COUNT) == 1
+        assert time.monotonic() - began < 5
+
+
+async def test_read_your_writes_leaves_it_to_the_caller_who_acts(
+    two_tenants: URL, use_database: Callable[..., Settings]
+) -> None:
+    use_database(two_tenants, DATABASE_REPLICA_URL=two_tenants.render_as_string(hide_password=False))
+    async with get_read_db(read_your_writes=True) as session:
+        with tenant_context(B):
+            assert await session.scalar(COUNT) == 2
 
 
 async def test_it_is_a_dependency_of_fastapi(two_tenants: URL) -> None:

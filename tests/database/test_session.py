@@ -21,6 +21,7 @@ from src.database import AsyncSessionLocal, create_engine, engine, get_db
 from src.database.errors import DatabaseError, DuplicateKeyError, TransactionAborted
 from src.database.models import User
 from src.database.repositories import UserRepository
+from src.database.session import _engines
 
 
 async def count_users() -> int:
@@ -142,6 +143,19 @@ def test_works_under_one_event_loop_after_another(
     assert [str(warning.message) for warning in caught] == []
     backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     assert superuser.execute(backends).fetchone() == (0,)
+
+
+def test_a_loop_that_is_closed_without_a_word_is_forgotten(cloned_database: URL) -> None:
+    async def use() -> None:
+        async with get_db() as session:
+            await session.execute(text("SELECT 1"))
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(use())
+    loop.close()
+    asyncio.run(use())
+
+    assert loop not in _engines
 
 
 async def test_nested_scopes_are_transactions_of_their_own(cloned_database: URL) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,14 +33,11 @@ DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
-    """The driver's, whose set-up fails in our words too: SQLAlchemy's first queries on it pass all translation by."""
-
-    set_up_seconds = DEFAULT_TIMEOUT_SECONDS
+    """The driver's, whose set-up fails in our words too: what SQLAlchemy does to it passes all translation by."""
 
     async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
         try:
-            async with asyncio.timeout(self.set_up_seconds):
-                await super().set_type_codec(*arguments, **options)
+            await super().set_type_codec(*arguments, **options)
         except DRIVER_ERRORS as error:
             raise translate_connect(error, where="the server, just connected to") from error
 
@@ -194,7 +190,6 @@ async def _attempt(near: Host, host: Host, target: Target, arguments: Mapping[st
             if number < len(ways) and (isinstance(failed, TlsFailed) or failed.sqlstate == _REJECTED_BY_PG_HBA):
                 continue
             raise failed from error
-        made.set_up_seconds = arguments["timeout"]
         _keep_alive(made)
         return made
     raise AssertionError("the last way returns or raises")

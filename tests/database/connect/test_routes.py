@@ -113,6 +113,13 @@ async def test_a_target_that_refuses_the_gateway_is_named(gateway: Gateway) -> N
     assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("environment", ["test", "staging"])
+async def test_the_gateways_own_socket_needs_no_tls(gateway: Gateway, environment: str) -> None:
+    url = f"postgresql://{APP_ROLE}:{CANARY}@/postgres?host={SOCKETS}"
+    async with engine_of(settings(gateway, url, ENVIRONMENT=environment)) as engine:
+        assert await ask(engine) == 42
+
+
 async def test_a_login_that_is_refused_is_a_failed_tunnel(gateway: Gateway) -> None:
     given = settings(gateway, DB_SSH_KNOWN_HOSTS="/nowhere/known_hosts")
     async with engine_of(given) as engine:

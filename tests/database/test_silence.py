@@ -1,0 +1,109 @@
+"""A server that takes connections and says nothing: nobody waits for longer than the limits, at any point."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from importlib import import_module
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.pool import NullPool
+
+from src.config import Settings
+from src.database import create_engine, pool
+from src.database.errors import ConnectionFailed
+from tests.conftest import url_of
+from tests.database.mute_relay import MuteRelay, relaying
+from tests.database.test_pool import pid, pids, pooled
+
+
+def relayed(relay: MuteRelay, dbname: str, *more: MuteRelay) -> URL:
+    ports = ",".join(str(one.port) for one in (relay, *more))
+    hosts = ",".join("127.0.0.1" for _ in (relay, *more))
+    return url_of(dbname).set(query={"host": hosts, "port": ports})
+
+
+async def test_a_connection_that_was_idle_for_long_is_asked_whether_it_lives(
+    postgresql_clone: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half-open: the network has dropped it, and told neither end."""
+    monkeypatch.setattr(pool, "PING_AFTER_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(pool, "PING_TIMEOUT_SECONDS", 0.2)
+    with relaying() as first, relaying() as second:
+        url = relayed(first, postgresql_clone.info.dbname, second)
+        async with pooled(url, DATABASE_CONNECT_TIMEOUT=0.5) as engine:
+            before = await pid(engine)
+            first.fall_silent()
+            assert await pid(engine) != before
+    assert second.connections == 1
+
+
+async def test_a_server_that_falls_silent_holds_nobody_longer_than_the_limits(
+    cloned_database: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("src.database.resolve"), "COMMAND_MARGIN_SECONDS", 0.2)
+    limits: dict[str, Any] = {
+        "DATABASE_STATEMENT_TIMEOUT": 300,
+        "DATABASE_CONNECT_TIMEOUT": 0.5,
+        "DATABASE_POOL_SIZE": 3,
+    }
+    with relaying() as relay:
+        async with pooled(relayed(relay, str(cloned_database.database)), **limits) as engine:
+            await pids(engine, 3)
+            relay.fall_silent()
+
+            async def call() -> float:
+                began = time.monotonic()
+                with pytest.raises(ConnectionFailed):
+                    await pid(engine)
+                return time.monotonic() - began
+
+            assert max(await asyncio.gather(*(call() for _ in range(4)))) < 5
+            began = time.monotonic()
+            await engine.dispose()
+            assert time.monotonic() - began < 5
+
+
+async def test_the_system_asks_whether_a_silent_peer_is_there(cloned_database: URL) -> None:
+    with relaying() as relay:
+        async with (
+            pooled(relayed(relay, str(cloned_database.database))) as engine,
+            engine.connect() as connection,
+        ):
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            network = driver._transport.get_extra_info("socket")
+            assert network.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert network.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+async def test_dispose_ends_in_time_with_idle_connections_to_a_silent_server(cloned_database: URL) -> None:
+    with relaying() as relay:
+        async with pooled(relayed(relay, str(cloned_database.database)), DATABASE_POOL_SIZE=5) as engine:
+            connections = await asyncio.gather(*(engine.connect().start() for _ in range(5)))
+            drivers: list[Any] = [(await each.get_raw_connection()).driver_connection for each in connections]
+            for connection in connections:
+                await connection.close()
+            relay.fall_silent()
+            began = time.monotonic()
+            await engine.dispose()
+            assert time.monotonic() - began < 5
+            assert all(driver.is_closed() for driver in drivers), "those too that did not say goodbye in time"
+
+
+async def test_a_server_that_falls_silent_after_the_login_is_given_up_on(cloned_database: URL) -> None:
+    """What is asked of a new connection has the time that connecting has."""
+    with relaying() as relay:
+        url = relayed(relay, str(cloned_database.database))
+        engine = create_engine(
+            Settings(ENVIRONMENT="test", DATABASE_URL=url, DATABASE_CONNECT_TIMEOUT=0.5), poolclass=NullPool
+        )
+        relay.is_silent_after_login = True
+        began = time.monotonic()
+        with pytest.raises(ConnectionFailed, match="did not answer in time"):
+            await pid(engine)
+        assert time.monotonic() - began < 3
+        await engine.dispose()
