@@ -158,17 +158,14 @@ async def test_start_opens_what_is_missing_while_others_hold_what_is_there(clone
             await third.execute(PID)
 
 
-async def test_start_waits_for_nobody_who_waits_for_it(cloned_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others take, while it opens, what it counted on; each is to have his connection in time."""
+async def test_what_is_opened_ahead_gives_way_to_who_waits(
+    cloned_database: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have taken what it counted on: it waits for them no longer than a moment, and they are served."""
     monkeypatch.setattr(import_module("src.database.engine"), "FILL_SECONDS", 0.2)
-
-    async def work(engine: AsyncEngine) -> None:
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT pg_sleep(0.3)"))
-
-    sizes = {"pool_min": "3", "pool_max": "3"}
+    sizes = {"pool_max": "3"}
     async with pooled(cloned_database.update_query_dict(sizes), DATABASE_POOL_TIMEOUT=5) as engine:
-        await asyncio.gather(engine.start(), *(work(engine) for _ in range(6)))
+        await asyncio.gather(engine._open(4), *(pid(engine) for _ in range(6)))
 
 
 async def test_start_finds_out_what_is_wrong() -> None:

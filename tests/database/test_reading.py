@@ -101,8 +101,9 @@ async def test_a_savepoint_that_is_rolled_back_takes_its_tenant_along(
     use_database(two_tenants, ENVIRONMENT="staging")
     async with get_read_db() as session:
         await session.snapshot()
+        savepoint = await session.begin_nested()
+        await session.execute(text("SELECT 1"))  # only now it is set
         with tenant_context(A):
-            savepoint = await session.begin_nested()
             assert await session.scalar(COUNT) == 1
             await savepoint.rollback()
             assert await session.scalar(COUNT) == 1
