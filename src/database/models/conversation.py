@@ -19,7 +19,11 @@ __all__ = ["Conversation"]
 
 
 class Conversation(TenantBase):
-    """A thread of messages. ``last_seq`` counts what was ever appended; its row is the lock of every append."""
+    """A thread of messages. ``last_seq`` counts what was ever appended; its row is the lock of every append.
+
+    The turn is leased: who answers now, until when, and under which token (the fence: it only ever grows, so who
+    comes back with an older one has lost the turn).
+    """
 
     __tablename__ = "conversations"
 
@@ -35,6 +39,9 @@ class Conversation(TenantBase):
     last_message_at: Mapped[datetime | None]
     closed_at: Mapped[datetime | None]
     close_reason: Mapped[str | None]
+    turn_token: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    turn_claimed_by: Mapped[str | None]
+    turn_claimed_until: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship(back_populates="conversations", lazy="raise")
@@ -55,6 +62,8 @@ class Conversation(TenantBase):
         CheckConstraint("length(external_chat_id) BETWEEN 1 AND 255", name="external_chat_id"),
         CheckConstraint("last_seq >= 0", name="last_seq"),
         CheckConstraint("summary_upto_seq BETWEEN 0 AND last_seq", name="summary_upto_seq"),
+        CheckConstraint("turn_token >= 0", name="turn_token"),
+        CheckConstraint("(turn_claimed_by IS NULL) = (turn_claimed_until IS NULL)", name="turn_claim"),
         CheckConstraint("NOT is_active OR closed_at IS NULL", name="closed_is_inactive"),
         # At most one is active per user, channel and chat; two unnamed chats are the same chat.
         Index(
@@ -75,7 +84,11 @@ class Conversation(TenantBase):
         Index(
             "ix_conversations_idle",
             "tenant_id",
-            "last_message_at",
+            text("coalesce(last_message_at, created_at)"),
             postgresql_where=text("is_active AND deleted_at IS NULL"),
+        ),
+        # What retention may purge.
+        Index(
+            "ix_conversations_deleted_at", "tenant_id", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")
         ),
     )

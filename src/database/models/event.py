@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, text
+from sqlalchemy import CheckConstraint, Computed, DateTime, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 
 from src.database.base import TenantBase
@@ -20,6 +20,8 @@ __all__ = ["Event"]
 class Event(TenantBase):
     """An event of a user. ``timezone`` is the IANA zone in which its wall-clock time was said.
 
+    ``start_local`` is that time, without a zone, as it was when the row was written: a change of the zone's rules moves
+    the instant and not what people agreed on.
     ``reminder_offset`` is in seconds before the start. A reminder is claimed for a while: by whom, until when, and
     under which token (the fence: who comes back with an older one has lost the claim).
     """
@@ -31,6 +33,9 @@ class Event(TenantBase):
     description: Mapped[str | None]
     location: Mapped[str | None]
     start_datetime: Mapped[datetime]
+    start_local: Mapped[datetime] = mapped_column(
+        DateTime(timezone=False), Computed("start_datetime AT TIME ZONE timezone", persisted=True)
+    )
     end_datetime: Mapped[datetime | None]
     timezone: Mapped[str] = mapped_column(default="UTC", server_default="UTC")
     all_day: Mapped[bool] = mapped_column(default=False, server_default=text("false"))

@@ -94,4 +94,8 @@ class MessageHistory(TenantBase):
             "seq",
             postgresql_where=text("state <> 'complete'"),
         ),
+        # What retention may purge.
+        Index(
+            "ix_message_history_deleted_at", "tenant_id", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")
+        ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, Computed, ForeignKeyConstraint, Index, text
@@ -18,11 +18,28 @@ if TYPE_CHECKING:
 __all__ = ["Note"]
 
 
-class Note(TenantBase):
-    """A note of a user. ``search`` is the server's: the words of title (weight A) and content (weight B), stemmed.
+# Each with its bare letter at the same place below: a text keeps its length, so a match is where it was.
+ACCENTED: Final = "ÁÀÂÄÃÅáàâäãåÉÈÊËéèêëÍÌÎÏíìîïÓÒÔÖÕóòôöõÚÙÛÜúùûüÑñÇçÝýÿ"
+BARE: Final = "AAAAAAaaaaaaEEEEeeeeIIIIiiiiOOOOOoooooUUUUuuuuNnCcYyy"
+SEARCH_CONFIGURATIONS: Final = ("simple", "spanish", "english")
+_TITLE: Final = "coalesce(title, '')"
 
-    It holds the Spanish stems and the English ones, because a note does not say its language. No GIN index serves
-    it: under row-level security the planner could not use one, so a search is narrowed to its user first.
+
+def without_accents(expression: str) -> str:
+    """Return SQL for a text without its accents, however they are encoded."""
+    return f"translate(normalize({expression}, NFC), '{ACCENTED}', '{BARE}')"
+
+
+def _words(expression: str) -> str:
+    return " || ".join(f"to_tsvector('{name}', {without_accents(expression)})" for name in SEARCH_CONFIGURATIONS)
+
+
+class Note(TenantBase):
+    """A note of a user. ``search`` is the server's: the words of title (weight A) and content (weight B), unaccented.
+
+    It holds each word as it is, for prefixes, and its Spanish and its English stem, because a note does not say its
+    language. No GIN index serves it: under row-level security the planner could not use one, so a search is narrowed
+    to its user first.
     """
 
     __tablename__ = "notes"
@@ -37,11 +54,7 @@ class Note(TenantBase):
     source_message_id: Mapped[UUID | None]
     search: Mapped[str] = mapped_column(
         TSVECTOR,
-        Computed(
-            "setweight(to_tsvector('spanish', coalesce(title, '')) || to_tsvector('english', coalesce(title, '')), 'A')"
-            " || setweight(to_tsvector('spanish', content) || to_tsvector('english', content), 'B')",
-            persisted=True,
-        ),
+        Computed(f"setweight({_words(_TITLE)}, 'A') || setweight({_words('content')}, 'B')", persisted=True),
         deferred=True,
         deferred_raiseload=True,
     )
@@ -79,4 +92,6 @@ class Note(TenantBase):
             "source_message_id",
             postgresql_where=text("source_message_id IS NOT NULL"),
         ),
+        # What retention may purge.
+        Index("ix_notes_deleted_at", "tenant_id", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )

@@ -1,0 +1,77 @@
+"""The turn lease, events' wall-clock time, notes searched without accents and by prefix, what retention looks for.
+
+Revision ID: 0002
+Revises: 0001
+Create Date: 2026-11-22
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision: str = "0002"
+down_revision: str | Sequence[str] | None = "0001"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+ACTIVE = sa.text("is_active AND deleted_at IS NULL")
+DELETED = sa.text("deleted_at IS NOT NULL")
+PURGED = ("conversations", "message_history", "notes")
+
+_PLAIN = (
+    "translate(normalize({0}, NFC), 'ÁÀÂÄÃÅáàâäãåÉÈÊËéèêëÍÌÎÏíìîïÓÒÔÖÕóòôöõÚÙÛÜúùûüÑñÇçÝýÿ',"
+    " 'AAAAAAaaaaaaEEEEeeeeIIIIiiiiOOOOOoooooUUUUuuuuNnCcYyy')"
+)
+_WORDS = " || ".join(f"to_tsvector('{name}', {_PLAIN})" for name in ("simple", "spanish", "english"))
+TITLE, CONTENT = "coalesce(title, '')", "content"
+NEW_SEARCH = f"setweight({_WORDS.format(TITLE)}, 'A') || setweight({_WORDS.format(CONTENT)}, 'B')"
+OLD_SEARCH = (
+    "setweight(to_tsvector('spanish', coalesce(title, '')) || to_tsvector('english', coalesce(title, '')), 'A')"
+    " || setweight(to_tsvector('spanish', content) || to_tsvector('english', content), 'B')"
+)
+
+
+def upgrade() -> None:
+    op.add_column(
+        "conversations", sa.Column("turn_token", sa.BigInteger(), server_default=sa.text("0"), nullable=False)
+    )
+    op.add_column("conversations", sa.Column("turn_claimed_by", sa.Text(), nullable=True))
+    op.add_column("conversations", sa.Column("turn_claimed_until", sa.DateTime(timezone=True), nullable=True))
+    op.create_check_constraint(op.f("ck_conversations_turn_token"), "conversations", "turn_token >= 0")
+    op.create_check_constraint(
+        op.f("ck_conversations_turn_claim"),
+        "conversations",
+        "(turn_claimed_by IS NULL) = (turn_claimed_until IS NULL)",
+    )
+    # Also those where nothing was ever said.
+    op.drop_index("ix_conversations_idle", table_name="conversations")
+    since = sa.text("coalesce(last_message_at, created_at)")
+    op.create_index("ix_conversations_idle", "conversations", ["tenant_id", since], postgresql_where=ACTIVE)
+    wall_clock = sa.Computed("start_datetime AT TIME ZONE timezone", persisted=True)
+    op.add_column("events", sa.Column("start_local", sa.DateTime(), wall_clock, nullable=False))
+    _replace_search(NEW_SEARCH)
+    for table in PURGED:
+        op.create_index(f"ix_{table}_deleted_at", table, ["tenant_id", "deleted_at"], postgresql_where=DELETED)
+
+
+def downgrade() -> None:
+    for table in PURGED:
+        op.drop_index(f"ix_{table}_deleted_at", table_name=table)
+    _replace_search(OLD_SEARCH)
+    op.drop_column("events", "start_local")
+    op.drop_index("ix_conversations_idle", table_name="conversations")
+    idle = ["tenant_id", "last_message_at"]
+    op.create_index("ix_conversations_idle", "conversations", idle, postgresql_where=ACTIVE)
+    for column in ("turn_claimed_until", "turn_claimed_by", "turn_token"):  # with their checks
+        op.drop_column("conversations", column)
+
+
+def _replace_search(expression: str) -> None:
+    """Have the server make it anew: before PostgreSQL 17 a generated column's expression cannot be changed."""
+    op.drop_column("notes", "search")
+    computed = sa.Computed(expression, persisted=True)
+    op.add_column("notes", sa.Column("search", postgresql.TSVECTOR(), computed, nullable=False))
