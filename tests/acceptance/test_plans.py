@@ -1,0 +1,142 @@
+"""Every statement of every repository method is served by an index, at a million messages.
+
+The plans are the server's own, for the statements that were sent, as the application's role under row-level security.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from pytest_postgresql.executors import NoopExecutor
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from benchmarks.large import fill as fill_large
+from src.config import Settings
+from src.database import create_engine
+from src.database.base import tenant_tables
+from src.database.connect.embedded import SUPERUSER
+from src.database.errors import ForeignKeyError
+from src.database.repositories import MessageHistoryRepository, Repository
+from src.database.tenancy import AsyncSession, TenantBinding
+from tests.acceptance.calls import CALLS, Call, fill
+from tests.conftest import SOCKETS, url_of
+
+DATABASE = "large"
+TENANT = UUID("01900000-0000-7000-8000-000000000007")
+TABLES = {table.name for table in tenant_tables()}
+
+CASES = [
+    pytest.param(repository, call, id=f"{repository.__name__}.{name}")
+    for repository, calls in CALLS.items()
+    for name, call in calls.items()
+]
+pytestmark = pytest.mark.xdist_group("large")  # one worker fills it, once
+
+
+@pytest.fixture(scope="module")
+def large(postgresql_template: NoopExecutor) -> Iterator[psycopg.Connection]:
+    """A connection of the superuser's to a large database; the statistics are up to date."""
+    of_template = psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname="postgres", autocommit=True)
+    with of_template as server:
+        server.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+        server.execute(f"CREATE DATABASE {DATABASE} TEMPLATE {postgresql_template.template_dbname}")
+        try:
+            with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=DATABASE, autocommit=True) as connection:
+                fill_large(connection)
+                yield connection
+        finally:
+            server.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def acting() -> AsyncIterator[AsyncConnection]:
+    """A connection as the application's role, in a transaction that is rolled back."""
+    engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url_of(DATABASE)))
+    async with engine.connect() as connection:
+        outer = await connection.begin()
+        yield connection
+        await outer.rollback()
+    await engine.dispose()
+
+
+async def statements_of(
+    connection: AsyncConnection, repository: type[Repository[Any]], call: Call
+) -> list[tuple[str, Any]]:
+    """Call a method on rows of a tenant who has a twentieth of all; what it did is rolled back."""
+    async with AsyncSession(
+        bind=connection,
+        join_transaction_mode="create_savepoint",
+        expire_on_commit=False,
+        binding=TenantBinding(TENANT),
+    ) as session:
+        rows = await fill(session)
+        session.expunge_all()
+        await session.connection()
+        sent: list[tuple[str, Any]] = []
+        note = lambda *cursor: sent.append((cursor[2], cursor[3]))  # noqa: E731 - the same object is taken off again
+        event.listen(connection.sync_connection, "before_cursor_execute", note)
+        with suppress(ForeignKeyError):  # a row that others refer to is not deleted
+            await call.run(repository(session), rows)
+        event.remove(connection.sync_connection, "before_cursor_execute", note)
+    return [(statement, parameters) for statement, parameters in sent if "SAVEPOINT" not in statement]
+
+
+async def wide_reads(connection: AsyncConnection, repository: type[Repository[Any]], call: Call) -> list[str]:
+    """Return those statements, with their plans, that read a table without an index, or more rows than they need."""
+    found = []
+    for statement, parameters in await statements_of(connection, repository, call):
+        plan = await explain(connection, statement, parameters)
+        scans = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") in TABLES]
+        if any(node["Node Type"] == "Seq Scan" or _rows_read(node) > call.most_rows for node in scans):
+            found.append(f"{statement}\n{json.dumps(plan, indent=1)}")
+    return found
+
+
+async def explain(connection: AsyncConnection, statement: str, parameters: Any) -> Any:
+    """Run a statement again and return what the server did; where a foreign key refuses it, what it would have done."""
+    for options in ("ANALYZE, FORMAT JSON, TIMING OFF, BUFFERS OFF", "FORMAT JSON"):
+        again = await connection.begin_nested()
+        try:
+            return (await connection.exec_driver_sql(f"EXPLAIN ({options}) {statement}", parameters)).scalar_one()
+        except ForeignKeyError:
+            pass
+        finally:
+            await again.rollback()
+    raise AssertionError
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
+
+
+def _rows_read(scan: dict[str, Any]) -> float:
+    dropped = scan.get("Rows Removed by Filter", 0) + scan.get("Rows Removed by Index Recheck", 0)
+    return float((scan.get("Actual Rows", scan["Plan Rows"]) + dropped) * scan.get("Actual Loops", 1))
+
+
+@pytest.mark.parametrize(("repository", "call"), CASES)
+async def test_no_method_reads_more_than_it_needs(
+    large: psycopg.Connection, repository: type[Repository[Any]], call: Call
+) -> None:
+    async with acting() as connection:
+        assert await wide_reads(connection, repository, call) == []
+
+
+async def test_a_missing_index_is_seen(large: psycopg.Connection) -> None:
+    recent = CALLS[MessageHistoryRepository]["recent"]
+    name = "uq_message_history_tenant_id_conversation_id_seq"
+    large.execute(f"ALTER TABLE message_history DROP CONSTRAINT {name}")
+    try:
+        async with acting() as connection:
+            assert await wide_reads(connection, MessageHistoryRepository, recent) != []
+    finally:
+        large.execute(f"ALTER TABLE message_history ADD CONSTRAINT {name} UNIQUE (tenant_id, conversation_id, seq)")
