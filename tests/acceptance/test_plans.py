@@ -12,53 +12,26 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-import pytest
-from pytest_postgresql.executors import NoopExecutor
-from sqlalchemy import event
+from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from benchmarks.large import fill as fill_large
 from src.config import Settings
 from src.database import create_engine
 from src.database.base import tenant_tables
-from src.database.connect.embedded import SUPERUSER
 from src.database.errors import ForeignKeyError
 from src.database.repositories import MessageHistoryRepository, Repository
 from src.database.tenancy import AsyncSession, TenantBinding
 from tests.acceptance.calls import CALLS, Call, fill
-from tests.conftest import SOCKETS, url_of
 
-DATABASE = "large"
 TENANT = UUID("01900000-0000-7000-8000-000000000007")
 TABLES = {table.name for table in tenant_tables()}
 
-CASES = [
-    pytest.param(repository, call, id=f"{repository.__name__}.{name}")
-    for repository, calls in CALLS.items()
-    for name, call in calls.items()
-]
-pytestmark = pytest.mark.xdist_group("large")  # one worker fills it, once
-
-
-@pytest.fixture(scope="module")
-def large(postgresql_template: NoopExecutor) -> Iterator[psycopg.Connection]:
-    """A connection of the superuser's to a large database; the statistics are up to date."""
-    of_template = psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname="postgres", autocommit=True)
-    with of_template as server:
-        server.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
-        server.execute(f"CREATE DATABASE {DATABASE} TEMPLATE {postgresql_template.template_dbname}")
-        try:
-            with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=DATABASE, autocommit=True) as connection:
-                fill_large(connection)
-                yield connection
-        finally:
-            server.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
-
 
 @asynccontextmanager
-async def acting() -> AsyncIterator[AsyncConnection]:
+async def acting(url: URL) -> AsyncIterator[AsyncConnection]:
     """A connection as the application's role, in a transaction that is rolled back."""
-    engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url_of(DATABASE)))
+    engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url))
     async with engine.connect() as connection:
         outer = await connection.begin()
         yield connection
@@ -123,20 +96,29 @@ def _rows_read(scan: dict[str, Any]) -> float:
     return float((scan.get("Actual Rows", scan["Plan Rows"]) + dropped) * scan.get("Actual Loops", 1))
 
 
-@pytest.mark.parametrize(("repository", "call"), CASES)
-async def test_no_method_reads_more_than_it_needs(
-    large: psycopg.Connection, repository: type[Repository[Any]], call: Call
-) -> None:
-    async with acting() as connection:
-        assert await wide_reads(connection, repository, call) == []
+async def test_no_method_reads_more_than_it_needs(superuser: psycopg.Connection, cloned_database: URL) -> None:
+    """One test for all: filling the database takes longer than the rest."""
+    fill_large(superuser)
+
+    found = {}
+    for repository, calls in CALLS.items():
+        for name, call in calls.items():
+            async with acting(cloned_database) as connection:
+                wide = await wide_reads(connection, repository, call)
+            if wide:
+                found[f"{repository.__name__}.{name}"] = wide
+
+    assert not found, "\n\n".join(f"{name}\n" + "\n".join(wide) for name, wide in found.items())
 
 
-async def test_a_missing_index_is_seen(large: psycopg.Connection) -> None:
+async def test_a_missing_index_is_seen(superuser: psycopg.Connection, cloned_database: URL) -> None:
+    fill_large(superuser, users=100, messages=10_000, events=100, notes=100)
     recent = CALLS[MessageHistoryRepository]["recent"]
-    name = "uq_message_history_tenant_id_conversation_id_seq"
-    large.execute(f"ALTER TABLE message_history DROP CONSTRAINT {name}")
-    try:
-        async with acting() as connection:
-            assert await wide_reads(connection, MessageHistoryRepository, recent) != []
-    finally:
-        large.execute(f"ALTER TABLE message_history ADD CONSTRAINT {name} UNIQUE (tenant_id, conversation_id, seq)")
+
+    async def wide() -> list[str]:
+        async with acting(cloned_database) as connection:
+            return await wide_reads(connection, MessageHistoryRepository, recent)
+
+    assert await wide() == []
+    superuser.execute("ALTER TABLE message_history DROP CONSTRAINT uq_message_history_tenant_id_conversation_id_seq")
+    assert await wide() != []
