@@ -23,7 +23,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "CleanText", "Json", "TenantBase", "UtcDateTime", "check_aware", "clean_text", "utc_now", "uuid7"]
+__all__ = [
+    "Base",
+    "CleanText",
+    "Json",
+    "TenantBase",
+    "UtcDateTime",
+    "check_aware",
+    "clean_json",
+    "clean_text",
+    "utc_now",
+    "uuid7",
+]
 
 NAMING_CONVENTION: Final = {
     "pk": "pk_%(table_name)s",
@@ -84,7 +95,7 @@ class Json(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         """Clean the value on its way in."""
-        return _clean_json(value)
+        return clean_json(value)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -114,13 +125,14 @@ def check_aware(name: str, value: datetime) -> None:
         raise ValueError(f"{name} must be aware, got the naive {value!r}; say its zone, e.g. tzinfo=UTC")
 
 
-def _clean_json(value: Any) -> Any:
+def clean_json(value: Any) -> Any:
+    """Clean the strings of a JSON value, names included, as `clean_text` does."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, dict):
-        return {_clean_json(name): _clean_json(item) for name, item in value.items()}
+        return {clean_json(name): clean_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean_json(item) for item in value]
+        return [clean_json(item) for item in value]
     return value
 
 

@@ -3,6 +3,7 @@
 from src.database.repositories.base import Repository, Upserted
 from src.database.repositories.conversations import ConversationRepository
 from src.database.repositories.events import EventRepository
+from src.database.repositories.message_usage import Usage
 from src.database.repositories.messages import Appended, MessageHistoryRepository, NewMessage
 from src.database.repositories.notes import NoteHit, NoteRepository
 from src.database.repositories.users import UserRepository
@@ -17,5 +18,6 @@ __all__ = [
     "NoteRepository",
     "Repository",
     "Upserted",
+    "Usage",
     "UserRepository",
 ]

@@ -1,107 +1,38 @@
-"""Messages: appended once each, without gaps, in the order in which they are committed."""
+"""Messages: appended, read in windows, changed as little as can be, and gone in the end."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime
-from operator import itemgetter
-from typing import Any
+from typing import Any, Final, NoReturn
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import update
 
-from src.database.base import check_aware, utc_now, uuid7
-from src.database.errors import IdempotencyConflictError, NotFoundError
-from src.database.models import Conversation, MessageHistory
-from src.database.pagination import check_limit
-from src.database.repositories.base import Repository
+from src.database.base import check_aware, clean_text, utc_now
+from src.database.errors import NotFoundError
+from src.database.models import MessageHistory
+from src.database.repositories.message_appending import Appended, MessageAppending
+from src.database.repositories.message_purge import MessagePurge
+from src.database.repositories.message_streaming import MessageStreaming
+from src.database.repositories.message_usage import MessageUsage
+from src.database.repositories.message_windows import MessageWindows
 from src.database.repositories.new_message import NewMessage
 
 __all__ = ["Appended", "MessageHistoryRepository", "NewMessage"]
 
-MAX_BATCH: int = 1000
-
-_KEY = "uq_message_history_tenant_id_message_id"
-_COPIED = tuple(field.name for field in fields(NewMessage) if field.name != "created_at")
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """The message as it is stored, and whether this call stored it: False is a duplicate, and no error."""
-
-    message: MessageHistory
-    inserted: bool
+_FIXED: Final[Mapping[str, str]] = dict.fromkeys(
+    ("conversation_id", "user_id", "seq", "message_id", "fingerprint"), "it never changes"
+) | {"state": "use `mark_complete` or `mark_interrupted`"}
 
 
-class MessageHistoryRepository(Repository[MessageHistory]):
+class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreaming, MessageUsage, MessagePurge):
     """The messages of the acting tenant."""
-
-    model = MessageHistory
-
-    async def append(self, conversation_id: UUID, message: NewMessage) -> Appended:
-        """Append a message to a conversation; as `append_many` does with one."""
-        return (await self.append_many(conversation_id, [message]))[0]
-
-    async def append_many(self, conversation_id: UUID, messages: Sequence[NewMessage]) -> list[Appended]:
-        """Append messages in this order, each one once, however often and from wherever it is sent.
-
-        The conversation's row is locked until the transaction ends: `seq` has no gap, and whoever follows it skips
-        nothing. A closed conversation takes messages too: one may have been on its way. Append to several
-        conversations in one transaction in the order of their ids, or two callers can wait for each other.
-
-        Args:
-            conversation_id: Which conversation.
-            messages: At most 1000.
-
-        Returns:
-            For each message, in the same order, the stored one and whether it is new. A message that another
-            conversation of the same user and chat has already (one that was closed meanwhile) is a duplicate.
-
-        Raises:
-            IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
-            NotFoundError: This tenant has no such conversation.
-            ValueError: There are more than 1000.
-        """
-        if len(messages) > MAX_BATCH:
-            raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
-        first = _first_of_each_key(messages)
-        conversation = await self._lock(conversation_id)
-        while True:
-            stored = await self._stored(first)
-            await self._check_stored(conversation, messages, stored)
-            missing = [message for key, message in first.items() if key not in stored]
-            inserted = await self._insert(conversation, missing)
-            if len(inserted) == len(missing):
-                break
-            # Another conversation took a key meanwhile. What was inserted has wrong numbers: take it back.
-            await self._take_back(inserted)
-        await self._advance(conversation, inserted)
-        new = {row.message_id: row for row in inserted}
-        results = []
-        for message in messages:
-            row = new.pop(message.message_id, None)  # a second one of the same batch is a duplicate
-            if row is not None:
-                stored[message.message_id] = row
-            results.append(Appended(message=stored[message.message_id], inserted=row is not None))
-        return results
 
     async def get_by_message_id(self, message_id: str) -> MessageHistory | None:
         """Return the message with this idempotency key, or None."""
         found: MessageHistory | None = await self.session.scalar(self._select(MessageHistory.message_id == message_id))
         return found
-
-    async def recent(self, conversation_id: UUID, *, limit: int = 50) -> list[MessageHistory]:
-        """Return the last messages of a conversation, oldest first.
-
-        Raises:
-            ValueError: The limit is not from 1 to 1000.
-        """
-        check_limit(limit)
-        statement = self._select(MessageHistory.conversation_id == conversation_id)
-        newest_first = await self.session.scalars(statement.order_by(MessageHistory.seq.desc()).limit(limit))
-        return list(newest_first)[::-1]
 
     async def edit(self, message_id: str, content: str | None, *, edited_at: datetime) -> bool:
         """Bring a message up to a later version; what was there before is kept in `extra["versions"]`, oldest first.
@@ -114,6 +45,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             ValueError: `edited_at` is naive.
         """
         check_aware("edited_at", edited_at)
+        content = None if content is None else clean_text(content)
         statement = self._select(MessageHistory.message_id == message_id).with_for_update()
         row: MessageHistory | None = await self.session.scalar(statement.execution_options(populate_existing=True))
         if row is None:
@@ -129,128 +61,63 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         await self.session.flush()
         return True
 
-    async def _lock(self, conversation_id: UUID) -> Conversation:
-        """Lock the conversation's row in a statement of its own: the next one then sees what its last holder wrote."""
-        conversation: Conversation | None = await self.session.scalar(
-            select(Conversation)
+    async def pop_last(
+        self, conversation_id: UUID, *, seq: int | None = None, turn: int | None = None
+    ) -> MessageHistory | None:
+        """Soft-delete the last message of a conversation, as one does to have it said anew.
+
+        Its `seq` and its key stay its own: append what replaces it under another key, `restore` it to undo this.
+
+        Args:
+            conversation_id: Which conversation.
+            seq: Only if this is the last one's number: a second call, or a retry, then takes no other.
+            turn: As in `append_many`.
+
+        Returns:
+            What was deleted, or None where there is nothing, or something else.
+
+        Raises:
+            NotFoundError: This tenant has no such conversation.
+            StaleDataError: Another worker has claimed the turn since.
+        """
+        await self._lock(conversation_id, turn)
+        last = self._ids(MessageHistory.conversation_id == conversation_id).order_by(MessageHistory.seq.desc()).limit(1)
+        popped: MessageHistory | None = await self.session.scalar(
+            update(MessageHistory)
             .where(
-                Conversation.tenant_id == self.session.tenant_id,
-                Conversation.id == conversation_id,
-                Conversation.deleted_at.is_(None),
-            )
-            .with_for_update()
-            .execution_options(populate_existing=True)
-        )
-        if conversation is None:
-            raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
-        return conversation
-
-    async def _stored(self, keys: Collection[str]) -> dict[str, MessageHistory]:
-        """Find what is stored under these keys; a deleted message still holds its own."""
-        statement = self._select(MessageHistory.message_id.in_(list(keys)), include_deleted=True)
-        rows = await self.session.scalars(statement.execution_options(populate_existing=True))
-        return {row.message_id: row for row in rows}
-
-    async def _insert(self, conversation: Conversation, messages: Sequence[NewMessage]) -> list[MessageHistory]:
-        """Insert with the numbers that follow; the rows whose key somebody else holds do not come back."""
-        if not messages:
-            return []
-        now = utc_now()
-        rows: list[dict[str, Any]] = [
-            {name: getattr(message, name) for name in _COPIED}
-            | {
-                "tenant_id": self.session.tenant_id,
-                "id": uuid7(),
-                "conversation_id": conversation.id,
-                "user_id": conversation.user_id,
-                "seq": seq,
-                "fingerprint": message.fingerprint(),
-                "created_at": message.created_at or now,
-            }
-            for seq, message in enumerate(messages, start=conversation.last_seq + 1)
-        ]
-        statement = (
-            insert(MessageHistory)
-            .on_conflict_do_nothing(index_elements=[MessageHistory.tenant_id, MessageHistory.message_id])
-            .returning(MessageHistory)
-        )
-        # By key, so that two batches that share keys wait for each other in one direction only.
-        return list(await self.session.scalars(statement, sorted(rows, key=itemgetter("message_id"))))
-
-    async def _take_back(self, rows: Sequence[MessageHistory]) -> None:
-        for row in rows:
-            self.session.expunge(row)
-        await self.session.execute(
-            delete(MessageHistory).where(
                 MessageHistory.tenant_id == self.session.tenant_id,
-                MessageHistory.id.in_([row.id for row in rows]),
-            ),
-            execution_options={"synchronize_session": False},
-        )
-
-    async def _advance(self, conversation: Conversation, rows: Sequence[MessageHistory]) -> None:
-        if not rows:
-            return
-        last_said = max(row.created_at for row in rows)
-        await self.session.execute(
-            update(Conversation)
-            .where(Conversation.tenant_id == self.session.tenant_id, Conversation.id == conversation.id)
-            .values(
-                last_seq=Conversation.last_seq + len(rows),
-                last_message_at=func.greatest(Conversation.last_message_at, last_said),
+                MessageHistory.id == last.scalar_subquery(),
+                MessageHistory.deleted_at.is_(None),  # `delete` does not wait for the conversation
+                *([] if seq is None else [MessageHistory.seq == seq]),
             )
-            .returning(Conversation)
+            .values(deleted_at=utc_now())
+            .returning(MessageHistory)
             .execution_options(populate_existing=True, synchronize_session=False)
         )
+        return popped
 
-    async def _check_stored(
-        self, conversation: Conversation, messages: Sequence[NewMessage], stored: Mapping[str, MessageHistory]
-    ) -> None:
-        """Refuse keys that other messages have, before anything is inserted."""
-        elsewhere: set[UUID] = set()
-        for message in messages:
-            if (row := stored.get(message.message_id)) is None:
-                continue
-            _refuse_another(message, row, row.fingerprint)
-            if row.conversation_id != conversation.id:
-                elsewhere.add(row.conversation_id)
-        if elsewhere and not await self._are_of_the_same_chat(conversation, elsewhere):
-            raise IdempotencyConflictError(
-                "a message_id is taken by a message of another chat",
-                constraint=_KEY,
-                hint="the key names its chat: <channel>:<account>:<chat>:<id>",
-            )
+    async def add_many(self, rows: Sequence[MessageHistory]) -> NoReturn:
+        """Refuse: a message is numbered under its conversation's lock.
 
-    async def _are_of_the_same_chat(self, conversation: Conversation, others: set[UUID]) -> bool:
-        """Say whether these are earlier conversations of the same user in the same chat."""
-        of_this_chat = await self.session.scalar(
-            select(func.count()).where(
-                Conversation.tenant_id == self.session.tenant_id,
-                Conversation.id.in_(others),
-                Conversation.user_id == conversation.user_id,
-                Conversation.channel == conversation.channel,
-                Conversation.external_chat_id.is_not_distinct_from(conversation.external_chat_id),
-            )
-        )
-        return of_this_chat == len(others)
+        Raises:
+            ValueError: Always; `append` it.
+        """
+        _refuse_to_bypass("add")
+
+    async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> NoReturn:
+        """Refuse, as `add_many` does.
+
+        Raises:
+            ValueError: Always; `append` a message, `edit` one that is there.
+        """
+        _refuse_to_bypass("upsert")
+
+    def _check_attributes(self, values: Mapping[str, Any]) -> None:
+        super()._check_attributes(values)
+        for name in values:
+            if name in _FIXED:
+                raise ValueError(f"MessageHistory.{name} cannot be set: {_FIXED[name]}")
 
 
-def _first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:
-    first: dict[str, NewMessage] = {}
-    for message in messages:
-        before = first.setdefault(message.message_id, message)
-        _refuse_another(message, before, before.fingerprint())
-    return first
-
-
-def _refuse_another(message: NewMessage, known: NewMessage | MessageHistory, fingerprint: bytes | None) -> None:
-    """Refuse a message whose key another one has; of a later version only who speaks can be compared."""
-    said = message.fingerprint()
-    differs = said is not None and fingerprint is not None and said != fingerprint
-    speaker, other = ((one.role, one.tool_call_id, one.tool_name) for one in (message, known))
-    if differs or speaker != other:
-        raise IdempotencyConflictError(
-            f"message_id {message.message_id!r} is taken by a message with other content",
-            constraint=_KEY,
-            hint="a changed message keeps its key: `edit` it; another message needs a key of its own",
-        )
+def _refuse_to_bypass(method: str) -> NoReturn:
+    raise ValueError(f"messages cannot be written by `{method}`, which numbers nothing; use `append` or `append_many`")

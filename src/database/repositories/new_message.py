@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from src.database.base import clean_text
+from src.database.base import clean_json, clean_text
 
 __all__ = ["NewMessage"]
 
@@ -21,7 +21,8 @@ class NewMessage:
     """A message to append.
 
     `message_id` is the idempotency key, `<channel>:<account>:<chat>:<id>`; it is unique within the tenant.
-    `edited_at` says that this is not what was first said but a later version of it.
+    `edited_at` says that this is not what was first said but a later version of it. An answer that is yet to be made
+    has `state="incomplete"`, and is extended. NUL and lone surrogates become U+FFFD; content is never cut.
     """
 
     message_id: str
@@ -42,9 +43,10 @@ class NewMessage:
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message_id", clean_text(self.message_id))
-        if self.content is not None:
-            object.__setattr__(self, "content", clean_text(self.content))
+        # As they will be stored: a key, or a tool's id, is compared with what is there.
+        for name in ("message_id", "content", "tool_call_id", "tool_name"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, clean_text(value))
 
     def fingerprint(self) -> bytes | None:
         """Return the SHA-256 of what makes two messages the same one, or None for a later version.
@@ -54,6 +56,6 @@ class NewMessage:
         if self.edited_at is not None:
             return None
         kinds = [file.get("kind") if isinstance(file, dict) else None for file in self.attachments]
-        said = [self.role, self.content, self.parts, kinds, self.tool_call_id, self.tool_name]
-        text = clean_text(json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+        said = [self.role, self.content, clean_json(self.parts), clean_json(kinds), self.tool_call_id, self.tool_name]
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from src.database.base import utc_now
@@ -11,6 +12,17 @@ CALLS: Final = {
     "append": Call(lambda r, b: r.append(b.conversation, a_message("new")), statements=4),
     "append_many": Call(lambda r, b: r.append_many(b.conversation, [a_message("new")]), statements=4),
     "recent": Call(lambda r, b: r.recent(b.conversation), statements=1),
+    "before": Call(lambda r, b: r.before(b.conversation, 2), statements=1),
+    "after": Call(lambda r, b: r.after(b.conversation, 0), statements=1),
+    "around": Call(lambda r, b: r.around(b.conversation, 1), statements=1),
+    "tail": Call(lambda r, b: r.tail(b.conversation, 0), statements=1),
     "get_by_message_id": Call(lambda r, _: r.get_by_message_id("same"), statements=1),
     "edit": Call(lambda r, _: r.edit("same", "stolen", edited_at=utc_now()), statements=2),
+    "pop_last": Call(lambda r, b: r.pop_last(b.conversation), statements=2),
+    "extend": Call(lambda r, _: r.extend("unfinished", " and more", offset=6), statements=1),
+    "mark_complete": Call(lambda r, _: r.mark_complete("unfinished"), statements=1),
+    "mark_interrupted": Call(lambda r, _: r.mark_interrupted("unfinished"), statements=1),
+    "interrupt_stale": Call(lambda r, _: r.interrupt_stale(older_than=timedelta(microseconds=1)), statements=1),
+    "usage": Call(lambda r, b: r.usage(user_id=b.user, by=["day", "model"]), statements=1),
+    "purge": Call(lambda r, _: r.purge(utc_now() + timedelta(days=1)), statements=4),
 }

@@ -63,7 +63,11 @@ async def fill(session: AsyncSession) -> Rows:
     message = MessageHistory(
         conversation_id=conversation.id, user_id=user.id, seq=1, message_id="same", role="user", content="secret"
     )
-    conversation.last_seq = 1
+    unfinished = MessageHistory(
+        conversation_id=conversation.id, user_id=user.id, seq=2, message_id="unfinished", role="assistant",
+        content="secret", state="incomplete",
+    )  # fmt: skip
+    conversation.last_seq = 2
     now = utc_now() - timedelta(hours=1)
     due = Event(user_id=user.id, title="secret", start_datetime=now, reminder_datetime=now)
     held = Event(
@@ -75,7 +79,7 @@ async def fill(session: AsyncSession) -> Rows:
         reminder_claimed_until=now,
     )
     note = Note(user_id=user.id, content="secret")
-    session.add_all([message, due, held, note])
+    session.add_all([message, unfinished, due, held, note])
     await session.commit()
     return Rows(user.id, conversation.id, message.id, held.id, note.id)
 

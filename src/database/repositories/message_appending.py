@@ -1,0 +1,222 @@
+"""Messages are appended: once each, without gaps, in the order in which they are committed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from operator import itemgetter
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from src.database.base import utc_now, uuid7
+from src.database.errors import IdempotencyConflictError, NotFoundError, StaleDataError
+from src.database.models import Conversation, MessageHistory
+from src.database.repositories.base import Repository
+from src.database.repositories.new_message import NewMessage
+
+__all__ = ["Appended", "MessageAppending"]
+
+MAX_BATCH: Final = 1000
+
+_KEY: Final = "uq_message_history_tenant_id_message_id"
+_COPIED: Final = tuple(field.name for field in fields(NewMessage) if field.name != "created_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The message as it is stored, and whether this call stored it: False is a duplicate, and no error."""
+
+    message: MessageHistory
+    inserted: bool
+
+
+class MessageAppending(Repository[MessageHistory]):
+    """How messages come in."""
+
+    model = MessageHistory
+
+    async def append(self, conversation_id: UUID, message: NewMessage, *, turn: int | None = None) -> Appended:
+        """Append a message to a conversation; as `append_many` does with one."""
+        return (await self.append_many(conversation_id, [message], turn=turn))[0]
+
+    async def append_many(
+        self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
+    ) -> list[Appended]:
+        """Append messages in this order, each one once, however often and from wherever it is sent.
+
+        The conversation's row is locked until the transaction ends: `seq` has no gap, and whoever follows it skips
+        nothing. A closed conversation takes messages too: one may have been on its way. Append to several
+        conversations in one transaction in the order of their ids, or two callers can wait for each other.
+
+        Args:
+            conversation_id: Which conversation.
+            messages: At most 1000.
+            turn: The token of the turn that the caller holds, if it holds one: who has lost it appends nothing.
+
+        Returns:
+            For each message, in the same order, the stored one and whether it is new. A message that another
+            conversation of the same user and chat has already (one that was closed meanwhile) is a duplicate. So is
+            a message that was deleted: it holds its key, and comes back with its `deleted_at`.
+
+        Raises:
+            IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
+            NotFoundError: This tenant has no such conversation.
+            StaleDataError: Another worker has claimed the turn since.
+            ValueError: There are more than 1000.
+        """
+        if len(messages) > MAX_BATCH:
+            raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
+        first = _first_of_each_key(messages)
+        conversation = await self._lock(conversation_id, turn)
+        while True:
+            stored = await self._stored(first)
+            await self._check_stored(conversation, messages, stored)
+            missing = [message for key, message in first.items() if key not in stored]
+            inserted = await self._insert(conversation, missing)
+            if len(inserted) == len(missing):
+                break
+            # Another conversation took a key meanwhile. What was inserted has wrong numbers: take it back.
+            await self._take_back(inserted)
+        await self._advance(conversation, inserted)
+        new = {row.message_id: row for row in inserted}
+        results = []
+        for message in messages:
+            row = new.pop(message.message_id, None)  # a second one of the same batch is a duplicate
+            if row is not None:
+                stored[message.message_id] = row
+            results.append(Appended(message=stored[message.message_id], inserted=row is not None))
+        return results
+
+    async def _lock(self, conversation_id: UUID, turn: int | None) -> Conversation:
+        """Lock the conversation's row in a statement of its own: the next one then sees what its last holder wrote."""
+        conversation: Conversation | None = await self.session.scalar(
+            select(Conversation)
+            .where(
+                Conversation.tenant_id == self.session.tenant_id,
+                Conversation.id == conversation_id,
+                Conversation.deleted_at.is_(None),
+            )
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+        if conversation is None:
+            raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
+        if turn is not None and turn != conversation.turn_token:
+            raise StaleDataError(
+                f"turn must be the conversation's last, {conversation.turn_token}, got {turn}",
+                hint="another worker answers now: drop what was made under the lost turn",
+            )
+        return conversation
+
+    async def _stored(self, keys: Collection[str]) -> dict[str, MessageHistory]:
+        """Find what is stored under these keys; a deleted message still holds its own."""
+        statement = self._select(MessageHistory.message_id.in_(list(keys)), include_deleted=True)
+        rows = await self.session.scalars(statement.execution_options(populate_existing=True))
+        return {row.message_id: row for row in rows}
+
+    async def _insert(self, conversation: Conversation, messages: Sequence[NewMessage]) -> list[MessageHistory]:
+        """Insert with the numbers that follow; the rows whose key somebody else holds do not come back."""
+        if not messages:
+            return []
+        now = utc_now()
+        rows: list[dict[str, Any]] = [
+            {name: getattr(message, name) for name in _COPIED}
+            | {
+                "tenant_id": self.session.tenant_id,
+                "id": uuid7(),
+                "conversation_id": conversation.id,
+                "user_id": conversation.user_id,
+                "seq": seq,
+                "fingerprint": message.fingerprint(),
+                "created_at": message.created_at or now,
+            }
+            for seq, message in enumerate(messages, start=conversation.last_seq + 1)
+        ]
+        statement = (
+            insert(MessageHistory)
+            .on_conflict_do_nothing(index_elements=[MessageHistory.tenant_id, MessageHistory.message_id])
+            .returning(MessageHistory)
+        )
+        # By key, so that two batches that share keys wait for each other in one direction only.
+        return list(await self.session.scalars(statement, sorted(rows, key=itemgetter("message_id"))))
+
+    async def _take_back(self, rows: Sequence[MessageHistory]) -> None:
+        for row in rows:
+            self.session.expunge(row)
+        await self.session.execute(
+            delete(MessageHistory).where(
+                MessageHistory.tenant_id == self.session.tenant_id,
+                MessageHistory.id.in_([row.id for row in rows]),
+            ),
+            execution_options={"synchronize_session": False},
+        )
+
+    async def _advance(self, conversation: Conversation, rows: Sequence[MessageHistory]) -> None:
+        if not rows:
+            return
+        last_said = max(row.created_at for row in rows)
+        await self.session.execute(
+            update(Conversation)
+            .where(Conversation.tenant_id == self.session.tenant_id, Conversation.id == conversation.id)
+            .values(
+                last_seq=Conversation.last_seq + len(rows),
+                last_message_at=func.greatest(Conversation.last_message_at, last_said),
+            )
+            .returning(Conversation)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+
+    async def _check_stored(
+        self, conversation: Conversation, messages: Sequence[NewMessage], stored: Mapping[str, MessageHistory]
+    ) -> None:
+        """Refuse keys that other messages have, before anything is inserted."""
+        elsewhere: set[UUID] = set()
+        for message in messages:
+            if (row := stored.get(message.message_id)) is None:
+                continue
+            _refuse_another(message, row, row.fingerprint)
+            if row.conversation_id != conversation.id:
+                elsewhere.add(row.conversation_id)
+        if elsewhere and not await self._are_of_the_same_chat(conversation, elsewhere):
+            raise IdempotencyConflictError(
+                "a message_id is taken by a message of another chat",
+                constraint=_KEY,
+                hint="the key names its chat: <channel>:<account>:<chat>:<id>",
+            )
+
+    async def _are_of_the_same_chat(self, conversation: Conversation, others: set[UUID]) -> bool:
+        """Say whether these are earlier conversations of the same user in the same chat."""
+        of_this_chat = await self.session.scalar(
+            select(func.count()).where(
+                Conversation.tenant_id == self.session.tenant_id,
+                Conversation.id.in_(others),
+                Conversation.user_id == conversation.user_id,
+                Conversation.channel == conversation.channel,
+                Conversation.external_chat_id.is_not_distinct_from(conversation.external_chat_id),
+            )
+        )
+        return of_this_chat == len(others)
+
+
+def _first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:
+    first: dict[str, NewMessage] = {}
+    for message in messages:
+        before = first.setdefault(message.message_id, message)
+        _refuse_another(message, before, before.fingerprint())
+    return first
+
+
+def _refuse_another(message: NewMessage, known: NewMessage | MessageHistory, fingerprint: bytes | None) -> None:
+    """Refuse a message whose key another one has; of a later version only who speaks can be compared."""
+    said = message.fingerprint()
+    differs = said is not None and fingerprint is not None and said != fingerprint
+    speaker, other = ((one.role, one.tool_call_id, one.tool_name) for one in (message, known))
+    if differs or speaker != other:
+        raise IdempotencyConflictError(
+            f"message_id {message.message_id!r} is taken by a message with other content",
+            constraint=_KEY,
+            hint="a changed message keeps its key: `edit` it; another message needs a key of its own",
+        )

@@ -1,0 +1,210 @@
+"""Answers that are stored while they are made: begun, extended, and complete or interrupted in the end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, func, literal_column, select, update
+
+from src.database.base import clean_json, clean_text
+from src.database.errors import NotFoundError, StaleDataError
+from src.database.models import MessageHistory
+from src.database.pagination import check_limit
+from src.database.repositories.base import Condition, Repository
+
+__all__ = ["MessageStreaming"]
+
+_MOST_CHARACTERS: Final = 2**30  # of a text that PostgreSQL can hold
+# As the index says it: where the value is a parameter the planner cannot see that the index serves.
+_IS_INCOMPLETE: Final[ColumnElement[bool]] = (MessageHistory.state != literal_column("'complete'")) & (
+    MessageHistory.state == literal_column("'incomplete'")
+)
+
+
+class MessageStreaming(Repository[MessageHistory]):
+    """A message that was appended with `state="incomplete"`, until it is complete or interrupted; neither ends."""
+
+    model = MessageHistory
+
+    async def extend(self, message_id: str, content: str, *, offset: int) -> MessageHistory:
+        """Add a piece to the content of an incomplete message, once, however often it is sent.
+
+        Args:
+            message_id: The message's key.
+            content: The piece; an empty one says that the writer is alive.
+            offset: How many characters stand before the piece: `len` of all that was sent before it. What is stored
+                of the piece already is not added again, also after the message's end.
+
+        Raises:
+            NotFoundError: This tenant has no such message.
+            StaleDataError: The message is not incomplete any more, a piece is missing before this one, or another
+                writer has written something else there.
+            ValueError: The offset is negative, or beyond what a text can hold.
+        """
+        if not 0 <= offset <= _MOST_CHARACTERS:
+            raise ValueError(f"offset must be the number of characters before the piece, got {offset}")
+        piece = clean_text(content)
+        stored = func.coalesce(MessageHistory.content, "")
+        known = func.char_length(stored) - offset  # so much of the piece, and may be more behind it
+        extended = await self._change(
+            message_id,
+            known >= 0,
+            func.substr(stored, offset + 1, len(piece)) == func.left(piece, known),
+            content=stored.concat(func.substr(piece, known + 1)),
+        )
+        if extended is not None:
+            return extended
+        message = await self._of_key(message_id)
+        there = message.content or ""
+        if len(there) >= offset + len(piece) and there[offset:].startswith(piece):
+            return message
+        if message.state == "incomplete":
+            raise StaleDataError(
+                f"the piece at {offset} does not follow what is stored, which has {len(there)} characters",
+                hint="send again from the offset of the first piece that is missing; a message has one writer",
+            )
+        raise _has_ended(message)
+
+    async def mark_complete(
+        self,
+        message_id: str,
+        *,
+        parts: list[Any] | None = None,
+        model: str | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        token_count: int | None = None,
+    ) -> MessageHistory:
+        """End an incomplete message: it is whole, and those who follow get it. Once more with the same is no error.
+
+        Args:
+            message_id: The message's key.
+            parts: What there is beside the content, its tool calls above all; None leaves it as it is, here and below.
+            model: Which model answered.
+            input_tokens: What it read.
+            output_tokens: What it wrote.
+            token_count: What the message counts in a window.
+
+        Raises:
+            CheckViolation: A number of tokens is negative.
+            NotFoundError: This tenant has no such message.
+            StaleDataError: It was interrupted, or is complete with other values.
+        """
+        values = {
+            "parts": parts,
+            "model": model,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "token_count": token_count,
+        }
+        return await self._end(message_id, "complete", values)
+
+    async def mark_interrupted(
+        self,
+        message_id: str,
+        *,
+        model: str | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        token_count: int | None = None,
+    ) -> MessageHistory:
+        """End an incomplete message with what it has: nothing more will come. As `mark_complete` otherwise.
+
+        Raises:
+            CheckViolation: A number of tokens is negative.
+            NotFoundError: This tenant has no such message.
+            StaleDataError: It is complete, or was interrupted with other values.
+        """
+        values = {
+            "model": model,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "token_count": token_count,
+        }
+        return await self._end(message_id, "interrupted", values)
+
+    async def interrupt_stale(self, *, older_than: timedelta, limit: int = 100) -> list[MessageHistory]:
+        """Interrupt messages that are incomplete and have not changed for longer than this: their writers have died.
+
+        A worker calls it now and then for each tenant, until nothing comes back. Any number may at once: what
+        another one has in hand, or its writer, is passed over. Time is the server's.
+
+        Args:
+            older_than: Longer than the longest silence between two pieces.
+            limit: At most so many, 1 to 1000.
+
+        Returns:
+            What was interrupted, by conversation and `seq`.
+
+        Raises:
+            ValueError: The time is not positive, or the limit is not from 1 to 1000.
+        """
+        check_limit(limit)
+        if older_than <= timedelta(0):
+            raise ValueError(f"older_than must be positive, got {older_than}")
+        stale = (
+            select(MessageHistory.id)
+            .where(
+                MessageHistory.tenant_id == self.session.tenant_id,
+                MessageHistory.deleted_at.is_(None),
+                MessageHistory.updated_at < func.now() - older_than,
+                _IS_INCOMPLETE,
+            )
+            .order_by(MessageHistory.conversation_id, MessageHistory.seq)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("stale")
+            .prefix_with("MATERIALIZED")
+        )
+        interrupt = (
+            update(MessageHistory)
+            .where(MessageHistory.tenant_id == self.session.tenant_id, MessageHistory.id == stale.c.id)
+            .values(state="interrupted")
+            .returning(MessageHistory)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+        return sorted(await self.session.scalars(interrupt), key=lambda message: (message.conversation_id, message.seq))
+
+    async def _end(
+        self, message_id: str, state: Literal["complete", "interrupted"], values: dict[str, Any]
+    ) -> MessageHistory:
+        known = {name: clean_json(value) for name, value in values.items() if value is not None}
+        ended = await self._change(message_id, state=state, **known)
+        if ended is not None:
+            return ended
+        message = await self._of_key(message_id)
+        if message.state == state and all(getattr(message, name) == value for name, value in known.items()):
+            return message
+        raise _has_ended(message)
+
+    async def _change(self, message_id: str, *where: Condition, **values: Any) -> MessageHistory | None:
+        """Change a message if it is incomplete and the conditions hold."""
+        changed: MessageHistory | None = await self.session.scalar(
+            update(MessageHistory)
+            .where(
+                MessageHistory.tenant_id == self.session.tenant_id,
+                MessageHistory.message_id == message_id,
+                MessageHistory.deleted_at.is_(None),
+                MessageHistory.state == "incomplete",
+                *where,
+            )
+            .values(**values)
+            .returning(MessageHistory)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+        return changed
+
+    async def _of_key(self, message_id: str) -> MessageHistory:
+        statement = self._select(MessageHistory.message_id == message_id)
+        found: MessageHistory | None = await self.session.scalar(statement.execution_options(populate_existing=True))
+        if found is None:
+            raise NotFoundError("this tenant has no message with this message_id")
+        return found
+
+
+def _has_ended(message: MessageHistory) -> StaleDataError:
+    return StaleDataError(
+        f"message {message.id} is {message.state}, and only one that is incomplete can be changed so",
+        hint="its writer, or `interrupt_stale`, has ended it before; append what is still to say as another message",
+    )
