@@ -1,0 +1,200 @@
+"""What the repositories promise, in plain Python: one tenant's rows in lists, one rule a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from src.database.errors import (
+    DuplicateKeyError,
+    ForeignKeyError,
+    IdempotencyConflictError,
+    NotFoundError,
+    StaleDataError,
+)
+
+
+@dataclass
+class Person:
+    id: UUID
+    telegram_id: int
+    name: str | None = None
+    deleted: bool = False
+
+
+@dataclass
+class Talk:
+    id: UUID
+    user: UUID
+    chat: str | None
+    active: bool = True
+    last_seq: int = 0
+    summary: str | None = None
+    upto: int = 0
+    token: int = 0
+    holder: str | None = None
+
+
+@dataclass
+class Said:
+    talk: Talk
+    seq: int
+    key: str
+    role: str
+    content: str
+    state: str
+    first_content: str
+    deleted: bool = False
+
+
+@dataclass
+class Jotted:
+    id: UUID
+    user: UUID
+    content: str
+    tags: list[str]
+    pinned: bool = False
+    archived: bool = False
+    deleted: bool = False
+
+
+@dataclass
+class Memory:
+    """One tenant. A method does what the repository's does, and raises what that raises."""
+
+    users: list[Person] = field(default_factory=list)
+    talks: list[Talk] = field(default_factory=list)
+    messages: list[Said] = field(default_factory=list)
+    notes: list[Jotted] = field(default_factory=list)
+
+    def user_of(self, telegram_id: int) -> Person | None:
+        return next((one for one in self.users if one.telegram_id == telegram_id and not one.deleted), None)
+
+    def restore_user(self, user: Person) -> None:
+        if user.deleted and self.user_of(user.telegram_id):
+            raise DuplicateKeyError("")
+        user.deleted = False
+
+    def active(self, user: UUID, chat: str | None) -> Talk | None:
+        return next((one for one in self.talks if (one.user, one.chat, one.active) == (user, chat, True)), None)
+
+    def may_start(self, user: Person) -> None:
+        if user.deleted:
+            raise ForeignKeyError("")
+
+    def set_summary(self, talk: Talk, summary: str, upto: int, expected: int) -> None:
+        if upto <= expected:
+            raise ValueError
+        if talk.upto != expected:
+            raise StaleDataError("")
+        if upto > talk.last_seq:
+            raise ValueError
+        talk.summary, talk.upto = summary, upto
+
+    def claim_turn(self, talk: Talk, worker: str) -> int | None:
+        if talk.holder is not None:
+            return None
+        talk.holder = worker
+        talk.token += 1
+        return talk.token
+
+    def release_turn(self, talk: Talk, token: int) -> None:
+        if talk.token != token:
+            raise StaleDataError("")
+        talk.holder = None
+
+    def append(self, talk: Talk, batch: Sequence[tuple[str, str, str, str]], turn: int | None) -> list[bool]:
+        """Append (key, role, content, state) in this order; say of each whether it is new."""
+        first: dict[str, tuple[str, str]] = {}
+        for key, role, content, _ in batch:
+            if first.setdefault(key, (role, content)) != (role, content):
+                raise IdempotencyConflictError("")
+        if turn is not None and turn != talk.token:
+            raise StaleDataError("")
+        for key, role, content, _ in batch:
+            known = self.said(key)
+            if known and (known.role, known.first_content) != (role, content):
+                raise IdempotencyConflictError("")
+        for key, *_ in batch:
+            known = self.said(key)
+            if known and (known.talk.user, known.talk.chat) != (talk.user, talk.chat):
+                raise IdempotencyConflictError("")
+        new = []
+        for key, role, content, state in batch:
+            new.append(self.said(key) is None)
+            if new[-1]:
+                talk.last_seq += 1
+                self.messages.append(Said(talk, talk.last_seq, key, role, content, state, content))
+        return new
+
+    def said(self, key: str) -> Said | None:
+        return next((one for one in self.messages if one.key == key), None)
+
+    def there(self, key: str) -> Said:
+        said = self.said(key)
+        if said is None or said.deleted:
+            raise NotFoundError("")
+        return said
+
+    def of(self, talk: Talk) -> list[Said]:
+        return sorted((one for one in self.messages if one.talk is talk and not one.deleted), key=lambda one: one.seq)
+
+    def tail(self, talk: Talk, after: int, limit: int) -> list[int]:
+        seqs = []
+        for said in [one for one in self.of(talk) if one.seq > after][:limit]:
+            if said.state == "incomplete":
+                break
+            seqs.append(said.seq)
+        return seqs
+
+    def edit(self, key: str, content: str) -> None:
+        self.there(key).content = content
+
+    def extend(self, key: str, piece: str, offset: int) -> None:
+        said = self.there(key)
+        stored = said.content
+        if stored[offset:].startswith(piece) and len(stored) >= offset + len(piece):
+            return
+        fits = len(stored) >= offset and piece.startswith(stored[offset:])
+        if said.state != "incomplete" or not fits:
+            raise StaleDataError("")
+        said.content = stored[:offset] + piece
+
+    def end(self, key: str, state: str) -> None:
+        said = self.there(key)
+        if said.state not in {"incomplete", state}:
+            raise StaleDataError("")
+        said.state = state
+
+    def pop_last(self, talk: Talk) -> int | None:
+        said = self.of(talk)
+        if not said:
+            return None
+        said[-1].deleted = True
+        return said[-1].seq
+
+    def tags(self, user: UUID) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for note in self.notes:
+            if note.user == user and not note.deleted and not note.archived:
+                for tag in note.tags:
+                    counts[tag] = counts.get(tag, 0) + 1
+        return counts
+
+    def rows(self) -> dict[str, list[Any]]:
+        """Return all of it as the tables hold it, in order."""
+        return {
+            "users": sorted((one.id, one.telegram_id, one.name, one.deleted) for one in self.users),
+            "conversations": sorted(
+                (one.id, one.user, one.chat, one.active, one.last_seq, one.summary, one.upto, one.token, one.holder)
+                for one in self.talks
+            ),
+            "messages": sorted(
+                (one.talk.id, one.seq, one.key, one.role, one.content, one.state, one.deleted) for one in self.messages
+            ),
+            "notes": sorted(
+                (one.id, one.user, one.content, one.tags, one.pinned, one.archived, one.deleted) for one in self.notes
+            ),
+        }

@@ -1,0 +1,31 @@
+"""Every repository against a plain model of it, with two tenants: equal after every step."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+from sqlalchemy import URL
+
+from tests.acceptance.model.machine import Machine
+from tests.acceptance.model.world import World
+
+
+def test_the_repositories_do_what_the_model_does(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    """Some 2,000 steps; ten times as many with `pytest --hypothesis-profile=long`."""
+    with asyncio.Runner() as runner:
+        Machine.world = World(runner, cloned_database, superuser)
+        try:
+            run_state_machine_as_test(
+                Machine,
+                settings=settings(
+                    max_examples=settings.default.max_examples // 5 * 2,
+                    stateful_step_count=50,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        finally:
+            Machine.world.close()

@@ -1,0 +1,71 @@
+"""The database that the model is compared with: two tenants, each call in a session of its own, read as a superuser."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import URL
+
+from src.config import Settings
+from src.database import create_engine
+from src.database.base import uuid7
+from src.database.errors import DatabaseError
+from src.database.models import Tenant
+from src.database.pool import SizedPool
+from src.database.tenancy import AsyncSession, TenantBinding
+
+READ = {
+    "users": "SELECT id, telegram_id, display_name, deleted_at IS NOT NULL FROM users",
+    "conversations": "SELECT id, user_id, external_chat_id, is_active, last_seq, summary, summary_upto_seq, turn_token,"
+    " turn_claimed_by FROM conversations",
+    "messages": "SELECT conversation_id, seq, message_id, role, content, state, deleted_at IS NOT NULL"
+    " FROM message_history",
+    "notes": "SELECT id, user_id, content, tags, pinned, archived_at IS NOT NULL, deleted_at IS NOT NULL FROM notes",
+}
+
+
+class World:
+    """One event loop and one engine for all the examples; each example has two tenants of its own."""
+
+    def __init__(self, runner: asyncio.Runner, url: URL, superuser: psycopg.Connection) -> None:
+        self._runner = runner
+        self._superuser = superuser
+        self._engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url), poolclass=SizedPool)
+
+    def register(self) -> UUID:
+        """Make a tenant."""
+        tenant_id = uuid7()
+
+        async def add(session: AsyncSession) -> None:
+            session.add(Tenant(id=tenant_id, slug=f"t{tenant_id.hex}", name="T"))
+
+        self.call(tenant_id, add)
+        return tenant_id
+
+    def call(self, tenant_id: UUID, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
+        """Do something as a tenant and commit; return the result, or the type of the error that came."""
+
+        async def run() -> Any:
+            async with AsyncSession(self._engine, expire_on_commit=False, binding=TenantBinding(tenant_id)) as session:
+                result = await work(session)
+                await session.commit()
+                return result
+
+        try:
+            return self._runner.run(run())
+        except (DatabaseError, ValueError) as error:
+            return type(error)
+
+    def rows(self, tenant_id: UUID) -> dict[str, list[Any]]:
+        """Read all that a tenant has."""
+        return {
+            name: sorted(self._superuser.execute(f"{read} WHERE tenant_id = %s", [tenant_id]).fetchall())
+            for name, read in READ.items()
+        }
+
+    def close(self) -> None:
+        self._runner.run(self._engine.dispose())
