@@ -72,6 +72,18 @@ async def test_an_id_that_is_used_again_is_matched_with_the_call_before_it(
 
     assert await keys(messages, conversation, limit=4) == ["3", "4", "5"]
     assert await keys(messages, conversation, before_seq=5) == ["1", "2", "3"]
+    assert await keys(messages, conversation, before_seq=4) == ["1", "2", "3"]
+
+
+async def test_a_result_is_not_matched_with_an_earlier_call_where_its_own_is_left_out(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    await messages.append_many(
+        conversation.id,
+        [call("1", "0"), result("2", "0"), call("3", "0", "1"), result("4", "0"), result("5", "1")],
+    )
+
+    assert await keys(messages, conversation, before_seq=5) == ["1", "2"]
 
 
 @pytest.mark.parametrize("name", ["id", "call_id", "tool_call_id", "toolCallId"])
