@@ -1,31 +1,18 @@
-"""MessageHistoryRepository: order, idempotence, edits."""
+"""MessageHistoryRepository: order, idempotence, the turn."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import update
 
 from src.database.base import uuid7
-from src.database.errors import IdempotencyConflictError, NotFoundError
-from src.database.models import Conversation, User
+from src.database.errors import IdempotencyConflictError, NotFoundError, StaleDataError
+from src.database.models import Conversation, MessageHistory, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage
 from src.database.tenancy import AsyncSession
-
-
-def message(key: str = "t:bot:1:1", content: str | None = "hola", **more: object) -> NewMessage:
-    return NewMessage(message_id=key, role="user", content=content, **more)  # type: ignore[arg-type] # shorthand
-
-
-@pytest.fixture
-def messages(session: AsyncSession) -> MessageHistoryRepository:
-    return MessageHistoryRepository(session)
-
-
-@pytest.fixture
-async def conversation(session: AsyncSession, user: User) -> Conversation:
-    found, _ = await ConversationRepository(session).get_or_start(user.id, "telegram", "1")
-    return found
+from tests.database.repositories.messages.conftest import message
 
 
 async def test_numbers_messages_without_gaps_in_the_order_given(
@@ -140,6 +127,58 @@ async def test_cleans_what_postgresql_cannot_hold_and_knows_it_again(
     assert not again.inserted
 
 
+async def test_cleans_tool_ids_and_knows_them_again(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    dirty = message("a", role="tool", tool_call_id="c\0", tool_name="t\ud83d", parts=[{"text": "\0"}])
+    clean = message("a", role="tool", tool_call_id="c\ufffd", tool_name="t\ufffd", parts=[{"text": "\ufffd"}])
+
+    await messages.append(conversation.id, dirty)
+
+    assert not (await messages.append(conversation.id, dirty)).inserted
+    assert not (await messages.append(conversation.id, clean)).inserted, "what was read is known again"
+
+
+async def test_who_has_lost_the_turn_appends_nothing(
+    session: AsyncSession, messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    await session.execute(
+        update(Conversation)
+        .where(Conversation.tenant_id == session.tenant_id, Conversation.id == conversation.id)
+        .values(turn_token=7)
+    )
+
+    for turn in (6, 8, 0):
+        with pytest.raises(StaleDataError, match="turn must be the conversation's last, 7"):
+            await messages.append(conversation.id, message("a"), turn=turn)
+    with pytest.raises(StaleDataError):
+        await messages.pop_last(conversation.id, turn=6)
+    assert (await messages.append(conversation.id, message("a"), turn=7)).message.seq == 1
+    assert (await messages.append(conversation.id, message("b"))).message.seq == 2, "without a turn nobody asks"
+
+
+async def test_nothing_goes_past_the_numbering(messages: MessageHistoryRepository, conversation: Conversation) -> None:
+    row = MessageHistory(conversation_id=conversation.id, seq=1, message_id="a", role="user")
+
+    with pytest.raises(ValueError, match="use `append`"):
+        await messages.add(row)
+    with pytest.raises(ValueError, match="use `append`"):
+        await messages.add_many([row])
+    with pytest.raises(ValueError, match="use `append`"):
+        await messages.upsert({"message_id": "a"}, key=["message_id"])
+
+
+@pytest.mark.parametrize("name", ["seq", "message_id", "conversation_id", "user_id", "fingerprint", "state"])
+async def test_update_leaves_a_messages_place_and_key_alone(
+    messages: MessageHistoryRepository, conversation: Conversation, name: str
+) -> None:
+    stored = (await messages.append(conversation.id, message("a"))).message
+
+    with pytest.raises(ValueError, match=f"MessageHistory.{name} cannot be set"):
+        await messages.update(stored.id, **{name: None})
+    assert (await messages.update(stored.id, model="m")).model == "m"
+
+
 async def test_never_cuts_content(messages: MessageHistoryRepository, conversation: Conversation) -> None:
     content = "🏳️‍🌈" * 100_000
 
@@ -149,110 +188,12 @@ async def test_never_cuts_content(messages: MessageHistoryRepository, conversati
     assert stored.message.content == content
 
 
-async def test_recent_returns_the_last_ones_oldest_first(
-    messages: MessageHistoryRepository, conversation: Conversation
-) -> None:
-    await messages.append_many(conversation.id, [message(str(n)) for n in range(1, 8)])
-
-    recent = await messages.recent(conversation.id, limit=3)
-
-    assert [one.seq for one in recent] == [5, 6, 7]
-
-
-async def test_recent_passes_over_deleted_messages(
-    messages: MessageHistoryRepository, conversation: Conversation
-) -> None:
-    batch = await messages.append_many(conversation.id, [message(str(n)) for n in range(1, 4)])
-    await messages.delete(batch[2].message.id)
-
-    assert [one.seq for one in await messages.recent(conversation.id)] == [1, 2]
-    assert not (await messages.append(conversation.id, message("3"))).inserted
-
-
-@pytest.mark.parametrize("limit", [0, -1, 1001])
-async def test_recent_refuses_a_limit_out_of_range(
-    messages: MessageHistoryRepository, conversation: Conversation, limit: int
-) -> None:
-    with pytest.raises(ValueError, match="limit must be from 1 to 1000"):
-        await messages.recent(conversation.id, limit=limit)
-
-
-async def test_edit_keeps_what_was_there_before(messages: MessageHistoryRepository, conversation: Conversation) -> None:
-    await messages.append(conversation.id, message("a", "one"))
-    now = datetime.now(UTC)
-
-    assert await messages.edit("a", "two", edited_at=now)
-    assert await messages.edit("a", "three", edited_at=now + timedelta(seconds=1))
-
-    stored = await messages.get_by_message_id("a")
-    assert stored is not None
-    assert stored.content == "three"
-    assert [version["content"] for version in stored.extra["versions"]] == ["one", "two"]
-
-
-async def test_a_late_or_repeated_edit_does_nothing(
-    messages: MessageHistoryRepository, conversation: Conversation
-) -> None:
-    await messages.append(conversation.id, message("a", "one"))
-    now = datetime.now(UTC)
-    await messages.edit("a", "three", edited_at=now)
-
-    assert not await messages.edit("a", "three", edited_at=now)
-    assert not await messages.edit("a", "two", edited_at=now - timedelta(seconds=1))
-
-
-async def test_an_edit_older_than_the_message_does_nothing(
-    messages: MessageHistoryRepository, conversation: Conversation
-) -> None:
-    said = datetime(2026, 5, 1, tzinfo=UTC)
-    await messages.append(conversation.id, message("a", "one", created_at=said))
-
-    assert not await messages.edit("a", "older", edited_at=said - timedelta(days=1))
-    assert await messages.edit("a", "at once", edited_at=said)
-
-
-async def test_of_two_edits_in_one_second_the_later_call_wins_and_only_once(
-    messages: MessageHistoryRepository, conversation: Conversation
-) -> None:
-    await messages.append(conversation.id, message("a", "one"))
-    at = datetime.now(UTC)
-
-    assert [await messages.edit("a", text, edited_at=at) for text in ("two", "three", "two", "three")] == [
-        True, True, False, False
-    ]  # fmt: skip
-    assert (await messages.recent(conversation.id))[0].content == "three"
-
-
-async def test_edit_refuses_a_naive_time(messages: MessageHistoryRepository, conversation: Conversation) -> None:
-    await messages.append(conversation.id, message("a", "one"))
-
-    with pytest.raises(ValueError, match="edited_at must be aware"):
-        await messages.edit("a", "two", edited_at=datetime(2026, 1, 1))  # noqa: DTZ001 - what is tested
-
-
-async def test_the_original_is_still_a_duplicate_after_an_edit(
-    messages: MessageHistoryRepository, conversation: Conversation
-) -> None:
-    await messages.append(conversation.id, message("a", "one"))
-    await messages.edit("a", "two", edited_at=datetime.now(UTC))
-
-    again = await messages.append(conversation.id, message("a", "one"))
-
-    assert not again.inserted
-    assert again.message.content == "two"
-
-
 async def test_the_original_of_a_message_first_seen_edited_is_a_duplicate(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append(conversation.id, message("a", "two", edited_at=datetime.now(UTC)))
 
     assert not (await messages.append(conversation.id, message("a", "one"))).inserted
-
-
-async def test_edit_of_an_unknown_message_is_not_found(messages: MessageHistoryRepository) -> None:
-    with pytest.raises(NotFoundError):
-        await messages.edit("nothing", "x", edited_at=datetime.now(UTC))
 
 
 async def test_refuses_an_unknown_conversation(messages: MessageHistoryRepository) -> None:
