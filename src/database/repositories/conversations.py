@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, literal, select, update
+from sqlalchemy import CTE, ColumnElement, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from src.database.base import check_aware, utc_now, uuid7
 from src.database.errors import ForeignKeyError, NotFoundError, StaleDataError
 from src.database.models import Conversation, User
-from src.database.pagination import Page, check_limit
+from src.database.pagination import MAX_LIMIT, Page, check_limit
 from src.database.repositories import turns
 from src.database.repositories.base import Condition, Repository
 from src.database.repositories.turns import LEASE, Turn, is_there
@@ -118,21 +118,7 @@ class ConversationRepository(Repository[Conversation]):
         _check_silence("idle_for", idle_for)
         now = now or utc_now()
         check_aware("now", now)
-        idle = (
-            select(Conversation.id)
-            .where(
-                Conversation.tenant_id == self.session.tenant_id,
-                Conversation.is_active,
-                Conversation.deleted_at.is_(None),
-                _last_active() < now - idle_for,
-            )
-            .order_by(_last_active())
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            # Once: inside `IN (…)` the planner may run it again for each row, and the limit with it.
-            .cte("idle")
-            .prefix_with("MATERIALIZED")
-        )
+        idle = self._idle(now - idle_for, limit)
         closed = list(
             await self.session.scalars(
                 update(Conversation)
@@ -219,6 +205,32 @@ class ConversationRepository(Repository[Conversation]):
             StaleDataError: Another worker has taken it.
         """
         await turns.release(self.session, turn)
+
+    def _idle(self, since: datetime, limit: int) -> CTE:
+        """Lock some that have been silent since then, the longest silent first.
+
+        Those are the first of the active ones by ix_conversations_idle, and no more of it is read: the planner takes
+        COALESCE for leaky and, under row-level security, compares it with nothing inside of an index. How far it reads
+        leaves room for what other workers hold.
+        """
+        active = (
+            Conversation.tenant_id == self.session.tenant_id,
+            Conversation.is_active,
+            Conversation.deleted_at.is_(None),
+        )
+        first = select(Conversation.tenant_id, Conversation.id, _last_active().label("since")).where(*active)
+        oldest = first.order_by(_last_active()).limit(limit + MAX_LIMIT).subquery("oldest")
+        return (
+            select(Conversation.id)
+            .join(oldest, (oldest.c.tenant_id == Conversation.tenant_id) & (oldest.c.id == Conversation.id))
+            .where(*active, oldest.c.since < since, _last_active() < since)  # once more as it is under its lock
+            .order_by(oldest.c.since)
+            .limit(limit)
+            .with_for_update(skip_locked=True, of=Conversation)
+            # Once: inside `IN (…)` the planner may run it again for each row, and the limit with it.
+            .cte("idle")
+            .prefix_with("MATERIALIZED")
+        )
 
     async def _start(self, user_id: UUID, channel: str, external_chat_id: str | None) -> Conversation | None:
         """Insert a conversation beside its user; None: there is an active one, or no such user."""
