@@ -1,7 +1,7 @@
 """What the tables can be asked, one repository each. They flush and never commit: `get_db` does."""
 
 from src.database.repositories.base import Repository, Upserted
-from src.database.repositories.conversations import ConversationRepository
+from src.database.repositories.conversations import ConversationRepository, Turn
 from src.database.repositories.events import EventRepository
 from src.database.repositories.message_usage import Usage
 from src.database.repositories.messages import Appended, MessageHistoryRepository, NewMessage
@@ -17,6 +17,7 @@ __all__ = [
     "NoteHit",
     "NoteRepository",
     "Repository",
+    "Turn",
     "Upserted",
     "Usage",
     "UserRepository",

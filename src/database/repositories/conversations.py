@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
+from sqlalchemy import CTE, ColumnElement, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from src.database.base import check_aware, utc_now, uuid7
-from src.database.models import Conversation
-from src.database.repositories.base import Repository
+from src.database.errors import ForeignKeyError, NotFoundError, StaleDataError
+from src.database.models import Conversation, User
+from src.database.pagination import MAX_LIMIT, Page, check_limit
+from src.database.repositories import turns
+from src.database.repositories.base import Condition, Repository
+from src.database.repositories.turns import LEASE, Turn, is_there
 
-__all__ = ["ConversationRepository"]
+__all__ = ["ConversationRepository", "Turn"]
+
+LONGEST_SILENCE: Final = timedelta(days=36_500)
+IDLE: Final = "idle"
 
 
 class ConversationRepository(Repository[Conversation]):
@@ -19,15 +28,21 @@ class ConversationRepository(Repository[Conversation]):
 
     model = Conversation
 
+    async def get_by_session_id(self, session_id: str) -> Conversation | None:
+        """Return the conversation with this session id, closed ones too, or None."""
+        found: Conversation | None = await self.session.scalar(self._select(Conversation.session_id == session_id))
+        return found
+
     async def get_active(self, user_id: UUID, channel: str, external_chat_id: str | None = None) -> Conversation | None:
         """Return the active conversation of a user in a chat, or None."""
         statement = self._select(
             Conversation.user_id == user_id,
             Conversation.channel == channel,
-            Conversation.external_chat_id.is_not_distinct_from(external_chat_id),
+            Conversation.external_chat_id == external_chat_id,  # IS NULL for None; IS NOT DISTINCT FROM uses no index
             Conversation.is_active,
         )
-        found: Conversation | None = await self.session.scalar(statement)
+        # As it is now: an idleness that an earlier look found may be over.
+        found: Conversation | None = await self.session.scalar(statement.execution_options(populate_existing=True))
         return found
 
     async def get_or_start(
@@ -52,52 +67,227 @@ class ConversationRepository(Repository[Conversation]):
             The conversation, and whether this call started it.
 
         Raises:
-            ForeignKeyError: This tenant has no such user.
+            ForeignKeyError: This tenant has no such user, or a deleted one, to start a conversation for.
+            ValueError: The timeout is negative, or `now` is naive.
         """
         now = now or utc_now()
         check_aware("now", now)
-        while True:  # a further round only where another call closed what this one found
+        if idle_timeout is not None:
+            _check_silence("idle_timeout", idle_timeout)
+        while True:  # a further round only where another call appended to, closed or started what this one looked for
             found = await self.get_active(user_id, channel, external_chat_id)
-            if found is not None and _is_idle(found, idle_timeout, now):
-                found = await self._close_if_idle(found.id, idle_timeout, now)
             if found is not None:
-                return found, False
-            started: Conversation | None = await self.session.scalar(
-                insert(Conversation)
-                .values(
-                    tenant_id=self.session.tenant_id,
-                    user_id=user_id,
-                    channel=channel,
-                    external_chat_id=external_chat_id,
-                    session_id=str(uuid7()),
-                )
-                .on_conflict_do_nothing(
-                    index_elements=["tenant_id", "user_id", "channel", "external_chat_id"],
-                    index_where=Conversation.is_active & Conversation.deleted_at.is_(None),
-                )
-                .returning(Conversation)
-            )
-            if started is not None:
+                if idle_timeout is None or now - (found.last_message_at or found.created_at) <= idle_timeout:
+                    return found, False
+                # The condition is looked at again under the row's lock: an append may be on its way.
+                if not await self._close(found.id, IDLE, now, _last_active() < now - idle_timeout):
+                    continue
+            if started := await self._start(user_id, channel, external_chat_id):
                 return started, True
+            if not await self._has_user(user_id):
+                raise ForeignKeyError(f"this tenant has no User with id {user_id} to start a conversation for")
 
-    async def _close_if_idle(
-        self, conversation_id: UUID, idle_timeout: timedelta | None, now: datetime
-    ) -> Conversation | None:
-        """Look again under the row's lock: another call may have appended to it, or closed it, meanwhile."""
-        locked: Conversation | None = await self.session.scalar(
-            self._select(Conversation.id == conversation_id, Conversation.is_active)
-            .with_for_update()
-            .execution_options(populate_existing=True)
+    async def close(self, conversation_id: UUID, *, reason: str | None = None) -> Conversation:
+        """Close a conversation; one that is closed stays as it was closed. It still takes messages on their way.
+
+        Raises:
+            NotFoundError: This tenant has no such conversation.
+        """
+        closed = await self._close(conversation_id, reason, utc_now())
+        return closed or await self.get(conversation_id)
+
+    async def close_stale(
+        self, idle_for: timedelta, *, limit: int = 100, now: datetime | None = None
+    ) -> list[Conversation]:
+        """Close conversations without a message for so long, a batch of them; call it, and commit, until none is left.
+
+        What another worker closes, or what is being appended to, is passed over.
+
+        Args:
+            idle_for: For how long nothing was said, at least.
+            limit: At most so many.
+            now: The time to measure the idleness by; by default the present.
+
+        Returns:
+            The conversations that this call closed, the longest idle first.
+
+        Raises:
+            ValueError: `idle_for` is negative, the limit is not from 1 to 1000, or `now` is naive.
+        """
+        check_limit(limit)
+        _check_silence("idle_for", idle_for)
+        now = now or utc_now()
+        check_aware("now", now)
+        idle = self._idle(now - idle_for, limit)
+        closed = list(
+            await self.session.scalars(
+                update(Conversation)
+                .where(Conversation.tenant_id == self.session.tenant_id, Conversation.id == idle.c.id)
+                .values(is_active=False, closed_at=now, close_reason=IDLE)
+                .returning(Conversation)
+                .execution_options(populate_existing=True, synchronize_session=False)
+            )
         )
-        if locked is None or not _is_idle(locked, idle_timeout, now):
-            return locked
-        locked.is_active = False
-        locked.closed_at = now
-        locked.close_reason = "idle"
-        await self.session.flush()
-        return None
+        return sorted(closed, key=lambda one: (one.last_message_at or one.created_at, one.id))
+
+    async def page_for_user(self, user_id: UUID, *, after: str | None = None, limit: int = 50) -> Page[Conversation]:
+        """Return one page of a user's conversations, open and closed, newest first; as `page` does otherwise."""
+        return await self.page(Conversation.user_id == user_id, after=after, limit=limit, descending=True)
+
+    async def set_summary(
+        self, conversation_id: UUID, summary: str, *, upto_seq: int, expected_upto: int
+    ) -> Conversation:
+        """Replace the summary, unless another writer has done so since this one read it.
+
+        Args:
+            conversation_id: Of which conversation.
+            summary: What was said so far.
+            upto_seq: The last message that it covers.
+            expected_upto: `summary_upto_seq` as it was when the work on this summary began.
+
+        Raises:
+            StaleDataError: Another writer was faster.
+            NotFoundError: This tenant has no such conversation.
+            ValueError: `upto_seq` does not go beyond `expected_upto`, or goes beyond the last message.
+        """
+        if not 0 <= expected_upto < upto_seq:
+            raise ValueError(
+                f"upto_seq must be greater than expected_upto, got {upto_seq} after {expected_upto};"
+                " a summary only ever moves forward"
+            )
+        written: Conversation | None = await self.session.scalar(
+            update(Conversation)
+            .where(
+                *is_there(self.session, conversation_id),
+                Conversation.summary_upto_seq == expected_upto,
+                Conversation.last_seq >= upto_seq,
+            )
+            .values(summary=summary, summary_upto_seq=upto_seq)
+            .returning(Conversation)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+        return written or await self._refuse_summary(conversation_id, upto_seq, expected_upto)
+
+    async def claim_turn(self, conversation_id: UUID, worker: str, *, lease: timedelta = LEASE) -> Turn | None:
+        """Take the turn to answer in a conversation, for a while.
+
+        Commit, and hold no connection while the model thinks. Each claim has a greater token than the one before:
+        append the answer with it, and who comes back after another worker took the turn is refused there. Time is the
+        server's. A claim waits for an append that is under way, and its lease is shorter by as much.
+
+        Args:
+            conversation_id: Which conversation; a closed one may still have to be answered.
+            worker: Who answers, for people to read: the same name does not get the turn twice.
+            lease: For how long, at most a day.
+
+        Returns:
+            The turn, or None: it is held, and its lease has not run out.
+
+        Raises:
+            NotFoundError: This tenant has no such conversation.
+            ValueError: The worker has no name, or the lease is not more than zero and at most a day.
+        """
+        return await turns.claim(self.session, conversation_id, worker, lease)
+
+    async def renew_turn(self, turn: Turn, *, lease: timedelta = LEASE) -> Turn:
+        """Hold a turn for so long from now on; one that ran out too, as long as nobody else has taken it.
+
+        Raises:
+            StaleDataError: Another worker has taken it, or it was released.
+            ValueError: The lease is not more than zero and at most a day.
+        """
+        return await turns.renew(self.session, turn, lease)
+
+    async def release_turn(self, turn: Turn) -> None:
+        """Give a turn back before its lease runs out; a second time it does nothing.
+
+        Raises:
+            StaleDataError: Another worker has taken it.
+        """
+        await turns.release(self.session, turn)
+
+    def _idle(self, since: datetime, limit: int) -> CTE:
+        """Lock some that have been silent since then, the longest silent first.
+
+        Those are the first of the active ones by ix_conversations_idle, and no more of it is read: the planner takes
+        COALESCE for leaky and, under row-level security, compares it with nothing inside of an index. How far it reads
+        leaves room for what other workers hold.
+        """
+        active = (
+            Conversation.tenant_id == self.session.tenant_id,
+            Conversation.is_active,
+            Conversation.deleted_at.is_(None),
+        )
+        first = select(Conversation.tenant_id, Conversation.id, _last_active().label("since")).where(*active)
+        oldest = first.order_by(_last_active()).limit(limit + MAX_LIMIT).subquery("oldest")
+        return (
+            select(Conversation.id)
+            .join(oldest, (oldest.c.tenant_id == Conversation.tenant_id) & (oldest.c.id == Conversation.id))
+            .where(*active, oldest.c.since < since, _last_active() < since)  # once more as it is under its lock
+            .order_by(oldest.c.since)
+            .limit(limit)
+            .with_for_update(skip_locked=True, of=Conversation)
+            # Once: inside `IN (…)` the planner may run it again for each row, and the limit with it.
+            .cte("idle")
+            .prefix_with("MATERIALIZED")
+        )
+
+    async def _start(self, user_id: UUID, channel: str, external_chat_id: str | None) -> Conversation | None:
+        """Insert a conversation beside its user; None: there is an active one, or no such user."""
+        user = select(
+            User.tenant_id,
+            User.id,
+            literal(channel, Conversation.channel.type),
+            literal(external_chat_id, Conversation.external_chat_id.type),
+            literal(str(uuid7()), Conversation.session_id.type),
+        ).where(User.tenant_id == self.session.tenant_id, User.id == user_id, User.deleted_at.is_(None))
+        started: Conversation | None = await self.session.scalar(
+            insert(Conversation)
+            .from_select(["tenant_id", "user_id", "channel", "external_chat_id", "session_id"], user)
+            .on_conflict_do_nothing(
+                index_elements=["tenant_id", "user_id", "channel", "external_chat_id"],
+                index_where=Conversation.is_active & Conversation.deleted_at.is_(None),
+            )
+            .returning(Conversation)
+        )
+        return started
+
+    async def _has_user(self, user_id: UUID) -> bool:
+        is_there = (User.tenant_id == self.session.tenant_id, User.id == user_id, User.deleted_at.is_(None))
+        return await self.session.scalar(select(User.id).where(*is_there)) is not None
+
+    async def _close(
+        self, conversation_id: UUID, reason: str | None, at: datetime, *where: Condition
+    ) -> Conversation | None:
+        """Close a conversation that is active and, as it is under its lock, satisfies the conditions."""
+        closed: Conversation | None = await self.session.scalar(
+            update(Conversation)
+            .where(*is_there(self.session, conversation_id), Conversation.is_active, *where)
+            .values(is_active=False, closed_at=at, close_reason=reason)
+            .returning(Conversation)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+        return closed
+
+    async def _refuse_summary(self, conversation_id: UUID, upto_seq: int, expected_upto: int) -> Conversation:
+        state = select(Conversation.summary_upto_seq, Conversation.last_seq).where(
+            *is_there(self.session, conversation_id)
+        )
+        row = (await self.session.execute(state)).one_or_none()
+        if row is None:
+            raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
+        if row.summary_upto_seq == expected_upto and upto_seq > row.last_seq:
+            raise ValueError(f"upto_seq must be at most the conversation's last_seq, {row.last_seq}, got {upto_seq}")
+        raise StaleDataError(
+            f"the summary of conversation {conversation_id} goes up to {row.summary_upto_seq}, not {expected_upto}",
+            hint="another writer was faster; read the conversation again, and summarise from there",
+        )
 
 
-def _is_idle(conversation: Conversation, idle_timeout: timedelta | None, now: datetime) -> bool:
-    last = conversation.last_message_at or conversation.created_at
-    return idle_timeout is not None and now - last > idle_timeout
+def _last_active() -> ColumnElement[datetime]:
+    return func.coalesce(Conversation.last_message_at, Conversation.created_at)  # as ix_conversations_idle has it
+
+
+def _check_silence(name: str, value: timedelta) -> None:
+    if not timedelta(0) <= value <= LONGEST_SILENCE:
+        raise ValueError(f"{name} must be from zero to {LONGEST_SILENCE.days} days, got {value}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy.dialects.postgresql import insert
 
 from src.database.models import User
+from src.database.regional import check_timezone
 from src.database.repositories.base import Repository
 
 __all__ = ["UserRepository"]
@@ -52,15 +52,3 @@ class UserRepository(Repository[User]):
                 return created, True
             if found := await self.get_by_telegram_id(telegram_id):
                 return found, False
-
-
-def check_timezone(name: str) -> None:
-    """Refuse what is no IANA zone.
-
-    Raises:
-        ValueError: It is not in the zone database.
-    """
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"timezone must be an IANA name like Europe/Madrid, got {name!r}") from error

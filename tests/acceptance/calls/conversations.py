@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
-from tests.acceptance.calls.rows import Call
+from src.database.repositories import ConversationRepository, Turn
+from tests.acceptance.calls.rows import TURN, Call, Rows
+
+LATER: Final = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+async def page_items(repository: ConversationRepository, rows: Rows) -> list[Any]:
+    return list((await repository.page_for_user(rows.user)).items)
+
+
+def held(rows: Rows) -> Turn:
+    """The turn of the conversation, as its holder has it."""
+    return Turn(conversation_id=rows.conversation, worker="w", token=TURN, until=LATER)
+
 
 CALLS: Final = {
+    "get_by_session_id": Call(lambda r, _: r.get_by_session_id("same"), statements=1),
     "get_active": Call(lambda r, b: r.get_active(b.user, "telegram", "1"), statements=1),
     "get_or_start": Call(lambda r, b: r.get_or_start(b.user, "telegram", "1"), statements=1, needs_own_rows=True),
+    "close": Call(lambda r, b: r.close(b.conversation), statements=1),
+    "close_stale": Call(lambda r, _: r.close_stale(timedelta(0), now=LATER), statements=1),
+    "page_for_user": Call(page_items, statements=1),
+    "set_summary": Call(lambda r, b: r.set_summary(b.conversation, "x", upto_seq=1, expected_upto=0), statements=1),
+    "claim_turn": Call(lambda r, b: r.claim_turn(b.conversation, "thief"), statements=1),
+    "renew_turn": Call(lambda r, b: r.renew_turn(held(b)), statements=1),
+    "release_turn": Call(lambda r, b: r.release_turn(held(b)), statements=1),
 }

@@ -15,6 +15,8 @@ from src.database.tenancy import AsyncSession
 
 TOKEN: Final = uuid7()
 """Of the claim on the event's reminder."""
+TURN: Final = 7
+"""The token of the conversation's turn, which has run out and nobody else has taken."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,15 @@ async def fill(session: AsyncSession) -> Rows:
     user = User(telegram_id=1, username="same")
     session.add(user)
     await session.flush()
-    conversation = Conversation(user_id=user.id, channel="telegram", external_chat_id="1", session_id="same")
+    conversation = Conversation(
+        user_id=user.id,
+        channel="telegram",
+        external_chat_id="1",
+        session_id="same",
+        turn_token=TURN,
+        turn_claimed_by="w",
+        turn_claimed_until=utc_now(),
+    )
     session.add(conversation)
     await session.flush()
     message = MessageHistory(

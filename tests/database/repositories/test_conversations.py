@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from src.database.base import utc_now, uuid7
-from src.database.errors import DuplicateKeyError, ForeignKeyError
+from src.database.errors import CheckViolation, DuplicateKeyError, ForeignKeyError
 from src.database.models import Conversation, User
-from src.database.repositories import ConversationRepository
+from src.database.repositories import ConversationRepository, UserRepository
 from src.database.tenancy import AsyncSession
 
 
@@ -71,6 +71,81 @@ async def test_the_database_refuses_a_second_active_one(conversations: Conversat
     assert caught.value.constraint == "uq_conversations_active"
 
 
-async def test_refuses_an_unknown_user(conversations: ConversationRepository) -> None:
+async def test_refuses_an_unknown_user_and_the_transaction_goes_on(conversations: ConversationRepository) -> None:
+    unknown = uuid7()
+
+    with pytest.raises(ForeignKeyError, match=f"no User with id {unknown} to start a conversation for"):
+        await conversations.get_or_start(unknown, "telegram")
+    assert await conversations.count() == 0
+
+
+async def test_starts_nothing_for_a_deleted_user(conversations: ConversationRepository, user: User) -> None:
+    await UserRepository(conversations.session).delete(user.id)
+
     with pytest.raises(ForeignKeyError):
-        await conversations.get_or_start(uuid7(), "telegram")
+        await conversations.get_or_start(user.id, "telegram")
+
+
+async def test_a_deleted_conversation_is_succeeded_and_cannot_come_back_beside_it(
+    conversations: ConversationRepository, user: User
+) -> None:
+    deleted, _ = await conversations.get_or_start(user.id, "telegram")
+    await conversations.delete(deleted.id)
+
+    successor, started = await conversations.get_or_start(user.id, "telegram")
+
+    assert started
+    assert successor.id != deleted.id
+    assert await conversations.get_by_session_id(deleted.session_id) is None
+    with pytest.raises(DuplicateKeyError):
+        await conversations.restore(deleted.id)
+
+
+async def test_a_chat_is_found_again_by_what_was_stored_of_its_name(
+    conversations: ConversationRepository, user: User
+) -> None:
+    first, _ = await conversations.get_or_start(user.id, "web\0", "7\0")
+    again, started = await conversations.get_or_start(user.id, "web\0", "7\0")
+
+    assert not started
+    assert again is first
+    assert (first.channel, first.external_chat_id) == ("web\ufffd", "7\ufffd")
+
+
+async def test_refuses_a_chat_without_a_name_and_a_negative_timeout(
+    conversations: ConversationRepository, user: User
+) -> None:
+    with pytest.raises(ValueError, match="idle_timeout must be from zero to 36500 days, got -1 day"):
+        await conversations.get_or_start(user.id, "telegram", idle_timeout=timedelta(days=-1))
+    with pytest.raises(CheckViolation):
+        await conversations.get_or_start(user.id, "telegram", "")
+
+
+async def test_is_found_by_its_session_id_closed_or_not(conversations: ConversationRepository, user: User) -> None:
+    conversation, _ = await conversations.get_or_start(user.id, "telegram")
+    await conversations.close(conversation.id)
+
+    assert await conversations.get_by_session_id(conversation.session_id) is conversation
+    assert await conversations.get_by_session_id("another") is None
+
+
+async def test_pages_through_a_users_conversations_newest_first(
+    conversations: ConversationRepository, user: User
+) -> None:
+    other = await UserRepository(conversations.session).add(User())
+    await conversations.get_or_start(other.id, "telegram")
+    made = [(await conversations.get_or_start(user.id, "telegram", str(n)))[0] for n in range(5)]
+    await conversations.close(made[3].id)
+    await conversations.delete(made[1].id)
+
+    first = await conversations.page_for_user(user.id, limit=2)
+    second = await conversations.page_for_user(user.id, limit=2, after=first.next_cursor)
+
+    assert [*first.items, *second.items] == [made[4], made[3], made[2], made[0]]
+    assert second.next_cursor is None
+
+
+@pytest.mark.parametrize("limit", [0, 1001])
+async def test_refuses_a_page_of_no_size(conversations: ConversationRepository, user: User, limit: int) -> None:
+    with pytest.raises(ValueError, match="limit must be from 1 to 1000"):
+        await conversations.page_for_user(user.id, limit=limit)

@@ -1,0 +1,235 @@
+"""The turn of a conversation: held by one, for a while, under a token that only grows."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select
+
+from src.database import get_db
+from src.database.base import utc_now, uuid7
+from src.database.errors import NotFoundError, StaleDataError
+from src.database.models import Conversation, User
+from src.database.repositories import ConversationRepository, MessageHistoryRepository, Turn, UserRepository
+from src.database.tenancy import AsyncSession
+from tests.acceptance.calls import a_message
+
+A_MOMENT = timedelta(milliseconds=1)
+
+
+@pytest.fixture
+async def conversation(session: AsyncSession, user: User) -> Conversation:
+    return (await ConversationRepository(session).get_or_start(user.id, "telegram"))[0]
+
+
+@pytest.fixture
+def conversations(session: AsyncSession) -> ConversationRepository:
+    return ConversationRepository(session)
+
+
+async def claimed(repository: ConversationRepository, conversation: Conversation, worker: str = "w") -> Turn:
+    turn = await repository.claim_turn(conversation.id, worker)
+    assert turn is not None
+    return turn
+
+
+async def let_it_run_out(repository: ConversationRepository, turn: Turn) -> None:
+    await repository.renew_turn(turn, lease=A_MOMENT)
+    await asyncio.sleep(0.02)
+
+
+async def test_a_turn_that_is_held_is_nobody_elses(
+    conversations: ConversationRepository, conversation: Conversation
+) -> None:
+    before = utc_now()
+
+    turn = await claimed(conversations, conversation, "first")
+
+    assert (turn.conversation_id, turn.worker, turn.token) == (conversation.id, "first", 1)
+    assert timedelta(seconds=59) < turn.until - before < timedelta(seconds=61)
+    assert await conversations.claim_turn(conversation.id, "second") is None
+    assert await conversations.claim_turn(conversation.id, "first") is None, "a name is no proof"
+    await conversations.session.refresh(conversation)
+    assert (conversation.turn_claimed_by, conversation.turn_claimed_until) == ("first", turn.until)
+
+
+async def test_a_released_turn_is_free_and_releasing_twice_is_as_once(
+    conversations: ConversationRepository, conversation: Conversation
+) -> None:
+    turn = await claimed(conversations, conversation)
+
+    await conversations.release_turn(turn)
+    await conversations.release_turn(turn)
+
+    with pytest.raises(StaleDataError):
+        await conversations.renew_turn(turn)
+    assert (await claimed(conversations, conversation)).token == 2
+
+
+async def test_an_old_holder_that_comes_back_has_lost_the_turn(
+    conversations: ConversationRepository, conversation: Conversation
+) -> None:
+    old = await claimed(conversations, conversation, "old")
+    await let_it_run_out(conversations, old)
+
+    new = await claimed(conversations, conversation, "new")
+
+    assert new.token > old.token
+    for step in (conversations.renew_turn, conversations.release_turn):
+        with pytest.raises(StaleDataError, match=f"the turn of conversation {conversation.id} is not held"):
+            await step(old)
+    assert (await conversations.renew_turn(new)).token == new.token, "the old one has not touched it"
+
+
+async def test_a_turn_that_ran_out_is_still_ones_own_while_nobody_takes_it(
+    conversations: ConversationRepository, conversation: Conversation
+) -> None:
+    turn = await claimed(conversations, conversation)
+    await let_it_run_out(conversations, turn)
+
+    renewed = await conversations.renew_turn(turn, lease=timedelta(minutes=5))
+
+    assert renewed.until - turn.until > timedelta(minutes=3)
+    assert (renewed.token, renewed.worker) == (turn.token, turn.worker)
+    assert await conversations.claim_turn(conversation.id, "other") is None
+
+
+async def test_a_closed_conversation_can_be_answered_and_a_deleted_one_is_not_there(
+    conversations: ConversationRepository, conversation: Conversation
+) -> None:
+    await conversations.close(conversation.id)
+    turn = await claimed(conversations, conversation)
+
+    await conversations.delete(conversation.id)
+
+    for one in (conversation.id, uuid7()):
+        with pytest.raises(NotFoundError):
+            await conversations.claim_turn(one, "w")
+    with pytest.raises(StaleDataError):
+        await conversations.renew_turn(turn)
+
+
+@pytest.mark.parametrize("lease", [timedelta(0), timedelta(seconds=-1), timedelta(days=1, seconds=1), timedelta.max])
+async def test_refuses_a_lease_that_nobody_can_mean(
+    conversations: ConversationRepository, conversation: Conversation, lease: timedelta
+) -> None:
+    turn = await claimed(conversations, conversation)
+
+    for step in (
+        conversations.claim_turn(conversation.id, "w", lease=lease),
+        conversations.renew_turn(turn, lease=lease),
+    ):
+        with pytest.raises(ValueError, match="lease must be more than zero and at most 1 day"):
+            await step
+    with pytest.raises(ValueError, match="worker must be a name"):
+        await conversations.claim_turn(conversation.id, "")
+
+
+async def start() -> UUID:
+    async with get_db() as session:
+        user, _ = await UserRepository(session).get_or_create_by_telegram_id(1)
+        return (await ConversationRepository(session).get_or_start(user.id, "telegram"))[0].id
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_a_lease_counts_from_the_claim_and_not_from_where_its_transaction_began() -> None:
+    conversation_id = await start()
+
+    async with get_db() as session:
+        await session.scalar(select(func.now()))
+        await asyncio.sleep(0.2)
+        turn = await ConversationRepository(session).claim_turn(conversation_id, "w", lease=timedelta(seconds=1))
+        began = await session.scalar(select(func.now()))
+
+    assert turn is not None
+    assert turn.until - began >= timedelta(seconds=1.2)
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_a_claim_waits_for_an_append_that_is_under_way() -> None:
+    conversation_id = await start()
+
+    async with get_db() as appending:
+        await MessageHistoryRepository(appending).append(conversation_id, a_message("a"))
+        async with get_db() as claiming:
+            claim = asyncio.create_task(ConversationRepository(claiming).claim_turn(conversation_id, "w"))
+            await asyncio.sleep(0.1)
+            assert not claim.done()
+            await appending.commit()
+            turn = await claim
+            row = await ConversationRepository(claiming).get(conversation_id)
+
+    assert turn is not None
+    assert (row.last_seq, row.turn_token) == (1, turn.token), "neither has undone the other"
+
+
+class Answering:
+    """Workers that answer in one conversation; of every fourth claim its holder dies, and comes back late."""
+
+    def __init__(self, conversation_id: UUID, answers: int) -> None:
+        self.conversation_id = conversation_id
+        self.wanted = answers
+        self.answered: list[int] = []
+        self.lost: list[int] = []
+        self.refused: list[int] = []
+
+    async def work(self, worker: str) -> None:
+        lease = timedelta(milliseconds=100)
+        while len(self.answered) < self.wanted:
+            async with get_db() as session:
+                turn = await ConversationRepository(session).claim_turn(self.conversation_id, worker, lease=lease)
+            if turn is None:
+                await asyncio.sleep(0.02)
+            elif turn.token % 4 == 0:
+                self.lost.append(turn.token)
+                await self.be_succeeded(turn)
+                await self.answer(turn)
+            else:
+                await self.answer(turn)
+
+    async def be_succeeded(self, turn: Turn) -> None:
+        token = turn.token
+        while token == turn.token and len(self.answered) < self.wanted:
+            await asyncio.sleep(0.02)
+            async with get_db() as session:
+                token = (await ConversationRepository(session).get(self.conversation_id)).turn_token
+
+    async def answer(self, turn: Turn) -> None:
+        try:
+            async with get_db() as session:
+                await ConversationRepository(session).renew_turn(turn)  # the fence, here without a message
+                await ConversationRepository(session).release_turn(turn)
+        except StaleDataError:
+            self.refused.append(turn.token)
+        else:
+            self.answered.append(turn.token)
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_of_8_workers_one_at_a_time_has_the_turn_and_a_dead_one_is_succeeded() -> None:
+    answering = Answering(await start(), answers=10)
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(answering.work(f"w{n}") for n in range(8)))
+
+    assert answering.answered == sorted(set(answering.answered)), "in the order of the tokens, and none twice"
+    assert len(answering.lost) >= 3
+    assert len(set(answering.lost) & set(answering.refused)) >= len(answering.lost) - 1, (
+        "but the last one, whom nobody succeeded"
+    )
+
+
+@pytest.mark.usefixtures("cloned_database")
+async def test_of_8_that_claim_at_once_one_gets_the_turn() -> None:
+    conversation_id = await start()
+
+    async def claim(worker: str) -> Turn | None:
+        async with get_db() as session:
+            return await ConversationRepository(session).claim_turn(conversation_id, worker)
+
+    turns = await asyncio.gather(*(claim(f"w{n}") for n in range(8)))
+
+    assert [turn.token for turn in turns if turn is not None] == [1]

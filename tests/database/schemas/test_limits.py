@@ -1,0 +1,143 @@
+"""What the inputs refuse is what the live database refuses, no less and no more."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Final
+
+import psycopg
+import pytest
+from pydantic import BaseModel
+
+from src.database.base import Base
+from src.database.models import Conversation, Event, MessageHistory, Note, Tenant, User
+from src.database.repositories import NewMessage
+from src.database.schemas import (
+    ConversationCreate,
+    ConversationUpdate,
+    EventCreate,
+    EventUpdate,
+    MessageCreate,
+    MessageUpdate,
+    NoteCreate,
+    NoteUpdate,
+    TenantCreate,
+    TenantUpdate,
+    UserCreate,
+    UserUpdate,
+)
+from tests.database.schemas.catalogue import read, wanted
+
+SCHEMAS: Final[dict[type[Base], tuple[type[BaseModel], type[BaseModel]]]] = {
+    Conversation: (ConversationCreate, ConversationUpdate),
+    Event: (EventCreate, EventUpdate),
+    MessageHistory: (MessageCreate, MessageUpdate),
+    Note: (NoteCreate, NoteUpdate),
+    Tenant: (TenantCreate, TenantUpdate),
+    User: (UserCreate, UserUpdate),
+}
+NOT_FROM_OUTSIDE: Final = {
+    # Counted and claimed by the repositories.
+    "ck_conversations_last_seq",
+    "ck_conversations_summary_upto_seq",
+    "ck_conversations_turn_token",
+    "ck_conversations_turn_claim",
+    "ck_conversations_closed_is_inactive",
+    "ck_message_history_seq",
+    "ck_message_history_fingerprint",
+    "ck_events_reminder_attempts",
+    "ck_events_reminder_claim",
+}
+OF_TWO_COLUMNS: Final = {"ck_events_end_datetime", "ck_events_recurrence_id"}
+"""The schemas compare the two; test_inputs.py sees it."""
+FILLED_IN: Final = {"tenant_id", "id", "seq"}
+OPTIONAL: Final = {(MessageCreate, "created_at")}
+"""None is the present."""
+APPENDED_TO: Final = {"conversation_id", "user_id"}
+"""What `append` knows of a message."""
+CHANGES: Final = [
+    (
+        "DROP CONSTRAINT ck_users_username, ADD CONSTRAINT ck_users_username CHECK (length(username) <= 65)",
+        "UserCreate.username",
+    ),
+    ("ADD CONSTRAINT ck_users_new CHECK (telegram_id > 5)", "UserCreate.telegram_id"),
+    ("ADD CONSTRAINT ck_users_new CHECK (telegram_id <> 5)", "no schema mirrors ck_users_new"),
+    ("ADD CONSTRAINT ck_users_new CHECK (length(locale) > length(timezone))", "no schema mirrors ck_users_new"),
+    ("ALTER locale SET NOT NULL", "UserUpdate.locale"),
+    ("ALTER timezone DROP NOT NULL", "UserUpdate.timezone"),
+    ("ALTER retention_days TYPE bigint", "UserCreate.retention_days"),
+    ("ADD mood text NOT NULL", "users.mood must have a value"),
+    ("DROP CONSTRAINT ck_users_preferences", "UserCreate.preferences"),
+]
+"""Of the table users, and what is then found."""
+
+
+def problems(connection: psycopg.Connection) -> list[str]:
+    """Compare each attribute of each schema with its column, and want each check in one of them."""
+    columns, others = read(connection)
+    found: list[str] = []
+    mirrored: set[str] = set()
+    for model, schemas in SCHEMAS.items():
+        create, _ = schemas
+        table = model.__tablename__
+        attributes = {one.columns[0].name: one.key for one in model.__mapper__.column_attrs}
+        for (of_table, name), column in columns.items():
+            if of_table != table:
+                continue
+            attribute = attributes.get(name, name)
+            for schema in schemas:
+                if attribute not in schema.model_fields:
+                    continue
+                mirrored |= column.checks
+                ours, theirs = wanted(schema, attribute), (column.limits, column.nullable)
+                if (schema, attribute) in OPTIONAL:
+                    theirs = (column.limits, True)
+                if ours != theirs:
+                    found.append(f"{schema.__name__}.{attribute}: {ours}, and the column: {theirs}")
+            if not (column.nullable or column.has_default) and not _is_required(create, attribute):
+                found.append(f"{table}.{name} must have a value, and {create.__name__} does not ask for it")
+        known = {attributes.get(name, name) for of_table, name in columns if of_table == table}
+        found += [f"{one.__name__} has more than the table" for one in schemas if set(one.model_fields) - known]
+    of_one = {check for column in columns.values() for check in column.checks}
+    found += [
+        f"no schema mirrors {check}" for check in (of_one - mirrored | others) - NOT_FROM_OUTSIDE - OF_TWO_COLUMNS
+    ]
+    return found
+
+
+def _is_required(create: type[BaseModel], attribute: str) -> bool:
+    if attribute in FILLED_IN or (create is MessageCreate and attribute in APPENDED_TO):
+        return True
+    field = create.model_fields.get(attribute)
+    return field is not None and (field.is_required() or field.default_factory is not None)
+
+
+def test_the_limits_are_the_databases(superuser: psycopg.Connection) -> None:
+    assert problems(superuser) == []
+
+
+def test_another_limit_in_the_database_is_seen(superuser: psycopg.Connection) -> None:
+    for change, problem in CHANGES:
+        with superuser.transaction(force_rollback=True):
+            superuser.execute(f"ALTER TABLE users {change}".encode())
+
+            assert any(one.startswith(problem) for one in problems(superuser)), change
+
+
+def test_a_message_has_all_that_append_takes() -> None:
+    assert set(MessageCreate.model_fields) == {one.name for one in fields(NewMessage)}
+
+
+@pytest.mark.parametrize("model", SCHEMAS)
+def test_what_is_not_given_is_as_the_model_has_it(model: type[Base]) -> None:
+    create, update = SCHEMAS[model]
+    defaults: dict[str, Any] = {
+        one.key: one.columns[0].default.arg
+        for one in model.__mapper__.column_attrs
+        if one.columns[0].default is not None and one.columns[0].default.is_scalar
+    }
+
+    ours = {name: field.default for name, field in create.model_fields.items() if name in defaults}
+
+    assert ours == {name: value for name, value in defaults.items() if name in create.model_fields}
+    assert all(not field.is_required() for field in update.model_fields.values())
