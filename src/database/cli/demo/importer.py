@@ -18,6 +18,7 @@ from src.database.repositories import (
     NewMessage,
     UserRepository,
 )
+from src.database.repositories.users import is_locale
 from src.database.session import get_db
 
 __all__ = ["ImportReport", "import_messages"]
@@ -27,7 +28,6 @@ CHATS_AT_ONCE: Final = 8
 BATCH: Final = 50
 NAME_LENGTH: Final = 256
 USERNAME_LENGTH: Final = 64
-LOCALE_LENGTH: Final = 35
 
 
 @dataclass(slots=True)
@@ -141,7 +141,7 @@ def _profile(batch: Sequence[TelegramMessage]) -> dict[str, Any]:
     return {
         "display_name": clean_text(own.author_name)[:NAME_LENGTH] if own.author_name else None,
         "username": own.username[:USERNAME_LENGTH] if own.username else None,
-        "locale": own.language[:LOCALE_LENGTH] if own.language else None,
+        "locale": own.language if own.language and is_locale(own.language) else None,
     }
 
 
