@@ -5,6 +5,8 @@ from src.database.repositories.conversations import ConversationRepository
 from src.database.repositories.events import EventRepository
 from src.database.repositories.messages import Appended, MessageHistoryRepository, NewMessage
 from src.database.repositories.notes import NoteHit, NoteRepository
+from src.database.repositories.retention import purge_expired
+from src.database.repositories.tenants import TenantRepository
 from src.database.repositories.users import UserRepository
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "NoteHit",
     "NoteRepository",
     "Repository",
+    "TenantRepository",
     "Upserted",
     "UserRepository",
+    "purge_expired",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -85,7 +85,7 @@ async def export_tenant(session: AsyncSession) -> AsyncIterator[dict[str, Any]]:
 
 async def _export(
     session: AsyncSession, tables: Mapping[Table, list[ColumnElement[bool]]]
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any], None]:
     """Go through the rows of these tables, one table after the other.
 
     It is one statement, and so one state of the database in any transaction. The server counts through the tables and

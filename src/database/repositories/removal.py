@@ -51,7 +51,7 @@ class Reference:
     @property
     def table(self) -> Table:
         """The table that the column is in."""
-        return cast("Table", self.column.table)
+        return self.column.table
 
 
 def tables_of_tenants(metadata: MetaData) -> list[Table]:
@@ -71,7 +71,7 @@ def references(metadata: MetaData) -> list[Reference]:
 
 
 def _is_needed(column: Column[Any], target: Table) -> bool:
-    table = cast("Table", column.table)
+    table = column.table
     checks = (str(item.sqltext) for item in table.constraints if isinstance(item, CheckConstraint))
     return not column.nullable or target.name == PERSON or any(column.name in check for check in checks)
 

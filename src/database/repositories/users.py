@@ -124,11 +124,11 @@ class UserRepository(Repository[User]):
         return touched is not None
 
     async def export(self, user_id: UUID) -> AsyncIterator[dict[str, Any]]:
-        """Go through all that is held on a user, deleted rows too, in constant memory and of one state.
+        r"""Go through all that is held on a user, deleted rows too, in constant memory and of one state.
 
         Yields:
             `{"table": ..., "row": {...}}`, ready for a line of JSON: the user first, then the tables that refer to
-            users and what cannot be without their rows. Instants are ISO 8601, bytes are hexadecimal after `\\x`.
+            users and what cannot be without their rows. Instants are ISO 8601, bytes are hexadecimal after `\x`.
             What the server derives from other columns is left out.
 
         Raises:
@@ -192,6 +192,6 @@ def check_locale(tag: str) -> None:
         raise ValueError(f"locale must be a language tag like es or pt-BR, at most 35 characters, got {tag!r}")
 
 
-def is_locale(tag: str) -> bool:
-    """Say whether a text has the shape of a language tag (BCP 47) of at most 35 characters."""
+def is_locale(tag: object) -> bool:
+    """Say whether this is a text of the shape of a language tag (BCP 47) of at most 35 characters."""
     return isinstance(tag, str) and _LOCALE.match(tag) is not None
