@@ -92,7 +92,9 @@ async def _export(
     reads each when its turn comes, so that no row has to be sorted and none is kept.
     """
     names = [table.name for table in tables]
-    turn = values(column("number", Integer), name="turn").data([(number,) for number in range(len(names))])
+    numbers = values(column("number", Integer), name="numbers").data([(number,) for number in range(len(names))])
+    # In order before the join, or what is joined would be sorted after it.
+    turn = select(numbers.c.number).order_by(numbers.c.number).subquery("turn")
     parts = [
         select(func.row_to_json(literal_column("part")).label("document"))
         .select_from(_columns(table).where(*where).subquery("part"))

@@ -20,7 +20,9 @@ from sqlalchemy import (
     Table,
     delete,
     select,
+    true,
     union,
+    union_all,
     update,
 )
 
@@ -61,13 +63,20 @@ def tables_of_tenants(metadata: MetaData) -> list[Table]:
 
 def references(metadata: MetaData) -> list[Reference]:
     """List how the tables of tenants' rows refer to one another; `user_id` refers to a person, foreign key or not."""
-    found: dict[Column[Any], Table] = {}
-    for table in tables_of_tenants(metadata):
-        for key in table.foreign_key_constraints:
-            found |= {column: key.referred_table for column in key.columns if column.name != "tenant_id"}
-        if _OWNER in table.columns:
-            found.setdefault(table.columns[_OWNER], metadata.tables[PERSON])
-    return [Reference(column, target, _is_needed(column, target)) for column, target in found.items()]
+    return [
+        Reference(column, target, _is_needed(column, target))
+        for table in tables_of_tenants(metadata)
+        for column in table.columns
+        for target in _targets(column)
+    ]
+
+
+def _targets(column: Column[Any]) -> list[Table]:
+    if column.name == "tenant_id":
+        return []
+    if column.name == _OWNER:
+        return [column.table.metadata.tables[PERSON]]
+    return [key.column.table for key in column.foreign_keys]
 
 
 def _is_needed(column: Column[Any], target: Table) -> bool:
@@ -77,18 +86,22 @@ def _is_needed(column: Column[Any], target: Table) -> bool:
 
 
 def dependants(metadata: MetaData, tenant_id: UUID, roots: Mapping[Table, list[Ids]]) -> dict[Table, Ids]:
-    """Tell the ids of these rows and of all that cannot be without them, by table, parents first."""
+    """Tell the ids of these rows and of all that cannot be without them, by table, parents first.
+
+    A row that several others need is named once for all of them, and once more where it is a root.
+    """
     doomed: dict[Table, Ids] = {}
     needs = [reference for reference in references(metadata) if reference.is_needed]
     for table in tables_of_tenants(metadata):
         sources: list[Ids] = list(roots.get(table, []))
-        sources += [
-            _ids(table, tenant_id, need.column.in_(doomed[need.target]))
-            for need in needs
-            if need.table is table and need.target in doomed
-        ]
+        named: list[ColumnElement[bool]] = []
+        for need in needs:
+            if need.table is table and need.target in doomed:
+                refers = need.column.in_(doomed[need.target])
+                sources.append(_ids(table, tenant_id, refers, *(other.is_not(true()) for other in named)))
+                named.append(refers)
         if sources:
-            doomed[table] = sources[0] if len(sources) == 1 else union(*sources)
+            doomed[table] = sources[0] if len(sources) == 1 else union_all(*sources)
     return doomed
 
 

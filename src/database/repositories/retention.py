@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Table, func, literal, select, true
+from sqlalchemy import ColumnElement, Table, and_, func, literal, select, true
 
 from src.database.base import Base, UtcDateTime, check_aware, utc_now
 from src.database.models import MessageHistory, Tenant, User
@@ -21,6 +21,9 @@ DELETED_DAYS: Final = 30
 
 _FOR_EVER: Final = 365_000
 """In days; what is longer would lead before the year 1."""
+
+_SHORTEST: Final = timedelta(days=1)
+"""No retention is shorter."""
 
 _TABLES: Final = Base.metadata.tables
 _USERS: Final = _TABLES[User.__tablename__]
@@ -43,7 +46,7 @@ async def purge_expired(
     Args:
         session: Whose tenant's.
         now: The time to measure by; by default the present.
-        limit: Rows of each table a call, 1 to 1000.
+        limit: Rows of each table a call, 1 to 1000; the changed occurrences of a series come on top.
         dry_run: Remove nothing, and count all that would go in the end.
 
     Returns:
@@ -69,12 +72,11 @@ async def purge_expired(
 
 def _expired(tenant_id: UUID, now: datetime, *, limit: int | None) -> dict[Table, Ids]:
     """Tell what may go, by table, parents first."""
-    kept = _kept(tenant_id, now)
     roots: dict[Table, list[Ids]] = {}
     for table in tables_of_tenants(Base.metadata):
         if "deleted_at" in table.columns:
-            roots[table] = [_deleted(table, tenant_id, kept)]
-    roots[_MESSAGES].append(_old_messages(tenant_id, kept, limit))
+            roots[table] = [_deleted(table, tenant_id, now)]
+    roots[_MESSAGES].append(_old_messages(tenant_id, now, limit))
     return dependants(Base.metadata, tenant_id, roots)
 
 
@@ -86,53 +88,50 @@ def _without_dependants(table: Table, ids: Ids, tenant_id: UUID) -> Ids:
     return select(table.c.id).where(table.c.tenant_id == tenant_id, table.c.id.in_(named), *conditions)
 
 
-def _kept(tenant_id: UUID, now: datetime) -> CTE:
-    """Tell since when each user's messages and deleted rows are kept; null is for ever.
+def _deleted(table: Table, tenant_id: UUID, now: datetime) -> Ids:
+    """Tell the rows that were deleted too long ago; the shortest retention bounds what is read of the index."""
+    since = _since(now, func.coalesce(_days(tenant_id), DELETED_DAYS))
+    rows = select(table.c.id).where(
+        table.c.tenant_id == tenant_id, table.c.deleted_at < now - _SHORTEST, table.c.deleted_at < since
+    )
+    if table is _USERS:
+        return rows
+    return rows.join(_USERS, and_(_USERS.c.tenant_id == tenant_id, _USERS.c.id == table.c.user_id))
 
-    The instants are computed here, once: in a comparison with the column an index would not serve it, because the
-    subtraction is not leakproof.
+
+def _old_messages(tenant_id: UUID, now: datetime, limit: int | None) -> Ids:
+    """Tell the messages that are too old: user by user, each by the index of a user's messages by age.
+
+    The instants are computed first: in a comparison with the column no index would serve it, because the subtraction
+    is not leakproof. And it is the order that has the planner use the index.
     """
-    of_tenant = select(_TENANTS.c.retention_days).where(_TENANTS.c.id == tenant_id).scalar_subquery()
-    days = func.coalesce(_USERS.c.retention_days, of_tenant)
-
-    def before(days: ColumnElement[int]) -> ColumnElement[datetime]:
-        return literal(now, UtcDateTime()) - func.make_interval(0, 0, 0, func.least(days, _FOR_EVER))
-
-    return (
-        select(
-            _USERS.c.id,
-            days.is_not(None).label("is_limited"),
-            before(days).label("messages_since"),
-            before(func.coalesce(days, DELETED_DAYS)).label("deleted_since"),
-        )
-        .where(_USERS.c.tenant_id == tenant_id)
+    days = _days(tenant_id)
+    kept = (
+        select(_USERS.c.id, _since(now, days).label("since"))
+        .where(_USERS.c.tenant_id == tenant_id, days.is_not(None))
         .cte("kept")
         .prefix_with("MATERIALIZED")
     )
-
-
-def _deleted(table: Table, tenant_id: UUID, kept: CTE) -> Ids:
-    """Tell the rows that were deleted too long ago; the latest of all limits bounds what is read of the index."""
-    owner = table.c.id if table is _USERS else table.c.user_id
-    latest = select(func.max(kept.c.deleted_since)).scalar_subquery()
-    return (
-        select(table.c.id)
-        .join(kept, kept.c.id == owner)
-        .where(table.c.tenant_id == tenant_id, table.c.deleted_at < latest, table.c.deleted_at < kept.c.deleted_since)
-    )
-
-
-def _old_messages(tenant_id: UUID, kept: CTE, limit: int | None) -> Ids:
-    """Tell the messages that are too old: user by user, each by the index of a user's messages by age."""
     old = (
         select(_MESSAGES.c.id)
         .where(
             _MESSAGES.c.tenant_id == tenant_id,
             _MESSAGES.c.user_id == kept.c.id,
-            _MESSAGES.c.created_at < kept.c.messages_since,
+            _MESSAGES.c.created_at < kept.c.since,
         )
+        .order_by(_MESSAGES.c.created_at)
         .limit(limit)
         .correlate(kept)
         .lateral("old")
     )
-    return select(old.c.id).select_from(kept).join(old, true()).where(kept.c.is_limited)
+    return select(old.c.id).select_from(kept).join(old, true())
+
+
+def _days(tenant_id: UUID) -> ColumnElement[int | None]:
+    """Tell the retention of a user; null is for ever."""
+    of_tenant = select(_TENANTS.c.retention_days).where(_TENANTS.c.id == tenant_id).scalar_subquery()
+    return func.coalesce(_USERS.c.retention_days, of_tenant)
+
+
+def _since(now: datetime, days: ColumnElement[int | None]) -> ColumnElement[datetime]:
+    return literal(now, UtcDateTime()) - func.make_interval(0, 0, 0, func.least(days, _FOR_EVER))
