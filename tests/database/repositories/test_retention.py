@@ -124,7 +124,7 @@ async def test_what_is_old_and_not_deleted_stays_but_for_messages(session: Async
     ada = await live(session, "ada", at=days_ago(100))
 
     assert await purge_all(session) == NOTHING | {"message_history": 2, "notes": 1}
-    assert await UserRepository(session).get(ada.id)
+    assert await UserRepository(session).get(ada.id) is ada
 
 
 async def test_a_dry_run_counts_everything_and_changes_nothing(

@@ -50,7 +50,9 @@ async def test_refuses_a_name_or_a_retention_that_cannot_be(
 
 
 async def test_takes_the_longest_of_everything(tenants: TenantRepository) -> None:
-    assert await tenants.create("t" + "-" * 62, "x" * 200, retention_days=2**31 - 1)
+    made = await tenants.create("t" + "-" * 62, "x" * 200, retention_days=2**31 - 1)
+
+    assert made.status == "active"
 
 
 async def test_a_slug_is_taken_once(tenants: TenantRepository) -> None:
@@ -99,7 +101,7 @@ async def test_pages_follow_one_another(tenants: TenantRepository, session: Asyn
             break
 
     assert [tenant for tenant in found if tenant.slug.startswith("t-")] == [*made[:2], *made[3:]]
-    assert (await tenants.page(limit=1)).items[0].created_at
+    assert len((await tenants.page(limit=1)).items) == 1
     with pytest.raises(InvalidCursorError):
         await tenants.page(after="forged")
     with pytest.raises(ValueError, match="limit must be"):
