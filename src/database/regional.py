@@ -6,8 +6,9 @@ import re
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-__all__ = ["check_timezone", "is_locale", "is_timezone"]
+__all__ = ["check_locale", "check_timezone", "is_locale", "is_timezone"]
 
+LONGEST_LOCALE: Final = 35
 # RFC 5646, section 2.1, `langtag`: language, script, region, variants, extensions, private use.
 _LOCALE: Final = re.compile(
     r"(?:[a-z]{2,3}(?:-[a-z]{3}){0,3}|[a-z]{4,8})"
@@ -22,9 +23,9 @@ _LOCALE: Final = re.compile(
 _NO_ZONES: Final = ("posix/", "right/", "posixrules", "localtime")
 
 
-def is_timezone(name: str) -> bool:
-    """Say whether a name is in the zone database."""
-    if name.startswith(_NO_ZONES):
+def is_timezone(name: object) -> bool:
+    """Say whether this is a name in the zone database."""
+    if not isinstance(name, str) or name.startswith(_NO_ZONES):
         return False
     try:
         ZoneInfo(name)
@@ -43,6 +44,18 @@ def check_timezone(name: str) -> None:
         raise ValueError(f"timezone must be an IANA name like Europe/Madrid, got {name!r}")
 
 
-def is_locale(tag: str) -> bool:
-    """Say whether a tag has the shape of BCP 47: es, es-MX, zh-Hant-TW."""
-    return _LOCALE.fullmatch(tag) is not None
+def is_locale(tag: object) -> bool:
+    """Say whether this is a text of the shape of a language tag (BCP 47) of at most 35 characters: es, es-MX."""
+    return isinstance(tag, str) and len(tag) <= LONGEST_LOCALE and _LOCALE.fullmatch(tag) is not None
+
+
+def check_locale(tag: str) -> None:
+    """Refuse what has not the shape of a language tag (BCP 47), or is longer than 35 characters.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if not is_locale(tag):
+        raise ValueError(
+            f"locale must be a language tag like es or pt-BR, at most {LONGEST_LOCALE} characters, got {tag!r}"
+        )

@@ -18,6 +18,7 @@ from src.config import Settings, configure_logging, get_settings
 from src.config.environment import named_target
 from src.database.cli.demo import run_demo
 from src.database.cli.diagnose import run_doctor, run_info, run_pool, run_wait
+from src.database.cli.tenant import tenant_app
 from src.database.connect import embedded_server
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.schema import upgrade as upgrade_schema
@@ -36,11 +37,12 @@ Processes = Annotated[
 
 app = typer.Typer(
     name="thea-db",
-    help="The data layer's command: what is in force and what is wrong, the embedded server, the schema, a demo.",
+    help="The data layer's command: what is in force and wrong, the embedded server, the schema, tenants, a demo.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,  # local variables hold passwords
 )
+app.add_typer(tenant_app)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ from src.database.repositories.events import EventRepository
 from src.database.repositories.message_usage import Usage
 from src.database.repositories.messages import Appended, MessageHistoryRepository, NewMessage
 from src.database.repositories.notes import NoteHit, NoteRepository
+from src.database.repositories.retention import purge_expired
+from src.database.repositories.tenants import TenantRepository
 from src.database.repositories.users import UserRepository
 
 __all__ = [
@@ -17,8 +19,10 @@ __all__ = [
     "NoteHit",
     "NoteRepository",
     "Repository",
+    "TenantRepository",
     "Turn",
     "Upserted",
     "Usage",
     "UserRepository",
+    "purge_expired",
 ]

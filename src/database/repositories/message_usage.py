@@ -13,8 +13,8 @@ from sqlalchemy import BigInteger, Date, cast, func
 from src.database.base import check_aware
 from src.database.models import MessageHistory
 from src.database.pagination import check_limit
+from src.database.regional import check_timezone
 from src.database.repositories.base import Repository
-from src.database.repositories.users import check_timezone
 
 __all__ = ["MessageUsage", "Usage"]
 

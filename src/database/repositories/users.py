@@ -1,26 +1,49 @@
-"""Users: found, or made exactly once."""
+"""Users: found, or made exactly once; and all that is held on one, handed out or removed."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
 
+from sqlalchemy import func, or_, update
 from sqlalchemy.dialects.postgresql import insert
 
+from src.database.base import check_aware, clean_text, utc_now
 from src.database.models import User
-from src.database.regional import check_timezone
+from src.database.regional import check_locale, check_timezone
 from src.database.repositories.base import Repository
+from src.database.repositories.personal_data import erase_user, export_user
 
 __all__ = ["UserRepository"]
 
+SEEN_AGAIN_AFTER: Final = timedelta(minutes=1)
+"""How exact `last_seen_at` is: who is seen more often is not written each time."""
+
 
 class UserRepository(Repository[User]):
-    """The users of the acting tenant."""
+    """The users of the acting tenant.
+
+    Zone and locale are checked wherever they come in: ValueError.
+    """
 
     model = User
 
     async def get_by_telegram_id(self, telegram_id: int) -> User | None:
         """Return the user with this Telegram id, or None."""
         user: User | None = await self.session.scalar(self._select(User.telegram_id == telegram_id))
+        return user
+
+    async def get_by_username(self, username: str) -> User | None:
+        """Return the user with this name, in capitals or not, with an @ before it or not; or None.
+
+        Names change hands: of several users it is the one seen last.
+        """
+        name = clean_text(username.removeprefix("@"))
+        statement = self._select(func.lower(User.username) == func.lower(name))
+        latest = statement.order_by(User.last_seen_at.desc().nulls_last(), User.id.desc()).limit(1)
+        user: User | None = await self.session.scalar(latest)
         return user
 
     async def get_or_create_by_telegram_id(self, telegram_id: int, **values: Any) -> tuple[User, bool]:
@@ -30,11 +53,9 @@ class UserRepository(Repository[User]):
             The user, and whether this call made it. A soft-deleted user is not found; a new one takes the id.
 
         Raises:
-            ValueError: An attribute is unknown, or the zone is no IANA name.
+            ValueError: An attribute is unknown, the zone is no IANA name, or the locale no language tag.
         """
         self._check_attributes(values)
-        if "timezone" in values:
-            check_timezone(values["timezone"])
         if found := await self.get_by_telegram_id(telegram_id):
             return found, False
         statement = (
@@ -52,3 +73,95 @@ class UserRepository(Repository[User]):
                 return created, True
             if found := await self.get_by_telegram_id(telegram_id):
                 return found, False
+
+    async def set_timezone(self, user_id: UUID, timezone: str) -> User:
+        """Say in which zone a user lives.
+
+        Raises:
+            NotFoundError: This tenant has no such user.
+            ValueError: The zone is no IANA name.
+        """
+        check_timezone(timezone)
+        user: User | None = await self.session.scalar(
+            update(User)
+            .where(User.tenant_id == self.session.tenant_id, User.id == user_id, User.deleted_at.is_(None))
+            .values(timezone=timezone)
+            .returning(User)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+        return self._found(user, f"id {user_id}")
+
+    async def touch_seen(self, user_id: UUID, *, now: datetime | None = None) -> bool:
+        """Note that a user was here; call it as often as you like.
+
+        Args:
+            user_id: Who.
+            now: When, for history that is imported; by default the present.
+
+        Returns:
+            Whether it was written: False where the user was seen less than a minute before, or later, or is not there.
+
+        Raises:
+            ValueError: `now` is naive.
+        """
+        now = now or utc_now()
+        check_aware("now", now)
+        touched: User | None = await self.session.scalar(
+            update(User)
+            .where(
+                User.tenant_id == self.session.tenant_id,
+                User.id == user_id,
+                User.deleted_at.is_(None),
+                or_(User.last_seen_at.is_(None), User.last_seen_at <= now - SEEN_AGAIN_AFTER),
+            )
+            .values(last_seen_at=now)
+            .returning(User)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+        return touched is not None
+
+    async def export(self, user_id: UUID) -> AsyncIterator[dict[str, Any]]:
+        r"""Go through all that is held on a user, deleted rows too, in constant memory and of one state.
+
+        Yields:
+            `{"table": ..., "row": {...}}`, ready for a line of JSON: the user first, then the tables that refer to
+            users and what cannot be without their rows. Instants are ISO 8601, bytes are hexadecimal after `\x`.
+            What the server derives from other columns is left out.
+
+        Raises:
+            NotFoundError: This tenant has no such user, not even a soft-deleted one; nothing was yielded.
+        """
+        async for row in export_user(self.session, user_id):
+            yield row
+
+    async def erase(self, user_id: UUID) -> dict[str, int]:
+        """Remove all that is held on a user for good, in this transaction: what `export` yields, deleted rows too.
+
+        Others' rows that refer to it (an answer, the source of a note) stay and refer to nothing. What others wrote
+        about the user stays.
+
+        Returns:
+            How many rows were removed from each table.
+
+        Raises:
+            DatabaseError: Something is left all the same; roll back.
+            DeadlockError: Somebody was writing to the user's conversation; run the whole unit again.
+            NotFoundError: This tenant has no such user, not even a soft-deleted one.
+        """
+        return await erase_user(self.session, user_id)
+
+    def _check_rows(self, rows: Sequence[User]) -> None:
+        super()._check_rows(rows)
+        for row in rows:
+            _check_profile({"timezone": row.timezone, "locale": row.locale})
+
+    def _check_attributes(self, values: Mapping[str, Any]) -> None:
+        super()._check_attributes(values)
+        _check_profile(values)
+
+
+def _check_profile(values: Mapping[str, Any]) -> None:
+    if values.get("timezone") is not None:
+        check_timezone(values["timezone"])
+    if values.get("locale") is not None:
+        check_locale(values["locale"])

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.acceptance.calls.rows import Call
+from tests.acceptance.calls.rows import Call, listed
 
 CALLS: Final = {
     "get_by_telegram_id": Call(lambda r, _: r.get_by_telegram_id(1), statements=1),
+    "get_by_username": Call(lambda r, _: r.get_by_username("@SAME"), statements=1),
+    "set_timezone": Call(lambda r, b: r.set_timezone(b.user, "Europe/Madrid"), statements=1),
+    "touch_seen": Call(lambda r, b: r.touch_seen(b.user), statements=1),
+    "export": Call(lambda r, b: listed(r.export(b.user)), statements=1),
+    # The lock, one for each of the five tables, and the look at what is left.
+    "erase": Call(lambda r, b: r.erase(b.user), statements=7),
 }

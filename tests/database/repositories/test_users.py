@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
 import pytest
 
-from src.database.errors import CheckViolation
+from src.database.base import utc_now, uuid7
+from src.database.errors import CheckViolation, NotFoundError
 from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.tenancy import AsyncSession
@@ -52,3 +56,85 @@ async def test_the_database_refuses_a_name_that_is_too_long(users: UserRepositor
 
     assert caught.value.constraint == "ck_users_username"
     assert "xxxx" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../etc/passwd", "Europe", "x" * 300, "UTC\0"])
+async def test_a_zone_is_checked_on_every_way_in(users: UserRepository, user: User, zone: str) -> None:
+    ways: list[Callable[[], Awaitable[object]]] = [
+        lambda: users.add(User(timezone=zone)),
+        lambda: users.add_many([User(), User(timezone=zone)]),
+        lambda: users.update(user.id, timezone=zone),
+        lambda: users.upsert({"telegram_id": 1, "timezone": zone}, key=["telegram_id"]),
+        lambda: users.get_or_create_by_telegram_id(1, timezone=zone),
+        lambda: users.set_timezone(user.id, zone),
+    ]
+    for way in ways:
+        with pytest.raises(ValueError, match="timezone must be an IANA name"):
+            await way()
+
+    assert await users.count() == 1
+
+
+@pytest.mark.parametrize("tag", ["e", "es_ES", "es-", "-es", "x" * 36, "es-toolongtag", "es ", "ñu", "es\n", ""])
+async def test_a_locale_is_checked_on_every_way_in(users: UserRepository, user: User, tag: str) -> None:
+    ways: list[Callable[[], Awaitable[object]]] = [
+        lambda: users.add(User(locale=tag)),
+        lambda: users.update(user.id, locale=tag),
+        lambda: users.upsert({"telegram_id": 1, "locale": tag}, key=["telegram_id"]),
+        lambda: users.get_or_create_by_telegram_id(1, locale=tag),
+    ]
+    for way in ways:
+        with pytest.raises(ValueError, match="locale must be a language tag like es or pt-BR"):
+            await way()
+
+
+@pytest.mark.parametrize("tag", ["es", "pt-br", "zh-Hant-TW", "es-419", "x-private", "en-US-u-islamcal", None])
+async def test_takes_a_language_tag(users: UserRepository, tag: str | None) -> None:
+    assert (await users.add(User(locale=tag))).locale == tag
+
+
+async def test_sets_a_zone(users: UserRepository, user: User) -> None:
+    assert await users.set_timezone(user.id, "America/Mexico_City") is user
+    assert user.timezone == "America/Mexico_City"
+    await users.delete(user.id)
+    with pytest.raises(NotFoundError):
+        await users.set_timezone(user.id, "UTC")
+
+
+@pytest.mark.parametrize("typed", ["ada", "@ADA", "Ada"])
+async def test_finds_a_username_as_people_type_it(users: UserRepository, typed: str) -> None:
+    ada = await users.add(User(username="aDa"))
+    await users.add(User(username="adam"))
+
+    assert await users.get_by_username(typed) is ada
+    assert await users.get_by_username("%") is None
+    assert await users.get_by_username("a\0") is None
+
+
+async def test_of_several_with_one_username_it_is_the_one_seen_last(users: UserRepository) -> None:
+    seen, _, deleted = await users.add_many([User(username="ada") for _ in range(3)])
+    await users.touch_seen(seen.id)
+    await users.touch_seen(deleted.id)
+    await users.delete(deleted.id)
+
+    assert await users.get_by_username("ada") is seen
+
+
+async def test_seeing_a_user_again_within_a_minute_writes_nothing(users: UserRepository, user: User) -> None:
+    now = utc_now()
+
+    assert await users.touch_seen(user.id, now=now)
+    assert not await users.touch_seen(user.id, now=now + timedelta(seconds=59))
+    assert not await users.touch_seen(user.id, now=now - timedelta(days=1))
+    assert user.last_seen_at == now
+    assert await users.touch_seen(user.id, now=now + timedelta(seconds=60))
+    assert user.last_seen_at == now + timedelta(seconds=60)
+
+
+async def test_a_user_who_is_not_there_is_not_seen(users: UserRepository, user: User) -> None:
+    await users.delete(user.id)
+
+    assert not await users.touch_seen(user.id)
+    assert not await users.touch_seen(uuid7())
+    with pytest.raises(ValueError, match="now must be aware"):
+        await users.touch_seen(user.id, now=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point

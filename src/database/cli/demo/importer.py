@@ -12,6 +12,7 @@ from uuid import UUID
 from src.database.base import clean_text
 from src.database.cli.demo.telegram import TelegramMessage
 from src.database.errors import DatabaseError, IdempotencyConflictError
+from src.database.regional import is_locale
 from src.database.repositories import (
     ConversationRepository,
     MessageHistoryRepository,
@@ -27,7 +28,6 @@ CHATS_AT_ONCE: Final = 8
 BATCH: Final = 50
 NAME_LENGTH: Final = 256
 USERNAME_LENGTH: Final = 64
-LOCALE_LENGTH: Final = 35
 
 
 @dataclass(slots=True)
@@ -141,7 +141,7 @@ def _profile(batch: Sequence[TelegramMessage]) -> dict[str, Any]:
     return {
         "display_name": clean_text(own.author_name)[:NAME_LENGTH] if own.author_name else None,
         "username": own.username[:USERNAME_LENGTH] if own.username else None,
-        "locale": own.language[:LOCALE_LENGTH] if own.language else None,
+        "locale": own.language if own.language and is_locale(own.language) else None,
     }
 
 

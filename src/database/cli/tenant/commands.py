@@ -1,0 +1,145 @@
+"""The commands of thea-db tenant: what they take, and what they print."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from src.database.cli.tenant.registry import all_tenants, register, set_status
+from src.database.cli.tenant.rows import erase, export, purge
+from src.database.errors import ConfigurationError
+from src.database.models import Tenant
+
+__all__ = ["tenant_app"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Slug = Annotated[str, typer.Argument(help="What the tenant is called.")]
+
+tenant_app = typer.Typer(
+    name="tenant",
+    help="Tenants: register, list, suspend; export and erase what is held; purge what need not be kept any longer.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+
+@tenant_app.command()
+def create(
+    slug: Annotated[str, typer.Argument(help="1 to 63 of a-z, 0-9 and dashes.")],
+    name: Annotated[str, typer.Argument(help="What is shown.")],
+    retention_days: Annotated[int | None, typer.Option(help="How long messages are kept; by default for ever.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Register a tenant, and print its id."""
+    _show_one(asyncio.run(register(slug, name, retention_days=retention_days)), as_json=as_json)
+
+
+@tenant_app.command("list")
+def show(as_json: Json = False) -> None:
+    """List the tenants."""
+    tenants = asyncio.run(all_tenants())
+    if as_json:
+        _print_json({"tenants": [_document(tenant) for tenant in tenants]})
+        return
+    for tenant in tenants:
+        typer.echo(_line(tenant))
+
+
+@tenant_app.command()
+def suspend(slug: Slug, as_json: Json = False) -> None:
+    """Have workers and purge pass over a tenant; its sessions work on."""
+    _show_one(asyncio.run(set_status(slug, "suspended")), as_json=as_json)
+
+
+@tenant_app.command()
+def activate(slug: Slug, as_json: Json = False) -> None:
+    """Have workers serve a tenant again."""
+    _show_one(asyncio.run(set_status(slug, "active")), as_json=as_json)
+
+
+@tenant_app.command("export")
+def export_command(
+    slug: Slug,
+    user: Annotated[UUID | None, typer.Option(help="Only what is held on the user of this id.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="The file; by default standard output.")
+    ] = None,
+) -> None:
+    """Write all that is held on a tenant, or on one of its users, as JSON lines; deleted rows too."""
+    asyncio.run(export(slug, user_id=user, file=output))
+
+
+@tenant_app.command("erase")
+def erase_command(
+    slug: Slug,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for the slug again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove a tenant with all that is held on it, for good; stop its services first."""
+    removed = asyncio.run(erase(slug, confirm=None if yes else _ask_again))
+    if as_json:
+        _print_json({"tenant": slug, "removed": removed})
+    else:
+        typer.echo(f"{slug}: removed {_counts(removed)}, and its entry in the registry")
+
+
+@tenant_app.command("purge")
+def purge_command(
+    slug: Annotated[str | None, typer.Argument(help="Only this tenant; by default all that are active.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would go, and remove nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what is older than its retention, and what was deleted long enough ago; it can stop anywhere."""
+    purged = asyncio.run(purge(slug, dry_run=dry_run))
+    if as_json:
+        _print_json({"dry_run": dry_run, "tenants": purged})
+        return
+    for tenant, counts in purged.items():
+        typer.echo(f"{tenant}: {'would remove' if dry_run else 'removed'} {_counts(counts)}")
+
+
+def _ask_again(slug: str) -> None:
+    """Have the slug typed again.
+
+    Raises:
+        ConfigurationError: It was not.
+    """
+    typer.echo(f"This removes {slug} and all that is held on it for good. Type {slug} again:", err=True)
+    if sys.stdin.readline().strip() != slug:
+        raise ConfigurationError("nothing was removed: the slug was not typed again", hint="or say --yes")
+
+
+def _show_one(tenant: Tenant, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(_document(tenant))
+    else:
+        typer.echo(_line(tenant))
+
+
+def _document(tenant: Tenant) -> dict[str, Any]:
+    return {
+        "id": str(tenant.id),
+        "slug": tenant.slug,
+        "name": tenant.name,
+        "status": tenant.status,
+        "retention_days": tenant.retention_days,
+    }
+
+
+def _line(tenant: Tenant) -> str:
+    kept = "for ever" if tenant.retention_days is None else f"{tenant.retention_days} days"
+    return f"{tenant.id}  {tenant.status:<9}  {tenant.slug}  {tenant.name}  (kept {kept})"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

@@ -1,0 +1,69 @@
+"""What the commands ask of the registry."""
+
+from __future__ import annotations
+
+from src.database.errors import ConfigurationError, DuplicateKeyError, NotFoundError
+from src.database.models import Tenant
+from src.database.repositories import TenantRepository
+from src.database.repositories.tenants import Status
+from src.database.session import get_db
+from src.database.tenancy import AsyncSession
+
+__all__ = ["all_tenants", "find", "register", "set_status"]
+
+PAGE = 1000
+
+
+async def register(slug: str, name: str, *, retention_days: int | None) -> Tenant:
+    """Register a tenant.
+
+    Raises:
+        ConfigurationError: The slug, the name or the retention cannot be.
+        DuplicateKeyError: The slug is taken.
+    """
+    async with get_db() as session:
+        try:
+            return await TenantRepository(session).create(slug, name, retention_days=retention_days)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        except DuplicateKeyError:
+            raise DuplicateKeyError(
+                f"the slug {slug} is taken", hint="`thea-db tenant list` shows whose it is"
+            ) from None
+
+
+async def all_tenants() -> list[Tenant]:
+    """List the tenants, in the order in which they were registered."""
+    found: list[Tenant] = []
+    cursor: str | None = None
+    async with get_db() as session:
+        while True:
+            page = await TenantRepository(session).page(after=cursor, limit=PAGE)
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+
+async def set_status(slug: str, status: Status) -> Tenant:
+    """Suspend a tenant, or activate it.
+
+    Raises:
+        NotFoundError: There is none that is called so.
+    """
+    async with get_db() as session:
+        tenants = TenantRepository(session)
+        tenant = await find(session, slug)
+        return await (tenants.suspend(tenant.id) if status == "suspended" else tenants.activate(tenant.id))
+
+
+async def find(session: AsyncSession, slug: str) -> Tenant:
+    """Return the tenant that is called so.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    tenant = await TenantRepository(session).get_by_slug(slug)
+    if tenant is None:
+        raise NotFoundError(f"there is no tenant {slug!r}", hint="`thea-db tenant list` shows them")
+    return tenant

@@ -1,0 +1,189 @@
+"""What is held on a person, and on a tenant: handed out whole, and removed whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    column,
+    func,
+    literal,
+    literal_column,
+    select,
+    true,
+    type_coerce,
+    union_all,
+    values,
+)
+
+from src.database.base import Base, TenantBase
+from src.database.errors import DatabaseError, NotFoundError
+from src.database.models import Tenant, User
+from src.database.repositories.removal import (
+    PERSON,
+    Ids,
+    dependants,
+    references,
+    remove,
+    tables_of_tenants,
+)
+from src.database.tenancy import AsyncSession
+
+__all__ = ["erase_tenant_batch", "erase_user", "export_tenant", "export_user"]
+
+EXPORT_BATCH: Final = 500
+ERASE_BATCH: Final = 20_000
+"""Rows a statement: it stays within the time limit of one."""
+
+
+async def export_user(
+    session: AsyncSession, user_id: UUID, *, metadata: MetaData = Base.metadata
+) -> AsyncIterator[dict[str, Any]]:
+    """Go through all that is held on a person; see `UserRepository.export`."""
+    tenant_id = session.tenant_id
+    held = _held(metadata, tenant_id, user_id)
+    rows = _export(
+        session, {table: [table.c.tenant_id == tenant_id, table.c.id.in_(ids)] for table, ids in held.items()}
+    )
+    is_there = False
+    try:
+        async for row in rows:
+            if not is_there and row["table"] != PERSON:
+                break
+            is_there = True
+            yield row
+    finally:
+        await rows.aclose()
+    if not is_there:
+        raise _no_such_user(user_id)
+
+
+async def export_tenant(session: AsyncSession) -> AsyncIterator[dict[str, Any]]:
+    """Go through all that the acting tenant has, its entry in the registry first, as `UserRepository.export` does.
+
+    Raises:
+        NotFoundError: The tenant is not registered; nothing was yielded.
+    """
+    tenant_id = session.tenant_id
+    registry = Tenant.metadata.tables[Tenant.__tablename__]
+    tables = {table: [table.c.tenant_id == tenant_id] for table in tables_of_tenants(Base.metadata)}
+    is_there = False
+    async for row in _export(session, {registry: [registry.c.id == tenant_id], **tables}):
+        is_there = True
+        yield row
+    if not is_there:
+        raise NotFoundError(f"there is no tenant with id {tenant_id}")
+
+
+async def _export(
+    session: AsyncSession, tables: Mapping[Table, list[ColumnElement[bool]]]
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Go through the rows of these tables, one table after the other.
+
+    It is one statement, and so one state of the database in any transaction. The server counts through the tables and
+    reads each when its turn comes, so that no row has to be sorted and none is kept.
+    """
+    names = [table.name for table in tables]
+    numbers = values(column("number", Integer), name="numbers").data([(number,) for number in range(len(names))])
+    # In order before the join, or what is joined would be sorted after it.
+    turn = select(numbers.c.number).order_by(numbers.c.number).subquery("turn")
+    parts = [
+        select(func.row_to_json(literal_column("part")).label("document"))
+        .select_from(_columns(table).where(*where).subquery("part"))
+        .where(turn.c.number == literal_column(str(number)))
+        .correlate(turn)
+        for number, (table, where) in enumerate(tables.items())
+    ]
+    held = union_all(*parts).lateral("held")
+    statement = (
+        select(turn.c.number, type_coerce(held.c.document, JSON))
+        .select_from(turn)
+        .join(held, true())
+        .order_by(turn.c.number)
+    )
+    result = await session.stream(statement, execution_options={"yield_per": EXPORT_BATCH})
+    try:
+        async for number, document in result:
+            yield {"table": names[number], "row": document}
+    finally:
+        await result.close()
+
+
+async def erase_user(session: AsyncSession, user_id: UUID, *, metadata: MetaData = Base.metadata) -> dict[str, int]:
+    """Remove all that is held on a person; see `UserRepository.erase`."""
+    tenant_id = session.tenant_id
+    # Whoever adds a row of this person waits for the lock, and then finds that there is none.
+    person = metadata.tables[PERSON]
+    lock = select(person.c.id).where(person.c.tenant_id == tenant_id, person.c.id == user_id).with_for_update()
+    if await session.scalar(lock) is None:
+        raise _no_such_user(user_id)
+    removed: dict[str, int] = {}
+    for table, ids in reversed(_held(metadata, tenant_id, user_id).items()):
+        removed[table.name] = 0
+        while count := await remove(session, table, ids, limit=ERASE_BATCH):
+            removed[table.name] += count
+            if count < ERASE_BATCH:
+                break
+    left = await _left(session, user_id, metadata)
+    if left:
+        raise DatabaseError(
+            f"the user was not erased: rows are left in {', '.join(left)}",
+            hint="roll back, and look for a trigger or a rule on these tables that keeps them",
+        )
+    _let_go(session, user_id)
+    return removed
+
+
+async def erase_tenant_batch(session: AsyncSession, *, limit: int = ERASE_BATCH) -> dict[str, int]:
+    """Remove some rows of the acting tenant, those first that others need not; nothing is left once it returns {}."""
+    for table in reversed(tables_of_tenants(Base.metadata)):
+        everything: Ids = select(table.c.id).where(table.c.tenant_id == session.tenant_id)
+        if count := await remove(session, table, everything, limit=limit):
+            return {table.name: count}
+    return {}
+
+
+async def _left(session: AsyncSession, user_id: UUID, metadata: MetaData) -> list[str]:
+    """Tell the tables in which a row of this person is left, by their own columns: not as the removal found them."""
+    tenant_id = session.tenant_id
+    person = metadata.tables[PERSON]
+    columns = [person.c.id, *(item.column for item in references(metadata) if item.target is person)]
+    looks = [
+        select(literal(owner.table.name).label("name"))
+        .select_from(owner.table)
+        .where(owner.table.c.tenant_id == tenant_id, owner == user_id)
+        for owner in columns
+    ]
+    return sorted(set(await session.scalars(union_all(*looks))))
+
+
+def _held(metadata: MetaData, tenant_id: UUID, user_id: UUID) -> dict[Table, Ids]:
+    person = metadata.tables[PERSON]
+    root: Ids = select(person.c.id).where(person.c.tenant_id == tenant_id, person.c.id == user_id)
+    return dependants(metadata, tenant_id, {person: [root]})
+
+
+def _columns(table: Table) -> Select[Any]:
+    """Select what a row holds, without what the server derives from it."""
+    return select(*(column for column in table.columns if column.computed is None))
+
+
+def _let_go(session: AsyncSession, user_id: UUID) -> None:
+    """Have the session forget the rows: a later flush must not write to one that is gone."""
+    for row in list(session):
+        known = row.__dict__
+        is_person = isinstance(row, User) and known.get("id") == user_id
+        if isinstance(row, TenantBase) and (is_person or known.get("user_id") == user_id):
+            session.expunge(row)
+
+
+def _no_such_user(user_id: UUID) -> NotFoundError:
+    return NotFoundError(f"this tenant has no User with id {user_id}")

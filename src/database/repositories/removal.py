@@ -1,0 +1,163 @@
+"""Removing rows for good, in the order of their foreign keys: what they are driven by is the metadata, not a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from uuid import UUID
+
+from sqlalchemy import (
+    CTE,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    CursorResult,
+    Delete,
+    MetaData,
+    Select,
+    Table,
+    delete,
+    select,
+    true,
+    union,
+    union_all,
+    update,
+)
+
+from src.database.tenancy import AsyncSession
+
+__all__ = ["Ids", "Reference", "dependants", "nothing_needs", "references", "remove", "tables_of_tenants"]
+
+PERSON: Final = "users"
+"""The table whose rows are people."""
+
+_OWNER: Final = "user_id"
+
+Ids = Select[tuple[UUID]] | CompoundSelect[tuple[UUID]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A column that refers to the rows of a table.
+
+    A row needs what it refers to where the column must not be null, where a CHECK ties the column to others, and
+    where what it refers to is a person. Any other reference can be cleared.
+    """
+
+    column: Column[Any]
+    target: Table
+    is_needed: bool
+
+    @property
+    def table(self) -> Table:
+        """The table that the column is in."""
+        return self.column.table
+
+
+def tables_of_tenants(metadata: MetaData) -> list[Table]:
+    """List the tables whose rows belong to tenants, parents first."""
+    return [table for table in metadata.sorted_tables if "tenant_id" in table.columns]
+
+
+def references(metadata: MetaData) -> list[Reference]:
+    """List how the tables of tenants' rows refer to one another; `user_id` refers to a person, foreign key or not."""
+    return [
+        Reference(column, target, _is_needed(column, target))
+        for table in tables_of_tenants(metadata)
+        for column in table.columns
+        for target in _targets(column)
+    ]
+
+
+def _targets(column: Column[Any]) -> list[Table]:
+    if column.name == "tenant_id":
+        return []
+    if column.name == _OWNER:
+        return [column.table.metadata.tables[PERSON]]
+    return [key.column.table for key in column.foreign_keys]
+
+
+def _is_needed(column: Column[Any], target: Table) -> bool:
+    table = column.table
+    checks = (str(item.sqltext) for item in table.constraints if isinstance(item, CheckConstraint))
+    return not column.nullable or target.name == PERSON or any(column.name in check for check in checks)
+
+
+def dependants(metadata: MetaData, tenant_id: UUID, roots: Mapping[Table, list[Ids]]) -> dict[Table, Ids]:
+    """Tell the ids of these rows and of all that cannot be without them, by table, parents first.
+
+    A row that several others need is named once for all of them, and once more where it is a root.
+    """
+    doomed: dict[Table, Ids] = {}
+    needs = [reference for reference in references(metadata) if reference.is_needed]
+    for table in tables_of_tenants(metadata):
+        sources: list[Ids] = list(roots.get(table, []))
+        named: list[ColumnElement[bool]] = []
+        for need in needs:
+            if need.table is table and need.target in doomed:
+                refers = need.column.in_(doomed[need.target])
+                sources.append(_ids(table, tenant_id, refers, *(other.is_not(true()) for other in named)))
+                named.append(refers)
+        if sources:
+            doomed[table] = sources[0] if len(sources) == 1 else union_all(*sources)
+    return doomed
+
+
+def nothing_needs(table: Table, metadata: MetaData, tenant_id: UUID) -> list[ColumnElement[bool]]:
+    """Tell the conditions under which a row of a table has no other table's rows left that need it."""
+    return [
+        ~_ids(need.table, tenant_id, need.column == table.c.id).exists()
+        for need in references(metadata)
+        if need.is_needed and need.target is table and need.table is not table
+    ]
+
+
+async def remove(session: AsyncSession, table: Table, ids: Ids, *, limit: int, skip_locked: bool = False) -> int:
+    """Remove rows of one table, at most so many of those named, in one statement.
+
+    What refers to them without needing them is cleared, and the rows of the same table that need them go too.
+
+    Args:
+        session: Whose tenant's rows.
+        table: Where.
+        ids: Which; no other table's rows must need them.
+        limit: How many a call.
+        skip_locked: Pass over those that another transaction has in hand.
+
+    Returns:
+        How many there were.
+    """
+    statement = _removal(table, ids, session.tenant_id, limit=limit, skip_locked=skip_locked)
+    result = await session.execute(statement, execution_options={"synchronize_session": False})
+    return cast("CursorResult[Any]", result).rowcount
+
+
+def _removal(table: Table, ids: Ids, tenant_id: UUID, *, limit: int, skip_locked: bool) -> Delete:
+    to_table = [reference for reference in references(table.metadata) if reference.target is table]
+    # Each once: inside `IN (...)` the planner may run it again for each row, and the limit with it.
+    chosen = select(ids.subquery().c.id).limit(limit).cte("chosen").prefix_with("MATERIALIZED")
+    locked = _ids(table, tenant_id, table.c.id.in_(select(chosen.c.id)))
+    gone = locked.with_for_update(skip_locked=skip_locked).cte("locked").prefix_with("MATERIALIZED")
+    parts = [reference.column for reference in to_table if reference.table is table and reference.is_needed]
+    if parts:
+        whole = [_ids(table, tenant_id, column.in_(select(gone.c.id))) for column in parts]
+        gone = union(select(gone.c.id), *whole).cte("gone").prefix_with("MATERIALIZED")
+    statement = delete(table).where(table.c.tenant_id == tenant_id, table.c.id.in_(select(gone.c.id)))
+    for number, reference in enumerate(to_table):
+        if not reference.is_needed:
+            statement = statement.add_cte(_clearing(reference, gone, tenant_id).cte(f"cleared_{number}"))
+    return statement
+
+
+def _clearing(reference: Reference, gone: CTE, tenant_id: UUID) -> Any:
+    table = reference.table
+    statement = update(table).where(table.c.tenant_id == tenant_id, reference.column.in_(select(gone.c.id)))
+    if table is reference.target:  # no row is changed and removed by one statement
+        statement = statement.where(table.c.id.not_in(select(gone.c.id)))
+    return statement.values({reference.column: None})
+
+
+def _ids(table: Table, tenant_id: UUID, *where: ColumnElement[bool]) -> Select[tuple[UUID]]:
+    return select(table.c.id).where(table.c.tenant_id == tenant_id, *where)

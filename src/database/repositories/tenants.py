@@ -1,0 +1,177 @@
+"""The registry of tenants: who there is, and whom the workers serve. No tenant has to act."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from sqlalchemy import Select, delete, select, update
+
+from src.database.errors import NotFoundError
+from src.database.models import Tenant
+from src.database.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
+from src.database.tenancy import AsyncSession
+
+__all__ = ["TenantRepository"]
+
+ACTIVE_BATCH: Final = 100
+NAME_LENGTH: Final = 200
+LARGEST_RETENTION_DAYS: Final = 2**31 - 1
+
+_SCOPE: Final = "tenants:id"
+_SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+Status = Literal["active", "suspended"]
+
+
+class TenantRepository:
+    """The registry, which is outside row-level security: every tenant's row is seen, whoever acts.
+
+    A suspended tenant is passed over by `active`, and so by the workers that go through it. Its sessions work on: to
+    ask the registry would cost each of them a round trip. Who lets people in asks here.
+    """
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+
+    async def create(self, slug: str, name: str, *, retention_days: int | None = None) -> Tenant:
+        """Register a tenant.
+
+        Args:
+            slug: What people and commands call it: 1 to 63 of a-z, 0-9 and dashes, no dash first.
+            name: What is shown, 1 to 200 characters.
+            retention_days: How long messages are kept; None: for ever.
+
+        Raises:
+            DuplicateKeyError: The slug is taken.
+            ValueError: The slug, the name or the retention is not as said here.
+        """
+        if not _SLUG.fullmatch(slug):
+            raise ValueError(f"slug must be 1 to 63 of a-z, 0-9 and dashes, and not begin with a dash, got {slug!r}")
+        if not 1 <= len(name) <= NAME_LENGTH:
+            raise ValueError(f"name must be 1 to {NAME_LENGTH} characters, got {len(name)}")
+        if retention_days is not None and not 1 <= retention_days <= LARGEST_RETENTION_DAYS:
+            raise ValueError(f"retention_days must be 1 or more, or None to keep for ever, got {retention_days}")
+        tenant = Tenant(slug=slug, name=name, retention_days=retention_days)
+        self.session.add(tenant)
+        await self.session.flush()
+        return tenant
+
+    async def get(self, tenant_id: UUID) -> Tenant:
+        """Return the tenant of this id.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return _found(await self.session.scalar(select(Tenant).where(Tenant.id == tenant_id)), tenant_id)
+
+    async def get_by_slug(self, slug: str) -> Tenant | None:
+        """Return the tenant that is called so, or None."""
+        tenant: Tenant | None = await self.session.scalar(select(Tenant).where(Tenant.slug == slug))
+        return tenant
+
+    async def suspend(self, tenant_id: UUID) -> Tenant:
+        """Have the workers pass over a tenant; one that is suspended stays so.
+
+        Raises:
+            NotFoundError: There is none of this id.
+        """
+        return await self._set_status(tenant_id, "suspended")
+
+    async def activate(self, tenant_id: UUID) -> Tenant:
+        """Have the workers serve a tenant again; one that is active stays so.
+
+        Raises:
+            NotFoundError: There is none of this id.
+        """
+        return await self._set_status(tenant_id, "active")
+
+    async def delete(self, tenant_id: UUID) -> None:
+        """Take a tenant out of the registry, once nothing is left of it.
+
+        Raises:
+            ForeignKeyError: It has users.
+            NotFoundError: There is none of this id.
+        """
+        gone = await self.session.scalar(
+            delete(Tenant)
+            .where(Tenant.id == tenant_id)
+            .returning(Tenant.id)
+            .execution_options(synchronize_session="evaluate")
+        )
+        if gone is None:
+            raise _no_such_tenant(tenant_id)
+
+    async def page(self, *, status: Status | None = None, after: str | None = None, limit: int = 50) -> Page[Tenant]:
+        """Return one page, in the order in which they were registered.
+
+        Args:
+            status: Only these.
+            after: The cursor of the page before.
+            limit: Tenants a page, 1 to 1000.
+
+        Raises:
+            InvalidCursorError: The cursor is not one of this query's.
+            ValueError: The limit cannot serve.
+        """
+        check_limit(limit)
+        rows = list(await self.session.scalars(_select(status, _position(after)).limit(limit + 1)))
+        items = rows[:limit]
+        cursor = encode_cursor([items[-1].id], scope=_SCOPE) if len(rows) > limit else None
+        return Page(items=items, next_cursor=cursor)
+
+    async def active(self) -> AsyncIterator[Tenant]:
+        """Go through the active tenants, as a worker does, in constant memory.
+
+        Between batches nothing stays open, however long a worker takes for each: a transaction that this begins, it
+        also ends. In a transaction that was begun before, it stays inside.
+        """
+        last: UUID | None = None
+        while True:
+            ends_it = not self.session.in_transaction()
+            batch = list(await self.session.scalars(_select("active", last).limit(ACTIVE_BATCH)))
+            if ends_it:  # nobody has written anything in it
+                await self.session.commit()
+            for tenant in batch:
+                yield tenant
+            if len(batch) < ACTIVE_BATCH:
+                return
+            last = batch[-1].id
+
+    async def _set_status(self, tenant_id: UUID, status: Status) -> Tenant:
+        tenant: Tenant | None = await self.session.scalar(
+            update(Tenant)
+            .where(Tenant.id == tenant_id)
+            .values(status=status)
+            .returning(Tenant)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+        return _found(tenant, tenant_id)
+
+
+def _select(status: Status | None, last: UUID | None) -> Select[Any]:
+    statement = select(Tenant).order_by(Tenant.id)
+    if status is not None:
+        statement = statement.where(Tenant.status == status)
+    return statement if last is None else statement.where(Tenant.id > last)
+
+
+def _position(cursor: str | None) -> UUID | None:
+    if cursor is None:
+        return None
+    values = decode_cursor(cursor, scope=_SCOPE)
+    if len(values) != 1 or not isinstance(values[0], UUID):
+        raise InvalidCursorError("the cursor cannot be read; begin again without one")
+    return values[0]
+
+
+def _found(tenant: Tenant | None, tenant_id: UUID) -> Tenant:
+    if tenant is None:
+        raise _no_such_tenant(tenant_id)
+    return tenant
+
+
+def _no_such_tenant(tenant_id: UUID) -> NotFoundError:
+    return NotFoundError(f"there is no tenant with id {tenant_id}", hint="`thea-db tenant list` shows them")

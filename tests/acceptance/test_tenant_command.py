@@ -1,0 +1,220 @@
+"""thea-db tenant from the outside: the registry, export, erase and purge.
+
+Most of it runs in the test's own process: a process of its own takes a second to begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+from typer.testing import CliRunner
+
+from src.database import get_db, tenant_context
+from src.database.base import uuid7
+from src.database.cli.tenant import tenant_app
+from src.database.errors import DatabaseError
+from src.database.models import Tenant, User
+from src.database.repositories import TenantRepository
+from tests.acceptance.command import database, run
+from tests.database.repositories.lives import counts, days_ago, live
+
+SECRET = "s3cr3t-n0te"
+ROWS_OF_A_LIFE = 8
+
+pytestmark = pytest.mark.usefixtures("cloned_database")
+
+
+def a_tenant(slug: str, **life: Any) -> tuple[Tenant, User]:
+    """Register a tenant and give it a user with rows in every table."""
+
+    async def make() -> tuple[Tenant, User]:
+        async with get_db() as session:
+            tenant = await TenantRepository(session).create(slug, slug.title(), retention_days=10)
+        with tenant_context(tenant.id):
+            async with get_db() as session:
+                return tenant, await live(session, SECRET, **life)
+
+    return asyncio.run(make())
+
+
+def rows_of(tenant_id: UUID) -> int:
+    async def count() -> int:
+        with tenant_context(tenant_id):
+            async with get_db() as session:
+                return sum((await counts(session, tenant_id)).values())
+
+    return asyncio.run(count())
+
+
+def said(*arguments: str, typed: str | None = None) -> str:
+    """Run a command, want it to succeed, and return its standard output."""
+    done = CliRunner().invoke(tenant_app, arguments, input=typed)
+    assert done.exit_code == 0, done.exception
+    return done.stdout
+
+
+def refusal(*arguments: str, typed: str | None = None) -> str:
+    """Run a command, want it to fail with an error that becomes one message, and return that."""
+    done = CliRunner().invoke(tenant_app, arguments, input=typed)
+    assert isinstance(done.exception, DatabaseError)
+    assert done.stdout == ""
+    return str(done.exception)
+
+
+def test_a_tenant_is_registered_suspended_and_listed() -> None:
+    made = json.loads(said("create", "acme", "Acme Ñ", "--retention-days", "90", "--json"))
+    suspended = json.loads(said("suspend", "acme", "--json"))
+    listed = json.loads(said("list", "--json"))
+    shown = said("activate", "acme")
+
+    assert made == {"id": made["id"], "slug": "acme", "name": "Acme Ñ", "status": "active", "retention_days": 90}
+    assert suspended == made | {"status": "suspended"}
+    assert suspended in listed["tenants"]
+    assert shown == f"{made['id']}  active     acme  Acme Ñ  (kept 90 days)\n"
+    assert shown in said("list")
+    assert refusal("create", "acme", "Other").startswith("the slug acme is taken")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("suspend", "nobody"), "there is no tenant 'nobody'\nhint: `thea-db tenant list` shows them"),
+        (("purge", "nobody"), "there is no tenant 'nobody'"),
+        (("erase", "nobody", "--yes"), "there is no tenant 'nobody'"),
+        (("export", "nobody"), "there is no tenant 'nobody'"),
+        (("create", "Acme_1", "Acme"), "slug must be 1 to 63 of a-z, 0-9 and dashes"),
+        (("create", "acme-1", "Acme", "--retention-days", "0"), "retention_days must be 1 or more"),
+        (("export", "acme", "-o", "missing/out"), "missing/out cannot be written: No such file or directory"),
+    ],
+)
+def test_a_refusal_is_one_message_with_the_remedy(arguments: tuple[str, ...], message: str) -> None:
+    tenant, _ = a_tenant("acme")
+
+    assert message in refusal(*arguments)
+    assert rows_of(tenant.id) == ROWS_OF_A_LIFE
+
+
+@pytest.mark.parametrize("typed", [None, "\n", "acm\n", "y\n"])
+def test_erases_nothing_unless_the_slug_is_typed_again(typed: str | None) -> None:
+    tenant, _ = a_tenant("acme")
+
+    assert refusal("erase", "acme", typed=typed).startswith("nothing was removed: the slug was not typed again")
+    assert rows_of(tenant.id) == ROWS_OF_A_LIFE
+
+
+def test_erases_a_tenant_and_nothing_of_others() -> None:
+    tenant, _ = a_tenant("acme")
+    other, _ = a_tenant("other")
+
+    removed = json.loads(said("erase", "acme", "--json", typed="acme\n"))["removed"]
+
+    assert sum(removed.values()) == ROWS_OF_A_LIFE
+    assert rows_of(tenant.id) == 0
+    assert rows_of(other.id) == ROWS_OF_A_LIFE
+    assert "acme" not in said("list")
+    assert said("erase", "other", "--yes").startswith("other: removed 2 notes, 2")
+
+
+def test_exports_a_tenant_to_a_pipe(tmp_path: Path, cloned_database: URL) -> None:
+    tenant, _ = a_tenant("acme")
+    a_tenant("other")
+
+    done = run("tenant", "export", "acme", folder=tmp_path, DATABASE_URL=database(cloned_database))
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows[0]["row"]["slug"] == "acme"
+    assert len(rows) == 1 + ROWS_OF_A_LIFE
+    assert {row["row"].get("tenant_id", str(tenant.id)) for row in rows} == {str(tenant.id)}
+
+
+def test_exports_a_user_to_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
+    _, user = a_tenant("acme")
+    file = tmp_path / "out.jsonl"
+    file.write_text("before")
+
+    assert said("export", "acme", "--user", str(user.id), "-o", str(file)) == ""
+
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert rows[0]["row"]["id"] == str(user.id)
+    assert len(rows) == ROWS_OF_A_LIFE
+    assert file.stat().st_mode & 0o077 == 0
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_failed_export_is_one_message_and_leaves_the_file_of_before(
+    tmp_path: Path, cloned_database: URL, superuser: psycopg.Connection
+) -> None:
+    a_tenant("acme")
+    file = tmp_path / "out.jsonl"
+    file.write_text("before")
+    superuser.execute("REVOKE SELECT ON notes FROM thea_app")
+
+    done = run("tenant", "export", "acme", "-o", file, folder=tmp_path, DATABASE_URL=database(cloned_database))
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the role lacks the right to do this")
+    assert "Traceback" not in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_export_that_stops_half_way_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_tenant("acme")
+    monkeypatch.setattr("src.database.cli.tenant.rows.json", FailsAtTheThirdRow())
+
+    done = CliRunner().invoke(tenant_app, ["export", "acme", "-o", str(tmp_path / "out.jsonl")])
+
+    assert isinstance(done.exception, FailsAtTheThirdRow.Error)
+    assert list(tmp_path.iterdir()) == []
+
+
+class FailsAtTheThirdRow:
+    """In place of `json`, whose failure nothing real can force."""
+
+    class Error(Exception):
+        """The failure."""
+
+    rows = 0
+
+    def dumps(self, row: Any, **options: Any) -> str:
+        self.rows += 1
+        if self.rows == 3:
+            raise self.Error
+        return json.dumps(row, **options)
+
+
+def test_an_unknown_user_leaves_no_file(tmp_path: Path) -> None:
+    a_tenant("acme")
+
+    message = refusal("export", "acme", "--user", str(uuid7()), "-o", str(tmp_path / "out"))
+
+    assert message.startswith("this tenant has no User with id")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_purges_the_active_tenants_or_the_one_that_is_named() -> None:
+    tenant, _ = a_tenant("acme", at=days_ago(11))
+    suspended, _ = a_tenant("idle", at=days_ago(11))
+    said("suspend", "idle")
+
+    dry = json.loads(said("purge", "--dry-run", "--json"))["tenants"]
+    before = rows_of(tenant.id)
+    done = json.loads(said("purge", "--json"))["tenants"]
+    by_name = said("purge", "idle")
+
+    assert before == ROWS_OF_A_LIFE
+    assert dry["acme"] == {"notes": 1, "message_history": 2, "events": 0, "conversations": 0, "users": 0}
+    assert done["acme"] == dry["acme"]
+    assert "idle" not in done
+    assert by_name == "idle: removed 1 notes, 2 message_history\n"
+    assert rows_of(tenant.id) == rows_of(suspended.id) == ROWS_OF_A_LIFE - 3
+    assert said("purge", "idle", "--dry-run") == "idle: would remove nothing\n"

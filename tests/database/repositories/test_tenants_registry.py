@@ -1,0 +1,162 @@
+"""TenantRepository: the registry, which works where no tenant acts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import URL
+
+from src.database import get_db, get_read_db, tenant_context
+from src.database.base import uuid7
+from src.database.errors import DuplicateKeyError, ForeignKeyError, NotFoundError
+from src.database.models import Tenant, User
+from src.database.pagination import InvalidCursorError
+from src.database.repositories import TenantRepository, UserRepository
+from src.database.tenancy import AsyncSession
+from tests.database.conftest import A, B
+
+
+@pytest.fixture
+def tenants(session: AsyncSession) -> TenantRepository:
+    return TenantRepository(session)
+
+
+async def of_test(tenants: TenantRepository) -> list[str]:
+    return [tenant.slug async for tenant in tenants.active() if tenant.slug.startswith("t-")]
+
+
+async def test_registers_a_tenant_and_finds_it(tenants: TenantRepository) -> None:
+    made = await tenants.create("t-acme", "Acme", retention_days=90)
+
+    assert (made.status, made.retention_days) == ("active", 90)
+    assert await tenants.get(made.id) is made
+    assert await tenants.get_by_slug("t-acme") is made
+    assert await tenants.get_by_slug("T-ACME") is None
+
+
+@pytest.mark.parametrize("slug", ["", "-a", "A", "a_b", "a" * 64, "a\n", "ñ", "a\0"])
+async def test_refuses_a_slug_that_the_database_would_refuse(tenants: TenantRepository, slug: str) -> None:
+    with pytest.raises(ValueError, match="slug must be 1 to 63 of a-z, 0-9 and dashes"):
+        await tenants.create(slug, "Acme")
+
+
+@pytest.mark.parametrize(("name", "days"), [("", None), ("x" * 201, None), ("x", 0), ("x", -1), ("x", 2**31)])
+async def test_refuses_a_name_or_a_retention_that_cannot_be(
+    tenants: TenantRepository, name: str, days: int | None
+) -> None:
+    with pytest.raises(ValueError, match="must be 1"):
+        await tenants.create("t-acme", name, retention_days=days)
+
+
+async def test_takes_the_longest_of_everything(tenants: TenantRepository) -> None:
+    made = await tenants.create("t" + "-" * 62, "x" * 200, retention_days=2**31 - 1)
+
+    assert made.status == "active"
+
+
+async def test_a_slug_is_taken_once(tenants: TenantRepository) -> None:
+    await tenants.create("t-acme", "Acme")
+
+    with pytest.raises(DuplicateKeyError):
+        await tenants.create("t-acme", "Other")
+
+
+async def test_a_suspended_tenant_is_passed_over_until_it_is_activated(tenants: TenantRepository) -> None:
+    one, two = await tenants.create("t-one", "1"), await tenants.create("t-two", "2")
+
+    assert (await tenants.suspend(one.id)).status == "suspended"
+    assert await of_test(tenants) == ["t-two"]
+    await tenants.suspend(one.id)
+    assert (await tenants.activate(one.id)) is one
+    assert await of_test(tenants) == ["t-one", "t-two"]
+    assert two.status == "active"
+
+
+@pytest.mark.parametrize("method", ["get", "suspend", "activate", "delete"])
+async def test_an_unknown_tenant_is_an_error(tenants: TenantRepository, method: str) -> None:
+    with pytest.raises(NotFoundError, match="there is no tenant with id"):
+        await getattr(tenants, method)(uuid7())
+
+
+async def test_goes_through_more_tenants_than_a_batch_has(
+    tenants: TenantRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.database.repositories.tenants.ACTIVE_BATCH", 2)
+    slugs = [(await tenants.create(f"t-{number}", "x")).slug for number in range(5)]
+
+    assert await of_test(tenants) == slugs
+
+
+async def test_pages_follow_one_another(tenants: TenantRepository, session: AsyncSession) -> None:
+    made = [await tenants.create(f"t-{number}", "x") for number in range(5)]
+    await tenants.suspend(made[2].id)
+    found: list[Tenant] = []
+    cursor = None
+    while True:
+        page = await tenants.page(status="active", after=cursor, limit=2)
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+
+    assert [tenant for tenant in found if tenant.slug.startswith("t-")] == [*made[:2], *made[3:]]
+    assert len((await tenants.page(limit=1)).items) == 1
+    with pytest.raises(InvalidCursorError):
+        await tenants.page(after="forged")
+    with pytest.raises(ValueError, match="limit must be"):
+        await tenants.page(limit=0)
+
+
+@pytest.mark.usefixtures("engine")
+async def test_works_where_no_tenant_acts() -> None:
+    async with get_db() as session:
+        tenants = TenantRepository(session)
+        made = await tenants.create("t-new", "New")
+        await tenants.suspend(made.id)
+
+        assert made.slug not in await of_test(tenants)
+        assert (await tenants.get(A)).slug == "a"
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("scope", [get_db, get_read_db])
+async def test_a_worker_acts_as_one_tenant_after_the_other_and_keeps_nothing_open(
+    scope: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.database.repositories.tenants.ACTIVE_BATCH", 1)
+    seen = []
+    async with scope() as registry:
+        async for tenant in TenantRepository(registry).active():
+            with tenant_context(tenant.id):
+                async with get_db() as session:
+                    seen.append((tenant.id, await UserRepository(session).count()))
+            assert not registry.in_transaction()
+
+    assert {A, B} <= {tenant_id for tenant_id, _ in seen}
+    assert all(count == 1 for tenant_id, count in seen if tenant_id in (A, B))
+
+
+async def test_what_was_written_before_is_not_committed(cloned_database: URL) -> None:
+    """Going through the tenants ends only a transaction that it began."""
+    async with get_db() as session:
+        await TenantRepository(session).create("t-new", "New")
+        assert "t-new" in await of_test(TenantRepository(session))
+        await session.rollback()
+    async with get_db() as session:
+        assert await TenantRepository(session).get_by_slug("t-new") is None
+
+
+async def test_a_tenant_that_has_users_stays(tenants: TenantRepository, session: AsyncSession, user: User) -> None:
+    with pytest.raises(ForeignKeyError):
+        await tenants.delete(session.tenant_id)
+
+
+async def test_two_who_register_one_slug_at_once_make_one(cloned_database: URL) -> None:
+    async def register() -> None:
+        async with get_db() as session:
+            await TenantRepository(session).create("t-new", "New")
+
+    done = await asyncio.gather(*(register() for _ in range(4)), return_exceptions=True)
+
+    assert sorted(type(one).__name__ for one in done) == ["DuplicateKeyError"] * 3 + ["NoneType"]
