@@ -165,7 +165,7 @@ def _say_how_to_load(model: type[Base], name: str, attribute: InstrumentedAttrib
             option = f"{loader}({model.__name__}.{name})"
             raise LazyLoadError(
                 f"{model.__name__}.{name} was not loaded with its row, and is not loaded on access",
-                hint=f"ask for it when you read: `options=[{option}]` of a repository, `.options({option})` of a select",
+                hint=f"ask for it when you read: `options=[{option}]` of a repository, `.options({option})` of select",
             ) from error
 
     implementation.callable_ = load_or_say_how

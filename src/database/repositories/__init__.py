@@ -4,7 +4,7 @@ from src.database.repositories.base import Repository, Upserted
 from src.database.repositories.conversations import ConversationRepository
 from src.database.repositories.events import EventRepository
 from src.database.repositories.messages import Appended, MessageHistoryRepository, NewMessage
-from src.database.repositories.notes import NoteHit, NoteRepository
+from src.database.repositories.notes import NoteHit, NoteRepository, TagCount
 from src.database.repositories.users import UserRepository
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "NoteHit",
     "NoteRepository",
     "Repository",
+    "TagCount",
     "Upserted",
     "UserRepository",
 ]
