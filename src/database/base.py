@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+from sqlalchemy.orm.exc import DetachedInstanceError
 
 from src.database.errors import LazyLoadError
 
@@ -161,7 +162,7 @@ def _say_how_to_load(model: type[Base], name: str, attribute: InstrumentedAttrib
     def load_or_say_how(*arguments: Any) -> Any:
         try:
             return load(*arguments)
-        except InvalidRequestError as error:
+        except (InvalidRequestError, DetachedInstanceError) as error:
             option = f"{loader}({model.__name__}.{name})"
             raise LazyLoadError(
                 f"{model.__name__}.{name} was not loaded with its row, and is not loaded on access",

@@ -24,6 +24,17 @@ _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "plain": lambda value: value,
 }
 
+_UNREADABLE: Final = (
+    AttributeError,  # UUID(1)
+    binascii.Error,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    UnicodeError,
+    ValueError,
+)
+
 
 class InvalidCursorError(ValueError):
     """The cursor is not one that this very query handed out."""
@@ -62,15 +73,15 @@ def decode_cursor(cursor: str, *, scope: str) -> list[Any]:
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
-        if signature != _signature(body, scope):
-            raise InvalidCursorError(
-                "the cursor must be one that this query handed out, got another; begin again without one"
-            )
-        return [_DECODERS[kind](value) for kind, value in json.loads(body)]
-    except (binascii.Error, UnicodeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        if isinstance(error, InvalidCursorError):
-            raise
+        is_own = signature == _signature(body, scope)
+        values = [_DECODERS[kind](value) for kind, value in json.loads(body)] if is_own else []
+    except _UNREADABLE:
         raise InvalidCursorError("the cursor cannot be read; begin again without one") from None
+    if not is_own:
+        raise InvalidCursorError(
+            "the cursor must be one that this query handed out, got another; begin again without one"
+        )
+    return values
 
 
 def _tag(value: object) -> tuple[str, object]:
