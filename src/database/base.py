@@ -17,11 +17,16 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     Uuid,
+    event,
     func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+from sqlalchemy.orm.exc import DetachedInstanceError
+
+from src.database.errors import LazyLoadError
 
 __all__ = [
     "Base",
@@ -156,6 +161,27 @@ class Base(DeclarativeBase):
     extra: Mapped[dict[str, Any]] = mapped_column(
         "metadata", default=dict, server_default=text("'{}'::jsonb"), sort_order=902
     )
+
+
+@event.listens_for(Base, "attribute_instrument", propagate=True)
+def _say_how_to_load(model: type[Base], name: str, attribute: InstrumentedAttribute[Any]) -> None:
+    """Have the error of a lazy load name the remedy: `lazy="raise"` alone names the attribute."""
+    implementation: Any = attribute.impl
+    if (load := implementation.callable_) is None:  # loaded with its row
+        return
+    loader = "undefer" if hasattr(attribute.property, "columns") else "selectinload"
+
+    def load_or_say_how(*arguments: Any) -> Any:
+        try:
+            return load(*arguments)
+        except (InvalidRequestError, DetachedInstanceError) as error:
+            option = f"{loader}({model.__name__}.{name})"
+            raise LazyLoadError(
+                f"{model.__name__}.{name} was not loaded with its row, and is not loaded on access",
+                hint=f"ask for it when you read: `options=[{option}]` of a repository, `.options({option})` of select",
+            ) from error
+
+    implementation.callable_ = load_or_say_how
 
 
 class TenantBase(Base):

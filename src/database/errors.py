@@ -14,6 +14,7 @@ __all__ = [
     "ForeignKeyError",
     "IdempotencyConflictError",
     "IntegrityError",
+    "LazyLoadError",
     "LockNotAvailable",
     "MultipleResultsFoundError",
     "NoTenantError",
@@ -105,6 +106,10 @@ class MultipleResultsFoundError(DatabaseError):
 
 class StaleDataError(DatabaseError):
     """The row has changed hands since it was read: a lost lease, an older version."""
+
+
+class LazyLoadError(DatabaseError):
+    """An attribute that was not loaded was read: a row sends no query of its own."""
 
 
 class IntegrityError(DatabaseError):

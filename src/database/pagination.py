@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
@@ -19,10 +19,21 @@ T = TypeVar("T")
 MAX_LIMIT: Final = 1000
 _SIGNATURE_BYTES: Final = 8
 _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "datetime": datetime.fromisoformat,
+    "datetime": lambda value: _in_utc(datetime.fromisoformat(value)),
     "uuid": UUID,
     "plain": lambda value: value,
 }
+
+_UNREADABLE: Final = (
+    AttributeError,  # UUID(1)
+    binascii.Error,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    UnicodeError,
+    ValueError,
+)
 
 
 class InvalidCursorError(ValueError):
@@ -43,8 +54,8 @@ def check_limit(limit: int) -> None:
     Raises:
         ValueError: It is not from 1 to 1000.
     """
-    if not 1 <= limit <= MAX_LIMIT:
-        raise ValueError(f"limit must be from 1 to {MAX_LIMIT}, got {limit}")
+    if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"limit must be from 1 to {MAX_LIMIT}, got {limit!r}")
 
 
 def encode_cursor(values: Sequence[object], *, scope: str) -> str:
@@ -62,15 +73,15 @@ def decode_cursor(cursor: str, *, scope: str) -> list[Any]:
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
-        if signature != _signature(body, scope):
-            raise InvalidCursorError(
-                "the cursor must be one that this query handed out, got another; begin again without one"
-            )
-        return [_DECODERS[kind](value) for kind, value in json.loads(body)]
-    except (binascii.Error, UnicodeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InvalidCursorError):
-            raise
+        is_own = signature == _signature(body, scope)
+        values = [_DECODERS[kind](value) for kind, value in json.loads(body)] if is_own else []
+    except _UNREADABLE:
         raise InvalidCursorError("the cursor cannot be read; begin again without one") from None
+    if not is_own:
+        raise InvalidCursorError(
+            "the cursor must be one that this query handed out, got another; begin again without one"
+        )
+    return values
 
 
 def _tag(value: object) -> tuple[str, object]:
@@ -79,6 +90,11 @@ def _tag(value: object) -> tuple[str, object]:
     if isinstance(value, UUID):
         return "uuid", str(value)
     return "plain", value
+
+
+def _in_utc(value: datetime) -> datetime:
+    """Bring an instant to UTC, where the first and the last ones of other zones do not exist; wall-clock time stays."""
+    return value if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _signature(body: bytes, scope: str) -> bytes:

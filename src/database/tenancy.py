@@ -15,10 +15,12 @@ from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext import asyncio as sa_asyncio
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
 from sqlalchemy.orm import exc as orm_exc
+from sqlalchemy.util.concurrency import in_greenlet
 
 from src.database.base import TenantBase
 from src.database.errors import (
     ConnectionFailed,
+    LazyLoadError,
     NoTenantError,
     StaleDataError,
     TenantMismatchError,
@@ -255,8 +257,19 @@ def _forget_transaction(session: TenantSession, transaction: SessionTransaction)
 
 @event.listens_for(TenantSession, "do_orm_execute")
 def _settle_tenant(state: ORMExecuteState) -> None:
+    if state.is_column_load and not in_greenlet():  # an attribute was read; `refresh` would be in one
+        raise _expired(state)
     session = cast("TenantSession", state.session)
     session.enter_tenant(required=any(issubclass(mapper.class_, TenantBase) for mapper in state.all_mappers))
+
+
+def _expired(state: ORMExecuteState) -> LazyLoadError:
+    mapper = state.bind_mapper
+    name = mapper.class_.__name__ if mapper is not None else "row"
+    return LazyLoadError(
+        f"the attributes of a {name} have expired: its transaction was rolled back, or `expire` was called",
+        hint="read the row again, or `await session.refresh(row)`; ids that outlive a rollback are kept in variables",
+    )
 
 
 @event.listens_for(TenantSession, "before_flush")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import URL, select
-from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import selectinload
 
 from src.config import get_logger, get_settings
 from src.database import get_db
 from src.database.base import Base, utc_now
+from src.database.errors import LazyLoadError
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.repositories import (
     ConversationRepository,
@@ -61,7 +61,7 @@ async def test_what_the_document_calls_the_n_plus_1_problem_is_an_error_that_say
     async with get_db() as session:
         users = await session.execute(select(User))
         for user in users.scalars():
-            with pytest.raises(InvalidRequestError, match=r"'User\.events' is not available"):
+            with pytest.raises(LazyLoadError, match=r"options=\[selectinload\(User\.events\)\]"):
                 _ = user.events
 
 

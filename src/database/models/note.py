@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
+from unicodedata import normalize
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, Computed, ForeignKeyConstraint, Index, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
-from src.database.base import TenantBase
+from src.database.base import TenantBase, clean_text
 
 if TYPE_CHECKING:
     from src.database.models.user import User
@@ -23,6 +25,27 @@ ACCENTED: Final = "ÁÀÂÄÃÅáàâäãåÉÈÊËéèêëÍÌÎÏíìîïÓÒ�
 BARE: Final = "AAAAAAaaaaaaEEEEeeeeIIIIiiiiOOOOOoooooUUUUuuuuNnCcYyy"
 SEARCH_CONFIGURATIONS: Final = ("simple", "spanish", "english")
 _TITLE: Final = "coalesce(title, '')"
+
+
+MAX_TAGS: Final = 64
+MAX_TAG_LENGTH: Final = 64
+
+
+def clean_tags(tags: Iterable[str]) -> list[str]:
+    """Return tags in their order, stripped and composed (NFC), each once, without those that are empty.
+
+    Raises:
+        ValueError: They are more than 64, one is longer than 64 characters, or they are no list of texts.
+    """
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise ValueError(f"tags must be a list of texts, e.g. ['work'], got {type(tags).__name__}")  # noqa: TRY004
+    stripped = (clean_text(normalize("NFC", tag)).strip() for tag in tags)
+    cleaned = list(dict.fromkeys(tag for tag in stripped if tag))
+    if len(cleaned) > MAX_TAGS:
+        raise ValueError(f"tags must be at most {MAX_TAGS}, got {len(cleaned)}")
+    if longest := max((len(tag) for tag in cleaned if len(tag) > MAX_TAG_LENGTH), default=0):
+        raise ValueError(f"a tag must be at most {MAX_TAG_LENGTH} characters, got one of {longest}")
+    return cleaned
 
 
 def without_accents(expression: str) -> str:
@@ -60,6 +83,10 @@ class Note(TenantBase):
     )
 
     user: Mapped[User] = relationship(back_populates="notes", lazy="raise")
+
+    @validates("tags")
+    def _clean_tags(self, _name: str, tags: Iterable[str]) -> list[str]:
+        return clean_tags(tags)
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),

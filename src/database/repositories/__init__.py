@@ -5,7 +5,7 @@ from src.database.repositories.conversations import ConversationRepository, Turn
 from src.database.repositories.events import EventRepository
 from src.database.repositories.message_usage import Usage
 from src.database.repositories.messages import Appended, MessageHistoryRepository, NewMessage
-from src.database.repositories.notes import NoteHit, NoteRepository
+from src.database.repositories.notes import NoteHit, NoteRepository, TagCount
 from src.database.repositories.retention import purge_expired
 from src.database.repositories.tenants import TenantRepository
 from src.database.repositories.users import UserRepository
@@ -19,6 +19,7 @@ __all__ = [
     "NoteHit",
     "NoteRepository",
     "Repository",
+    "TagCount",
     "TenantRepository",
     "Turn",
     "Upserted",

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnExpressionArgument, Select, exists, func, select, tuple_
+from sqlalchemy import ARRAY, Select, Uuid, any_, case, delete, exists, func, literal, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import TenantBase, utc_now
 from src.database.errors import MultipleResultsFoundError, NotFoundError
-from src.database.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
+from src.database.pagination import Page, check_limit
+from src.database.repositories.conditions import Condition, Option, check_conditions, within
+from src.database.repositories.keyset import Keyset
 from src.database.repositories.upsert import Upserted, upsert
 from src.database.tenancy import AsyncSession
 
-__all__ = ["Condition", "Repository", "Upserted"]
+__all__ = ["Condition", "Option", "Repository", "Upserted"]
 
 ModelT = TypeVar("ModelT", bound=TenantBase)
-Condition = ColumnExpressionArgument[bool]
 
 STREAM_BATCH: int = 500
 
@@ -26,7 +28,9 @@ STREAM_BATCH: int = 500
 class Repository(Generic[ModelT]):
     """The rows of one table that belong to the acting tenant; a soft-deleted row is not there.
 
-    A condition (`*where`) is an expression over mapped attributes: `User.is_active.is_(True)`.
+    A condition (`*where`) is an expression over mapped attributes of this model: `User.is_active.is_(True)`; anything
+    else is a ValueError. Relationships are loaded where `options` ask for it, `options=[selectinload(User.events)]`,
+    and without what is deleted.
 
     Every method raises NoTenantError where no tenant acts.
     """
@@ -36,43 +40,43 @@ class Repository(Generic[ModelT]):
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
 
-    async def get(self, row_id: UUID) -> ModelT:
+    async def get(self, row_id: UUID, *, options: Sequence[Option] = ()) -> ModelT:
         """Return the row of this id.
 
         Raises:
             NotFoundError: This tenant has none.
         """
-        return self._found(await self.get_or_none(row_id), f"id {row_id}")
+        return self._found(await self.get_or_none(row_id, options=options), f"id {row_id}")
 
-    async def get_or_none(self, row_id: UUID) -> ModelT | None:
+    async def get_or_none(self, row_id: UUID, *, options: Sequence[Option] = ()) -> ModelT | None:
         """Return the row of this id, or None."""
-        found: ModelT | None = await self.session.scalar(self._select(self.model.id == row_id))
-        return found
+        rows = await self._rows(self._select(self.model.id == row_id), options)
+        return rows[0] if rows else None
 
-    async def get_one(self, *where: Condition) -> ModelT:
+    async def get_one(self, *where: Condition, options: Sequence[Option] = ()) -> ModelT:
         """Return the one row that satisfies the conditions.
 
         Raises:
             NotFoundError: None does.
             MultipleResultsFoundError: More than one does.
         """
-        rows = (await self.session.scalars(self._select(*where).limit(2))).all()
+        rows = await self._rows(self._select_where(where).limit(2), options)
         if len(rows) > 1:
             raise MultipleResultsFoundError(f"more than one {self.model.__name__} satisfies the conditions")
         return self._found(rows[0] if rows else None, "these conditions")
 
-    async def get_many(self, row_ids: Collection[UUID]) -> list[ModelT]:
-        """Return those of these rows that are there, by id."""
-        statement = self._select(self.model.id.in_(row_ids)).order_by(self.model.id)
-        return list(await self.session.scalars(statement))
+    async def get_many(self, row_ids: Collection[UUID], *, options: Sequence[Option] = ()) -> list[ModelT]:
+        """Return those of these rows that are there, by id; any number of them."""
+        wanted = any_(literal(list(row_ids), ARRAY(Uuid())))  # one parameter: a list of them ends at 32,767
+        return await self._rows(self._select(self.model.id == wanted).order_by(self.model.id), options)
 
     async def exists(self, *where: Condition) -> bool:
         """Say whether any row satisfies the conditions."""
-        return bool(await self.session.scalar(select(exists(self._ids(*where)))))
+        return bool(await self.session.scalar(select(exists(self._ids(where)))))
 
     async def count(self, *where: Condition) -> int:
         """Count the rows that satisfy the conditions."""
-        return await self.session.scalar(select(func.count()).select_from(self._ids(*where).subquery())) or 0
+        return await self.session.scalar(select(func.count()).select_from(self._ids(where).subquery())) or 0
 
     async def add(self, row: ModelT) -> ModelT:
         """Insert a row; the tenant is filled in.
@@ -129,14 +133,13 @@ class Repository(Generic[ModelT]):
             NotFoundError: This tenant has none; for `hard`, not even a soft-deleted one.
             ForeignKeyError: For good, and other rows still refer to it.
         """
-        soft = self._can_soft_delete() and not hard
-        statement = self._select(self.model.id == row_id, include_deleted=not soft)
-        row = self._found(await self.session.scalar(statement), f"id {row_id}")
-        if soft:
-            setattr(row, "deleted_at", utc_now())  # noqa: B010 - an attribute of some models
-        else:
-            await self.session.delete(row)
-        await self.session.flush()
+        if self._can_soft_delete() and not hard:
+            await self._set_deleted_at(row_id, utc_now())
+            return
+        statement = delete(self.model).where(*self._is(row_id)).returning(self.model.id)
+        # "fetch": the session lets go of the row.
+        gone = await self.session.scalar(statement, execution_options={"synchronize_session": "fetch"})
+        self._found(gone, f"id {row_id}")
 
     async def restore(self, row_id: UUID) -> ModelT:
         """Bring a soft-deleted row back; one that was not deleted stays as it is.
@@ -148,11 +151,7 @@ class Repository(Generic[ModelT]):
         """
         if not self._can_soft_delete():
             raise ValueError(f"{self.model.__name__} has no deleted_at: what is deleted there is gone")
-        statement = self._select(self.model.id == row_id, include_deleted=True)
-        row: ModelT = self._found(await self.session.scalar(statement), f"id {row_id}")
-        setattr(row, "deleted_at", None)  # noqa: B010 - an attribute of some models
-        await self.session.flush()
-        return row
+        return await self._set_deleted_at(row_id, None)
 
     async def page(
         self,
@@ -161,6 +160,7 @@ class Repository(Generic[ModelT]):
         limit: int = 50,
         order_by: InstrumentedAttribute[Any] | None = None,
         descending: bool = False,
+        options: Sequence[Option] = (),
     ) -> Page[ModelT]:
         """Return one page, by `order_by` and then by id (which is the order of creation).
 
@@ -168,36 +168,28 @@ class Repository(Generic[ModelT]):
             where: Conditions; the same ones for each page.
             after: The cursor of the page before.
             limit: Rows a page, 1 to 1000.
-            order_by: A mapped attribute of this model that is never null.
+            order_by: A mapped attribute of this model that is never null: a time, a number, a text, a yes or no, an
+                id. Without an index that begins with it, each page costs a sort of all the rows.
             descending: Last first.
+            options: Which relationships to load.
 
         Raises:
             InvalidCursorError: The cursor is not one of this query's.
             ValueError: The limit or the attribute cannot serve.
         """
         check_limit(limit)
-        keys = [self.model.id] if order_by is None else [self._sortable(order_by), self.model.id]
-        names = [key.key for key in keys]
-        scope = f"{self.model.__tablename__}:{','.join(names)}:{descending}:{self.session.tenant_id}"
-        statement = self._select(*where)
-        if after is not None:
-            values = decode_cursor(after, scope=scope)
-            if [type(value) for value in values] != [_python_type(key) for key in keys]:
-                raise InvalidCursorError("the cursor cannot be read; begin again without one")
-            position = tuple_(*values, types=[key.type for key in keys])
-            row = tuple_(*keys)
-            statement = statement.where(row < position if descending else row > position)
-        statement = statement.order_by(*(key.desc() if descending else key for key in keys)).limit(limit + 1)
-        rows = list(await self.session.scalars(statement))
-        more = len(rows) > limit
+        order = Keyset.of(self.model, order_by, descending=descending, tenant_id=self.session.tenant_id)
+        rows = await self._rows(order.begin(self._select_where(where), after).limit(limit + 1), options)
         items = rows[:limit]
-        cursor = encode_cursor([getattr(items[-1], name) for name in names], scope=scope) if more else None
-        return Page(items=items, next_cursor=cursor)
+        return Page(items=items, next_cursor=order.cursor_of(items[-1]) if len(rows) > limit else None)
 
-    async def stream(self, *where: Condition) -> AsyncIterator[ModelT]:
-        """Go through the rows in order of creation, some hundred at a time, whatever their number."""
-        statement = self._select(*where).order_by(self.model.id).execution_options(yield_per=STREAM_BATCH)
-        async for row in await self.session.stream_scalars(statement):
+    async def stream(self, *where: Condition, options: Sequence[Option] = ()) -> AsyncIterator[ModelT]:
+        """Go through the rows in order of creation, some hundred at a time, whatever their number.
+
+        Of the loaders of collections `selectinload` can do this: once for each batch.
+        """
+        statement = self._with_options(self._select_where(where).order_by(self.model.id), options)
+        async for row in await self.session.stream_scalars(statement.execution_options(yield_per=STREAM_BATCH)):
             yield row  # the session refers to an unchanged row weakly: it goes when the caller lets go of it
 
     def _select(self, *where: Condition, include_deleted: bool = False) -> Select[Any]:
@@ -207,8 +199,34 @@ class Repository(Generic[ModelT]):
             return statement
         return statement.where(self.model.deleted_at.is_(None))
 
-    def _ids(self, *where: Condition) -> Select[Any]:
-        return self._select(*where).with_only_columns(self.model.id)
+    def _select_where(self, where: Sequence[Condition]) -> Select[Any]:
+        """Begin a query with conditions that came from a caller."""
+        check_conditions(self.model, where)
+        return self._select(*where)
+
+    def _ids(self, where: Sequence[Condition]) -> Select[Any]:
+        return self._select_where(where).with_only_columns(self.model.id)
+
+    def _is(self, row_id: UUID) -> tuple[Condition, Condition]:
+        return self.model.tenant_id == self.session.tenant_id, self.model.id == row_id
+
+    async def _rows(self, statement: Select[Any], options: Sequence[Option]) -> list[ModelT]:
+        """Fetch; each row once, which a collection loaded by a join would repeat."""
+        return list((await self.session.scalars(self._with_options(statement, options))).unique())
+
+    def _with_options(self, statement: Select[Any], options: Sequence[Option]) -> Select[Any]:
+        return statement.options(*options, *within(self.session.tenant_id)) if options else statement
+
+    async def _set_deleted_at(self, row_id: UUID, deleted_at: datetime | None) -> ModelT:
+        """Delete or restore a row in one statement; one that is restored and was not deleted keeps its time too."""
+        model = self.model
+        changed_at = case((model.deleted_at.is_(None), model.updated_at), else_=func.now())
+        values = {"deleted_at": None, "updated_at": changed_at} if deleted_at is None else {"deleted_at": deleted_at}
+        statement = update(model).where(*self._is(row_id)).values(**values).returning(model)
+        if deleted_at is not None:
+            statement = statement.where(model.deleted_at.is_(None))
+        options = {"populate_existing": True, "synchronize_session": False}
+        return self._found(await self.session.scalar(statement, execution_options=options), f"id {row_id}")
 
     def _found(self, row: ModelT | None, what: str) -> ModelT:
         if row is None:
@@ -233,14 +251,3 @@ class Repository(Generic[ModelT]):
                 raise ValueError(
                     f"{self.model.__name__} has no attribute {name!r}; known are {', '.join(sorted(known))}"
                 )
-
-    def _sortable(self, attribute: InstrumentedAttribute[Any]) -> InstrumentedAttribute[Any]:
-        column = self.model.__table__.columns.get(getattr(attribute, "key", ""))
-        if getattr(attribute, "class_", None) is not self.model or column is None or column.nullable:
-            raise ValueError(f"order_by must be a mapped attribute of {self.model.__name__} that is never null")
-        return attribute
-
-
-def _python_type(attribute: InstrumentedAttribute[Any]) -> type[Any]:
-    kind: type[Any] = getattr(attribute.type, "impl_instance", attribute.type).python_type  # what a decorator wraps
-    return kind

@@ -1,36 +1,41 @@
-"""Notes, and a user's search through them."""
+"""Notes: a user's search through them, tags, the pinned ones and the archive."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, literal_column
-from sqlalchemy.dialects.postgresql import REGCONFIG
+from sqlalchemy import func, select, update
 
-from src.database.base import clean_text
+from src.database.base import check_aware, utc_now
 from src.database.models import Note
-from src.database.pagination import check_limit
-from src.database.repositories.base import Repository
+from src.database.models.note import clean_tags
+from src.database.pagination import Page, check_limit
+from src.database.repositories.base import Condition, Repository, Upserted
+from src.database.repositories.note_search import MATCHED_WORDS, rank_of, wanted
+from src.database.repositories.note_snippet import HIGHLIGHT, snippet
 
-__all__ = ["HIGHLIGHT", "NoteHit", "NoteRepository"]
-
-HIGHLIGHT: Final = ("«", "»")
-"""What stands around the words found in a snippet."""
-
-_SPANISH: Final[ColumnElement[str]] = literal_column("'spanish'::regconfig", REGCONFIG)
-_ENGLISH: Final[ColumnElement[str]] = literal_column("'english'::regconfig", REGCONFIG)
-_HEADLINE: Final = f"StartSel={HIGHLIGHT[0]}, StopSel={HIGHLIGHT[1]}, MinWords=8, MaxWords=24, MaxFragments=2"
+__all__ = ["HIGHLIGHT", "NoteHit", "NoteRepository", "TagCount"]
 
 
 @dataclass(frozen=True, slots=True)
 class NoteHit:
-    """A note that a search found: `rank` is ts_rank_cd's, the higher the better; `snippet` is plain text."""
+    """A note that a search found: `rank`, the higher the better; `snippet`, plain text with the words in HIGHLIGHT."""
 
     note: Note
     rank: float
     snippet: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagCount:
+    """A tag, and how many notes have it."""
+
+    tag: str
+    count: int
 
 
 class NoteRepository(Repository[Note]):
@@ -38,36 +43,154 @@ class NoteRepository(Repository[Note]):
 
     model = Note
 
-    async def search(self, user_id: UUID, query: str, *, limit: int = 20) -> list[NoteHit]:
-        """Search one user's notes, in Spanish and in English at once, the best first.
+    async def search(
+        self,
+        user_id: UUID,
+        query: str,
+        *,
+        tags: Collection[str] | None = None,
+        match: Literal["all", "any"] = "all",
+        prefix: bool = True,
+        include_archived: bool = False,
+        limit: int = 20,
+    ) -> list[NoteHit]:
+        """Search one user's notes, in Spanish and in English at once and whatever the accents, the best first.
 
         Args:
             user_id: Whose.
-            query: As people type it into a search box: words, "a phrase", or, -not (websearch_to_tsquery).
+            query: As people type it into a search box: words, "a phrase", or, -not; at most 1000 characters.
+            tags: Only notes with these.
+            match: Whether with all of them or with any.
+            prefix: Whether the last word is still being typed, so that words that begin with it are found too.
+            include_archived: Whether in the archive too.
             limit: At most so many.
 
         Returns:
             The hits; none where the query has no word in it.
+
+        Raises:
+            ValueError: The query is too long, or the limit is not from 1 to 1000.
         """
         check_limit(limit)
-        text = clean_text(query)
-        spanish, english = (
-            func.websearch_to_tsquery(_SPANISH, text),
-            func.websearch_to_tsquery(_ENGLISH, text),
-        )
-        wanted = spanish.op("||")(english)
-        rank = func.ts_rank_cd(Note.search, wanted)
-        # The words are marked in the language in which they are found.
-        in_spanish = func.to_tsvector(_SPANISH, Note.content).op("@@")(spanish)
-        language = case((in_spanish, _SPANISH), else_=_ENGLISH)
-        snippet = func.ts_headline(language, Note.content, wanted, _HEADLINE)
+        row = wanted(query, prefix=prefix)
+        rank = rank_of(row)
         statement = (
-            self._select(Note.user_id == user_id, Note.archived_at.is_(None), Note.search.op("@@")(wanted))
-            .add_columns(rank, snippet)
+            self._select(*_of(user_id, tags, match=match, include_archived=include_archived))
+            .join(row, Note.search.op("@@")(row.c.query))
+            .add_columns(rank, MATCHED_WORDS)
             .order_by(rank.desc(), Note.id.desc())
             .limit(limit)
         )
         return [
-            NoteHit(note=note, rank=rank, snippet=snippet)
-            for note, rank, snippet in await self.session.execute(statement)
+            NoteHit(note=note, rank=rank, snippet=snippet(note.content, words))
+            for note, rank, words in await self.session.execute(statement)
         ]
+
+    async def page_for_user(
+        self,
+        user_id: UUID,
+        *,
+        tags: Collection[str] | None = None,
+        match: Literal["all", "any"] = "all",
+        pinned: bool | None = None,
+        include_archived: bool = False,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page[Note]:
+        """Return one page of a user's notes, the newest first.
+
+        Args:
+            user_id: Whose.
+            tags: Only notes with these.
+            match: Whether with all of them or with any.
+            pinned: Only those that are pinned, or only those that are not.
+            include_archived: Whether the archive's too.
+            after: The cursor of the page before.
+            limit: Notes a page, 1 to 1000.
+
+        Raises:
+            InvalidCursorError: The cursor is not one of this query's.
+            ValueError: The limit or a tag cannot serve.
+        """
+        where = _of(user_id, tags, match=match, include_archived=include_archived)
+        if pinned is not None:
+            where.append(Note.pinned if pinned else ~Note.pinned)
+        return await self.page(*where, after=after, limit=limit, descending=True)
+
+    async def tags(self, user_id: UUID, *, include_archived: bool = False, limit: int = 1000) -> list[TagCount]:
+        """Return a user's tags with the number of notes that have each, the most used first.
+
+        Raises:
+            ValueError: The limit is not from 1 to 1000.
+        """
+        check_limit(limit)
+        of_user = self._select(*_of(user_id, None, include_archived=include_archived))
+        each = of_user.with_only_columns(func.unnest(Note.tags).label("tag")).subquery()
+        tag, count = each.c.tag, func.count()
+        statement = select(tag, count).group_by(tag).order_by(count.desc(), tag).limit(limit)
+        return [TagCount(tag=tag, count=count) for tag, count in await self.session.execute(statement)]
+
+    async def pin(self, note_id: UUID, *, pinned: bool = True) -> Note:
+        """Pin a note, or let it go; it may be so already.
+
+        Raises:
+            NotFoundError: This tenant has none.
+        """
+        return await self._set(note_id, pinned=pinned)
+
+    async def archive(self, note_id: UUID, *, now: datetime | None = None) -> Note:
+        """Put a note away: search and lists leave it out unless asked. One in the archive keeps its time.
+
+        Args:
+            note_id: Which.
+            now: When; by default the present.
+
+        Raises:
+            NotFoundError: This tenant has none.
+            ValueError: `now` is naive.
+        """
+        now = now or utc_now()
+        check_aware("now", now)
+        return await self._set(note_id, archived_at=func.coalesce(Note.archived_at, now))
+
+    async def unarchive(self, note_id: UUID) -> Note:
+        """Take a note back from the archive; it may not be there.
+
+        Raises:
+            NotFoundError: This tenant has none.
+        """
+        return await self._set(note_id, archived_at=None)
+
+    async def archived(self, user_id: UUID, *, limit: int = 50) -> list[Note]:
+        """Return what a user put away last, the latest first.
+
+        Raises:
+            ValueError: The limit is not from 1 to 1000.
+        """
+        check_limit(limit)
+        statement = self._select(Note.user_id == user_id, Note.archived_at.is_not(None))
+        return list(
+            await self.session.scalars(statement.order_by(Note.archived_at.desc(), Note.id.desc()).limit(limit))
+        )
+
+    async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> Upserted[Note]:
+        """Insert or bring up to date, as every repository does; tags are cleaned as they are elsewhere."""
+        if "tags" in values:
+            values = {**values, "tags": clean_tags(values["tags"])}
+        return await super().upsert(values, key=key)
+
+    async def _set(self, note_id: UUID, **values: Any) -> Note:
+        statement = update(Note).where(*self._is(note_id), Note.deleted_at.is_(None)).values(**values).returning(Note)
+        options = {"populate_existing": True, "synchronize_session": False}
+        return self._found(await self.session.scalar(statement, execution_options=options), f"id {note_id}")
+
+
+def _of(
+    user_id: UUID, tags: Collection[str] | None, *, match: Literal["all", "any"] = "all", include_archived: bool
+) -> list[Condition]:
+    where: list[Condition] = [Note.user_id == user_id]
+    if not include_archived:
+        where.append(Note.archived_at.is_(None))
+    if tags and (wanted_tags := clean_tags(tags)):
+        where.append(Note.tags.contains(wanted_tags) if match == "all" else Note.tags.overlap(wanted_tags))
+    return where

@@ -102,6 +102,8 @@ def _unique_key(model: type[TenantBase], key: Collection[str]) -> _Key:
     Raises:
         ValueError: There is none.
     """
+    if isinstance(key, str):  # it would be taken for a list of letters
+        raise ValueError(f"key must be a list of attributes, e.g. [{key!r}], got a str")  # noqa: TRY004 - bad input
     table = cast("Table", model.__table__)
     constraints = [item for item in table.constraints if isinstance(item, UniqueConstraint | PrimaryKeyConstraint)]
     found = {frozenset(item.columns.keys()): _Key(list(item.columns)) for item in constraints}

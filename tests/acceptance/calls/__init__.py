@@ -21,7 +21,7 @@ CALLS: Final[dict[type[Repository[Any]], dict[str, Call]]] = {
     UserRepository: base.CALLS | users.CALLS,
     ConversationRepository: base.CALLS | conversations.CALLS,
     MessageHistoryRepository: base.CALLS | messages.CALLS,
-    EventRepository: base.CALLS | events.CALLS,
+    EventRepository: base.CALLS | base.WITHOUT_DELETED_ROWS | events.CALLS,
     NoteRepository: base.CALLS | notes.CALLS,
 }
 MAKING_ROWS: Final = {"add", "add_many", "upsert", "get_or_create_by_telegram_id"}

@@ -9,7 +9,7 @@ from tests.acceptance.calls.rows import Call, listed
 
 
 async def nothing() -> None:
-    """Events keep no deleted rows."""
+    """Stand for what is refused before anything is sent."""
 
 
 async def page_items(repository: Repository[Any]) -> list[Any]:
@@ -26,8 +26,10 @@ CALLS: Final = {
     "exists": Call(lambda r, b: r.exists(r.model.id == b.of(r.model)), statements=1),
     "count": Call(lambda r, _: r.count(), statements=1, most_rows=ALL),
     "update": Call(lambda r, b: r.update(b.of(r.model), extra={"stolen": True}), statements=2),
-    "delete": Call(lambda r, b: r.delete(b.of(r.model), hard=True)),
-    "restore": Call(lambda r, b: r.restore(b.of(r.model)) if hasattr(r.model, "deleted_at") else nothing()),
+    "delete": Call(lambda r, b: r.delete(b.of(r.model)), statements=1),
+    "restore": Call(lambda r, b: r.restore(b.of(r.model)), statements=1),
     "page": Call(lambda r, _: page_items(r), statements=1),
     "stream": Call(lambda r, _: listed(r.stream()), statements=1, most_rows=ALL),
 }
+WITHOUT_DELETED_ROWS: Final = {"restore": Call(lambda _r, _b: nothing(), statements=0)}
+"""Where the table keeps none."""

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from tests.acceptance.calls.rows import Call
+from src.database.repositories import NoteRepository
+from tests.acceptance.calls.rows import Call, Rows
+
+
+async def page_items(repository: NoteRepository, rows: Rows) -> list[Any]:
+    return list((await repository.page_for_user(rows.user)).items)
+
 
 CALLS: Final = {
     "search": Call(lambda r, b: r.search(b.user, "secret"), statements=1),
+    "page_for_user": Call(page_items, statements=1),
+    "tags": Call(lambda r, b: r.tags(b.user), statements=1),
+    "pin": Call(lambda r, b: r.pin(b.note), statements=1),
+    "archive": Call(lambda r, b: r.archive(b.note), statements=1),
+    "unarchive": Call(lambda r, b: r.unarchive(b.note), statements=1),
+    "archived": Call(lambda r, b: r.archived(b.user, limit=10), statements=1),
 }

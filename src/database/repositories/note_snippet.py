@@ -1,0 +1,120 @@
+"""The part of a note that shows the words found, marked, as it was written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from itertools import islice
+from typing import Final
+
+from src.database.repositories.note_search import composed, unaccented
+
+__all__ = ["HIGHLIGHT", "snippet"]
+
+HIGHLIGHT: Final = ("«", "»")
+"""What stands around the words found in a snippet, and nowhere else: a note's own become single ones."""
+
+FRAGMENTS: Final = 2
+FRAGMENT_LENGTH: Final = 160
+MAX_PLACES: Final = 500
+
+_OWN: Final = str.maketrans("".join(HIGHLIGHT), "\u2039\u203a")
+
+_Place = tuple[int, int]
+
+
+def snippet(content: str, words: Collection[str]) -> str:
+    """Show where these words stand, in one line of plain text: at most two parts of some 160 characters.
+
+    Args:
+        content: The note's.
+        words: As they are indexed: unaccented, in lower case.
+
+    Returns:
+        The parts with the words marked; where none stands there, as when the title has it, how the content begins.
+    """
+    text = composed(content)
+    places = _places(unaccented(text), words)
+    parts = sorted(_fragments(text, places)) or [(0, min(FRAGMENT_LENGTH, len(text)))]
+    shown = " … ".join(" ".join(_marked(text, part, places).split()) for part in parts)
+    return ("… " if parts[0][0] > 0 else "") + shown + (" …" if parts[-1][1] < len(text) else "")
+
+
+def _places(plain: str, words: Collection[str]) -> list[_Place]:
+    """Find whole words; of those that overlap, the longer one."""
+    lowered = plain.replace("İ", "I").lower()  # the one letter that grows when it is lowered
+    found = sorted(
+        (place for word in words for place in islice(_occurrences(lowered, word), MAX_PLACES)),
+        key=lambda place: (place[0], -place[1]),
+    )
+    places: list[_Place] = []
+    for place in found:
+        if not places or place[0] >= places[-1][1]:
+            places.append(place)
+    return places
+
+
+def _occurrences(lowered: str, word: str) -> Iterator[_Place]:
+    start = lowered.find(word)
+    while start >= 0:
+        end = start + len(word)
+        if not lowered[max(start - 1, 0) : start].isalnum() and not lowered[end : end + 1].isalnum():
+            yield start, end
+        start = lowered.find(word, end)
+
+
+def _fragments(text: str, places: list[_Place]) -> list[_Place]:
+    """Choose the parts that show the most different words; a further one has to show others."""
+    shown: set[str] = set()
+    parts: list[_Place] = []
+    for _ in range(FRAGMENTS):
+        first, last, new = _densest(text, places, shown)
+        if not new:
+            break
+        shown |= new
+        parts.append(_around(text, places[first][0], places[last][1]))
+    if len(parts) == FRAGMENTS and max(part[0] for part in parts) < min(part[1] for part in parts):
+        return [(min(part[0] for part in parts), max(part[1] for part in parts))]
+    return parts
+
+
+def _densest(text: str, places: list[_Place], shown: set[str]) -> tuple[int, int, set[str]]:
+    """Slide over the places; return the first and the last of the best part, and the words that it alone shows."""
+    best: tuple[int, int, set[str]] = (0, 0, set())
+    inside: Counter[str] = Counter()
+    first = 0
+    for last, (start, end) in enumerate(places):
+        inside[text[start:end].lower()] += 1
+        while first < last and end - places[first][0] > FRAGMENT_LENGTH:
+            word = text[slice(*places[first])].lower()
+            inside[word] -= 1
+            if not inside[word]:
+                del inside[word]
+            first += 1
+        if len(inside.keys() - shown) > len(best[2]):
+            best = first, last, inside.keys() - shown
+    return best
+
+
+def _around(text: str, start: int, end: int) -> _Place:
+    """Widen a part to its length, at spaces where there are any near by."""
+    end = min(end, start + FRAGMENT_LENGTH)
+    spare = FRAGMENT_LENGTH - (end - start)
+    left = max(start - spare // 2, 0)
+    right = min(end + spare - (start - left), len(text))
+    if left > 0:
+        left = next((place + 1 for place in range(left, start) if text[place].isspace()), left)
+    if right < len(text):
+        right = next((place for place in range(right, end - 1, -1) if text[place].isspace()), right)
+    return left, right
+
+
+def _marked(text: str, part: _Place, places: list[_Place]) -> str:
+    pieces: list[str] = []
+    at, stop = part
+    for start, end in places:
+        if part[0] <= start < stop:
+            cut = min(end, stop)
+            pieces += [text[at:start].translate(_OWN), HIGHLIGHT[0], text[start:cut].translate(_OWN), HIGHLIGHT[1]]
+            at = cut
+    return "".join([*pieces, text[at:stop].translate(_OWN)])

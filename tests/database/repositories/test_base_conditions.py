@@ -1,0 +1,198 @@
+"""Repository: what is refused as a condition, and deletion in few statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import column, event, exists, func, literal_column, or_, select, text
+from sqlalchemy.orm import aliased
+
+from src.database.base import uuid7
+from src.database.errors import DuplicateKeyError, NotFoundError
+from src.database.models import Event, Note, User
+from src.database.repositories import EventRepository, NoteRepository, UserRepository
+from src.database.tenancy import AsyncSession
+
+
+@pytest.fixture
+def users(session: AsyncSession) -> UserRepository:
+    return UserRepository(session)
+
+
+@pytest.fixture
+async def sent(session: AsyncSession) -> list[str]:
+    """What is sent from here on."""
+    statements: list[str] = []
+    connection = (await session.connection()).sync_connection
+    event.listen(connection, "before_cursor_execute", lambda *call: statements.append(call[2]))
+    return statements
+
+
+REFUSED: list[tuple[Any, str]] = [
+    ("1=1", "got str"),
+    (text("1=1"), "got SQL text"),
+    (or_(User.is_active, text("1=1")), "got SQL text"),
+    (True, "got bool"),
+    (None, "got NoneType"),
+    (literal_column("1") == 1, "got a column of no mapped table"),
+    (column("username") == "x", "got a column of no mapped table"),
+    (Note.content == "x", "got a column of notes"),
+    (User.id == Note.user_id, "got a column of notes"),
+    (aliased(User).username == "x", "got a column of no mapped table"),
+    (User.id.in_(select(Note.user_id)), "got a subquery"),
+    (User.notes.any(), "got a subquery"),
+    (exists(), "got a subquery"),
+]
+
+
+@pytest.mark.parametrize(("condition", "got"), REFUSED)
+async def test_a_condition_that_is_none_over_its_own_attributes_is_refused(
+    users: UserRepository, sent: list[str], condition: Any, got: str
+) -> None:
+    for call in (users.get_one, users.exists, users.count, users.page):
+        with pytest.raises(ValueError, match=f"a condition must be an expression over User's mapped.*{got}"):
+            await call(condition)
+    with pytest.raises(ValueError, match="a condition must be"):
+        await anext(users.stream(condition))
+
+    assert sent == []
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        User.is_active,
+        ~User.is_active.is_(False),
+        or_(User.username == "a", User.display_name.ilike("ad%")),
+        func.lower(User.display_name) == "ada",
+        User.display_name.in_(["Ada"]),
+        User.preferences["theme"].is_(None),
+        User.created_at <= func.now(),
+    ],
+)
+async def test_an_expression_over_its_own_attributes_is_a_condition(
+    users: UserRepository, user: User, condition: Any
+) -> None:
+    assert await users.get_one(condition) is user
+    assert await users.count(condition, User.telegram_id.is_(None)) == 1
+
+
+async def test_a_relationship_to_a_row_is_a_condition(session: AsyncSession, user: User) -> None:
+    note = await NoteRepository(session).add(Note(user_id=user.id, content="x"))
+
+    assert await NoteRepository(session).get_one(Note.user == user) is note
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001, True, "5", 1.5, None])
+async def test_a_limit_is_a_number_from_1_to_1000(users: UserRepository, limit: Any) -> None:
+    with pytest.raises(ValueError, match="limit must be from 1 to 1000, got"):
+        await users.page(limit=limit)
+
+
+async def test_any_number_of_ids_is_asked_for_at_once(users: UserRepository, user: User, sent: list[str]) -> None:
+    assert await users.get_many([uuid7() for _ in range(40_000)] + [user.id] * 2) == [user]
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda users, row: users.delete(row),
+        lambda users, row: users.restore(row),
+        lambda users, row: users.delete(row, hard=True),
+    ],
+)
+async def test_deletion_and_restoration_are_one_statement_that_names_the_tenant(
+    users: UserRepository, user: User, sent: list[str], call: Callable[..., Any]
+) -> None:
+    await call(users, user.id)
+    with pytest.raises(NotFoundError):
+        await call(users, uuid7())
+
+    assert len(sent) == 2
+    assert all("tenant_id = " in statement for statement in sent)
+
+
+async def test_what_this_session_deleted_does_not_come_back(users: UserRepository, user: User) -> None:
+    gone = await users.add(User(display_name="gone"))
+    await users.delete(gone.id)
+
+    assert gone.deleted_at is not None
+    assert await users.get_or_none(gone.id) is None
+    assert await users.get_many([gone.id, user.id]) == [user]
+    assert (await users.page()).items == [user]
+    assert [row async for row in users.stream()] == [user]
+    assert await users.count() == 1
+    assert not await users.exists(User.id == gone.id)
+    with pytest.raises(NotFoundError):
+        await users.get_one(User.id == gone.id)
+    with pytest.raises(NotFoundError):
+        await users.update(gone.id, display_name="x")
+    with pytest.raises(NotFoundError):
+        await users.delete(gone.id)
+
+
+async def test_the_session_lets_go_of_what_was_deleted_for_good(users: UserRepository, user: User) -> None:
+    await users.delete(user.id, hard=True)
+
+    assert user not in users.session
+    assert await users.session.get(User, user.id) is None
+
+
+async def test_what_is_pending_is_not_lost_by_a_deletion(users: UserRepository, user: User) -> None:
+    user.display_name = "changed"
+    await users.delete(user.id)
+
+    assert (await users.restore(user.id)).display_name == "changed"
+
+
+async def test_restoring_what_was_not_deleted_changes_nothing(users: UserRepository, user: User) -> None:
+    before = user.updated_at
+    await users.session.execute(text("UPDATE users SET updated_at = updated_at - interval '1 day'"))
+
+    again = await users.restore(user.id)
+
+    assert again is user
+    assert again.deleted_at is None
+    assert again.updated_at < before
+
+
+async def test_a_row_with_a_version_is_deleted_in_one_statement(
+    session: AsyncSession, user: User, sent: list[str]
+) -> None:
+    events = EventRepository(session)
+    row = await events.add(Event(user_id=user.id, title="x", start_datetime=user.created_at))
+    sent.clear()
+
+    await events.delete(row.id)
+
+    assert len(sent) == 1
+    assert await events.get_or_none(row.id) is None
+
+
+async def test_upsert_takes_attributes_whose_column_has_another_name(users: UserRepository) -> None:
+    first = await users.upsert({"telegram_id": 9, "extra": {"a": 1}}, key=["telegram_id"])
+    again = await users.upsert({"telegram_id": 9, "extra": {"a": 1}}, key=["telegram_id"])
+    other = await users.upsert({"telegram_id": 9, "extra": {"a": "\0"}}, key=["telegram_id"])
+
+    assert [first.outcome, again.outcome, other.outcome] == ["inserted", "unchanged", "updated"]
+    assert other.row.extra == {"a": "\N{REPLACEMENT CHARACTER}"}
+
+
+async def test_upsert_of_a_key_that_only_a_deleted_row_had_inserts(users: UserRepository) -> None:
+    old = (await users.upsert({"telegram_id": 9}, key=["telegram_id"])).row
+    await users.delete(old.id)
+
+    new = await users.upsert({"telegram_id": 9, "username": "b"}, key=["telegram_id"])
+
+    assert new.outcome == "inserted"
+    assert new.row.id != old.id
+    with pytest.raises(DuplicateKeyError):
+        await users.restore(old.id)
+
+
+async def test_upsert_wants_a_list_of_attributes(users: UserRepository) -> None:
+    with pytest.raises(ValueError, match=r"key must be a list of attributes, e\.g\. \['telegram_id'\], got a str"):
+        await users.upsert({"telegram_id": 9}, key="telegram_id")

@@ -1,0 +1,155 @@
+"""Repository: relationships are loaded where they are asked for, and never by themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.orm import joinedload, selectinload, subqueryload, undefer
+
+from src.database.base import tenant_tables
+from src.database.errors import LazyLoadError
+from src.database.models import Event, Note, User
+from src.database.repositories import NoteRepository, UserRepository
+from src.database.tenancy import AsyncSession
+
+NAMES = "|".join(table.name for table in tenant_tables())
+
+
+@pytest.fixture
+def users(session: AsyncSession) -> UserRepository:
+    return UserRepository(session)
+
+
+@pytest.fixture
+async def note(session: AsyncSession, user: User) -> Note:
+    """The user has it, and another one that is deleted."""
+    notes = NoteRepository(session)
+    kept, gone = await notes.add_many([Note(user_id=user.id, content=content) for content in ("kept", "gone")])
+    await notes.delete(gone.id)
+    session.expunge_all()
+    return kept
+
+
+async def streamed(users: UserRepository, user: User, options: Any) -> User:
+    return [row async for row in users.stream(options=options)][0]  # noqa: RUF015 - to the end
+
+
+async def first_of_page(users: UserRepository, user: User, options: Any) -> User:
+    return (await users.page(options=options)).items[0]
+
+
+async def first_of_many(users: UserRepository, user: User, options: Any) -> User:
+    return (await users.get_many([user.id], options=options))[0]
+
+
+READS: list[Callable[..., Any]] = [
+    lambda users, user, options: users.get(user.id, options=options),
+    lambda users, user, options: users.get_or_none(user.id, options=options),
+    lambda users, user, options: users.get_one(User.id == user.id, options=options),
+    first_of_many,
+    first_of_page,
+    streamed,
+]
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("load", [selectinload, subqueryload, joinedload])
+async def test_every_read_loads_what_is_asked_for_within_the_tenant_and_without_what_is_deleted(
+    users: UserRepository, user: User, note: Note, read: Callable[..., Any], load: Any
+) -> None:
+    if read is streamed and load is not selectinload:
+        pytest.skip("rows that come one by one cannot be put together")
+    sent: list[str] = []
+    connection = (await users.session.connection()).sync_connection
+    event.listen(connection, "before_cursor_execute", lambda *call: sent.append(call[2]))
+
+    found = await read(users, user, [load(User.notes), selectinload(User.events)])
+
+    assert [each.content for each in found.notes] == ["kept"]
+    assert found.events == []
+    for statement in sent:
+        tables = re.findall(rf"(?:FROM|JOIN) (?:{NAMES})\b", statement)
+        assert len(re.findall(r"\btenant_id = \$", statement)) >= len(tables), statement
+
+
+@pytest.mark.parametrize("load", [selectinload, joinedload])
+async def test_a_deleted_parent_is_not_there_either(users: UserRepository, user: User, note: Note, load: Any) -> None:
+    await users.delete(user.id)
+
+    found = await NoteRepository(users.session).get(note.id, options=[load(Note.user)])
+
+    assert found.user is None
+
+
+async def test_loading_goes_on_from_what_was_loaded(users: UserRepository, user: User, note: Note) -> None:
+    found = await users.get(user.id, options=[selectinload(User.notes).selectinload(Note.user)])
+
+    assert found.notes[0].user is found
+
+
+async def test_a_page_with_a_joined_collection_has_as_many_rows_as_it_says(
+    users: UserRepository, user: User, note: Note
+) -> None:
+    await NoteRepository(users.session).add_many([Note(user_id=user.id, content=str(n)) for n in range(5)])
+    await users.add(User())
+
+    page = await users.page(limit=1, options=[joinedload(User.notes)])
+
+    assert [len(row.notes) for row in page.items] == [6]
+    assert page.next_cursor is not None
+
+
+@pytest.mark.parametrize(
+    ("read", "remedy"),
+    [
+        (lambda user, _: user.notes, r"options=\[selectinload\(User\.notes\)\]"),
+        (lambda user, _: user.events, r"options=\[selectinload\(User\.events\)\]"),
+        (lambda _, note: note.user, r"options=\[selectinload\(Note\.user\)\]"),
+        (lambda _, note: note.search, r"options=\[undefer\(Note\.search\)\]"),
+    ],
+)
+async def test_a_lazy_load_says_how_to_ask(
+    users: UserRepository, user: User, note: Note, read: Callable[..., Any], remedy: str
+) -> None:
+    found = await users.get(user.id)
+    found_note = await NoteRepository(users.session).get(note.id)
+
+    for _ in range(2):
+        with pytest.raises(LazyLoadError, match=remedy):
+            read(found, found_note)
+    users.session.expunge_all()
+    with pytest.raises(LazyLoadError, match=remedy):
+        read(found, found_note)
+
+
+async def test_what_was_deferred_is_loaded_when_asked_for(users: UserRepository, note: Note) -> None:
+    found = await NoteRepository(users.session).get(note.id, options=[undefer(Note.search)])
+
+    assert "'kept'" in found.search
+
+
+async def test_a_row_that_is_new_has_its_relationships_without_a_query() -> None:
+    assert User().notes == []
+    assert Event().user is None
+
+
+async def test_an_attribute_that_expired_says_so_and_comes_back_with_a_refresh(
+    users: UserRepository, user: User
+) -> None:
+    await users.session.commit()
+    user_id = user.id
+    await users.update(user_id, display_name="undone")
+    await users.session.rollback()
+
+    with pytest.raises(LazyLoadError, match=r"the attributes of a User have expired(.|\n)*session\.refresh\(row\)"):
+        _ = user.display_name
+    await users.session.refresh(user)
+    assert user.display_name == "Ada"
+    users.session.expire(user)
+    with pytest.raises(LazyLoadError):
+        _ = user.display_name
+    assert (await users.get(user_id)).display_name == "Ada"
