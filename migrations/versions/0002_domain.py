@@ -1,4 +1,4 @@
-"""The turn lease, events' wall-clock time, notes searched without accents and by prefix, what retention looks for.
+"""The turn lease, wall-clock times, notes found without accents, names without their case; what retention needs.
 
 Revision ID: 0002
 Revises: 0001
@@ -54,6 +54,13 @@ def upgrade() -> None:
     wall_clock = sa.Computed("start_datetime AT TIME ZONE timezone", persisted=True)
     op.add_column("events", sa.Column("start_local", sa.DateTime(), wall_clock, nullable=False))
     _replace_search(NEW_SEARCH)
+    # What was interrupted has ended, and is no worker's business any more.
+    _replace_unfinished("state = 'incomplete'")
+    # lower() is not leakproof: under row-level security no index on it serves.
+    op.drop_index("ix_users_username", table_name="users")
+    lower = sa.Computed("lower(username)", persisted=True)
+    op.add_column("users", sa.Column("username_lower", sa.Text(), lower, nullable=True))
+    op.create_index("ix_users_username_lower", "users", ["tenant_id", "username_lower"])
     for table in PURGED:
         op.create_index(f"ix_{table}_deleted_at", table, ["tenant_id", "deleted_at"], postgresql_where=DELETED)
 
@@ -61,6 +68,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in PURGED:
         op.drop_index(f"ix_{table}_deleted_at", table_name=table)
+    op.drop_column("users", "username_lower")  # with its index
+    op.create_index("ix_users_username", "users", ["tenant_id", sa.text("lower(username)")])
+    _replace_unfinished("state <> 'complete'")
     _replace_search(OLD_SEARCH)
     op.drop_column("events", "start_local")
     op.drop_index("ix_conversations_idle", table_name="conversations")
@@ -68,6 +78,12 @@ def downgrade() -> None:
     op.create_index("ix_conversations_idle", "conversations", idle, postgresql_where=ACTIVE)
     for column in ("turn_claimed_until", "turn_claimed_by", "turn_token"):  # with their checks
         op.drop_column("conversations", column)
+
+
+def _replace_unfinished(predicate: str) -> None:
+    name, columns = "ix_message_history_unfinished", ["tenant_id", "conversation_id", "seq"]
+    op.drop_index(name, table_name="message_history")
+    op.create_index(name, "message_history", columns, postgresql_where=sa.text(predicate))
 
 
 def _replace_search(expression: str) -> None:

@@ -86,13 +86,13 @@ class MessageHistory(TenantBase):
             "tool_call_id",
             postgresql_where=text("tool_call_id IS NOT NULL"),
         ),
-        # Answers that were never finished.
+        # Answers that are not finished: interrupt_stale.
         Index(
             "ix_message_history_unfinished",
             "tenant_id",
             "conversation_id",
             "seq",
-            postgresql_where=text("state <> 'complete'"),
+            postgresql_where=text("state = 'incomplete'"),
         ),
         # What retention may purge.
         Index(

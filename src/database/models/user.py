@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from src.database.base import TenantBase
@@ -30,6 +30,7 @@ class User(TenantBase):
 
     telegram_id: Mapped[int | None] = mapped_column(BigInteger)
     username: Mapped[str | None]
+    username_lower: Mapped[str | None] = mapped_column(Computed("lower(username)", persisted=True))
     display_name: Mapped[str | None]
     locale: Mapped[str | None]
     timezone: Mapped[str] = mapped_column(default="UTC", server_default="UTC")
@@ -61,8 +62,8 @@ class User(TenantBase):
             unique=True,
             postgresql_where=text("deleted_at IS NULL"),
         ),
-        # Look-up by @username as people type it.
-        Index("ix_users_username", "tenant_id", text("lower(username)")),
+        # Look-up by @username as people type it. Under row-level security an index on lower(username) would not serve.
+        Index("ix_users_username_lower", "tenant_id", "username_lower"),
         # Who was here lately; who is gone.
         Index("ix_users_last_seen_at", "tenant_id", "last_seen_at"),
         # Pages of the active ones.

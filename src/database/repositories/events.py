@@ -12,10 +12,10 @@ from sqlalchemy import Select, select, union_all
 from src.database.base import utc_now
 from src.database.models import Event
 from src.database.pagination import check_limit
+from src.database.regional import check_timezone
 from src.database.repositories.event_changes import EventChanges
 from src.database.repositories.recurrence import Occurrence, Series, check_interval, check_window, check_year
 from src.database.repositories.recurrence_rule import check_rrule
-from src.database.repositories.users import check_timezone
 
 __all__ = ["EventRepository", "Occurrence"]
 

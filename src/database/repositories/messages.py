@@ -81,7 +81,8 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
             StaleDataError: Another worker has claimed the turn since.
         """
         await self._lock(conversation_id, turn)
-        last = self._ids(MessageHistory.conversation_id == conversation_id).order_by(MessageHistory.seq.desc()).limit(1)
+        of_conversation = self._ids([MessageHistory.conversation_id == conversation_id])
+        last = of_conversation.order_by(MessageHistory.seq.desc()).limit(1)
         popped: MessageHistory | None = await self.session.scalar(
             update(MessageHistory)
             .where(

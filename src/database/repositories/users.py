@@ -41,7 +41,7 @@ class UserRepository(Repository[User]):
         Names change hands: of several users it is the one seen last.
         """
         name = clean_text(username.removeprefix("@"))
-        statement = self._select(func.lower(User.username) == func.lower(name))
+        statement = self._select(User.username_lower == func.lower(name))
         latest = statement.order_by(User.last_seen_at.desc().nulls_last(), User.id.desc()).limit(1)
         user: User | None = await self.session.scalar(latest)
         return user

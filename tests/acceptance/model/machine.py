@@ -244,10 +244,13 @@ class Machine(RuleBasedStateMachine):
     def meddle(self, tenant: int, pick: int) -> None:
         """Nobody finds another tenant's rows by their ids."""
         other = self.memories[1 - tenant]
-        for kind, rows in ((UserRepository, other.users), (ConversationRepository, other.talks)):
-            if row := _pick(rows, pick):  # type: ignore[type-var] # either kind has an id
-                assert self.call(tenant, lambda s: kind(s).get(row.id)) is NotFoundError  # noqa: B023 - called at once
-                assert self.call(tenant, lambda s: kind(s).delete(row.id)) is NotFoundError  # noqa: B023 - the same
+        for kind, ids in (
+            (UserRepository, [user.id for user in other.users]),
+            (ConversationRepository, [talk.id for talk in other.talks]),
+        ):
+            if row_id := _pick(ids, pick):
+                assert self.call(tenant, lambda s: kind(s).get(row_id)) is NotFoundError  # noqa: B023 - called at once
+                assert self.call(tenant, lambda s: kind(s).delete(row_id)) is NotFoundError  # noqa: B023 - the same
 
     @invariant()
     def the_database_is_the_model(self) -> None:

@@ -21,7 +21,7 @@ def test_the_repositories_do_what_the_model_does(cloned_database: URL, superuser
             run_state_machine_as_test(
                 Machine,
                 settings=settings(
-                    max_examples=settings.default.max_examples // 5 * 2,
+                    max_examples=settings().max_examples // 5 * 2,
                     stateful_step_count=50,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
