@@ -111,7 +111,7 @@ async def test_refuses_what_nobody_can_mean(session: AsyncSession, options: dict
 async def test_of_10_000_idle_conversations_it_closes_the_first_1000(session: AsyncSession, user: User) -> None:
     rows = [
         {"user_id": user.id, "channel": "web", "session_id": str(n), "last_message_at": NOW + n * HOUR}
-        for n in range(10_000)
+        for n in reversed(range(10_000))
     ]
     for row in rows:
         row |= {"tenant_id": session.tenant_id, "id": uuid7(), "external_chat_id": row["session_id"]}
