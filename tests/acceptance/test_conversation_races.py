@@ -152,6 +152,17 @@ async def test_workers_share_what_is_idle_and_each_is_closed_once() -> None:
     assert sum(bool(share) for share in shares) > 1, "they share the work"
 
 
+async def test_while_one_worker_holds_the_longest_idle_another_closes_the_next() -> None:
+    _, idle = await start("1", "2", "3", "4", idle=True)
+    longest_first = idle[::-1]
+
+    async with get_db() as one, get_db() as other, asyncio.timeout(5):
+        first = await ConversationRepository(one).close_stale(HOUR, limit=2)
+        second = await ConversationRepository(other).close_stale(HOUR, limit=2)
+
+    assert [each.id for each in (*first, *second)] == longest_first
+
+
 async def test_who_closes_the_idle_passes_over_what_is_being_appended_to() -> None:
     _, [first, second] = await start("1", "2", idle=True)
 

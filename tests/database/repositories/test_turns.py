@@ -145,6 +145,7 @@ async def test_a_lease_counts_from_the_claim_and_not_from_where_its_transaction_
         began = await session.scalar(select(func.now()))
 
     assert turn is not None
+    assert began is not None
     assert turn.until - began >= timedelta(seconds=1.2)
 
 
