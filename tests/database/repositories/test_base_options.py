@@ -52,17 +52,16 @@ READS: list[Callable[..., Any]] = [
     lambda users, user, options: users.get_one(User.id == user.id, options=options),
     first_of_many,
     first_of_page,
-    streamed,
 ]
 
 
-@pytest.mark.parametrize("read", READS)
-@pytest.mark.parametrize("load", [selectinload, subqueryload, joinedload])
+@pytest.mark.parametrize(
+    ("read", "load"),
+    [(read, load) for read in READS for load in (selectinload, subqueryload, joinedload)] + [(streamed, selectinload)],
+)
 async def test_every_read_loads_what_is_asked_for_within_the_tenant_and_without_what_is_deleted(
     users: UserRepository, user: User, note: Note, read: Callable[..., Any], load: Any
 ) -> None:
-    if read is streamed and load is not selectinload:
-        pytest.skip("rows that come one by one cannot be put together")
     sent: list[str] = []
     connection = (await users.session.connection()).sync_connection
     event.listen(connection, "before_cursor_execute", lambda *call: sent.append(call[2]))
