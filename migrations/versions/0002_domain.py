@@ -22,10 +22,9 @@ ACTIVE = sa.text("is_active AND deleted_at IS NULL")
 DELETED = sa.text("deleted_at IS NOT NULL")
 PURGED = ("conversations", "message_history", "notes")
 
-_PLAIN = (
-    "translate(normalize({0}, NFC), 'ÁÀÂÄÃÅáàâäãåÉÈÊËéèêëÍÌÎÏíìîïÓÒÔÖÕóòôöõÚÙÛÜúùûüÑñÇçÝýÿ',"
-    " 'AAAAAAaaaaaaEEEEeeeeIIIIiiiiOOOOOoooooUUUUuuuuNnCcYyy')"
-)
+_ACCENTED = "ÁÀÂÄÃÅáàâäãåÉÈÊËéèêëÍÌÎÏíìîïÓÒÔÖÕóòôöõÚÙÛÜúùûüÑñÇçÝýÿ¿¡«»“”‘’‹›„‚—–…·"  # noqa: RUF001 - those very signs
+_BARE = f"AAAAAAaaaaaaEEEEeeeeIIIIiiiiOOOOOoooooUUUUuuuuNnCcYyy{' ' * 16}"
+_PLAIN = f"translate(normalize({{0}}, NFC), '{_ACCENTED}', '{_BARE}')"
 _WORDS = " || ".join(f"to_tsvector('{name}', {_PLAIN})" for name in ("simple", "spanish", "english"))
 TITLE, CONTENT = "coalesce(title, '')", "content"
 NEW_SEARCH = f"setweight({_WORDS.format(TITLE)}, 'A') || setweight({_WORDS.format(CONTENT)}, 'B')"
@@ -54,6 +53,9 @@ def upgrade() -> None:
     wall_clock = sa.Computed("start_datetime AT TIME ZONE timezone", persisted=True)
     op.add_column("events", sa.Column("start_local", sa.DateTime(), wall_clock, nullable=False))
     _replace_search(NEW_SEARCH)
+    # A user's export has his deleted notes too.
+    op.drop_index("ix_notes_user_id", table_name="notes")
+    op.create_index("ix_notes_user_id", "notes", ["tenant_id", "user_id", "id"])
     # What was interrupted has ended, and is no worker's business any more.
     _replace_unfinished("state = 'incomplete'")
     # lower() is not leakproof: under row-level security no index on it serves.
@@ -68,6 +70,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in PURGED:
         op.drop_index(f"ix_{table}_deleted_at", table_name=table)
+    op.drop_index("ix_notes_user_id", table_name="notes")
+    not_deleted = sa.text("deleted_at IS NULL")
+    op.create_index("ix_notes_user_id", "notes", ["tenant_id", "user_id", "id"], postgresql_where=not_deleted)
     op.drop_column("users", "username_lower")  # with its index
     op.create_index("ix_users_username", "users", ["tenant_id", sa.text("lower(username)")])
     _replace_unfinished("state <> 'complete'")

@@ -9,14 +9,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 __all__ = ["check_locale", "check_timezone", "is_locale", "is_timezone"]
 
 LONGEST_LOCALE: Final = 35
-# RFC 5646, section 2.1, `langtag`: language, script, region, variants, extensions, private use.
+# RFC 5646, section 2.1: language, script, region, variants, extensions, private use; or private use alone.
 _LOCALE: Final = re.compile(
     r"(?:[a-z]{2,3}(?:-[a-z]{3}){0,3}|[a-z]{4,8})"
     r"(?:-[a-z]{4})?"
     r"(?:-(?:[a-z]{2}|[0-9]{3}))?"
     r"(?:-(?:[a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*"
     r"(?:-[a-wyz0-9](?:-[a-z0-9]{2,8})+)*"
-    r"(?:-x(?:-[a-z0-9]{1,8})+)?",
+    r"(?:-x(?:-[a-z0-9]{1,8})+)?"
+    r"|x(?:-[a-z0-9]{1,8})+",
     re.ASCII | re.IGNORECASE,
 )
 # Files that lie beside the zones on some systems, and are none of IANA's names.

@@ -5,7 +5,6 @@ The plans are the server's own, for the statements that were sent, as the applic
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -62,13 +61,14 @@ async def statements_of(
 
 
 async def wide_reads(connection: AsyncConnection, repository: type[Repository[Any]], call: Call) -> list[str]:
-    """Return those statements, with their plans, that read a table without an index, or more rows than they need."""
+    """Return the statements that read a table without an index or too many rows, and what of the plan is to blame."""
     found = []
     for statement, parameters in await statements_of(connection, repository, call):
         plan = await explain(connection, statement, parameters)
         scans = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") in TABLES]
-        if any(node["Node Type"] == "Seq Scan" or _rows_read(node) > call.most_rows for node in scans):
-            found.append(f"{statement}\n{json.dumps(plan, indent=1)}")
+        wide = [scan for scan in scans if scan["Node Type"] == "Seq Scan" or _rows_read(scan) > call.most_rows]
+        if wide:
+            found.append(f"{statement}\n" + "\n".join(map(_describe, wide)))
     return found
 
 
@@ -89,6 +89,11 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", []):
         yield from _nodes(child)
+
+
+def _describe(scan: dict[str, Any]) -> str:
+    by = scan.get("Index Name", scan.get("Recheck Cond", "no index"))
+    return f"{scan['Node Type']} of {scan['Relation Name']} by {by}: {_rows_read(scan):g} rows"
 
 
 def _rows_read(scan: dict[str, Any]) -> float:

@@ -24,5 +24,5 @@ CALLS: Final = {
     "mark_interrupted": Call(lambda r, _: r.mark_interrupted("unfinished"), statements=1),
     "interrupt_stale": Call(lambda r, _: r.interrupt_stale(older_than=timedelta(microseconds=1)), statements=1),
     "usage": Call(lambda r, b: r.usage(user_id=b.user, by=["day", "model"]), statements=1),
-    "purge": Call(lambda r, _: r.purge(utc_now() + timedelta(days=1)), statements=4),
+    "purge": Call(lambda r, _: r.purge(utc_now() + timedelta(days=1)), statements=4, most_rows=1_000),
 }

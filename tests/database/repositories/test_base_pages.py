@@ -37,16 +37,17 @@ def users(session: AsyncSession) -> UserRepository:
 
 @pytest.fixture
 async def seven(users: UserRepository) -> list[User]:
-    return await users.add_many(
-        [
-            User(
-                is_active=n % 3 > 0,
-                timezone=["UTC", "Europe/Madrid", "Ñandú «x»"][n % 3],
-                created_at=SAME + timedelta(microseconds=n % 2),
-            )
-            for n in range(7)
-        ]
-    )
+    rows = [
+        User(
+            is_active=n % 3 > 0,
+            timezone=["UTC", "Europe/Madrid", "Ñandú «x»"][n % 3],  # no zone: cursors carry any text
+            created_at=SAME + timedelta(microseconds=n % 2),
+        )
+        for n in range(7)
+    ]
+    users.session.add_all(rows)
+    await users.session.flush()
+    return rows
 
 
 async def walk(repository: Repository[Any], **order: Any) -> list[Any]:
