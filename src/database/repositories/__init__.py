@@ -2,7 +2,7 @@
 
 from src.database.repositories.base import Repository, Upserted
 from src.database.repositories.conversations import ConversationRepository
-from src.database.repositories.events import EventRepository
+from src.database.repositories.events import EventRepository, Occurrence
 from src.database.repositories.messages import Appended, MessageHistoryRepository, NewMessage
 from src.database.repositories.notes import NoteHit, NoteRepository
 from src.database.repositories.users import UserRepository
@@ -15,6 +15,7 @@ __all__ = [
     "NewMessage",
     "NoteHit",
     "NoteRepository",
+    "Occurrence",
     "Repository",
     "Upserted",
     "UserRepository",

@@ -1,30 +1,38 @@
-"""Events, and reminders that several workers share without ever firing one twice at a time."""
+"""Events: what is ahead, what overlaps, and what a user's calendar shows, series expanded."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Select, select, union_all
 
-from src.database.base import utc_now, uuid7
-from src.database.errors import StaleDataError
+from src.database.base import utc_now
 from src.database.models import Event
 from src.database.pagination import check_limit
-from src.database.repositories.base import Repository
+from src.database.repositories.event_changes import EventChanges
+from src.database.repositories.recurrence import Occurrence, Series, check_interval, check_window, check_year
+from src.database.repositories.recurrence_rule import check_rrule
+from src.database.repositories.users import check_timezone
 
-__all__ = ["EventRepository"]
+__all__ = ["EventRepository", "Occurrence"]
 
 
-class EventRepository(Repository[Event]):
-    """The events of the acting tenant."""
+class EventRepository(EventChanges):
+    """The events of the acting tenant.
 
-    model = Event
+    One with an `rrule` is a series, and its row the first occurrence. A changed occurrence is a row of its own, with
+    `series_id` and, as `recurrence_id`, the start that it has by the rule; `exdates` are such starts that are left out.
+    What enters is checked: the zone, and the rule (`check_rrule` in `recurrence_rule` says what it may be). Where only its
+    `reminder_offset` is given, the reminder's time comes from that.
+    """
 
     async def upcoming(
         self, user_id: UUID, *, now: datetime | None = None, within: timedelta | None = None, limit: int = 50
     ) -> list[Event]:
-        """Return a user's scheduled events that have yet to begin, the next one first.
+        """Return a user's scheduled events that have yet to begin, the next one first; a series by its start.
 
         Args:
             user_id: Whose.
@@ -39,78 +47,97 @@ class EventRepository(Repository[Event]):
             statement = statement.where(Event.start_datetime < now + within)
         return list(await self.session.scalars(statement.order_by(Event.start_datetime, Event.id).limit(limit)))
 
-    async def claim_due_reminders(
-        self, worker: str, *, limit: int = 10, lease: timedelta = timedelta(minutes=5), user_id: UUID | None = None
-    ) -> list[Event]:
-        """Take reminders that are due, for a while; what another worker holds is passed over.
+    async def overlapping(self, user_id: UUID, start: datetime, end: datetime, *, limit: int = 1000) -> list[Event]:
+        """Return a user's single events and changed occurrences that overlap an interval, the earliest first.
 
-        Commit before sending. Each claim has a fresh `reminder_token`: `ack_reminder` wants it back. Who dies with a
-        claim in hand loses it when the lease ends, and the reminder is claimed again: at least once, never by two
-        at a time. Time is the server's.
+        What was cancelled does not count. `occurrences` has those of series too.
 
         Args:
-            worker: Who claims, for people to read.
+            user_id: Whose.
+            start: From.
+            end: Until, not included. An event without an end is an instant.
             limit: At most so many.
-            lease: For how long.
-            user_id: Only this user's.
-
-        Returns:
-            The events, the longest due first; `reminder_attempts` counts this claim.
-        """
-        check_limit(limit)
-        due = (
-            select(Event.id)
-            .where(
-                Event.tenant_id == self.session.tenant_id,
-                Event.status == "scheduled",
-                Event.reminder_sent_at.is_(None),
-                Event.reminder_datetime <= func.now(),
-                or_(Event.reminder_claimed_until.is_(None), Event.reminder_claimed_until < func.now()),
-                *([] if user_id is None else [Event.user_id == user_id]),
-            )
-            .order_by(Event.reminder_datetime, Event.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            # Once: inside `IN (…)` the planner may run it again for each row, and the limit with it.
-            .cte("due")
-            .prefix_with("MATERIALIZED")
-        )
-        claim = (
-            update(Event)
-            .where(Event.tenant_id == self.session.tenant_id, Event.id == due.c.id)
-            .values(
-                reminder_claimed_by=worker,
-                reminder_claimed_until=func.now() + lease,
-                reminder_token=uuid7(),
-                reminder_attempts=Event.reminder_attempts + 1,
-            )
-            .returning(Event)
-            .execution_options(populate_existing=True, synchronize_session=False)
-        )
-        claimed = list(await self.session.scalars(claim))
-        return sorted(claimed, key=lambda event: (event.reminder_datetime or event.start_datetime, event.id))
-
-    async def ack_reminder(self, event_id: UUID, token: UUID) -> Event:
-        """Say that a claimed reminder was sent.
 
         Raises:
-            StaleDataError: The claim is not held under this token any more: the lease ended and another worker has it.
+            ValueError: A bound is naive, or the end is not after the start.
         """
-        acked: Event | None = await self.session.scalar(
-            update(Event)
-            .where(Event.tenant_id == self.session.tenant_id, Event.id == event_id, Event.reminder_token == token)
-            .values(
-                reminder_sent_at=func.now(),
-                reminder_claimed_by=None,
-                reminder_claimed_until=None,
-                reminder_token=None,
-            )
-            .returning(Event)
-            .execution_options(populate_existing=True, synchronize_session=False)
+        check_limit(limit)
+        check_interval(start, end)
+        statement = union_all(*self._overlapping(user_id, start, end, limit)).order_by("start_datetime", "id")
+        return list(await self.session.scalars(select(Event).from_statement(statement.limit(limit))))
+
+    async def occurrences(
+        self, user_id: UUID, start: datetime, end: datetime, *, limit: int = 1000
+    ) -> list[Occurrence]:
+        """Return what a user has in an interval, the earliest first: single events, and series expanded (RFC 5545).
+
+        Series are expanded by the clock on the wall of their zone: what is at nine stays at nine when the clocks change.
+
+        Args:
+            user_id: Whose.
+            start: From.
+            end: Until, not included; at most ten years later. An event without an end is an instant.
+            limit: At most so many.
+
+        Raises:
+            ValueError: A bound is naive or not between the years 1900 and 2199, the end is not after the start, or more
+                than ten years after it.
+        """
+        check_limit(limit)
+        check_window(start, end)
+        series = self._select(
+            Event.user_id == user_id,
+            Event.rrule.is_not(None),
+            Event.status != "cancelled",
+            Event.start_datetime < end,
         )
-        if acked is None:
-            raise StaleDataError(
-                f"the reminder of event {event_id} is not held under this token",
-                hint="another worker has claimed or sent it; a longer lease leaves more time to send",
-            )
-        return acked
+        statement = union_all(*self._overlapping(user_id, start, end, limit), series)
+        rows = list(await self.session.scalars(select(Event).from_statement(statement)))
+        found = [
+            Occurrence(row, row.start_datetime, row.end_datetime, row.recurrence_id, row.series_id is not None)
+            for row in rows
+            if row.rrule is None
+        ]
+        found += await self._expand([Series(row) for row in rows if row.rrule is not None], start, end, limit)
+        return sorted(found, key=lambda one: (one.start, one.event.id))[:limit]
+
+    async def _expand(self, every: Sequence[Series], start: datetime, end: datetime, limit: int) -> list[Occurrence]:
+        current = [one for one in every if not one.is_over(start)]
+        if not current:
+            return []
+        since = start - max(one.duration or timedelta() for one in current)
+        replaced = await self._replaced([one.event.id for one in current], since=since, until=end)
+        return [
+            Occurrence(one.event, slot.start, slot.end, slot.start, is_exception=False)
+            for one in current
+            for slot in one.earliest(start, end, replaced=replaced.get(one.event.id, ()), limit=limit)
+        ]
+
+    def _overlapping(self, user_id: UUID, start: datetime, end: datetime, limit: int) -> list[Select[Any]]:
+        """Ask for what begins in the interval, and for what began before and has not ended: an index serves each."""
+        single = self._select(Event.user_id == user_id, Event.rrule.is_(None), Event.status != "cancelled")
+        begins = single.where(Event.start_datetime >= start, Event.start_datetime < end)
+        goes_on = single.where(Event.start_datetime < start, Event.end_datetime > start)
+        return [one.order_by(Event.start_datetime, Event.id).limit(limit) for one in (begins, goes_on)]
+
+    def _check_rows(self, rows: Sequence[Event]) -> None:
+        super()._check_rows(rows)
+        for row in rows:
+            _check_values({"timezone": row.timezone, "rrule": row.rrule, "all_day": bool(row.all_day)})
+            if row.rrule is not None and row.series_id is not None:
+                raise ValueError("a changed occurrence must have no rrule of its own: its series has it")
+            if row.rrule is not None:
+                check_year("start_datetime", row.start_datetime)
+            if row.reminder_offset is not None and row.reminder_datetime is None:
+                row.reminder_datetime = row.start_datetime - timedelta(seconds=row.reminder_offset)
+
+    def _check_attributes(self, values: Mapping[str, Any]) -> None:
+        super()._check_attributes(values)
+        _check_values(values)
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    if values.get("timezone") is not None:
+        check_timezone(values["timezone"])
+    if values.get("rrule") is not None:
+        check_rrule(values["rrule"], all_day=values.get("all_day"))

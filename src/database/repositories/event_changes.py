@@ -1,0 +1,319 @@
+"""Moving and cancelling events: one, one occurrence of a series, it and what follows, or the whole series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, get_args
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from src.database.base import check_aware, utc_now
+from src.database.errors import StaleDataError
+from src.database.models import Event
+from src.database.repositories.changed_occurrences import cancel_changed, get_changed, move_changed
+from src.database.repositories.event_reminders import (
+    EventReminders,
+    drop_claim,
+    has_reminder,
+    reminder_lead,
+    set_reminder,
+)
+from src.database.repositories.recurrence import Series, Slot, check_year, lasting, to_instant, to_wall_clock
+from src.database.repositories.recurrence_rule import Rule, check_rrule, parse_rrule
+
+__all__ = ["EventChanges", "Scope"]
+
+Scope = Literal["this", "following", "all"]
+
+_COPIED: Final = ("user_id", "title", "description", "location", "timezone", "all_day", "reminder_offset")
+
+
+class EventChanges(EventReminders):
+    """What changes when events happen. The row that is named is locked: two changes to it come one after the other."""
+
+    async def reschedule(
+        self,
+        event_id: UUID,
+        start: datetime,
+        *,
+        end: datetime | None = None,
+        scope: Scope = "this",
+        recurrence_id: datetime | None = None,
+        rrule: str | None = None,
+        version: int | None = None,
+        now: datetime | None = None,
+    ) -> Event:
+        """Move an event; its reminder is set anew, and a claim on that is lost.
+
+        "this" makes a row of the occurrence. "following" ends the series before it, and begins another one with what
+        remains of its COUNT. "all" moves the series, its changed and excluded occurrences too, by as much wall-clock
+        time as this one.
+
+        Args:
+            event_id: The event, the series, or a changed occurrence.
+            start: When it is to begin.
+            end: When it is to end; by default it lasts as long by the clock on the wall.
+            scope: What is meant, where it recurs.
+            recurrence_id: Which occurrence of the series, by its original start; for "all" by default the first.
+            rrule: The new rule, for "following" and "all"; by default the old one, its weekdays moved along.
+            version: Which version of the row named by `event_id` is to be changed; by default the one that is there.
+            now: From when on a series reminds; by default the present.
+
+        Returns:
+            What is moved now: the event, the changed occurrence, the new series, the series.
+
+        Raises:
+            NotFoundError: This tenant has none.
+            StaleDataError: The row is of another version than the one named, or than the one that this session read.
+            ValueError: The series has no such occurrence, the event is cancelled, the rule cannot be moved so, or an
+                argument does not fit.
+        """
+        _check_scope(scope)
+        _check_times(start, end)
+        event, recurrence_id = await self._held(event_id, scope, recurrence_id, version)
+        _check_scheduled(event)
+        if rrule is not None and (event.rrule is None or scope == "this"):
+            raise ValueError('rrule must be None unless a series is moved, with the scope "following" or "all"')
+        if event.rrule is None:
+            _place(event, start, end)
+            await self.session.flush()
+            return event
+        series = Series(event)
+        slot = _slot(event, series, scope, recurrence_id)
+        if scope == "this":
+            return await self._change_one(event, series, slot, start, end)
+        check_year("start", start)
+        whole = scope == "all" or slot.local == series.first
+        move = _Move(
+            series,
+            slot,
+            start,
+            series.duration if end is None else to_wall_clock(end, series.zone) - to_wall_clock(start, series.zone),
+            _rule_after(event, series, slot, start, rrule, whole=whole),
+            now or utc_now(),
+        )
+        return await (self._move_all(event, move) if whole else self._move_following(event, move))
+
+    async def cancel(
+        self,
+        event_id: UUID,
+        *,
+        scope: Scope = "this",
+        recurrence_id: datetime | None = None,
+        version: int | None = None,
+    ) -> Event:
+        """Cancel an event; nobody is reminded of it any more.
+
+        "this" excludes the occurrence from its series, "following" ends the series before it.
+
+        Args:
+            event_id: The event, the series, or a changed occurrence.
+            scope: What is meant, where it recurs.
+            recurrence_id: Which occurrence of the series, by its original start; not needed for "all".
+            version: Which version of the row named by `event_id` is to be changed; by default the one that is there.
+
+        Returns:
+            What says so: the event, the changed occurrence, or the series.
+
+        Raises:
+            NotFoundError: This tenant has none.
+            StaleDataError: The row is of another version than the one named, or than the one that this session read.
+            ValueError: The series has no such occurrence, or the scope is none of the three.
+        """
+        _check_scope(scope)
+        event, recurrence_id = await self._held(event_id, scope, recurrence_id, version)
+        if event.rrule is None:
+            return await self._cancel_whole(event)
+        series = Series(event)
+        slot = _slot(event, series, scope, recurrence_id)
+        if scope == "this":
+            return await self._cancel_one(event, series, slot)
+        if scope == "all" or slot.local == series.first:
+            await cancel_changed(self.session, event.id)
+            return await self._cancel_whole(event)
+        await cancel_changed(self.session, event.id, since=slot.start)
+        _end_before(event, series, slot)
+        await self.session.flush()
+        return event
+
+    async def _held(
+        self, event_id: UUID, scope: Scope, recurrence_id: datetime | None, version: int | None
+    ) -> tuple[Event, datetime | None]:
+        """Lock what is to change: of a changed occurrence, where more than it alone is meant, the series."""
+        event = await self._lock(event_id, version)
+        if event.series_id is None or scope == "this":
+            return event, recurrence_id
+        return await self._lock(event.series_id, None), event.recurrence_id
+
+    async def _lock(self, event_id: UUID, version: int | None) -> Event:
+        """Read the row as it is now; what the session has read of it before is what the change is meant for."""
+        session = self.session.sync_session
+        known: Any = session.identity_map.get(session.identity_key(Event, (self.session.tenant_id, event_id)))
+        meant = version if version is not None or known is None else known.__dict__.get("version")
+        statement = self._select(Event.id == event_id).with_for_update().execution_options(populate_existing=True)
+        row: Event = self._found(await self.session.scalar(statement), f"id {event_id}")
+        if meant is not None and row.version != meant:
+            raise StaleDataError(
+                f"event {event_id} has version {row.version}, and the change is meant for version {meant}",
+                hint="read it again, and apply the change to what is there now",
+            )
+        return row
+
+    async def _change_one(
+        self, event: Event, series: Series, slot: Slot, start: datetime, end: datetime | None
+    ) -> Event:
+        changed = await get_changed(self.session, event.id, slot.start)
+        if changed is None:
+            changed = _copy(event, slot.start, slot.end, ical_uid=event.ical_uid)
+            changed.series_id, changed.recurrence_id = event.id, slot.start
+            changed.reminder_datetime = slot.start - reminder_lead(event, series) if has_reminder(event) else None
+            self.session.add(changed)
+        _check_scheduled(changed)
+        _place(changed, start, end)
+        await self._pass_over(event, series, slot)
+        await self.session.flush()
+        return changed
+
+    async def _cancel_one(self, event: Event, series: Series, slot: Slot) -> Event:
+        changed = await get_changed(self.session, event.id, slot.start)
+        if changed is not None:
+            return await self._cancel_whole(changed)
+        event.exdates = sorted({*event.exdates, slot.start})
+        await self._pass_over(event, series, slot)
+        await self.session.flush()
+        return event
+
+    async def _cancel_whole(self, event: Event) -> Event:
+        event.status = "cancelled"
+        drop_claim(event)
+        await self.session.flush()
+        return event
+
+    async def _move_all(self, event: Event, move: _Move) -> Event:
+        series = move.series
+        lead = reminder_lead(event, series)
+        replaced = await move_changed(self.session, series, move.by, into=event)
+        start = move.start if move.slot.local == series.first else to_instant(series.first + move.by, series.zone)
+        event.exdates = series.moved(event.exdates, move.by)
+        event.rrule = str(move.rule)
+        event.start_datetime, event.end_datetime = start, lasting(start, move.duration, series.zone)
+        await self.session.flush()
+        await self._remind_of_next(event, lead, move.now, replaced)
+        return event
+
+    async def _move_following(self, event: Event, move: _Move) -> Event:
+        series, slot = move.series, move.slot
+        lead = reminder_lead(event, series)
+        new = _copy(event, move.start, lasting(move.start, move.duration, series.zone))
+        new.reminder_datetime = move.start - lead if has_reminder(event) else None
+        new.exdates = series.moved([one for one in event.exdates if one >= slot.start], move.by)
+        new.rrule = str(move.rule)
+        self.session.add(new)
+        _end_before(event, series, slot)
+        await self.session.flush()
+        replaced = await move_changed(self.session, series, move.by, into=new, since=slot.start)
+        await self._remind_of_next(new, lead, move.now, replaced)
+        return new
+
+    async def _remind_of_next(self, event: Event, lead: timedelta, now: datetime, replaced: set[datetime]) -> None:
+        """Set a series' reminder to that of the first occurrence that has not begun."""
+        if has_reminder(event):
+            upcoming = Series(event).after(now, replaced=replaced)
+            set_reminder(event, None if upcoming is None else upcoming.start - lead, lead=lead)
+            await self.session.flush()
+
+    async def _pass_over(self, event: Event, series: Series, slot: Slot) -> None:
+        """Where the series' reminder is that of this occurrence, which is none of its own any more, go to the next."""
+        if _is_next_reminded(event, series, slot):
+            lead = reminder_lead(event, series)
+            set_reminder(event, await self._next_reminder(event, series, after=slot.start), lead=lead)
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """Where an occurrence of a series goes, and the series, or the rest of it, with it."""
+
+    series: Series
+    slot: Slot
+    start: datetime
+    duration: timedelta | None
+    rule: Rule
+    now: datetime
+
+    @property
+    def by(self) -> timedelta:
+        """How far, by the clock on the wall."""
+        return to_wall_clock(self.start, self.series.zone) - self.slot.local
+
+
+def _rule_after(event: Event, series: Series, slot: Slot, start: datetime, rrule: str | None, *, whole: bool) -> Rule:
+    """Return the rule of a series that is moved, whole or from a slot on."""
+    if rrule is not None:
+        check_rrule(rrule, all_day=event.all_day)
+        return parse_rrule(rrule)
+    rule = series.rule_moved(slot.local, to_wall_clock(start, series.zone))
+    return rule if whole or rule.count is None else rule.counting(rule.count - series.number_before(slot))
+
+
+def _slot(event: Event, series: Series, scope: Scope, recurrence_id: datetime | None) -> Slot:
+    """Find the occurrence that is meant."""
+    if recurrence_id is None:
+        if scope == "all":
+            return series.slot(series.first)
+        raise ValueError(f'recurrence_id must say which occurrence of series {event.id} is meant by "{scope}"')
+    check_aware("recurrence_id", recurrence_id)
+    slot = series.at(recurrence_id)
+    if slot is None:
+        raise ValueError(
+            f"recurrence_id must be the original start of an occurrence of series {event.id},"
+            f" got {recurrence_id.isoformat()}; `occurrences` tells them"
+        )
+    return slot
+
+
+def _place(event: Event, start: datetime, end: datetime | None) -> None:
+    """Move a single event, and its reminder with it."""
+    zone = ZoneInfo(event.timezone)
+    lead = reminder_lead(event)
+    if end is None and event.end_datetime is not None:
+        end = lasting(start, to_wall_clock(event.end_datetime, zone) - to_wall_clock(event.start_datetime, zone), zone)
+    event.start_datetime, event.end_datetime = start, end
+    set_reminder(event, start - lead if has_reminder(event) else None)
+
+
+def _end_before(event: Event, series: Series, slot: Slot) -> None:
+    """End a series before a slot."""
+    if event.reminder_datetime is not None and event.reminder_datetime + reminder_lead(event, series) >= slot.start:
+        set_reminder(event, None)
+    event.rrule = str(series.ended_before(slot))
+    event.exdates = [one for one in event.exdates if one < slot.start]
+
+
+def _is_next_reminded(event: Event, series: Series, slot: Slot) -> bool:
+    if event.reminder_datetime is None or event.reminder_sent_at is not None:
+        return False
+    return event.reminder_datetime + reminder_lead(event, series) == slot.start
+
+
+def _copy(event: Event, start: datetime, end: datetime | None, **more: Any) -> Event:
+    values = {name: getattr(event, name) for name in _COPIED}
+    return Event(**values, **more, extra=dict(event.extra), start_datetime=start, end_datetime=end)
+
+
+def _check_scope(scope: str) -> None:
+    if scope not in get_args(Scope):
+        raise ValueError(f"scope must be this, following or all, got {scope!r}")
+
+
+def _check_times(start: datetime, end: datetime | None) -> None:
+    check_aware("start", start)
+    if end is not None:
+        check_aware("end", end)
+        if end < start:
+            raise ValueError(f"end must not be before start, got {start.isoformat()} to {end.isoformat()}")
+
+
+def _check_scheduled(event: Event) -> None:
+    if event.status == "cancelled":
+        raise ValueError(f"event {event.id} is cancelled; `update` its status to scheduled before it is moved")

@@ -1,0 +1,223 @@
+"""Recurrence rules (RFC 5545, 3.3.10): checked where they enter, ended, and moved to other days."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from math import prod
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["WEEKDAYS", "Rule", "check_rrule", "parse_rrule"]
+
+MAX_LENGTH: Final = 2000
+MAX_COUNT: Final = 10_000
+MAX_TIMES_A_DAY: Final = 24
+
+_FREQUENCIES: Final = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
+WEEKDAYS: Final = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
+_TIMES: Final = ("BYHOUR", "BYMINUTE", "BYSECOND")
+# From, to, and whether they may be counted from the end, with a minus sign.
+_NUMBERS: Final[Mapping[str, tuple[int, int, bool]]] = {
+    "BYMONTH": (1, 12, False),
+    "BYMONTHDAY": (1, 31, True),
+    "BYYEARDAY": (1, 366, True),
+    "BYWEEKNO": (1, 53, True),
+    "BYSETPOS": (1, 366, True),
+    "BYHOUR": (0, 23, False),
+    "BYMINUTE": (0, 59, False),
+    "BYSECOND": (0, 59, False),
+    "INTERVAL": (1, 9999, False),
+    "COUNT": (1, MAX_COUNT, False),
+}
+_SINGLE: Final = frozenset({"INTERVAL", "COUNT"})
+_KNOWN: Final = frozenset({"FREQ", "UNTIL", "BYDAY", "WKST", *_NUMBERS})
+# The RFC's table of what limits what: "N/A" there.
+_NOT_WITH: Final[Mapping[str, tuple[str, ...]]] = {
+    "BYMONTHDAY": ("WEEKLY",),
+    "BYYEARDAY": ("DAILY", "WEEKLY", "MONTHLY"),
+    "BYWEEKNO": ("DAILY", "WEEKLY", "MONTHLY"),
+}
+_FIX_DAYS: Final = ("BYMONTH", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO", "BYSETPOS")
+_DAY: Final = re.compile(r"(?P<nth>[+-]?[1-9][0-9]?)?(?:MO|TU|WE|TH|FR|SA|SU)")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,5}")
+_UNTIL: Final = re.compile(r"[0-9]{8}(T[0-9]{6}Z)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule that was checked: its parts in upper case, and the two of them that bound it."""
+
+    parts: Mapping[str, str]
+    count: int | None
+    until: datetime | date | None
+    """An instant in UTC, or the last date."""
+
+    def __str__(self) -> str:
+        return ";".join(f"{name}={value}" for name, value in self.parts.items())
+
+    @property
+    def frequency(self) -> str:
+        """DAILY, WEEKLY, MONTHLY or YEARLY."""
+        return self.parts["FREQ"]
+
+    @property
+    def interval(self) -> int:
+        """Every how many days, weeks, months or years."""
+        return int(self.parts.get("INTERVAL", "1"))
+
+    def unbounded(self) -> dict[str, str]:
+        """Return the parts that say when, without those that say how often or how long."""
+        return {name: value for name, value in self.parts.items() if name not in {"COUNT", "UNTIL"}}
+
+    def ending(self, until: datetime | date) -> Rule:
+        """Return the rule with this end in place of the one that it has."""
+        return _rule({**self.unbounded(), "UNTIL": _rendered(until)})
+
+    def counting(self, count: int) -> Rule:
+        """Return the rule with this number of occurrences in place of the end that it has."""
+        return _rule({**self.unbounded(), "COUNT": str(count)})
+
+    def moved(self, before: datetime, after: datetime) -> Rule:
+        """Return the rule of the same series, its occurrence of `before` at `after`, both in wall-clock time.
+
+        Weekdays move along. Its end stays.
+
+        Raises:
+            ValueError: The rule fixes days or times that would have to move in a way that is not clear.
+        """
+        if before.time() != after.time() and any(name in self.parts for name in _TIMES):
+            raise ValueError("the series' rule fixes its times of day (BYHOUR, BYMINUTE); give the new rule as `rrule`")
+        days = (after.date() - before.date()).days
+        if days == 0:
+            return self
+        by_day = "BYDAY" in self.parts
+        if any(name in self.parts for name in _FIX_DAYS) or (by_day and self.frequency in {"MONTHLY", "YEARLY"}):
+            raise ValueError("the series' rule fixes its days (BYDAY, BYMONTHDAY, …); give the new rule as `rrule`")
+        if not by_day:
+            return self
+        week = {"WKST": _turned(self.parts.get("WKST", "MO"), days)} if self.frequency == "WEEKLY" else {}
+        turned = ",".join(_turned(day, days) for day in self.parts["BYDAY"].split(","))
+        return _rule({**self.parts, "BYDAY": turned, **week})
+
+
+def check_rrule(rrule: str, *, all_day: bool | None = None) -> None:
+    """Refuse a rule that this package would not expand as RFC 5545 means it.
+
+    Args:
+        rrule: The value alone, `FREQ=WEEKLY;BYDAY=MO,WE`, at most 2000 characters. The start is the event's own.
+        all_day: Whether the event is; None where that is not known.
+
+    Raises:
+        ValueError: It cannot be read, repeats by less than a day or more than 24 times a day, has both COUNT and UNTIL
+            or a COUNT of more than 10000; or its UNTIL is no instant in UTC (no date, for an all-day event).
+    """
+    rule = parse_rrule(rrule)
+    if all_day is None:
+        return
+    if all_day and any(name in rule.parts for name in _TIMES):
+        raise ValueError("the rrule of an all-day event must have no BYHOUR, BYMINUTE or BYSECOND")
+    if rule.until is not None and isinstance(rule.until, datetime) is all_day:
+        wanted = "a date, UNTIL=20300131," if all_day else "in UTC, UNTIL=20300131T225959Z,"
+        kind = "an all-day event" if all_day else "an event with a time"
+        raise ValueError(f"UNTIL must be {wanted} for {kind}, got {rule.parts['UNTIL']}")
+
+
+@lru_cache(maxsize=1024)
+def parse_rrule(rrule: str) -> Rule:
+    """Read a rule.
+
+    Raises:
+        ValueError: It is not one, or not one that is expanded here (see `check_rrule`).
+    """
+    if not 1 <= len(rrule) <= MAX_LENGTH:
+        raise ValueError(f"an rrule must have 1 to {MAX_LENGTH} characters, got {len(rrule)}")
+    parts: dict[str, str] = {}
+    for part in rrule.upper().split(";"):
+        name, equals, value = part.partition("=")
+        if not equals or name not in _KNOWN:
+            raise ValueError(
+                f"an rrule must be parts like FREQ=WEEKLY;BYDAY=MO, of RFC 5545's and without DTSTART, got {part[:20]!r}"
+            )
+        if name in parts:
+            raise ValueError(f"an rrule must have each part once, got {name} twice")
+        parts[name] = value
+    _check_frequency(parts)
+    _check_values(parts)
+    _check_together(parts)
+    return _rule(parts)
+
+
+def _check_frequency(parts: Mapping[str, str]) -> None:
+    if (frequency := parts.get("FREQ")) not in _FREQUENCIES:
+        raise ValueError(
+            f"FREQ must be one of {', '.join(_FREQUENCIES)}, got {frequency and frequency[:20]!r};"
+            " several times a day are FREQ=DAILY;BYHOUR=9,13,17"
+        )
+
+
+def _check_values(parts: Mapping[str, str]) -> None:
+    for name, value in parts.items():
+        items = [value] if name in _SINGLE else value.split(",")
+        if name in _NUMBERS and not all(_is_number(item, *_NUMBERS[name]) for item in items):
+            first, last, signed = _NUMBERS[name]
+            raise ValueError(f"{name} must be from {first} to {last}{' or negative' * signed}, got {value[:20]!r}")
+    if not all(map(_DAY.fullmatch, parts.get("BYDAY", "MO").split(","))):
+        raise ValueError(f"BYDAY must be weekdays like MO,-1FR, got {parts['BYDAY'][:20]!r}")
+    if parts.get("WKST", "MO") not in WEEKDAYS:
+        raise ValueError(f"WKST must be a weekday like MO, got {parts['WKST'][:20]!r}")
+
+
+def _check_together(parts: Mapping[str, str]) -> None:
+    """Hold the RFC's rules about parts beside each other."""
+    frequency = parts["FREQ"]
+    for name, frequencies in _NOT_WITH.items():
+        if name in parts and frequency in frequencies:
+            raise ValueError(f"{name} must not stand beside FREQ={frequency}")
+    has_nth = any(character.isdigit() for character in parts.get("BYDAY", ""))
+    if has_nth and (frequency not in {"MONTHLY", "YEARLY"} or "BYWEEKNO" in parts):
+        raise ValueError("BYDAY must count weekdays (-1FR) only beside FREQ=MONTHLY or YEARLY, without BYWEEKNO")
+    if "BYSETPOS" in parts and not any(name.startswith("BY") and name != "BYSETPOS" for name in parts):
+        raise ValueError("BYSETPOS must stand beside another part whose name begins with BY")
+    if "COUNT" in parts and "UNTIL" in parts:
+        raise ValueError("an rrule must have COUNT or UNTIL, not both")
+    times = prod(len(set(parts[name].split(","))) for name in _TIMES if name in parts)
+    if times > MAX_TIMES_A_DAY:
+        raise ValueError(f"an rrule must repeat at most {MAX_TIMES_A_DAY} times a day, got {times}")
+
+
+def _is_number(text: str, first: int, last: int, signed: bool) -> bool:  # noqa: FBT001 - a row of the table
+    if not _NUMBER.fullmatch(text) or (not signed and text[0] in "+-"):
+        return False
+    return first <= (abs(int(text)) if signed else int(text)) <= last
+
+
+def _rule(parts: Mapping[str, str]) -> Rule:
+    until = _instant_or_date(parts["UNTIL"]) if "UNTIL" in parts else None
+    return Rule(MappingProxyType(dict(parts)), int(parts["COUNT"]) if "COUNT" in parts else None, until)
+
+
+def _instant_or_date(text: str) -> datetime | date:
+    try:
+        if _UNTIL.fullmatch(text) is None:
+            raise ValueError("it is written in another way")
+        until = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(
+            f"UNTIL must be an instant in UTC, UNTIL=20300131T225959Z, or a date, got {text[:20]!r}"
+        ) from error
+    return until if "T" in text else until.date()
+
+
+def _rendered(until: datetime | date) -> str:
+    if isinstance(until, datetime):
+        until = until.astimezone(UTC)
+        return f"{until.year:04}{until:%m%dT%H%M%SZ}"
+    return f"{until.year:04}{until:%m%d}"
+
+
+def _turned(day: str, days: int) -> str:
+    return WEEKDAYS[(WEEKDAYS.index(day) + days) % len(WEEKDAYS)]
