@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, get_args
+from typing import Any, get_args
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from src.database.base import check_aware, utc_now
 from src.database.errors import StaleDataError
 from src.database.models import Event
 from src.database.repositories.changed_occurrences import cancel_changed, get_changed, move_changed
+from src.database.repositories.event_moves import (
+    Move,
+    Scope,
+    copy_of,
+    end_before,
+    is_next_reminded,
+    place,
+    rule_after,
+    slot_meant,
+)
 from src.database.repositories.event_reminders import (
     EventReminders,
     drop_claim,
@@ -19,14 +27,9 @@ from src.database.repositories.event_reminders import (
     reminder_lead,
     set_reminder,
 )
-from src.database.repositories.recurrence import Series, Slot, check_year, lasting, to_instant, to_wall_clock
-from src.database.repositories.recurrence_rule import Rule, check_rrule, parse_rrule
+from src.database.repositories.recurrence import Series, Slot, check_year, lasting, to_instant, wall_clock_duration
 
 __all__ = ["EventChanges", "Scope"]
-
-Scope = Literal["this", "following", "all"]
-
-_COPIED: Final = ("user_id", "title", "description", "location", "timezone", "all_day", "reminder_offset")
 
 
 class EventChanges(EventReminders):
@@ -76,21 +79,21 @@ class EventChanges(EventReminders):
         if rrule is not None and (event.rrule is None or scope == "this"):
             raise ValueError('rrule must be None unless a series is moved, with the scope "following" or "all"')
         if event.rrule is None:
-            _place(event, start, end)
+            place(event, start, end)
             await self.session.flush()
             return event
         series = Series(event)
-        slot = _slot(event, series, scope, recurrence_id)
+        slot = slot_meant(event, series, scope, recurrence_id)
         if scope == "this":
             return await self._change_one(event, series, slot, start, end)
         check_year("start", start)
         whole = scope == "all" or slot.local == series.first
-        move = _Move(
+        move = Move(
             series,
             slot,
             start,
-            series.duration if end is None else to_wall_clock(end, series.zone) - to_wall_clock(start, series.zone),
-            _rule_after(event, series, slot, start, rrule, whole=whole),
+            series.duration if end is None else wall_clock_duration(start, end, series.zone),
+            rule_after(event, series, slot, start, rrule, whole=whole),
             now or utc_now(),
         )
         return await (self._move_all(event, move) if whole else self._move_following(event, move))
@@ -126,14 +129,14 @@ class EventChanges(EventReminders):
         if event.rrule is None:
             return await self._cancel_whole(event)
         series = Series(event)
-        slot = _slot(event, series, scope, recurrence_id)
+        slot = slot_meant(event, series, scope, recurrence_id)
         if scope == "this":
             return await self._cancel_one(event, series, slot)
         if scope == "all" or slot.local == series.first:
             await cancel_changed(self.session, event.id)
             return await self._cancel_whole(event)
         await cancel_changed(self.session, event.id, since=slot.start)
-        _end_before(event, series, slot)
+        end_before(event, series, slot)
         await self.session.flush()
         return event
 
@@ -165,12 +168,12 @@ class EventChanges(EventReminders):
     ) -> Event:
         changed = await get_changed(self.session, event.id, slot.start)
         if changed is None:
-            changed = _copy(event, slot.start, slot.end, ical_uid=event.ical_uid)
+            changed = copy_of(event, slot.start, slot.end, ical_uid=event.ical_uid)
             changed.series_id, changed.recurrence_id = event.id, slot.start
             changed.reminder_datetime = slot.start - reminder_lead(event, series) if has_reminder(event) else None
             self.session.add(changed)
         _check_scheduled(changed)
-        _place(changed, start, end)
+        place(changed, start, end)
         await self._pass_over(event, series, slot)
         await self.session.flush()
         return changed
@@ -190,7 +193,7 @@ class EventChanges(EventReminders):
         await self.session.flush()
         return event
 
-    async def _move_all(self, event: Event, move: _Move) -> Event:
+    async def _move_all(self, event: Event, move: Move) -> Event:
         series = move.series
         lead = reminder_lead(event, series)
         replaced = await move_changed(self.session, series, move.by, into=event)
@@ -202,15 +205,15 @@ class EventChanges(EventReminders):
         await self._remind_of_next(event, lead, move.now, replaced)
         return event
 
-    async def _move_following(self, event: Event, move: _Move) -> Event:
+    async def _move_following(self, event: Event, move: Move) -> Event:
         series, slot = move.series, move.slot
         lead = reminder_lead(event, series)
-        new = _copy(event, move.start, lasting(move.start, move.duration, series.zone))
+        new = copy_of(event, move.start, lasting(move.start, move.duration, series.zone))
         new.reminder_datetime = move.start - lead if has_reminder(event) else None
         new.exdates = series.moved([one for one in event.exdates if one >= slot.start], move.by)
         new.rrule = str(move.rule)
         self.session.add(new)
-        _end_before(event, series, slot)
+        end_before(event, series, slot)
         await self.session.flush()
         replaced = await move_changed(self.session, series, move.by, into=new, since=slot.start)
         await self._remind_of_next(new, lead, move.now, replaced)
@@ -225,80 +228,9 @@ class EventChanges(EventReminders):
 
     async def _pass_over(self, event: Event, series: Series, slot: Slot) -> None:
         """Where the series' reminder is that of this occurrence, which is none of its own any more, go to the next."""
-        if _is_next_reminded(event, series, slot):
+        if is_next_reminded(event, series, slot):
             lead = reminder_lead(event, series)
             set_reminder(event, await self._next_reminder(event, series, after=slot.start), lead=lead)
-
-
-@dataclass(frozen=True, slots=True)
-class _Move:
-    """Where an occurrence of a series goes, and the series, or the rest of it, with it."""
-
-    series: Series
-    slot: Slot
-    start: datetime
-    duration: timedelta | None
-    rule: Rule
-    now: datetime
-
-    @property
-    def by(self) -> timedelta:
-        """How far, by the clock on the wall."""
-        return to_wall_clock(self.start, self.series.zone) - self.slot.local
-
-
-def _rule_after(event: Event, series: Series, slot: Slot, start: datetime, rrule: str | None, *, whole: bool) -> Rule:
-    """Return the rule of a series that is moved, whole or from a slot on."""
-    if rrule is not None:
-        check_rrule(rrule, all_day=event.all_day)
-        return parse_rrule(rrule)
-    rule = series.rule_moved(slot.local, to_wall_clock(start, series.zone))
-    return rule if whole or rule.count is None else rule.counting(rule.count - series.number_before(slot))
-
-
-def _slot(event: Event, series: Series, scope: Scope, recurrence_id: datetime | None) -> Slot:
-    """Find the occurrence that is meant."""
-    if recurrence_id is None:
-        if scope == "all":
-            return series.slot(series.first)
-        raise ValueError(f'recurrence_id must say which occurrence of series {event.id} is meant by "{scope}"')
-    check_aware("recurrence_id", recurrence_id)
-    slot = series.at(recurrence_id)
-    if slot is None:
-        raise ValueError(
-            f"recurrence_id must be the original start of an occurrence of series {event.id},"
-            f" got {recurrence_id.isoformat()}; `occurrences` tells them"
-        )
-    return slot
-
-
-def _place(event: Event, start: datetime, end: datetime | None) -> None:
-    """Move a single event, and its reminder with it."""
-    zone = ZoneInfo(event.timezone)
-    lead = reminder_lead(event)
-    if end is None and event.end_datetime is not None:
-        end = lasting(start, to_wall_clock(event.end_datetime, zone) - to_wall_clock(event.start_datetime, zone), zone)
-    event.start_datetime, event.end_datetime = start, end
-    set_reminder(event, start - lead if has_reminder(event) else None)
-
-
-def _end_before(event: Event, series: Series, slot: Slot) -> None:
-    """End a series before a slot."""
-    if event.reminder_datetime is not None and event.reminder_datetime + reminder_lead(event, series) >= slot.start:
-        set_reminder(event, None)
-    event.rrule = str(series.ended_before(slot))
-    event.exdates = [one for one in event.exdates if one < slot.start]
-
-
-def _is_next_reminded(event: Event, series: Series, slot: Slot) -> bool:
-    if event.reminder_datetime is None or event.reminder_sent_at is not None:
-        return False
-    return event.reminder_datetime + reminder_lead(event, series) == slot.start
-
-
-def _copy(event: Event, start: datetime, end: datetime | None, **more: Any) -> Event:
-    values = {name: getattr(event, name) for name in _COPIED}
-    return Event(**values, **more, extra=dict(event.extra), start_datetime=start, end_datetime=end)
 
 
 def _check_scope(scope: str) -> None:

@@ -1,4 +1,4 @@
-"""Reminders: several workers share them without ever firing one twice at a time; a series has one for each occurrence."""
+"""Reminders that several workers share without ever firing one twice at a time; a series reminds of each occurrence."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ NOT_HELD: Final[dict[str, Any]] = {
 
 
 class EventReminders(Repository[Event]):
-    """What a worker asks of the events. It goes through the tenants by the registry, and acts as each in turn:
+    """What a worker asks of the events.
 
-    async with get_db() as session:  # the registry is outside row-level security: no tenant has to act
-        tenants = list(await session.scalars(select(Tenant.id).where(Tenant.status == "active")))
-    for tenant_id in tenants:
-        with tenant_context(tenant_id):
-            async with get_db() as session:
-                claimed = await EventRepository(session).claim_due_reminders("worker-1")
-            for event in claimed:  # committed by now: what is sent is held
-                await send(event)
+    It goes through the tenants by the registry, and acts as each in turn::
+
+        async with get_db() as session:  # the registry is outside row-level security: no tenant has to act
+            tenants = list(await session.scalars(select(Tenant.id).where(Tenant.status == "active")))
+        for tenant_id in tenants:
+            with tenant_context(tenant_id):
                 async with get_db() as session:
-                    await EventRepository(session).ack_reminder(event.id, event.reminder_token)
+                    claimed = await EventRepository(session).claim_due_reminders("worker-1")
+                for event in claimed:  # committed by now: what is sent is held
+                    await send(event)
+                    async with get_db() as session:
+                        await EventRepository(session).ack_reminder(event.id, event.reminder_token)
     """
 
     model = Event
@@ -212,7 +214,8 @@ class EventReminders(Repository[Event]):
             statement = statement.where(Event.recurrence_id < until)
         found: dict[UUID, set[datetime]] = {}
         for series_id, recurrence_id in await self.session.execute(statement):
-            found.setdefault(series_id, set()).add(recurrence_id)
+            if series_id is not None and recurrence_id is not None:  # the CHECK says so, its types do not
+                found.setdefault(series_id, set()).add(recurrence_id)
         return found
 
 

@@ -25,8 +25,8 @@ class EventRepository(EventChanges):
 
     One with an `rrule` is a series, and its row the first occurrence. A changed occurrence is a row of its own, with
     `series_id` and, as `recurrence_id`, the start that it has by the rule; `exdates` are such starts that are left out.
-    What enters is checked: the zone, and the rule (`check_rrule` in `recurrence_rule` says what it may be). Where only its
-    `reminder_offset` is given, the reminder's time comes from that.
+    What enters is checked: the zone, and the rule (`check_rrule` in `recurrence_rule` says what it may be). Where only
+    the `reminder_offset` is given, the reminder's time comes from that.
     """
 
     async def upcoming(
@@ -71,7 +71,7 @@ class EventRepository(EventChanges):
     ) -> list[Occurrence]:
         """Return what a user has in an interval, the earliest first: single events, and series expanded (RFC 5545).
 
-        Series are expanded by the clock on the wall of their zone: what is at nine stays at nine when the clocks change.
+        Series go by the clock on the wall of their zone: what is at nine stays at nine when the clocks change.
 
         Args:
             user_id: Whose.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from calendar import monthrange
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import MAXYEAR, UTC, datetime, time, timedelta
 from itertools import chain, islice
 from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from dateutil.rrule import rrule as DateutilRule  # noqa: N812 - it is a class
 from dateutil.rrule import rrulestr
 
 from src.database.base import check_aware
@@ -25,6 +25,7 @@ HORIZON: Final = timedelta(days=36_600)
 """How far ahead a series is asked for its next occurrence: a hundred years."""
 MAX_DURATION: Final = timedelta(days=366)
 _DAY: Final = timedelta(days=1)
+_PICK_DAYS: Final = ("BYMONTH", "BYMONTHDAY", "BYDAY")
 # The most that wall-clock order and the order of instants can be apart: two days' worth (Samoa skipped a whole one).
 _OUT_OF_ORDER: Final = 48
 
@@ -59,6 +60,23 @@ class Slot:
     def overlaps(self, start: datetime, end: datetime) -> bool:
         """Say whether it lies in a half-open interval, in part; without an end, or an empty one, it is an instant."""
         return self.start < end and (self.start >= start or (self.end is not None and self.end > start))
+
+
+class _DayPicker:
+    """What limits a daily rule to some days."""
+
+    def __init__(self, parts: Mapping[str, str]) -> None:
+        self._months = {int(one) for one in parts.get("BYMONTH", "").split(",") if one}
+        self._days = {int(one) for one in parts.get("BYMONTHDAY", "").split(",") if one}
+        self._weekdays = {WEEKDAYS.index(one) for one in parts.get("BYDAY", "").split(",") if one}
+
+    def __call__(self, day: datetime) -> bool:
+        if self._months and day.month not in self._months:
+            return False
+        if self._weekdays and day.weekday() not in self._weekdays:
+            return False
+        from_the_end = day.day - monthrange(day.year, day.month)[1] - 1
+        return not self._days or day.day in self._days or from_the_end in self._days
 
 
 class Series:
@@ -130,7 +148,7 @@ class Series:
         return found
 
     def slot(self, local: datetime) -> Slot:
-        """Say when an occurrence begins and ends; the first one as it was written, the second of a time that is twice."""
+        """Say when an occurrence begins and ends; the first one as it was written, be it the second of a time."""
         if local == self.first and self._starts_as_written:
             return Slot(local, self.event.start_datetime, self.event.end_datetime)
         start = to_instant(local, self.zone)
@@ -176,17 +194,28 @@ class Series:
         """Go through the wall-clock times of the rule, from one to another, both included."""
         fraction = timedelta(microseconds=self.first.microsecond)  # the library drops it
         begin = self.first - fraction
-        by_rule = (one + fraction for one in self._dateutil_rule(self._near(begin, since), last) if one > begin)
+        by_rule = (one + fraction for one in self._by_rule(self._near(begin, since), last) if one > begin)
         every = islice(chain([self.first], by_rule), self.rule.count)
         return (one for one in every if since <= one <= last)
 
-    def _dateutil_rule(self, begin: datetime, last: datetime) -> DateutilRule:
+    def _by_rule(self, begin: datetime, last: datetime) -> Iterator[datetime]:
+        """Have the library go through the rule. It looks at the end only where it finds something, be it in year 9999.
+
+        So it gets no rule by which that is far: what picks the days of a daily one is held here, and a monthly or
+        yearly one (30 February) is gone through close to that year: the calendar repeats itself every 400.
+        """
         parts = {"WKST": "MO", **self.rule.unbounded()}  # else the library asks the process for the week's first day
         if "BYWEEKNO" in parts and not {"BYDAY", "BYMONTHDAY", "BYYEARDAY"} & parts.keys():
             parts["BYDAY"] = WEEKDAYS[self.first.weekday()]  # the library would take the whole week
-        made = rrulestr(";".join(f"{name}={value}" for name, value in parts.items()), dtstart=begin)
-        bounded: DateutilRule = made.replace(until=last)  # type: ignore[union-attr] # one line makes one rule
-        return bounded
+        picks = _DayPicker(parts) if self.rule.frequency == "DAILY" else None
+        if picks is not None:
+            parts = {name: value for name, value in parts.items() if name not in _PICK_DAYS}
+        years = 400 * ((MAXYEAR - last.year) // 400) if self.rule.frequency in {"MONTHLY", "YEARLY"} else 0
+        text = ";".join(f"{name}={value}" for name, value in parts.items())
+        made = rrulestr(text, dtstart=begin.replace(year=begin.year + years))
+        for one in made.replace(until=last.replace(year=last.year + years)):  # type: ignore[union-attr] # it is one rule
+            if picks is None or picks(one):
+                yield one.replace(year=one.year - years)
 
     def _near(self, begin: datetime, since: datetime) -> datetime:
         """Where nothing is counted, begin close to the window: the library goes through all occurrences before it."""

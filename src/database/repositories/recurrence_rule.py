@@ -140,7 +140,7 @@ def parse_rrule(rrule: str) -> Rule:
         name, equals, value = part.partition("=")
         if not equals or name not in _KNOWN:
             raise ValueError(
-                f"an rrule must be parts like FREQ=WEEKLY;BYDAY=MO, of RFC 5545's and without DTSTART, got {part[:20]!r}"
+                f"an rrule must be RFC 5545's parts, FREQ=WEEKLY;BYDAY=MO, without DTSTART, got {part[:20]!r}"
             )
         if name in parts:
             raise ValueError(f"an rrule must have each part once, got {name} twice")
@@ -184,12 +184,19 @@ def _check_together(parts: Mapping[str, str]) -> None:
         raise ValueError("BYSETPOS must stand beside another part whose name begins with BY")
     if "COUNT" in parts and "UNTIL" in parts:
         raise ValueError("an rrule must have COUNT or UNTIL, not both")
-    times = prod(len(set(parts[name].split(","))) for name in _TIMES if name in parts)
+    times = prod(_number_of(parts, name) for name in _TIMES)
     if times > MAX_TIMES_A_DAY:
         raise ValueError(f"an rrule must repeat at most {MAX_TIMES_A_DAY} times a day, got {times}")
+    most = {"DAILY": times, "WEEKLY": times * _number_of(parts, "BYDAY")}.get(frequency)
+    if most is not None and any(abs(int(one)) > most for one in parts.get("BYSETPOS", "1").split(",")):
+        raise ValueError(f"BYSETPOS must be at most {most}, of so many occurrences in each period")
 
 
-def _is_number(text: str, first: int, last: int, signed: bool) -> bool:  # noqa: FBT001 - a row of the table
+def _number_of(parts: Mapping[str, str], name: str) -> int:
+    return len(set(parts.get(name, "").split(",")))
+
+
+def _is_number(text: str, first: int, last: int, signed: bool) -> bool:
     if not _NUMBER.fullmatch(text) or (not signed and text[0] in "+-"):
         return False
     return first <= (abs(int(text)) if signed else int(text)) <= last
@@ -202,9 +209,7 @@ def _rule(parts: Mapping[str, str]) -> Rule:
 
 def _instant_or_date(text: str) -> datetime | date:
     try:
-        if _UNTIL.fullmatch(text) is None:
-            raise ValueError("it is written in another way")
-        until = datetime.fromisoformat(text)
+        until = datetime.fromisoformat(text if _UNTIL.fullmatch(text) else "")
     except ValueError as error:
         raise ValueError(
             f"UNTIL must be an instant in UTC, UNTIL=20300131T225959Z, or a date, got {text[:20]!r}"

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from src.database.base import utc_now
-from tests.acceptance.calls.rows import TOKEN, Call
+from src.database.repositories import EventRepository
+from tests.acceptance.calls.rows import TOKEN, Call, Rows
+
+NOW: Final = utc_now()
+DAY: Final = timedelta(days=1)
+
+
+async def series_days(r: EventRepository, b: Rows) -> object:
+    """Make the event a series, where it is one's own, and expand it: two statements more."""
+    await r.update(b.event, rrule="FREQ=DAILY")
+    return await r.occurrences(b.user, NOW - DAY, NOW + DAY)
+
 
 CALLS: Final = {
-    "upcoming": Call(lambda r, b: r.upcoming(b.user, now=utc_now().replace(year=2000)), statements=1),
+    "upcoming": Call(lambda r, b: r.upcoming(b.user, now=NOW.replace(year=2000)), statements=1),
+    "overlapping": Call(lambda r, b: r.overlapping(b.user, NOW - DAY, NOW + DAY), statements=1),
+    "occurrences": Call(lambda r, b: r.occurrences(b.user, NOW - DAY, NOW + DAY), statements=1),
+    "occurrences of a series": Call(series_days, statements=2 + 2),
+    "reschedule": Call(lambda r, b: r.reschedule(b.event, NOW + DAY), statements=2),
+    "reschedule all": Call(lambda r, b: r.reschedule(b.event, NOW + DAY, scope="all"), statements=2),
+    "cancel": Call(lambda r, b: r.cancel(b.event), statements=2),
     "claim_due_reminders": Call(lambda r, _: r.claim_due_reminders("thief"), statements=1),
     "ack_reminder": Call(lambda r, b: r.ack_reminder(b.event, TOKEN), statements=1),
+    "release_reminder": Call(lambda r, b: r.release_reminder(b.event, TOKEN), statements=1),
+    "missed": Call(lambda r, _: r.missed(grace=timedelta(0)), statements=1),
 }

@@ -1,0 +1,228 @@
+"""EventRepository: what overlaps an interval, and what a calendar shows in it."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from src.database.base import uuid7
+from src.database.models import Event, User
+from src.database.repositories import EventRepository, Occurrence
+from src.database.repositories.recurrence import Series
+from src.database.tenancy import AsyncSession
+from tests.database.repositories.random_rules import by_the_library, random_event
+
+JUNE = datetime(2026, 6, 1, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+def events(session: AsyncSession) -> EventRepository:
+    return EventRepository(session)
+
+
+def event(user: User, start: datetime = JUNE, hours: float | None = None, **more: Any) -> Event:
+    end = None if hours is None else start + timedelta(hours=hours)
+    return Event(**{"user_id": user.id, "title": "x", "start_datetime": start, "end_datetime": end, **more})
+
+
+def shown(found: list[Occurrence]) -> list[tuple[str, datetime]]:
+    return [(one.event.title, one.start) for one in found]
+
+
+async def test_overlapping_is_half_open_and_what_has_no_end_is_an_instant(events: EventRepository, user: User) -> None:
+    other = User()
+    events.session.add(other)
+    await events.session.flush()
+    await events.add_many(
+        [
+            event(user, JUNE - HOUR, 1, title="ends when it begins"),
+            event(user, JUNE - 900 * DAY, 24 * 1000, title="long"),
+            event(user, JUNE - HOUR, 2, title="goes on"),
+            event(user, JUNE - HOUR, title="was an instant"),
+            event(user, JUNE, title="instant"),
+            event(user, JUNE, 0, title="empty"),
+            event(user, JUNE + HOUR, 9, title="begins"),
+            event(user, JUNE + DAY, 1, title="begins when it ends"),
+            event(user, JUNE, 1, title="cancelled", status="cancelled"),
+            event(user, JUNE, 1, title="done", status="done"),
+            event(user, JUNE, 1, title="a series", rrule="FREQ=DAILY"),
+            event(other, JUNE, 1, title="another's"),
+        ]
+    )
+
+    found = await events.overlapping(user.id, JUNE, JUNE + DAY)
+
+    assert [one.title for one in found] == ["long", "goes on", "instant", "empty", "done", "begins"]
+    assert await events.overlapping(user.id, JUNE, JUNE + DAY, limit=2) == found[:2]
+
+
+@pytest.mark.parametrize("limit", [0, 1001])
+@pytest.mark.parametrize("method", ["overlapping", "occurrences"])
+async def test_refuses_a_limit_that_nobody_can_mean(
+    events: EventRepository, user: User, method: str, limit: int
+) -> None:
+    with pytest.raises(ValueError, match="limit must be from 1 to 1000"):
+        await getattr(events, method)(user.id, JUNE, JUNE + DAY, limit=limit)
+
+
+@pytest.mark.parametrize("method", ["overlapping", "occurrences"])
+async def test_refuses_what_is_no_interval(events: EventRepository, user: User, method: str) -> None:
+    with pytest.raises(ValueError, match="end must be after start"):
+        await getattr(events, method)(user.id, JUNE, JUNE)
+    with pytest.raises(ValueError, match="start must be aware"):
+        await getattr(events, method)(user.id, JUNE.replace(tzinfo=None), JUNE)
+
+
+async def test_refuses_to_expand_a_lifetime(events: EventRepository, user: User) -> None:
+    with pytest.raises(ValueError, match="at most 3660 days after start"):
+        await events.occurrences(user.id, JUNE, JUNE + 3661 * DAY)
+    with pytest.raises(ValueError, match="between the years 1900 and 2199"):
+        await events.occurrences(user.id, JUNE.replace(year=9998), JUNE.replace(year=9999))
+
+
+async def test_a_calendar_shows_single_events_and_series_in_order(events: EventRepository, user: User) -> None:
+    await events.add_many(
+        [
+            event(user, JUNE + 30 * HOUR, 1, title="single"),
+            event(user, JUNE - 7 * DAY, 1, title="daily", rrule="FREQ=DAILY", exdates=[JUNE + DAY]),
+            event(user, JUNE - 7 * DAY, 1, title="over", rrule="FREQ=DAILY;COUNT=2"),
+            event(user, JUNE - 7 * DAY, 1, title="dropped", rrule="FREQ=DAILY", status="cancelled"),
+            event(user, JUNE + 7 * DAY, 1, title="later", rrule="FREQ=DAILY"),
+        ]
+    )
+
+    found = await events.occurrences(user.id, JUNE, JUNE + 3 * DAY)
+
+    assert shown(found) == [("daily", JUNE), ("single", JUNE + 30 * HOUR), ("daily", JUNE + 2 * DAY)]
+    assert [one.recurrence_id for one in found] == [JUNE, None, JUNE + 2 * DAY]
+    assert found[0].end == JUNE + HOUR
+    assert shown(await events.occurrences(user.id, JUNE, JUNE + 3 * DAY, limit=1)) == [("daily", JUNE)]
+
+
+async def test_an_occurrence_that_was_changed_is_shown_where_it_is_now(events: EventRepository, user: User) -> None:
+    [daily] = await events.add_many([event(user, JUNE, 1, title="daily", rrule="FREQ=DAILY")])
+    of = {"series_id": daily.id, "title": "changed"}
+    await events.add_many(
+        [
+            event(user, JUNE + 5 * HOUR, 1, recurrence_id=JUNE, **of),
+            event(user, JUNE + 50 * DAY, 1, recurrence_id=JUNE + DAY, **of),
+            event(user, JUNE + 2 * DAY, 1, recurrence_id=JUNE + 2 * DAY, status="cancelled", **of),
+            event(user, JUNE + 4 * DAY + HOUR, 1, recurrence_id=JUNE + 70 * DAY, **of),
+        ]
+    )
+
+    found = await events.occurrences(user.id, JUNE, JUNE + 5 * DAY)
+
+    assert shown(found) == [
+        ("changed", JUNE + 5 * HOUR),
+        ("daily", JUNE + 3 * DAY),
+        ("daily", JUNE + 4 * DAY),
+        ("changed", JUNE + 4 * DAY + HOUR),
+    ]
+    assert [one.is_exception for one in found] == [True, False, False, True]
+    assert found[0].recurrence_id == JUNE
+    [first] = await events.occurrences(user.id, JUNE + DAY, JUNE + 9 * DAY, limit=1)
+    assert first.start == JUNE + 3 * DAY, "what was moved away does not use up the limit"
+
+
+async def test_an_occurrence_that_goes_on_into_the_interval_is_shown(events: EventRepository, user: User) -> None:
+    await events.add(event(user, JUNE - 10 * DAY, 24 * 3, rrule="FREQ=WEEKLY"))
+
+    [found] = await events.occurrences(user.id, JUNE - DAY, JUNE - HOUR)
+
+    assert (found.start, found.end) == (JUNE - 3 * DAY, JUNE)
+
+
+async def test_an_all_day_series_has_whole_days_of_its_zone(events: EventRepository, user: User) -> None:
+    midnight = datetime(2026, 10, 24, 22, tzinfo=UTC)  # the 25th in Madrid, which has 25 hours
+    await events.add(event(user, midnight, 25, all_day=True, timezone="Europe/Madrid", rrule="FREQ=DAILY;COUNT=2"))
+
+    first, second = await events.occurrences(user.id, midnight - DAY, midnight + 7 * DAY)
+
+    assert (first.start, first.end) == (midnight, midnight + 25 * HOUR)
+    assert (second.start, second.end) == (midnight + 25 * HOUR, midnight + 49 * HOUR)
+
+
+async def test_random_series_from_the_database_are_expanded_as_another_library_does(
+    events: EventRepository, user: User
+) -> None:
+    dice = random.Random(3)  # noqa: S311 - rules that repeat
+    series = [random_event(dice) for _ in range(60)]
+    for one in series:
+        one.start_local, one.user_id = None, user.id  # type: ignore[assignment] # the server makes it
+    await events.add_many(series)
+    window = datetime(2022, 3, 20, tzinfo=UTC), datetime(2022, 4, 5, tzinfo=UTC)
+
+    found = await events.occurrences(user.id, *window)
+
+    expected = sorted((start, one.id) for one in series for start, _ in by_the_library(one, *window))
+    assert [(one.start, one.event.id) for one in found] == expected
+    assert len(found) > 100
+
+
+async def test_the_wall_clock_time_is_what_was_written(events: EventRepository, user: User) -> None:
+    noon = datetime(2026, 6, 1, 10, tzinfo=UTC)
+
+    row = await events.add(event(user, noon, timezone="Europe/Madrid"))
+    assert row.start_local == datetime(2026, 6, 1, 12)  # noqa: DTZ001 - wall-clock time
+    row = await events.update(row.id, start_datetime=noon + HOUR)
+    assert row.start_local == datetime(2026, 6, 1, 13)  # noqa: DTZ001 - wall-clock time
+
+
+async def test_five_hundred_series_of_one_user_are_expanded_within_a_second(events: EventRepository, user: User) -> None:
+    rows = [event(user, JUNE - (n % 999) * DAY, 1, id=uuid7(), timezone="Europe/Madrid") for n in range(500)]
+    for n, row in enumerate(rows):
+        row.rrule = f"FREQ=WEEKLY;UNTIL={'2025' if n % 2 else '2027'}0601T000000Z"
+    await events.add_many(rows)
+    before = time.process_time()
+
+    found = await events.occurrences(user.id, JUNE, JUNE + 7 * DAY)
+
+    assert len(found) == 250
+    assert time.process_time() - before < 1
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"timezone": "Europe/Nowhere"}, "timezone must be an IANA name"),
+        ({"rrule": "FREQ=SECONDLY"}, "FREQ must be one of"),
+        ({"rrule": "FREQ=DAILY;UNTIL=20300101T000000Z", "all_day": True}, "UNTIL must be a date"),
+    ],
+)
+async def test_refuses_a_zone_or_rule_wherever_it_enters(
+    events: EventRepository, user: User, values: dict[str, Any], problem: str
+) -> None:
+    row = await events.add(event(user))
+
+    with pytest.raises(ValueError, match=problem):
+        await events.add(event(user, **values))
+    with pytest.raises(ValueError, match=problem):
+        await events.update(row.id, **values)
+    with pytest.raises(ValueError, match=problem):
+        await events.upsert({"id": row.id, "user_id": user.id, "title": "x", "start_datetime": JUNE, **values}, key=["id"])
+
+
+async def test_refuses_a_rule_of_a_changed_occurrences_own(events: EventRepository, user: User) -> None:
+    daily = await events.add(event(user, rrule="FREQ=DAILY"))
+
+    with pytest.raises(ValueError, match="no rrule of its own"):
+        await events.add(event(user, series_id=daily.id, recurrence_id=JUNE, rrule="FREQ=DAILY"))
+
+
+async def test_refuses_a_series_from_another_age(events: EventRepository, user: User) -> None:
+    with pytest.raises(ValueError, match="between the years 1900 and 2199"):
+        await events.add(event(user, JUNE.replace(year=1), rrule="FREQ=DAILY"))
+
+
+async def test_what_lies_at_the_ends_of_time_is_expanded_without_a_fault(events: EventRepository, user: User) -> None:
+    row = await events.add(event(user, JUNE.replace(year=2), timezone="America/Mexico_City"))
+    await events.update(row.id, rrule="FREQ=DAILY", end_datetime=JUNE.replace(year=9999))
+
+    assert len(await events.occurrences(user.id, JUNE, JUNE + DAY)) == 367
+    assert Series(row).after(JUNE) is not None
