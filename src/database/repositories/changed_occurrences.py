@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import TableValuedAlias, Uuid, column, func, literal, select, update
+from sqlalchemy import Interval, TableValuedAlias, Uuid, column, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from src.database.base import UtcDateTime
@@ -76,7 +76,7 @@ async def move_changed(
     locals_ = series.locals_of(row.recurrence_id for row in rows if row.recurrence_id is not None)
     starts = {instant: to_instant(local + by, series.zone) for instant, local in locals_.items()}
     moved = _moved(rows, starts, by)
-    aside = update(Event).where(*mine).values(recurrence_id=Event.recurrence_id + _ASIDE)
+    aside = update(Event).where(*mine).values(recurrence_id=Event.recurrence_id + literal(_ASIDE, Interval()))
     await session.execute(aside.execution_options(synchronize_session=False))
     values = {
         "series_id": into.id,

@@ -174,7 +174,9 @@ async def test_the_wall_clock_time_is_what_was_written(events: EventRepository, 
     assert row.start_local == datetime(2026, 6, 1, 13)  # noqa: DTZ001 - wall-clock time
 
 
-async def test_five_hundred_series_of_one_user_are_expanded_within_a_second(events: EventRepository, user: User) -> None:
+async def test_five_hundred_series_of_one_user_are_expanded_within_a_second(
+    events: EventRepository, user: User
+) -> None:
     rows = [event(user, JUNE - (n % 999) * DAY, 1, id=uuid7(), timezone="Europe/Madrid") for n in range(500)]
     for n, row in enumerate(rows):
         row.rrule = f"FREQ=WEEKLY;UNTIL={'2025' if n % 2 else '2027'}0601T000000Z"
@@ -205,7 +207,9 @@ async def test_refuses_a_zone_or_rule_wherever_it_enters(
     with pytest.raises(ValueError, match=problem):
         await events.update(row.id, **values)
     with pytest.raises(ValueError, match=problem):
-        await events.upsert({"id": row.id, "user_id": user.id, "title": "x", "start_datetime": JUNE, **values}, key=["id"])
+        await events.upsert(
+            {"id": row.id, "user_id": user.id, "title": "x", "start_datetime": JUNE, **values}, key=["id"]
+        )
 
 
 async def test_refuses_a_rule_of_a_changed_occurrences_own(events: EventRepository, user: User) -> None:

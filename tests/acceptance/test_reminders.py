@@ -1,0 +1,177 @@
+"""Reminders of several tenants under many workers, some of which die: each is sent, and none is held by two at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import func, insert, select
+
+from src.database import get_db, tenant_context
+from src.database.base import utc_now, uuid7
+from src.database.errors import StaleDataError
+from src.database.models import Event, Tenant, User
+from src.database.repositories import EventRepository
+
+pytestmark = pytest.mark.usefixtures("cloned_database")
+
+WORKERS = 8
+TENANTS = 4
+REMINDERS = 5000
+BATCH = 20
+LEASE = timedelta(seconds=0.5)
+DIES_EVERY = 5
+"""Claims of twenty: one reminder in a hundred, and all that were claimed with it, waits for its lease to end."""
+
+
+async def fill(tenants: int, reminders: int) -> list[UUID]:
+    ids = [uuid7() for _ in range(tenants)]
+    async with get_db() as session:
+        session.add_all([Tenant(id=one, slug=f"t{n}", name="x") for n, one in enumerate(ids)])
+    due = utc_now() - timedelta(minutes=1)
+    for tenant_id in ids:
+        with tenant_context(tenant_id):
+            async with get_db() as session:
+                user = User()
+                session.add(user)
+                await session.flush()
+                row = {"tenant_id": tenant_id, "user_id": user.id, "title": "x", "start_datetime": due}
+                rows = [{**row, "id": uuid7(), "reminder_datetime": due} for _ in range(reminders // tenants)]
+                await session.execute(insert(Event), rows)
+    return ids
+
+
+class Office:
+    """The workers, what they sent, and from when until when each held what, by the server's clock."""
+
+    def __init__(self) -> None:
+        self.claims = 0
+        self.sent: Counter[UUID] = Counter()
+        self.held: dict[UUID, list[tuple[datetime, datetime, UUID]]] = {}
+        self.abandoned = 0
+
+    async def work(self, name: str) -> None:
+        """Go through the active tenants by the registry, acting as each in turn, until nothing is left."""
+        while True:
+            async with get_db() as session:
+                tenants = list(await session.scalars(select(Tenant.id).where(Tenant.status == "active")))
+            left = 0
+            for tenant_id in tenants:
+                with tenant_context(tenant_id):
+                    left += await self.serve(name)
+            if not left:
+                return
+
+    async def serve(self, name: str) -> int:
+        """Claim, commit, send, acknowledge; return how many are still to be sent."""
+        async with get_db() as session:
+            claimed = await EventRepository(session).claim_due_reminders(name, limit=BATCH, lease=LEASE)
+            since = await session.scalar(select(func.now()))
+            if not claimed:
+                return await EventRepository(session).count(Event.reminder_sent_at.is_(None))
+        self.claims += 1
+        for event in claimed:
+            assert since is not None
+            assert event.reminder_token is not None
+            assert event.reminder_claimed_until is not None
+            self.held.setdefault(event.id, []).append((since, event.reminder_claimed_until, event.reminder_token))
+        task = asyncio.create_task(self.send(claimed))
+        if self.claims % DIES_EVERY == 0:
+            self.abandoned += 1
+            await asyncio.sleep(0)
+            task.cancel()  # at whatever it is: before the first, or in the middle
+        await asyncio.wait([task])
+        if not task.cancelled():
+            await task
+        return len(claimed)
+
+    async def send(self, claimed: Iterable[Event]) -> None:
+        for event in claimed:
+            assert event.reminder_token is not None
+            self.sent[event.id] += 1
+            async with get_db() as session:
+                try:
+                    acked = await EventRepository(session).ack_reminder(event.id, event.reminder_token)
+                except StaleDataError:
+                    continue  # too slow: another has it by now
+            assert acked.reminder_sent_at is not None
+            since, _, token = self.held[event.id].pop()
+            assert token == event.reminder_token
+            self.held[event.id].append((since, acked.reminder_sent_at, token))
+
+
+async def test_8_workers_send_each_of_5000_reminders_and_none_is_held_by_two_at_once(
+    superuser: psycopg.Connection,
+) -> None:
+    await fill(TENANTS, REMINDERS)
+    office = Office()
+
+    await asyncio.gather(*(office.work(f"w{n}") for n in range(WORKERS)))
+
+    assert len(office.sent) == REMINDERS, "each one at least once"
+    assert office.abandoned >= office.claims // 100 > 0
+    assert any(len(intervals) > 1 for intervals in office.held.values()), "some were claimed again"
+    for intervals in office.held.values():
+        in_order = sorted(intervals)
+        assert all(until < since for (_, until, _), (since, _, _) in zip(in_order, in_order[1:], strict=False))
+        assert len({token for _, _, token in intervals}) == len(intervals)
+    unsent = superuser.execute("SELECT count(*) FROM events WHERE reminder_sent_at IS NULL").fetchone()
+    assert unsent == (0,)
+
+
+async def test_a_suspended_tenant_is_passed_over_by_who_goes_by_the_registry() -> None:
+    active, suspended = await fill(2, 2)
+    async with get_db() as session:
+        (await session.get_one(Tenant, suspended)).status = "suspended"
+    office = Office()
+
+    await office.work("w")
+
+    assert len(office.sent) == 1
+    for tenant_id, unsent in ((active, 0), (suspended, 1)):
+        with tenant_context(tenant_id):
+            async with get_db() as session:
+                assert await EventRepository(session).count(Event.reminder_sent_at.is_(None)) == unsent
+
+
+async def test_a_reminder_moved_by_one_while_another_claims_it_is_not_sent_twice_nor_lost() -> None:
+    [tenant_id] = await fill(1, 40)
+    with tenant_context(tenant_id):
+        async with get_db() as session:
+            ids = [one.id for one in (await EventRepository(session).page(limit=40)).items]
+
+        async def move(event_id: UUID) -> None:
+            async with get_db() as session:
+                await EventRepository(session).reschedule(event_id, utc_now() + timedelta(days=1))
+
+        async def claim() -> None:
+            async with get_db() as session:
+                await EventRepository(session).claim_due_reminders("w", limit=3)
+
+        await asyncio.gather(*(move(one) for one in ids), *(claim() for _ in range(20)))
+
+        async with get_db() as session:
+            rows = (await EventRepository(session).page(limit=40)).items
+    assert all(row.reminder_token is None and row.reminder_attempts == 0 for row in rows)
+    assert all(row.reminder_datetime and row.reminder_datetime > utc_now() for row in rows)
+
+
+async def test_two_that_change_the_same_occurrence_come_one_after_the_other() -> None:
+    [tenant_id] = await fill(1, 1)
+    with tenant_context(tenant_id):
+        async with get_db() as session:
+            [series] = (await EventRepository(session).page()).items
+            await EventRepository(session).update(series.id, rrule="FREQ=DAILY")
+            start = series.start_datetime
+
+        async def move(minutes: int) -> UUID:
+            async with get_db() as session:
+                at = start + timedelta(minutes=minutes)
+                return (await EventRepository(session).reschedule(series.id, at, recurrence_id=start)).id
+
+        assert len(set(await asyncio.gather(*(move(n) for n in range(10))))) == 1
