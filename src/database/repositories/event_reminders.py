@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Executable, bindparam, exists, func, or_, select, update
 
 from src.database.base import check_aware, utc_now, uuid7
 from src.database.errors import StaleDataError
@@ -25,6 +25,21 @@ NOT_HELD: Final[dict[str, Any]] = {
     "reminder_claimed_until": None,
     "reminder_token": None,
 }
+# Built once: a worker sends one of them for each reminder.
+_HELD: Final = update(Event).where(
+    Event.tenant_id == bindparam("tenant"),
+    Event.id == bindparam("event"),
+    Event.reminder_token == bindparam("held_under"),
+)
+_RELEASED: Final = (
+    _HELD.values(NOT_HELD).returning(Event).execution_options(populate_existing=True, synchronize_session=False)
+)
+_SENT: Final = _RELEASED.values(reminder_sent_at=func.now())
+_HELD_BACK: Final = (
+    _HELD.values(reminder_claimed_until=bindparam("until"), reminder_token=bindparam("nobodys"))
+    .returning(Event)
+    .execution_options(populate_existing=True, synchronize_session=False)
+)
 
 
 class EventReminders(Repository[Event]):
@@ -121,7 +136,7 @@ class EventReminders(Repository[Event]):
         """
         now = now or utc_now()
         check_aware("now", now)
-        acked = await self._give_back(event_id, token, {"reminder_sent_at": func.now(), **NOT_HELD})
+        acked = await self._give_back(_SENT, event_id, token)
         if acked.rrule is not None and acked.reminder_datetime is not None:
             series = Series(acked)
             lead = reminder_lead(acked, series)
@@ -147,9 +162,9 @@ class EventReminders(Repository[Event]):
             ValueError: `retry_at` is naive.
         """
         if retry_at is None:
-            return await self._give_back(event_id, token, NOT_HELD)
+            return await self._give_back(_RELEASED, event_id, token)
         check_aware("retry_at", retry_at)
-        return await self._give_back(event_id, token, {"reminder_claimed_until": retry_at, "reminder_token": uuid7()})
+        return await self._give_back(_HELD_BACK, event_id, token, until=retry_at, nobodys=uuid7())
 
     async def missed(
         self, *, grace: timedelta = timedelta(hours=1), user_id: UUID | None = None, limit: int = 50
@@ -182,14 +197,9 @@ class EventReminders(Repository[Event]):
             *([] if user_id is None else [Event.user_id == user_id]),
         ]
 
-    async def _give_back(self, event_id: UUID, token: UUID, values: dict[str, Any]) -> Event:
-        row: Event | None = await self.session.scalar(
-            update(Event)
-            .where(Event.tenant_id == self.session.tenant_id, Event.id == event_id, Event.reminder_token == token)
-            .values(values)
-            .returning(Event)
-            .execution_options(populate_existing=True, synchronize_session=False)
-        )
+    async def _give_back(self, statement: Executable, event_id: UUID, token: UUID, **more: Any) -> Event:
+        claim = {"tenant": self.session.tenant_id, "event": event_id, "held_under": token}
+        row: Event | None = await self.session.scalar(statement, {**claim, **more})
         if row is None:
             raise StaleDataError(
                 f"the reminder of event {event_id} is not held under this token",
