@@ -111,4 +111,4 @@ def _moved(rows: Sequence[Event], starts: dict[datetime, datetime], by: timedelt
     types = {name: Uuid() if name == "id" else UtcDateTime() for name in columns}
     arrays = [literal(values, ARRAY(types[name])) for name, values in columns.items()]
     named = [column(name, type_) for name, type_ in types.items()]
-    return func.unnest(*arrays).table_valued(*named, name="moved").render_derived()
+    return func.unnest(*arrays).table_valued(*named).render_derived(name="moved")

@@ -128,7 +128,7 @@ def _checked(query: str) -> str:
     """Bring a query to the form of what is indexed."""
     length = len(query)
     if length <= MAX_QUERY:
-        query = unaccented(clean_text(query)).translate(_QUOTES)
+        query = unaccented(clean_text(query).translate(_QUOTES))
         length = len(query)  # a few characters grow when they are composed
     if length > MAX_QUERY:
         raise ValueError(f"query must be at most {MAX_QUERY} characters, got {length}; search for a few words of it")
