@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
 from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,7 +19,9 @@ from benchmarks.large import fill as fill_large
 from src.config import Settings
 from src.database import create_engine
 from src.database.base import tenant_tables
+from src.database.engine import DatabaseEngine
 from src.database.errors import ForeignKeyError
+from src.database.pool import SizedPool
 from src.database.repositories import MessageHistoryRepository, Repository
 from src.database.tenancy import AsyncSession, TenantBinding
 from tests.acceptance.calls import CALLS, Call, fill
@@ -28,13 +31,19 @@ TABLES = {table.name for table in tenant_tables()}
 
 
 @asynccontextmanager
-async def acting(url: URL) -> AsyncIterator[AsyncConnection]:
-    """A connection as the application's role, in a transaction that is rolled back."""
-    engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url))
+async def acting(engine: DatabaseEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection in a transaction that is rolled back."""
     async with engine.connect() as connection:
         outer = await connection.begin()
         yield connection
         await outer.rollback()
+
+
+@pytest.fixture
+async def application(cloned_database: URL) -> AsyncIterator[DatabaseEngine]:
+    """An engine of the application's role, whom row-level security binds."""
+    engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=cloned_database), poolclass=SizedPool)
+    yield engine
     await engine.dispose()
 
 
@@ -101,14 +110,14 @@ def _rows_read(scan: dict[str, Any]) -> float:
     return float((scan.get("Actual Rows", scan["Plan Rows"]) + dropped) * scan.get("Actual Loops", 1))
 
 
-async def test_no_method_reads_more_than_it_needs(superuser: psycopg.Connection, cloned_database: URL) -> None:
+async def test_no_method_reads_more_than_it_needs(superuser: psycopg.Connection, application: DatabaseEngine) -> None:
     """One test for all: filling the database takes longer than the rest."""
     fill_large(superuser)
 
     found = {}
     for repository, calls in CALLS.items():
         for name, call in calls.items():
-            async with acting(cloned_database) as connection:
+            async with acting(application) as connection:
                 wide = await wide_reads(connection, repository, call)
             if wide:
                 found[f"{repository.__name__}.{name}"] = wide
@@ -116,12 +125,12 @@ async def test_no_method_reads_more_than_it_needs(superuser: psycopg.Connection,
     assert not found, "\n\n".join(f"{name}\n" + "\n".join(wide) for name, wide in found.items())
 
 
-async def test_a_missing_index_is_seen(superuser: psycopg.Connection, cloned_database: URL) -> None:
+async def test_a_missing_index_is_seen(superuser: psycopg.Connection, application: DatabaseEngine) -> None:
     fill_large(superuser, users=100, messages=10_000, events=100, notes=100)
     recent = CALLS[MessageHistoryRepository]["recent"]
 
     async def wide() -> list[str]:
-        async with acting(cloned_database) as connection:
+        async with acting(application) as connection:
             return await wide_reads(connection, MessageHistoryRepository, recent)
 
     assert await wide() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -12,15 +12,20 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import URL, func, insert, select
 
+from src.config import Settings
 from src.database import get_db, tenant_context
 from src.database.base import utc_now, uuid7
 from src.database.errors import StaleDataError
 from src.database.models import Event, Tenant, User
 from src.database.repositories import EventRepository
 
-pytestmark = pytest.mark.usefixtures("cloned_database")
+
+@pytest.fixture(autouse=True)
+def pooled_database(cloned_database: URL, use_database: Callable[..., Settings]) -> None:
+    use_database(cloned_database.update_query_dict({"pool_max": str(WORKERS)}))
+
 
 WORKERS = 8
 TENANTS = 4

@@ -29,6 +29,7 @@ async def test_a_session_keeps_the_tenant_of_its_first_statement(engine: AsyncEn
         with tenant_context(A):
             user = await UserRepository(session).get_one()
         assert await UserRepository(session).get_one() is user
+        user_id = user.id
         await session.commit()
         assert (await session.scalars(select(User.tenant_id))).all() == [A]
         with tenant_context(B):
@@ -37,7 +38,7 @@ async def test_a_session_keeps_the_tenant_of_its_first_statement(engine: AsyncEn
             with pytest.raises(TenantMismatchError):
                 await session.execute(text("SELECT 1"))
             with pytest.raises(TenantMismatchError):
-                await session.get(User, user.id)
+                await session.get(User, user_id)
             user.username = "x"
             with pytest.raises(TenantMismatchError):
                 await session.flush()

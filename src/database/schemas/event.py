@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from src.database.repositories.recurrence_rule import check_rrule
 from src.database.schemas.base import NOT_GIVEN, CreateInput, UpdateInput
 from src.database.schemas.fields import CLEAN, Boolean, Instant, Int4, JsonObject, RowId, Text, TimeZone
 
@@ -44,6 +45,8 @@ class EventCreate(CreateInput):
         _check_end(self.start_datetime, self.end_datetime)
         if (self.series_id is None) != (self.recurrence_id is None):
             raise ValueError("series_id and recurrence_id must be given together: which occurrence of which series")
+        if self.rrule is not None:
+            check_rrule(self.rrule, all_day=self.all_day)
         return self
 
 
@@ -68,6 +71,8 @@ class EventUpdate(UpdateInput):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         _check_end(self.start_datetime, self.end_datetime)
+        if self.rrule is not None:
+            check_rrule(self.rrule, all_day=self.all_day)
         return self
 
 
