@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,8 @@ from src.database.errors import (
     NotFoundError,
     StaleDataError,
 )
+
+MOST_ATTEMPTS = 5
 
 
 @dataclass
@@ -61,6 +64,18 @@ class Jotted:
 
 
 @dataclass
+class Dated:
+    id: UUID
+    user: UUID
+    start: datetime
+    is_due: bool
+    status: str = "scheduled"
+    token: UUID | None = None
+    attempts: int = 0
+    sent: bool = False
+
+
+@dataclass
 class Memory:
     """One tenant. A method does what the repository's does, and raises what that raises."""
 
@@ -68,6 +83,7 @@ class Memory:
     talks: list[Talk] = field(default_factory=list)
     messages: list[Said] = field(default_factory=list)
     notes: list[Jotted] = field(default_factory=list)
+    events: list[Dated] = field(default_factory=list)
 
     def user_of(self, telegram_id: int) -> Person | None:
         return next((one for one in self.users if one.telegram_id == telegram_id and not one.deleted), None)
@@ -183,6 +199,20 @@ class Memory:
                     counts[tag] = counts.get(tag, 0) + 1
         return counts
 
+    def pending(self) -> list[Dated]:
+        """Return what is due and not sent, of users who are there, the longest due first."""
+        there = {user.id for user in self.users if not user.deleted}
+        pending = [one for one in self.events if one.is_due and not one.sent and one.status == "scheduled"]
+        return sorted((one for one in pending if one.user in there), key=lambda one: (one.start, one.id))
+
+    def claimable(self) -> list[Dated]:
+        return [one for one in self.pending() if one.token is None and one.attempts < MOST_ATTEMPTS]
+
+    def let_go(self, one: Dated, token: UUID, *, sent: bool) -> None:
+        if one.token != token:
+            raise StaleDataError("")
+        one.token, one.sent = None, sent
+
     def rows(self) -> dict[str, list[Any]]:
         """Return all of it as the tables hold it, in order."""
         return {
@@ -193,6 +223,9 @@ class Memory:
             ),
             "messages": sorted(
                 (one.talk.id, one.seq, one.key, one.role, one.content, one.state, one.deleted) for one in self.messages
+            ),
+            "events": sorted(
+                (one.id, one.user, one.start, one.status, one.token, one.attempts, one.sent) for one in self.events
             ),
             "notes": sorted(
                 (one.id, one.user, one.content, one.tags, one.pinned, one.archived, one.deleted) for one in self.notes

@@ -24,6 +24,8 @@ READ = {
     " turn_claimed_by FROM conversations",
     "messages": "SELECT conversation_id, seq, message_id, role, content, state, deleted_at IS NOT NULL"
     " FROM message_history",
+    "events": "SELECT id, user_id, start_datetime, status, reminder_token, reminder_attempts,"
+    " reminder_sent_at IS NOT NULL FROM events",
     "notes": "SELECT id, user_id, content, tags, pinned, archived_at IS NOT NULL, deleted_at IS NOT NULL FROM notes",
 }
 

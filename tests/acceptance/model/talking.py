@@ -1,0 +1,219 @@
+"""Users, their conversations and what is said in them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule
+
+from src.database.base import utc_now
+from src.database.errors import NotFoundError
+from src.database.repositories import (
+    ConversationRepository,
+    MessageHistoryRepository,
+    NewMessage,
+    UserRepository,
+)
+from src.database.repositories.conversations import Turn
+from src.database.tenancy import AsyncSession
+from tests.acceptance.model.memory import Person, Talk
+from tests.acceptance.model.steps import PICK, TENANT, Steps, change, nothing, pick
+
+KEY = st.sampled_from([f"k{number}" for number in range(8)])
+CONTENT = st.sampled_from(["", "a", "ab", "b", "canción\N{SMILING FACE WITH SMILING EYES}"])
+CHAT = st.sampled_from([None, "1"])
+MESSAGE = st.tuples(KEY, st.sampled_from(["user", "assistant"]), CONTENT, st.sampled_from(["complete", "incomplete"]))
+
+
+class Talking(Steps):
+    """Begins with two users and a conversation of each: else most of the steps find nobody to do something with."""
+
+    edits = 0
+
+    @initialize()
+    def begin(self) -> None:
+        super().begin()
+        for tenant in (0, 1):
+            for telegram_id in (1, 2):
+                self.meet(tenant, telegram_id, None)
+                self.start(tenant, telegram_id - 1, None)
+
+    @rule(tenant=TENANT, telegram_id=st.integers(1, 3), name=st.sampled_from([None, "Ada"]))
+    def meet(self, tenant: int, telegram_id: int, name: str | None) -> None:
+        memory = self.memories[tenant]
+        known = memory.user_of(telegram_id)
+        values = {} if name is None else {"display_name": name}
+        user, created = self.call(
+            tenant, lambda s: UserRepository(s).get_or_create_by_telegram_id(telegram_id, **values)
+        )
+        assert created == (known is None)
+        if known is None:
+            memory.users.append(Person(user.id, telegram_id, name))
+        else:
+            assert user.id == known.id
+
+    @rule(tenant=TENANT, number=PICK, name=st.sampled_from(["Ada", "Bob"]))
+    def rename(self, tenant: int, number: int, name: str) -> None:
+        if user := pick(self.memories[tenant].users, number):
+            got = self.call(tenant, lambda s: nothing(UserRepository(s).update(user.id, display_name=name)))
+            self.expect(got, lambda: change(user, "name", name))
+
+    @rule(tenant=TENANT, number=PICK)
+    def forget(self, tenant: int, number: int) -> None:
+        if user := pick(self.memories[tenant].users, number):
+            got = self.call(tenant, lambda s: UserRepository(s).delete(user.id))
+            self.expect(got, lambda: change(user, "deleted", True))
+
+    @rule(tenant=TENANT, number=PICK)
+    def bring_back(self, tenant: int, number: int) -> None:
+        memory = self.memories[tenant]
+        if user := pick(memory.users, number):
+            got = self.call(tenant, lambda s: nothing(UserRepository(s).restore(user.id)))
+            self.expect(got, lambda: memory.restore_user(user))
+
+    @rule(tenant=TENANT)
+    def count(self, tenant: int) -> None:
+        memory = self.memories[tenant]
+        assert self.call(tenant, lambda s: UserRepository(s).count()) == sum(not one.deleted for one in memory.users)
+        assert self.call(tenant, lambda s: MessageHistoryRepository(s).count()) == sum(
+            not one.deleted for one in memory.messages
+        )
+
+    @rule(tenant=TENANT, number=PICK, chat=CHAT)
+    def start(self, tenant: int, number: int, chat: str | None) -> None:
+        memory = self.memories[tenant]
+        if user := pick(memory.users, number):
+            known = memory.active(user.id, chat)
+            got = self.call(tenant, lambda s: ConversationRepository(s).get_or_start(user.id, "telegram", chat))
+            if known is not None:
+                assert (got[0].id, got[1]) == (known.id, False)
+            elif isinstance(got, type):
+                self.expect(got, lambda: memory.may_start(user))
+            else:
+                assert got[1]
+                assert not user.deleted
+                memory.talks.append(Talk(got[0].id, user.id, chat))
+
+    @rule(tenant=TENANT, number=PICK)
+    def close(self, tenant: int, number: int) -> None:
+        if talk := pick(self.memories[tenant].talks, number):
+            self.call(tenant, lambda s: ConversationRepository(s).close(talk.id, reason="done"))
+            talk.active = False
+
+    @rule(tenant=TENANT, number=PICK, upto=st.integers(0, 6), expected=st.integers(0, 3))
+    def summarize(self, tenant: int, number: int, upto: int, expected: int) -> None:
+        memory = self.memories[tenant]
+        if talk := pick(memory.talks, number):
+            got = self.call(
+                tenant,
+                lambda s: nothing(
+                    ConversationRepository(s).set_summary(talk.id, "so far", upto_seq=upto, expected_upto=expected)
+                ),
+            )
+            self.expect(got, lambda: memory.set_summary(talk, "so far", upto, expected))
+
+    @rule(tenant=TENANT, number=PICK, worker=st.sampled_from(["w1", "w2"]))
+    def take_turn(self, tenant: int, number: int, worker: str) -> None:
+        memory = self.memories[tenant]
+        if talk := pick(memory.talks, number):
+            lease = timedelta(hours=1)
+            turn = self.call(tenant, lambda s: ConversationRepository(s).claim_turn(talk.id, worker, lease=lease))
+            self.expect(turn and turn.token, lambda: memory.claim_turn(talk, worker))
+
+    @rule(tenant=TENANT, number=PICK, behind=st.integers(0, 1))
+    def give_turn(self, tenant: int, number: int, behind: int) -> None:
+        memory = self.memories[tenant]
+        if (talk := pick(memory.talks, number)) and talk.token > behind:
+            turn = Turn(conversation_id=talk.id, worker="w1", token=talk.token - behind, until=utc_now())
+            got = self.call(tenant, lambda s: ConversationRepository(s).release_turn(turn))
+            self.expect(got, lambda: memory.release_turn(talk, turn.token))
+
+    @rule(
+        tenant=TENANT,
+        number=PICK,
+        batch=st.lists(MESSAGE, min_size=1, max_size=3),
+        behind=st.sampled_from([None, 0, 1]),
+    )
+    def say(self, tenant: int, number: int, batch: list[tuple[str, str, str, str]], behind: int | None) -> None:
+        memory = self.memories[tenant]
+        if talk := pick(memory.talks, number):
+            turn = None if behind is None else talk.token - behind
+            messages = [NewMessage(message_id=k, role=r, content=c, state=s) for k, r, c, s in batch]  # type: ignore[arg-type] # drawn
+
+            async def append(session: AsyncSession) -> list[bool]:
+                done = await MessageHistoryRepository(session).append_many(talk.id, messages, turn=turn)
+                return [one.inserted for one in done]
+
+            self.expect(self.call(tenant, append), lambda: memory.append(talk, batch, turn))
+
+    @rule(tenant=TENANT, number=PICK, key=KEY, content=CONTENT)
+    def begin_answer(self, tenant: int, number: int, key: str, content: str) -> None:
+        self.say(tenant, number, [(key, "assistant", content, "incomplete")], 0)
+
+    @rule(tenant=TENANT, number=PICK, after=st.integers(0, 6), limit=st.integers(1, 4))
+    def read(self, tenant: int, number: int, after: int, limit: int) -> None:
+        memory = self.memories[tenant]
+        if talk := pick(memory.talks, number):
+
+            async def windows(session: AsyncSession) -> list[list[int]]:
+                messages = MessageHistoryRepository(session)
+                return [
+                    [one.seq for one in window]
+                    for window in (
+                        await messages.tail(talk.id, after, limit=limit),
+                        await messages.recent(talk.id, limit=limit),
+                        await messages.after(talk.id, after, limit=limit),
+                        await messages.before(talk.id, after, limit=limit),
+                    )
+                ]
+
+            seqs = [one.seq for one in memory.of(talk)]
+            assert self.call(tenant, windows) == [
+                memory.tail(talk, after, limit),
+                seqs[-limit:],
+                [seq for seq in seqs if seq > after][:limit],
+                [seq for seq in seqs if seq < after][-limit:],
+            ]
+
+    @rule(tenant=TENANT, key=KEY, content=CONTENT)
+    def edit(self, tenant: int, key: str, content: str) -> None:
+        self.edits += 1
+        at = utc_now() + timedelta(seconds=self.edits)
+        got = self.call(tenant, lambda s: nothing(MessageHistoryRepository(s).edit(key, content, edited_at=at)))
+        self.expect(got, lambda: self.memories[tenant].edit(key, content))
+
+    @rule(tenant=TENANT, key=KEY, piece=CONTENT, offset=st.integers(0, 3))
+    def extend(self, tenant: int, key: str, piece: str, offset: int) -> None:
+        got = self.call(tenant, lambda s: nothing(MessageHistoryRepository(s).extend(key, piece, offset=offset)))
+        self.expect(got, lambda: self.memories[tenant].extend(key, piece, offset))
+
+    @rule(tenant=TENANT, key=KEY, state=st.sampled_from(["complete", "interrupted"]))
+    def end(self, tenant: int, key: str, state: str) -> None:
+        def mark(session: AsyncSession) -> Awaitable[Any]:
+            messages = MessageHistoryRepository(session)
+            return messages.mark_complete(key) if state == "complete" else messages.mark_interrupted(key)
+
+        got = self.call(tenant, lambda s: nothing(mark(s)))
+        self.expect(got, lambda: self.memories[tenant].end(key, state))
+
+    @rule(tenant=TENANT, number=PICK)
+    def pop(self, tenant: int, number: int) -> None:
+        memory = self.memories[tenant]
+        if talk := pick(memory.talks, number):
+            popped = self.call(tenant, lambda s: MessageHistoryRepository(s).pop_last(talk.id))
+            self.expect(popped and popped.seq, lambda: memory.pop_last(talk))
+
+    @rule(tenant=TENANT, number=PICK)
+    def meddle(self, tenant: int, number: int) -> None:
+        """Nobody finds another tenant's rows by their ids."""
+        other = self.memories[1 - tenant]
+        for kind, ids in (
+            (UserRepository, [user.id for user in other.users]),
+            (ConversationRepository, [talk.id for talk in other.talks]),
+        ):
+            if row_id := pick(ids, number):
+                assert self.call(tenant, lambda s: kind(s).get(row_id)) is NotFoundError  # noqa: B023 - called at once
+                assert self.call(tenant, lambda s: kind(s).delete(row_id)) is NotFoundError  # noqa: B023 - the same
