@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 
-from src.database.repositories import Repository
+from src.database.models import User
+from src.database.repositories import Repository, UserRepository
 from src.database.tenancy import AsyncSession
 from tests.acceptance.calls import CALLS, Call, fill
 
@@ -15,19 +17,42 @@ CASES = [
     pytest.param(repository, call, id=f"{repository.__name__}.{name}")
     for repository, calls in CALLS.items()
     for name, call in calls.items()
-    if call.statements is not None
+]
+MAKING_ROWS = [
+    ("add", 1, lambda users: users.add(User())),
+    ("add_many", 1, lambda users: users.add_many([User() for _ in range(100)])),
+    ("upsert, inserted", 1, lambda users: users.upsert({"telegram_id": 2}, key=["telegram_id"])),
+    ("upsert, updated", 1, lambda users: users.upsert({"telegram_id": 1, "username": "x"}, key=["telegram_id"])),
+    ("upsert, unchanged", 2, lambda users: users.upsert({"telegram_id": 1}, key=["telegram_id"])),
+    ("get_or_create, created", 2, lambda users: users.get_or_create_by_telegram_id(2)),
+    ("get_or_create, found", 1, lambda users: users.get_or_create_by_telegram_id(1)),
 ]
 
 
 @pytest.mark.parametrize(("repository", "call"), CASES)
 async def test_the_number_of_statements(session: AsyncSession, repository: type[Repository[Any]], call: Call) -> None:
     rows = await fill(session)
+
+    sent = await statements_sent(session, lambda: call.run(repository(session), rows))
+
+    assert len(sent) == call.statements, "\n".join(sent)
+
+
+@pytest.mark.parametrize(("name", "number", "make"), MAKING_ROWS, ids=[name for name, *_ in MAKING_ROWS])
+async def test_the_number_of_statements_that_make_rows(
+    session: AsyncSession, name: str, number: int, make: Callable[[UserRepository], Awaitable[Any]]
+) -> None:
+    await fill(session)
+
+    sent = await statements_sent(session, lambda: make(UserRepository(session)))
+
+    assert len(sent) == number, "\n".join(sent)
+
+
+async def statements_sent(session: AsyncSession, work: Callable[[], Awaitable[Any]]) -> list[str]:
     session.expunge_all()
-    await session.connection()
     sent: list[str] = []
     connection = (await session.connection()).sync_connection
     event.listen(connection, "before_cursor_execute", lambda *cursor: sent.append(cursor[2]))
-
-    await call.run(repository(session), rows)
-
-    assert len(sent) == call.statements, "\n".join(sent)
+    await work()
+    return sent

@@ -46,8 +46,8 @@ class Call:
 
     run: Callable[[Any, Rows], Awaitable[Any]]
     """Gets the repository and the rows."""
-    statements: int | None = None
-    """How many SQL statements it sends where the rows are its own tenant's; None: not counted yet."""
+    statements: int
+    """How many SQL statements it sends where the rows are its own tenant's."""
     most_rows: float = 100
     """How many rows one statement may read, of its tenant's 50,000 messages and 5,000 events."""
     needs_own_rows: bool = False

@@ -91,7 +91,9 @@ async def test_accents_and_case_make_no_difference_however_they_are_encoded(
     assert hit.snippet == "Mi «canción»"
 
 
-@pytest.mark.parametrize("content", ["¿Canción?", "la «canción»", "una canción—y otra", "\u201cCanción\u201d…", "d\u2019une canción"])
+@pytest.mark.parametrize(
+    "content", ["¿Canción?", "la «canción»", "una canción—y otra", "\u201cCanción\u201d…", "d\u2019une canción"]
+)
 async def test_signs_beside_a_word_are_no_part_of_it(notes: NoteRepository, user: User, content: str) -> None:
     await add(notes, user, content)
 
