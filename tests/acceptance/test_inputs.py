@@ -78,7 +78,7 @@ async def test_a_message_is_appended_edited_and_changed(session: AsyncSession, c
     messages = MessageHistoryRepository(session)
 
     appended = await messages.append(conversation.id, new.to_new_message())
-    await messages.edit(new.message_id, **MessageUpdate(content="later", edited_at=datetime.now(UTC)).to_values())
+    await messages.edit(new.message_id, "later", edited_at=datetime.now(UTC))
     await messages.update(appended.message.id, **MessageUpdate(token_count=7).to_values())
 
     assert appended.inserted

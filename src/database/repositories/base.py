@@ -242,11 +242,13 @@ class Repository(Generic[ModelT]):
                 raise TypeError(f"{type(self).__name__} adds {self.model.__name__}, got {type(row).__name__}")
 
     def _check_attributes(self, values: Mapping[str, Any]) -> None:
-        fixed = {"tenant_id", "id", "created_at", "updated_at"}
+        version = self.model.__mapper__.version_id_col
+        derived = {column.key for column in self.model.__table__.columns if column.computed is not None}
+        fixed = {"tenant_id", "id", "created_at", "updated_at", *derived, *([] if version is None else [version.key])}
         known = set(self.model.__mapper__.column_attrs.keys()) - fixed
         for name in values:
             if name in fixed:
-                raise ValueError(f"{self.model.__name__}.{name} cannot be set: it never changes")
+                raise ValueError(f"{self.model.__name__}.{name} cannot be set: it never changes, or by itself")
             if name not in known:
                 raise ValueError(
                     f"{self.model.__name__} has no attribute {name!r}; known are {', '.join(sorted(known))}"

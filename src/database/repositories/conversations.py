@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import CTE, ColumnElement, func, literal, select, update
@@ -21,12 +22,34 @@ __all__ = ["ConversationRepository", "Turn"]
 
 LONGEST_SILENCE: Final = timedelta(days=36_500)
 IDLE: Final = "idle"
+_OF_METHODS: Final[Mapping[str, str]] = (
+    {"last_seq": "`append` counts"}
+    | dict.fromkeys(("summary", "summary_upto_seq"), "use `set_summary`")
+    | dict.fromkeys(("turn_token", "turn_claimed_by", "turn_claimed_until"), "use `claim_turn`")
+)
 
 
 class ConversationRepository(Repository[Conversation]):
     """The conversations of the acting tenant."""
 
     model = Conversation
+
+    async def update(self, row_id: UUID, /, **values: Any) -> Conversation:
+        """Change attributes of a conversation, as `Repository.update` does; it stays its user's.
+
+        Raises:
+            NotFoundError: This tenant has none.
+            ValueError: An attribute is unknown, never changes, or has a method of its own.
+        """
+        if "user_id" in values:
+            raise ValueError("Conversation.user_id cannot be set: it never changes")
+        return await super().update(row_id, **values)
+
+    def _check_attributes(self, values: Mapping[str, Any]) -> None:
+        super()._check_attributes(values)
+        for name in values:
+            if name in _OF_METHODS:
+                raise ValueError(f"Conversation.{name} cannot be set: {_OF_METHODS[name]}")
 
     async def get_by_session_id(self, session_id: str) -> Conversation | None:
         """Return the conversation with this session id, closed ones too, or None."""

@@ -151,6 +151,7 @@ class EventChanges(EventReminders):
 
     async def _lock(self, event_id: UUID, version: int | None) -> Event:
         """Read the row as it is now; what the session has read of it before is what the change is meant for."""
+        await self.session.flush()  # what this session has changed itself is no other writer's version
         session = self.session.sync_session
         known: Any = session.identity_map.get(session.identity_key(Event, (self.session.tenant_id, event_id)))
         meant = version if version is not None or known is None else known.__dict__.get("version")

@@ -86,8 +86,15 @@ class EventReminders(Repository[Event]):
         Returns:
             The events, the longest due first; `reminder_attempts` counts this claim. A series' `reminder_datetime` plus
             `reminder_offset` is the start of the occurrence.
+
+        Raises:
+            ValueError: The limit is not from 1 to 1000, the lease not positive, or the worker has no name.
         """
         check_limit(limit)
+        if lease <= timedelta(0):
+            raise ValueError(f"lease must be more than zero, got {lease}")
+        if not worker:
+            raise ValueError("worker must say who claims, got an empty name")
         due = (
             select(Event.id)
             .where(

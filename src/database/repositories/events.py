@@ -120,6 +120,21 @@ class EventRepository(EventChanges):
         goes_on = single.where(Event.start_datetime < start, Event.end_datetime > start)
         return [one.order_by(Event.start_datetime, Event.id).limit(limit) for one in (begins, goes_on)]
 
+    async def add_many(self, rows: Sequence[Event]) -> list[Event]:
+        """Insert events, as `Repository.add_many` does; a changed occurrence is of a series of its own user.
+
+        Raises:
+            ValueError: A zone or a rule cannot be right, or a series is none of the user's.
+        """
+        self._check_rows(rows)
+        series_ids = {row.series_id for row in rows if row.series_id is not None}
+        if series_ids:
+            of_series = self._select(Event.id.in_(series_ids)).with_only_columns(Event.id, Event.user_id)
+            owners: dict[UUID, UUID] = dict(iter(await self.session.execute(of_series)))
+            if any(row.series_id is not None and owners.get(row.series_id) != row.user_id for row in rows):
+                raise ValueError("series_id must be that of a series of the same user")
+        return await super().add_many(rows)
+
     def _check_rows(self, rows: Sequence[Event]) -> None:
         super()._check_rows(rows)
         for row in rows:

@@ -17,13 +17,17 @@ from src.database.repositories.message_purge import MessagePurge
 from src.database.repositories.message_streaming import MessageStreaming
 from src.database.repositories.message_usage import MessageUsage
 from src.database.repositories.message_windows import MessageWindows
-from src.database.repositories.new_message import NewMessage
+from src.database.repositories.new_message import VERSIONS, NewMessage, check_extra
 
 __all__ = ["Appended", "MessageHistoryRepository", "NewMessage"]
 
 _FIXED: Final[Mapping[str, str]] = dict.fromkeys(
     ("conversation_id", "user_id", "seq", "message_id", "fingerprint"), "it never changes"
-) | {"state": "use `mark_complete` or `mark_interrupted`"}
+) | {
+    "state": "use `mark_complete` or `mark_interrupted`",
+    "content": "use `edit`, which keeps what was there before",
+    "edited_at": "use `edit`",
+}
 
 
 class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreaming, MessageUsage, MessagePurge):
@@ -36,6 +40,8 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
 
     async def edit(self, message_id: str, content: str | None, *, edited_at: datetime) -> bool:
         """Bring a message up to a later version; what was there before is kept in `extra["versions"]`, oldest first.
+
+        Its `token_count` is forgotten with the content that it counted.
 
         Returns:
             Whether it changed: an edit that came late or twice does nothing. Of two with one time, the later call wins.
@@ -50,13 +56,18 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
         row: MessageHistory | None = await self.session.scalar(statement.execution_options(populate_existing=True))
         if row is None:
             raise NotFoundError("this tenant has no message with this message_id")
-        versions: list[dict[str, Any]] = row.extra.get("versions", [])
-        known = [row.content, *(version["content"] for version in versions)]
-        last = row.edited_at or row.created_at
-        if edited_at < last or (edited_at == row.edited_at and content in known):
-            return False
+        versions: list[dict[str, Any]] = row.extra.get(VERSIONS, [])
+        # Compared with edits alone: when it was appended may be our clock's word, and an edit's time is the sender's.
+        if row.edited_at is not None and edited_at <= row.edited_at:
+            of_that_time = [
+                version["content"] for version in versions if datetime.fromisoformat(version["at"]) == edited_at
+            ]
+            if edited_at < row.edited_at or content in {row.content, *of_that_time}:
+                return False
         if row.content != content:
-            row.extra = {**row.extra, "versions": [*versions, {"content": row.content, "at": last.isoformat()}]}
+            last = (row.edited_at or row.created_at).isoformat()
+            row.extra = {**row.extra, VERSIONS: [*versions, {"content": row.content, "at": last}]}
+            row.token_count = None
         row.content, row.edited_at = content, edited_at
         await self.session.flush()
         return True
@@ -96,6 +107,24 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
             .execution_options(populate_existing=True, synchronize_session=False)
         )
         return popped
+
+    async def update(self, row_id: UUID, /, **values: Any) -> MessageHistory:
+        """Change attributes of a message, as `Repository.update` does; the versions in `extra` stay.
+
+        Raises:
+            NotFoundError: This tenant has none.
+            ValueError: An attribute is unknown, never changes, or has a method of its own.
+        """
+        if "extra" not in values:
+            return await super().update(row_id, **values)
+        self._check_attributes(values)
+        check_extra(values["extra"])
+        row = await self.get(row_id)
+        kept = {name: row.extra[name] for name in (VERSIONS,) if name in row.extra}
+        for name, value in (values | {"extra": values["extra"] | kept}).items():
+            setattr(row, name, value)
+        await self.session.flush()
+        return row
 
     async def add_many(self, rows: Sequence[MessageHistory]) -> NoReturn:
         """Refuse: a message is numbered under its conversation's lock.

@@ -6,12 +6,15 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from src.database.base import clean_json, clean_text
 
 __all__ = ["NewMessage"]
+
+VERSIONS: Final = "versions"
+"""The name in a message's `extra` under which `edit` keeps what was there before."""
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -43,6 +46,7 @@ class NewMessage:
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        check_extra(self.extra)
         # As they will be stored: a key, or a tool's id, is compared with what is there.
         for name in ("message_id", "content", "tool_call_id", "tool_name"):
             if (value := getattr(self, name)) is not None:
@@ -59,3 +63,13 @@ class NewMessage:
         said = [self.role, self.content, clean_json(self.parts), clean_json(kinds), self.tool_call_id, self.tool_name]
         text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).digest()
+
+
+def check_extra(extra: dict[str, Any]) -> None:
+    """Refuse the name that is kept for what was said before.
+
+    Raises:
+        ValueError: It is there.
+    """
+    if VERSIONS in extra:
+        raise ValueError(f"extra must have no {VERSIONS!r}: `edit` keeps there what was said before")

@@ -15,11 +15,10 @@ from dateutil.rrule import rrulestr
 
 from src.database.base import check_aware
 from src.database.models import Event
-from src.database.repositories.recurrence_rule import WEEKDAYS, Rule, parse_rrule
+from src.database.repositories.recurrence_rule import FIRST_YEAR, LAST_YEAR, WEEKDAYS, Rule, parse_rrule
 
 __all__ = ["Occurrence", "Series", "check_window", "to_instant", "to_wall_clock"]
 
-FIRST_YEAR, LAST_YEAR = 1900, 2199
 MAX_WINDOW: Final = timedelta(days=3660)
 HORIZON: Final = timedelta(days=36_600)
 """How far ahead a series is asked for its next occurrence: a hundred years."""

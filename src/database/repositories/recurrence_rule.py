@@ -16,6 +16,9 @@ __all__ = ["WEEKDAYS", "Rule", "check_rrule", "parse_rrule"]
 MAX_LENGTH: Final = 2000
 MAX_COUNT: Final = 10_000
 MAX_TIMES_A_DAY: Final = 24
+FIRST_YEAR, LAST_YEAR = 1900, 2199
+"""What is expanded. Some calendars write an UNTIL of the year 9999 for a series without end."""
+MOST_OF_A_WEEKDAY: Final = {"month": 5, "year": 53}
 
 _FREQUENCIES: Final = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 WEEKDAYS: Final = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
@@ -148,6 +151,8 @@ def parse_rrule(rrule: str) -> Rule:
     _check_frequency(parts)
     _check_values(parts)
     _check_together(parts)
+    if int(parts.get("UNTIL", "0")[:4]) > LAST_YEAR:
+        del parts["UNTIL"]
     return _rule(parts)
 
 
@@ -180,6 +185,12 @@ def _check_together(parts: Mapping[str, str]) -> None:
     has_nth = any(character.isdigit() for character in parts.get("BYDAY", ""))
     if has_nth and (frequency not in {"MONTHLY", "YEARLY"} or "BYWEEKNO" in parts):
         raise ValueError("BYDAY must count weekdays (-1FR) only beside FREQ=MONTHLY or YEARLY, without BYWEEKNO")
+    period = "month" if frequency == "MONTHLY" or "BYMONTH" in parts else "year"
+    counted = [int(nth) for nth in re.findall(r"[0-9]+", parts.get("BYDAY", ""))]
+    if max(counted, default=0) > MOST_OF_A_WEEKDAY[period]:
+        raise ValueError(f"BYDAY must count at most {MOST_OF_A_WEEKDAY[period]} of a weekday in a {period}")
+    if 0 < int(parts.get("UNTIL", "0")[:4]) < FIRST_YEAR:
+        raise ValueError(f"UNTIL must be in the year {FIRST_YEAR} or later, got {parts['UNTIL'][:4]}")
     if "BYSETPOS" in parts and not any(name.startswith("BY") and name != "BYSETPOS" for name in parts):
         raise ValueError("BYSETPOS must stand beside another part whose name begins with BY")
     if "COUNT" in parts and "UNTIL" in parts:

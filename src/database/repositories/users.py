@@ -31,7 +31,12 @@ class UserRepository(Repository[User]):
     model = User
 
     async def get_by_telegram_id(self, telegram_id: int) -> User | None:
-        """Return the user with this Telegram id, or None."""
+        """Return the user with this Telegram id, or None.
+
+        Raises:
+            ValueError: It is no whole number.
+        """
+        _check_telegram_id(telegram_id)
         user: User | None = await self.session.scalar(self._select(User.telegram_id == telegram_id))
         return user
 
@@ -53,8 +58,10 @@ class UserRepository(Repository[User]):
             The user, and whether this call made it. A soft-deleted user is not found; a new one takes the id.
 
         Raises:
-            ValueError: An attribute is unknown, the zone is no IANA name, or the locale no language tag.
+            ValueError: The id is no whole number, an attribute is unknown, the zone is no IANA name, or the locale no
+                language tag.
         """
+        _check_telegram_id(telegram_id)
         self._check_attributes(values)
         if found := await self.get_by_telegram_id(telegram_id):
             return found, False
@@ -158,6 +165,12 @@ class UserRepository(Repository[User]):
     def _check_attributes(self, values: Mapping[str, Any]) -> None:
         super()._check_attributes(values)
         _check_profile(values)
+
+
+def _check_telegram_id(telegram_id: object) -> None:
+    """Refuse what is none; None above all, which every user without one has."""
+    if not isinstance(telegram_id, int) or isinstance(telegram_id, bool) or not 0 < telegram_id < 2**63:
+        raise ValueError(f"telegram_id must be a whole number above 0, got {telegram_id!r}")
 
 
 def _check_profile(values: Mapping[str, Any]) -> None:

@@ -49,12 +49,9 @@ class MessageUpdate(UpdateInput):
     `extra` is not among it: the versions before are kept there.
     """
 
-    content: Text | None = NOT_GIVEN
-    edited_at: Instant | None = NOT_GIVEN
     parts: JsonArray | None = NOT_GIVEN
     attachments: JsonArray = NOT_GIVEN
     model: Text | None = NOT_GIVEN
     input_tokens: Tokens | None = NOT_GIVEN
     output_tokens: Tokens | None = NOT_GIVEN
     token_count: Tokens | None = NOT_GIVEN
-    state: State = NOT_GIVEN

@@ -149,3 +149,14 @@ async def test_pages_through_a_users_conversations_newest_first(
 async def test_refuses_a_page_of_no_size(conversations: ConversationRepository, user: User, limit: int) -> None:
     with pytest.raises(ValueError, match="limit must be from 1 to 1000"):
         await conversations.page_for_user(user.id, limit=limit)
+
+
+@pytest.mark.parametrize(
+    "name", ["last_seq", "summary", "summary_upto_seq", "turn_token", "turn_claimed_by", "user_id"]
+)
+async def test_what_has_rules_of_its_own_is_not_updated(session: AsyncSession, user: User, name: str) -> None:
+    conversations = ConversationRepository(session)
+    found, _ = await conversations.get_or_start(user.id, "telegram", "1")
+
+    with pytest.raises(ValueError, match=f"Conversation.{name} cannot be set"):
+        await conversations.update(found.id, **{name: None})

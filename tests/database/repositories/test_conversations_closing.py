@@ -127,7 +127,8 @@ async def test_a_slower_writer_does_not_overwrite_the_summary(
     conversations: ConversationRepository, user: User
 ) -> None:
     conversation, _ = await conversations.get_or_start(user.id, "telegram")
-    await conversations.update(conversation.id, last_seq=9)
+    conversation.last_seq = 9
+    await conversations.session.flush()
 
     written = await conversations.set_summary(conversation.id, "fast", upto_seq=5, expected_upto=0)
 
@@ -144,7 +145,8 @@ async def test_a_summary_covers_only_what_was_said_and_moves_forward(
     conversations: ConversationRepository, user: User
 ) -> None:
     conversation, _ = await conversations.get_or_start(user.id, "telegram")
-    await conversations.update(conversation.id, last_seq=9)
+    conversation.last_seq = 9
+    await conversations.session.flush()
 
     with pytest.raises(ValueError, match="upto_seq must be at most the conversation's last_seq, 9, got 10"):
         await conversations.set_summary(conversation.id, "x", upto_seq=10, expected_upto=0)

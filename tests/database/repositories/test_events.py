@@ -94,7 +94,7 @@ async def test_upsert_counts_the_version_so_that_no_change_is_overwritten(events
 
 async def test_an_acknowledged_reminder_is_never_claimed_again(events: EventRepository, user: User) -> None:
     await events.add(event(user, due=utc_now() - timedelta(minutes=1)))
-    [claimed] = await events.claim_due_reminders("worker", lease=timedelta(seconds=-1))
+    [claimed] = await events.claim_due_reminders("worker")
     assert claimed.reminder_token is not None
 
     sent = await events.ack_reminder(claimed.id, claimed.reminder_token)
@@ -105,8 +105,9 @@ async def test_an_acknowledged_reminder_is_never_claimed_again(events: EventRepo
 
 async def test_who_lost_a_claim_cannot_acknowledge(events: EventRepository, user: User) -> None:
     await events.add(event(user, due=utc_now() - timedelta(minutes=1)))
-    [claimed] = await events.claim_due_reminders("slow", lease=timedelta(seconds=-1))
+    [claimed] = await events.claim_due_reminders("slow")
     old_token = claimed.reminder_token
+    await events.update(claimed.id, reminder_claimed_until=utc_now() - timedelta(minutes=1))
     assert old_token is not None
     [again] = await events.claim_due_reminders("fast")
 

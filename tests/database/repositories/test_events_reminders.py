@@ -15,7 +15,6 @@ from src.database.repositories import EventRepository, UserRepository
 from src.database.tenancy import AsyncSession
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-EXPIRED = timedelta(seconds=-1)
 
 
 @pytest.fixture
@@ -35,6 +34,11 @@ async def claim(events: EventRepository, **more: Any) -> tuple[Event, UUID]:
     [event] = await events.claim_due_reminders("w", **more)
     assert event.reminder_token is not None
     return event, event.reminder_token
+
+
+async def expire(events: EventRepository, event: Event) -> None:
+    """End a lease: the transaction's clock stands still."""
+    await events.update(event.id, reminder_claimed_until=utc_now() - HOUR)
 
 
 async def test_an_offset_alone_says_when_to_remind(events: EventRepository, user: User) -> None:
@@ -73,7 +77,8 @@ async def test_what_is_given_back_for_later_is_out_of_reach_until_then(events: E
 
 async def test_who_lost_a_claim_cannot_give_it_back(events: EventRepository, user: User) -> None:
     await add(events, user)
-    event, token = await claim(events, lease=EXPIRED)
+    event, token = await claim(events)
+    await expire(events, event)
     await claim(events)
 
     with pytest.raises(StaleDataError, match="not held under this token"):
@@ -85,7 +90,8 @@ async def test_who_lost_a_claim_cannot_give_it_back(events: EventRepository, use
 async def test_what_failed_too_often_is_left_to_missed(events: EventRepository, user: User) -> None:
     event = await add(events, user)
     for _ in range(3):
-        await claim(events, lease=EXPIRED, max_attempts=3)
+        await claim(events, max_attempts=3)
+        await expire(events, event)
 
     assert await events.claim_due_reminders("w", max_attempts=3) == []
     assert await events.missed(grace=timedelta(0)) == [event]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -138,3 +139,13 @@ async def test_a_user_who_is_not_there_is_not_seen(users: UserRepository, user: 
     assert not await users.touch_seen(uuid7())
     with pytest.raises(ValueError, match="now must be aware"):
         await users.touch_seen(user.id, now=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
+
+
+@pytest.mark.parametrize("telegram_id", [None, 0, True, "1", 2**63, 1.0])
+async def test_a_telegram_id_that_is_none_finds_nobody_elses_row(session: AsyncSession, telegram_id: Any) -> None:
+    users = UserRepository(session)
+    await users.add(User(display_name="Ada"))
+
+    for ask in (users.get_by_telegram_id, users.get_or_create_by_telegram_id):
+        with pytest.raises(ValueError, match="telegram_id must be a whole number above 0"):
+            await ask(telegram_id)

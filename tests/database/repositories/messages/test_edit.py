@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -46,14 +47,56 @@ async def test_a_late_or_repeated_edit_does_nothing(
     assert not await messages.edit("a", "two", edited_at=now - timedelta(seconds=1))
 
 
-async def test_an_edit_older_than_the_message_does_nothing(
+async def test_an_edit_counts_whatever_our_clock_said_when_the_message_came(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
-    said = datetime(2026, 5, 1, tzinfo=UTC)
-    await messages.append(conversation.id, message("a", "one", created_at=said))
+    await messages.append(conversation.id, message("a", "typo"))
 
-    assert not await messages.edit("a", "older", edited_at=said - timedelta(days=1))
-    assert await messages.edit("a", "at once", edited_at=said)
+    in_whole_seconds = datetime.now(UTC).replace(microsecond=0)
+    assert await messages.edit("a", "fixed", edited_at=in_whole_seconds)
+
+
+async def test_an_edit_back_within_one_second_counts_once(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    at = datetime.now(UTC).replace(microsecond=0)
+    await messages.append(conversation.id, message("a", "one"))
+
+    assert [await messages.edit("a", text, edited_at=at) for text in ("two", "one", "two", "one")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [row.content for row in await messages.recent(conversation.id)] == ["one"]
+
+
+async def test_what_was_counted_of_the_old_content_is_forgotten(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    await messages.append(conversation.id, message("a", "one", token_count=1))
+
+    await messages.edit("a", "x" * 1000, edited_at=datetime.now(UTC))
+
+    assert await messages.recent(conversation.id, token_budget=10) == []
+
+
+async def test_versions_are_written_by_edit_alone(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    with pytest.raises(ValueError, match="extra must have no 'versions'"):
+        message("a", extra={"versions": [1]})
+    row = (await messages.append(conversation.id, message("a", "one"))).message
+    await messages.edit("a", "two", edited_at=datetime.now(UTC))
+    refused: list[dict[str, Any]] = [{"content": "three"}, {"edited_at": None}, {"extra": {"versions": []}}]
+    for values in refused:
+        with pytest.raises(ValueError, match="edit"):
+            await messages.update(row.id, **values)
+
+    await messages.update(row.id, extra={"liked": True})
+
+    assert row.extra["liked"]
+    assert [version["content"] for version in row.extra["versions"]] == ["one"]
 
 
 async def test_of_two_edits_in_one_second_the_later_call_wins_and_only_once(

@@ -1,0 +1,70 @@
+"""What is taken of an event and what is refused, so that no later reading of a calendar fails on it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from src.database.models import Event, User
+from src.database.repositories import EventRepository, UserRepository
+from src.database.repositories.recurrence_rule import check_rrule
+from src.database.tenancy import AsyncSession
+
+START = datetime(2026, 5, 1, 9, tzinfo=UTC)
+UNREAL = ["FREQ=YEARLY;BYDAY=60MO", "FREQ=MONTHLY;BYDAY=9MO", "FREQ=DAILY;UNTIL=00010101T000000Z"]
+
+
+@pytest.fixture
+def events(session: AsyncSession) -> EventRepository:
+    return EventRepository(session)
+
+
+@pytest.mark.parametrize("until", ["99991231T235959Z", "22000101T000000Z"])
+async def test_an_end_beyond_all_calendars_is_none(events: EventRepository, user: User, until: str) -> None:
+    row = Event(user_id=user.id, title="x", start_datetime=START, timezone="Europe/Madrid")
+    row.rrule = f"FREQ=DAILY;UNTIL={until}"
+    await events.add(row)
+
+    assert len(await events.occurrences(user.id, START, START + timedelta(days=3))) == 3
+
+
+@pytest.mark.parametrize("rule", UNREAL)
+def test_a_rule_that_no_calendar_has_is_refused(rule: str) -> None:
+    with pytest.raises(ValueError, match=r"BYDAY must count at most|UNTIL must be in the year"):
+        check_rrule(rule)
+
+
+async def test_a_changed_occurrence_is_of_a_series_of_the_same_user(
+    events: EventRepository, session: AsyncSession, user: User
+) -> None:
+    other = await UserRepository(session).add(User())
+    series = await events.add(Event(user_id=user.id, title="x", start_datetime=START, rrule="FREQ=DAILY"))
+
+    for user_id, series_id in ((other.id, series.id), (user.id, user.id)):
+        with pytest.raises(ValueError, match="series_id must be that of a series of the same user"):
+            await events.add(
+                Event(user_id=user_id, title="y", start_datetime=START, series_id=series_id, recurrence_id=START)
+            )
+    await events.add(Event(user_id=user.id, title="y", start_datetime=START, series_id=series.id, recurrence_id=START))
+
+
+@pytest.mark.parametrize("name", ["version", "start_local"])
+async def test_what_the_database_counts_is_not_updated(events: EventRepository, user: User, name: str) -> None:
+    row = await events.add(Event(user_id=user.id, title="x", start_datetime=START))
+
+    with pytest.raises(ValueError, match=f"Event.{name} cannot be set"):
+        await events.update(row.id, **{name: 77})
+
+
+async def test_ones_own_change_is_no_other_writers_version(events: EventRepository, user: User) -> None:
+    row = await events.add(Event(user_id=user.id, title="x", start_datetime=START))
+    row.title = "y"
+
+    assert (await events.cancel(row.id)).status == "cancelled"
+
+
+@pytest.mark.parametrize(("worker", "lease"), [("w", 0), ("w", -1), ("", 60)])
+async def test_a_claim_has_a_name_and_lasts(events: EventRepository, worker: str, lease: int) -> None:
+    with pytest.raises(ValueError, match=r"lease must be more than zero|worker must say who claims"):
+        await events.claim_due_reminders(worker, lease=timedelta(seconds=lease))
