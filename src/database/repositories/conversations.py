@@ -176,7 +176,7 @@ class ConversationRepository(Repository[Conversation]):
 
         Commit, and hold no connection while the model thinks. Each claim has a greater token than the one before:
         append the answer with it, and who comes back after another worker took the turn is refused there. Time is the
-        server's. A claim waits for an append that is under way, and its lease is shorter by as much.
+        server's. A claim waits for a write under the turn that is under way, and its lease is shorter by as much.
 
         Args:
             conversation_id: Which conversation; a closed one may still have to be answered.

@@ -47,12 +47,12 @@ async def claim(session: AsyncSession, conversation_id: UUID, worker: str, lease
     )
     changed = aliased(Conversation, claimed, name="changed")  # the session's row too becomes as it is now
     of_it = (changed.tenant_id == Conversation.tenant_id) & (changed.id == Conversation.id)
-    statement = select(changed).select_from(Conversation).outerjoin(changed, of_it)
+    statement = select(Conversation.id, changed).select_from(Conversation).outerjoin(changed, of_it)
     statement = statement.where(*this_one).execution_options(populate_existing=True)
     row = (await session.execute(statement)).one_or_none()
     if row is None:
         raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
-    return _turn_of(row[0], worker)
+    return _turn_of(row[1], worker)
 
 
 async def renew(session: AsyncSession, turn: Turn, lease: timedelta) -> Turn:
