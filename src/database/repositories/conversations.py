@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,13 +14,16 @@ from src.database.base import check_aware, utc_now, uuid7
 from src.database.errors import ForeignKeyError, NotFoundError, StaleDataError
 from src.database.models import Conversation, User
 from src.database.pagination import MAX_LIMIT, Page, check_limit
-from src.database.repositories import turns
-from src.database.repositories.base import Condition, Repository
-from src.database.repositories.turns import LEASE, Turn, is_there
+from src.database.repositories.base import Condition
+from src.database.repositories.conversation_turns import ConversationTurns
+from src.database.repositories.turns import Turn, is_there
 
 __all__ = ["ConversationRepository", "Turn"]
 
 LONGEST_SILENCE: Final = timedelta(days=36_500)
+MAX_SEQ: Final = 2**63 - 1
+FIRST_INSTANT: Final = datetime.min.replace(tzinfo=UTC)
+LAST_INSTANT: Final = datetime.max.replace(tzinfo=UTC)
 IDLE: Final = "idle"
 _OF_METHODS: Final[Mapping[str, str]] = (
     {"last_seq": "`append` counts"}
@@ -29,7 +32,7 @@ _OF_METHODS: Final[Mapping[str, str]] = (
 )
 
 
-class ConversationRepository(Repository[Conversation]):
+class ConversationRepository(ConversationTurns):
     """The conversations of the acting tenant."""
 
     model = Conversation
@@ -91,12 +94,10 @@ class ConversationRepository(Repository[Conversation]):
 
         Raises:
             ForeignKeyError: This tenant has no such user, or a deleted one, to start a conversation for.
-            ValueError: The timeout is negative, or `now` is naive.
+            ValueError: The timeout is negative, or `now` is naive or too early.
         """
         now = now or utc_now()
-        check_aware("now", now)
-        if idle_timeout is not None:
-            _check_silence("idle_timeout", idle_timeout)
+        _check_silence("idle_timeout", idle_timeout or timedelta(0), now)
         while True:  # a further round only where another call appended to, closed or started what this one looked for
             found = await self.get_active(user_id, channel, external_chat_id)
             if found is not None:
@@ -135,12 +136,11 @@ class ConversationRepository(Repository[Conversation]):
             The conversations that this call closed, the longest idle first.
 
         Raises:
-            ValueError: `idle_for` is negative, the limit is not from 1 to 1000, or `now` is naive.
+            ValueError: `idle_for` is negative, the limit is not from 1 to 1000, or `now` is naive or too early.
         """
         check_limit(limit)
-        _check_silence("idle_for", idle_for)
         now = now or utc_now()
-        check_aware("now", now)
+        _check_silence("idle_for", idle_for, now)
         idle = self._idle(now - idle_for, limit)
         closed = list(
             await self.session.scalars(
@@ -171,8 +171,11 @@ class ConversationRepository(Repository[Conversation]):
         Raises:
             StaleDataError: Another writer was faster.
             NotFoundError: This tenant has no such conversation.
-            ValueError: `upto_seq` does not go beyond `expected_upto`, or goes beyond the last message.
+            ValueError: `upto_seq` does not go beyond `expected_upto`, goes beyond the last message, or is not whole.
         """
+        for name, number in (("upto_seq", upto_seq), ("expected_upto", expected_upto)):
+            if type(number) is not int or number > MAX_SEQ:
+                raise ValueError(f"{name} must be at most 2^63 - 1, and whole, got {number!r}")
         if not 0 <= expected_upto < upto_seq:
             raise ValueError(
                 f"upto_seq must be greater than expected_upto, got {upto_seq} after {expected_upto};"
@@ -190,44 +193,6 @@ class ConversationRepository(Repository[Conversation]):
             .execution_options(populate_existing=True, synchronize_session=False)
         )
         return written or await self._refuse_summary(conversation_id, upto_seq, expected_upto)
-
-    async def claim_turn(self, conversation_id: UUID, worker: str, *, lease: timedelta = LEASE) -> Turn | None:
-        """Take the turn to answer in a conversation, for a while.
-
-        Commit, and hold no connection while the model thinks. Each claim has a greater token than the one before:
-        append the answer with it, and who comes back after another worker took the turn is refused there. Time is the
-        server's. A claim waits for an append that is under way, and its lease is shorter by as much.
-
-        Args:
-            conversation_id: Which conversation; a closed one may still have to be answered.
-            worker: Who answers, for people to read: the same name does not get the turn twice.
-            lease: For how long, at most a day.
-
-        Returns:
-            The turn, or None: it is held, and its lease has not run out.
-
-        Raises:
-            NotFoundError: This tenant has no such conversation.
-            ValueError: The worker has no name, or the lease is not more than zero and at most a day.
-        """
-        return await turns.claim(self.session, conversation_id, worker, lease)
-
-    async def renew_turn(self, turn: Turn, *, lease: timedelta = LEASE) -> Turn:
-        """Hold a turn for so long from now on; one that ran out too, as long as nobody else has taken it.
-
-        Raises:
-            StaleDataError: Another worker has taken it, or it was released.
-            ValueError: The lease is not more than zero and at most a day.
-        """
-        return await turns.renew(self.session, turn, lease)
-
-    async def release_turn(self, turn: Turn) -> None:
-        """Give a turn back before its lease runs out; a second time it does nothing.
-
-        Raises:
-            StaleDataError: Another worker has taken it.
-        """
-        await turns.release(self.session, turn)
 
     def _idle(self, since: datetime, limit: int) -> CTE:
         """Lock some that have been silent since then, the longest silent first.
@@ -293,10 +258,9 @@ class ConversationRepository(Repository[Conversation]):
         return closed
 
     async def _refuse_summary(self, conversation_id: UUID, upto_seq: int, expected_upto: int) -> Conversation:
-        state = select(Conversation.summary_upto_seq, Conversation.last_seq).where(
-            *is_there(self.session, conversation_id)
-        )
-        row = (await self.session.execute(state)).one_or_none()
+        """Say why, and leave in the session what there is now: the caller reads it there, and begins again."""
+        there = self._select(Conversation.id == conversation_id).execution_options(populate_existing=True)
+        row: Conversation | None = await self.session.scalar(there)
         if row is None:
             raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
         if row.summary_upto_seq == expected_upto and upto_seq > row.last_seq:
@@ -311,6 +275,9 @@ def _last_active() -> ColumnElement[datetime]:
     return func.coalesce(Conversation.last_message_at, Conversation.created_at)  # as ix_conversations_idle has it
 
 
-def _check_silence(name: str, value: timedelta) -> None:
+def _check_silence(name: str, value: timedelta, now: datetime) -> None:
+    check_aware("now", now)
     if not timedelta(0) <= value <= LONGEST_SILENCE:
         raise ValueError(f"{name} must be from zero to {LONGEST_SILENCE.days} days, got {value}")
+    if not FIRST_INSTANT + value <= now <= LAST_INSTANT:
+        raise ValueError(f"now must be from {name} after the year 1 to the year 9999, got {now}")

@@ -12,10 +12,11 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from src.database.base import utc_now, uuid7
-from src.database.errors import IdempotencyConflictError, NotFoundError, StaleDataError
+from src.database.errors import IdempotencyConflictError, NotFoundError
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories.base import Repository
 from src.database.repositories.new_message import NewMessage
+from src.database.repositories.turns import check_is_last, check_token
 
 __all__ = ["Appended", "MessageAppending"]
 
@@ -65,7 +66,7 @@ class MessageAppending(Repository[MessageHistory]):
             IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
             NotFoundError: This tenant has no such conversation.
             StaleDataError: Another worker has claimed the turn since.
-            ValueError: There are more than 1000.
+            ValueError: There are more than 1000, or `turn` is no token but the turn itself.
         """
         if len(messages) > MAX_BATCH:
             raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
@@ -92,6 +93,7 @@ class MessageAppending(Repository[MessageHistory]):
 
     async def _lock(self, conversation_id: UUID, turn: int | None) -> Conversation:
         """Lock the conversation's row in a statement of its own: the next one then sees what its last holder wrote."""
+        check_token(turn)
         conversation: Conversation | None = await self.session.scalar(
             select(Conversation)
             .where(
@@ -104,11 +106,7 @@ class MessageAppending(Repository[MessageHistory]):
         )
         if conversation is None:
             raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
-        if turn is not None and turn != conversation.turn_token:
-            raise StaleDataError(
-                f"turn must be the conversation's last, {conversation.turn_token}, got {turn}",
-                hint="another worker answers now: drop what was made under the lost turn",
-            )
+        check_is_last(turn, conversation.turn_token)
         return conversation
 
     async def _stored(self, keys: Collection[str]) -> dict[str, MessageHistory]:

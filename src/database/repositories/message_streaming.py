@@ -9,13 +9,15 @@ from sqlalchemy import ColumnElement, func, literal_column, select, update
 
 from src.database.base import clean_json, clean_text
 from src.database.errors import NotFoundError, StaleDataError
-from src.database.models import MessageHistory
+from src.database.models import Conversation, MessageHistory
 from src.database.pagination import check_limit
 from src.database.repositories.base import Condition, Repository
+from src.database.repositories.turns import check_is_last, check_token, statement_time
 
 __all__ = ["MessageStreaming"]
 
 _MOST_CHARACTERS: Final = 2**30  # of a text that PostgreSQL can hold
+_LONGEST_SILENCE: Final = timedelta(days=36_500)
 # As the index says it: where the value is a parameter the planner cannot see that the index serves.
 _IS_INCOMPLETE: Final[ColumnElement[bool]] = (MessageHistory.state != literal_column("'complete'")) & (
     MessageHistory.state == literal_column("'incomplete'")
@@ -23,11 +25,15 @@ _IS_INCOMPLETE: Final[ColumnElement[bool]] = (MessageHistory.state != literal_co
 
 
 class MessageStreaming(Repository[MessageHistory]):
-    """A message that was appended with `state="incomplete"`, until it is complete or interrupted; neither ends."""
+    """A message that was appended with `state="incomplete"`, until it is complete or interrupted; neither ends.
+
+    Under the token of a turn the conversation's row is locked until the transaction ends, as by an append: a claim
+    that was committed before wins, and a later one waits.
+    """
 
     model = MessageHistory
 
-    async def extend(self, message_id: str, content: str, *, offset: int) -> MessageHistory:
+    async def extend(self, message_id: str, content: str, *, offset: int, turn: int | None = None) -> MessageHistory:
         """Add a piece to the content of an incomplete message, once, however often it is sent.
 
         Args:
@@ -35,27 +41,29 @@ class MessageStreaming(Repository[MessageHistory]):
             content: The piece; an empty one says that the writer is alive.
             offset: How many characters stand before the piece: `len` of all that was sent before it. What is stored
                 of the piece already is not added again, also after the message's end.
+            turn: The token of the turn that the caller holds, if it holds one: who has lost it adds nothing.
 
         Raises:
             NotFoundError: This tenant has no such message.
-            StaleDataError: The message is not incomplete any more, a piece is missing before this one, or another
-                writer has written something else there.
-            ValueError: The offset is negative, or beyond what a text can hold.
+            StaleDataError: The message is not incomplete any more, a piece is missing before this one, another writer
+                has written something else there, or another worker has claimed the turn since.
+            ValueError: The offset is negative, beyond what a text can hold or not whole, or `turn` is no token.
         """
-        if not 0 <= offset <= _MOST_CHARACTERS:
-            raise ValueError(f"offset must be the number of characters before the piece, got {offset}")
+        if type(offset) is not int or not 0 <= offset <= _MOST_CHARACTERS:
+            raise ValueError(f"offset must be the number of characters before the piece, got {offset!r}")
         piece = clean_text(content)
         stored = func.coalesce(MessageHistory.content, "")
         known = func.char_length(stored) - offset  # so much of the piece, and may be more behind it
         extended = await self._change(
             message_id,
+            turn,
             known >= 0,
             func.substr(stored, offset + 1, len(piece)) == func.left(piece, known),
             content=stored.concat(func.substr(piece, known + 1)),
         )
         if extended is not None:
             return extended
-        message = await self._of_key(message_id)
+        message = await self._of_key(message_id, turn)
         there = message.content or ""
         if len(there) >= offset + len(piece) and there[offset:].startswith(piece):
             return message
@@ -75,6 +83,7 @@ class MessageStreaming(Repository[MessageHistory]):
         input_tokens: int | None = None,
         output_tokens: int | None = None,
         token_count: int | None = None,
+        turn: int | None = None,
     ) -> MessageHistory:
         """End an incomplete message: it is whole, and those who follow get it. Once more with the same is no error.
 
@@ -85,11 +94,14 @@ class MessageStreaming(Repository[MessageHistory]):
             input_tokens: What it read.
             output_tokens: What it wrote.
             token_count: What the message counts in a window.
+            turn: The token of the turn that the caller holds, if it holds one: who has lost it ends nothing.
 
         Raises:
             CheckViolation: A number of tokens is negative.
             NotFoundError: This tenant has no such message.
-            StaleDataError: It was interrupted, or is complete with other values.
+            StaleDataError: It was interrupted, is complete with other values, or another worker has claimed the turn
+                since.
+            ValueError: `turn` is no token but the turn itself.
         """
         values = {
             "parts": parts,
@@ -98,7 +110,7 @@ class MessageStreaming(Repository[MessageHistory]):
             "output_tokens": output_tokens,
             "token_count": token_count,
         }
-        return await self._end(message_id, "complete", values)
+        return await self._end(message_id, "complete", values, turn)
 
     async def mark_interrupted(
         self,
@@ -108,13 +120,16 @@ class MessageStreaming(Repository[MessageHistory]):
         input_tokens: int | None = None,
         output_tokens: int | None = None,
         token_count: int | None = None,
+        turn: int | None = None,
     ) -> MessageHistory:
         """End an incomplete message with what it has: nothing more will come. As `mark_complete` otherwise.
 
         Raises:
             CheckViolation: A number of tokens is negative.
             NotFoundError: This tenant has no such message.
-            StaleDataError: It is complete, or was interrupted with other values.
+            StaleDataError: It is complete, was interrupted with other values, or another worker has claimed the turn
+                since.
+            ValueError: `turn` is no token but the turn itself.
         """
         values = {
             "model": model,
@@ -122,7 +137,7 @@ class MessageStreaming(Repository[MessageHistory]):
             "output_tokens": output_tokens,
             "token_count": token_count,
         }
-        return await self._end(message_id, "interrupted", values)
+        return await self._end(message_id, "interrupted", values, turn)
 
     async def interrupt_stale(self, *, older_than: timedelta, limit: int = 100) -> list[MessageHistory]:
         """Interrupt messages that are incomplete and have not changed for longer than this: their writers have died.
@@ -138,17 +153,19 @@ class MessageStreaming(Repository[MessageHistory]):
             What was interrupted, by conversation and `seq`.
 
         Raises:
-            ValueError: The time is not positive, or the limit is not from 1 to 1000.
+            ValueError: The time is not positive or over 36,500 days, or the limit is not from 1 to 1000.
         """
         check_limit(limit)
         if older_than <= timedelta(0):
             raise ValueError(f"older_than must be positive, got {older_than}")
+        if older_than > _LONGEST_SILENCE:
+            raise ValueError(f"older_than must be at most {_LONGEST_SILENCE.days} days, got {older_than.days}")
         stale = (
             select(MessageHistory.id)
             .where(
                 MessageHistory.tenant_id == self.session.tenant_id,
                 MessageHistory.deleted_at.is_(None),
-                MessageHistory.updated_at < func.now() - older_than,
+                MessageHistory.updated_at < statement_time() - older_than,
                 _IS_INCOMPLETE,
             )
             .order_by(MessageHistory.conversation_id, MessageHistory.seq)
@@ -160,26 +177,31 @@ class MessageStreaming(Repository[MessageHistory]):
         interrupt = (
             update(MessageHistory)
             .where(MessageHistory.tenant_id == self.session.tenant_id, MessageHistory.id == stale.c.id)
-            .values(state="interrupted")
+            .values(state="interrupted", updated_at=statement_time())
             .returning(MessageHistory)
             .execution_options(populate_existing=True, synchronize_session=False)
         )
         return sorted(await self.session.scalars(interrupt), key=lambda message: (message.conversation_id, message.seq))
 
     async def _end(
-        self, message_id: str, state: Literal["complete", "interrupted"], values: dict[str, Any]
+        self, message_id: str, state: Literal["complete", "interrupted"], values: dict[str, Any], turn: int | None
     ) -> MessageHistory:
         known = {name: clean_json(value) for name, value in values.items() if value is not None}
-        ended = await self._change(message_id, state=state, **known)
+        ended = await self._change(message_id, turn, state=state, **known)
         if ended is not None:
             return ended
-        message = await self._of_key(message_id)
+        message = await self._of_key(message_id, turn)
         if message.state == state and all(getattr(message, name) == value for name, value in known.items()):
             return message
         raise _has_ended(message)
 
-    async def _change(self, message_id: str, *where: Condition, **values: Any) -> MessageHistory | None:
-        """Change a message if it is incomplete and the conditions hold."""
+    async def _change(
+        self, message_id: str, turn: int | None, *where: Condition, **values: Any
+    ) -> MessageHistory | None:
+        """Change a message if it is incomplete, the conditions hold, and the turn, if there is one, is not lost."""
+        check_token(turn)
+        if turn is not None:
+            where += (self._has_turn(message_id, turn),)
         changed: MessageHistory | None = await self.session.scalar(
             update(MessageHistory)
             .where(
@@ -189,18 +211,42 @@ class MessageStreaming(Repository[MessageHistory]):
                 MessageHistory.state == "incomplete",
                 *where,
             )
-            .values(**values)
+            .values(**values, updated_at=statement_time())
             .returning(MessageHistory)
             .execution_options(populate_existing=True, synchronize_session=False)
         )
         return changed
 
-    async def _of_key(self, message_id: str) -> MessageHistory:
-        statement = self._select(MessageHistory.message_id == message_id)
-        found: MessageHistory | None = await self.session.scalar(statement.execution_options(populate_existing=True))
-        if found is None:
+    def _has_turn(self, message_id: str, turn: int) -> ColumnElement[bool]:
+        """Lock the message's conversation, and say whether this is, under the lock, the last token of its turn."""
+        conversation = select(MessageHistory.conversation_id).where(
+            MessageHistory.tenant_id == self.session.tenant_id, MessageHistory.message_id == message_id
+        )
+        held = (
+            select(Conversation.id)
+            .where(
+                Conversation.tenant_id == self.session.tenant_id,
+                Conversation.id == conversation.scalar_subquery(),
+                Conversation.turn_token == turn,
+            )
+            .with_for_update(key_share=True)  # a claim's own lock; messages that refer to the row do not wait
+            .cte("held")
+            .prefix_with("MATERIALIZED")
+        )
+        return MessageHistory.conversation_id.in_(select(held.c.id))
+
+    async def _of_key(self, message_id: str, turn: int | None) -> MessageHistory:
+        """Read the message anew, and refuse a turn that was lost before anything else is said of it."""
+        last = select(Conversation.turn_token).where(
+            Conversation.tenant_id == self.session.tenant_id, Conversation.id == MessageHistory.conversation_id
+        )
+        statement = self._select(MessageHistory.message_id == message_id).add_columns(last.scalar_subquery())
+        row = (await self.session.execute(statement.execution_options(populate_existing=True))).one_or_none()
+        if row is None:
             raise NotFoundError("this tenant has no message with this message_id")
-        return found
+        message: MessageHistory = row[0]
+        check_is_last(turn, row[1])
+        return message
 
 
 def _has_ended(message: MessageHistory) -> StaleDataError:

@@ -97,8 +97,8 @@ class MessageWindows(Repository[MessageHistory]):
             ValueError: `before` or `after` is not from 0 to 1000, or the number is negative.
         """
         for name, count in (("before", before), ("after", after)):
-            if not 0 <= count <= MAX_LIMIT:
-                raise ValueError(f"{name} must be from 0 to {MAX_LIMIT}, got {count}")
+            if type(count) is not int or not 0 <= count <= MAX_LIMIT:
+                raise ValueError(f"{name} must be from 0 to {MAX_LIMIT}, got {count!r}")
         of_conversation, anchor = self._in(conversation_id), _checked("seq", seq)
         earlier = of_conversation.where(MessageHistory.seq < anchor).order_by(MessageHistory.seq.desc()).limit(before)
         later = of_conversation.where(MessageHistory.seq > anchor).order_by(MessageHistory.seq).limit(after)
@@ -111,7 +111,8 @@ class MessageWindows(Repository[MessageHistory]):
         No message is skipped: a lower `seq` is never committed after a higher one, and the list ends before the first
         message that is `incomplete`. So a follower gets each message once, when it is whole; the rest waits for
         `mark_complete`, `mark_interrupted` or, where the writer has died, for `interrupt_stale`. What is edited or
-        deleted after it was seen is not told. Read in READ COMMITTED, the default.
+        deleted after it was seen is not told, and neither is a deleted one with a lower `seq` than the last that was
+        seen, when it is restored. Read in READ COMMITTED, the default.
 
         Raises:
             ValueError: The limit is not from 1 to 1000, or the number is negative.
@@ -152,6 +153,6 @@ def _checked_limit(limit: int | None, default: int = DEFAULT_LIMIT) -> int:
 
 
 def _checked(name: str, value: int) -> int:
-    if not 0 <= value <= _BIGGEST:
-        raise ValueError(f"{name} must be from 0 to 2^63 - 1, got {value}")
+    if type(value) is not int or not 0 <= value <= _BIGGEST:
+        raise ValueError(f"{name} must be from 0 to 2^63 - 1, and whole, got {value!r}")
     return value

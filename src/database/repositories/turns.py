@@ -8,15 +8,17 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, DateTime, func, or_, select, update
+from sqlalchemy.orm import aliased
 
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Conversation
 from src.database.tenancy import AsyncSession
 
-__all__ = ["LEASE", "Turn", "claim", "is_there", "release", "renew"]
+__all__ = ["LEASE", "Turn", "check_is_last", "check_token", "claim", "is_there", "release", "renew", "statement_time"]
 
 LEASE: Final = timedelta(seconds=60)
 LONGEST_LEASE: Final = timedelta(days=1)
+_BIGGEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,44 +37,41 @@ async def claim(session: AsyncSession, conversation_id: UUID, worker: str, lease
         raise ValueError("worker must be a name, for people to read, got an empty text")
     _check_lease(lease)
     this_one = is_there(session, conversation_id)
-    now = _statement_time()
+    now = statement_time()
     claimed = (
         update(Conversation)
         .where(*this_one, or_(Conversation.turn_claimed_until.is_(None), Conversation.turn_claimed_until <= now))
         .values(turn_token=Conversation.turn_token + 1, turn_claimed_by=worker, turn_claimed_until=now + lease)
-        .returning(
-            Conversation.tenant_id,
-            Conversation.id,
-            Conversation.turn_token.label("token"),
-            Conversation.turn_claimed_until.label("until"),
-        )
+        .returning(Conversation)
         .cte("claimed")
     )
-    of_it = (claimed.c.tenant_id == Conversation.tenant_id) & (claimed.c.id == Conversation.id)
-    statement = select(claimed.c.token, claimed.c.until).select_from(Conversation).outerjoin(claimed, of_it)
-    row = (await session.execute(statement.where(*this_one))).one_or_none()
+    changed = aliased(Conversation, claimed, name="changed")  # the session's row too becomes as it is now
+    of_it = (changed.tenant_id == Conversation.tenant_id) & (changed.id == Conversation.id)
+    statement = select(Conversation.id, changed).select_from(Conversation).outerjoin(changed, of_it)
+    statement = statement.where(*this_one).execution_options(populate_existing=True)
+    row = (await session.execute(statement)).one_or_none()
     if row is None:
         raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
-    return None if row.token is None else Turn(conversation_id, worker, row.token, row.until)
+    return _turn_of(row[1], worker)
 
 
 async def renew(session: AsyncSession, turn: Turn, lease: timedelta) -> Turn:
     """Prolong a turn that is held under its token, also one whose lease ran out while nobody else took it."""
     _check_lease(lease)
-    until: datetime | None = await session.scalar(
+    renewed: Conversation | None = await session.scalar(
         update(Conversation)
         .where(
             *is_there(session, turn.conversation_id),
             Conversation.turn_token == turn.token,
             Conversation.turn_claimed_until.is_not(None),
         )
-        .values(turn_claimed_until=_statement_time() + lease)
-        .returning(Conversation.turn_claimed_until)
-        .execution_options(synchronize_session=False)
+        .values(turn_claimed_until=statement_time() + lease)
+        .returning(Conversation)
+        .execution_options(populate_existing=True, synchronize_session=False)
     )
-    if until is None:
+    if (prolonged := _turn_of(renewed, turn.worker)) is None:
         raise _lost(turn)
-    return Turn(turn.conversation_id, turn.worker, turn.token, until)
+    return prolonged
 
 
 async def release(session: AsyncSession, turn: Turn) -> None:
@@ -81,11 +80,35 @@ async def release(session: AsyncSession, turn: Turn) -> None:
         update(Conversation)
         .where(*is_there(session, turn.conversation_id), Conversation.turn_token == turn.token)
         .values(turn_claimed_by=None, turn_claimed_until=None)
-        .returning(Conversation.id)
-        .execution_options(synchronize_session=False)
+        .returning(Conversation)
+        .execution_options(populate_existing=True, synchronize_session=False)
     )
     if released is None:
         raise _lost(turn)
+
+
+def check_token(turn: int | None) -> None:
+    """Refuse what cannot be a turn's token, before it is compared with one.
+
+    Raises:
+        ValueError: It is no whole number: the `Turn` itself, above all.
+    """
+    if turn is not None and (type(turn) is not int or not 0 <= turn <= _BIGGEST):
+        got = turn if type(turn) is int else f"a {type(turn).__name__}"
+        raise ValueError(f"turn must be a token, a whole number from 0 to 2^63 - 1, got {got}; pass `turn.token`")
+
+
+def check_is_last(turn: int | None, last: int) -> None:
+    """Refuse a token after which another one was given out.
+
+    Raises:
+        StaleDataError: Another worker has claimed the turn since.
+    """
+    if turn is not None and turn != last:
+        raise StaleDataError(
+            f"turn must be the conversation's last, {last}, got {turn}",
+            hint="another worker answers now: drop what was made under the lost turn",
+        )
 
 
 def is_there(session: AsyncSession, conversation_id: UUID) -> tuple[ColumnElement[bool], ...]:
@@ -97,7 +120,14 @@ def is_there(session: AsyncSession, conversation_id: UUID) -> tuple[ColumnElemen
     )
 
 
-def _statement_time() -> ColumnElement[datetime]:
+def _turn_of(held: Conversation | None, worker: str) -> Turn | None:
+    """Return the turn that the row says, or None where there is no row."""
+    if held is None or held.turn_claimed_until is None:
+        return None
+    return Turn(held.id, worker, held.turn_token, held.turn_claimed_until)
+
+
+def statement_time() -> ColumnElement[datetime]:
     """The server's clock as the statement begins; by `now()`, when the transaction began, a lease would be shorter."""
     return func.statement_timestamp(type_=DateTime(timezone=True))
 

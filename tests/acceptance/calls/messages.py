@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from src.database.base import utc_now
-from tests.acceptance.calls.rows import Call, a_message
+from tests.acceptance.calls.rows import TURN, Call, a_message
 
 CALLS: Final = {
     "append": Call(lambda r, b: r.append(b.conversation, a_message("new")), statements=4),
@@ -19,7 +19,7 @@ CALLS: Final = {
     "get_by_message_id": Call(lambda r, _: r.get_by_message_id("same"), statements=1),
     "edit": Call(lambda r, _: r.edit("same", "stolen", edited_at=utc_now()), statements=2),
     "pop_last": Call(lambda r, b: r.pop_last(b.conversation), statements=2),
-    "extend": Call(lambda r, _: r.extend("unfinished", " and more", offset=6), statements=1),
+    "extend": Call(lambda r, _: r.extend("unfinished", " and more", offset=6, turn=TURN), statements=1),
     "mark_complete": Call(lambda r, _: r.mark_complete("unfinished"), statements=1),
     "mark_interrupted": Call(lambda r, _: r.mark_interrupted("unfinished"), statements=1),
     "interrupt_stale": Call(lambda r, _: r.interrupt_stale(older_than=timedelta(microseconds=1)), statements=1),

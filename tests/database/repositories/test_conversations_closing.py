@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import insert, text, update
@@ -163,3 +163,41 @@ async def test_there_is_no_summary_of_what_is_not_there(conversations: Conversat
     for one in (conversation.id, uuid7()):
         with pytest.raises(NotFoundError):
             await conversations.set_summary(one, "x", upto_seq=1, expected_upto=0)
+
+
+async def test_who_was_slower_reads_the_summary_that_is_there(
+    conversations: ConversationRepository, user: User
+) -> None:
+    conversation, _ = await conversations.get_or_start(user.id, "telegram")
+    faster = update(Conversation).where(Conversation.id == conversation.id)
+    await conversations.session.execute(
+        faster.values(last_seq=9, summary="fast", summary_upto_seq=5),
+        execution_options={"synchronize_session": False},  # as another session's would be
+    )
+
+    with pytest.raises(StaleDataError, match="goes up to 5, not 0"):
+        await conversations.set_summary(conversation.id, "slow", upto_seq=7, expected_upto=0)
+
+    assert (conversation.summary, conversation.summary_upto_seq) == ("fast", 5)
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 1.0, True])
+async def test_numbers_that_no_message_has_are_refused_by_name(
+    conversations: ConversationRepository, number: int
+) -> None:
+    for options in ({"upto_seq": number, "expected_upto": 0}, {"upto_seq": 3, "expected_upto": number}):
+        name = next(name for name, value in options.items() if value is number)
+        with pytest.raises(ValueError, match=rf"{name} must be at most 2\^63 - 1"):
+            await conversations.set_summary(uuid7(), "x", **options)
+
+
+@pytest.mark.parametrize("now", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=timezone(-HOUR))])
+async def test_a_time_that_nothing_can_be_measured_by_is_refused(
+    conversations: ConversationRepository, user: User, now: datetime
+) -> None:
+    for step in (
+        conversations.close_stale(HOUR, now=now),
+        conversations.get_or_start(user.id, "telegram", idle_timeout=HOUR, now=now),
+    ):
+        with pytest.raises(ValueError, match="now must be from"):
+            await step

@@ -56,6 +56,20 @@ async def test_a_turn_that_is_held_is_nobody_elses(
     assert (conversation.turn_claimed_by, conversation.turn_claimed_until) == ("first", turn.until)
 
 
+async def test_what_the_session_has_of_the_conversation_follows_the_turn(
+    conversations: ConversationRepository, conversation: Conversation
+) -> None:
+    def held() -> tuple[object, ...]:
+        return (conversation.turn_token, conversation.turn_claimed_by, conversation.turn_claimed_until)
+
+    turn = await claimed(conversations, conversation)
+    assert held() == (1, "w", turn.until)
+    renewed = await conversations.renew_turn(turn, lease=timedelta(minutes=5))
+    assert held() == (1, "w", renewed.until)
+    await conversations.release_turn(renewed)
+    assert held() == (1, None, None)
+
+
 async def test_a_released_turn_is_free_and_releasing_twice_is_as_once(
     conversations: ConversationRepository, conversation: Conversation
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -75,7 +76,7 @@ async def test_a_piece_that_does_not_follow_is_refused(
     assert answer.content == "Hola"
 
 
-@pytest.mark.parametrize("offset", [-1, 2**31])
+@pytest.mark.parametrize("offset", [-1, 2**31, 1.0, True])
 async def test_an_offset_that_none_can_be_is_refused(
     messages: MessageHistoryRepository, answer: MessageHistory, offset: int
 ) -> None:
@@ -222,3 +223,17 @@ async def test_an_age_that_would_interrupt_what_is_alive_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="older_than must be positive"):
         await messages.interrupt_stale(older_than=age)
+
+
+async def test_an_age_that_no_message_has_is_refused(messages: MessageHistoryRepository) -> None:
+    with pytest.raises(ValueError, match="older_than must be at most 36500 days"):
+        await messages.interrupt_stale(older_than=timedelta.max)
+
+
+async def test_silence_counts_until_now_and_not_until_the_transaction_began(
+    messages: MessageHistoryRepository, answer: MessageHistory
+) -> None:
+    await messages.extend("answer", "Ho", offset=0)
+    await asyncio.sleep(0.1)
+
+    assert await messages.interrupt_stale(older_than=timedelta(milliseconds=50)) == [answer]

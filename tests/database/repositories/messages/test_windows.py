@@ -57,7 +57,7 @@ async def test_a_limit_out_of_range_is_refused(
             await window
 
 
-@pytest.mark.parametrize("number", [-1, 2**63])
+@pytest.mark.parametrize("number", [-1, 2**63, True, 1.0])
 async def test_a_number_that_none_can_be_is_refused(
     messages: MessageHistoryRepository, ten: Conversation, number: int
 ) -> None:
@@ -166,6 +166,8 @@ async def test_around_gives_the_anchor_and_both_sides(messages: MessageHistoryRe
     assert seqs(await messages.around(ten.id, 0, before=1000, after=1000)) == list(range(1, 11))
     with pytest.raises(ValueError, match="before must be from 0 to 1000, got 1001"):
         await messages.around(ten.id, 5, before=1001)
+    with pytest.raises(ValueError, match="before must be from 0 to 1000, got True"):
+        await messages.around(ten.id, 5, before=True)
     with pytest.raises(ValueError, match="after must be from 0 to 1000, got -1"):
         await messages.around(ten.id, 5, after=-1)
 
