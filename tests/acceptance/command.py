@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL
 
@@ -13,15 +14,16 @@ ROOT = Path(__file__).parents[2]
 CANARY = "c4n4ry-p4ss"
 
 
-def run(*arguments: str | Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with these variables and none of the suite's."""
+def run(*arguments: str | Path, folder: Path, output: Any = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with these variables and none of the suite's; what it prints goes to `output`, or is kept."""
     unset = ("DATABASE_", "DB_", "ENVIRONMENT")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", "from src.database.cli import main; main()", *map(str, arguments)],
         cwd=folder,
         env={**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **variables},
-        capture_output=True,
+        stdout=output or subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
     )

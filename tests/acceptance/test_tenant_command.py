@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import UUID
 
@@ -147,6 +149,45 @@ def test_exports_a_user_to_a_file_that_only_its_owner_reads(tmp_path: Path) -> N
     assert len(rows) == ROWS_OF_A_LIFE
     assert file.stat().st_mode & 0o077 == 0
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_export_to_a_link_writes_what_it_leads_to(tmp_path: Path) -> None:
+    a_tenant("acme")
+    file, link = tmp_path / "out.jsonl", tmp_path / "link"
+    link.symlink_to(file)
+
+    said("export", "acme", "-o", str(link))
+    said("export", "acme", "-o", str(link))
+
+    assert link.is_symlink()
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 1 + ROWS_OF_A_LIFE
+    assert sorted(tmp_path.iterdir()) == [link, file]
+
+
+def test_an_export_to_a_named_pipe_goes_to_its_reader(tmp_path: Path) -> None:
+    a_tenant("acme")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = Thread(target=lambda: read.extend(pipe.read_bytes().splitlines()), daemon=True)
+    reader.start()
+
+    said("export", "acme", "-o", str(pipe))
+
+    assert pipe.is_fifo()
+    reader.join(timeout=10)
+    assert len(read) == 1 + ROWS_OF_A_LIFE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_a_full_device_is_one_message(tmp_path: Path, cloned_database: URL) -> None:
+    a_tenant("acme")
+
+    with Path("/dev/full").open("wb") as full:
+        done = run("tenant", "export", "acme", folder=tmp_path, output=full, DATABASE_URL=database(cloned_database))
+
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output cannot be written: No space left on device\n"
 
 
 def test_a_failed_export_is_one_message_and_leaves_the_file_of_before(

@@ -8,20 +8,23 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 from sqlalchemy import (
-    CTE,
+    ARRAY,
     CheckConstraint,
     Column,
     ColumnElement,
     CompoundSelect,
     CursorResult,
-    Delete,
     MetaData,
     Select,
     Table,
+    Update,
+    Uuid,
+    all_,
+    any_,
     delete,
+    literal,
     select,
     true,
-    union,
     union_all,
     update,
 )
@@ -34,6 +37,7 @@ PERSON: Final = "users"
 """The table whose rows are people."""
 
 _OWNER: Final = "user_id"
+_UNSYNCHRONIZED: Final = {"synchronize_session": False}
 
 Ids = Select[tuple[UUID]] | CompoundSelect[tuple[UUID]]
 
@@ -115,9 +119,10 @@ def nothing_needs(table: Table, metadata: MetaData, tenant_id: UUID) -> list[Col
 
 
 async def remove(session: AsyncSession, table: Table, ids: Ids, *, limit: int, skip_locked: bool = False) -> int:
-    """Remove rows of one table, at most so many of those named, in one statement.
+    """Remove rows of one table, at most so many of those named.
 
-    What refers to them without needing them is cleared, and the rows of the same table that need them go too.
+    What refers to them without needing them is cleared, and the rows of the same table that need them go too. Each
+    step is a statement of its own: it sees every reference that was made before the lock.
 
     Args:
         session: Whose tenant's rows.
@@ -129,34 +134,43 @@ async def remove(session: AsyncSession, table: Table, ids: Ids, *, limit: int, s
     Returns:
         How many there were.
     """
-    statement = _removal(table, ids, session.tenant_id, limit=limit, skip_locked=skip_locked)
-    result = await session.execute(statement, execution_options={"synchronize_session": False})
+    tenant_id = session.tenant_id
+    locked = await session.scalars(_lock(table, ids, tenant_id, limit=limit, skip_locked=skip_locked))
+    gone = list(set(locked))
+    if not gone:
+        return 0
+    to_table = [reference for reference in references(table.metadata) if reference.target is table]
+    for reference in to_table:
+        if reference.table is table and reference.is_needed:
+            parts: Select[Any] = _ids(table, tenant_id, reference.column == _any_of(gone))
+            gone = list({*gone, *await session.scalars(parts.with_for_update())})
+    for reference in to_table:
+        if not reference.is_needed:
+            await session.execute(_clearing(reference, gone, tenant_id), execution_options=_UNSYNCHRONIZED)
+    statement = delete(table).where(table.c.tenant_id == tenant_id, table.c.id == _any_of(gone))
+    result = await session.execute(statement, execution_options=_UNSYNCHRONIZED)
     return cast("CursorResult[Any]", result).rowcount
 
 
-def _removal(table: Table, ids: Ids, tenant_id: UUID, *, limit: int, skip_locked: bool) -> Delete:
-    to_table = [reference for reference in references(table.metadata) if reference.target is table]
-    # Each once: inside `IN (...)` the planner may run it again for each row, and the limit with it.
-    chosen = select(ids.subquery().c.id).limit(limit).cte("chosen").prefix_with("MATERIALIZED")
-    locked = _ids(table, tenant_id, table.c.id.in_(select(chosen.c.id)))
-    gone = locked.with_for_update(skip_locked=skip_locked).cte("locked").prefix_with("MATERIALIZED")
-    parts = [reference.column for reference in to_table if reference.table is table and reference.is_needed]
-    if parts:
-        whole = [_ids(table, tenant_id, column.in_(select(gone.c.id))) for column in parts]
-        gone = union(select(gone.c.id), *whole).cte("gone").prefix_with("MATERIALIZED")
-    statement = delete(table).where(table.c.tenant_id == tenant_id, table.c.id.in_(select(gone.c.id)))
-    for number, reference in enumerate(to_table):
-        if not reference.is_needed:
-            statement = statement.add_cte(_clearing(reference, gone, tenant_id).cte(f"cleared_{number}"))
-    return statement
+def _lock(table: Table, ids: Ids, tenant_id: UUID, *, limit: int, skip_locked: bool) -> Select[Any]:
+    """Lock rows one by one as they are named, until there are enough: what is passed over does not count."""
+    named = ids.subquery("named")
+    row = _ids(table, tenant_id, table.c.id == named.c.id).correlate(named)
+    locked = row.with_for_update(skip_locked=skip_locked).lateral("locked")
+    return select(locked.c.id).select_from(named).join(locked, true()).limit(limit)
 
 
-def _clearing(reference: Reference, gone: CTE, tenant_id: UUID) -> Any:
+def _clearing(reference: Reference, gone: list[UUID], tenant_id: UUID) -> Update:
     table = reference.table
-    statement = update(table).where(table.c.tenant_id == tenant_id, reference.column.in_(select(gone.c.id)))
-    if table is reference.target:  # no row is changed and removed by one statement
-        statement = statement.where(table.c.id.not_in(select(gone.c.id)))
+    statement = update(table).where(table.c.tenant_id == tenant_id, reference.column == _any_of(gone))
+    if table is reference.target:  # no row is changed that is removed in a moment
+        statement = statement.where(table.c.id != all_(literal(gone, ARRAY(Uuid))))
     return statement.values({reference.column: None})
+
+
+def _any_of(ids: list[UUID]) -> ColumnElement[Any]:
+    """One parameter, however many there are: the protocol takes no more than 32,767."""
+    return any_(literal(ids, ARRAY(Uuid)))
 
 
 def _ids(table: Table, tenant_id: UUID, *where: ColumnElement[bool]) -> Select[tuple[UUID]]:

@@ -103,7 +103,8 @@ def _old_messages(tenant_id: UUID, now: datetime, limit: int | None) -> Ids:
     """Tell the messages that are too old: user by user, each by the index of a user's messages by age.
 
     The instants are computed first: in a comparison with the column no index would serve it, because the subtraction
-    is not leakproof. And it is the order that has the planner use the index.
+    is not leakproof. And it is the order that has the planner use the index. With a limit they are locked as they are
+    read, because those that another transaction has in hand must not use it up.
     """
     days = _days(tenant_id)
     kept = (
@@ -112,7 +113,7 @@ def _old_messages(tenant_id: UUID, now: datetime, limit: int | None) -> Ids:
         .cte("kept")
         .prefix_with("MATERIALIZED")
     )
-    old = (
+    oldest = (
         select(_MESSAGES.c.id)
         .where(
             _MESSAGES.c.tenant_id == tenant_id,
@@ -120,10 +121,11 @@ def _old_messages(tenant_id: UUID, now: datetime, limit: int | None) -> Ids:
             _MESSAGES.c.created_at < kept.c.since,
         )
         .order_by(_MESSAGES.c.created_at)
-        .limit(limit)
         .correlate(kept)
-        .lateral("old")
     )
+    if limit is not None:
+        oldest = oldest.limit(limit).with_for_update(skip_locked=True)
+    old = oldest.lateral("old")
     return select(old.c.id).select_from(kept).join(old, true())
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, delete, select, update
 
-from src.database.errors import NotFoundError
+from src.database.errors import ForeignKeyError, NotFoundError
 from src.database.models import Tenant
 from src.database.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
 from src.database.tenancy import AsyncSession
@@ -95,12 +95,11 @@ class TenantRepository:
             ForeignKeyError: It has users.
             NotFoundError: There is none of this id.
         """
-        gone = await self.session.scalar(
-            delete(Tenant)
-            .where(Tenant.id == tenant_id)
-            .returning(Tenant.id)
-            .execution_options(synchronize_session="evaluate")
-        )
+        statement = delete(Tenant).where(Tenant.id == tenant_id).returning(Tenant.id)
+        try:
+            gone = await self.session.scalar(statement.execution_options(synchronize_session="evaluate"))
+        except ForeignKeyError as error:
+            raise _has_users(tenant_id, error) from None
         if gone is None:
             raise _no_such_tenant(tenant_id)
 
@@ -175,3 +174,12 @@ def _found(tenant: Tenant | None, tenant_id: UUID) -> Tenant:
 
 def _no_such_tenant(tenant_id: UUID) -> NotFoundError:
     return NotFoundError(f"there is no tenant with id {tenant_id}", hint="`thea-db tenant list` shows them")
+
+
+def _has_users(tenant_id: UUID, error: ForeignKeyError) -> ForeignKeyError:
+    return ForeignKeyError(
+        f"the tenant {tenant_id} still has users",
+        sqlstate=error.sqlstate,
+        constraint=error.constraint,
+        hint="stop its services; then `thea-db tenant erase` removes it with all that is held on it",
+    )

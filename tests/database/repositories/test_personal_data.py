@@ -227,7 +227,7 @@ async def test_every_statement_names_the_tenant(users: UserRepository, session: 
     await erase_tenant_batch(session)
 
     check_statements(sent)
-    assert len(sent) == 1 + 7 + 5
+    assert len(sent) == 1 + 15 + 5
 
 
 async def test_who_writes_while_a_user_is_erased_finds_nobody(cloned_database: URL) -> None:

@@ -148,7 +148,7 @@ async def test_what_was_written_before_is_not_committed(cloned_database: URL) ->
 
 
 async def test_a_tenant_that_has_users_stays(tenants: TenantRepository, session: AsyncSession, user: User) -> None:
-    with pytest.raises(ForeignKeyError):
+    with pytest.raises(ForeignKeyError, match=r"still has users\nhint: stop its services; .* erase"):
         await tenants.delete(session.tenant_id)
 
 

@@ -38,7 +38,7 @@ async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
     with tenant_context(tenant.id), _progress("exported") as advance:
         async with get_db() as session:
             rows = export_tenant(session) if user_id is None else UserRepository(session).export(user_id)
-            with _standard_output() if file is None else _whole_file(file) as write:
+            with _standard_output() if file is None else _output(file) as write:
                 async for row in rows:
                     write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
                     advance(1)
@@ -119,8 +119,60 @@ async def _in_a_transaction(work: Callable[[AsyncSession], Awaitable[dict[str, i
 
 @contextmanager
 def _standard_output() -> Iterator[Callable[[bytes], object]]:
-    yield sys.stdout.buffer.write
-    sys.stdout.buffer.flush()
+    """Write to standard output.
+
+    Raises:
+        ConfigurationError: It takes no more, as where the disk is full.
+    """
+
+    def write(line: bytes) -> None:
+        with _nothing_left_behind(), _refused("standard output"):
+            sys.stdout.buffer.write(line)
+
+    yield write
+    with _nothing_left_behind(), _refused("standard output"):
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """Once it is refused, point standard output at nothing: Python writes what is buffered as it ends, and fails."""
+    try:
+        yield
+    except ConfigurationError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        raise
+
+
+@contextmanager
+def _output(path: Path) -> Iterator[Callable[[bytes], object]]:
+    """Write to a file, or straight to what is there and no file, as a pipe or a device.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
+    with _refused(path):
+        is_file = path.is_file() or not path.exists()
+        target = path.resolve()  # a link stays one
+    with _whole_file(target) if is_file else _straight(path) as write:
+        yield write
+
+
+@contextmanager
+def _straight(path: Path) -> Iterator[Callable[[bytes], object]]:
+    with _refused(path):
+        file = path.open("wb", buffering=0)
+    with file:
+
+        def write(line: bytes) -> None:
+            rest = memoryview(line)
+            with _refused(path):
+                while rest:
+                    rest = rest[file.write(rest) :]
+
+        yield write
 
 
 @contextmanager
@@ -150,11 +202,13 @@ def _whole_file(path: Path) -> Iterator[Callable[[bytes], object]]:
 
 
 @contextmanager
-def _refused(path: Path) -> Iterator[None]:
+def _refused(place: Path | str) -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError:  # who reads has had enough: no fault
+        raise
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
+        raise ConfigurationError(f"{place} cannot be written: {error.strerror}") from None
 
 
 @contextmanager
