@@ -82,7 +82,7 @@ class Service:
                 self.appended += 1
             elif number % 5 == 1:
                 async with get_db() as session:
-                    user, _ = await UserRepository(session).get_or_create_by_telegram_id(number % 7)
+                    user, _ = await UserRepository(session).get_or_create_by_telegram_id(1 + number % 7)
                     assert user.tenant_id == self.tenant
             elif number % 5 == 2:
                 async with get_db() as session:

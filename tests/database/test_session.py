@@ -224,6 +224,6 @@ async def test_a_value_that_the_driver_itself_refuses_costs_nothing() -> None:
     async with get_db() as session:
         await UserRepository(session).add(User())
         with pytest.raises(DatabaseError):
-            await UserRepository(session).get_by_telegram_id(2**80)
+            await UserRepository(session).exists(User.telegram_id == 2**80)
 
     assert await count_users() == 1

@@ -140,7 +140,7 @@ class Talking(Steps):
     def say(self, tenant: int, number: int, batch: list[tuple[str, str, str, str]], behind: int | None) -> None:
         memory = self.memories[tenant]
         if talk := pick(memory.talks, number):
-            turn = None if behind is None else talk.token - behind
+            turn = None if behind is None or behind > talk.token else talk.token - behind
             messages = [NewMessage(message_id=k, role=r, content=c, state=s) for k, r, c, s in batch]  # type: ignore[arg-type] # drawn
 
             async def append(session: AsyncSession) -> list[bool]:
