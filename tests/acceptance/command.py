@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +22,50 @@ def run(*arguments: str | Path, folder: Path, output: Any = None, **variables: s
     """Run the command with these variables and none of the suite's; what it prints goes to `output`, or is kept."""
     unset = ("DATABASE_", "DB_", "ENVIRONMENT")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
+    environment = {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **variables}
+    command = list(map(str, arguments))
+    if output is None and sys.platform != "win32":
+        return _run_forked(command, folder, environment)
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", "from src.database.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-W", "error", "-c", "from src.database.cli import main; main()", *command],
         cwd=folder,
-        env={**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **variables},
+        env=environment,
         stdout=output or subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         check=False,
     )
+
+
+def _run_forked(arguments: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Fork the process from one that has imported the command already: a second of each run was that."""
+    server = _forking_server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.TemporaryDirectory(prefix="thea-") as printed:
+        server.stdin.write(json.dumps([arguments, str(folder), environment, printed]) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
+        said = [Path(printed, stream).read_bytes().decode() for stream in ("stdout", "stderr")]
+    return subprocess.CompletedProcess(arguments, code, *said)
+
+
+@cache
+def _forking_server() -> subprocess.Popen[str]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    server = subprocess.Popen(
+        [sys.executable, "-W", "error", str(Path(__file__).with_name("forking_server.py"))],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(_end, server)
+    return server
+
+
+def _end(server: subprocess.Popen[str]) -> None:
+    server.communicate()  # at the end of its input it ends
 
 
 def database(url: URL) -> str:

@@ -189,8 +189,10 @@ class Repository(Generic[ModelT]):
         Of the loaders of collections `selectinload` can do this: once for each batch.
         """
         statement = self._with_options(self._select_where(where).order_by(self.model.id), options)
-        async for row in await self.session.stream_scalars(statement.execution_options(yield_per=STREAM_BATCH)):
-            yield row  # the session refers to an unchanged row weakly: it goes when the caller lets go of it
+        rows = await self.session.stream_scalars(statement.execution_options(yield_per=STREAM_BATCH))
+        async for batch in rows.partitions():  # row by row, each would cost a switch of its own
+            for row in batch:
+                yield row
 
     def _select(self, *where: Condition, include_deleted: bool = False) -> Select[Any]:
         """Begin a query: the tenant is in every one, beside the policy in the database."""

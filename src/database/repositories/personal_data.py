@@ -111,8 +111,9 @@ async def _export(
     )
     result = await session.stream(statement, execution_options={"yield_per": EXPORT_BATCH})
     try:
-        async for number, document in result:
-            yield {"table": names[number], "row": document}
+        async for batch in result.partitions():  # row by row, each would cost a switch of its own
+            for number, document in batch:
+                yield {"table": names[number], "row": document}
     finally:
         await result.close()
 
