@@ -25,7 +25,8 @@ def serve() -> None:
         if not (child := os.fork()):
             be_the_command(arguments, folder, environment, Path(printed))
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
 
 
 def be_the_command(arguments: list[str], folder: str, environment: dict[str, str], printed: Path) -> NoReturn:
@@ -43,15 +44,15 @@ def be_the_command(arguments: list[str], folder: str, environment: dict[str, str
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the interpreter would print whatever it is, and so does this
         print_exc()
         code = 1
     finally:
         with suppress(Exception):
             atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
+        for said in (sys.stdout, sys.stderr):
             with suppress(Exception):
-                stream.flush()
+                said.flush()
         os._exit(code)
 
 
