@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.mutable import MutableDict, MutableList
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 from sqlalchemy.orm.exc import DetachedInstanceError
 
@@ -124,33 +125,54 @@ def check_aware(name: str, value: datetime) -> None:
     """Refuse a datetime that names no instant.
 
     Raises:
-        ValueError: It has no zone.
+        ValueError: It has no zone, or is no datetime.
     """
+    if not isinstance(value, datetime):
+        given = type(value).__name__
+        raise ValueError(f"{name} must be a datetime with its zone, got {given}")  # noqa: TRY004 - bad input
     if value.utcoffset() is None:
         raise ValueError(f"{name} must be aware, got the naive {value!r}; say its zone, e.g. tzinfo=UTC")
 
 
 def clean_json(value: Any) -> Any:
-    """Clean the strings of a JSON value, names included, as `clean_text` does."""
+    """Clean the strings of a JSON value, names included, as `clean_text` does.
+
+    Raises:
+        ValueError: There is something in it that JSON has not.
+    """
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, dict):
-        return {clean_json(name): clean_json(item) for name, item in value.items()}
+        return {_clean_name(name): clean_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [clean_json(item) for item in value]
-    return value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    raise ValueError(
+        f"JSON must be text, numbers, true, false, null, lists and dicts all through, got {type(value).__name__}"
+    )
+
+
+def _clean_name(name: Any) -> Any:
+    if isinstance(name, list | tuple | dict):
+        raise ValueError(f"JSON must have text as names, got {type(name).__name__}")  # noqa: TRY004 - bad input
+    return clean_json(name)
 
 
 class Base(DeclarativeBase):
-    """The declarative base: the metadata that Alembic compares with the database."""
+    """The declarative base: the metadata that Alembic compares with the database.
+
+    A change in place is stored, `note.tags.append("x")`, `user.preferences["tone"] = "dry"`; one further down,
+    `user.extra["a"]["b"] = 1`, is not seen: assign the attribute anew, or call SQLAlchemy's `flag_modified`.
+    """
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own spelling
         UUID: Uuid(),
         datetime: UtcDateTime(),
-        dict[str, Any]: Json(),
-        list[datetime]: ARRAY(UtcDateTime()),
-        list[str]: ARRAY(CleanText()),
+        dict[str, Any]: MutableDict.as_mutable(Json()),
+        list[datetime]: MutableList.as_mutable(ARRAY(UtcDateTime())),
+        list[str]: MutableList.as_mutable(ARRAY(CleanText())),
         str: CleanText(),
     }
     # Values that the server makes come back with the statement: no second trip, and no lazy load later.

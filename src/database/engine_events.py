@@ -66,7 +66,8 @@ def _raise_ours(context: ExceptionContext) -> BaseException | None:
     if context.is_disconnect:
         return answered if isinstance(answered, ConnectionFailed) else ConnectionFailed("the connection was lost")
     if answered is not None and answered.came_from_server and context.connection is not None:
-        context.connection.info[_ABORTED] = True
+        driver: Any = context.connection.connection.driver_connection
+        context.connection.info[_ABORTED] = driver.is_in_transaction()  # outside of any, nothing is aborted
     if isinstance(origin, ValueError | TypeError) and isinstance(context.sqlalchemy_exception, StatementError):
         return type(origin)(*origin.args)
     return answered

@@ -10,11 +10,11 @@ import asyncpg
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConnectionFailed
-from src.database.tenancy import AsyncSession, TenantBinding, current_tenant
+from src.database.tenancy import AsyncSession, TenantBinding, TenantSession, current_tenant
 from src.database.translation import translate
 
 __all__ = ["ReadBinding", "ReadSession", "wait_for_replica"]
@@ -70,8 +70,35 @@ class ReadBinding(TenantBinding):
             raise
 
 
+class ReadTenantSession(TenantSession):
+    """The synchronous half of :class:`ReadSession`."""
+
+    def get(self, entity: Any, ident: Any, **options: Any) -> Any:
+        """Fetch by id, also where it was read before."""
+        return super().get(entity, ident, **{**options, "populate_existing": True})
+
+    def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
+        """Fetch by id as `get` does, or raise where there is no such row."""
+        return super().get_one(entity, ident, **{**options, "populate_existing": True})
+
+
+@event.listens_for(ReadTenantSession, "do_orm_execute")
+def _refresh_rows(state: ORMExecuteState) -> None:
+    """Have a row that was read before be as it is now: there is no transaction that shows it twice the same.
+
+    One that comes along through a relationship stays as it is, for it may be the very one that it is loaded for.
+    """
+    if state.is_select and not state.is_column_load:
+        state.update_execution_options(populate_existing=not state.is_relationship_load)
+
+
 class ReadSession(AsyncSession):
-    """A session whose every statement sees what is committed by then, until `snapshot` has them see one state."""
+    """A session whose every statement sees what is committed by then, until `snapshot` has them see one state.
+
+    A row that is read again is as it is by then, and has the relationships that were asked for then.
+    """
+
+    sync_session_class = ReadTenantSession
 
     _snapshot_in: SessionTransaction | None = None
 

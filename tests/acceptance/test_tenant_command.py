@@ -84,9 +84,37 @@ def test_a_tenant_is_registered_suspended_and_listed() -> None:
     assert refusal("create", "acme", "Other").startswith("the slug acme is taken")
 
 
+def test_a_tenant_is_changed() -> None:
+    made = json.loads(said("create", "acme", "Acme", "--retention-days", "90", "--json"))
+
+    changed = json.loads(said("update", "acme", "--name", "Acme SL", "--slug", "acme-sl", "--json"))
+    forever = json.loads(said("update", "acme-sl", "--keep-for-ever", "--json"))
+    shorter = said("update", "acme-sl", "--retention-days", "30")
+
+    assert changed == made | {"name": "Acme SL", "slug": "acme-sl"}
+    assert forever == changed | {"retention_days": None}
+    assert shorter == f"{made['id']}  active     acme-sl  Acme SL  (kept 30 days)\n"
+
+
+def test_a_name_cannot_move_the_cursor_nor_turn_the_line_around() -> None:
+    name = "A\x1b[2J\r\n\x9b\u202eb ñ"
+    said("create", "acme", name)
+
+    shown, document = said("list"), said("list", "--json")
+
+    assert r"acme  A\u001b[2J\r\n\u009b\u202eb ñ  (kept" in shown
+    assert name in [tenant["name"] for tenant in json.loads(document)["tenants"]]
+    assert all(character.isprintable() or character == "\n" for character in shown + document)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("update", "acme"), "nothing was changed: no change was given\nhint: --name, --slug"),
+        (("update", "acme", "--retention-days", "0"), "retention_days must be 1 or more"),
+        (("update", "acme", "--retention-days", "1", "--keep-for-ever"), "cannot both be given"),
+        (("update", "acme", "--slug", "ACME"), "slug must be 1 to 63"),
+        (("update", "nobody", "--name", "x"), "there is no tenant 'nobody'"),
         (("suspend", "nobody"), "there is no tenant 'nobody'\nhint: `thea-db tenant list` shows them"),
         (("purge", "nobody"), "there is no tenant 'nobody'"),
         (("erase", "nobody", "--yes"), "there is no tenant 'nobody'"),

@@ -12,13 +12,14 @@ import pytest
 from fastapi import Depends, FastAPI
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy import URL, text
+from sqlalchemy.orm import selectinload
 
 from src.config import Settings
 from src.database import AsyncSession, get_db, get_read_db, tenant_context
 from src.database.base import uuid7
 from src.database.errors import DatabaseError, NoTenantError
-from src.database.models import Tenant, User
-from src.database.repositories import UserRepository
+from src.database.models import Note, Tenant, User
+from src.database.repositories import NoteRepository, UserRepository
 from src.database.tenancy import current_tenant
 from tests.database.mute_relay import relaying
 
@@ -173,6 +174,50 @@ async def test_each_statement_sees_what_is_committed_by_then_until_there_is_a_sn
             await add("second")
             assert await session.scalar(COUNT) == held
         assert await count(A) == (held or 0) + 1
+
+
+async def test_a_row_that_is_read_again_is_as_it_is_by_then(two_tenants: URL) -> None:
+    async def rename(name: str) -> None:
+        async with get_db() as session:
+            await UserRepository(session).update(user_id, display_name=name)
+
+    with tenant_context(A):
+        async with get_read_db() as reading:
+            users, notes = UserRepository(reading), NoteRepository(reading)
+            [user] = (await users.page()).items
+            user_id = user.id
+            await rename("b")
+            assert await users.get(user_id) is user
+            assert user.display_name == "b"
+            await rename("c")
+            assert (await reading.get_one(User, user_id)).display_name == "c"
+            async with get_db() as session:
+                await NoteRepository(session).add(Note(user_id=user_id, content="x"))
+            user = await users.get(user_id, options=[selectinload(User.notes).selectinload(Note.user)])
+            [note] = user.notes
+            assert note.user is user
+            await notes.page(options=[selectinload(Note.user)])
+            assert user.notes == [note]  # still, and as it was asked for
+            await reading.refresh(user)
+
+
+async def test_a_row_that_is_read_again_to_write_keeps_what_was_not_yet_sent(two_tenants: URL) -> None:
+    with tenant_context(A):
+        async with get_db() as session:
+            [user] = (await UserRepository(session).page()).items
+            with session.no_autoflush:
+                user.display_name = "mine"
+                await UserRepository(session).get(user.id)
+        async with get_read_db() as reading:
+            assert (await UserRepository(reading).get(user.id)).display_name == "mine"
+
+
+async def test_an_error_that_was_caught_leaves_a_reader_as_he_was(two_tenants: URL) -> None:
+    with tenant_context(A):
+        async with get_read_db() as session:
+            with pytest.raises(DatabaseError):
+                await session.execute(text("SELECT 1 / 0"))
+            assert await session.scalar(COUNT) == 1
 
 
 async def test_a_stream_sees_one_state_and_its_own_tenants_rows(two_tenants: URL) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import cast
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Dialect
 from sqlalchemy.dialects import postgresql
 
-from src.database.base import Json, UtcDateTime, clean_text, uuid7
+from src.database.base import Json, UtcDateTime, clean_text, utc_now, uuid7
 
 DIALECT = cast("Dialect", postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call] # as it ships
 
@@ -69,3 +69,23 @@ def test_refuses_a_naive_datetime() -> None:
     assert UtcDateTime().process_bind_param(aware, DIALECT) is aware
     with pytest.raises(ValueError, match="a datetime must be aware"):
         UtcDateTime().process_bind_param(datetime(2026, 1, 1), DIALECT)  # noqa: DTZ001 - what is tested
+
+
+@pytest.mark.parametrize("value", ["tomorrow", date(2026, 1, 1), 5])
+def test_refuses_what_is_no_datetime(value: object) -> None:
+    with pytest.raises(ValueError, match=f"a datetime must be a datetime with its zone, got {type(value).__name__}"):
+        UtcDateTime().process_bind_param(value, DIALECT)  # type: ignore[arg-type] # what is tested
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"a": [utc_now()]}, "JSON must be text, numbers, .* got datetime"),
+        ({"a": {1}}, "JSON must be text, .* got set"),
+        ([b"x"], "JSON must be text, .* got bytes"),
+        ({(1, 2): 3}, "JSON must have text as names, got tuple"),
+    ],
+)
+def test_refuses_what_json_does_not_have(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Json().process_bind_param(value, DIALECT)

@@ -17,9 +17,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import URL, Connection, text
 
 from src.config import Settings
-from src.database.base import Base, tenant_tables
+from src.database.base import Base, tenant_tables, uuid7
 from src.database.connect.embedded import OWNER_ROLE
-from src.database.errors import ConfigurationError
+from src.database.errors import CheckViolation, ConfigurationError
 from src.database.schema import alembic_config, migration_connection, upgrade
 from tests.conftest import url_of
 
@@ -98,19 +98,60 @@ async def test_builds_to_the_letter_what_the_models_say(
     assert superuser.execute(DEFINITIONS).fetchall() == of_models
 
 
-async def test_goes_down_to_nothing_and_up_again(owner_settings: Settings, superuser: psycopg.Connection) -> None:
-    def downgrade(connection: Connection) -> None:
+async def downgrade(settings: Settings, revision: str) -> None:
+    def run(connection: Connection) -> None:
         config = alembic_config()
         config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        command.downgrade(config, revision)
 
+    async with migration_connection(settings) as connection:
+        await connection.run_sync(run)
+
+
+async def test_goes_down_to_nothing_and_up_again(owner_settings: Settings, superuser: psycopg.Connection) -> None:
     before = catalogue(superuser)
-    async with migration_connection(owner_settings) as connection:
-        await connection.run_sync(downgrade)
+    await downgrade(owner_settings, "base")
     assert catalogue(superuser) == []
 
     await upgrade(owner_settings)
     assert catalogue(superuser) == before
+
+
+async def test_each_step_down_is_what_was_there_before_the_step_up(
+    owner_settings: Settings, superuser: psycopg.Connection
+) -> None:
+    of_step: dict[str, list[tuple[object, ...]]] = {}
+    steps = ["0001", "0002", "0003"]
+    await downgrade(owner_settings, "base")
+    for step in steps:
+        await upgrade(owner_settings, step)
+        of_step[step] = superuser.execute(DEFINITIONS).fetchall()
+
+    for step in reversed(steps[:-1]):
+        await downgrade(owner_settings, step)
+        assert superuser.execute(DEFINITIONS).fetchall() == of_step[step]
+
+
+async def test_a_limit_that_rows_break_is_said_and_goes_on_once_they_are_mended(
+    owner_settings: Settings, superuser: psycopg.Connection
+) -> None:
+    await downgrade(owner_settings, "0002")
+    tenant, user, event = (str(uuid7()) for _ in range(3))
+    superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (%s, 'x', 'x')", (tenant,))
+    superuser.execute("INSERT INTO users (tenant_id, id) VALUES (%s, %s)", (tenant, user))
+    superuser.execute(
+        "INSERT INTO events (tenant_id, id, user_id, title, start_datetime, ical_uid)"
+        " VALUES (%s, %s, %s, 'x', now(), repeat('x', 256))",
+        (tenant, event, user),
+    )
+
+    with pytest.raises(CheckViolation, match="ck_events_ical_uid"):
+        await upgrade(owner_settings)
+    superuser.execute("UPDATE events SET ical_uid = repeat('x', 255)")
+    await upgrade(owner_settings)
+
+    unproven = "SELECT conname FROM pg_constraint WHERE NOT convalidated"
+    assert superuser.execute(unproven.encode()).fetchall() == []
 
 
 async def test_upgrade_does_nothing_where_nothing_is_to_do(owner_settings: Settings) -> None:

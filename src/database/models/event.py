@@ -71,6 +71,7 @@ class Event(TenantBase):
         CheckConstraint("length(timezone) BETWEEN 1 AND 64", name="timezone"),
         CheckConstraint("status IN ('scheduled', 'cancelled', 'done')", name="status"),
         CheckConstraint("length(rrule) BETWEEN 1 AND 2000", name="rrule"),
+        CheckConstraint("length(ical_uid) <= 255", name="ical_uid"),
         CheckConstraint("(series_id IS NULL) = (recurrence_id IS NULL)", name="recurrence_id"),
         CheckConstraint("reminder_offset >= 0", name="reminder_offset"),
         CheckConstraint("reminder_attempts >= 0", name="reminder_attempts"),

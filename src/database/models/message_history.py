@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy.ext.mutable import MutableList
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from src.database.base import Json, TenantBase
@@ -34,8 +35,10 @@ class MessageHistory(TenantBase):
     fingerprint: Mapped[bytes | None]
     role: Mapped[str]
     content: Mapped[str | None]
-    parts: Mapped[list[Any] | None] = mapped_column(Json(none_as_null=True))
-    attachments: Mapped[list[Any]] = mapped_column(Json(), default=list, server_default=text("'[]'::jsonb"))
+    parts: Mapped[list[Any] | None] = mapped_column(MutableList.as_mutable(Json(none_as_null=True)))
+    attachments: Mapped[list[Any]] = mapped_column(
+        MutableList.as_mutable(Json()), default=list, server_default=text("'[]'::jsonb")
+    )
     parent_id: Mapped[UUID | None]
     tool_call_id: Mapped[str | None]
     tool_name: Mapped[str | None]
@@ -64,6 +67,7 @@ class MessageHistory(TenantBase):
         CheckConstraint("state IN ('complete', 'incomplete', 'interrupted')", name="state"),
         CheckConstraint("jsonb_typeof(parts) = 'array'", name="parts"),
         CheckConstraint("jsonb_typeof(attachments) = 'array'", name="attachments"),
+        CheckConstraint("length(tool_call_id) <= 255", name="tool_call_id"),
         CheckConstraint("input_tokens >= 0", name="input_tokens"),
         CheckConstraint("output_tokens >= 0", name="output_tokens"),
         CheckConstraint("token_count >= 0", name="token_count"),

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from unicodedata import normalize
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Computed, ForeignKeyConstraint, Index, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Computed,
+    Connection,
+    ForeignKeyConstraint,
+    Index,
+    event,
+    text,
+    type_coerce,
+)
 from sqlalchemy.dialects.postgresql import TSVECTOR
-from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
+from sqlalchemy.orm import Mapped, Mapper, column_property, mapped_column, relationship, validates
 
 from src.database.base import TenantBase, clean_text
 
@@ -20,10 +30,20 @@ if TYPE_CHECKING:
 __all__ = ["Note"]
 
 
-# Each with its bare letter at the same place below: a text keeps its length, so a match is where it was. With the
-# locale C the server takes what is not ASCII for letters: the signs that stand right beside words become spaces.
-ACCENTED: Final = "ÁÀÂÄÃÅáàâäãåÉÈÊËéèêëÍÌÎÏíìîïÓÒÔÖÕóòôöõÚÙÛÜúùûüÑñÇçÝýÿ¿¡«»“”‘’‹›„‚—–…·"  # noqa: RUF001 - those very signs
-BARE: Final = f"AAAAAAaaaaaaEEEEeeeeIIIIiiiiOOOOOoooooUUUUuuuuNnCcYyy{' ' * 16}"
+# Each with its bare letter at the same place below: a text keeps its length, so a match is where it was.
+ACCENTED: Final = "ÁÀÂÄÃÅáàâäãåÉÈÊËéèêëÍÌÎÏíìîïÓÒÔÖÕóòôöõÚÙÛÜúùûüÑñÇçÝýÿ"
+BARE: Final = "AAAAAAaaaaaaEEEEeeeeIIIIiiiiOOOOOoooooUUUUuuuuNnCcYyy"
+# What is no part of a word becomes a space before the server's parser sees it: with the locale C that takes all that is
+# not ASCII for letters, and with any it makes one word of an address or a path, and none of what stands in < and >.
+# Punctuation, symbols, spaces, marks without a letter, emoji; in the escapes that both regular expressions know.
+SEPARATORS: Final = (
+    r"\u0001-\u001f\u0021-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf\u00d7"
+    r"\u00f7\u02c2-\u02c5\u02d2-\u02df\u02e5-\u02eb\u02ed\u02ef-\u02ff\u037e\u0384-\u0385\u0387\u055a-\u055f"
+    r"\u0589-\u058f\u05be\u05c0\u05c3\u05c6\u05f3-\u060f\u061b-\u061f\u066a-\u066d\u06d4\u0964-\u0965\u0970\u1680"
+    r"\u2000-\u215f\u2189-\u2bff\u2e00-\u2e7f\u3000-\u3004\u3008-\u3020\u3030\u3036-\u3037\u303d-\u303f\u30a0\u30fb"
+    r"\u3200-\u33ff\u4dc0-\u4dff\ue000-\uf8ff\ufe00-\ufe19\ufe30-\ufe6f\ufeff-\uff0f\uff1a-\uff20\uff3b-\uff40"
+    r"\uff5b-\uff65\uffe0-\uffff\U0001f000-\U0001fbef\U000e0000-\U0010ffff"
+)
 SEARCH_CONFIGURATIONS: Final = ("simple", "spanish", "english")
 _TITLE: Final = "coalesce(title, '')"
 
@@ -32,7 +52,7 @@ MAX_TAGS: Final = 64
 MAX_TAG_LENGTH: Final = 64
 
 
-def clean_tags(tags: Iterable[str]) -> list[str]:
+def clean_tags(tags: Iterable[Any]) -> list[str]:
     """Return tags in their order, stripped and composed (NFC), each once, without those that are empty.
 
     Raises:
@@ -40,6 +60,9 @@ def clean_tags(tags: Iterable[str]) -> list[str]:
     """
     if isinstance(tags, str) or not isinstance(tags, Iterable):
         raise ValueError(f"tags must be a list of texts, e.g. ['work'], got {type(tags).__name__}")  # noqa: TRY004
+    tags = list(tags)
+    if foreign := next((tag for tag in tags if not isinstance(tag, str)), None):
+        raise ValueError(f"a tag must be text, got {type(foreign).__name__}")
     stripped = (clean_text(normalize("NFC", tag)).strip() for tag in tags)
     cleaned = list(dict.fromkeys(tag for tag in stripped if tag))
     if len(cleaned) > MAX_TAGS:
@@ -49,13 +72,14 @@ def clean_tags(tags: Iterable[str]) -> list[str]:
     return cleaned
 
 
-def without_accents(expression: str) -> str:
-    """Return SQL for a text without its accents, however they are encoded."""
-    return f"translate(normalize({expression}, NFC), '{ACCENTED}', '{BARE}')"
+def plain(expression: str) -> str:
+    """Return SQL for the words of a text without their accents, however they are encoded."""
+    words = f"regexp_replace(normalize({expression}, NFC), '[{SEPARATORS}]+', ' ', 'g')"
+    return f"translate({words}, '{ACCENTED}', '{BARE}')"
 
 
 def _words(expression: str) -> str:
-    return " || ".join(f"to_tsvector('{name}', {without_accents(expression)})" for name in SEARCH_CONFIGURATIONS)
+    return " || ".join(f"to_tsvector('{name}', {plain(expression)})" for name in SEARCH_CONFIGURATIONS)
 
 
 class Note(TenantBase):
@@ -76,12 +100,8 @@ class Note(TenantBase):
     archived_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
     source_message_id: Mapped[UUID | None]
-    search: Mapped[str] = mapped_column(
-        TSVECTOR,
-        Computed(f"setweight({_words(_TITLE)}, 'A') || setweight({_words('content')}, 'B')", persisted=True),
-        deferred=True,
-        deferred_raiseload=True,
-    )
+    if TYPE_CHECKING:
+        search: Mapped[str]
 
     user: Mapped[User] = relationship(back_populates="notes", lazy="raise")
 
@@ -89,7 +109,15 @@ class Note(TenantBase):
     def _clean_tags(self, _name: str, tags: Iterable[str]) -> list[str]:
         return clean_tags(tags)
 
+    # Of the table alone: as a mapped column it would come back whole with each statement that writes a note.
+    __mapper_args__ = {"eager_defaults": True, "exclude_properties": ["search"]}  # noqa: RUF012 - SQLAlchemy's own
     __table_args__ = (
+        Column(
+            "search",
+            TSVECTOR,
+            Computed(f"setweight({_words(_TITLE)}, 'A') || setweight({_words('content')}, 'B')", persisted=True),
+            nullable=False,
+        ),
         ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
         ForeignKeyConstraint(["tenant_id", "source_message_id"], ["message_history.tenant_id", "message_history.id"]),
         CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
@@ -123,3 +151,13 @@ class Note(TenantBase):
         # What retention may purge.
         Index("ix_notes_deleted_at", "tenant_id", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
+
+
+Note.search = column_property(type_coerce(Note.__table__.c.search, TSVECTOR), deferred=True, raiseload=True)
+
+
+@event.listens_for(Note, "before_insert")
+@event.listens_for(Note, "before_update")
+def _clean_tags_changed_in_place(_mapper: Mapper[Note], _connection: Connection, note: Note) -> None:
+    if (tags := note.__dict__.get("tags")) is not None and tags != (cleaned := clean_tags(tags)):
+        note.tags = cleaned

@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from src.database.base import TenantBase, utc_now
 from src.database.errors import MultipleResultsFoundError, NotFoundError
 from src.database.pagination import Page, check_limit
-from src.database.repositories.conditions import Condition, Option, check_conditions, within
+from src.database.repositories.conditions import Condition, Option, check_conditions, check_options, within
 from src.database.repositories.keyset import Keyset
 from src.database.repositories.upsert import Upserted, upsert
 from src.database.tenancy import AsyncSession
@@ -30,7 +30,7 @@ class Repository(Generic[ModelT]):
 
     A condition (`*where`) is an expression over mapped attributes of this model: `User.is_active.is_(True)`; anything
     else is a ValueError. Relationships are loaded where `options` ask for it, `options=[selectinload(User.events)]`,
-    and without what is deleted.
+    and without what is deleted; what leaves an attribute out (`lazyload`, `defer`, `load_only`) is a ValueError too.
 
     Every method raises NoTenantError where no tenant acts.
     """
@@ -89,10 +89,11 @@ class Repository(Generic[ModelT]):
 
     async def add_many(self, rows: Sequence[ModelT]) -> list[ModelT]:
         """Insert rows in one statement; as `add` does otherwise."""
+        rows = list(rows)
         self._check_rows(rows)
         self.session.add_all(rows)
         await self.session.flush()
-        return list(rows)
+        return rows
 
     async def update(self, row_id: UUID, /, **values: Any) -> ModelT:
         """Change attributes of the row of this id.
@@ -188,6 +189,7 @@ class Repository(Generic[ModelT]):
 
         Of the loaders of collections `selectinload` can do this: once for each batch.
         """
+        check_options(self.model, options, streamed=True)
         statement = self._with_options(self._select_where(where).order_by(self.model.id), options)
         rows = await self.session.stream_scalars(statement.execution_options(yield_per=STREAM_BATCH))
         async for batch in rows.partitions():  # row by row, each would cost a switch of its own
@@ -217,7 +219,10 @@ class Repository(Generic[ModelT]):
         return list((await self.session.scalars(self._with_options(statement, options))).unique())
 
     def _with_options(self, statement: Select[Any], options: Sequence[Option]) -> Select[Any]:
-        return statement.options(*options, *within(self.session.tenant_id)) if options else statement
+        if options == ():
+            return statement
+        check_options(self.model, options)
+        return statement.options(*options, *within(self.session.tenant_id))
 
     async def _set_deleted_at(self, row_id: UUID, deleted_at: datetime | None) -> ModelT:
         """Delete or restore a row in one statement; one that is restored and was not deleted keeps its time too."""

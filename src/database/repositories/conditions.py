@@ -1,13 +1,13 @@
-"""What may stand in a query's WHERE, and what the loaders of relationships add to theirs."""
+"""What may stand in a query's WHERE and among its options, and what the loaders of relationships add to theirs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnExpressionArgument, Table, and_
-from sqlalchemy.orm import with_loader_criteria
+from sqlalchemy.orm import Load, RelationshipProperty, with_loader_criteria
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import ExecutableOption
 from sqlalchemy.sql.elements import ClauseElement, ColumnClause, TextClause
@@ -15,10 +15,19 @@ from sqlalchemy.sql.selectable import FromClause, SelectBase
 
 from src.database.base import Base, TenantBase
 
-__all__ = ["Condition", "Option", "check_conditions", "within"]
+__all__ = ["Condition", "Option", "check_conditions", "check_options", "within"]
 
 Condition = ColumnExpressionArgument[bool]
 Option = ExecutableOption
+
+_WITH_ITS_STATEMENT: Final = {
+    None: "",  # `defaultload`: on the way to another
+    (("lazy", "selectin"),): "selectinload",
+    (("lazy", "joined"),): "joinedload",
+    (("lazy", "subquery"),): "subqueryload",
+    (("deferred", False), ("instrument", True)): "undefer",
+}
+_NOT_STREAMED: Final = {"joinedload", "subqueryload"}
 
 
 def check_conditions(model: type[TenantBase], conditions: Sequence[Any]) -> None:
@@ -38,6 +47,33 @@ def check_conditions(model: type[TenantBase], conditions: Sequence[Any]) -> None
             )
 
 
+def check_options(model: type[TenantBase], options: Sequence[Any], *, streamed: bool = False) -> None:
+    """Refuse what would leave an attribute to be loaded on access, and what is of another model.
+
+    Raises:
+        ValueError: One of them is something else than a loader that loads with the read.
+    """
+    name = model.__name__
+    if isinstance(options, str) or not isinstance(options, Sequence):
+        given = type(options).__name__
+        raise ValueError(f"options must be a list, e.g. [selectinload(...)], got {given}")  # noqa: TRY004 - bad input
+    for option in options:
+        if not isinstance(option, Load):
+            given = type(option).__name__
+            raise ValueError(f"an option must be a loader, e.g. selectinload(...), got {given}")  # noqa: TRY004 - bad input
+        if option.path[0] is not model.__mapper__:
+            raise ValueError(f"an option must begin at {name}, e.g. selectinload({name}...), got another model's")
+        for element in option.context:
+            loader = _WITH_ITS_STATEMENT.get(element.strategy)
+            if loader is None or "eager_from_alias" in element.local_opts:  # `contains_eager`: the join is not here
+                raise ValueError(
+                    "an option must be selectinload, joinedload, subqueryload or undefer, got another loader:"
+                    " nothing is loaded on access, and a row comes with all its columns"
+                )
+            if streamed and loader in _NOT_STREAMED and _is_of_a_collection(element.path.path):
+                raise ValueError(f"a stream loads collections by selectinload, once for each batch; got {loader}")
+
+
 def within(tenant_id: UUID) -> list[Option]:
     """Have the loaders of relationships name the tenant as every query does, and pass over what is deleted."""
     options: list[Option] = []
@@ -47,6 +83,11 @@ def within(tenant_id: UUID) -> list[Option]:
             visible = [model.deleted_at.is_(None)] if hasattr(model, "deleted_at") else []
             options.append(with_loader_criteria(model, and_(model.tenant_id == tenant_id, *visible)))
     return options
+
+
+def _is_of_a_collection(path: Sequence[Any]) -> bool:
+    relationships = [step for step in path if isinstance(step, RelationshipProperty)]
+    return bool(relationships and relationships[-1].uselist)
 
 
 def _expression(condition: Any) -> ClauseElement | None:

@@ -13,6 +13,7 @@ from src.database.base import clean_json, clean_text
 
 __all__ = ["NewMessage"]
 
+MAX_TOOL_CALL_ID: Final = 255
 VERSIONS: Final = "versions"
 """The name in a message's `extra` under which `edit` keeps what was there before."""
 
@@ -26,6 +27,9 @@ class NewMessage:
     `message_id` is the idempotency key, `<channel>:<account>:<chat>:<id>`; it is unique within the tenant.
     `edited_at` says that this is not what was first said but a later version of it. An answer that is yet to be made
     has `state="incomplete"`, and is extended. NUL and lone surrogates become U+FFFD; content is never cut.
+
+    Raises:
+        ValueError: `extra` has "versions", or `tool_call_id` is longer than 255 characters.
     """
 
     message_id: str
@@ -51,6 +55,10 @@ class NewMessage:
         for name in ("message_id", "content", "tool_call_id", "tool_name"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, clean_text(value))
+        if self.tool_call_id is not None and len(self.tool_call_id) > MAX_TOOL_CALL_ID:
+            raise ValueError(
+                f"tool_call_id must be at most {MAX_TOOL_CALL_ID} characters, got {len(self.tool_call_id)}"
+            )
 
     def fingerprint(self) -> bytes | None:
         """Return the SHA-256 of what makes two messages the same one, or None for a later version.

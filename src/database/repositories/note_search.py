@@ -12,15 +12,16 @@ from sqlalchemy import ARRAY, CTE, Boolean, ColumnElement, Float, Integer, Text,
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from src.database.base import clean_text
-from src.database.models.note import ACCENTED, BARE, Note
+from src.database.models.note import ACCENTED, BARE, SEPARATORS, Note
 
-__all__ = ["MATCHED_WORDS", "composed", "rank_of", "unaccented", "wanted"]
+__all__ = ["MATCHED_WORDS", "composed", "plain", "rank_of", "wanted"]
 
 MAX_QUERY: Final = 1000
 MAX_WORDS: Final = 32
 """That many different words of a note are marked in its snippet."""
 
 _UNACCENT: Final = str.maketrans(ACCENTED, BARE)
+_SEPARATOR: Final = re.compile(f"[{SEPARATORS}]")
 _QUOTES: Final = str.maketrans("“”", '""')  # what phones type for them
 _LEAF: Final = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
 
@@ -30,15 +31,15 @@ _LEAF: Final = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
 # that the server itself wrote, quoted by it.
 _WANTED: Final = r"""
     WITH leaf AS (
-        SELECT alternative, excluded, is_begun, word,
+        SELECT alternative, excluded, word, tail,
                NOT is_bare OR excluded OR (numnode(spanish) > 0 AND numnode(english) > 0) AS is_telling,
                CASE WHEN excluded THEN '!' ELSE '' END AS sign,
                simple || CASE WHEN numnode(spanish) = numnode(simple) THEN spanish ELSE simple END
                       || CASE WHEN numnode(english) = numnode(simple) THEN english ELSE simple END AS exact,
-               CASE WHEN is_begun THEN to_tsquery('simple', '''' || translate(word, '''\', '  ') || ''':*')
+               CASE WHEN tail <> '' THEN phraseto_tsquery('simple', head) <-> to_tsquery('simple', tail || ':*')
                     ELSE simple END AS begun
-          FROM unnest(:words, :alternatives, :excluded, :bare, :begun)
-                   AS given (word, alternative, excluded, is_bare, is_begun),
+          FROM unnest(:words, :heads, :tails, :alternatives, :excluded, :bare)
+                   AS given (word, head, tail, alternative, excluded, is_bare),
                phraseto_tsquery('simple', word) AS simple,
                phraseto_tsquery('spanish', word) AS spanish,
                phraseto_tsquery('english', word) AS english
@@ -49,7 +50,7 @@ _WANTED: Final = r"""
         SELECT string_agg(sign || '(' || (exact || begun)::text || ')', ' & ') AS query,
                string_agg(sign || '(' || exact::text || ')', ' & ') AS exact,
                string_agg(word, ' ') FILTER (WHERE NOT excluded) AS words,
-               string_agg(word, ' ') FILTER (WHERE is_begun) AS begun
+               string_agg(tail, ' ') AS begun
           FROM graded WHERE is_telling OR NOT stands_beside_words GROUP BY alternative
     ), asked AS (
         SELECT string_agg(query, ' | ')::tsquery AS query, string_agg(exact, ' | ')::tsquery AS exact,
@@ -81,10 +82,15 @@ to what was begun.
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    word: str
+    words: str
     alternative: int
     excluded: bool
     is_bare: bool
+
+    @property
+    def tail(self) -> str:
+        """The last word, where it may be the beginning of one."""
+        return self.words.rsplit(" ", 1)[-1] if self.is_bare and not self.excluded else ""
 
 
 def wanted(query: str, *, prefix: bool) -> CTE:
@@ -95,13 +101,15 @@ def wanted(query: str, *, prefix: bool) -> CTE:
     """
     leaves = _parse(_checked(query))
     last = leaves[-1] if leaves else None
-    begun = [prefix and leaf is last and leaf.is_bare and not leaf.excluded for leaf in leaves]
+    tails = [leaf.tail if prefix and leaf is last else "" for leaf in leaves]
+    heads = [leaf.words.removesuffix(tail) for leaf, tail in zip(leaves, tails, strict=True)]
     parameters = (
-        bindparam("words", [leaf.word for leaf in leaves], ARRAY(Text)),
+        bindparam("words", [leaf.words for leaf in leaves], ARRAY(Text)),
+        bindparam("heads", heads, ARRAY(Text)),
+        bindparam("tails", tails, ARRAY(Text)),
         bindparam("alternatives", [leaf.alternative for leaf in leaves], ARRAY(Integer)),
         bindparam("excluded", [leaf.excluded for leaf in leaves], ARRAY(Boolean)),
         bindparam("bare", [leaf.is_bare for leaf in leaves], ARRAY(Boolean)),
-        bindparam("begun", begun, ARRAY(Boolean)),
     )
     statement = text(_WANTED).bindparams(*parameters).columns(query=TSQUERY, exact=TSQUERY)
     return statement.cte("wanted").prefix_with("MATERIALIZED")  # once, and not for each note
@@ -118,17 +126,18 @@ def composed(value: str) -> str:
     return unicodedata.normalize("NFC", value)
 
 
-def unaccented(value: str) -> str:
-    """Return a text in NFC without its accents, as the server indexes it: it is as long, so that places stay."""
-    value = composed(value)
-    return value if value.isascii() else value.translate(_UNACCENT)
+def plain(value: str) -> str:
+    """Return a text as the server indexes it, unaccented words among spaces: as long as in NFC, so that places stay."""
+    return _SEPARATOR.sub(" ", composed(value)).translate(_UNACCENT)
 
 
 def _checked(query: str) -> str:
-    """Bring a query to the form of what is indexed."""
+    """Bring a query to the form of what is indexed, but for the signs in it."""
+    if not isinstance(query, str):
+        raise ValueError(f"query must be text, got {type(query).__name__}")  # noqa: TRY004 - bad input
     length = len(query)
     if length <= MAX_QUERY:
-        query = unaccented(clean_text(query).translate(_QUOTES))
+        query = composed(clean_text(query).translate(_QUOTES))
         length = len(query)  # a few characters grow when they are composed
     if length > MAX_QUERY:
         raise ValueError(f"query must be at most {MAX_QUERY} characters, got {length}; search for a few words of it")
@@ -145,5 +154,6 @@ def _parse(query: str) -> list[_Leaf]:
         if not minus and word is not None and word.lower() == "or" and 0 < place < len(matches) - 1:
             alternative += 1
             continue
-        leaves.append(_Leaf(word or phrase or "", alternative, excluded=bool(minus), is_bare=word is not None))
+        words = " ".join(plain(word or phrase or "").split())
+        leaves.append(_Leaf(words, alternative, excluded=bool(minus), is_bare=word is not None))
     return leaves

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Final
 
-from src.database.repositories.note_search import composed, unaccented
+from src.database.repositories.note_search import composed, plain
 
 __all__ = ["HIGHLIGHT", "snippet"]
 
@@ -19,6 +19,8 @@ FRAGMENT_LENGTH: Final = 160
 MAX_PLACES: Final = 500
 
 _OWN: Final = str.maketrans("".join(HIGHLIGHT), "\u2039\u203a")
+
+_JOINING: Final = "-@./_'\u2019"
 
 _Place = tuple[int, int]
 
@@ -34,15 +36,15 @@ def snippet(content: str, words: Collection[str]) -> str:
         The parts with the words marked; where none stands there, as when the title has it, how the content begins.
     """
     text = composed(content)
-    places = _places(unaccented(text), words)
+    places = _joined(text, _places(plain(text), words))
     parts = sorted(_fragments(text, places)) or [(0, min(FRAGMENT_LENGTH, len(text)))]
     shown = " … ".join(" ".join(_marked(text, part, places).split()) for part in parts)
     return ("… " if parts[0][0] > 0 else "") + shown + (" …" if parts[-1][1] < len(text) else "")
 
 
-def _places(plain: str, words: Collection[str]) -> list[_Place]:
+def _places(unmarked: str, words: Collection[str]) -> list[_Place]:
     """Find whole words; of those that overlap, the longer one."""
-    lowered = plain.replace("İ", "I").lower()  # the one letter that grows when it is lowered
+    lowered = unmarked.replace("İ", "I").lower()  # the one letter that grows when it is lowered
     found = sorted(
         (place for word in words for place in islice(_occurrences(lowered, word), MAX_PLACES)),
         key=lambda place: (place[0], -place[1]),
@@ -52,6 +54,17 @@ def _places(plain: str, words: Collection[str]) -> list[_Place]:
         if not places or place[0] >= places[-1][1]:
             places.append(place)
     return places
+
+
+def _joined(text: str, places: list[_Place]) -> list[_Place]:
+    """Take the parts of one address, of one compound, together."""
+    joined: list[_Place] = []
+    for start, end in places:
+        if joined and start == joined[-1][1] + 1 and text[start - 1] in _JOINING:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def _occurrences(lowered: str, word: str) -> Iterator[_Place]:

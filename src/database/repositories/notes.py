@@ -69,7 +69,7 @@ class NoteRepository(Repository[Note]):
             The hits; none where the query has no word in it.
 
         Raises:
-            ValueError: The query is too long, or the limit is not from 1 to 1000.
+            ValueError: The query is too long, `match` is another, all tags are empty, or the limit is not 1 to 1000.
         """
         check_limit(limit)
         row = wanted(query, prefix=prefix)
@@ -110,7 +110,7 @@ class NoteRepository(Repository[Note]):
 
         Raises:
             InvalidCursorError: The cursor is not one of this query's.
-            ValueError: The limit or a tag cannot serve.
+            ValueError: The limit, `match` or a tag cannot serve.
         """
         where = _of(user_id, tags, match=match, include_archived=include_archived)
         if pinned is not None:
@@ -191,6 +191,10 @@ def _of(
     where: list[Condition] = [Note.user_id == user_id]
     if not include_archived:
         where.append(Note.archived_at.is_(None))
-    if tags and (wanted_tags := clean_tags(tags)):
+    if match not in ("all", "any"):
+        raise ValueError(f"match must be 'all' or 'any', got {match!r}")
+    if tags:
+        if not (wanted_tags := clean_tags(tags)):
+            raise ValueError("tags must have a tag that is not empty, got none; leave them out for notes with any")
         where.append(Note.tags.contains(wanted_tags) if match == "all" else Note.tags.overlap(wanted_tags))
     return where

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from typing import Any, Final, Literal
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from sqlalchemy import Select, delete, select, update
@@ -24,6 +24,8 @@ _SCOPE: Final = "tenants:id"
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 Status = Literal["active", "suspended"]
+
+_CHANGING: Final = ("slug", "name", "status", "retention_days", "extra")
 
 
 class TenantRepository:
@@ -48,12 +50,7 @@ class TenantRepository:
             DuplicateKeyError: The slug is taken.
             ValueError: The slug, the name or the retention is not as said here.
         """
-        if not _SLUG.fullmatch(slug):
-            raise ValueError(f"slug must be 1 to 63 of a-z, 0-9 and dashes, and not begin with a dash, got {slug!r}")
-        if not 1 <= len(name) <= NAME_LENGTH:
-            raise ValueError(f"name must be 1 to {NAME_LENGTH} characters, got {len(name)}")
-        if retention_days is not None and not 1 <= retention_days <= LARGEST_RETENTION_DAYS:
-            raise ValueError(f"retention_days must be 1 or more, or None to keep for ever, got {retention_days}")
+        _check({"slug": slug, "name": name, "retention_days": retention_days})
         tenant = Tenant(slug=slug, name=name, retention_days=retention_days)
         self.session.add(tenant)
         await self.session.flush()
@@ -72,13 +69,24 @@ class TenantRepository:
         tenant: Tenant | None = await self.session.scalar(select(Tenant).where(Tenant.slug == slug))
         return tenant
 
+    async def update(self, tenant_id: UUID, /, **values: Any) -> Tenant:
+        """Change attributes of a tenant: `slug`, `name`, `status`, `retention_days`, `extra`; the others stay.
+
+        Raises:
+            DuplicateKeyError: The slug is taken.
+            NotFoundError: There is none of this id.
+            ValueError: An attribute is unknown or never changes, or its value is not as `create` says.
+        """
+        _check(values)
+        return await (self._set(tenant_id, **values) if values else self.get(tenant_id))
+
     async def suspend(self, tenant_id: UUID) -> Tenant:
         """Have the workers pass over a tenant; one that is suspended stays so.
 
         Raises:
             NotFoundError: There is none of this id.
         """
-        return await self._set_status(tenant_id, "suspended")
+        return await self._set(tenant_id, status="suspended")
 
     async def activate(self, tenant_id: UUID) -> Tenant:
         """Have the workers serve a tenant again; one that is active stays so.
@@ -86,7 +94,7 @@ class TenantRepository:
         Raises:
             NotFoundError: There is none of this id.
         """
-        return await self._set_status(tenant_id, "active")
+        return await self._set(tenant_id, status="active")
 
     async def delete(self, tenant_id: UUID) -> None:
         """Take a tenant out of the registry, once nothing is left of it.
@@ -113,9 +121,11 @@ class TenantRepository:
 
         Raises:
             InvalidCursorError: The cursor is not one of this query's.
-            ValueError: The limit cannot serve.
+            ValueError: The limit or the status cannot serve.
         """
         check_limit(limit)
+        if status is not None:
+            _check_status(status)
         rows = list(await self.session.scalars(_select(status, _position(after)).limit(limit + 1)))
         items = rows[:limit]
         cursor = encode_cursor([items[-1].id], scope=_SCOPE) if len(rows) > limit else None
@@ -139,15 +149,45 @@ class TenantRepository:
                 return
             last = batch[-1].id
 
-    async def _set_status(self, tenant_id: UUID, status: Status) -> Tenant:
+    async def _set(self, tenant_id: UUID, **values: Any) -> Tenant:
         tenant: Tenant | None = await self.session.scalar(
             update(Tenant)
             .where(Tenant.id == tenant_id)
-            .values(status=status)
+            .values(**values)
             .returning(Tenant)
             .execution_options(populate_existing=True, synchronize_session=False)
         )
         return _found(tenant, tenant_id)
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Refuse what no tenant can be.
+
+    Raises:
+        ValueError: An attribute is unknown, or a value cannot be.
+    """
+    if unknown := sorted(values.keys() - _CHANGING):
+        raise ValueError(
+            f"Tenant.{unknown[0]} cannot be set: it is unknown, or never changes; known: {', '.join(_CHANGING)}"
+        )
+    if "slug" in values and not (isinstance(values["slug"], str) and _SLUG.fullmatch(values["slug"])):
+        slug = values["slug"]
+        raise ValueError(f"slug must be 1 to 63 of a-z, 0-9 and dashes, and not begin with a dash, got {slug!r}")
+    if "name" in values and not (isinstance(values["name"], str) and 1 <= len(values["name"]) <= NAME_LENGTH):
+        name = values["name"]
+        given = len(name) if isinstance(name, str) else type(name).__name__
+        raise ValueError(f"name must be 1 to {NAME_LENGTH} characters, got {given}")
+    _check_status(values.get("status", "active"))
+    days = values.get("retention_days")
+    if days is not None and not (type(days) is int and 1 <= days <= LARGEST_RETENTION_DAYS):
+        raise ValueError(f"retention_days must be 1 or more, or None to keep for ever, got {days}")
+    if not isinstance(values.get("extra", {}), dict):
+        raise ValueError(f"extra must be a dict, got {type(values['extra']).__name__}")  # noqa: TRY004 - bad input
+
+
+def _check_status(status: Any) -> None:
+    if status not in get_args(Status):
+        raise ValueError(f"status must be one of {', '.join(get_args(Status))}, got {status!r}")
 
 
 def _select(status: Status | None, last: UUID | None) -> Select[Any]:

@@ -14,6 +14,7 @@ from src.database.schemas.fields import CLEAN, Boolean, Instant, Int4, JsonObjec
 __all__ = ["EventCreate", "EventUpdate"]
 
 Title = Annotated[str, Field(strict=True, min_length=1, max_length=500), CLEAN]
+CalendarId = Annotated[str, Field(strict=True, max_length=255), CLEAN]
 Status = Literal["scheduled", "cancelled", "done"]
 Rule = Annotated[str, Field(strict=True, min_length=1, max_length=2000), CLEAN]
 Seconds = Annotated[Int4, Field(ge=0)]
@@ -35,7 +36,7 @@ class EventCreate(CreateInput):
     exdates: list[Instant] = Field(default_factory=list)
     series_id: RowId | None = None
     recurrence_id: Instant | None = None
-    ical_uid: Text | None = None
+    ical_uid: CalendarId | None = None
     reminder_datetime: Instant | None = None
     reminder_offset: Seconds | None = None
     extra: JsonObject = Field(default_factory=dict)
@@ -63,7 +64,7 @@ class EventUpdate(UpdateInput):
     status: Status = NOT_GIVEN
     rrule: Rule | None = NOT_GIVEN
     exdates: list[Instant] = NOT_GIVEN
-    ical_uid: Text | None = NOT_GIVEN
+    ical_uid: CalendarId | None = NOT_GIVEN
     reminder_datetime: Instant | None = NOT_GIVEN
     reminder_offset: Seconds | None = NOT_GIVEN
     extra: JsonObject = NOT_GIVEN

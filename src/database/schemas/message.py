@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src.database.repositories.new_message import NewMessage
+from src.database.repositories.new_message import MAX_TOOL_CALL_ID, NewMessage
 from src.database.schemas.base import NOT_GIVEN, CreateInput, UpdateInput
 from src.database.schemas.fields import CLEAN, Instant, Int4, JsonArray, JsonObject, RowId, Text
 
 __all__ = ["MessageCreate", "MessageUpdate"]
 
 MessageId = Annotated[str, Field(strict=True, min_length=1, max_length=512), CLEAN]
+ToolCallId = Annotated[str, Field(strict=True, max_length=MAX_TOOL_CALL_ID), CLEAN]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 State = Literal["complete", "incomplete", "interrupted"]
 Tokens = Annotated[Int4, Field(ge=0)]
@@ -27,7 +28,7 @@ class MessageCreate(CreateInput):
     parts: JsonArray | None = None
     attachments: JsonArray = Field(default_factory=list)
     parent_id: RowId | None = None
-    tool_call_id: Text | None = None
+    tool_call_id: ToolCallId | None = None
     tool_name: Text | None = None
     model: Text | None = None
     input_tokens: Tokens | None = None

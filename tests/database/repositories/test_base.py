@@ -52,6 +52,13 @@ async def test_get_many_returns_those_that_are_there(users: UserRepository, five
     assert await users.get_many([]) == []
 
 
+async def test_adds_what_an_iterator_gives(users: UserRepository) -> None:
+    added = await users.add_many(User(username=name) for name in ("a", "b"))  # type: ignore[arg-type] # what is tested
+
+    assert [user.username for user in added] == ["a", "b"]
+    assert await users.count() == 2
+
+
 async def test_count_and_exists(users: UserRepository, five: list[User]) -> None:
     assert await users.count() == len(five)
     assert await users.count(User.username.in_(["u1", "u2"])) == 2

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.orm import joinedload, selectinload, subqueryload, undefer
+from sqlalchemy.orm import (
+    contains_eager,
+    defer,
+    immediateload,
+    joinedload,
+    lazyload,
+    load_only,
+    raiseload,
+    selectinload,
+    subqueryload,
+    undefer,
+)
 
 from src.database.base import tenant_tables
 from src.database.errors import LazyLoadError
@@ -129,6 +140,46 @@ async def test_what_was_deferred_is_loaded_when_asked_for(users: UserRepository,
     found = await NoteRepository(users.session).get(note.id, options=[undefer(Note.search)])
 
     assert "'kept'" in found.search
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([lazyload(User.notes)], "an option must be selectinload, joinedload, subqueryload or undefer"),
+        ([defer(User.display_name)], "an option must be selectinload"),
+        ([load_only(User.id)], "an option must be selectinload"),
+        ([selectinload(User.notes).load_only(Note.id)], "an option must be selectinload"),
+        ([selectinload(User.notes), raiseload(User.events)], "an option must be selectinload"),
+        ([immediateload(User.notes)], "an option must be selectinload"),
+        ([contains_eager(User.notes)], "an option must be selectinload"),
+        ([lazyload("*")], "an option must be a loader"),
+        (["notes"], "an option must be a loader, .* got str"),
+        ([User.notes], "an option must be a loader"),
+        (selectinload(User.notes), "options must be a list"),
+        ("notes", "options must be a list"),
+        (None, "options must be a list"),
+        ([selectinload(Note.user)], "an option must begin at User"),
+    ],
+)
+async def test_an_option_that_would_leave_something_for_later_is_refused(
+    users: UserRepository, user: User, options: Any, message: str
+) -> None:
+    for read in READS:
+        with pytest.raises(ValueError, match=message):
+            await read(users, user, options)
+    with pytest.raises(ValueError, match=message):
+        await streamed(users, user, options)
+
+
+@pytest.mark.parametrize("load", [joinedload, subqueryload])
+async def test_a_stream_loads_collections_batch_by_batch(
+    users: UserRepository, user: User, note: Note, load: Any
+) -> None:
+    with pytest.raises(ValueError, match="a stream loads collections by selectinload, once for each batch; got"):
+        await streamed(users, user, [load(User.notes)])
+
+    notes = NoteRepository(users.session)
+    assert [row.user.id async for row in notes.stream(options=[joinedload(Note.user)])] == [user.id]
 
 
 async def test_a_row_that_is_new_has_its_relationships_without_a_query() -> None:

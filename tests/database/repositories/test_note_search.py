@@ -204,7 +204,8 @@ def test_a_mark_is_always_a_word_that_was_found() -> None:
     ("content", "words", "shown"),
     [
         ("casa casas acasa casa_x", ["casa"], "«casa» casas acasa «casa»_x"),
-        ("un e-mail, el mail", ["mail", "e-mail"], "un «e-mail», el «mail»"),
+        ("un e-mail, el mail", ["mail", "e"], "un «e-mail», el «mail»"),
+        ("ana@example.com, ana", ["ana", "example", "com"], "«ana@example.com», «ana»"),
         ("İstanbul casa", ["casa"], "İstanbul «casa»"),
         ("x", [], "x"),
         ("a\n\n\tcasa", ["casa"], "a «casa»"),

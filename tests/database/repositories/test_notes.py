@@ -1,12 +1,19 @@
-"""NoteRepository: search."""
+"""NoteRepository: search, and what a note is stored with."""
 
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import event as event_of
 
 from src.database.base import utc_now
-from src.database.models import Note, User
-from src.database.repositories import NoteRepository
+from src.database.models import Event, Note, User
+from src.database.repositories import (
+    ConversationRepository,
+    EventRepository,
+    MessageHistoryRepository,
+    NewMessage,
+    NoteRepository,
+)
 from src.database.tenancy import AsyncSession
 
 
@@ -65,3 +72,63 @@ async def test_passes_over_what_is_archived_deleted_or_anothers(
     await notes.delete(second.note.id)
 
     assert await notes.search(user.id, "canciones") == []
+
+
+async def test_what_is_changed_in_place_is_stored_and_tags_are_cleaned(session: AsyncSession, user: User) -> None:
+    notes = NoteRepository(session)
+    note = await notes.add(Note(user_id=user.id, content="x"))
+    note.tags.append(" home ")
+    note.tags.append("home")
+    note.extra["seen"] = True
+    await session.flush()
+    session.expunge_all()
+
+    stored = await notes.get(note.id)
+    assert (stored.tags, stored.extra) == (["home"], {"seen": True})
+    stored.tags.remove("home")
+    del stored.extra["seen"]
+    await session.flush()
+    session.expunge_all()
+    stored = await notes.get(note.id)
+    assert (stored.tags, stored.extra) == ([], {})
+    stored.tags.append("x" * 65)
+    with pytest.raises(ValueError, match="a tag must be at most 64 characters"):
+        await session.flush()
+
+
+async def test_every_list_and_document_of_a_row_can_be_changed_in_place(session: AsyncSession, user: User) -> None:
+    event = await EventRepository(session).add(Event(user_id=user.id, title="x", start_datetime=utc_now()))
+    conversation, _ = await ConversationRepository(session).get_or_start(user.id, "telegram", "1")
+    messages = MessageHistoryRepository(session)
+    message = (await messages.append(conversation.id, NewMessage(message_id="1", role="user", parts=[]))).message
+    when = utc_now()
+    user.preferences["tone"] = "dry"
+    event.exdates.append(when)
+    message.attachments.append({"kind": "photo"})
+    assert message.parts is not None
+    message.parts.append({"type": "text"})
+    await session.flush()
+
+    for row in (user, event, message):
+        await session.refresh(row)
+    assert user.preferences == {"tone": "dry"}
+    assert event.exdates == [when]
+    assert (message.attachments, message.parts) == ([{"kind": "photo"}], [{"type": "text"}])
+
+
+async def test_the_words_of_a_note_do_not_come_back_with_what_writes_it(session: AsyncSession, user: User) -> None:
+    notes = NoteRepository(session)
+    sent: list[str] = []
+    connection = (await session.connection()).sync_connection
+    event_of.listen(connection, "before_cursor_execute", lambda *call: sent.append(call[2]))
+
+    note = await notes.add(Note(user_id=user.id, content="x"))
+    await notes.add_many([Note(user_id=user.id, content="x"), Note(user_id=user.id, content="y")])
+    await notes.update(note.id, content="y")
+    await notes.upsert({"id": note.id, "user_id": user.id, "content": "z"}, key=["id"])
+    await notes.pin(note.id)
+    await notes.get(note.id)
+    await notes.delete(note.id)
+
+    assert len([statement for statement in sent if "RETURNING" in statement]) >= 6
+    assert not [statement for statement in sent if "search" in statement]

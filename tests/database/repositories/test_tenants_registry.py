@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
@@ -13,6 +14,7 @@ from src.database.errors import DuplicateKeyError, ForeignKeyError, NotFoundErro
 from src.database.models import Tenant, User
 from src.database.pagination import InvalidCursorError
 from src.database.repositories import TenantRepository, UserRepository
+from src.database.schemas import TenantUpdate
 from src.database.tenancy import AsyncSession
 from tests.database.conftest import A, B
 
@@ -53,6 +55,46 @@ async def test_takes_the_longest_of_everything(tenants: TenantRepository) -> Non
     made = await tenants.create("t" + "-" * 62, "x" * 200, retention_days=2**31 - 1)
 
     assert made.status == "active"
+
+
+async def test_changes_what_is_given_and_nothing_else(tenants: TenantRepository) -> None:
+    made = await tenants.create("t-acme", "Acme", retention_days=90)
+    change = TenantUpdate.model_validate({"retention_days": None, "extra": {"plan": "x"}})
+
+    changed = await tenants.update(made.id, **change.to_values())
+
+    assert changed is made
+    assert (made.slug, made.name, made.status, made.retention_days) == ("t-acme", "Acme", "active", None)
+    assert made.extra == {"plan": "x"}
+    assert await tenants.update(made.id) is made
+    assert (await tenants.update(made.id, slug="t-b", name="B", status="suspended")).slug == "t-b"
+    with pytest.raises(NotFoundError):
+        await tenants.update(uuid7(), name="x")
+    with pytest.raises(NotFoundError):
+        await tenants.update(uuid7())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"id": uuid7()}, r"Tenant\.id cannot be set"),
+        ({"nonsense": 1}, r"Tenant\.nonsense cannot be set: it is unknown, or never changes; known: slug, name"),
+        ({"slug": None}, "slug must be 1 to 63"),
+        ({"name": None}, "name must be 1 to 200 characters, got NoneType"),
+        ({"status": "gone"}, "status must be one of active, suspended, got 'gone'"),
+        ({"status": None}, "status must be one of"),
+        ({"retention_days": 0}, "retention_days must be 1"),
+        ({"retention_days": True}, "retention_days must be 1"),
+        ({"extra": None}, "extra must be a dict"),
+    ],
+)
+async def test_refuses_a_change_that_cannot_be(tenants: TenantRepository, values: dict[str, Any], message: str) -> None:
+    made = await tenants.create("t-acme", "Acme")
+
+    with pytest.raises(ValueError, match=message):
+        await tenants.update(made.id, **values)
+    with pytest.raises(ValueError, match="status must be one of active, suspended, got 'gone'"):
+        await tenants.page(status="gone")  # type: ignore[arg-type] # on purpose
 
 
 async def test_a_slug_is_taken_once(tenants: TenantRepository) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import typer
 
-from src.database.cli.tenant.registry import all_tenants, register, set_status
+from src.database.cli.tenant.registry import all_tenants, change, register, set_status
 from src.database.cli.tenant.rows import erase, export, purge
 from src.database.errors import ConfigurationError
 from src.database.models import Tenant
@@ -23,7 +23,7 @@ Slug = Annotated[str, typer.Argument(help="What the tenant is called.")]
 
 tenant_app = typer.Typer(
     name="tenant",
-    help="Tenants: register, list, suspend; export and erase what is held; purge what need not be kept any longer.",
+    help="Tenants: register, list, update, suspend; export and erase what is held; purge what need not be kept.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
@@ -49,6 +49,30 @@ def show(as_json: Json = False) -> None:
         return
     for tenant in tenants:
         typer.echo(_line(tenant))
+
+
+@tenant_app.command("update")
+def update_command(
+    slug: Slug,
+    *,
+    new_slug: Annotated[str | None, typer.Option("--slug", help="What it is to be called.")] = None,
+    name: Annotated[str | None, typer.Option(help="What is shown.")] = None,
+    retention_days: Annotated[int | None, typer.Option(help="How long messages are kept.")] = None,
+    keep_for_ever: Annotated[bool, typer.Option("--keep-for-ever", help="Messages are kept for ever.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Change what a tenant is called, what is shown, or how long its messages are kept."""
+    if keep_for_ever and retention_days is not None:
+        raise ConfigurationError("--retention-days and --keep-for-ever cannot both be given", hint="say one of them")
+    given = {"slug": new_slug, "name": name, "retention_days": retention_days}
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if keep_for_ever:
+        values["retention_days"] = None
+    if not values:
+        raise ConfigurationError(
+            "nothing was changed: no change was given", hint="--name, --slug, --retention-days or --keep-for-ever"
+        )
+    _show_one(asyncio.run(change(slug, values)), as_json=as_json)
 
 
 @tenant_app.command()
@@ -134,7 +158,12 @@ def _document(tenant: Tenant) -> dict[str, Any]:
 
 def _line(tenant: Tenant) -> str:
     kept = "for ever" if tenant.retention_days is None else f"{tenant.retention_days} days"
-    return f"{tenant.id}  {tenant.status:<9}  {tenant.slug}  {tenant.name}  (kept {kept})"
+    return f"{tenant.id}  {tenant.status:<9}  {tenant.slug}  {_printable(tenant.name)}  (kept {kept})"
+
+
+def _printable(text: str) -> str:
+    """Escape what would move the cursor, colour the terminal or turn the line around."""
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -142,4 +171,5 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    lines = json.dumps(document, indent=2, ensure_ascii=False).split("\n")
+    typer.echo("\n".join(_printable(line) for line in lines))

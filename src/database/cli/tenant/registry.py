@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from src.database.errors import ConfigurationError, DuplicateKeyError, NotFoundError
 from src.database.models import Tenant
 from src.database.repositories import TenantRepository
@@ -9,7 +13,7 @@ from src.database.repositories.tenants import Status
 from src.database.session import get_db
 from src.database.tenancy import AsyncSession
 
-__all__ = ["all_tenants", "find", "register", "set_status"]
+__all__ = ["all_tenants", "change", "find", "register", "set_status"]
 
 PAGE = 1000
 
@@ -22,14 +26,22 @@ async def register(slug: str, name: str, *, retention_days: int | None) -> Tenan
         DuplicateKeyError: The slug is taken.
     """
     async with get_db() as session:
-        try:
+        with _saying_what_cannot_be(slug):
             return await TenantRepository(session).create(slug, name, retention_days=retention_days)
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from None
-        except DuplicateKeyError:
-            raise DuplicateKeyError(
-                f"the slug {slug} is taken", hint="`thea-db tenant list` shows whose it is"
-            ) from None
+
+
+async def change(slug: str, values: dict[str, Any]) -> Tenant:
+    """Change attributes of the tenant that is called so.
+
+    Raises:
+        ConfigurationError: A value cannot be.
+        DuplicateKeyError: The new slug is taken.
+        NotFoundError: There is none that is called so.
+    """
+    async with get_db() as session:
+        tenant = await find(session, slug)
+        with _saying_what_cannot_be(values.get("slug", slug)):
+            return await TenantRepository(session).update(tenant.id, **values)
 
 
 async def all_tenants() -> list[Tenant]:
@@ -67,3 +79,13 @@ async def find(session: AsyncSession, slug: str) -> Tenant:
     if tenant is None:
         raise NotFoundError(f"there is no tenant {slug!r}", hint="`thea-db tenant list` shows them")
     return tenant
+
+
+@contextmanager
+def _saying_what_cannot_be(slug: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    except DuplicateKeyError:
+        raise DuplicateKeyError(f"the slug {slug} is taken", hint="`thea-db tenant list` shows whose it is") from None

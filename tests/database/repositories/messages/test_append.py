@@ -139,6 +139,16 @@ async def test_cleans_tool_ids_and_knows_them_again(
     assert not (await messages.append(conversation.id, clean)).inserted, "what was read is known again"
 
 
+async def test_a_tools_id_has_a_limit_that_is_known_before_anything_is_sent(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    stored = await messages.append(conversation.id, message("a", role="tool", tool_call_id="\U0001d4b3" * 255))
+
+    assert stored.inserted
+    with pytest.raises(ValueError, match=r"^tool_call_id must be at most 255 characters, got 256$"):
+        message("b", role="tool", tool_call_id="x" * 256)
+
+
 async def test_who_has_lost_the_turn_appends_nothing(
     session: AsyncSession, messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
