@@ -14,7 +14,8 @@ from src.database.models import Event
 from src.database.pagination import check_limit
 from src.database.regional import check_timezone
 from src.database.repositories.event_changes import EventChanges
-from src.database.repositories.recurrence import Occurrence, Series, check_interval, check_window, check_year
+from src.database.repositories.recurrence import Occurrence, Series
+from src.database.repositories.recurrence_bounds import check_instant, check_interval, check_window, check_year
 from src.database.repositories.recurrence_rule import check_rrule
 
 __all__ = ["EventRepository", "Occurrence"]
