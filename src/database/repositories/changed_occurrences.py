@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from src.database.base import UtcDateTime
 from src.database.models import Event
 from src.database.repositories.event_moves import Move, end_at
-from src.database.repositories.event_reminders import NOT_HELD, reminder_lead
+from src.database.repositories.event_reminder_fields import NOT_HELD, reminder_lead
 from src.database.repositories.recurrence_clock import to_instant, to_wall_clock
 from src.database.tenancy import AsyncSession
 

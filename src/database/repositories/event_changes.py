@@ -23,13 +23,8 @@ from src.database.repositories.event_moves import (
     plan_move,
     slot_meant,
 )
-from src.database.repositories.event_reminders import (
-    EventReminders,
-    drop_claim,
-    has_reminder,
-    reminder_lead,
-    set_reminder,
-)
+from src.database.repositories.event_reminder_fields import drop_claim, has_reminder, reminder_lead, set_reminder
+from src.database.repositories.event_reminders import EventReminders
 from src.database.repositories.recurrence import Series, Slot
 from src.database.repositories.recurrence_bounds import check_instant, check_year
 
@@ -100,9 +95,7 @@ class EventChanges(EventReminders):
         originals = {one for one in event.exdates if whole or one >= slot.start}
         originals.update(row.recurrence_id for row in changed if row.recurrence_id is not None)
         is_named = recurrence_id is not None
-        move = plan_move(
-            event, slot, start, end, rrule=rrule, whole=whole, is_named=is_named, originals=originals
-        )
+        move = plan_move(event, slot, start, end, rrule=rrule, whole=whole, is_named=is_named, originals=originals)
         carry_out = self._move_all if whole else self._move_following
         return await carry_out(event, move, changed, now or utc_now())
 
@@ -156,7 +149,7 @@ class EventChanges(EventReminders):
         return (event, recurrence_id) if series is None or scope == "this" else (series, event.recurrence_id)
 
     async def _lock(self, event_id: UUID, version: int | None = None) -> tuple[Event, Event | None]:
-        """Lock a row as it is now, and before it, where it is a changed occurrence, its series: all do so in this order.
+        """Lock a row as it is now, and before it, if it is a changed occurrence, its series: all do so in this order.
 
         What the session has read of them before is what the change is meant for.
         """
@@ -164,7 +157,9 @@ class EventChanges(EventReminders):
         known = {row.id: row.__dict__.get("version") for row in self.session.sync_session if isinstance(row, Event)}
         named = aliased(Event)
         series_id = select(named.series_id).where(named.tenant_id == self.session.tenant_id, named.id == event_id)
-        both = self._select(Event.id.in_([event_id, series_id.scalar_subquery()])).order_by(Event.series_id.nulls_first())
+        both = self._select(Event.id.in_([event_id, series_id.scalar_subquery()])).order_by(
+            Event.series_id.nulls_first()
+        )
         statement = both.with_for_update().execution_options(populate_existing=True)
         rows = {row.id: row for row in await self.session.scalars(statement)}
         event: Event = self._found(rows.get(event_id), f"id {event_id}")

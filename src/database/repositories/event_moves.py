@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from src.database.models import Event
-from src.database.repositories.event_reminders import has_reminder, reminder_lead, set_reminder
+from src.database.repositories.event_reminder_fields import has_reminder, reminder_lead, set_reminder
 from src.database.repositories.recurrence import Series, Slot
 from src.database.repositories.recurrence_bounds import check_year
 from src.database.repositories.recurrence_clock import lasting, to_instant, to_wall_clock, wall_clock_duration
@@ -88,9 +88,7 @@ def plan_move(
     return Move(series, slot, start, end, duration, is_named, rule, begins, by_instant)
 
 
-def _rule_after(
-    event: Event, series: Series, slot: Slot, after: datetime, rrule: str | None, *, whole: bool
-) -> Rule:
+def _rule_after(event: Event, series: Series, slot: Slot, after: datetime, rrule: str | None, *, whole: bool) -> Rule:
     """Return the rule of a series that is moved, whole or from a slot on."""
     if rrule is not None:
         check_rrule(rrule, all_day=bool(event.all_day))

@@ -1,4 +1,4 @@
-"""Which instants and intervals can be asked for and kept; what is beyond fails here, and not in the middle of a week."""
+"""Which instants and intervals can be asked for and kept; what is beyond fails here, and not in a later reading."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from src.database.base import check_aware
 from src.database.repositories.recurrence_rule import FIRST_YEAR, LAST_YEAR
 
-__all__ = ["check_datetime", "check_instant", "check_interval", "check_window", "check_year"]
+__all__ = ["LATEST", "check_datetime", "check_instant", "check_interval", "check_window", "check_year"]
 
 MAX_WINDOW: Final = timedelta(days=3660)
 # A day within the calendar's ends: every zone has a wall-clock time there.

@@ -1,4 +1,4 @@
-"""Instants and the clock on the wall: how the two are read as each other, and how long something lasts by the latter."""
+"""Instants and the clock on the wall: the one read as the other, and how long something lasts by the latter."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def wall_clock_duration(
     return to_wall_clock(end, zone, all_day=all_day) - to_wall_clock(start, zone, all_day=all_day)
 
 
-def lasting(
-    start: datetime, duration: timedelta | None, zone: ZoneInfo, *, all_day: bool = False
-) -> datetime | None:
+def lasting(start: datetime, duration: timedelta | None, zone: ZoneInfo, *, all_day: bool = False) -> datetime | None:
     """Return the end of what begins at an instant and lasts so long by the clock on the wall; never before it."""
     if duration is None:
         return None
