@@ -34,6 +34,11 @@ OLD_SEARCH = (
     "setweight(to_tsvector('spanish', coalesce(title, '')) || to_tsvector('english', coalesce(title, '')), 'A')"
     " || setweight(to_tsvector('spanish', content) || to_tsvector('english', content), 'B')"
 )
+ZONE_REMEDY = (
+    "BEGIN; ALTER TABLE events NO FORCE ROW LEVEL SECURITY;"
+    " UPDATE events SET timezone = 'UTC' WHERE timezone = ?;"
+    " ALTER TABLE events FORCE ROW LEVEL SECURITY; COMMIT;"
+)
 
 
 def upgrade() -> None:
@@ -111,12 +116,10 @@ def _check_zones() -> None:
     unknown = [row for row in found if not _is_known(connection, row.timezone)]
     if unknown:
         named = "; ".join(f"{zone!r} of {number:,} events, one of them {one}" for zone, number, one in unknown[:10])
+        first = _quoted(unknown[0].timezone)
         raise ConfigurationError(
             f"the server does not know the timezone {named}",
-            hint="give them one that it knows, and upgrade again; as the owner: BEGIN;"
-            " ALTER TABLE events NO FORCE ROW LEVEL SECURITY;"
-            f" UPDATE events SET timezone = 'UTC' WHERE timezone = {_quoted(unknown[0].timezone)};"  # noqa: S608 - to read
-            " ALTER TABLE events FORCE ROW LEVEL SECURITY; COMMIT;",
+            hint=f"give them one that it knows, and upgrade again; as the owner: {ZONE_REMEDY.replace('?', first)}",
         )
 
 
