@@ -46,9 +46,9 @@ class EventEntries(EventChanges):
             ValueError: An instant, a zone or a rule cannot be right, or a series is none of the user's.
         """
         self._check_rows(rows)
-        await self._check_series(rows)
         for row in rows:
             _set_first_reminder(row, now or utc_now())
+        await self._check_series({(row.series_id, row.user_id) for row in rows})
         return await super().add_many(rows)
 
     async def update(self, row_id: UUID, /, **values: Any) -> Event:
@@ -84,10 +84,11 @@ class EventEntries(EventChanges):
         while True:  # a further round only where another writer inserts it between the two statements
             row: Event | None = await self.session.scalar(there.execution_options(populate_existing=True))
             if row is not None:
-                return Upserted(row, "updated" if await self._apply(row, values) else "unchanged")
+                changes = {name: value for name, value in values.items() if name != "id"}  # a row keeps its own
+                return Upserted(row, "updated" if await self._apply(row, changes) else "unchanged")
             new = Event(**values)
             self._check_rows([new])
-            await self._check_series([new])
+            await self._check_series({(new.series_id, new.user_id)})
             _set_first_reminder(new, utc_now())
             whole = {**values, "reminder_datetime": new.reminder_datetime}
             row = await insert_unless_there(self.session, Event, whole, key=key)
@@ -114,6 +115,8 @@ class EventEntries(EventChanges):
         """Change a row, and its reminder where that is for something else now; say whether anything changed."""
         if values.keys() & set(CHECKED):
             check_event({name: values.get(name, getattr(row, name)) for name in CHECKED})
+        if values.keys() & {"series_id", "user_id"}:
+            await self._check_series({(values.get("series_id", row.series_id), values.get("user_id", row.user_id))})
         lead = timedelta()
         if values.keys() & (_MOVE_REMINDERS | {"exdates"}):
             lead = reminder_lead(row, None if row.rrule is None else Series(row))
@@ -150,12 +153,13 @@ class EventEntries(EventChanges):
             return False
         return row.reminder_sent_at is None and row.reminder_datetime + lead in row.exdates
 
-    async def _check_series(self, rows: Sequence[Event]) -> None:
-        series_ids = {row.series_id for row in rows if row.series_id is not None}
-        if series_ids:
-            of_series = self._select(Event.id.in_(series_ids)).with_only_columns(Event.id, Event.user_id)
+    async def _check_series(self, pairs: Collection[tuple[UUID | None, UUID]]) -> None:
+        """Want that each of these series is of the user beside it; None is no series."""
+        wanted = {series_id for series_id, _ in pairs if series_id is not None}
+        if wanted:
+            of_series = self._select(Event.id.in_(wanted)).with_only_columns(Event.id, Event.user_id)
             owners: dict[UUID, UUID] = dict(iter(await self.session.execute(of_series)))
-            if any(row.series_id is not None and owners.get(row.series_id) != row.user_id for row in rows):
+            if any(series_id is not None and owners.get(series_id) != user_id for series_id, user_id in pairs):
                 raise ValueError("series_id must be that of a series of the same user")
 
     def _check_rows(self, rows: Sequence[Event]) -> None:

@@ -76,6 +76,7 @@ def plan_move(
     if whole and slot.local != series.first:
         moved = series.first + (after - slot.local) if rrule else series.rule.shifted(series.first, slot.local, after)
         begins = to_instant(moved, series.zone)
+        check_year("the first occurrence of the moved series", begins)
     new = Series(copy_of(event, begins, None, rrule=str(rule)))
     if rrule is None:
         places = {one: series.rule.shifted(one, slot.local, after) for one in locals_.values()}

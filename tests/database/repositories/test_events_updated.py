@@ -195,3 +195,22 @@ async def test_a_series_that_is_imported_again_reminds_of_nothing_twice(
 
     assert (made.outcome, again.outcome, again.row.version) == ("inserted", "unchanged", 1)
     assert again.row.reminder_datetime == start + 30 * DAY - 10 * MINUTE
+
+
+async def test_an_import_keeps_the_id_and_the_series_of_its_user(events: EventRepository, user: User) -> None:
+    row = await add(events, user, ical_uid="a")
+    other = User()
+    events.session.add(other)
+    await events.session.flush()
+    of_other = await add(events, other, rrule="FREQ=DAILY")
+    values = {"user_id": user.id, "ical_uid": "a", "recurrence_id": None, "title": "y", "start_datetime": START}
+
+    again = await events.upsert({**values, "id": uuid7()}, key=KEY)
+
+    assert (again.outcome, again.row.id, again.row.title) == ("updated", row.id, "y")
+    for write in (
+        events.upsert({**values, "recurrence_id": START, "series_id": of_other.id}, key=KEY),
+        events.update(row.id, recurrence_id=START, series_id=of_other.id),
+    ):
+        with pytest.raises(ValueError, match="series of the same user"):
+            await write
