@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from src.database.errors import ConfigurationError, DatabaseError
+
 revision: str = "0002"
 down_revision: str | Sequence[str] | None = "0001"
 branch_labels: str | Sequence[str] | None = None
@@ -32,6 +34,11 @@ OLD_SEARCH = (
     "setweight(to_tsvector('spanish', coalesce(title, '')) || to_tsvector('english', coalesce(title, '')), 'A')"
     " || setweight(to_tsvector('spanish', content) || to_tsvector('english', content), 'B')"
 )
+ZONE_REMEDY = (
+    "BEGIN; ALTER TABLE events NO FORCE ROW LEVEL SECURITY;"
+    " UPDATE events SET timezone = 'UTC' WHERE timezone = ?;"
+    " ALTER TABLE events FORCE ROW LEVEL SECURITY; COMMIT;"
+)
 
 
 def upgrade() -> None:
@@ -50,6 +57,7 @@ def upgrade() -> None:
     op.drop_index("ix_conversations_idle", table_name="conversations")
     since = sa.text("coalesce(last_message_at, created_at)")
     op.create_index("ix_conversations_idle", "conversations", ["tenant_id", since], postgresql_where=ACTIVE)
+    _check_zones()
     wall_clock = sa.Computed("start_datetime AT TIME ZONE timezone", persisted=True)
     op.add_column("events", sa.Column("start_local", sa.DateTime(), wall_clock, nullable=False))
     _replace_search(NEW_SEARCH)
@@ -83,6 +91,50 @@ def downgrade() -> None:
     op.create_index("ix_conversations_idle", "conversations", idle, postgresql_where=ACTIVE)
     for column in ("turn_claimed_until", "turn_claimed_by", "turn_token"):  # with their checks
         op.drop_column("conversations", column)
+
+
+def _check_zones() -> None:
+    """Say which events have a zone that the server does not know: making their wall-clock time would fail without that.
+
+    The owner sees no tenant's rows behind a forced wall, so it is lowered for the question, in this transaction.
+
+    Raises:
+        ConfigurationError: There are such events.
+    """
+    if op.get_context().as_sql:
+        return
+    connection = op.get_bind()
+    op.execute("ALTER TABLE events NO FORCE ROW LEVEL SECURITY")
+    found = connection.execute(
+        sa.text(
+            "SELECT timezone, count(*), min(id::text) FROM events WHERE lower(timezone) NOT IN"
+            " (SELECT lower(name) FROM pg_timezone_names UNION SELECT lower(abbrev) FROM pg_timezone_abbrevs)"
+            " GROUP BY timezone ORDER BY timezone"
+        )
+    ).all()
+    op.execute("ALTER TABLE events FORCE ROW LEVEL SECURITY")
+    unknown = [row for row in found if not _is_known(connection, row.timezone)]
+    if unknown:
+        named = "; ".join(f"{zone!r} of {number:,} events, one of them {one}" for zone, number, one in unknown[:10])
+        first = _quoted(unknown[0].timezone)
+        raise ConfigurationError(
+            f"the server does not know the timezone {named}",
+            hint=f"give them one that it knows, and upgrade again; as the owner: {ZONE_REMEDY.replace('?', first)}",
+        )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _is_known(connection: sa.Connection, zone: str) -> bool:
+    """Ask the server, which takes POSIX's zones too."""
+    try:
+        with connection.begin_nested():
+            connection.execute(sa.text("SELECT now() AT TIME ZONE :zone"), {"zone": zone})
+    except (sa.exc.DBAPIError, DatabaseError):
+        return False
+    return True
 
 
 def _replace_unfinished(predicate: str) -> None:

@@ -94,7 +94,7 @@ async def test_an_event_is_added_and_changed(session: AsyncSession, user: User) 
     )
     events = EventRepository(session)
 
-    event = await events.add(Event(**new.to_values()))
+    event = await events.add(Event(**new.to_values()), now=START.replace(hour=0))
     change = EventUpdate(status="done", end_datetime=START)
     await events.update(event.id, **change.to_values())
 

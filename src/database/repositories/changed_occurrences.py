@@ -13,11 +13,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from src.database.base import UtcDateTime
 from src.database.models import Event
-from src.database.repositories.event_reminders import NOT_HELD, reminder_lead
-from src.database.repositories.recurrence import Series, lasting, to_instant, to_wall_clock, wall_clock_duration
+from src.database.repositories.event_moves import Move, end_at
+from src.database.repositories.event_reminder_fields import NOT_HELD, reminder_lead
+from src.database.repositories.recurrence_clock import to_instant, to_wall_clock
 from src.database.tenancy import AsyncSession
 
-__all__ = ["cancel_changed", "get_changed", "move_changed"]
+__all__ = ["cancel_changed", "get_changed", "lock_changed", "move_changed"]
 
 # Out of the way of those that are there: each is one of its series' under its own recurrence_id.
 _ASIDE: Final = timedelta(days=400_000)
@@ -52,31 +53,34 @@ async def cancel_changed(session: AsyncSession, series_id: UUID, *, since: datet
     await session.scalars(statement)
 
 
-async def move_changed(
-    session: AsyncSession, series: Series, by: timedelta, *, into: Event, since: datetime | None = None
-) -> set[datetime]:
-    """Move the changed occurrences of a series along, or those from an original start on, by wall-clock time.
+async def lock_changed(session: AsyncSession, series_id: UUID, *, since: datetime | None = None) -> list[Event]:
+    """Return, locked, the changed occurrences of a series, or those from an original start on."""
+    mine = [Event.tenant_id == session.tenant_id, Event.series_id == series_id]
+    if since is not None:
+        mine.append(Event.recurrence_id >= since)
+    statement = select(Event).where(*mine).order_by(Event.recurrence_id).with_for_update()
+    return list(await session.scalars(statement.execution_options(**_OPTIONS)))
+
+
+async def move_changed(session: AsyncSession, rows: Sequence[Event], move: Move, *, into: Event) -> set[datetime]:
+    """Move the changed occurrences of a series along, each as far as its place in the series.
 
     Args:
         session: Whose.
-        series: As it was.
-        by: How far.
+        rows: Which ones.
+        move: Where the series goes.
         into: The series that they then belong to.
-        since: Those before this original start stay.
 
     Returns:
         Their original starts within the series that they then belong to.
     """
-    mine = [Event.tenant_id == session.tenant_id, Event.series_id == series.event.id]
-    if since is not None:
-        mine.append(Event.recurrence_id >= since)
-    rows = list(await session.scalars(select(Event).where(*mine).with_for_update().execution_options(**_OPTIONS)))
     if not rows:
         return set()
-    locals_ = series.locals_of(row.recurrence_id for row in rows if row.recurrence_id is not None)
-    starts = {instant: to_instant(local + by, series.zone) for instant, local in locals_.items()}
-    moved = _moved(rows, starts, by)
-    aside = update(Event).where(*mine).values(recurrence_id=Event.recurrence_id + literal(_ASIDE, Interval()))
+    moved = _moved(rows, move)
+    mine = [Event.tenant_id == session.tenant_id, Event.series_id == rows[0].series_id]
+    since = min(row.recurrence_id for row in rows if row.recurrence_id is not None)
+    aside = update(Event).where(*mine, Event.recurrence_id >= since)
+    aside = aside.values(recurrence_id=Event.recurrence_id + literal(_ASIDE, Interval()))
     await session.execute(aside.execution_options(synchronize_session=False))
     values = {
         "series_id": into.id,
@@ -92,21 +96,27 @@ async def move_changed(
     }
     settle = update(Event).where(Event.tenant_id == session.tenant_id, Event.id == moved.c.id).values(values)
     await session.scalars(settle.returning(Event).execution_options(**_OPTIONS))
-    return set(starts.values())
+    return {row.recurrence_id for row in rows if row.recurrence_id is not None}
 
 
-def _moved(rows: Sequence[Event], starts: dict[datetime, datetime], by: timedelta) -> TableValuedAlias:
+def _moved(rows: Sequence[Event], move: Move) -> TableValuedAlias:
     """Make a table of what each row is to be: one statement moves them all."""
     columns: dict[str, list[Any]] = {
         name: [] for name in ("id", "recurrence_id", "start_datetime", "end_datetime", "reminder_datetime")
     }
     for row in rows:
-        zone = ZoneInfo(row.timezone)
-        start = to_instant(to_wall_clock(row.start_datetime, zone) + by, zone)
-        end = lasting(start, wall_clock_duration(row.start_datetime, row.end_datetime, zone), zone)
+        original = row.recurrence_id or row.start_datetime
+        old, new = move.places[original]
+        if move.is_named and original == move.slot.start:
+            start, end = move.start, move.end or end_at(row, move.start)
+        else:
+            zone, all_day = ZoneInfo(row.timezone), bool(row.all_day)
+            start = to_instant(to_wall_clock(row.start_datetime, zone, all_day=all_day) + (new - old), zone)
+            end = end_at(row, start)
         reminder = None if row.reminder_datetime is None else start - reminder_lead(row)
-        new = (row.id, starts[row.recurrence_id or row.start_datetime], start, end, reminder)
-        for values, value in zip(columns.values(), new, strict=True):
+        for values, value in zip(
+            columns.values(), (row.id, to_instant(new, move.series.zone), start, end, reminder), strict=True
+        ):
             values.append(value)
     types = {name: Uuid() if name == "id" else UtcDateTime() for name in columns}
     arrays = [literal(values, ARRAY(types[name])) for name, values in columns.items()]

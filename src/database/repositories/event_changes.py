@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, get_args
+from typing import get_args
 from uuid import UUID
 
-from src.database.base import check_aware, utc_now
+from sqlalchemy import select
+from sqlalchemy.orm import aliased
+
+from src.database.base import utc_now
 from src.database.errors import StaleDataError
 from src.database.models import Event
-from src.database.repositories.changed_occurrences import cancel_changed, get_changed, move_changed
+from src.database.repositories.changed_occurrences import cancel_changed, get_changed, lock_changed, move_changed
 from src.database.repositories.event_moves import (
     Move,
     Scope,
@@ -17,17 +20,13 @@ from src.database.repositories.event_moves import (
     end_before,
     is_next_reminded,
     place,
-    rule_after,
+    plan_move,
     slot_meant,
 )
-from src.database.repositories.event_reminders import (
-    EventReminders,
-    drop_claim,
-    has_reminder,
-    reminder_lead,
-    set_reminder,
-)
-from src.database.repositories.recurrence import Series, Slot, check_year, lasting, to_instant, wall_clock_duration
+from src.database.repositories.event_reminder_fields import drop_claim, has_reminder, reminder_lead, set_reminder
+from src.database.repositories.event_reminders import EventReminders
+from src.database.repositories.recurrence import Series, Slot
+from src.database.repositories.recurrence_bounds import check_instant, check_year
 
 __all__ = ["EventChanges", "Scope"]
 
@@ -50,8 +49,9 @@ class EventChanges(EventReminders):
         """Move an event; its reminder is set anew, and a claim on that is lost.
 
         "this" makes a row of the occurrence. "following" ends the series before it, and begins another one with what
-        remains of its COUNT. "all" moves the series, its changed and excluded occurrences too, by as much wall-clock
-        time as this one.
+        remains of its COUNT. "all" moves the series by as much wall-clock time as this one; what repeats on a day of
+        the month goes to the new day of as many months later. Changed and excluded occurrences go along; the one that
+        is named goes to `start` itself, whatever it was changed to.
 
         Args:
             event_id: The event, the series, or a changed occurrence.
@@ -59,7 +59,8 @@ class EventChanges(EventReminders):
             end: When it is to end; by default it lasts as long by the clock on the wall.
             scope: What is meant, where it recurs.
             recurrence_id: Which occurrence of the series, by its original start; for "all" by default the first.
-            rrule: The new rule, for "following" and "all"; by default the old one, its weekdays moved along.
+            rrule: The new rule, for "following" and "all"; by default the old one, its weekdays moved along. It must
+                have a place for what was changed and excluded: as far away, or by the same number of its month.
             version: Which version of the row named by `event_id` is to be changed; by default the one that is there.
             now: From when on a series reminds; by default the present.
 
@@ -74,6 +75,8 @@ class EventChanges(EventReminders):
         """
         _check_scope(scope)
         _check_times(start, end)
+        if now is not None:
+            check_year("now", now)
         event, recurrence_id = await self._held(event_id, scope, recurrence_id, version)
         _check_scheduled(event)
         if rrule is not None and (event.rrule is None or scope == "this"):
@@ -88,15 +91,13 @@ class EventChanges(EventReminders):
             return await self._change_one(event, series, slot, start, end)
         check_year("start", start)
         whole = scope == "all" or slot.local == series.first
-        move = Move(
-            series,
-            slot,
-            start,
-            series.duration if end is None else wall_clock_duration(start, end, series.zone),
-            rule_after(event, series, slot, start, rrule, whole=whole),
-            now or utc_now(),
-        )
-        return await (self._move_all(event, move) if whole else self._move_following(event, move))
+        changed = await lock_changed(self.session, event.id, since=None if whole else slot.start)
+        originals = {one for one in event.exdates if whole or one >= slot.start}
+        originals.update(row.recurrence_id for row in changed if row.recurrence_id is not None)
+        is_named = recurrence_id is not None
+        move = plan_move(event, slot, start, end, rrule=rrule, whole=whole, is_named=is_named, originals=originals)
+        carry_out = self._move_all if whole else self._move_following
+        return await carry_out(event, move, changed, now or utc_now())
 
     async def cancel(
         self,
@@ -144,25 +145,35 @@ class EventChanges(EventReminders):
         self, event_id: UUID, scope: Scope, recurrence_id: datetime | None, version: int | None
     ) -> tuple[Event, datetime | None]:
         """Lock what is to change: of a changed occurrence, where more than it alone is meant, the series."""
-        event = await self._lock(event_id, version)
-        if event.series_id is None or scope == "this":
-            return event, recurrence_id
-        return await self._lock(event.series_id, None), event.recurrence_id
+        event, series = await self._lock(event_id, version)
+        return (event, recurrence_id) if series is None or scope == "this" else (series, event.recurrence_id)
 
-    async def _lock(self, event_id: UUID, version: int | None) -> Event:
-        """Read the row as it is now; what the session has read of it before is what the change is meant for."""
+    async def _lock(self, event_id: UUID, version: int | None = None) -> tuple[Event, Event | None]:
+        """Lock a row as it is now, and before it, if it is a changed occurrence, its series: all do so in this order.
+
+        What the session has read of them before is what the change is meant for.
+        """
         await self.session.flush()  # what this session has changed itself is no other writer's version
-        session = self.session.sync_session
-        known: Any = session.identity_map.get(session.identity_key(Event, (self.session.tenant_id, event_id)))
-        meant = version if version is not None or known is None else known.__dict__.get("version")
-        statement = self._select(Event.id == event_id).with_for_update().execution_options(populate_existing=True)
-        row: Event = self._found(await self.session.scalar(statement), f"id {event_id}")
-        if meant is not None and row.version != meant:
-            raise StaleDataError(
-                f"event {event_id} has version {row.version}, and the change is meant for version {meant}",
-                hint="read it again, and apply the change to what is there now",
-            )
-        return row
+        known = {row.id: row.__dict__.get("version") for row in self.session.sync_session if isinstance(row, Event)}
+        named = aliased(Event)
+        series_id = select(named.series_id).where(named.tenant_id == self.session.tenant_id, named.id == event_id)
+        both = self._select(Event.id.in_([event_id, series_id.scalar_subquery()])).order_by(
+            Event.series_id.nulls_first()
+        )
+        statement = both.with_for_update().execution_options(populate_existing=True)
+        rows = {row.id: row for row in await self.session.scalars(statement)}
+        event: Event = self._found(rows.get(event_id), f"id {event_id}")
+        series = None if event.series_id is None else rows.get(event.series_id)
+        if event.series_id is not None and series is None:
+            raise StaleDataError(f"event {event_id} has just gone to another series", hint="read it again")
+        for row in rows.values():
+            meant = version if version is not None and row is event else known.get(row.id)
+            if meant is not None and row.version != meant:
+                raise StaleDataError(
+                    f"event {row.id} has version {row.version}, and the change is meant for version {meant}",
+                    hint="read it again, and apply the change to what is there now",
+                )
+        return event, series
 
     async def _change_one(
         self, event: Event, series: Series, slot: Slot, start: datetime, end: datetime | None
@@ -194,30 +205,28 @@ class EventChanges(EventReminders):
         await self.session.flush()
         return event
 
-    async def _move_all(self, event: Event, move: Move) -> Event:
-        series = move.series
-        lead = reminder_lead(event, series)
-        replaced = await move_changed(self.session, series, move.by, into=event)
-        start = move.start if move.slot.local == series.first else to_instant(series.first + move.by, series.zone)
-        event.exdates = series.moved(event.exdates, move.by)
+    async def _move_all(self, event: Event, move: Move, changed: list[Event], now: datetime) -> Event:
+        lead = reminder_lead(event, move.series)
+        replaced = await move_changed(self.session, changed, move, into=event)
+        event.exdates = move.starts(event.exdates)
         event.rrule = str(move.rule)
-        event.start_datetime, event.end_datetime = start, lasting(start, move.duration, series.zone)
+        event.start_datetime, event.end_datetime = move.begins, move.ends
         await self.session.flush()
-        await self._remind_of_next(event, lead, move.now, replaced)
+        await self._remind_of_next(event, lead, now, replaced)
         return event
 
-    async def _move_following(self, event: Event, move: Move) -> Event:
+    async def _move_following(self, event: Event, move: Move, changed: list[Event], now: datetime) -> Event:
         series, slot = move.series, move.slot
         lead = reminder_lead(event, series)
-        new = copy_of(event, move.start, lasting(move.start, move.duration, series.zone))
-        new.reminder_datetime = move.start - lead if has_reminder(event) else None
-        new.exdates = series.moved([one for one in event.exdates if one >= slot.start], move.by)
+        new = copy_of(event, move.begins, move.ends)
+        new.reminder_datetime = move.begins - lead if has_reminder(event) else None
+        new.exdates = move.starts(one for one in event.exdates if one >= slot.start)
         new.rrule = str(move.rule)
         self.session.add(new)
         end_before(event, series, slot)
         await self.session.flush()
-        replaced = await move_changed(self.session, series, move.by, into=new, since=slot.start)
-        await self._remind_of_next(new, lead, move.now, replaced)
+        replaced = await move_changed(self.session, changed, move, into=new)
+        await self._remind_of_next(new, lead, now, replaced)
         return new
 
     async def _remind_of_next(self, event: Event, lead: timedelta, now: datetime, replaced: set[datetime]) -> None:
@@ -240,9 +249,9 @@ def _check_scope(scope: str) -> None:
 
 
 def _check_times(start: datetime, end: datetime | None) -> None:
-    check_aware("start", start)
+    check_instant("start", start)
     if end is not None:
-        check_aware("end", end)
+        check_instant("end", end)
         if end < start:
             raise ValueError(f"end must not be before start, got {start.isoformat()} to {end.isoformat()}")
 

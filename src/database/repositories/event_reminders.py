@@ -6,25 +6,22 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Executable, bindparam, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Executable, and_, bindparam, exists, func, or_, select, update
 
-from src.database.base import check_aware, utc_now, uuid7
+from src.database.base import utc_now, uuid7
 from src.database.errors import StaleDataError
 from src.database.models import Event, User
 from src.database.pagination import check_limit
 from src.database.repositories.base import Repository
+from src.database.repositories.event_reminder_fields import NOT_HELD, reminder_lead, set_reminder
 from src.database.repositories.recurrence import Series
+from src.database.repositories.recurrence_bounds import check_instant, check_year
 
-__all__ = ["NOT_HELD", "EventReminders", "drop_claim", "has_reminder", "reminder_lead", "set_reminder"]
+__all__ = ["EventReminders"]
 
 MAX_ATTEMPTS: Final = 5
+LONGEST_LEASE: Final = timedelta(days=366)
 
-# What a row says that no worker holds.
-NOT_HELD: Final[dict[str, Any]] = {
-    "reminder_claimed_by": None,
-    "reminder_claimed_until": None,
-    "reminder_token": None,
-}
 # Built once: a worker sends one of them for each reminder.
 _HELD: Final = update(Event).where(
     Event.tenant_id == bindparam("tenant"),
@@ -74,33 +71,51 @@ class EventReminders(Repository[Event]):
 
         Commit before sending. Each claim has a fresh `reminder_token`: `ack_reminder` wants it back. Who dies with a
         claim in hand loses it when the lease ends, and the reminder is claimed again: at least once, never by two
-        at a time. Time is the server's. Cancelled events and those of deleted users are never claimed.
+        at a time. Time is the server's. Cancelled events and those of deleted users are never claimed. A series whose
+        reminder was claimed in vain too often goes on with its next occurrence once that one has begun.
 
         Args:
             worker: Who claims, for people to read.
             limit: At most so many.
             lease: For how long.
             user_id: Only this user's.
-            max_attempts: What was claimed so often in vain is left to `missed`.
+            max_attempts: What was claimed so often in vain is left to `missed`; of a series this one occurrence.
 
         Returns:
             The events, the longest due first; `reminder_attempts` counts this claim. A series' `reminder_datetime` plus
             `reminder_offset` is the start of the occurrence.
 
         Raises:
-            ValueError: The limit is not from 1 to 1000, the lease not positive, or the worker has no name.
+            ValueError: The limit is not from 1 to 1000, the lease not positive or longer than a year, or the worker
+                has no name.
         """
         check_limit(limit)
-        if lease <= timedelta(0):
-            raise ValueError(f"lease must be more than zero, got {lease}")
+        if not timedelta(0) < lease <= LONGEST_LEASE:
+            raise ValueError(f"lease must be more than zero, and {LONGEST_LEASE.days} days at most, got {lease}")
         if not worker:
             raise ValueError("worker must say who claims, got an empty name")
+        ready: list[Event] = []
+        while len(ready) < limit:
+            claimed = await self._claim(worker, limit - len(ready), lease, user_id, max_attempts)
+            given_up = [event for event in claimed if event.reminder_attempts > max_attempts]
+            ready += [event for event in claimed if event.reminder_attempts <= max_attempts]
+            for event in given_up:
+                await self._go_on(event)
+            if not given_up:  # a further round only where those have taken a place
+                break
+        return sorted(ready, key=lambda event: (event.reminder_datetime or event.start_datetime, event.id))
+
+    async def _claim(
+        self, worker: str, limit: int, lease: timedelta, user_id: UUID | None, max_attempts: int
+    ) -> list[Event]:
+        """Take what is due, and series whose reminder was tried too often and whose occurrence has begun."""
+        begun = Event.reminder_datetime + func.make_interval(0, 0, 0, 0, 0, 0, func.coalesce(Event.reminder_offset, 0))
         due = (
             select(Event.id)
             .where(
                 *self._pending(user_id),
                 Event.reminder_datetime <= func.now(),
-                Event.reminder_attempts < max_attempts,
+                or_(Event.reminder_attempts < max_attempts, and_(Event.rrule.is_not(None), begun <= func.now())),
             )
             .order_by(Event.reminder_datetime, Event.id)
             .limit(limit)
@@ -121,8 +136,18 @@ class EventReminders(Repository[Event]):
             .returning(Event)
             .execution_options(populate_existing=True, synchronize_session=False)
         )
-        claimed = list(await self.session.scalars(claim))
-        return sorted(claimed, key=lambda event: (event.reminder_datetime or event.start_datetime, event.id))
+        return list(await self.session.scalars(claim))
+
+    async def _go_on(self, event: Event) -> None:
+        """Have a series remind of its next occurrence, or where there is none, not any more."""
+        try:
+            series = Series(event)
+        except (ValueError, KeyError):  # a rule or a zone from elsewhere: it stays held, and the others are claimed
+            return
+        lead = reminder_lead(event, series)
+        begun = (event.reminder_datetime or event.start_datetime) + lead
+        set_reminder(event, await self._next_reminder(event, series, after=max(begun, utc_now())), lead=lead)
+        await self.session.flush()
 
     async def ack_reminder(self, event_id: UUID, token: UUID, *, now: datetime | None = None) -> Event:
         """Say that a claimed reminder was sent; a series goes on to the reminder of its next occurrence.
@@ -140,9 +165,10 @@ class EventReminders(Repository[Event]):
         Raises:
             StaleDataError: The claim is not held under this token any more: the lease ended and another worker has it,
                 or the event was moved.
+            ValueError: `now` is naive, or not between the years 1900 and 2199.
         """
         now = now or utc_now()
-        check_aware("now", now)
+        check_year("now", now)
         acked = await self._give_back(_SENT, event_id, token)
         if acked.rrule is not None and acked.reminder_datetime is not None:
             series = Series(acked)
@@ -170,7 +196,7 @@ class EventReminders(Repository[Event]):
         """
         if retry_at is None:
             return await self._give_back(_RELEASED, event_id, token)
-        check_aware("retry_at", retry_at)
+        check_instant("retry_at", retry_at)
         return await self._give_back(_HELD_BACK, event_id, token, until=retry_at, nobodys=uuid7())
 
     async def missed(
@@ -234,43 +260,3 @@ class EventReminders(Repository[Event]):
             if series_id is not None and recurrence_id is not None:  # the CHECK says so, its types do not
                 found.setdefault(series_id, set()).add(recurrence_id)
         return found
-
-
-def reminder_lead(event: Event, series: Series | None = None) -> timedelta:
-    """Say how long before its start an event is reminded of; where no offset says so, its reminder's time does."""
-    if event.reminder_offset is not None:
-        return timedelta(seconds=event.reminder_offset)
-    if event.reminder_datetime is None:
-        return timedelta()
-    start = event.start_datetime
-    if series is not None and start < event.reminder_datetime:
-        slot = series.after(event.reminder_datetime - timedelta(microseconds=1))
-        start = start if slot is None else slot.start
-    return start - event.reminder_datetime
-
-
-def set_reminder(event: Event, at: datetime | None, *, lead: timedelta | None = None) -> None:
-    """Set an event's reminder anew: nobody holds it, nobody has tried, nothing was sent.
-
-    Args:
-        event: Whose.
-        at: When, or None for never.
-        lead: What to keep as its offset, where it has none: a series needs it for the next one.
-    """
-    event.reminder_datetime = at
-    event.reminder_sent_at = None
-    event.reminder_attempts = 0
-    drop_claim(event)
-    if lead is not None and event.reminder_offset is None and lead >= timedelta():
-        event.reminder_offset = int(lead.total_seconds())
-
-
-def drop_claim(event: Event) -> None:
-    """Take an event's reminder from the worker that holds it."""
-    for name, value in NOT_HELD.items():
-        setattr(event, name, value)
-
-
-def has_reminder(event: Event) -> bool:
-    """Say whether an event is reminded of, be it that the last one was sent."""
-    return event.reminder_datetime is not None or event.reminder_offset is not None

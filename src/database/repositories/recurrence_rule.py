@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from math import prod
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["WEEKDAYS", "Rule", "check_rrule", "parse_rrule"]
+__all__ = ["TIMES", "WEEKDAYS", "Rule", "check_rrule", "parse_rrule"]
 
 MAX_LENGTH: Final = 2000
 MAX_COUNT: Final = 10_000
@@ -22,7 +23,7 @@ MOST_OF_A_WEEKDAY: Final = {"month": 5, "year": 53}
 
 _FREQUENCIES: Final = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 WEEKDAYS: Final = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
-_TIMES: Final = ("BYHOUR", "BYMINUTE", "BYSECOND")
+TIMES: Final = ("BYHOUR", "BYMINUTE", "BYSECOND")
 # From, to, and whether they may be counted from the end, with a minus sign.
 _NUMBERS: Final[Mapping[str, tuple[int, int, bool]]] = {
     "BYMONTH": (1, 12, False),
@@ -44,6 +45,8 @@ _NOT_WITH: Final[Mapping[str, tuple[str, ...]]] = {
     "BYYEARDAY": ("DAILY", "WEEKLY", "MONTHLY"),
     "BYWEEKNO": ("DAILY", "WEEKLY", "MONTHLY"),
 }
+_IN_EACH_MONTH: Final = 28
+_LEAP_DAY: Final = (2, 29)
 _FIX_DAYS: Final = ("BYMONTH", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO", "BYSETPOS")
 _DAY: Final = re.compile(r"(?P<nth>[+-]?[1-9][0-9]?)?(?:MO|TU|WE|TH|FR|SA|SU)")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,5}")
@@ -92,7 +95,7 @@ class Rule:
         Raises:
             ValueError: The rule fixes days or times that would have to move in a way that is not clear.
         """
-        if before.time() != after.time() and any(name in self.parts for name in _TIMES):
+        if before.time() != after.time() and any(name in self.parts for name in TIMES):
             raise ValueError("the series' rule fixes its times of day (BYHOUR, BYMINUTE); give the new rule as `rrule`")
         days = (after.date() - before.date()).days
         if days == 0:
@@ -100,11 +103,37 @@ class Rule:
         by_day = "BYDAY" in self.parts
         if any(name in self.parts for name in _FIX_DAYS) or (by_day and self.frequency in {"MONTHLY", "YEARLY"}):
             raise ValueError("the series' rule fixes its days (BYDAY, BYMONTHDAY, …); give the new rule as `rrule`")
+        if (self.frequency == "MONTHLY" and max(before.day, after.day) > _IN_EACH_MONTH) or (
+            self.frequency == "YEARLY" and _LEAP_DAY in {(before.month, before.day), (after.month, after.day)}
+        ):
+            raise ValueError("not each month or year has the day that it was or is to be; give the new rule as `rrule`")
         if not by_day:
             return self
         week = {"WKST": _turned(self.parts.get("WKST", "MO"), days)} if self.frequency == "WEEKLY" else {}
         turned = ",".join(_turned(day, days) for day in self.parts["BYDAY"].split(","))
         return _rule({**self.parts, "BYDAY": turned, **week})
+
+    def shifted(self, local: datetime, before: datetime, after: datetime) -> datetime:
+        """Return where an occurrence is once the one of `before` is at `after`, where `moved` moves the rule.
+
+        By as much time; of what repeats by months or years on a day of the month, by as many months to the new day.
+        """
+        if self.frequency in {"DAILY", "WEEKLY"} or before.date() == after.date():
+            return local + (after - before)
+        month = 12 * (local.year + after.year - before.year) + local.month - 1 + after.month - before.month
+        year, month = month // 12, month % 12 + 1
+        moved = local.replace(year=year, month=month, day=min(after.day, monthrange(year, month)[1]))
+        return moved + (after - datetime.combine(after, before.time()))
+
+    def end_shifted(self, until: datetime, before: datetime, after: datetime) -> datetime:
+        """Return where an end is, so that it comes after the same occurrences as before."""
+        if self.frequency in {"DAILY", "WEEKLY"} or before.date() == after.date():
+            return until + (after - before)
+        month = until if until.day >= before.day else until.replace(day=1) - timedelta(days=1)
+        latest = month.replace(day=min(before.day, monthrange(month.year, month.month)[1]))
+        if latest == until:
+            return self.shifted(until, before, after)
+        return datetime.combine(self.shifted(latest, before, after), time(23, 59, 59))
 
 
 def check_rrule(rrule: str, *, all_day: bool | None = None) -> None:
@@ -121,7 +150,7 @@ def check_rrule(rrule: str, *, all_day: bool | None = None) -> None:
     rule = parse_rrule(rrule)
     if all_day is None:
         return
-    if all_day and any(name in rule.parts for name in _TIMES):
+    if all_day and any(name in rule.parts for name in TIMES):
         raise ValueError("the rrule of an all-day event must have no BYHOUR, BYMINUTE or BYSECOND")
     if rule.until is not None and isinstance(rule.until, datetime) is all_day:
         wanted = "a date, UNTIL=20300131," if all_day else "in UTC, UNTIL=20300131T225959Z,"
@@ -195,7 +224,7 @@ def _check_together(parts: Mapping[str, str]) -> None:
         raise ValueError("BYSETPOS must stand beside another part whose name begins with BY")
     if "COUNT" in parts and "UNTIL" in parts:
         raise ValueError("an rrule must have COUNT or UNTIL, not both")
-    times = prod(_number_of(parts, name) for name in _TIMES)
+    times = prod(_number_of(parts, name) for name in TIMES)
     if times > MAX_TIMES_A_DAY:
         raise ValueError(f"an rrule must repeat at most {MAX_TIMES_A_DAY} times a day, got {times}")
     most = {"DAILY": times, "WEEKLY": times * _number_of(parts, "BYDAY")}.get(frequency)

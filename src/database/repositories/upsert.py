@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     PrimaryKeyConstraint,
+    Select,
     Table,
     UniqueConstraint,
     and_,
@@ -25,7 +26,7 @@ from src.database.base import TenantBase, utc_now
 from src.database.errors import DuplicateKeyError
 from src.database.tenancy import AsyncSession
 
-__all__ = ["Upserted", "upsert"]
+__all__ = ["Upserted", "insert_unless_there", "select_by_key", "upsert"]
 
 ModelT = TypeVar("ModelT", bound=TenantBase)
 
@@ -56,9 +57,7 @@ async def upsert(
     """Insert a row, or bring the one with this key up to date; a row that is so already is not written again."""
     tenant_id = session.tenant_id
     unique = _unique_key(model, key)
-    for name in key:
-        if values.get(name) is None and not (unique.nulls_are_equal and name in values):
-            raise ValueError(f"values must hold the key's {name!r}, and it must not be None")
+    _check_key(values, key, unique)
     statement = _insert_or_update(model, {**values, "tenant_id": tenant_id}, unique)
     conditions = [model.tenant_id == tenant_id, *(getattr(model, name) == values[name] for name in key)]
     if unique.predicate is not None:
@@ -73,6 +72,40 @@ async def upsert(
             raise DuplicateKeyError(f"a deleted {model.__name__} holds this key", hint="`restore` it first")
         if row is not None:
             return Upserted(row=row, outcome="unchanged")
+
+
+def select_by_key(
+    session: AsyncSession, model: type[ModelT], values: Mapping[str, Any], *, key: Collection[str]
+) -> Select[Any]:
+    """Ask for the row with this key, for what has to see it before it is brought up to date.
+
+    Raises:
+        ValueError: No unique key is made of these attributes, or one of them has no value.
+    """
+    unique = _unique_key(model, key)
+    _check_key(values, key, unique)
+    return select(model).where(
+        model.tenant_id == session.tenant_id,
+        *(getattr(model, name) == values[name] for name in key),
+        *([] if unique.predicate is None else [unique.predicate]),
+    )
+
+
+async def insert_unless_there(
+    session: AsyncSession, model: type[ModelT], values: Mapping[str, Any], *, key: Collection[str]
+) -> ModelT | None:
+    """Insert a row, or return None where another writer has made one with this key."""
+    unique = _unique_key(model, key)
+    statement = insert(model).values({**values, "tenant_id": session.tenant_id})
+    statement = statement.on_conflict_do_nothing(index_elements=unique.columns, index_where=unique.predicate)
+    made: ModelT | None = await session.scalar(statement.returning(model))
+    return made
+
+
+def _check_key(values: Mapping[str, Any], key: Collection[str], unique: _Key) -> None:
+    for name in key:
+        if values.get(name) is None and not (unique.nulls_are_equal and name in values):
+            raise ValueError(f"values must hold the key's {name!r}, and it must not be None")
 
 
 def _insert_or_update(model: type[ModelT], values: Mapping[str, Any], unique: _Key) -> ReturningInsert[ModelT, bool]:

@@ -13,7 +13,7 @@ from icalendar import Event as CalendarEvent
 
 from src.database.base import uuid7
 from src.database.models import Event
-from src.database.repositories.recurrence import to_instant, to_wall_clock
+from src.database.repositories.recurrence_clock import to_instant, to_wall_clock
 
 ZONES = ("Europe/Madrid", "America/Mexico_City", "Australia/Lord_Howe")
 # The years: Mexico City gave its DST up in 2022.

@@ -140,5 +140,5 @@ async def test_the_database_refuses_an_end_before_the_start(events: EventReposit
 
 
 async def test_refuses_a_naive_datetime_before_it_reaches_the_database(events: EventRepository, user: User) -> None:
-    with pytest.raises(ValueError, match="a datetime must be aware"):
+    with pytest.raises(ValueError, match="start_datetime must be aware"):
         await events.add(event(user, start_datetime=datetime(2026, 1, 1)))  # noqa: DTZ001 - what is tested

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -68,3 +69,68 @@ async def test_ones_own_change_is_no_other_writers_version(events: EventReposito
 async def test_a_claim_has_a_name_and_lasts(events: EventRepository, worker: str, lease: int) -> None:
     with pytest.raises(ValueError, match=r"lease must be more than zero|worker must say who claims"):
         await events.claim_due_reminders(worker, lease=timedelta(seconds=lease))
+
+
+ENDS = [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_the_ends_of_the_calendar_are_refused_and_named(
+    events: EventRepository, user: User, end: datetime
+) -> None:
+    single = await events.add(Event(user_id=user.id, title="x", start_datetime=START, end_datetime=START))
+    series = await events.add(Event(user_id=user.id, title="x", start_datetime=START, rrule="FREQ=DAILY"))
+
+    with pytest.raises(ValueError, match="start_datetime must be from 0001-01-02 to 9999-12-30"):
+        await events.add(Event(user_id=user.id, title="x", start_datetime=end, timezone="Asia/Tokyo"))
+    with pytest.raises(ValueError, match="start must be from 0001-01-02 to 9999-12-30"):
+        await events.reschedule(single.id, end)
+    with pytest.raises(ValueError, match="recurrence_id must be between the years"):
+        await events.cancel(series.id, recurrence_id=end)
+    with pytest.raises(ValueError, match="now must be from"):
+        await events.upcoming(user.id, now=end)
+    with pytest.raises(ValueError, match="must be between the years"):
+        await events.occurrences(user.id, min(end, START), max(end, START))
+    with pytest.raises(ValueError, match="retry_at must be from"):
+        await events.release_reminder(single.id, single.id, retry_at=end)
+
+
+async def test_a_long_event_is_not_moved_beyond_the_calendar(events: EventRepository, user: User) -> None:
+    row = await events.add(
+        Event(user_id=user.id, title="x", start_datetime=START, end_datetime=START.replace(year=2400))
+    )
+
+    with pytest.raises(ValueError, match="start must leave time for the event"):
+        await events.reschedule(row.id, START.replace(year=9990))
+
+
+async def test_a_date_is_no_instant(events: EventRepository, user: User) -> None:
+    day: Any = date(2026, 5, 1)
+
+    for refused in (
+        events.occurrences(user.id, day, day),
+        events.overlapping(user.id, day, day),
+        events.upcoming(user.id, now=day),
+        events.reschedule(user.id, day),
+        events.add(Event(user_id=user.id, title="x", start_datetime=day)),
+        events.ack_reminder(user.id, user.id, now=day),
+    ):
+        with pytest.raises(ValueError, match="must be a datetime with a zone, got date"):
+            await refused
+
+
+async def test_an_event_has_a_start(events: EventRepository, user: User) -> None:
+    for more in ({}, {"reminder_offset": 5}, {"rrule": "FREQ=DAILY"}):
+        with pytest.raises(ValueError, match="start_datetime must be given"):
+            await events.add(Event(user_id=user.id, title="x", **more))
+
+
+async def test_upcoming_looks_as_far_as_there_is_time(events: EventRepository, user: User) -> None:
+    row = await events.add(Event(user_id=user.id, title="x", start_datetime=START))
+
+    assert await events.upcoming(user.id, now=START, within=timedelta.max) == [row]
+
+
+async def test_a_lease_is_not_for_ever(events: EventRepository) -> None:
+    with pytest.raises(ValueError, match="366 days at most"):
+        await events.claim_due_reminders("w", lease=timedelta.max)

@@ -23,7 +23,7 @@ async def add_weekly(events: EventRepository, user: User) -> Event:
 
 async def add(events: EventRepository, user: User, **more: Any) -> Event:
     values = {"title": "x", "start_datetime": NINE, "end_datetime": NINE + HOUR, "timezone": "Europe/Madrid"}
-    return await events.add(Event(**{"user_id": user.id, **values, **more}))
+    return await events.add(Event(**{"user_id": user.id, **values, **more}), now=NOW)
 
 
 async def starts(events: EventRepository, row: Event) -> list[datetime]:
