@@ -87,6 +87,9 @@ class EventChanges(EventReminders):
         if scope == "this":
             return await self._change_one(event, series, slot, start, end)
         check_year("start", start)
+        now = now or utc_now()
+        check_aware("now", now)
+        check_year("now", now)
         whole = scope == "all" or slot.local == series.first
         move = Move(
             series,
@@ -94,7 +97,7 @@ class EventChanges(EventReminders):
             start,
             series.duration if end is None else wall_clock_duration(start, end, series.zone),
             rule_after(event, series, slot, start, rrule, whole=whole),
-            now or utc_now(),
+            now,
         )
         return await (self._move_all(event, move) if whole else self._move_following(event, move))
 

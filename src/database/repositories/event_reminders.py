@@ -13,7 +13,7 @@ from src.database.errors import StaleDataError
 from src.database.models import Event, User
 from src.database.pagination import check_limit
 from src.database.repositories.base import Repository
-from src.database.repositories.recurrence import Series
+from src.database.repositories.recurrence import Series, check_year
 
 __all__ = ["NOT_HELD", "EventReminders", "drop_claim", "has_reminder", "reminder_lead", "set_reminder"]
 
@@ -140,9 +140,11 @@ class EventReminders(Repository[Event]):
         Raises:
             StaleDataError: The claim is not held under this token any more: the lease ended and another worker has it,
                 or the event was moved.
+            ValueError: `now` is naive, or not between the years 1900 and 2199.
         """
         now = now or utc_now()
         check_aware("now", now)
+        check_year("now", now)
         acked = await self._give_back(_SENT, event_id, token)
         if acked.rrule is not None and acked.reminder_datetime is not None:
             series = Series(acked)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, select, union_all
 
-from src.database.base import utc_now
+from src.database.base import LAST_INSTANT, check_aware, utc_now
 from src.database.models import Event
 from src.database.pagination import check_limit
 from src.database.regional import check_timezone
@@ -44,6 +44,9 @@ class EventRepository(EventChanges):
         now = now or utc_now()
         statement = self._select(Event.user_id == user_id, Event.status == "scheduled", Event.start_datetime >= now)
         if within is not None:
+            check_aware("now", now)
+            if within > LAST_INSTANT - now:
+                raise ValueError(f"within must not lead beyond the year 9999, got {within.days} days from {now}")
             statement = statement.where(Event.start_datetime < now + within)
         return list(await self.session.scalars(statement.order_by(Event.start_datetime, Event.id).limit(limit)))
 

@@ -14,7 +14,7 @@ from src.database.base import check_aware
 from src.database.models import MessageHistory
 from src.database.pagination import check_limit
 from src.database.regional import check_timezone
-from src.database.repositories.base import Repository
+from src.database.repositories.message_rows import MessageRows
 
 __all__ = ["MessageUsage", "Usage"]
 
@@ -38,10 +38,8 @@ class Usage:
     day: date | None = None
 
 
-class MessageUsage(Repository[MessageHistory]):
+class MessageUsage(MessageRows):
     """What the acting tenant's messages add up to."""
-
-    model = MessageHistory
 
     async def usage(
         self,
