@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, case, select
 
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories.base import Condition, Repository
+from src.database.repositories.deleted import conversation_is_there
 from src.database.repositories.turns import is_there
 
 __all__ = ["MessageRows"]
-
-# Core's table: what the options of a query say of the mapped class is not said of it.
-_CONVERSATIONS: Final = Conversation.__table__
 
 
 class MessageRows(Repository[MessageHistory]):
@@ -32,14 +30,15 @@ class MessageRows(Repository[MessageHistory]):
         conversation = select(Conversation.id).where(*is_there(self.session, conversation_id))
         return super()._select(MessageHistory.conversation_id == conversation_id, conversation.exists())
 
-    def _conversation_is_there(self) -> ColumnElement[bool]:
-        """Leave out what is in a deleted conversation: where many messages are read, those are few to compare with."""
-        deleted = select(_CONVERSATIONS.c.id).where(
-            _CONVERSATIONS.c.tenant_id == self.session.tenant_id,
-            _CONVERSATIONS.c.id == MessageHistory.conversation_id,
-            _CONVERSATIONS.c.deleted_at.is_not(None),
+    def _among_many(self) -> Select[Any]:
+        """Begin a query over many messages: which conversations are deleted is read once, not asked of each."""
+        deleted = select(Conversation.id).where(
+            Conversation.tenant_id == self.session.tenant_id, Conversation.deleted_at.is_not(None)
         )
-        return ~deleted.exists()
+        return super()._select(MessageHistory.conversation_id.not_in(deleted))
+
+    def _conversation_is_there(self) -> ColumnElement[bool]:
+        return conversation_is_there(self.session.tenant_id)
 
     async def _set_deleted_at(
         self, row_id: UUID, deleted_at: datetime | None, *where: Condition, **values: Any

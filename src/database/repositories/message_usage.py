@@ -62,7 +62,8 @@ class MessageUsage(MessageRows):
             until: Before then.
             by: What to group by: `user`, `conversation`, `model`, `day`; by nothing there is one row.
             timezone: The IANA zone that the days are of.
-            include_deleted: Soft-deleted messages too: what was spent on them is spent. What was purged is gone.
+            include_deleted: Soft-deleted messages too, and deleted conversations': what was spent is spent. What
+                was purged is gone.
             limit: At most so many groups, 1 to 1000.
 
         Returns:
@@ -76,7 +77,7 @@ class MessageUsage(MessageRows):
         check_timezone(timezone)
         if user_id is None and conversation_id is None and since is None:
             raise ValueError("usage must be narrowed by user_id, conversation_id or since, got none of them")
-        statement = self._select(include_deleted=include_deleted)
+        statement = self._select(include_deleted=True) if include_deleted else self._among_many()
         if user_id is not None:
             statement = statement.where(MessageHistory.user_id == user_id)
         if conversation_id is not None:
