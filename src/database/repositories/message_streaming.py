@@ -231,6 +231,7 @@ class MessageStreaming(MessageRows):
             .where(
                 Conversation.tenant_id == self.session.tenant_id,
                 Conversation.id == conversation.scalar_subquery(),
+                Conversation.deleted_at.is_(None),
                 Conversation.turn_token == turn,
             )
             .with_for_update(key_share=True)  # a claim's own lock; messages that refer to the row do not wait
