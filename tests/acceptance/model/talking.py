@@ -134,8 +134,12 @@ class Talking(Steps):
         memory = self.memories[tenant]
         if talk := pick(memory.talks, number):
             lease = timedelta(hours=1)
-            turn = self.call(tenant, lambda s: ConversationRepository(s).claim_turn(talk.id, worker, lease=lease))
-            self.expect(turn and turn.token, lambda: memory.claim_turn(talk, worker))
+
+            async def claim(session: AsyncSession) -> int | None:
+                turn = await ConversationRepository(session).claim_turn(talk.id, worker, lease=lease)
+                return turn and turn.token
+
+            self.expect(self.call(tenant, claim), lambda: memory.claim_turn(talk, worker))
 
     @rule(tenant=TENANT, number=PICK, behind=st.integers(0, 1))
     def give_turn(self, tenant: int, number: int, behind: int) -> None:
@@ -218,8 +222,12 @@ class Talking(Steps):
     def pop(self, tenant: int, number: int) -> None:
         memory = self.memories[tenant]
         if talk := pick(memory.talks, number):
-            popped = self.call(tenant, lambda s: MessageHistoryRepository(s).pop_last(talk.id))
-            self.expect(popped and popped.seq, lambda: memory.pop_last(talk))
+
+            async def pop(session: AsyncSession) -> int | None:
+                popped = await MessageHistoryRepository(session).pop_last(talk.id)
+                return popped and popped.seq
+
+            self.expect(self.call(tenant, pop), lambda: memory.pop_last(talk))
 
     @rule(tenant=TENANT, key=KEY, does=st.sampled_from(["delete", "restore"]))
     def unsay(self, tenant: int, key: str, does: str) -> None:
