@@ -137,7 +137,7 @@ class Talking(Steps):
 
             async def claim(session: AsyncSession) -> int | None:
                 turn = await ConversationRepository(session).claim_turn(talk.id, worker, lease=lease)
-                return turn and turn.token
+                return None if turn is None else turn.token
 
             self.expect(self.call(tenant, claim), lambda: memory.claim_turn(talk, worker))
 
@@ -225,7 +225,7 @@ class Talking(Steps):
 
             async def pop(session: AsyncSession) -> int | None:
                 popped = await MessageHistoryRepository(session).pop_last(talk.id)
-                return popped and popped.seq
+                return None if popped is None else popped.seq
 
             self.expect(self.call(tenant, pop), lambda: memory.pop_last(talk))
 
