@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,12 +30,15 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 from src.database.errors import LazyLoadError
 
 __all__ = [
+    "LAST_INSTANT",
     "Base",
     "CleanText",
     "Json",
     "TenantBase",
     "UtcDateTime",
     "check_aware",
+    "check_id",
+    "check_time",
     "clean_json",
     "clean_text",
     "utc_now",
@@ -52,6 +55,10 @@ NAMING_CONVENTION: Final = {
 _UNSTORABLE: Final = {0: "\N{REPLACEMENT CHARACTER}"} | dict.fromkeys(
     range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}"
 )
+
+FIRST_INSTANT: Final = datetime.min.replace(tzinfo=UTC)
+LAST_INSTANT: Final = datetime.max.replace(tzinfo=UTC)
+_ENDS: Final = (MINYEAR, MAXYEAR)
 
 _tick_lock: Final = threading.Lock()
 _last_tick = 0
@@ -122,16 +129,46 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def check_aware(name: str, value: datetime) -> None:
-    """Refuse a datetime that names no instant.
+    """Refuse a datetime that names no instant, or one that has no name in UTC.
 
     Raises:
-        ValueError: It has no zone, or is no datetime.
+        ValueError: It has no zone, is no datetime, or is so close to an end of the calendar that UTC has none for it.
     """
     if not isinstance(value, datetime):
         given = type(value).__name__
         raise ValueError(f"{name} must be a datetime with its zone, got {given}")  # noqa: TRY004 - bad input
     if value.utcoffset() is None:
         raise ValueError(f"{name} must be aware, got the naive {value!r}; say its zone, e.g. tzinfo=UTC")
+    if value.year in _ENDS and not FIRST_INSTANT <= value <= LAST_INSTANT:
+        raise ValueError(f"{name} must be within the years 1 to 9999 in UTC, got {value}")
+
+
+def check_time(name: str, value: datetime, *, back: timedelta) -> None:
+    """Refuse a datetime that names no instant, or one from which there is no going back by so much.
+
+    Raises:
+        ValueError: It has no zone, or there is no such time before it.
+    """
+    check_aware(name, value)
+    if value < FIRST_INSTANT + back:
+        raise ValueError(f"{name} must be at least {back} after the beginning of the year 1, got {value}")
+
+
+def check_id(name: str, value: object) -> None:
+    """Refuse what can be no row's id; the text of one can.
+
+    Raises:
+        TypeError: It is neither a UUID nor a text.
+        ValueError: It is a text, and no UUID's.
+    """
+    if isinstance(value, UUID):
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a uuid.UUID, got {type(value).__name__}")
+    try:
+        UUID(value)
+    except ValueError:
+        raise ValueError(f"{name} must be a uuid.UUID, got a text that is none") from None
 
 
 def clean_json(value: Any) -> Any:

@@ -153,11 +153,13 @@ class TransactionAborted(DatabaseError):
 
     Args:
         what: What failed then: a statement, a flush.
+        sqlstate: The server's code, where it was the server that refused to go on.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, sqlstate: str | None = None) -> None:
         super().__init__(
             f"nothing was committed: {what} of this transaction failed before, and the error was caught",
+            sqlstate=sqlstate,
             hint="let the error end the session, or wrap what may fail in `async with session.begin_nested():`",
         )
 

@@ -181,9 +181,12 @@ class TenantSession(Session):
 
         Raises:
             StaleDataError: A row with a `version` was changed or deleted by another writer since it was read.
+            TransactionAborted: An earlier error was caught, so that nothing more can be sent.
         """
         try:
             super().flush(objects)
+        except PendingRollbackError as error:
+            raise TransactionAborted("a flush") from error
         except orm_exc.StaleDataError as error:
             raise StaleDataError(
                 "a row was changed or deleted by another writer since it was read",
@@ -260,6 +263,8 @@ def _settle_tenant(state: ORMExecuteState) -> None:
     if state.is_column_load and not in_greenlet():  # an attribute was read; `refresh` would be in one
         raise _expired(state)
     session = cast("TenantSession", state.session)
+    if not session.is_active:
+        raise TransactionAborted("a flush")
     session.enter_tenant(required=any(issubclass(mapper.class_, TenantBase) for mapper in state.all_mappers))
 
 

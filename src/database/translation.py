@@ -24,6 +24,7 @@ from src.database.errors import (
     SchemaDriftError,
     SerializationError,
     TlsFailed,
+    TransactionAborted,
 )
 
 __all__ = ["translate", "translate_connect"]
@@ -101,6 +102,7 @@ _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...
         "check that PostgreSQL is what listens there",
     ),
 )
+_ABORTED: Final = "25P02"
 _RLS_REFUSAL: Final = "violates row-level security policy"
 
 
@@ -114,6 +116,9 @@ def translate(error: BaseException) -> DatabaseError | None:
     sqlstate = getattr(origin, "sqlstate", None)
     if not isinstance(sqlstate, str):
         return None
+    if sqlstate == _ABORTED:
+        _redact(error)
+        return TransactionAborted("a statement", sqlstate=sqlstate)
     kind, message = _lookup(sqlstate)
     if sqlstate == "42883" and "operator" in str(origin):
         kind, message = DatabaseError, "no operator takes values of these types"

@@ -126,7 +126,7 @@ async def test_no_method_reads_more_than_it_needs(superuser: psycopg.Connection,
 
 
 async def test_a_missing_index_is_seen(superuser: psycopg.Connection, application: DatabaseEngine) -> None:
-    fill_large(superuser, users=100, messages=10_000, events=100, notes=100)
+    fill_large(superuser, users=1_000, messages=10_000, events=100, notes=100)
     recent = CALLS[MessageHistoryRepository]["recent"]
 
     async def wide() -> list[str]:

@@ -22,6 +22,7 @@ from src.database.errors import DatabaseError, DuplicateKeyError, TransactionAbo
 from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.session import _engines
+from src.database.tenancy import AsyncSession
 
 
 async def count_users() -> int:
@@ -206,6 +207,23 @@ async def test_neither_does_a_flush_that_failed() -> None:
         await go_on_regardless()
 
     assert await count_users() == 0
+
+
+@pytest.mark.filterwarnings("ignore:Session's state has been changed on a non-active transaction")
+@pytest.mark.parametrize("fails", ["a statement", "a flush"])
+async def test_who_goes_on_after_an_error_that_was_caught_is_told_the_remedy(
+    session: AsyncSession, user: User, fails: str
+) -> None:
+    users = UserRepository(session)
+    await users.update(user.id, telegram_id=1)
+
+    with pytest.raises(DatabaseError):
+        await (users.add(User(telegram_id=1)) if fails == "a flush" else session.execute(text("SELECT 1/0")))
+
+    for go_on in (users.count(), session.execute(text("SELECT 1")), users.add(User())):
+        with pytest.raises(TransactionAborted, match="of this transaction failed before") as told:
+            await go_on
+        assert "begin_nested" in str(told.value.hint)
 
 
 @pytest.mark.usefixtures("cloned_database")

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Select, Uuid, any_, case, delete, exists, func, literal, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from src.database.base import TenantBase, utc_now
+from src.database.base import TenantBase, check_id, utc_now
 from src.database.errors import MultipleResultsFoundError, NotFoundError
 from src.database.pagination import Page, check_limit
 from src.database.repositories.conditions import Condition, Option, check_conditions, check_options, within
@@ -50,6 +50,7 @@ class Repository(Generic[ModelT]):
 
     async def get_or_none(self, row_id: UUID, *, options: Sequence[Option] = ()) -> ModelT | None:
         """Return the row of this id, or None."""
+        check_id("row_id", row_id)
         rows = await self._rows(self._select(self.model.id == row_id), options)
         return rows[0] if rows else None
 
@@ -67,6 +68,8 @@ class Repository(Generic[ModelT]):
 
     async def get_many(self, row_ids: Collection[UUID], *, options: Sequence[Option] = ()) -> list[ModelT]:
         """Return those of these rows that are there, by id; any number of them."""
+        for row_id in row_ids:
+            check_id("row_ids", row_id)
         wanted = any_(literal(list(row_ids), ARRAY(Uuid())))  # one parameter: a list of them ends at 32,767
         return await self._rows(self._select(self.model.id == wanted).order_by(self.model.id), options)
 
@@ -212,6 +215,7 @@ class Repository(Generic[ModelT]):
         return self._select_where(where).with_only_columns(self.model.id)
 
     def _is(self, row_id: UUID) -> tuple[Condition, Condition]:
+        check_id("row_id", row_id)
         return self.model.tenant_id == self.session.tenant_id, self.model.id == row_id
 
     async def _rows(self, statement: Select[Any], options: Sequence[Option]) -> list[ModelT]:
@@ -224,12 +228,14 @@ class Repository(Generic[ModelT]):
         check_options(self.model, options)
         return statement.options(*options, *within(self.session.tenant_id))
 
-    async def _set_deleted_at(self, row_id: UUID, deleted_at: datetime | None) -> ModelT:
+    async def _set_deleted_at(
+        self, row_id: UUID, deleted_at: datetime | None, *where: Condition, **values: Any
+    ) -> ModelT:
         """Delete or restore a row in one statement; one that is restored and was not deleted keeps its time too."""
         model = self.model
         changed_at = case((model.deleted_at.is_(None), model.updated_at), else_=func.now())
-        values = {"deleted_at": None, "updated_at": changed_at} if deleted_at is None else {"deleted_at": deleted_at}
-        statement = update(model).where(*self._is(row_id)).values(**values).returning(model)
+        values |= {"deleted_at": None, "updated_at": changed_at} if deleted_at is None else {"deleted_at": deleted_at}
+        statement = update(model).where(*self._is(row_id), *where).values(**values).returning(model)
         if deleted_at is not None:
             statement = statement.where(model.deleted_at.is_(None))
         options = {"populate_existing": True, "synchronize_session": False}

@@ -14,6 +14,8 @@ from sqlalchemy.sql.elements import ClauseElement, ColumnClause, TextClause
 from sqlalchemy.sql.selectable import FromClause, SelectBase
 
 from src.database.base import Base, TenantBase
+from src.database.models import MessageHistory
+from src.database.repositories.deleted import conversation_is_there
 
 __all__ = ["Condition", "Option", "check_conditions", "check_options", "within"]
 
@@ -81,6 +83,8 @@ def within(tenant_id: UUID) -> list[Option]:
         model = mapper.class_
         if issubclass(model, TenantBase):
             visible = [model.deleted_at.is_(None)] if hasattr(model, "deleted_at") else []
+            if model is MessageHistory:
+                visible.append(conversation_is_there(tenant_id))
             options.append(with_loader_criteria(model, and_(model.tenant_id == tenant_id, *visible)))
     return options
 

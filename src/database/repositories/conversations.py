@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import CTE, ColumnElement, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from src.database.base import check_aware, utc_now, uuid7
+from src.database.base import check_time, utc_now, uuid7
 from src.database.errors import ForeignKeyError, NotFoundError, StaleDataError
 from src.database.models import Conversation, User
 from src.database.pagination import MAX_LIMIT, Page, check_limit
@@ -22,8 +22,6 @@ __all__ = ["ConversationRepository", "Turn"]
 
 LONGEST_SILENCE: Final = timedelta(days=36_500)
 MAX_SEQ: Final = 2**63 - 1
-FIRST_INSTANT: Final = datetime.min.replace(tzinfo=UTC)
-LAST_INSTANT: Final = datetime.max.replace(tzinfo=UTC)
 IDLE: Final = "idle"
 _OF_METHODS: Final[Mapping[str, str]] = (
     {"last_seq": "`append` counts"}
@@ -276,8 +274,6 @@ def _last_active() -> ColumnElement[datetime]:
 
 
 def _check_silence(name: str, value: timedelta, now: datetime) -> None:
-    check_aware("now", now)
     if not timedelta(0) <= value <= LONGEST_SILENCE:
         raise ValueError(f"{name} must be from zero to {LONGEST_SILENCE.days} days, got {value}")
-    if not FIRST_INSTANT + value <= now <= LAST_INSTANT:
-        raise ValueError(f"now must be from {name} after the year 1 to the year 9999, got {now}")
+    check_time("now", now, back=value)

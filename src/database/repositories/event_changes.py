@@ -90,6 +90,7 @@ class EventChanges(EventReminders):
         if scope == "this":
             return await self._change_one(event, series, slot, start, end)
         check_year("start", start)
+        now = now or utc_now()
         whole = scope == "all" or slot.local == series.first
         changed = await lock_changed(self.session, event.id, since=None if whole else slot.start)
         originals = {one for one in event.exdates if whole or one >= slot.start}
@@ -97,7 +98,7 @@ class EventChanges(EventReminders):
         is_named = recurrence_id is not None
         move = plan_move(event, slot, start, end, rrule=rrule, whole=whole, is_named=is_named, originals=originals)
         carry_out = self._move_all if whole else self._move_following
-        return await carry_out(event, move, changed, now or utc_now())
+        return await carry_out(event, move, changed, now)
 
     async def cancel(
         self,

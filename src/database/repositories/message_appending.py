@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from src.database.base import utc_now, uuid7
 from src.database.errors import IdempotencyConflictError, NotFoundError
-from src.database.models import Conversation, MessageHistory
-from src.database.repositories.base import Repository
+from src.database.models import Conversation, MessageHistory, User
+from src.database.repositories.message_rows import MessageRows
 from src.database.repositories.new_message import NewMessage
-from src.database.repositories.turns import check_is_last, check_token
+from src.database.repositories.turns import check_is_last, check_token, is_there
 
 __all__ = ["Appended", "MessageAppending"]
 
@@ -28,16 +29,18 @@ _COPIED: Final = tuple(field.name for field in fields(NewMessage) if field.name 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """The message as it is stored, and whether this call stored it: False is a duplicate, and no error."""
+    """The message as it is stored, and whether this call stored it: False is a duplicate, and no error.
+
+    `is_there` is False for a duplicate that nobody reads any more: the message is deleted, or its conversation.
+    """
 
     message: MessageHistory
     inserted: bool
+    is_there: bool = True
 
 
-class MessageAppending(Repository[MessageHistory]):
+class MessageAppending(MessageRows):
     """How messages come in."""
-
-    model = MessageHistory
 
     async def append(self, conversation_id: UUID, message: NewMessage, *, turn: int | None = None) -> Appended:
         """Append a message to a conversation; as `append_many` does with one."""
@@ -58,9 +61,10 @@ class MessageAppending(Repository[MessageHistory]):
             turn: The token of the turn that the caller holds, if it holds one: who has lost it appends nothing.
 
         Returns:
-            For each message, in the same order, the stored one and whether it is new. A message that another
-            conversation of the same user and chat has already (one that was closed meanwhile) is a duplicate. So is
-            a message that was deleted: it holds its key, and comes back with its `deleted_at`.
+            For each message, in the same order, the stored one and whether it is new. A message that an earlier
+            conversation of the same chat has (one that was closed or deleted meanwhile, or whose user was) is a
+            duplicate, and comes back from where it is. So is a message that was deleted: it holds its key. What is
+            deleted so is not answered again; `is_there` says it.
 
         Raises:
             IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
@@ -74,7 +78,7 @@ class MessageAppending(Repository[MessageHistory]):
         conversation = await self._lock(conversation_id, turn)
         while True:
             stored = await self._stored(first)
-            await self._check_stored(conversation, messages, stored)
+            gone = await self._check_stored(conversation, messages, stored)
             missing = [message for key, message in first.items() if key not in stored]
             inserted = await self._insert(conversation, missing)
             if len(inserted) == len(missing):
@@ -88,7 +92,9 @@ class MessageAppending(Repository[MessageHistory]):
             row = new.pop(message.message_id, None)  # a second one of the same batch is a duplicate
             if row is not None:
                 stored[message.message_id] = row
-            results.append(Appended(message=stored[message.message_id], inserted=row is not None))
+            known = stored[message.message_id]
+            is_there = known.deleted_at is None and known.conversation_id not in gone
+            results.append(Appended(message=known, inserted=row is not None, is_there=is_there))
         return results
 
     async def _lock(self, conversation_id: UUID, turn: int | None) -> Conversation:
@@ -96,11 +102,7 @@ class MessageAppending(Repository[MessageHistory]):
         check_token(turn)
         conversation: Conversation | None = await self.session.scalar(
             select(Conversation)
-            .where(
-                Conversation.tenant_id == self.session.tenant_id,
-                Conversation.id == conversation_id,
-                Conversation.deleted_at.is_(None),
-            )
+            .where(*is_there(self.session, conversation_id))
             .with_for_update()
             .execution_options(populate_existing=True)
         )
@@ -169,8 +171,8 @@ class MessageAppending(Repository[MessageHistory]):
 
     async def _check_stored(
         self, conversation: Conversation, messages: Sequence[NewMessage], stored: Mapping[str, MessageHistory]
-    ) -> None:
-        """Refuse keys that other messages have, before anything is inserted."""
+    ) -> set[UUID]:
+        """Refuse keys that other messages have, before anything is inserted; return what conversations are deleted."""
         elsewhere: set[UUID] = set()
         for message in messages:
             if (row := stored.get(message.message_id)) is None:
@@ -178,25 +180,39 @@ class MessageAppending(Repository[MessageHistory]):
             _refuse_another(message, row, row.fingerprint)
             if row.conversation_id != conversation.id:
                 elsewhere.add(row.conversation_id)
-        if elsewhere and not await self._are_of_the_same_chat(conversation, elsewhere):
+        earlier = await self._earlier(conversation, elsewhere) if elsewhere else {}
+        if len(earlier) < len(elsewhere):
             raise IdempotencyConflictError(
                 "a message_id is taken by a message of another chat",
                 constraint=_KEY,
                 hint="the key names its chat: <channel>:<account>:<chat>:<id>",
             )
+        return {one for one, deleted_at in earlier.items() if deleted_at is not None}
 
-    async def _are_of_the_same_chat(self, conversation: Conversation, others: set[UUID]) -> bool:
-        """Say whether these are earlier conversations of the same user in the same chat."""
-        of_this_chat = await self.session.scalar(
-            select(func.count()).where(
-                Conversation.tenant_id == self.session.tenant_id,
+    async def _earlier(self, conversation: Conversation, others: set[UUID]) -> dict[UUID, datetime | None]:
+        """Tell which of these are conversations of the same chat, and when they were deleted.
+
+        A user who was deleted and came back is another row. An unnamed chat is a person's own, so there that row must
+        have the same Telegram id.
+        """
+        tenant_id, chat = self.session.tenant_id, conversation.external_chat_id
+        left: list[ColumnElement[bool]] = [User.deleted_at.is_not(None)]
+        if chat is None:
+            own_id = select(User.telegram_id).where(User.tenant_id == tenant_id, User.id == conversation.user_id)
+            left.append(User.telegram_id == own_id.scalar_subquery())
+        rows = await self.session.execute(
+            select(Conversation.id, Conversation.deleted_at)
+            .join(User, (User.tenant_id == Conversation.tenant_id) & (User.id == Conversation.user_id))
+            .where(
+                Conversation.tenant_id == tenant_id,
+                User.tenant_id == tenant_id,
                 Conversation.id.in_(others),
-                Conversation.user_id == conversation.user_id,
                 Conversation.channel == conversation.channel,
-                Conversation.external_chat_id.is_not_distinct_from(conversation.external_chat_id),
+                Conversation.external_chat_id.is_not_distinct_from(chat),
+                or_(Conversation.user_id == conversation.user_id, and_(*left)),
             )
         )
-        return of_this_chat == len(others)
+        return {row.id: row.deleted_at for row in rows}
 
 
 def _first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:

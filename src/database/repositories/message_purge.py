@@ -10,15 +10,13 @@ from sqlalchemy import delete, func, update
 from src.database.base import check_aware
 from src.database.models import MessageHistory, Note
 from src.database.pagination import check_limit
-from src.database.repositories.base import Repository
+from src.database.repositories.message_rows import MessageRows
 
 __all__ = ["MessagePurge"]
 
 
-class MessagePurge(Repository[MessageHistory]):
+class MessagePurge(MessageRows):
     """The end of the acting tenant's messages."""
-
-    model = MessageHistory
 
     async def purge(
         self,

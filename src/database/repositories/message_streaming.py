@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, func, literal_column, select, update
+from sqlalchemy import ColumnElement, case, func, literal_column, null, select, update
 
 from src.database.base import clean_json, clean_text
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Conversation, MessageHistory
 from src.database.pagination import check_limit
-from src.database.repositories.base import Condition, Repository
+from src.database.repositories.base import Condition
+from src.database.repositories.message_rows import MessageRows
 from src.database.repositories.turns import check_is_last, check_token, statement_time
 
 __all__ = ["MessageStreaming"]
@@ -24,17 +25,17 @@ _IS_INCOMPLETE: Final[ColumnElement[bool]] = (MessageHistory.state != literal_co
 )
 
 
-class MessageStreaming(Repository[MessageHistory]):
+class MessageStreaming(MessageRows):
     """A message that was appended with `state="incomplete"`, until it is complete or interrupted; neither ends.
 
     Under the token of a turn the conversation's row is locked until the transaction ends, as by an append: a claim
     that was committed before wins, and a later one waits.
     """
 
-    model = MessageHistory
-
     async def extend(self, message_id: str, content: str, *, offset: int, turn: int | None = None) -> MessageHistory:
         """Add a piece to the content of an incomplete message, once, however often it is sent.
+
+        Its `token_count` is forgotten with the content that it counted.
 
         Args:
             message_id: The message's key.
@@ -60,6 +61,7 @@ class MessageStreaming(Repository[MessageHistory]):
             known >= 0,
             func.substr(stored, offset + 1, len(piece)) == func.left(piece, known),
             content=stored.concat(func.substr(piece, known + 1)),
+            token_count=case((known < len(piece), null()), else_=MessageHistory.token_count),
         )
         if extended is not None:
             return extended
@@ -167,6 +169,7 @@ class MessageStreaming(Repository[MessageHistory]):
                 MessageHistory.deleted_at.is_(None),
                 MessageHistory.updated_at < statement_time() - older_than,
                 _IS_INCOMPLETE,
+                self._conversation_is_there(),
             )
             .order_by(MessageHistory.conversation_id, MessageHistory.seq)
             .limit(limit)
@@ -209,6 +212,7 @@ class MessageStreaming(Repository[MessageHistory]):
                 MessageHistory.message_id == message_id,
                 MessageHistory.deleted_at.is_(None),
                 MessageHistory.state == "incomplete",
+                self._conversation_is_there(),
                 *where,
             )
             .values(**values, updated_at=statement_time())
@@ -227,6 +231,7 @@ class MessageStreaming(Repository[MessageHistory]):
             .where(
                 Conversation.tenant_id == self.session.tenant_id,
                 Conversation.id == conversation.scalar_subquery(),
+                Conversation.deleted_at.is_(None),
                 Conversation.turn_token == turn,
             )
             .with_for_update(key_share=True)  # a claim's own lock; messages that refer to the row do not wait

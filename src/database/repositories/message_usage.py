@@ -14,7 +14,7 @@ from src.database.base import check_aware
 from src.database.models import MessageHistory
 from src.database.pagination import check_limit
 from src.database.regional import check_timezone
-from src.database.repositories.base import Repository
+from src.database.repositories.message_rows import MessageRows
 
 __all__ = ["MessageUsage", "Usage"]
 
@@ -38,10 +38,8 @@ class Usage:
     day: date | None = None
 
 
-class MessageUsage(Repository[MessageHistory]):
+class MessageUsage(MessageRows):
     """What the acting tenant's messages add up to."""
-
-    model = MessageHistory
 
     async def usage(
         self,
@@ -64,7 +62,8 @@ class MessageUsage(Repository[MessageHistory]):
             until: Before then.
             by: What to group by: `user`, `conversation`, `model`, `day`; by nothing there is one row.
             timezone: The IANA zone that the days are of.
-            include_deleted: Soft-deleted messages too: what was spent on them is spent. What was purged is gone.
+            include_deleted: Soft-deleted messages too, and deleted conversations': what was spent is spent. What
+                was purged is gone.
             limit: At most so many groups, 1 to 1000.
 
         Returns:
@@ -78,7 +77,7 @@ class MessageUsage(Repository[MessageHistory]):
         check_timezone(timezone)
         if user_id is None and conversation_id is None and since is None:
             raise ValueError("usage must be narrowed by user_id, conversation_id or since, got none of them")
-        statement = self._select(include_deleted=include_deleted)
+        statement = self._select(include_deleted=True) if include_deleted else self._among_many()
         if user_id is not None:
             statement = statement.where(MessageHistory.user_id == user_id)
         if conversation_id is not None:

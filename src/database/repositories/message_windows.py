@@ -11,7 +11,7 @@ from sqlalchemy.orm import aliased
 
 from src.database.models import MessageHistory
 from src.database.pagination import MAX_LIMIT, check_limit
-from src.database.repositories.base import Repository
+from src.database.repositories.message_rows import MessageRows
 from src.database.repositories.tool_pairs import open_calls, whole_pairs
 
 __all__ = ["MessageWindows"]
@@ -29,14 +29,12 @@ _TOKENS: Final = case(  # not coalesce(): what has its count is not unpacked to 
 )
 
 
-class MessageWindows(Repository[MessageHistory]):
+class MessageWindows(MessageRows):
     """What is read of a conversation's messages: as lists, in the order of `seq`, the oldest first.
 
     A `seq` is a position and need not exist: a list goes on where its first or last message says, however deep that
     is. The rows are read anew, also where the session has them already.
     """
-
-    model = MessageHistory
 
     async def recent(
         self,
@@ -119,9 +117,6 @@ class MessageWindows(Repository[MessageHistory]):
         """
         messages = await self.after(conversation_id, after_seq, limit=limit)
         return list(takewhile(lambda message: message.state != "incomplete", messages))
-
-    def _in(self, conversation_id: UUID) -> Select[Any]:
-        return self._select(MessageHistory.conversation_id == conversation_id)
 
     async def _read(self, statement: Executable) -> list[MessageHistory]:
         return list(await self.session.scalars(statement.execution_options(populate_existing=True)))

@@ -92,7 +92,7 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
             StaleDataError: Another worker has claimed the turn since.
         """
         await self._lock(conversation_id, turn)
-        of_conversation = self._ids([MessageHistory.conversation_id == conversation_id])
+        of_conversation = self._in(conversation_id).with_only_columns(MessageHistory.id)
         last = of_conversation.order_by(MessageHistory.seq.desc()).limit(1)
         popped: MessageHistory | None = await self.session.scalar(
             update(MessageHistory)
@@ -125,6 +125,17 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
             setattr(row, name, value)
         await self.session.flush()
         return row
+
+    async def restore(self, row_id: UUID) -> MessageHistory:
+        """Bring a deleted message back; one that was not deleted stays as it is.
+
+        What was incomplete is interrupted: its writer was told that it is gone, and those who follow the conversation
+        may have passed it.
+
+        Raises:
+            NotFoundError: This tenant has none, or its conversation is deleted; `restore` that first.
+        """
+        return await super().restore(row_id)
 
     async def add_many(self, rows: Sequence[MessageHistory]) -> NoReturn:
         """Refuse: a message is numbered under its conversation's lock.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Table, and_, func, literal, select, true
 
-from src.database.base import Base, UtcDateTime, check_aware, utc_now
+from src.database.base import Base, UtcDateTime, check_time, utc_now
 from src.database.models import MessageHistory, Tenant, User
 from src.database.pagination import check_limit
 from src.database.repositories.removal import Ids, dependants, nothing_needs, remove, tables_of_tenants
@@ -53,11 +53,11 @@ async def purge_expired(
         How many rows of each table.
 
     Raises:
-        ValueError: The limit is not from 1 to 1000, or `now` is naive.
+        ValueError: The limit is not from 1 to 1000, or `now` is naive or too early.
     """
     check_limit(limit)
     now = now or utc_now()
-    check_aware("now", now)
+    check_time("now", now, back=_SHORTEST)
     expired = _expired(session.tenant_id, now, limit=None if dry_run else limit)
     counts: dict[str, int] = {}
     for table, ids in reversed(expired.items()):

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, DateTime, func, or_, select, update
 from sqlalchemy.orm import aliased
 
+from src.database.base import check_id
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Conversation
 from src.database.tenancy import AsyncSession
@@ -113,6 +114,7 @@ def check_is_last(turn: int | None, last: int) -> None:
 
 def is_there(session: AsyncSession, conversation_id: UUID) -> tuple[ColumnElement[bool], ...]:
     """Say which conversation is meant: the acting tenant's, and none that is deleted."""
+    check_id("conversation_id", conversation_id)
     return (
         Conversation.tenant_id == session.tenant_id,
         Conversation.id == conversation_id,

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import func, or_, update
 from sqlalchemy.dialects.postgresql import insert
 
-from src.database.base import check_aware, clean_text, utc_now
+from src.database.base import check_time, clean_text, utc_now
 from src.database.models import User
 from src.database.regional import check_locale, check_timezone
 from src.database.repositories.base import Repository
@@ -109,10 +109,10 @@ class UserRepository(Repository[User]):
             Whether it was written: False where the user was seen less than a minute before, or later, or is not there.
 
         Raises:
-            ValueError: `now` is naive.
+            ValueError: `now` is naive or too early.
         """
         now = now or utc_now()
-        check_aware("now", now)
+        check_time("now", now, back=SEEN_AGAIN_AFTER)
         touched: User | None = await self.session.scalar(
             update(User)
             .where(

@@ -38,6 +38,7 @@ class Talk:
     upto: int = 0
     token: int = 0
     holder: str | None = None
+    deleted: bool = False
 
 
 @dataclass
@@ -94,7 +95,17 @@ class Memory:
         user.deleted = False
 
     def active(self, user: UUID, chat: str | None) -> Talk | None:
-        return next((one for one in self.talks if (one.user, one.chat, one.active) == (user, chat, True)), None)
+        wanted = (user, chat, True, False)
+        return next((one for one in self.talks if (one.user, one.chat, one.active, one.deleted) == wanted), None)
+
+    def restore_talk(self, talk: Talk) -> None:
+        if talk.deleted and talk.active and self.active(talk.user, talk.chat):
+            raise DuplicateKeyError("")
+        talk.deleted = False
+
+    def close(self, talk: Talk) -> None:
+        _check_there(talk)
+        talk.active = False
 
     def may_start(self, user: Person) -> None:
         if user.deleted:
@@ -103,6 +114,7 @@ class Memory:
     def set_summary(self, talk: Talk, summary: str, upto: int, expected: int) -> None:
         if upto <= expected:
             raise ValueError
+        _check_there(talk)
         if talk.upto != expected:
             raise StaleDataError("")
         if upto > talk.last_seq:
@@ -110,6 +122,7 @@ class Memory:
         talk.summary, talk.upto = summary, upto
 
     def claim_turn(self, talk: Talk, worker: str) -> int | None:
+        _check_there(talk)
         if talk.holder is not None:
             return None
         talk.holder = worker
@@ -117,16 +130,17 @@ class Memory:
         return talk.token
 
     def release_turn(self, talk: Talk, token: int) -> None:
-        if talk.token != token:
+        if talk.token != token or talk.deleted:
             raise StaleDataError("")
         talk.holder = None
 
-    def append(self, talk: Talk, batch: Sequence[tuple[str, str, str, str]], turn: int | None) -> list[bool]:
-        """Append (key, role, content, state) in this order; say of each whether it is new."""
+    def append(self, talk: Talk, batch: Sequence[tuple[str, str, str, str]], turn: int | None) -> list[Any]:
+        """Append (key, role, content, state) in this order; say of each whether it is new, and is there."""
         first: dict[str, tuple[str, str]] = {}
         for key, role, content, _ in batch:
             if first.setdefault(key, (role, content)) != (role, content):
                 raise IdempotencyConflictError("")
+        _check_there(talk)
         if turn is not None and turn != talk.token:
             raise StaleDataError("")
         for key, role, content, _ in batch:
@@ -135,27 +149,48 @@ class Memory:
                 raise IdempotencyConflictError("")
         for key, *_ in batch:
             known = self.said(key)
-            if known and (known.talk.user, known.talk.chat) != (talk.user, talk.chat):
+            if known and not self.is_earlier(known.talk, talk):
                 raise IdempotencyConflictError("")
         new = []
         for key, role, content, state in batch:
-            new.append(self.said(key) is None)
-            if new[-1]:
+            known = self.said(key)
+            new.append((known is None, known is None or not (known.deleted or known.talk.deleted)))
+            if known is None:
                 talk.last_seq += 1
                 self.messages.append(Said(talk, talk.last_seq, key, role, content, state, content))
         return new
+
+    def is_earlier(self, other: Talk, talk: Talk) -> bool:
+        """Say whether both are of one chat: a user who came back is another, and an unnamed chat is a user's."""
+        of = {one.id: one for one in self.users}
+        left = of[other.user].deleted and (
+            talk.chat is not None or of[other.user].telegram_id == of[talk.user].telegram_id
+        )
+        return other.chat == talk.chat and (other.user == talk.user or left)
 
     def said(self, key: str) -> Said | None:
         return next((one for one in self.messages if one.key == key), None)
 
     def there(self, key: str) -> Said:
         said = self.said(key)
-        if said is None or said.deleted:
+        if said is None or said.deleted or said.talk.deleted:
             raise NotFoundError("")
         return said
 
+    def delete(self, said: Said) -> None:
+        self.there(said.key).deleted = True
+
+    def restore(self, said: Said) -> None:
+        _check_there(said.talk)
+        if said.deleted and said.state == "incomplete":
+            said.state = "interrupted"
+        said.deleted = False
+
+    def visible(self) -> list[Said]:
+        return [one for one in self.messages if not one.deleted and not one.talk.deleted]
+
     def of(self, talk: Talk) -> list[Said]:
-        return sorted((one for one in self.messages if one.talk is talk and not one.deleted), key=lambda one: one.seq)
+        return sorted((one for one in self.visible() if one.talk is talk), key=lambda one: one.seq)
 
     def tail(self, talk: Talk, after: int, limit: int) -> list[int]:
         seqs = []
@@ -185,6 +220,7 @@ class Memory:
         said.state = state
 
     def pop_last(self, talk: Talk) -> int | None:
+        _check_there(talk)
         said = self.of(talk)
         if not said:
             return None
@@ -218,7 +254,18 @@ class Memory:
         return {
             "users": sorted((one.id, one.telegram_id, one.name, one.deleted) for one in self.users),
             "conversations": sorted(
-                (one.id, one.user, one.chat, one.active, one.last_seq, one.summary, one.upto, one.token, one.holder)
+                (
+                    one.id,
+                    one.user,
+                    one.chat,
+                    one.active,
+                    one.last_seq,
+                    one.summary,
+                    one.upto,
+                    one.token,
+                    one.holder,
+                    one.deleted,
+                )
                 for one in self.talks
             ),
             "messages": sorted(
@@ -231,3 +278,8 @@ class Memory:
                 (one.id, one.user, one.content, one.tags, one.pinned, one.archived, one.deleted) for one in self.notes
             ),
         }
+
+
+def _check_there(talk: Talk) -> None:
+    if talk.deleted:
+        raise NotFoundError("")

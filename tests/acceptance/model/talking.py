@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
@@ -36,6 +37,7 @@ class Talking(Steps):
     @initialize()
     def begin(self) -> None:
         super().begin()
+        self.ids: dict[tuple[int, str], UUID] = {}
         for tenant in (0, 1):
             for telegram_id in (1, 2):
                 self.meet(tenant, telegram_id, None)
@@ -78,9 +80,7 @@ class Talking(Steps):
     def count(self, tenant: int) -> None:
         memory = self.memories[tenant]
         assert self.call(tenant, lambda s: UserRepository(s).count()) == sum(not one.deleted for one in memory.users)
-        assert self.call(tenant, lambda s: MessageHistoryRepository(s).count()) == sum(
-            not one.deleted for one in memory.messages
-        )
+        assert self.call(tenant, lambda s: MessageHistoryRepository(s).count()) == len(memory.visible())
 
     @rule(tenant=TENANT, number=PICK, chat=CHAT)
     def start(self, tenant: int, number: int, chat: str | None) -> None:
@@ -99,9 +99,23 @@ class Talking(Steps):
 
     @rule(tenant=TENANT, number=PICK)
     def close(self, tenant: int, number: int) -> None:
+        memory = self.memories[tenant]
+        if talk := pick(memory.talks, number):
+            got = self.call(tenant, lambda s: nothing(ConversationRepository(s).close(talk.id, reason="done")))
+            self.expect(got, lambda: memory.close(talk))
+
+    @rule(tenant=TENANT, number=PICK)
+    def drop(self, tenant: int, number: int) -> None:
         if talk := pick(self.memories[tenant].talks, number):
-            self.call(tenant, lambda s: ConversationRepository(s).close(talk.id, reason="done"))
-            talk.active = False
+            got = self.call(tenant, lambda s: ConversationRepository(s).delete(talk.id))
+            self.expect(got, lambda: change(talk, "deleted", True))
+
+    @rule(tenant=TENANT, number=PICK)
+    def take_up(self, tenant: int, number: int) -> None:
+        memory = self.memories[tenant]
+        if talk := pick(memory.talks, number):
+            got = self.call(tenant, lambda s: nothing(ConversationRepository(s).restore(talk.id)))
+            self.expect(got, lambda: memory.restore_talk(talk))
 
     @rule(tenant=TENANT, number=PICK, upto=st.integers(0, 6), expected=st.integers(0, 3))
     def summarize(self, tenant: int, number: int, upto: int, expected: int) -> None:
@@ -120,8 +134,12 @@ class Talking(Steps):
         memory = self.memories[tenant]
         if talk := pick(memory.talks, number):
             lease = timedelta(hours=1)
-            turn = self.call(tenant, lambda s: ConversationRepository(s).claim_turn(talk.id, worker, lease=lease))
-            self.expect(turn and turn.token, lambda: memory.claim_turn(talk, worker))
+
+            async def claim(session: AsyncSession) -> int | None:
+                turn = await ConversationRepository(session).claim_turn(talk.id, worker, lease=lease)
+                return None if turn is None else turn.token
+
+            self.expect(self.call(tenant, claim), lambda: memory.claim_turn(talk, worker))
 
     @rule(tenant=TENANT, number=PICK, behind=st.integers(0, 1))
     def give_turn(self, tenant: int, number: int, behind: int) -> None:
@@ -143,9 +161,10 @@ class Talking(Steps):
             turn = None if behind is None or behind > talk.token else talk.token - behind
             messages = [NewMessage(message_id=k, role=r, content=c, state=s) for k, r, c, s in batch]  # type: ignore[arg-type] # drawn
 
-            async def append(session: AsyncSession) -> list[bool]:
+            async def append(session: AsyncSession) -> list[tuple[bool, bool]]:
                 done = await MessageHistoryRepository(session).append_many(talk.id, messages, turn=turn)
-                return [one.inserted for one in done]
+                self.ids.update({(tenant, one.message.message_id): one.message.id for one in done})
+                return [(one.inserted, one.is_there) for one in done]
 
             self.expect(self.call(tenant, append), lambda: memory.append(talk, batch, turn))
 
@@ -203,8 +222,20 @@ class Talking(Steps):
     def pop(self, tenant: int, number: int) -> None:
         memory = self.memories[tenant]
         if talk := pick(memory.talks, number):
-            popped = self.call(tenant, lambda s: MessageHistoryRepository(s).pop_last(talk.id))
-            self.expect(popped and popped.seq, lambda: memory.pop_last(talk))
+
+            async def pop(session: AsyncSession) -> int | None:
+                popped = await MessageHistoryRepository(session).pop_last(talk.id)
+                return None if popped is None else popped.seq
+
+            self.expect(self.call(tenant, pop), lambda: memory.pop_last(talk))
+
+    @rule(tenant=TENANT, key=KEY, does=st.sampled_from(["delete", "restore"]))
+    def unsay(self, tenant: int, key: str, does: str) -> None:
+        memory = self.memories[tenant]
+        if said := memory.said(key):
+            row_id = self.ids[tenant, key]
+            got = self.call(tenant, lambda s: nothing(getattr(MessageHistoryRepository(s), does)(row_id)))
+            self.expect(got, lambda: getattr(memory, does)(said))
 
     @rule(tenant=TENANT, number=PICK)
     def meddle(self, tenant: int, number: int) -> None:

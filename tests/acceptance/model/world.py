@@ -21,7 +21,7 @@ from src.database.tenancy import AsyncSession, TenantBinding
 READ = {
     "users": "SELECT id, telegram_id, display_name, deleted_at IS NOT NULL FROM users",
     "conversations": "SELECT id, user_id, external_chat_id, is_active, last_seq, summary, summary_upto_seq, turn_token,"
-    " turn_claimed_by FROM conversations",
+    " turn_claimed_by, deleted_at IS NOT NULL FROM conversations",
     "messages": "SELECT conversation_id, seq, message_id, role, content, state, deleted_at IS NOT NULL"
     " FROM message_history",
     "events": "SELECT id, user_id, start_datetime, status, reminder_token, reminder_attempts,"

@@ -179,6 +179,36 @@ async def test_tail_does_not_wait_for_an_incomplete_message_that_was_deleted(
     assert [one.seq for one in await messages.tail(conversation.id, 0)] == [1, 3]
 
 
+async def test_what_comes_back_incomplete_is_interrupted_since_followers_have_passed_it(
+    messages: MessageHistoryRepository, conversation: Conversation, answer: MessageHistory
+) -> None:
+    other = (await messages.append(conversation.id, message("4", None, role="assistant", state="incomplete"))).message
+    await messages.delete(answer.id)
+    seen = [one.seq for one in await messages.tail(conversation.id, 0)]
+
+    await messages.restore(answer.id)
+    await messages.restore(other.id)
+
+    assert seen == [1, 3]
+    assert (answer.state, other.state) == ("interrupted", "incomplete"), "the other one was not deleted"
+    with pytest.raises(StaleDataError, match="is interrupted"):
+        await messages.extend("answer", "late", offset=0)
+
+
+async def test_a_count_of_tokens_is_forgotten_with_the_content_that_it_counted(
+    messages: MessageHistoryRepository, conversation: Conversation, answer: MessageHistory
+) -> None:
+    await messages.extend("answer", "Hola", offset=0)
+    await messages.update(answer.id, token_count=1)
+    for piece, offset in [("", 4), ("la", 2), ("Hola", 0)]:
+        assert (await messages.extend("answer", piece, offset=offset)).token_count == 1, "nothing was added"
+
+    await messages.extend("answer", "Hola" + ", Ada" * 1000, offset=0)
+
+    assert answer.token_count is None
+    assert await messages.recent(conversation.id, token_budget=100, before_seq=3) == []
+
+
 async def test_interrupts_what_has_not_changed_for_too_long(
     messages: MessageHistoryRepository, conversation: Conversation, answer: MessageHistory
 ) -> None:
