@@ -40,7 +40,7 @@ async def archive(session: AsyncSession, user: User, now: datetime) -> None:
 
 
 async def a_series(session: AsyncSession, user: User) -> Event:
-    start = datetime.now(UTC)
+    start = datetime.now(UTC) + timedelta(hours=1)
     event = Event(
         user_id=user.id, title="x", start_datetime=start, reminder_datetime=start - DAY, rrule="FREQ=DAILY"
     )  # fmt: skip
@@ -71,7 +71,7 @@ STEPS: dict[str, tuple[Step, set[datetime]]] = {
         {FIRST},
     ),
     "close_stale": (lambda s, _, now: ConversationRepository(s).close_stale(DAY, now=now), {FIRST}),
-    "upcoming": (lambda s, u, now: EventRepository(s).upcoming(u.id, now=now, within=DAY), {LAST}),
+    "upcoming": (lambda s, u, now: EventRepository(s).upcoming(u.id, now=now, within=DAY), {FIRST, LAST}),
     "ack_reminder": (ack, {FIRST, LAST}),
     "reschedule": (reschedule, {FIRST, LAST}),
 }
