@@ -35,9 +35,7 @@ class Drafts:
     newest: str = field(default_factory=lambda: heads()[0])
 
     def add(self, revision: str, up: str, down: str = "pass") -> None:
-        text = REVISION.format(
-            revision=revision, follows=self.newest, up=indent(up, "    "), down=indent(down, "    ")
-        )
+        text = REVISION.format(revision=revision, follows=self.newest, up=indent(up, "    "), down=indent(down, "    "))
         (self.folder / f"{revision}.py").write_text(text)
         self.newest = revision
 

@@ -80,7 +80,9 @@ async def test_one_that_does_not_come_through_says_who_is_in_the_way(
     drafts.add("column", ADD_COLUMN)
     pid = another_session(2)
 
-    with pytest.raises(LockNotAvailable, match="given up after 3 attempts; the steps before it are committed") as caught:
+    with pytest.raises(
+        LockNotAvailable, match="given up after 3 attempts; the steps before it are committed"
+    ) as caught:
         await upgrade(owner_settings, folder=drafts.folder, patience=Patience(lock=0.2, attempts=3, pause=0.05))
 
     assert f"held by pid {pid} " in str(caught.value)

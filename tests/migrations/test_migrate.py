@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -156,30 +155,6 @@ async def test_through_a_transaction_pooler_the_lock_is_worth_nothing(cloned_dat
 
     with pytest.raises(ConfigurationError, match="DATABASE_MIGRATION_URL must be set where DATABASE_PGBOUNCER=true"):
         await upgrade(settings)
-
-
-def test_the_old_release_runs_on_the_new_schema(drafts: Drafts, request: pytest.FixtureRequest) -> None:
-    """Expand: what is added hurts nobody who does not know of it."""
-    drafts.add("column", "op.add_column('users', sa.Column('nickname', sa.Text()))")
-    drafts.add("index", "create_index_concurrently('ix_users_nickname', 'users', ['tenant_id', 'nickname'])")
-    drafts.add("check", "add_check('ck_users_nickname', 'users', 'length(nickname) BETWEEN 1 AND 100')")
-    whole = request.config.getoption("--long")
-    part = ["tests/database/repositories"] if whole else ["tests/database/repositories/test_note_lists.py"]
-
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *part],
-        cwd=ROOT,
-        env={**without(os.environ, "THEA_TEST_SERVER", "PYTEST_"), "THEA_TEST_REVISIONS": str(drafts.folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def without(environment: os._Environ[str], *unset: str) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if not name.startswith(unset)}
 
 
 def alembic(*arguments: str) -> subprocess.CompletedProcess[str]:

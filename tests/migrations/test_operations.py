@@ -214,9 +214,7 @@ async def test_a_locked_row_has_a_backfill_give_way_and_go_on(
     with superuser.transaction():
         superuser.execute("SELECT FROM users FOR UPDATE")
         with pytest.raises(LockNotAvailable, match=f"held by pid {superuser.info.backend_pid} "):
-            await upgrade(
-                owner_settings, folder=drafts.folder, patience=Patience(lock=0.2, attempts=2, pause=0.01)
-            )
+            await upgrade(owner_settings, folder=drafts.folder, patience=Patience(lock=0.2, attempts=2, pause=0.01))
 
     await upgrade(owner_settings, folder=drafts.folder)
     assert superuser.execute("SELECT count(*) FROM users WHERE locale IS NULL").fetchone() == (0,)
