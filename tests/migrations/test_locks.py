@@ -90,6 +90,39 @@ async def test_one_that_does_not_come_through_says_who_is_in_the_way(
     assert await current(owner_settings) == ("table",)
 
 
+async def test_a_long_index_tells_how_far_it_is_and_whom_it_waits_for(
+    owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.database.schema.watch.FIRST_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("src.database.schema.watch.LOOK_SECONDS", 0.1)
+    drafts.add("index", "create_index_concurrently('ix_x', 'users', ['tenant_id'])")
+    pid = another_session(0.8, writes=True)
+
+    with capture_logs() as logs:
+        await upgrade(owner_settings, folder=drafts.folder)
+
+    waits = next(log for log in logs if log["event"] == "migration_waits")
+    built = next(log for log in logs if log["event"] == "index_is_built")
+    assert waits["held_by"].startswith(f"pid {pid} (")
+    assert (built["table"], built["phase"]) == ("users", "waiting for writers before build")
+
+
+async def test_a_deadlock_is_begun_again(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
+) -> None:
+    superuser.execute("CREATE SEQUENCE runs")
+    superuser.execute("GRANT ALL ON SEQUENCE runs TO PUBLIC")
+    drafts.add(
+        "deadlock",
+        "op.execute(\"DO $$ BEGIN IF nextval('runs') = 1 THEN"
+        " RAISE EXCEPTION USING ERRCODE = 'deadlock_detected'; END IF; END $$\")",
+    )
+
+    done = await upgrade(owner_settings, folder=drafts.folder, patience=SOON)
+
+    assert done.after == ("deadlock",)
+
+
 @pytest.mark.parametrize(("asked", "expected"), [("+1", "one"), ("+2", "column")])
 async def test_what_was_asked_for_stays_the_same_however_often_it_begins(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int], asked: str, expected: str

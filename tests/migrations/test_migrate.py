@@ -117,7 +117,7 @@ async def test_a_release_takes_no_new_revisions(owner_settings: Settings, monkey
 
 
 async def test_a_folder_that_is_none_is_refused(owner_settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="the folder of revisions must be a folder, got '.*nothing'"):
+    with pytest.raises(ConfigurationError, match=r"the folder of revisions must be a folder, got '.*nothing'"):
         await upgrade(owner_settings, folder=tmp_path / "nothing")
 
 

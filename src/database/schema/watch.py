@@ -18,6 +18,7 @@ __all__ = ["Watch"]
 FIRST_LOOK_SECONDS: Final = 2.0
 """A migration that is done by then costs no second connection."""
 LOOK_SECONDS: Final = 5.0
+SOONEST_SECONDS: Final = 0.1
 
 _BLOCKERS: Final = text("""
 SELECT pid, usename, application_name, extract(epoch FROM clock_timestamp() - xact_start) AS seconds
@@ -47,16 +48,15 @@ class Watch:
 
     async def run(self) -> None:
         """Look until cancelled. That it cannot look is no reason for a migration to fail."""
-        first = min(FIRST_LOOK_SECONDS, self.lock_seconds / 3 or FIRST_LOOK_SECONDS)
-        pause = min(LOOK_SECONDS, self.lock_seconds / 3 or LOOK_SECONDS)
-        await asyncio.sleep(first)
+        often = max(SOONEST_SECONDS, self.lock_seconds / 3) if self.lock_seconds else LOOK_SECONDS
+        await asyncio.sleep(min(FIRST_LOOK_SECONDS, often))
         with suppress(DatabaseError):
             # Outside of transactions: a snapshot that is kept is one that CREATE INDEX CONCURRENTLY waits for.
             async with self.engine.connect() as plain:
                 connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
                 while True:
                     await self._look(connection)
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(min(LOOK_SECONDS, often))
 
     async def _look(self, connection: Any) -> None:
         parameters = {"pid": self.pid}
