@@ -8,8 +8,9 @@ Old and new code run on this schema at once: add now, and remove what nobody rea
 
 - A new table of tenants' rows: `protect("<table>")` after `op.create_table`, or a test fails. Every key, unique, index
   and foreign key starts with `tenant_id`.
-- A new column: nullable, or with a constant default. NOT NULL once all running code fills it: `add_check`,
-  `backfill`, `validate`, `set_not_null`, each in a revision of its own. No change of a column's type, no renaming: a new column, `backfill`, and the old one goes later.
+- A new column: nullable, or with a constant default. NOT NULL once all running code fills it: `add_check`, `backfill`,
+  `validate`, `set_not_null`, each in a revision of its own. No change of a column's type, no renaming: a new column,
+  `backfill`, and the old one goes later.
 - An index on a table that has rows: `create_index_concurrently`. A rule: `add_check` or `add_foreign_key`, and
   `validate` in the next revision.
 - Rows: `backfill`. An UPDATE of one's own changes nothing under row-level security, and says nothing.
