@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import psycopg
@@ -218,3 +219,22 @@ async def test_a_locked_row_has_a_backfill_give_way_and_go_on(
 
     await upgrade(owner_settings, folder=drafts.folder)
     assert superuser.execute("SELECT count(*) FROM users WHERE locale IS NULL").fetchone() == (0,)
+
+
+async def test_after_giving_way_transactions_are_transactions_again(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
+) -> None:
+    fill(superuser)
+    drafts.add("backfill", BACKFILL.format(batch=50))
+    drafts.add("broken", "op.execute('CREATE TABLE half (i int)')\nop.execute('SELECT 1 / 0')")
+    patience = Patience(lock=0.1, attempts=50, pause=0.05)
+    with superuser.transaction():
+        superuser.execute("SELECT FROM users FOR UPDATE")
+        migrating = asyncio.create_task(upgrade(owner_settings, folder=drafts.folder, patience=patience))
+        await asyncio.sleep(0.6)
+
+    with pytest.raises(DatabaseError, match="22012"):
+        await migrating
+
+    assert await current(owner_settings) == ("backfill",)
+    assert superuser.execute("SELECT to_regclass('half')").fetchone() == (None,)
