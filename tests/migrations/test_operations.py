@@ -197,6 +197,7 @@ async def test_the_sql_is_right_where_it_can_be(drafts: Drafts) -> None:
     between = up[up.index("COMMIT;") : up.rindex("BEGIN;")]
     assert "DROP INDEX CONCURRENTLY IF EXISTS ix_users_name;" in between
     assert "CREATE UNIQUE INDEX CONCURRENTLY ix_users_name ON users (tenant_id, username);" in between
+    assert up.rindex("SET lock_timeout = '5s';") > up.rindex("SET lock_timeout = '600s';")
     assert "DROP INDEX CONCURRENTLY IF EXISTS ix_users_name;" in down
 
 

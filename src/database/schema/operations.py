@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import dialect
 from src.config import get_logger
 from src.database.errors import DatabaseError
 from src.database.schema.backfill import backfill
+from src.database.schema.lock import DEFAULT_LOCK_SECONDS
 from src.database.schema.outside import outside_transactions
 
 __all__ = [
@@ -65,7 +66,8 @@ def create_index_concurrently(
     """
     with outside_transactions("create_index_concurrently") as connection:
         if connection is None:
-            _drop(name)
+            with _no_haste(connection):
+                _drop(name)
         elif (found := connection.execute(_INDEX, {"name": name, "table": table}).first()) is not None:
             if not found.is_its_own:
                 raise DatabaseError(f"{name} must be the name of a new index: another table has one of this name")
@@ -169,7 +171,7 @@ def _no_haste(connection: Connection | None) -> Iterator[None]:
     if connection is None:
         op.execute(f"SET lock_timeout = '{CONCURRENT_LOCK_SECONDS}s'")
         yield
-        op.execute("RESET lock_timeout")
+        op.execute(f"SET lock_timeout = '{DEFAULT_LOCK_SECONDS:.0f}s'")  # as the script begins
         return
     before = connection.scalar(text("SHOW lock_timeout"))
     connection.execute(text(f"SET lock_timeout = '{CONCURRENT_LOCK_SECONDS}s'"))
