@@ -65,17 +65,12 @@ def _raise_ours(context: ExceptionContext) -> BaseException | None:
     answered = translate(origin)
     if context.is_disconnect:
         return answered if isinstance(answered, ConnectionFailed) else ConnectionFailed("the connection was lost")
-    if answered is not None and answered.came_from_server and _is_in_transaction(context):
-        context.connection.info[_ABORTED] = True  # type: ignore[union-attr] # it has one, or it would be in none
+    if answered is not None and answered.came_from_server and context.connection is not None:
+        driver: Any = context.connection.connection.driver_connection
+        context.connection.info[_ABORTED] = driver.is_in_transaction()  # outside of any, nothing is aborted
     if isinstance(origin, ValueError | TypeError) and isinstance(context.sqlalchemy_exception, StatementError):
         return type(origin)(*origin.args)
     return answered
-
-
-def _is_in_transaction(context: ExceptionContext) -> bool:
-    """Say whether there is a transaction to abort: outside of one a statement fails alone."""
-    connection = context.connection
-    return connection is not None and connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
 
 
 def _leave_a_silent_server(context: ExceptionContext) -> ConnectionFailed:
