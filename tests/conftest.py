@@ -55,6 +55,10 @@ LONGEST = {"test_plans.py", "test_wheel.py"}
 settings.register_profile("long", max_examples=10 * settings().max_examples)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the long forms: thousands of rounds")
+
+
 def pytest_sessionstart() -> None:
     for name in [name for name in os.environ if name.startswith(("DATABASE_", "DB_", "ENV_FILE"))]:
         del os.environ[name]
@@ -90,7 +94,9 @@ def migrate(*, dbname: str, **_connection: object) -> None:
             f" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_ROLE}"
         )
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(dbname, OWNER_ROLE))
-    in_thread = Thread(target=lambda: asyncio.run(upgrade(settings)))
+    # How a release meets the next one's schema: its tests run upon these too.
+    folder = Path(further) if (further := os.environ.get("THEA_TEST_REVISIONS")) else None
+    in_thread = Thread(target=lambda: asyncio.run(upgrade(settings, folder=folder)))
     in_thread.start()
     in_thread.join()
 

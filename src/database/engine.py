@@ -122,7 +122,8 @@ def create_engine(
         poolclass: A pool class in place of the environment's: none in development and test, unless the URL has a
             parameter for one, and a sized one elsewhere.
         purpose: ``application``; ``reading``, on the replica where there is one, outside of transactions, and the
-            server takes no writes from it; ``migrations``, as the one who owns the tables and without time limits.
+            server takes no writes from it; ``migrations``, as the one who owns the tables and without a limit for a
+            statement.
         name: What errors and the server call its pool.
 
     Raises:

@@ -54,6 +54,15 @@ def test_a_wrong_password_is_said_to_be_one(open_folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_downgrade_outside_of_development_wants_to_be_meant(tmp_path: Path) -> None:
+    done = run(
+        "downgrade", "-1", folder=tmp_path, ENVIRONMENT="production", DATABASE_URL="postgresql://u@127.0.0.1:1/d"
+    )
+
+    assert done.returncode == 2
+    assert "it wants --yes where ENVIRONMENT=production" in done.stderr
+
+
 def test_the_demo_is_refused_in_production(tmp_path: Path) -> None:
     done = run("demo", folder=tmp_path, ENVIRONMENT="production", DATABASE_URL="postgresql://u@h/d")
 

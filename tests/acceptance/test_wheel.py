@@ -18,6 +18,7 @@ import pytest
 
 from src.database.cli import main
 from src.database.connect.embedded import OWNER_ROLE
+from src.database.schema import heads
 from tests.conftest import url_of
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,39 @@ async def main() -> None:
 
 asyncio.run(main())
 '''
+
+
+COMMANDS = """
+import os
+import sys
+
+from src.database.cli.app import app
+from src.database.errors import ConfigurationError
+
+
+def run(*arguments):
+    print("$", *arguments, flush=True)
+    try:
+        code = app(arguments, standalone_mode=False)
+    except ConfigurationError as error:
+        print("refused:", error)
+    else:
+        print("code:", code or 0)
+
+
+os.mkdir("drafts")
+run("current", "--check-heads")
+run("upgrade", "--json")
+run("current", "--check-heads")
+run("history", "--indicate-current")
+run("sql")
+run("upgrade", "base")
+run("revision", "-m", "for nobody")
+run("revision", "-m", "a draft", "--autogenerate", "--folder", "drafts")
+run("upgrade", "--folder", "drafts")
+run("downgrade", "-1", "--folder", "drafts")
+run("stamp", "head", "--json")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +171,31 @@ def test_its_command_is_there(wheel: Path) -> None:
 
 
 def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Path, empty_database: str) -> None:
-    command = "from src.database.cli import main; main()"
+    variables = {"DATABASE_URL": empty_database, "ENVIRONMENT": "test"}
+    told = run(python, "-c", COMMANDS, folder=service, **variables)
+    (_, before), (_, upgraded), (_, after), (_, history), (_, sql), *rest = said_by_each(told)
+    base, nobody, draft, drafted, back, stamped = [said for _, said in rest]
+    served = run(python, "service.py", folder=service, **variables)
 
-    upgraded = run(python, "-c", command, "upgrade", folder=service, DATABASE_URL=empty_database)
-    served = run(python, "service.py", folder=service, DATABASE_URL=empty_database, ENVIRONMENT="test")
-
-    assert "the schema is at head" in upgraded
+    head = heads()[0]
+    assert before == f"none: there is no schema; the newest here is {head}\ncode: 1\n"
+    assert f'"after": ["{head}"]' in upgraded
+    assert after == f"{head} (head)\ncode: 0\n"
+    assert history.count("applied)") == len(history.splitlines()) - 1
+    assert sql.count("-- Running upgrade") == history.count("applied)")
+    assert "`thea-db downgrade base` takes migrations back" in base
+    assert "refused: the migrations of an installed package are the release's" in nobody
+    assert [file.suffix for file in (service / "drafts").glob("*_a_draft.*")] == [".py"], draft
+    assert "1 migration\ncode: 0" in drafted
+    assert f"the schema is at -1 ({head}): 1 migration\n" in back
+    assert '"steps": []' in stamped
     assert served == "hello 1 True 0\n"
+
+
+def said_by_each(told: str) -> list[tuple[str, str]]:
+    """Take apart what a list of commands has printed: each of them, and what it said."""
+    parts = [part.partition("\n") for part in told.removeprefix("$ ").split("\n$ ")]
+    return [(command, said if said.endswith("\n") else f"{said}\n") for command, _, said in parts]
 
 
 def test_mypy_strict_resolves_it_from_the_wheel_and_from_an_editable_install(python: Path, service: Path) -> None:

@@ -196,6 +196,16 @@ async def test_an_error_that_was_caught_does_not_let_the_rest_pass_for_committed
 
 
 @pytest.mark.usefixtures("cloned_database")
+async def test_outside_of_transactions_an_error_spoils_nothing_that_comes_after() -> None:
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        with contextlib.suppress(DatabaseError):
+            await connection.execute(text("SELECT 1/0"))
+        await connection.execute(text("SELECT 1"))
+        await connection.commit()
+
+
+@pytest.mark.usefixtures("cloned_database")
 async def test_neither_does_a_flush_that_failed() -> None:
     async def go_on_regardless() -> None:
         async with get_db() as session:

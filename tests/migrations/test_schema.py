@@ -11,16 +11,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import Connection, text
 
 from src.config import Settings
 from src.database.base import Base, tenant_tables, uuid7
 from src.database.connect.embedded import OWNER_ROLE
 from src.database.errors import CheckViolation, ConfigurationError
-from src.database.schema import alembic_config, migration_connection, upgrade
+from src.database.schema import downgrade, migration_connection, upgrade
 from tests.conftest import url_of
 
 ROOT = Path(__file__).parents[2]
@@ -40,15 +39,6 @@ SELECT c.relname
 
 def open_walls(connection: psycopg.Connection) -> list[str]:
     return [name for (name,) in connection.execute(OPEN_WALLS).fetchall()]
-
-
-@pytest.fixture
-def owner_settings(
-    cloned_database: URL, superuser: psycopg.Connection, use_database: Callable[..., Settings]
-) -> Settings:
-    assert cloned_database.database is not None
-    superuser.execute(f"ALTER DATABASE {cloned_database.database} OWNER TO {OWNER_ROLE}")
-    return use_database(url_of(cloned_database.database, OWNER_ROLE))
 
 
 def catalogue(connection: psycopg.Connection) -> list[tuple[object, ...]]:
@@ -96,16 +86,6 @@ async def test_builds_to_the_letter_what_the_models_say(
         superuser.execute("DROP DATABASE from_models WITH (FORCE)")
 
     assert superuser.execute(DEFINITIONS).fetchall() == of_models
-
-
-async def downgrade(settings: Settings, revision: str) -> None:
-    def run(connection: Connection) -> None:
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
-
-    async with migration_connection(settings) as connection:
-        await connection.run_sync(run)
 
 
 async def test_goes_down_to_nothing_and_up_again(owner_settings: Settings, superuser: psycopg.Connection) -> None:
@@ -180,6 +160,32 @@ async def test_says_which_events_have_a_zone_that_the_server_does_not_know(
     assert superuser.execute("SELECT count(*) FROM events WHERE timezone = 'UTC'").fetchone() == (2,)
 
 
+async def test_says_which_events_have_a_zone_that_the_server_does_not_know(
+    owner_settings: Settings, superuser: psycopg.Connection
+) -> None:
+    await downgrade(owner_settings, "0001")
+    tenant, user = uuid7(), uuid7()
+    superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (%s, 'a', 'a')", [tenant])
+    superuser.execute("INSERT INTO users (tenant_id, id) VALUES (%s, %s)", [tenant, user])
+    for zone in ("Mars/Phobos", "Mars/Phobos", "Europe/Madrid", "europe/madrid", "UTC+3", "CET"):
+        superuser.execute(
+            "INSERT INTO events (tenant_id, id, user_id, title, start_datetime, timezone)"
+            " VALUES (%s, %s, %s, 'x', now(), %s)",
+            [tenant, uuid7(), user, zone],
+        )
+
+    with pytest.raises(ConfigurationError, match="does not know the timezone 'Mars/Phobos' of 2 events") as caught:
+        await upgrade(owner_settings)
+
+    assert superuser.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+    assert caught.value.hint is not None
+    _, _, remedy = caught.value.hint.partition("as the owner: ")
+    superuser.execute(remedy.replace("BEGIN;", "").replace("COMMIT;", "").encode())
+    await upgrade(owner_settings)
+    assert open_walls(superuser) == []
+    assert superuser.execute("SELECT count(*) FROM events WHERE timezone = 'UTC'").fetchone() == (2,)
+
+
 async def test_upgrade_does_nothing_where_nothing_is_to_do(owner_settings: Settings) -> None:
     await upgrade(owner_settings)
     await upgrade(owner_settings)
@@ -195,11 +201,6 @@ async def test_two_upgrades_at_once_are_one(
         await asyncio.gather(*(upgrade(settings) for _ in range(4)))
     finally:
         superuser.execute("DROP DATABASE twice WITH (FORCE)")
-
-
-async def test_an_unknown_revision_is_said_to_be_one(owner_settings: Settings) -> None:
-    with pytest.raises(ConfigurationError, match="Can't locate revision"):
-        await upgrade(owner_settings, "nothing")
 
 
 def test_every_table_of_tenants_rows_has_its_wall(superuser: psycopg.Connection) -> None:

@@ -18,10 +18,10 @@ from src.config import Settings, configure_logging, get_settings
 from src.config.environment import named_target
 from src.database.cli.demo import run_demo
 from src.database.cli.diagnose import run_doctor, run_info, run_pool, run_wait
+from src.database.cli.schema.migrations import migrations_app
 from src.database.cli.tenant import tenant_app
 from src.database.connect import embedded_server
 from src.database.errors import ConfigurationError, DatabaseError
-from src.database.schema import upgrade as upgrade_schema
 
 __all__ = ["app", "main"]
 
@@ -43,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # local variables hold passwords
 )
 app.add_typer(tenant_app)
+app.add_typer(migrations_app)
 
 
 def main() -> None:
@@ -143,15 +144,6 @@ def down() -> None:
         if users
         else "the embedded server is stopped"
     )
-
-
-@app.command()
-def upgrade(
-    revision: Annotated[str, typer.Argument(help="The revision to go up to.")] = "head",
-) -> None:
-    """Bring the schema up to date."""
-    asyncio.run(upgrade_schema(get_settings(), revision))
-    typer.echo(f"the schema is at {revision}")
 
 
 @app.command()

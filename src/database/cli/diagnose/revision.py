@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
-from alembic.script import ScriptDirectory
 
 from src.database.cli.diagnose.finding import Finding, failed, ok
-from src.database.schema import alembic_config
+from src.database.schema import script_directory
 
 __all__ = ["Revision", "revision_finding", "revision_of"]
 
@@ -37,7 +36,7 @@ async def revision_of(connection: asyncpg.Connection[Any]) -> Revision:
     Raises:
         ConfigurationError: The migrations are not in this installation.
     """
-    scripts = ScriptDirectory.from_config(alembic_config())
+    scripts = script_directory()
     head = ",".join(scripts.get_heads())
     database = None
     if await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL"):

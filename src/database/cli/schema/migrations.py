@@ -1,0 +1,172 @@
+"""thea-db upgrade, downgrade, current, history, revision, stamp, sql: from the checkout or from the wheel."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from src.config import get_settings
+from src.database.errors import ConfigurationError
+from src.database.schema import HistoryEntry, Migrated, Patience, heads
+from src.database.schema import current as read_current
+from src.database.schema import downgrade as run_downgrade
+from src.database.schema import history as read_history
+from src.database.schema import revision as write_revision
+from src.database.schema import sql as write_sql
+from src.database.schema import stamp as run_stamp
+from src.database.schema import upgrade as run_upgrade
+
+__all__ = ["migrations_app"]
+
+EXIT_BEHIND: int = 1
+_DEFAULT = Patience()
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Folder = Annotated[
+    Path | None, typer.Option(help="Has further revisions, which follow upon this installation's: drafts.")
+]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another machine that migrates.")]
+LockTimeout = Annotated[
+    float | None,
+    typer.Option(min=0, help="Seconds to wait for each lock; by default the URL's lock_timeout, or 5. 0: no end."),
+]
+Attempts = Annotated[int, typer.Option(min=1, help="How often a migration is begun that cannot have a lock.")]
+
+migrations_app = typer.Typer(pretty_exceptions_show_locals=False)
+
+
+@migrations_app.command()
+def upgrade(
+    revision: Annotated[str, typer.Argument(help="The revision to go up to, or +1.")] = "head",
+    *,
+    folder: Folder = None,
+    wait: Wait = _DEFAULT.turn,
+    lock_timeout: LockTimeout = None,
+    attempts: Attempts = _DEFAULT.attempts,
+    as_json: Json = False,
+) -> None:
+    """Bring the schema up to date; on several machines at once, one does it and the others wait."""
+    patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
+    _show(
+        asyncio.run(run_upgrade(get_settings(), revision, folder=folder, patience=patience)), revision, as_json=as_json
+    )
+
+
+@migrations_app.command(context_settings={"ignore_unknown_options": True})  # -1 is no option
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="The newest revision that stays, or -1, or base.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Outside of development and test: yes, with its data.")] = False,
+    folder: Folder = None,
+    wait: Wait = _DEFAULT.turn,
+    lock_timeout: LockTimeout = None,
+    attempts: Attempts = _DEFAULT.attempts,
+    as_json: Json = False,
+) -> None:
+    """Take migrations back, with all the data that only they have room for."""
+    settings = get_settings()
+    if not (yes or settings.is_local):
+        raise ConfigurationError(
+            f"a downgrade drops tables and columns with their data: it wants --yes where"
+            f" ENVIRONMENT={settings.ENVIRONMENT}",
+            hint="the old release runs on the new schema: to go back to it needs no downgrade",
+        )
+    patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
+    _show(asyncio.run(run_downgrade(settings, revision, folder=folder, patience=patience)), revision, as_json=as_json)
+
+
+@migrations_app.command()
+def stamp(
+    revision: Annotated[str, typer.Argument(help="The revision that the schema is at already.")],
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Say that the database is at a revision, and change nothing else."""
+    _show(asyncio.run(run_stamp(get_settings(), revision, folder=folder)), revision, as_json=as_json)
+
+
+@migrations_app.command()
+def current(
+    check_heads: Annotated[bool, typer.Option("--check-heads", help="Exit code 1 if it is not the newest.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the revision that the database is at."""
+    at, newest = asyncio.run(read_current(get_settings())), heads()
+    is_newest = set(at) == set(newest)
+    if as_json:
+        _print_json({"current": at, "heads": newest, "is_head": is_newest})
+    else:
+        told = ", ".join(at) or "none: there is no schema"
+        typer.echo(f"{told} (head)" if is_newest else f"{told}; the newest here is {', '.join(newest)}")
+    if check_heads and not is_newest:
+        raise typer.Exit(EXIT_BEHIND)
+
+
+@migrations_app.command()
+def history(
+    indicate_current: Annotated[
+        bool, typer.Option("--indicate-current", "-i", help="Ask the database which of them it has.")
+    ] = False,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """List the migrations of this installation, the newest first."""
+    entries = asyncio.run(read_history(get_settings() if indicate_current else None, folder=folder))
+    if as_json:
+        _print_json({"revisions": [asdict(entry) for entry in entries]})
+        return
+    for entry in entries:
+        typer.echo(_line(entry))
+
+
+@migrations_app.command()
+def revision(
+    message: Annotated[str, typer.Option("--message", "-m", help="What it does, in a few words.")],
+    autogenerate: Annotated[
+        bool, typer.Option("--autogenerate", help="Fill it with the difference between the models and the database.")
+    ] = False,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Write a new migration from the template, into the checkout or into a folder of yours."""
+    file = asyncio.run(write_revision(get_settings(), message, autogenerate=autogenerate, folder=folder))
+    if as_json:
+        _print_json({"file": str(file)})
+    else:
+        typer.echo(f"written: {file}")
+
+
+@migrations_app.command()
+def sql(
+    revisions: Annotated[str, typer.Argument(help="Up to which; <from>:<to> for a database at the former.")] = "head",
+    down: Annotated[bool, typer.Option("--down", help="Take them back; needs <from>:<to>.")] = False,
+    folder: Folder = None,
+) -> None:
+    """Print the SQL of migrations, for somebody else to run; no database is asked."""
+    typer.echo(asyncio.run(write_sql(revisions, down=down, folder=folder)), nl=False)
+
+
+def _show(migrated: Migrated, asked: str, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(asdict(migrated))
+        return
+    at = ", ".join(migrated.after) or "base"
+    count = len(migrated.steps)
+    done = f"{count} migration{'' if count == 1 else 's'}" if count else "nothing to do"
+    typer.echo(f"the schema is at {asked if asked == at else f'{asked} ({at})'}: {done}")
+
+
+def _line(entry: HistoryEntry) -> str:
+    marks = [word for word, holds in (("head", entry.is_head), ("applied", entry.is_applied)) if holds]
+    return f"{', '.join(entry.follows) or 'base'} -> {entry.revision}: {entry.message}" + (
+        f" ({', '.join(marks)})" if marks else ""
+    )
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document))

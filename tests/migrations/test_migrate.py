@@ -1,0 +1,163 @@
+"""Going up, down and nowhere; what is said where that cannot be; new revisions, and the SQL of old ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+from structlog.testing import capture_logs
+
+from src.config import Settings
+from src.database.connect.embedded import OWNER_ROLE
+from src.database.errors import ConfigurationError
+from src.database.schema import current, downgrade, heads, history, revision, sql, stamp, upgrade
+from tests.conftest import url_of
+from tests.migrations.drafts import Drafts
+
+ROOT = Path(__file__).parents[2]
+
+
+async def test_tells_where_it_was_and_is_and_what_was_done(owner_settings: Settings, drafts: Drafts) -> None:
+    head = drafts.newest
+    drafts.add("one", "op.execute('SELECT 1')")
+
+    with capture_logs() as logs:
+        done = await upgrade(owner_settings, folder=drafts.folder)
+    again = await upgrade(owner_settings, folder=drafts.folder)
+
+    assert (done.before, done.after) == ((head,), ("one",))
+    assert [step.name for step in done.steps] == [f"upgrade {head} -> one"]
+    assert 0 < done.steps[0].seconds < 5
+    assert [log["step"] for log in logs if log["event"] == "migrated"] == [f"upgrade {head} -> one"]
+    assert (again.before, again.after, again.steps) == (("one",), ("one",), ())
+
+
+@pytest.mark.parametrize("asked", ["base", "-1", "head_before"])
+async def test_upgrade_does_not_go_down_and_names_downgrade(
+    owner_settings: Settings, drafts: Drafts, asked: str
+) -> None:
+    before = drafts.newest
+    drafts.add("one", "pass")
+    await upgrade(owner_settings, folder=drafts.folder)
+    asked = before if asked == "head_before" else asked
+
+    with pytest.raises(ConfigurationError, match=f"{asked} lies behind one\nhint: `thea-db downgrade {asked}`"):
+        await upgrade(owner_settings, asked, folder=drafts.folder)
+
+    assert (await downgrade(owner_settings, "-1", folder=drafts.folder)).after == (before,)
+
+
+async def test_an_unknown_revision_is_said_to_be_one(owner_settings: Settings) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"Can't locate revision identified by 'nothing'; this installation has {heads()[0]}"
+    ):
+        await upgrade(owner_settings, "nothing")
+
+
+async def test_a_database_of_a_newer_release_wants_that_release(
+    owner_settings: Settings, superuser: psycopg.Connection
+) -> None:
+    superuser.execute("UPDATE alembic_version SET version_num = 'newer'")
+
+    for asked in (upgrade(owner_settings), downgrade(owner_settings, "base"), history(owner_settings)):
+        with pytest.raises(ConfigurationError, match=r"'newer'; this installation has [^?]*install that release"):
+            await asked
+    assert await current(owner_settings) == ("newer",)
+    done = alembic("upgrade", "head")
+    assert "install that release" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+async def test_history_tells_what_the_database_has(owner_settings: Settings, drafts: Drafts) -> None:
+    head = drafts.newest
+    drafts.add("one", "pass")
+
+    newest, before, *_ = await history(owner_settings, folder=drafts.folder)
+    unasked = await history()
+
+    assert (newest.revision, newest.follows, newest.message) == ("one", (head,), "one, an example.")
+    assert (newest.is_head, newest.is_applied) == (True, False)
+    assert (before.revision, before.is_head, before.is_applied) == (head, False, True)
+    assert {entry.is_applied for entry in unasked} == {None}
+
+
+async def test_a_stamp_changes_nothing_else(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
+) -> None:
+    drafts.add("one", "op.execute('CREATE TABLE one (i int)')")
+
+    done = await stamp(owner_settings, "one", folder=drafts.folder)
+
+    assert done.after == ("one",)
+    assert superuser.execute("SELECT to_regclass('one')").fetchone() == (None,)
+
+
+async def test_a_generated_revision_says_the_rules_and_runs(owner_settings: Settings, drafts: Drafts) -> None:
+    plain = await revision(owner_settings, "An empty one", folder=drafts.folder)
+    first = await upgrade(owner_settings, folder=drafts.folder)
+    generated = await revision(owner_settings, "A generated one", autogenerate=True, folder=drafts.folder)
+    second = await upgrade(owner_settings, folder=drafts.folder)
+    third = await downgrade(owner_settings, "-2", folder=drafts.folder)
+
+    assert plain.parent == generated.parent == drafts.folder
+    assert "Old and new code run on this schema at once" in plain.read_text()
+    assert second.before == first.after != second.after
+    assert third.after == first.before
+
+
+async def test_a_release_takes_no_new_revisions(owner_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.database.schema.migrate.is_checkout", lambda: False)
+
+    with pytest.raises(ConfigurationError, match="name a folder of your own"):
+        await revision(owner_settings, "A new one")
+
+
+async def test_a_folder_that_is_none_is_refused(owner_settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"the folder of revisions must be a folder, got '.*nothing'"):
+        await upgrade(owner_settings, folder=tmp_path / "nothing")
+
+
+async def test_a_folder_may_be_called_anything(owner_settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "100% mine: here, and there"
+    folder.mkdir()
+    Drafts(folder).add("one", "pass")
+
+    assert (await upgrade(owner_settings, folder=folder)).after == ("one",)
+
+
+async def test_the_sql_of_all_builds_the_same(owner_settings: Settings, superuser: psycopg.Connection) -> None:
+    written = await sql()
+    superuser.execute("DROP DATABASE IF EXISTS from_sql WITH (FORCE)")
+    superuser.execute(f"CREATE DATABASE from_sql OWNER {OWNER_ROLE}")
+    try:
+        with psycopg.connect(
+            host=superuser.info.host, user=OWNER_ROLE, dbname="from_sql", autocommit=True
+        ) as connection:
+            connection.execute(written.encode())
+        settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of("from_sql", OWNER_ROLE))
+        assert (await upgrade(settings)).steps == ()
+        assert await sql(f"{heads()[0]}:base", down=True) != ""
+    finally:
+        superuser.execute("DROP DATABASE from_sql WITH (FORCE)")
+
+
+async def test_a_downgrade_as_sql_says_from_where(owner_settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="from"):
+        await sql("base", down=True)
+
+
+async def test_through_a_transaction_pooler_the_lock_is_worth_nothing(cloned_database: URL) -> None:
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=cloned_database, DATABASE_PGBOUNCER=True)
+
+    with pytest.raises(ConfigurationError, match="DATABASE_MIGRATION_URL must be set where DATABASE_PGBOUNCER=true"):
+        await upgrade(settings)
+
+
+def alembic(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )

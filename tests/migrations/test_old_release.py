@@ -1,0 +1,64 @@
+"""A release on the schema of the next one, after an expand step: what is added hurts nobody who knows nothing of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.config import Settings
+from src.database import get_db, tenant_context
+from src.database.base import uuid7
+from src.database.models import Tenant
+from src.database.schema import upgrade
+from tests.acceptance.calls import CALLS, fill
+from tests.migrations.drafts import Drafts
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def expand(drafts: Drafts) -> Path:
+    """What the next release may add while this one runs."""
+    drafts.add("column", "op.add_column('users', sa.Column('nickname', sa.Text()))")
+    drafts.add("constant", "op.add_column('notes', sa.Column('colour', sa.Text(), server_default='', nullable=False))")
+    drafts.add("index", "create_index_concurrently('ix_users_nickname', 'users', ['tenant_id', 'nickname'])")
+    drafts.add("check", "add_check('ck_users_nickname', 'users', 'length(nickname) BETWEEN 1 AND 100')")
+    drafts.add("validated", "validate('users', 'ck_users_nickname')")
+    return drafts.folder
+
+
+async def test_the_methods_of_every_repository_work_on_it(
+    owner_settings: Settings, expand: Path, request: pytest.FixtureRequest
+) -> None:
+    step = 1 if request.config.getoption("--long") else 4
+    assert len((await upgrade(owner_settings, folder=expand)).steps) == 5
+
+    for repository, calls in CALLS.items():
+        for call in list(calls.values())[::step]:  # some commit: each acts for a tenant of its own
+            with tenant_context(uuid7()) as tenant:
+                async with get_db() as session:
+                    session.add(Tenant(id=tenant, slug=f"t-{tenant}", name="T"))
+                    await session.flush()
+                    await call.run(repository(session), await fill(session))
+
+
+def test_its_suite_passes_on_it(expand: Path, request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--long"):
+        pytest.skip("it runs the repositories' tests once more: --long")
+    unset = ("THEA_TEST_SERVER", "PYTEST_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/database/repositories"],
+        cwd=ROOT,
+        env={**environment, "THEA_TEST_REVISIONS": str(expand)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,241 @@
+"""What migrations call: beside the traffic, begun again after a failure, refused where it would hurt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from src.config import Settings
+from src.database.errors import DatabaseError, DuplicateKeyError, LockNotAvailable
+from src.database.schema import Patience, current, downgrade, sql, upgrade
+from tests.migrations.conftest import catalogue, fill
+from tests.migrations.drafts import Drafts, expand_and_contract
+
+IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_users_name')"
+INDEX = "create_index_concurrently('ix_users_name', 'users', ['tenant_id', 'username'], unique=True)"
+BACKFILL = """
+backfill(\"\"\"
+    UPDATE users SET locale = 'es' WHERE tenant_id = :tenant_id AND id IN (
+           SELECT id FROM users WHERE tenant_id = :tenant_id AND locale IS NULL LIMIT :batch)
+\"\"\", batch={batch})
+"""
+
+
+async def test_all_of_them_go_up_and_leave_no_trace_when_they_go_down(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
+) -> None:
+    fill(superuser)
+    before = catalogue(superuser)
+    expand_and_contract(drafts)
+
+    done = await upgrade(owner_settings, folder=drafts.folder)
+    valid = superuser.execute("SELECT bool_and(convalidated) FROM pg_constraint").fetchone()
+    await downgrade(owner_settings, done.before[0], folder=drafts.folder)
+
+    assert [step.name[-2:] for step in done.steps] == [f"e{number}" for number in range(1, 10)]
+    assert valid == (True,)
+    assert catalogue(superuser) == before
+
+
+async def test_an_index_that_an_interrupted_run_left_invalid_is_built_anew(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
+) -> None:
+    fill(superuser)
+    superuser.execute("UPDATE users SET username = 'user-1' WHERE username = 'user-2'")
+    drafts.add("index", INDEX)
+
+    with pytest.raises(DuplicateKeyError):
+        await upgrade(owner_settings, folder=drafts.folder)
+    left = superuser.execute(IS_VALID).fetchone()
+    superuser.execute("UPDATE users SET username = id::text")
+    await upgrade(owner_settings, folder=drafts.folder)
+
+    assert left == (False,)
+    assert superuser.execute(IS_VALID).fetchone() == (True,)
+
+
+async def test_a_whole_index_is_let_be_and_another_tables_refused(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
+) -> None:
+    drafts.add("index", INDEX)
+    superuser.execute("CREATE UNIQUE INDEX ix_users_name ON users (tenant_id, username)")
+    node = superuser.execute("SELECT 'ix_users_name'::regclass::oid").fetchone()
+
+    await upgrade(owner_settings, folder=drafts.folder)
+    assert superuser.execute("SELECT 'ix_users_name'::regclass::oid").fetchone() == node
+
+    drafts.add("other", INDEX.replace("'users'", "'notes'"))
+    with pytest.raises(DatabaseError, match="another table has one of this name"):
+        await upgrade(owner_settings, folder=drafts.folder)
+
+
+@pytest.mark.parametrize("call", [INDEX, "drop_index_concurrently('ix_tenants_active')", BACKFILL.format(batch=2)])
+async def test_what_no_transaction_can_hold_comes_first(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts, call: str
+) -> None:
+    before = catalogue(superuser)
+    drafts.add("mixed", f"op.create_table('half', sa.Column('id', sa.Integer()))\n{call}")
+
+    with pytest.raises(DatabaseError, match="must come first in its revision"):
+        await upgrade(owner_settings, folder=drafts.folder)
+
+    assert catalogue(superuser) == before
+
+
+async def test_what_comes_after_it_is_one_with_its_row_in_alembic_version(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
+) -> None:
+    drafts.add("mixed", f"{INDEX}\nop.create_table('half', sa.Column('id', sa.Integer()))\nop.execute('SELECT 1 / 0')")
+    before = await current(owner_settings)
+
+    with pytest.raises(DatabaseError, match="22012"):
+        await upgrade(owner_settings, folder=drafts.folder)
+
+    assert await current(owner_settings) == before
+    assert superuser.execute(IS_VALID).fetchone() == (True,)
+    assert superuser.execute("SELECT to_regclass('half')").fetchone() == (None,)
+
+
+async def test_a_concurrent_index_waits_for_old_transactions_longer_than_others_wait_for_locks(
+    owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int]
+) -> None:
+    drafts.add("index", f"{INDEX}\nop.execute(\"SELECT 1 / (current_setting('lock_timeout') = '100ms')::int\")")
+
+    another_session(0.5, writes=True)
+    await upgrade(owner_settings, folder=drafts.folder, patience=Patience(lock=0.1, attempts=1))
+
+
+async def test_a_constraint_is_not_validated_under_the_lock_that_added_it(
+    owner_settings: Settings, drafts: Drafts
+) -> None:
+    drafts.add("both", "add_check('ck_users_x', 'users', 'username IS NOT NULL')\nvalidate('users', 'ck_users_x')")
+
+    with pytest.raises(DatabaseError, match="must be validated in a later revision"):
+        await upgrade(owner_settings, folder=drafts.folder)
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        "SELECT 1",
+        "ALTER TABLE users ADD CONSTRAINT ck_x CHECK (username IS NOT NULL) NOT VALID",
+        "ALTER TABLE users ADD CONSTRAINT ck_x CHECK (locale IS NOT NULL)",
+    ],
+)
+async def test_a_column_is_not_null_only_where_a_check_has_shown_it(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts, setup: str
+) -> None:
+    superuser.execute(setup)
+    drafts.add("not_null", "set_not_null('users', 'username', check='ck_x')")
+
+    with pytest.raises(DatabaseError, match="ck_x must be a validated CHECK"):
+        await upgrade(owner_settings, folder=drafts.folder)
+
+
+async def test_a_backfill_reaches_every_tenant_and_begins_again_where_it_stopped(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
+) -> None:
+    fill(superuser)
+    superuser.execute("CREATE TABLE statements (rows bigint)")
+    superuser.execute("GRANT ALL ON statements TO PUBLIC")
+    superuser.execute("""
+        CREATE FUNCTION note_statement() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO statements SELECT count(*) FROM changed; RETURN NULL; END $$;
+    """)
+    superuser.execute("""
+        CREATE TRIGGER note AFTER UPDATE ON users REFERENCING NEW TABLE AS changed
+           FOR EACH STATEMENT EXECUTE FUNCTION note_statement()
+    """)
+    # The last row of the last tenant is refused: all but its batch is committed.
+    superuser.execute(
+        "ALTER TABLE users ADD CONSTRAINT ck CHECK (locale IS NULL OR username <> 'user-7'"
+        " OR tenant_id <> '00000000-0000-7000-8000-000000000105')"
+    )
+    drafts.add("backfill", BACKFILL.format(batch=3))
+
+    with pytest.raises(DatabaseError):
+        await upgrade(owner_settings, folder=drafts.folder)
+    left = superuser.execute("SELECT count(*) FROM users WHERE locale IS NULL").fetchone()
+    superuser.execute("ALTER TABLE users DROP CONSTRAINT ck")
+    await upgrade(owner_settings, folder=drafts.folder)
+
+    assert left is not None
+    assert 1 <= left[0] <= 7
+    assert superuser.execute("SELECT count(*) FROM users WHERE locale IS NULL").fetchone() == (0,)
+    assert superuser.execute("SELECT sum(rows), max(rows) FROM statements").fetchone() == (35, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("backfill('UPDATE users SET locale = 1 LIMIT :batch')", "must have :tenant_id"),
+        ("backfill('UPDATE users SET locale = 1 WHERE tenant_id = :tenant_id')", "must have :batch"),
+        (BACKFILL.format(batch=0), "batch must be 1 row or more, got 0"),
+    ],
+)
+async def test_a_backfill_that_would_not_end_or_not_begin_is_refused(
+    owner_settings: Settings, drafts: Drafts, call: str, message: str
+) -> None:
+    drafts.add("backfill", call)
+
+    with pytest.raises(ValueError, match=message):
+        await upgrade(owner_settings, folder=drafts.folder)
+
+
+async def test_the_sql_is_right_where_it_can_be(drafts: Drafts) -> None:
+    head = drafts.newest
+    drafts.add("index", INDEX, "drop_index_concurrently('ix_users_name')")
+
+    up = await sql(f"{head}:index", folder=drafts.folder)
+    down = await sql(f"index:{head}", down=True, folder=drafts.folder)
+
+    assert up.startswith("-- Stop at the first error")
+    assert "SET lock_timeout = '5s';" in up
+    between = up[up.index("COMMIT;") : up.rindex("BEGIN;")]
+    assert "DROP INDEX CONCURRENTLY IF EXISTS ix_users_name;" in between
+    assert "CREATE UNIQUE INDEX CONCURRENTLY ix_users_name ON users (tenant_id, username);" in between
+    assert up.rindex("SET lock_timeout = '5s';") > up.rindex("SET lock_timeout = '600s';")
+    assert "DROP INDEX CONCURRENTLY IF EXISTS ix_users_name;" in down
+
+
+async def test_a_backfill_cannot_be_written_as_sql(drafts: Drafts) -> None:
+    drafts.add("backfill", BACKFILL.format(batch=2))
+
+    with pytest.raises(DatabaseError, match="backfill cannot be written as SQL"):
+        await sql(folder=drafts.folder)
+
+
+async def test_a_locked_row_has_a_backfill_give_way_and_go_on(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
+) -> None:
+    fill(superuser)
+    drafts.add("backfill", BACKFILL.format(batch=3))
+    with superuser.transaction():
+        superuser.execute("SELECT FROM users FOR UPDATE")
+        with pytest.raises(LockNotAvailable, match=f"held by pid {superuser.info.backend_pid} "):
+            await upgrade(owner_settings, folder=drafts.folder, patience=Patience(lock=0.2, attempts=2, pause=0.01))
+
+    await upgrade(owner_settings, folder=drafts.folder)
+    assert superuser.execute("SELECT count(*) FROM users WHERE locale IS NULL").fetchone() == (0,)
+
+
+async def test_after_giving_way_transactions_are_transactions_again(
+    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
+) -> None:
+    fill(superuser)
+    drafts.add("backfill", BACKFILL.format(batch=50))
+    drafts.add("broken", "op.execute('CREATE TABLE half (i int)')\nop.execute('SELECT 1 / 0')")
+    patience = Patience(lock=0.1, attempts=50, pause=0.05)
+    with superuser.transaction():
+        superuser.execute("SELECT FROM users FOR UPDATE")
+        migrating = asyncio.create_task(upgrade(owner_settings, folder=drafts.folder, patience=patience))
+        await asyncio.sleep(0.6)
+
+    with pytest.raises(DatabaseError, match="22012"):
+        await migrating
+
+    assert await current(owner_settings) == ("backfill",)
+    assert superuser.execute("SELECT to_regclass('half')").fetchone() == (None,)

@@ -1,0 +1,74 @@
+"""Many processes that migrate at once, and processes that are killed while they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+
+from src.database.connect.embedded import SUPERUSER
+from tests.conftest import SOCKETS
+from tests.migrations.conftest import catalogue, fill
+from tests.migrations.drafts import Drafts, expand_and_contract
+from tests.migrations.forks import Forks, forks
+
+PROCESSES = 8
+KILLED = -9
+NICKNAMES = "SELECT count(*), count(nickname), count(DISTINCT tenant_id) FROM users"
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Forks]:
+    with forks() as made:
+        yield made
+
+
+@pytest.fixture
+def filled(clone: Callable[..., URL]) -> str:
+    """A database that others are made like, and nobody is connected to."""
+    name = "filled"
+    clone(name)
+    with connect(name) as connection:
+        fill(connection)
+    return name
+
+
+def connect(name: str) -> psycopg.Connection:
+    return psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=name, autocommit=True)
+
+
+def test_many_at_once_are_one(
+    processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, request: pytest.FixtureRequest
+) -> None:
+    expand_and_contract(drafts)
+    rounds = 50 if request.config.getoption("--long") else 2
+    succeeded = 0
+    for _ in range(rounds):
+        answer = processes.upgrade(clone("at_once", filled), drafts.folder, processes=PROCESSES)
+        assert len(answer["steps"]) == len(set(answer["steps"])) == 9  # each was applied, and once
+        succeeded += answer["codes"].count(0)
+
+    assert succeeded == PROCESSES * rounds
+
+
+def test_whoever_is_killed_the_next_one_completes_it(
+    processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, request: pytest.FixtureRequest
+) -> None:
+    expand_and_contract(drafts)
+    undisturbed = processes.upgrade(clone("undisturbed", filled), drafts.folder)
+    assert undisturbed["codes"] == [0]
+    with connect("undisturbed") as connection:
+        expected, rows = catalogue(connection), connection.execute(NICKNAMES).fetchall()
+    assert rows == [(35, 35, 5)]
+    count = undisturbed["statements"]
+    assert count > 60
+
+    for number in range(1, count + 1, 1 if request.config.getoption("--long") else count // 5):
+        url = clone("killed", filled)
+        assert processes.upgrade(url, drafts.folder, kill_at=number)["codes"] == [KILLED], number
+        assert processes.upgrade(url, drafts.folder)["codes"] == [0], number
+        with connect("killed") as connection:
+            assert catalogue(connection) == expected, number
+            assert connection.execute(NICKNAMES).fetchall() == rows
