@@ -18,7 +18,8 @@ SELECT 'trigger', format('%s.%I', t.name, g.tgname), jsonb_build_object(
 _RULES: Final = """
 SELECT 'rule', format('%s.%I', t.name, r.rulename), jsonb_build_object(
        'table', t.name, '_name', quote_ident(r.rulename),
-       'definition', replace(pg_get_ruledef(r.oid), ' TO ' || t.qualified, ' TO ' || t.name), 'enabled', r.ev_enabled IN ('O', 'A'))
+       'definition', replace(pg_get_ruledef(r.oid), ' TO ' || t.qualified, ' TO ' || t.name),
+       'enabled', r.ev_enabled IN ('O', 'A'))
   FROM tables t JOIN pg_rewrite r ON r.ev_class = t.oid AND r.rulename <> '_RETURN'
 """
 
@@ -28,8 +29,8 @@ SELECT 'policy', format('%s.%I', t.name, p.polname), jsonb_build_object(
        'command', CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
                                 WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
        'kind', CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
-       'roles', (SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ' ORDER BY r)
-                   FROM unnest(p.polroles) AS r),
+       'roles', (SELECT string_agg(name, ', ' ORDER BY name) FROM unnest(p.polroles) AS role CROSS JOIN LATERAL (
+                 SELECT CASE role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(role)) END) AS named (name)),
        'using', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))
   FROM tables t JOIN pg_policy p ON p.polrelid = t.oid
 """
@@ -74,8 +75,8 @@ _EXTENSIONS: Final = (
 
 # What everybody may. A function is PUBLIC's to execute unless somebody took that away.
 _OF_PUBLIC: Final = """
-SELECT 'rights of PUBLIC', thing, jsonb_build_object('rights', jsonb_agg(DISTINCT privilege_type ORDER BY privilege_type))
-  FROM (
+SELECT 'rights of PUBLIC', thing,
+       jsonb_build_object('rights', jsonb_agg(DISTINCT privilege_type ORDER BY privilege_type)) FROM (
 SELECT 'TABLE ' || quote_ident(c.relname) AS thing, x.*
   FROM pg_class c JOIN here ON here.oid = c.relnamespace CROSS JOIN aclexplode(c.relacl) AS x
  WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')

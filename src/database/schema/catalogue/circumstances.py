@@ -19,7 +19,8 @@ _ALEMBIC: Final = "TABLE alembic_version"
 
 def rights_of_public(expected: Catalogue, live: Catalogue) -> Iterator[Difference]:
     """Name what everybody may and should not: less is no fault, as long as the application may."""
-    ours = {*_things(expected), _ALEMBIC, f"SCHEMA {live.schema}"}
+    views = [f"TABLE {name}" for name in expected.of("view")]
+    ours = {*_things(expected), *views, _ALEMBIC, f"SCHEMA {live.schema}"}
     for thing, facts in live.of("rights of PUBLIC").items():
         if thing not in ours:
             continue
@@ -40,15 +41,21 @@ def rights_of_public(expected: Catalogue, live: Catalogue) -> Iterator[Differenc
 
 
 def rights(expected: Catalogue, live: Catalogue) -> Iterator[Difference]:
-    """Name what the role that asked may not and should, or may and should not; an owner may all."""
+    """Name what the role that asked may not and should, or may and should not; an owner may all.
+
+    On what is missing it has no rights, and may have none on what is made in its place.
+    """
     held = live.of("rights")
+    if not held or all(facts["_owns"] for facts in held.values()):
+        return
+    role = next(iter(held.values()))["_role"]
     for thing in [*_things(expected), _ALEMBIC]:
-        if thing not in held or held[thing]["_owns"]:
+        facts = held.get(thing, {"_owns": False, "rights": []})
+        if facts["_owns"] or (thing not in held and (thing == _ALEMBIC or thing in expected.of("rights of PUBLIC"))):
             continue
-        role, has = held[thing]["_role"], held[thing]["rights"]
         needed = ("SELECT",) if thing == _ALEMBIC else _NEEDED.get(thing.split()[0], _OF_ROUTINES)
-        lacking = [right for right in needed if right not in has]
-        if lacking:
+        has = facts["rights"]
+        if lacking := [right for right in needed if right not in has]:
             grant = f"GRANT {', '.join(lacking)} ON {thing} TO {role}"
             yield _right(thing, role, needed, has, grant, is_lacking=thing != _ALEMBIC)
         if more := [right for right in _DANGEROUS if right in has]:
@@ -82,7 +89,7 @@ def collations(live: Catalogue) -> Iterator[Difference]:
 def _things(expected: Catalogue) -> list[str]:
     """Return what rights are held on, as GRANT names it."""
     routines = [f"{facts['_kind']} {name}" for name, facts in expected.of("function").items()]
-    tables = [f"TABLE {name}" for kind in ("table", "view") for name in expected.of(kind)]
+    tables = [f"TABLE {name}" for name in expected.of("table")]
     return [*tables, *(f"SEQUENCE {name}" for name in expected.of("sequence")), *routines]
 
 

@@ -23,7 +23,7 @@ _KEYS_FIRST: Final = {"PRIMARY KEY": 0, "UNIQUE": 1, "FOREIGN KEY": 3}
 
 
 def compare(expected: Catalogue, live: Catalogue) -> tuple[Difference, ...]:
-    """Name each difference, in an order in which their remedies can be run; whatever is not of our tables is ignored."""
+    """Name each difference, in an order in which the remedies can be run; what is not of our tables is ignored."""
     renamed = {kind: _renamed(kind, expected, live) for kind in _RENAMED}
     differences = [_rename(kind, old, new, live) for kind, pairs in renamed.items() for new, old in pairs.items()]
     for kind in _DROP_FIRST:
@@ -62,11 +62,11 @@ def _extras(kind: str, expected: Catalogue, live: Catalogue) -> Iterator[Case]:
 
 
 def _missing(case: Case) -> Difference:
-    return _difference(case, "missing", REMEDIES[case.kind].missing(case), expected=_shown(case.wanted))
+    return _difference(case, "missing", REMEDIES[case.kind].make(case), expected=_shown(case.wanted))
 
 
 def _extra(case: Case) -> Difference:
-    remedy = REMEDIES[case.kind].extra(case)
+    remedy = REMEDIES[case.kind].drop(case)
     return _difference(case, "extra", remedy, found=_shown(case.found), severity=_severity_of_extra(case))
 
 
@@ -74,7 +74,7 @@ def _changed(case: Case) -> Iterator[Difference]:
     for attribute, wanted in _compared(case.wanted).items():
         found = case.found.get(attribute)
         if found != wanted:
-            remedy = REMEDIES[case.kind].changed(case, attribute)
+            remedy = REMEDIES[case.kind].change(case, attribute)
             yield _difference(case, attribute, remedy, expected=wanted, found=found)
 
 

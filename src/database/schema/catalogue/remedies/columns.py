@@ -125,8 +125,8 @@ def _generate_anew(case: Case) -> Statements:
         ]
         for kind in ("constraint", "index")
     }
-    again = [statement for of in on_it["constraint"] for statement in constraints.REMEDY.missing(of)]
-    again += [statement for of in on_it["index"] for statement in indexes.REMEDY.missing(of)]
+    again = [statement for of in on_it["constraint"] for statement in constraints.REMEDY.make(of)]
+    again += [statement for of in on_it["index"] for statement in indexes.REMEDY.make(of)]
     drop = f"ALTER TABLE {case.table} DROP COLUMN {case.name}"
     return (REWRITES, *("BEGIN", drop, f"{alter} ADD COLUMN {definition(case.wanted)}", "COMMIT"), *again)
 
@@ -155,4 +155,4 @@ _BY_ATTRIBUTE: Final[Mapping[str, Callable[[Case], Statements]]] = {
     "table": lambda _case: (),
 }
 
-REMEDY: Final = Remedy(missing=_missing, changed=_changed, extra=_extra)
+REMEDY: Final = Remedy(make=_missing, change=_changed, drop=_extra)

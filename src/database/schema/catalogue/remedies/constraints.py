@@ -50,4 +50,4 @@ def _validate(case: Case) -> str:
     return f"ALTER TABLE {case.table} VALIDATE CONSTRAINT {case.name}"
 
 
-REMEDY: Final = Remedy(missing=_missing, changed=_changed, extra=_extra)
+REMEDY: Final = Remedy(make=_missing, change=_changed, drop=_extra)

@@ -33,4 +33,4 @@ def _create(case: Case, name: str) -> str:
     return f"CREATE {unique}INDEX CONCURRENTLY {name} ON {case.table} {facts['definition']}"
 
 
-REMEDY: Final = Remedy(missing=_missing, changed=_changed, extra=_extra)
+REMEDY: Final = Remedy(make=_missing, change=_changed, drop=_extra)

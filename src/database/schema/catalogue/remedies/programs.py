@@ -18,8 +18,8 @@ def _extra_function(case: Case) -> Statements:
     return (f"DROP {case.found['_kind']} {case.object}",)
 
 
-def _changed_function(case: Case, attribute: str) -> Statements:
-    if attribute not in {"returns", "arguments"}:
+def _changed_function(case: Case, _attribute: str) -> Statements:
+    if all(case.wanted[fixed] == case.found[fixed] for fixed in ("returns", "arguments")):
         return _missing_function(case)
     drop = f"DROP {case.found['_kind']} {case.object}"
     return ("-- rights on it have to be granted again", *at_once(drop, *_missing_function(case)))
@@ -125,21 +125,21 @@ def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-FUNCTION: Final = Remedy(missing=_missing_function, changed=_changed_function, extra=_extra_function)
-TRIGGER: Final = Remedy(missing=_missing_trigger, changed=_changed_trigger, extra=_extra_trigger)
+FUNCTION: Final = Remedy(make=_missing_function, change=_changed_function, drop=_extra_function)
+TRIGGER: Final = Remedy(make=_missing_trigger, change=_changed_trigger, drop=_extra_trigger)
 RULE: Final = Remedy(
-    missing=_missing_rule, changed=_changed_rule, extra=lambda case: (f"DROP RULE {case.name} ON {case.table}",)
+    make=_missing_rule, change=_changed_rule, drop=lambda case: (f"DROP RULE {case.name} ON {case.table}",)
 )
 POLICY: Final = Remedy(
-    missing=_missing_policy,
+    make=_missing_policy,
     # In between there would be no policy, and no row for anybody.
-    changed=lambda case, _attribute: at_once(*_extra_policy(case), *_missing_policy(case)),
-    extra=_extra_policy,
+    change=lambda case, _attribute: at_once(*_extra_policy(case), *_missing_policy(case)),
+    drop=_extra_policy,
 )
-ENUM: Final = Remedy(missing=_missing_enum, changed=_changed_enum, extra=never)
-DOMAIN: Final = Remedy(missing=_missing_domain, changed=_changed_domain, extra=never)
+ENUM: Final = Remedy(make=_missing_enum, change=_changed_enum, drop=never)
+DOMAIN: Final = Remedy(make=_missing_domain, change=_changed_domain, drop=never)
 EXTENSION: Final = Remedy(
-    missing=lambda case: ("-- as one who may create extensions", f"CREATE EXTENSION {case.object}"),
-    changed=lambda _case, _attribute: (),
-    extra=never,
+    make=lambda case: ("-- as one who may create extensions", f"CREATE EXTENSION {case.object}"),
+    change=lambda _case, _attribute: (),
+    drop=never,
 )

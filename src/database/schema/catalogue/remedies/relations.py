@@ -105,11 +105,11 @@ def _changed_view(case: Case, _attribute: str) -> Statements:
     return ("-- rights on it have to be granted again", *at_once(drop, *_missing_view(case)))
 
 
-TABLE: Final = Remedy(missing=_missing_table, changed=_changed_table, extra=never)
+TABLE: Final = Remedy(make=_missing_table, change=_changed_table, drop=never)
 SEQUENCE: Final = Remedy(
-    missing=_missing_sequence,
-    changed=_changed_sequence,
-    extra=lambda case: (f"DROP SEQUENCE {case.object}",),
+    make=_missing_sequence,
+    change=_changed_sequence,
+    drop=lambda case: (f"DROP SEQUENCE {case.object}",),
 )
-SEQUENCE_OWNER: Final = Remedy(missing=_own_sequence, changed=lambda case, _attribute: _own_sequence(case), extra=never)
-VIEW: Final = Remedy(missing=_missing_view, changed=_changed_view, extra=never)
+SEQUENCE_OWNER: Final = Remedy(make=_own_sequence, change=lambda case, _attribute: _own_sequence(case), drop=never)
+VIEW: Final = Remedy(make=_missing_view, change=_changed_view, drop=never)

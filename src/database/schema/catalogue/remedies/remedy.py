@@ -17,9 +17,9 @@ REWRITES: Final = "-- rewrites the table, and nobody reads or writes it meanwhil
 class Remedy:
     """How to make what is missing, drop what is extra, and change one attribute to what is expected."""
 
-    missing: Callable[[Case], Statements]
-    changed: Callable[[Case, str], Statements]
-    extra: Callable[[Case], Statements]
+    make: Callable[[Case], Statements]
+    change: Callable[[Case, str], Statements]
+    drop: Callable[[Case], Statements]
 
 
 def at_once(*statements: str) -> Statements:
