@@ -172,7 +172,8 @@ def _snapshot(up: Catalogue) -> Outcome:
     except DatabaseError as error:
         return Outcome("failed", str(error.args[0]), remedy)
     differences = [str(one) for one in (*compare(up, snapshot), *compare(snapshot, up))]
-    if snapshot.revisions != up.revisions or differences:
+    is_other = up.server_major == snapshot.server_major and render_snapshot(up) != render_snapshot(snapshot)
+    if snapshot.revisions != up.revisions or differences or is_other:
         told = f": {_some(differences)}" if differences else ""
         return Outcome("failed", f"it is of {','.join(snapshot.revisions or ())}, and stale{told}", remedy)
     return Outcome("ok", f"is what the migrations build, at {','.join(snapshot.revisions or ())}")

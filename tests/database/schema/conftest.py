@@ -11,9 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
+from sqlalchemy import URL
 
-from src.config import Settings
+from src.config import Settings, get_settings
 from src.database.connect.embedded import OWNER_ROLE, SUPERUSER
+from src.database.schema import scratch
 from src.database.schema.catalogue import Catalogue
 from src.database.schema.verify import read_live
 from tests.conftest import SOCKETS, url_of
@@ -72,3 +74,26 @@ def drifting(expected: Catalogue) -> Iterator[str]:
         superuser.execute(f"CREATE DATABASE {CLONE} OWNER {OWNER_ROLE} TEMPLATE {BASE}")
         yield CLONE
         superuser.execute(f"DROP DATABASE {CLONE} WITH (FORCE)")
+
+
+@pytest.fixture
+def settings(cloned_database: URL) -> Settings:
+    assert cloned_database.database is not None
+    return get_settings()
+
+
+@pytest.fixture
+def with_scratch(cloned_database: URL, use_database: Callable[..., Settings]) -> Settings:
+    """As who may create databases."""
+    assert cloned_database.database is not None
+    migrating = url_of(cloned_database.database, SUPERUSER)
+    return use_database(cloned_database, DATABASE_MIGRATION_URL=migrating.render_as_string())
+
+
+@pytest.fixture
+def scratches(superuser: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Any]]:
+    """Say which scratch databases there are; those of other workers have other names."""
+    prefix = f"thea_scratch_{os.getpid()}_"
+    monkeypatch.setattr(scratch, "SCRATCH_PREFIX", prefix)
+    question = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"
+    return lambda: superuser.execute(question, [prefix]).fetchall()

@@ -34,7 +34,11 @@ _COLUMNS = (
         ("column", "events.title", "missing"),
         ("constraint", "events.ck_events_title", "missing"),
     ),
-    of("ALTER TABLE notes DROP COLUMN pinned CASCADE", ("column", "notes.pinned", "missing"), ("index", "ix_notes_pinned", "missing")),
+    of(
+        "ALTER TABLE notes DROP COLUMN pinned CASCADE",
+        ("column", "notes.pinned", "missing"),
+        ("index", "ix_notes_pinned", "missing"),
+    ),
     of(
         "ALTER TABLE notes DROP COLUMN search",
         ("column", "notes.search", "missing"),
@@ -220,8 +224,11 @@ _PROGRAMS = (
         *(("function", "app_set_tenant(tenant_id uuid)", what) for what in ("returns", "body", "language")),
     ),
     of("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'", ("enum", "mood", "labels")),
-    of("ALTER TABLE tenants ALTER mood TYPE text; DROP TYPE mood; CREATE TYPE mood AS ENUM ('merry');"
-       " ALTER TABLE tenants ALTER mood TYPE mood USING mood::mood", ("enum", "mood", "labels")),
+    of(
+        "ALTER TABLE tenants ALTER mood TYPE text; DROP TYPE mood; CREATE TYPE mood AS ENUM ('merry');"
+        " ALTER TABLE tenants ALTER mood TYPE mood USING mood::mood",
+        ("enum", "mood", "labels"),
+    ),
     of("ALTER DOMAIN percentage DROP CONSTRAINT percentage_range", ("domain", "percentage", "checks")),
     of("ALTER DOMAIN percentage SET NOT NULL", ("domain", "percentage", "nullable")),
     of("ALTER DOMAIN percentage DROP DEFAULT", ("domain", "percentage", "default")),
@@ -251,7 +258,7 @@ _RIGHTS = (
     ),
     of(
         "UPDATE pg_collation SET collversion = '0' WHERE collname = 'spelling'",
-        ("collation version", 'COLLATION spelling', "version"),
+        ("collation version", "COLLATION spelling", "version"),
         as_superuser=True,
     ),
 )

@@ -58,7 +58,7 @@ SELECT 'column', format('%s.%I', t.name, a.attname), jsonb_build_object(
 # A foreign key whose triggers were switched off binds nobody, on either of its two tables.
 _CONSTRAINTS: Final = """
 SELECT 'constraint', format('%s.%I', t.name, k.conname), jsonb_build_object(
-       'table', t.name, '_name', quote_ident(k.conname),
+       'table', t.name, '_name', quote_ident(k.conname), '_references', nullif(k.confrelid, 0)::regclass::text,
        '_columns', (SELECT jsonb_agg(quote_ident(attname)) FROM pg_attribute
                      WHERE attrelid = t.oid AND attnum = ANY (k.conkey)),
        'kind', CASE k.contype WHEN 'p' THEN 'PRIMARY KEY' WHEN 'u' THEN 'UNIQUE' WHEN 'x' THEN 'EXCLUDE'
