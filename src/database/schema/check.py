@@ -17,9 +17,9 @@ from src.config import Settings
 from src.database import models
 from src.database.base import Base
 from src.database.errors import DatabaseError
+from src.database.schema import alembic_config, migration_connection, upgrade
 from src.database.schema.catalogue import SNAPSHOT_FILE, Catalogue, compare, load_snapshot, render_snapshot
 from src.database.schema.lint import find_squawk, lint
-from src.database.schema.migrate import alembic_config, migration_connection, upgrade
 from src.database.schema.scratch import scratch_database
 from src.database.schema.verify import read_live
 

@@ -17,7 +17,7 @@ from alembic import command
 from alembic.script import Script, ScriptDirectory
 
 from src.database.errors import ConfigurationError
-from src.database.schema.migrate import alembic_config
+from src.database.schema import alembic_config
 
 __all__ = ["Fault", "find_squawk", "lint"]
 

@@ -14,8 +14,8 @@ from src.config.environment import Purpose
 from src.database.engine import create_engine
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 from src.database.resolve import resolve_target
+from src.database.schema import alembic_config, upgrade
 from src.database.schema.catalogue import Catalogue, Difference, compare, load_snapshot, read_catalogue
-from src.database.schema.migrate import alembic_config, upgrade
 from src.database.schema.scratch import scratch_database
 
 __all__ = ["SchemaReport", "read_live", "verify", "verify_at_startup"]
