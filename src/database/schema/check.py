@@ -184,12 +184,13 @@ def _squawk() -> Outcome:
     if squawk is None:
         return Outcome("skipped", "squawk is not installed", "pip install squawk-cli")
     try:
-        faults = lint(squawk)
+        linted = lint(squawk)
     except DatabaseError as error:
         return Outcome("failed", str(error.args[0]), error.hint)
-    if not faults:
-        return Outcome("ok", "finds nothing that locks a table in use, or breaks the old release")
-    return Outcome("failed", _some([str(fault) for fault in faults]), _some([fault.help or "" for fault in faults[:1]]))
+    unseen = f"; {', '.join(linted.unwritten)} cannot be written as SQL" if linted.unwritten else ""
+    if not linted.faults:
+        return Outcome("ok", f"finds nothing that locks a table in use, or breaks the old release{unseen}")
+    return Outcome("failed", _some([str(fault) for fault in linted.faults]) + unseen, linted.faults[0].help)
 
 
 def _some(told: list[str]) -> str:

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.script import Script, ScriptDirectory
+from alembic.util import CommandError
 
-from src.database.errors import ConfigurationError
+from src.database.errors import ConfigurationError, DatabaseError
 from src.database.schema import alembic_config
 
-__all__ = ["Fault", "find_squawk", "lint"]
+__all__ = ["Fault", "Linted", "find_squawk", "lint"]
 
 TIMEOUT_SECONDS: Final = 60
 OLDEST_SERVER: Final = "15.0"
@@ -51,23 +52,37 @@ class Fault:
         return f"{self.revision}, line {self.line}: {self.rule}: {self.message}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linted:
+    """What squawk found, and which revisions it could not be shown: those that move data, tenant by tenant."""
+
+    faults: tuple[Fault, ...]
+    unwritten: tuple[str, ...]
+
+
 def find_squawk() -> str | None:
     """Return where squawk is: beside this Python, or on the path."""
     return shutil.which("squawk", path=sysconfig.get_path("scripts")) or shutil.which("squawk")
 
 
-def lint(squawk: str) -> list[Fault]:
+def lint(squawk: str) -> Linted:
     """Look at every revision but those that are exempt.
 
     Raises:
-        ConfigurationError: squawk does not run, or a revision cannot be written as SQL.
+        ConfigurationError: squawk does not run.
     """
     script = ScriptDirectory.from_config(alembic_config())
     revisions = [one for one in script.walk_revisions() if one.revision not in EXEMPT]
+    files: dict[str, str] = {}
+    unwritten = []
     with tempfile.TemporaryDirectory(prefix="thea-lint-") as folder:
-        files = {str(_write(Path(folder), one)): one.revision for one in revisions}
+        for one in revisions:
+            try:
+                files[str(_write(Path(folder), one))] = one.revision
+            except (DatabaseError, CommandError):
+                unwritten.append(one.revision)
         found = _run(squawk, list(files), folder)
-    return [
+    faults = [
         Fault(
             revision=files[one["file"]],
             rule=one["rule_name"],
@@ -77,16 +92,17 @@ def lint(squawk: str) -> list[Fault]:
         )
         for one in found
     ]
+    return Linted(faults=tuple(faults), unwritten=tuple(unwritten))
 
 
 def _write(folder: Path, script: Script) -> Path:
     """Write the SQL of one revision into a file."""
     config = alembic_config()
     config.output_buffer = io.StringIO()
-    before = script.down_revision
-    if isinstance(before, (tuple, list)):
+    before = script.down_revision or "base"
+    if not isinstance(before, str):
         raise ConfigurationError(f"{script.revision} joins branches: migrations must be one line")
-    command.upgrade(config, f"{before or 'base'}:{script.revision}", sql=True)
+    command.upgrade(config, f"{before}:{script.revision}", sql=True)
     file = folder / f"{script.revision}.sql"
     file.write_text(config.output_buffer.getvalue(), encoding="utf-8")
     return file
