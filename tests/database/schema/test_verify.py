@@ -128,6 +128,7 @@ async def test_who_may_not_create_databases_is_told_so(
 async def test_another_schema_of_the_search_path_is_read(settings: Settings, superuser: psycopg.Connection) -> None:
     superuser.execute(
         "ALTER SCHEMA public RENAME TO thea; CREATE SCHEMA public; CREATE TABLE public.other (id int);"
+        "GRANT USAGE ON SCHEMA public TO PUBLIC;"
         f"ALTER DATABASE {superuser.info.dbname} SET search_path = public, thea"
     )
 
