@@ -14,6 +14,7 @@ MAY_ASK_FOR_SETTINGS = {
     "src/config/settings.py",
     "src/database/cli/app.py",
     "src/database/cli/schema/migrations.py",
+    "src/database/cli/schema/drift.py",
     "src/database/session.py",
 }
 

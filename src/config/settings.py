@@ -157,6 +157,7 @@ class Settings(BaseSettings):
     DATABASE_STATEMENT_TIMEOUT: Milliseconds = 30_000
     DATABASE_LOCK_TIMEOUT: Milliseconds = 10_000
     DATABASE_IDLE_TRANSACTION_TIMEOUT: Milliseconds = 60_000
+    DATABASE_VERIFY_SCHEMA: Literal["off", "warn", "error"] = Field(default="warn", description="off, warn or error")
     DATABASE_ECHO: bool = Field(default=False, description="true or false")
     DATABASE_APPLICATION_NAME: Annotated[str, AfterValidator(_name)] = Field(
         default=APPLICATION_NAME, min_length=1, max_length=63, description="1 to 63 printable characters"

@@ -156,6 +156,7 @@ def test_has_what_it_needs_and_no_more(wheel: Path) -> None:
         "src/database/_packaged/migrations/script.py.mako",
         "src/database/cli/demo/sample.jsonl",
         "src/database/cli/demo/NOTICE",
+        "src/database/schema/catalogue/snapshot.json",
     } <= names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"src"}
     assert not [name for name in names if "__pycache__" in name]

@@ -41,7 +41,8 @@ def print_findings(findings: Mapping[str, Finding]) -> None:
         found = finding.found.replace("\n", f"\n{indent}")
         _print(Text.assemble(status, f"  {name:<{width}}  {found}"))
         if finding.remedy is not None:
-            _print(Text(f"{indent}remedy: {finding.remedy}"))
+            remedy = finding.remedy.replace("\n", f"\n{indent}{' ' * len('remedy: ')}")
+            _print(Text(f"{indent}remedy: {remedy}"))
 
 
 def print_error(text: str) -> None:

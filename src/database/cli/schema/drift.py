@@ -1,0 +1,113 @@
+"""thea-db verify and check: is the database what the code expects, and are the migrations fit to be released."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from src.config import get_settings
+from src.database.cli.diagnose.finding import Finding, Status
+from src.database.cli.diagnose.output import print_findings, print_json
+from src.database.errors import ConfigurationError
+from src.database.schema.catalogue import SNAPSHOT_FILE, Difference
+from src.database.schema.check import Outcome
+from src.database.schema.check import check as run_check
+from src.database.schema.verify import SchemaReport
+from src.database.schema.verify import verify as run_verify
+
+__all__ = ["drift_app"]
+
+EXIT_DIFFERENT: int = 1
+SQUAWK: str = "squawk"
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+drift_app = typer.Typer(pretty_exceptions_show_locals=False)
+
+
+@drift_app.command()
+def verify(
+    *,
+    scratch: Annotated[
+        bool,
+        typer.Option("--scratch", help="Compare with a scratch database, at the same revision, not with the snapshot."),
+    ] = False,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Exit code 0 where the differences can break nothing: warnings.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Name each difference between the database and what the migrations build, and what mends it; exit code 1 if any.
+
+    Exit code 2 where it cannot be told. The remedies are to be run in this order, as the owner of the tables.
+    """
+    report = asyncio.run(run_verify(get_settings(), scratch=scratch))
+    if as_json:
+        print_json(report.document())
+    else:
+        _print_report(report)
+    raise typer.Exit(EXIT_DIFFERENT if (report.errors if lenient else report.differences) else 0)
+
+
+@drift_app.command()
+def check(
+    *,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where squawk is not installed.")] = False,
+    update_snapshot: Annotated[
+        bool, typer.Option("--update-snapshot", help="Write the snapshot that ships with the release anew.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Do for the migrations what a CI wants, in a scratch database that is dropped again; exit code 1 if one fails.
+
+    One head; an empty autogenerate diff, and models that agree to the letter; up, down and up again without a trace; a
+    snapshot that is current; SQL that squawk finds nothing in.
+    """
+    if update_snapshot and "site-packages" in SNAPSHOT_FILE.parts:
+        raise ConfigurationError("an installed release's snapshot is the release's", hint="work in the checkout")
+    outcomes = asyncio.run(run_check(get_settings(), update_snapshot=update_snapshot))
+    if strict and outcomes[SQUAWK].status == "skipped":
+        outcomes[SQUAWK] = Outcome("failed", outcomes[SQUAWK].found, outcomes[SQUAWK].remedy)
+    if as_json:
+        print_json({"checks": [{"name": name, **asdict(outcome)} for name, outcome in outcomes.items()]})
+    else:
+        print_findings({name: Finding(one.status, one.found, one.remedy) for name, one in outcomes.items()})
+    raise typer.Exit(EXIT_DIFFERENT if any(one.status == "failed" for one in outcomes.values()) else 0)
+
+
+def _print_report(report: SchemaReport) -> None:
+    print_findings({_place(report): _summary(report)})
+    for difference in report.differences:
+        print_findings({difference.kind: _finding(difference)})
+
+
+def _place(report: SchemaReport) -> str:
+    return f"{report.database}, schema {report.schema}" if report.schema else report.database
+
+
+def _summary(report: SchemaReport) -> Finding:
+    against = f"revision {report.revision or 'none'}, compared with {_yardstick(report)}"
+    if report.is_sound:
+        return Finding("ok", f"{against}: no difference")
+    return Finding("failed" if report.errors else "warning", f"{against}: {len(report.differences)} difference(s)")
+
+
+def _yardstick(report: SchemaReport) -> str:
+    match report.compared_with:
+        case "nothing":
+            return "nothing: see the revision"
+        case "snapshot":
+            return f"this release's snapshot of {report.head}"
+        case _:
+            return "a scratch database"
+
+
+def _finding(difference: Difference) -> Finding:
+    status: Status = "failed" if difference.severity == "error" else "warning"
+    found = str(difference).removeprefix(f"{difference.kind} ")
+    ends = ("" if line.startswith(("--", "thea-db")) else ";" for line in difference.remedy)
+    remedy = "\n".join(line + end for line, end in zip(difference.remedy, ends, strict=True))
+    return Finding(status, found, remedy or "mended with the difference beside it")

@@ -1,0 +1,65 @@
+"""What DATABASE_VERIFY_SCHEMA has a service do when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+from structlog.testing import capture_logs
+
+from src.config import Settings
+from src.database.errors import SchemaDriftError
+from src.database.schema.verify import verify_at_startup
+from tests.database.schema.test_verify import MENDED, OUTAGE
+
+
+@pytest.fixture
+def start(cloned_database: URL, use_database: Callable[..., Settings]) -> Callable[[str], Settings]:
+    return lambda mode: use_database(cloned_database, DATABASE_VERIFY_SCHEMA=mode)
+
+
+async def test_error_refuses_to_start_and_names_the_remedy(
+    start: Callable[[str], Settings], superuser: psycopg.Connection
+) -> None:
+    superuser.execute(OUTAGE)
+
+    with pytest.raises(SchemaDriftError, match=r"events\.location is missing \(ALTER TABLE events ADD COLUMN"):
+        await verify_at_startup(start("error"))
+
+
+async def test_error_starts_beside_what_can_break_nothing(
+    start: Callable[[str], Settings], superuser: psycopg.Connection
+) -> None:
+    superuser.execute("UPDATE alembic_version SET version_num = '9999'; ALTER TABLE notes ADD COLUMN colour text")
+
+    report = await verify_at_startup(start("error"))
+
+    assert report is not None
+    assert len(report.differences) == 2
+
+
+async def test_warn_says_each_difference_and_starts(
+    start: Callable[[str], Settings], superuser: psycopg.Connection
+) -> None:
+    superuser.execute(OUTAGE)
+
+    with capture_logs() as logs:
+        await verify_at_startup(start("warn"))
+
+    assert [(one["event"], one["difference"], one["remedy"]) for one in logs] == [
+        ("schema_drift", "column events.location is missing", MENDED[0])
+    ]
+
+
+async def test_warn_starts_where_nothing_can_be_told(use_database: Callable[..., Settings]) -> None:
+    nowhere = URL.create("postgresql", username="nobody", host="127.0.0.1", port=1, database="none")
+
+    assert await verify_at_startup(use_database(nowhere)) is None
+
+
+async def test_off_does_not_look(use_database: Callable[..., Settings]) -> None:
+    nowhere = URL.create("postgresql", username="nobody", host="127.0.0.1", port=1, database="none")
+
+    assert await verify_at_startup(use_database(nowhere, DATABASE_VERIFY_SCHEMA="off")) is None
