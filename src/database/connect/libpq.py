@@ -36,7 +36,8 @@ async def libpq_environment(target: Target) -> AsyncIterator[dict[str, str]]:
     tunnel = SshTunnel(target.ssh, connect_timeout=target.connect_timeout or DEFAULT_TIMEOUT_SECONDS)
     try:
         near = [
-            await tunnel.forward(host, as_socket=host.is_socket or target.ssl_mode == "disable") for host in target.hosts
+            await tunnel.forward(host, as_socket=host.is_socket or target.ssl_mode == "disable")
+            for host in target.hosts
         ]
         yield {**shared, **_forwarded(target.hosts, near)}
     finally:

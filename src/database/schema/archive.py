@@ -24,8 +24,8 @@ SELECT format('%I.%I', nspname, relname) AS name, relrowsecurity AS row_security
        pg_catalog.row_security_active(pg_class.oid) AS binds_us,
        EXISTS (SELECT FROM pg_catalog.pg_attribute
                 WHERE attrelid = pg_class.oid AND attname = 'tenant_id' AND NOT attisdropped) AS has_tenants,
-       ARRAY(SELECT polname || ' for ' || polcmd::text FROM pg_catalog.pg_policy WHERE polrelid = pg_class.oid ORDER BY 1)
-           AS policies
+       ARRAY(SELECT polname || ' for ' || polcmd::text FROM pg_catalog.pg_policy
+              WHERE polrelid = pg_class.oid ORDER BY 1) AS policies
   FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
  WHERE relkind IN ('r', 'p') AND relpersistence <> 't' AND nspname !~ '^pg_' AND nspname <> 'information_schema'
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
@@ -102,7 +102,8 @@ def read_manifest(archive: Path) -> Manifest | None:
 async def read_tables(connection: asyncpg.Connection[Any]) -> dict[str, Table]:
     """Count every table's rows, all tenants' together, in the transaction that is open.
 
-    Where row-level security binds the role it has to be the owner, who lifts FORCE for the count: the caller rolls back.
+    Where row-level security binds the role it has to be the owner, who lifts FORCE for the count: the caller rolls
+    back.
     """
     found = {}
     for row in await connection.fetch(_TABLES):

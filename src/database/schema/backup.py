@@ -39,8 +39,7 @@ async def back_up(settings: Settings, archive: Path, *, programs: Path | None = 
         ConnectionFailed: The server cannot be reached.
         DatabaseError: pg_dump failed.
     """
-    archive = archive.absolute()
-    _check_place(archive)
+    archive = _place(archive)
     target = await reach_target(settings, "backup")
     async with open_connection(target) as connection:
         await _refuse_who_is_bound(connection, target)
@@ -58,7 +57,9 @@ async def back_up(settings: Settings, archive: Path, *, programs: Path | None = 
                 tables=await read_tables(connection),
             )
             with _fresh_file(archive) as fresh:
-                await program.run(target, "--format=custom", f"--snapshot={snapshot}", "--no-password", f"--file={fresh}")
+                await program.run(
+                    target, "--format=custom", f"--snapshot={snapshot}", "--no-password", f"--file={fresh}"
+                )
                 manifest = replace(manifest, sha256=await asyncio.to_thread(digest, fresh))
                 with _fresh_file(manifest_path(archive)) as beside:
                     beside.write_text(manifest.as_json(), encoding="utf-8")
@@ -71,7 +72,7 @@ async def back_up(settings: Settings, archive: Path, *, programs: Path | None = 
 async def verify_backup(
     settings: Settings, archive: Path, manifest: Manifest, *, programs: Path | None = None
 ) -> list[str]:
-    """Restore an archive into a database made for it and dropped again; name each difference from what was written down.
+    """Restore an archive into a database of its own, which is dropped again; name each difference from the manifest.
 
     Args:
         settings: DATABASE_ADMIN_URL says where and as whom; it may be another server.
@@ -88,12 +89,14 @@ async def verify_backup(
     async with open_connection(target) as connection:
         await connection.execute(f"CREATE DATABASE {scratch} ENCODING 'UTF8' TEMPLATE template0")
         try:
-            return await restore_into(replace(target, database=scratch), archive.absolute(), manifest, programs=programs)
+            return await restore_into(replace(target, database=scratch), archive, manifest, programs=programs)
         finally:
             await asyncio.shield(connection.execute(f"DROP DATABASE IF EXISTS {scratch} WITH (FORCE)"))
 
 
-def _check_place(archive: Path) -> None:
+def _place(archive: Path) -> Path:
+    """Return where it will be, however it is named."""
+    archive = archive.absolute()
     if not archive.parent.is_dir():
         raise ConfigurationError(f"the backup's folder must be there, got {str(archive.parent)!r}")
     for path in (archive, manifest_path(archive)):
@@ -101,6 +104,7 @@ def _check_place(archive: Path) -> None:
             raise ConfigurationError(
                 f"the backup's file must not be there yet, got {str(path)!r}", hint="name it by the time, or remove it"
             )
+    return archive
 
 
 @contextmanager
@@ -123,8 +127,8 @@ async def _refuse_who_is_bound(connection: asyncpg.Connection[Any], target: Targ
     raise ConfigurationError(
         f"{target.user} must be a superuser or have BYPASSRLS: row-level security binds it, so that a backup would lack"
         " rows",
-        hint="name another role in DATABASE_BACKUP_URL: `thea-db bootstrap` makes it. Where the provider gives BYPASSRLS"
-        " to nobody, back up by the provider's snapshots",
+        hint="name another role in DATABASE_BACKUP_URL: `thea-db bootstrap` makes it. Where the provider gives"
+        " BYPASSRLS to nobody, back up by the provider's snapshots",
     )
 
 

@@ -26,9 +26,9 @@ _VERSION: Final = re.compile(r"\(PostgreSQL\)[^\d]*(\d+)")
 _VERSION_SECONDS: Final = 20
 _TOLD: Final = re.compile(r"^pg_(?:dump|restore): (?:error|from TOC entry)[^\n]*", re.MULTILINE)
 _SPEAKS_OF_NAMES_ALONE: Final = re.compile(
-    r"from TOC entry|permission denied|must be (?:owner|superuser|able)|already exists|does not exist|row-level security"
-    r"|version mismatch|connection to server|SSL|unsupported version|did not find|No space left|Permission denied"
-    r"|unrecognized configuration parameter|input file|could not open"
+    r"from TOC entry|permission denied|must be (?:owner|superuser|able)|already exists|does not exist"
+    r"|row-level security|version mismatch|connection to server|SSL|unsupported version|did not find"
+    r"|No space left|Permission denied|unrecognized configuration parameter|input file|could not open"
 )
 """What of their errors quotes no data: the server's text can, and a failed COPY does."""
 

@@ -25,7 +25,8 @@ SELECT name FROM (
     SELECT 'pg_catalog.pg_class'::regclass, oid, relnamespace, relname FROM pg_catalog.pg_class
      WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND relpersistence <> 't'
     UNION ALL
-    SELECT 'pg_catalog.pg_proc'::regclass, oid, pronamespace, proname FROM pg_catalog.pg_proc) AS object (kind, oid, home, name)
+    SELECT 'pg_catalog.pg_proc'::regclass, oid, pronamespace, proname FROM pg_catalog.pg_proc)
+       AS object (kind, oid, home, name)
  WHERE home NOT IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^pg_' OR nspname = 'information_schema')
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
                     WHERE classid = kind AND objid = object.oid AND deptype = 'e')
@@ -65,9 +66,7 @@ async def restore(settings: Settings, archive: Path, *, programs: Path | None = 
         ConnectionFailed: The server cannot be reached.
         DatabaseError: pg_restore failed; the database is as it was.
     """
-    archive = archive.absolute()
-    if not archive.is_file():
-        raise ConfigurationError(f"the backup must be a file, got {str(archive)!r}")
+    _check_file(archive)
     manifest = read_manifest(archive)
     if manifest is not None and await asyncio.to_thread(digest, archive) != manifest.sha256:
         raise ConfigurationError(
@@ -109,7 +108,7 @@ async def restore_into(
         "--no-privileges",
         "--no-password",
         f"--dbname={_conninfo(target.database)}",
-        str(archive),
+        _argument(archive),
     )
     async with open_connection(target) as connection:
         return await _look(connection, manifest)
@@ -143,6 +142,16 @@ async def _refuse_what_is_not_empty(connection: asyncpg.Connection[Any], target:
             f"{target.user} may not create tables in {target.database}",
             hint="name its owner in DATABASE_MIGRATION_URL; `thea-db bootstrap` makes both",
         )
+
+
+def _check_file(archive: Path) -> None:
+    if not archive.is_file():
+        raise ConfigurationError(f"the backup must be a file, got {str(archive)!r}")
+
+
+def _argument(archive: Path) -> str:
+    """Name a file to a program that works in another folder, and that takes a dash for an option."""
+    return str(archive.absolute())
 
 
 def _conninfo(database: str) -> str:

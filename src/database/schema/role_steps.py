@@ -1,6 +1,6 @@
-"""What `bootstrap` brings about, step by step: each is a query whose rows are the statements that are still needed.
+r"""What `bootstrap` brings about, step by step: each is a query whose rows are the statements that are still needed.
 
-So a second run finds nothing to do, and the same text serves psql (``\\gexec``) and us. Values are psql's ``:'name'``.
+So a second run finds nothing to do, and the same text serves psql (``\gexec``) and us. Values are psql's ``:'name'``.
 """
 
 from __future__ import annotations
@@ -245,8 +245,8 @@ SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN '
 SELECT format('ALTER ROLE %I BYPASSRLS', rolname)
   FROM pg_catalog.pg_roles WHERE rolname = :'backup' AND NOT rolbypassrls AND NOT rolsuper
 """,
-        "a superuser may, and from PostgreSQL 16 on a role with CREATEROLE that has BYPASSRLS itself. Where the provider"
-        " gives it to nobody, back up by the provider's snapshots: `thea-db backup` refuses without it",
+        "a superuser may, and from PostgreSQL 16 on a role with CREATEROLE that has BYPASSRLS itself. Where the"
+        " provider gives it to nobody, back up by the provider's snapshots: `thea-db backup` refuses without it",
         is_optional=True,
     ),
 )

@@ -1,4 +1,4 @@
-"""bootstrap: the database, its owner, the application's role and who makes backups; again and again, or as a script."""
+"""bootstrap: the database, its owner, the application's role and who makes backups; again and again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ import asyncpg
 
 from src.config import Settings
 from src.config.environment import Purpose, named_target
-from src.database.errors import AuthenticationFailed, ConfigurationError, ConnectionFailed, DatabaseError
-from src.database.errors import DatabaseMissing
+from src.database.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    ConnectionFailed,
+    DatabaseError,
+    DatabaseMissing,
+)
 from src.database.resolve import resolve_target
 from src.database.schema.administration import open_connection, reach_target
 from src.database.schema.role_steps import INSIDE, REFUSALS, ROLES_AND_DATABASE, Step
@@ -20,7 +25,7 @@ from src.database.schema.scram import create_verifier, is_verifier_of
 from src.database.target import Target
 from src.database.translation import translate
 
-__all__ = ["Bootstrapped", "Refusal", "Roles", "bootstrap", "bootstrap_script", "roles_of", "script_body"]
+__all__ = ["Bootstrapped", "Refusal", "Roles", "bootstrap", "roles_of"]
 
 LOCK_KEY: Final = 0x7468_6262
 """Two at once would trip over each other's roles."""
@@ -98,8 +103,9 @@ class Bootstrapped:
 
 
 def roles_of(settings: Settings) -> Roles:
-    """Read the names and passwords from the URLs: DATABASE_URL's user is the application, DATABASE_MIGRATION_URL's the
-    owner, DATABASE_BACKUP_URL's who makes backups.
+    """Read the names and passwords from the URLs.
+
+    DATABASE_URL's user is the application, DATABASE_MIGRATION_URL's the owner, DATABASE_BACKUP_URL's who makes backups.
 
     Raises:
         ConfigurationError: They name no two roles of one database.
@@ -112,13 +118,14 @@ def roles_of(settings: Settings) -> Roles:
         )
     if owner.database != application.database:
         raise ConfigurationError(
-            f"DATABASE_MIGRATION_URL must name the database of DATABASE_URL, {application.database}, got {owner.database}"
+            f"DATABASE_MIGRATION_URL must name the database of DATABASE_URL, {application.database},"
+            f" got {owner.database}"
         )
     backup = _backup_target(settings)
     if backup is not None and backup.user in {owner.user, application.user}:
         raise ConfigurationError(
-            f"DATABASE_BACKUP_URL must name a user of its own, got {backup.user}: row-level security binds the owner and"
-            " the application"
+            f"DATABASE_BACKUP_URL must name a user of its own, got {backup.user}: row-level security binds the owner"
+            " and the application"
         )
     roles = Roles(
         database=application.database,
@@ -156,36 +163,6 @@ async def bootstrap(settings: Settings) -> Bootstrapped:
             async with open_connection(administrator, database=roles.database) as inside:
                 await _take(inside, INSIDE, values, done)
     return done
-
-
-def bootstrap_script(settings: Settings) -> str:
-    """Return the same as a script for psql, to be run by whoever may; passwords are in it as verifiers alone.
-
-    Raises:
-        ConfigurationError: The URLs cannot be right.
-    """
-    roles = roles_of(settings)
-    verifiers = {
-        purpose: create_verifier(login.password) for purpose, login in roles.logins.items() if login.password is not None
-    }
-    values = "".join(f"\\set {name} {_psql_quoted(value)}\n" for name, value in roles.values(verifiers).items())
-    return (
-        "-- Run by psql, as a superuser or as a role with CREATEROLE and CREATEDB:\n"
-        "--   psql -X --dbname postgres --file <this file>\n"
-        f"-- It can be run again: what is there already is left alone.\n\\set ON_ERROR_STOP on\n{values}{script_body()}"
-    )
-
-
-def script_body() -> str:
-    """Return the steps for psql, whose variables have the values."""
-    refusal = f"SELECT format('DO %L', format('BEGIN RAISE EXCEPTION USING MESSAGE = %L; END', reason))\n  FROM ({{}}) AS refusal (reason)"
-    parts = [
-        _psql_step(REFUSALS.aim, refusal.format(REFUSALS.query.strip())),
-        *(_psql_step(step.aim, step.query.strip()) for step in ROLES_AND_DATABASE),
-        '\n\\connect :"database"\n',
-        *(_psql_step(step.aim, step.query.strip()) for step in INSIDE),
-    ]
-    return "".join(parts)
 
 
 def fill(query: str, values: Mapping[str, str]) -> str:
@@ -273,12 +250,3 @@ def _check_names(names: list[str]) -> None:
             raise ConfigurationError(
                 f"the names of roles and of the database must be at most {_LONGEST_NAME} bytes, got {name!r}"
             )
-
-
-def _psql_step(aim: str, query: str) -> str:
-    return f"\n-- {aim}\n{query}\n\\gexec\n"
-
-
-def _psql_quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
-    return f"'{escaped}'"

@@ -62,7 +62,11 @@ def _prepare(password: str) -> bytes:
         " " if stringprep.in_table_c12(letter) else letter for letter in password if not stringprep.in_table_b1(letter)
     )
     prepared = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
-    if not prepared or any(is_in(letter) for letter in prepared for is_in in _PROHIBITED) or _mixes_directions(prepared):
+    if (
+        not prepared
+        or any(is_in(letter) for letter in prepared for is_in in _PROHIBITED)
+        or _mixes_directions(prepared)
+    ):
         return password.encode()
     return prepared.encode()
 

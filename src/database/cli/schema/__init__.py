@@ -1,0 +1,1 @@
+"""The commands about the schema and the service that it lives in."""
