@@ -51,7 +51,7 @@ ROLES_AND_DATABASE: Final = (
         """
 SELECT format('CREATE ROLE %I LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION', name)
   FROM unnest(ARRAY[:'owner', :'application', :'backup']) AS name
- WHERE name <> '' AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name)
+ WHERE name <> '' AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) ORDER BY 1
 """,
         "run this as a role with CREATEROLE",
     ),
@@ -77,7 +77,7 @@ SELECT format('ALTER ROLE %I%s', rolname, concat(
 SELECT format('ALTER ROLE %I PASSWORD %L', name, verifier)
   FROM (VALUES (:'owner', :'owner_verifier'), (:'application', :'application_verifier'),
                (:'backup', :'backup_verifier')) AS given (name, verifier)
- WHERE name <> '' AND verifier <> ''
+ WHERE name <> '' AND verifier <> '' ORDER BY 1
 """,
         f"{_ADMIN_OPTION}. A server that checks passwords takes no verifier: set the password by its console or API",
     ),
@@ -153,6 +153,7 @@ SELECT format('ALTER ROLE %I SET %I = %L', name, setting, value)
            SELECT FROM pg_catalog.pg_db_role_setting
             WHERE setdatabase = 0 AND pg_catalog.pg_get_userbyid(setrole) = name
               AND setting || '=' || value = ANY (setconfig))
+ ORDER BY 1
 """,
         _ADMIN_OPTION,
     ),
@@ -220,6 +221,7 @@ SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'own
            SELECT privilege_type FROM pg_catalog.pg_default_acl, pg_catalog.aclexplode(defaclacl)
             WHERE defaclnamespace = 0 AND defaclobjtype::text = kind
               AND pg_catalog.pg_get_userbyid(defaclrole) = :'owner' AND pg_catalog.pg_get_userbyid(grantee) = name)
+ ORDER BY 1
 """,
         "run this as the owner of the tables, or as a member of it",
     ),

@@ -9,7 +9,7 @@ from src.database.schema.role_steps import INSIDE, REFUSALS, ROLES_AND_DATABASE
 from src.database.schema.roles import roles_of
 from src.database.schema.scram import create_verifier
 
-__all__ = ["bootstrap_script", "script_body"]
+__all__ = ["bootstrap_script", "init_script", "script_body"]
 
 _RAISE: Final = (
     "SELECT format('DO %L', format('BEGIN RAISE EXCEPTION USING MESSAGE = %L; END', reason))\n"
@@ -34,6 +34,16 @@ def bootstrap_script(settings: Settings) -> str:
         "-- Run by psql, as a superuser or as a role with CREATEROLE and CREATEDB:\n"
         "--   psql -X --dbname postgres --file <this file>\n"
         f"-- It can be run again: what is there already is left alone.\n\\set ON_ERROR_STOP on\n{values}{script_body()}"
+    )
+
+
+def init_script() -> str:
+    """Return db/init/sql/bootstrap.sql, which takes its values from psql's variables."""
+    return (
+        "-- Made, not written: python -c 'from src.database.schema.roles_script import init_script as made;"
+        " print(made(), end=\"\")'\n"
+        "-- 10-bootstrap.sh runs it and sets its variables; a test holds it current.\n"
+        f"{script_body()}"
     )
 
 
