@@ -14,15 +14,15 @@ for name in postgres owner app backup; do
     [ -s "${name}_password" ] || openssl rand -hex 24 >"${name}_password"
 done
 
-if [ ! -s ca_certificate ]; then
-    openssl req -x509 -newkey rsa:3072 -nodes -days 3650 -subj "/CN=thea database CA" -addext "keyUsage=critical,keyCertSign" \
-        -keyout ca_key -out ca_certificate 2>/dev/null
-fi
-if [ ! -s server_certificate ]; then
-    openssl req -x509 -newkey rsa:3072 -nodes -days 397 -subj "/CN=$host" -CA ca_certificate -CAkey ca_key \
-        -addext "subjectAltName=DNS:$host,DNS:localhost,IP:127.0.0.1" -addext "basicConstraints=critical,CA:FALSE" \
-        -keyout server_key -out server_certificate 2>/dev/null
-fi
+make_certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "$@" 2>/dev/null
+}
+
+[ -s ca_certificate ] || make_certificate -days 3650 -subj "/CN=thea database CA" \
+    -addext "keyUsage=critical,keyCertSign" -keyout ca_key -out ca_certificate
+[ -s server_certificate ] || make_certificate -days 397 -subj "/CN=$host" -CA ca_certificate -CAkey ca_key \
+    -addext "subjectAltName=DNS:$host,DNS:localhost,IP:127.0.0.1" -addext "basicConstraints=critical,CA:FALSE" \
+    -keyout server_key -out server_certificate
 
 url() {
     echo "postgresql://$1:$(cat "$2")@$host:5432/thea?sslmode=verify-full&sslrootcert=/run/secrets/ca_certificate"

@@ -26,8 +26,8 @@ as_superuser -o /dev/null -f "$init/sql/bootstrap.sql" \
 set_password() {
     password=$(cat "$secrets/$2")
     [ -n "$password" ] || { echo "10-bootstrap: $secrets/$2 is empty" >&2; exit 1; }
-    printf '%s\n%s\n' "$password" "$password" | setsid -w psql -X -q -v ON_ERROR_STOP=1 \
-        -U "${POSTGRES_USER:-postgres}" -d postgres -c "\\password \"$1\"" >/dev/null
+    told=$(printf '%s\n%s\n' "$password" "$password" | setsid -w psql -X -q -v ON_ERROR_STOP=1 \
+        -U "${POSTGRES_USER:-postgres}" -d postgres -c "\\password \"$1\"" 2>&1) || { echo "$told" >&2; exit 1; }
 }
 
 set_password "$owner" owner_password

@@ -41,7 +41,7 @@ def init_script() -> str:
     """Return db/init/sql/bootstrap.sql, which takes its values from psql's variables."""
     return (
         "-- Made, not written: python -c 'from src.database.schema.roles_script import init_script as made;"
-        " print(made(), end=\"\")'\n"
+        ' print(made(), end="")\'\n'
         "-- 10-bootstrap.sh runs it and sets its variables; a test holds it current.\n"
         f"{script_body()}"
     )

@@ -113,9 +113,9 @@ async def test_refuses_a_superuser_as_application_and_an_administrator_as_owner(
 
     with pytest.raises(ConfigurationError, match="mighty_app is a superuser, whom row-level security does not bind"):
         await bootstrap(cluster.settings("mighty"))
+    settings = cluster.settings("mighty2", DATABASE_MIGRATION_URL=cluster.admin_url.set(database="mighty2"))
     with pytest.raises(ConfigurationError, match="postgres is a superuser"):
-        admin = cluster.admin_url.set(database="mighty2")
-        await bootstrap(cluster.settings("mighty2", DATABASE_MIGRATION_URL=admin))
+        await bootstrap(settings)
     assert attributes(cluster, "mighty_app")[1] is True  # it may be somebody's
     assert cluster.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'mighty%'") == [(1,)]
 
@@ -158,7 +158,7 @@ async def test_a_role_of_another_administrator_is_refused_with_the_remedy(cluste
     settings = cluster.settings("foreign", DATABASE_ADMIN_URL=cluster.url("second_boss", "postgres"))
     done = await bootstrap(settings)
 
-    assert done.refused[0].statement == "ALTER ROLE foreign_owner PASSWORD '***'"
+    assert done.refused[0].statement == "ALTER ROLE foreign_app PASSWORD '***'"
     assert "WITH ADMIN OPTION" in done.refused[0].remedy
 
 
