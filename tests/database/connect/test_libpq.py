@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 
 from src.config import Settings
+from src.database.connect.embedded import SUPERUSER
+from src.database.connect.embedded_process import programs
 from src.database.connect.libpq import libpq_environment
 from src.database.errors import ConfigurationError
 from src.database.resolve import resolve_target
+from src.database.schema.programs import Program
 from src.database.target import Host, Target
+from tests.database.connect.gateway import SERVER, Gateway
 
 CANARY = "c4n4ry"
 
@@ -39,6 +43,24 @@ async def test_tls_is_as_strict_as_ours() -> None:
         assert [variables[name] for name in ("PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY")] == [
             *("verify-ca", "/ca", "/c", "/k")
         ]
+
+
+async def test_programs_go_through_the_tunnel(gateway: Gateway, temporary_files: Path) -> None:
+    through = Target(hosts=(SERVER,), database="postgres", user=SUPERUSER, ssl_mode="disable", ssh=gateway.settings())
+    psql = Program(programs() / "psql", 18)
+
+    await psql.run(through, "-X", "-w", "-c", "SELECT 1")
+
+    assert gateway.logins == 1
+    assert list(temporary_files.iterdir()) == []  # noqa: ASYNC240 - it is closed
+
+
+async def test_tls_through_the_tunnel_checks_the_servers_name(gateway: Gateway, temporary_files: Path) -> None:
+    through = target(hosts=(SERVER,), ssl_mode="verify-full", ssh=gateway.settings())
+
+    async with libpq_environment(through) as variables:
+        assert (variables["PGHOST"], variables["PGHOSTADDR"]) == (SERVER.name, "127.0.0.1")
+        assert variables["PGPORT"] != str(SERVER.port)
 
 
 async def test_the_cloud_sql_connector_is_refused_with_the_remedy() -> None:

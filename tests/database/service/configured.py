@@ -40,9 +40,9 @@ class Configured:
     def configuration(self) -> Path:
         return self.folder / "postgresql.conf"
 
-    def run(self, *command: str | Path, password: str = "", check: bool = True, **variables: str) -> str:
+    def run(self, *command: str | Path, password: str = "", check: bool = True) -> str:
         """Run a program as the server's own user, and return all that it said."""
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             list(map(str, command)),
             cwd=self.folder,
             env={
@@ -50,7 +50,8 @@ class Configured:
                 "PGHOST": str(self.folder),
                 "PGPORT": str(self.port),
                 "PGPASSWORD": password,
-                **variables,
+                "THEA_INIT": str(self.folder / "init"),
+                "THEA_SECRETS": str(self.folder / "secrets"),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -67,14 +68,9 @@ class Configured:
     ) -> str:
         return self.run("psql", "-X", "-A", "-t", "-w", "-d", conninfo, "-c", statement, password=password, check=check)
 
-    def run_init(self, **variables: str) -> str:
+    def run_init(self) -> str:
         """Run the image's init script, as the image does."""
-        return self.run(
-            *("sh", self.folder / "init" / "10-bootstrap.sh"),
-            THEA_INIT=str(self.folder / "init"),
-            THEA_SECRETS=str(self.folder / "secrets"),
-            **variables,
-        )
+        return self.run("sh", self.folder / "init" / "10-bootstrap.sh")
 
     @property
     def log(self) -> str:

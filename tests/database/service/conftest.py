@@ -68,7 +68,7 @@ class Cluster:
 
     def sql(self, statement: str, *, user: str = SUPERUSER, database: str = "postgres") -> list[tuple[object, ...]]:
         with self.connect(user, database) as connection:
-            cursor = connection.execute(statement)  # type: ignore[call-overload] # a test's own
+            cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     @property

@@ -3,68 +3,91 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL
+from typer.testing import CliRunner, Result
 
 from src.config import Settings
+from src.database.cli.schema import service_check
+from src.database.cli.schema.service import service_app
 from src.database.cli.schema.service_check import check_nothing_embedded, examine_service
 from src.database.connect.embedded import OWNER_ROLE
-from src.database.connect.embedded_process import programs
+from src.database.session import forget_settings
 from tests.acceptance.command import run
 from tests.conftest import url_of
 from tests.database.service.conftest import Cluster
 
 
-def test_from_nothing_to_a_restored_backup_without_a_word_of_a_password(cluster: Cluster, tmp_path: Path) -> None:
-    variables = cluster.variables("told")
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Result]]:
+    """Run a command in this process, in an empty folder and with these variables."""
 
-    made = run("bootstrap", folder=tmp_path, **variables)
-    again = run("bootstrap", "--json", folder=tmp_path, **variables)
-    script = run("bootstrap", "--sql", folder=tmp_path, **variables)
+    def call(*arguments: str, **variables: str) -> Result:
+        for name in [name for name in os.environ if name.startswith("DATABASE_")]:
+            monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        forget_settings()
+        return CliRunner().invoke(service_app, list(arguments))
+
+    monkeypatch.chdir(tmp_path)
+    yield call
+    monkeypatch.undo()
+    forget_settings()
+
+
+def test_from_nothing_to_a_restored_backup_without_a_word_of_a_password(
+    cluster: Cluster, call: Callable[..., Result]
+) -> None:
+    variables, others = cluster.variables("told"), cluster.variables("told2")
+
+    made = call("bootstrap", **variables)
+    again = call("bootstrap", "--json", **variables)
+    script = call("bootstrap", "--sql", **variables)
     cluster.sql("CREATE TABLE kept AS SELECT 1 AS n", user="told_owner", database="told")
-    saved = run("backup", "saved.dump", "--verify", folder=tmp_path, **variables)
-    run("bootstrap", folder=tmp_path, **cluster.variables("told2"))
-    restored = run("restore", "saved.dump", "--json", folder=tmp_path, **cluster.variables("told2"))
-    refused = run("restore", "saved.dump", folder=tmp_path, **variables)
+    saved = call("backup", "saved.dump", "--verify", **variables)
+    call("bootstrap", **others)
+    restored = call("restore", "saved.dump", "--json", **others)
+    refused = call("restore", "saved.dump", **variables)
 
-    done = (made, again, script, saved, restored, refused)
-    assert [each.returncode for each in done] == [0, 0, 0, 0, 0, 2], [each.stderr for each in done]
-    assert "done: ALTER ROLE told_app PASSWORD '***'" in made.stdout
-    assert json.loads(again.stdout) == {"changed": [], "refused": []}
-    assert "saved.dump: 1 rows in 1 tables of told" in saved.stdout
-    assert "restored into a scratch database, compared, dropped" in saved.stdout
-    assert json.loads(restored.stdout)["differences"] == []
-    assert "must be empty, and has kept" in refused.stderr
-    assert not [each for each in done if "c4n4ry" in each.stdout + each.stderr]
+    done = (made, again, script, saved, restored)
+    assert [each.exit_code for each in done] == [0] * 5, [each.output for each in done]
+    assert "done: ALTER ROLE told_app PASSWORD '***'" in made.output
+    assert json.loads(again.output) == {"changed": [], "refused": []}
+    assert "saved.dump: 1 rows in 1 tables of told" in saved.output
+    assert "restored into a scratch database, compared, dropped" in saved.output
+    assert json.loads(restored.output)["differences"] == []
+    assert "must be empty, and has kept" in str(refused.exception)
+    assert not [each for each in (*done, refused) if "c4n4ry" in each.output + str(each.exception)]
 
 
-def test_what_is_refused_is_told_with_exit_code_1(cluster: Cluster, tmp_path: Path) -> None:
+def test_what_is_refused_is_told_with_exit_code_1(cluster: Cluster, call: Callable[..., Result]) -> None:
     cluster.sql("CREATE ROLE weak LOGIN PASSWORD 'c4n4ry-weak'")
     admin = cluster.url("weak", "postgres", "c4n4ry-weak")
 
-    done = run("bootstrap", folder=tmp_path, **cluster.variables("unmade", DATABASE_ADMIN_URL=admin))
+    done = call("bootstrap", **cluster.variables("unmade", DATABASE_ADMIN_URL=admin))
 
-    assert done.returncode == 1
-    assert "refused: CREATE ROLE unmade_app LOGIN" in done.stderr
-    assert "remedy: run this as a role with CREATEROLE" in done.stderr
-    assert "c4n4ry" not in done.stdout + done.stderr
+    assert done.exit_code == 1
+    assert "refused: CREATE ROLE unmade_app LOGIN" in done.output
+    assert "remedy: run this as a role with CREATEROLE" in done.output
+    assert "c4n4ry" not in done.output
 
 
-def test_an_administrator_is_asked_for_by_name(cluster: Cluster, tmp_path: Path) -> None:
-    variables = cluster.variables("unasked")
-    without = {
-        name: value for name, value in variables.items() if name not in {"DATABASE_ADMIN_URL", "DATABASE_BACKUP_URL"}
-    }
+def test_an_administrator_is_asked_for_by_name(cluster: Cluster, call: Callable[..., Result], tmp_path: Path) -> None:
+    given = cluster.variables("unasked")
+    without = {name: given[name] for name in ("ENVIRONMENT", "DATABASE_URL", "DATABASE_MIGRATION_URL")}
 
-    made, saved = run("bootstrap", folder=tmp_path, **without), run("backup", "x", folder=tmp_path, **without)
+    made, saved = call("bootstrap", **without), run("backup", "x", folder=tmp_path, **without)
 
-    assert (made.returncode, saved.returncode) == (2, 2)
-    assert "DATABASE_ADMIN_URL must be set: a role that may make roles" in made.stderr
+    assert "DATABASE_ADMIN_URL must be set: a role that may make roles" in str(made.exception)
     assert "DATABASE_BACKUP_URL or DATABASE_ADMIN_URL must be set" in saved.stderr
+    assert saved.returncode == 2
 
 
 async def test_a_service_of_its_own_is_found_well(cloned_database: URL, use_database: Callable[..., Settings]) -> None:
@@ -96,13 +119,16 @@ async def test_migrations_that_go_elsewhere_are_found(
     assert findings["migrations"].found.startswith("migrations go elsewhere")
 
 
-async def test_no_database_named_is_found_before_anything_is_started(tmp_path: Path) -> None:
+async def test_no_database_named_is_found_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+
     findings = await examine_service(Settings(ENVIRONMENT="development", DATABASE_EMBEDDED_DIR=tmp_path / "none"))
 
     assert findings["settings"].status == "failed"
-    assert {
-        finding.status for name, finding in findings.items() if name not in {"settings", "no database of its own"}
-    } == {"skipped"}
+    rest = [finding.status for name, finding in findings.items() if name not in {"settings", "no database of its own"}]
+    assert set(rest) == {"skipped"}
     assert not (tmp_path / "none").exists()
 
 
@@ -118,34 +144,30 @@ async def test_data_survives_a_restart_that_is_done(cluster: Cluster) -> None:
     cluster.sql("CREATE TABLE IF NOT EXISTS alembic_version (version_num text)")
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=cluster.admin_url)
     data = str(cluster.server.folder / "data")
-    command = shlex.join([sys.executable, "-c", RESTART, str(programs()), data])
+    command = shlex.join([sys.executable, "-c", RESTART, data])
 
     findings = await examine_service(settings, restart_command=command)
-    idle = await examine_service(settings, restart_command=shlex.join([sys.executable, "-c", ""]))
-    ended = await examine_service(settings, restart_command="false")
-    unknown = await examine_service(settings, restart_command="/no/such/program")
+    idle, ended, unknown = [
+        await service_check._guarded(service_check._check_restart(settings, other))
+        for other in ("true", "false", "/no/such/program")
+    ]
 
     assert findings["restart"].status == "ok", findings["restart"]
-    assert "did not restart the database that we use" in idle["restart"].found
-    assert ended["restart"].found == "the command ended with 1"
-    assert unknown["restart"].found == "the command cannot be run: FileNotFoundError"
+    assert "did not restart the database that we use" in idle.found
+    assert ended.found == "the command ended with 1"
+    assert unknown.found == "the command cannot be run: FileNotFoundError"
 
 
 RESTART = """
-import subprocess, sys
-from pathlib import Path
+import sys
 from src.database.connect.embedded_process import run
-data = sys.argv[2]
-options = Path(data, "postmaster.opts").read_text().strip().split('" "')
-sys.exit(run("pg_ctl", "restart", "-D", data, "-w", "-m", "fast", "-l", data + "/../server.log", capture=False).returncode)
+restart = ("pg_ctl", "restart", "-D", sys.argv[1], "-w", "-m", "fast", "-l", sys.argv[1] + "/../server.log")
+sys.exit(run(*restart, capture=False).returncode)
 """
 
 
-def test_check_has_to_be_told_what(tmp_path: Path) -> None:
-    done = run("check", folder=tmp_path, DATABASE_URL="postgresql://u@127.0.0.1:1/d")
-
-    assert done.returncode == 2
-    assert "say what to check: --service" in done.stderr
+def test_check_has_to_be_told_what(call: Callable[..., Result]) -> None:
+    assert "say what to check: --service" in str(call("check").exception)
 
 
 def _text(url: URL) -> str:
