@@ -1,6 +1,6 @@
-r"""What `bootstrap` brings about, step by step: each is a query whose rows are the statements that are still needed.
+"""What `bootstrap` brings about, step by step: each is a query whose rows are the statements that are still needed.
 
-So a second run finds nothing to do, and the same text serves psql (``\gexec``) and us. Values are psql's ``:'name'``.
+So a second run finds nothing to do, and the same text serves psql, by gexec, and us. Values are psql's ``:'name'``.
 """
 
 from __future__ import annotations

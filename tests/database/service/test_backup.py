@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from src.database.connect.embedded_process import programs
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.schema import upgrade
 from src.database.schema.archive import Manifest, Table, compare, read_manifest
@@ -119,6 +120,24 @@ async def test_verification_restores_and_finds_what_is_not_as_it_was_written_dow
         "public.walled has the policies ['wall for *'], and had ['other for *']",
     ]
     assert cluster.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'thea_verify%'") == [(0,)]
+
+
+async def test_what_is_counted_and_what_is_dumped_are_of_one_instant(cluster: Cluster, tmp_path: Path) -> None:
+    """Rows come while the backup is being made, after the count and before pg_dump."""
+    settings = cluster.settings("moving")
+    await bootstrap(settings)
+    cluster.sql("CREATE TABLE kept AS SELECT 1 AS n", user="moving_owner", database="moving")
+    (tmp_path / "pg_dump").write_text(
+        f"#!/bin/sh\n[ $1 = --version ] || PGUSER=postgres PGPASSWORD='{cluster.admin_url.password}'"
+        f" {programs()}/psql -q -c 'INSERT INTO kept VALUES (2)'\nexec {programs()}/pg_dump \"$@\"\n"
+    )
+    (tmp_path / "pg_dump").chmod(0o755)
+
+    manifest = await back_up(settings, tmp_path / "moving.dump", programs=tmp_path)
+
+    assert cluster.sql("SELECT count(*) FROM kept", database="moving") == [(2,)]
+    assert manifest.tables["public.kept"].rows == 1
+    assert await verify_backup(settings, tmp_path / "moving.dump", manifest) == []
 
 
 @pytest.mark.parametrize("user", ["full_app", "full_owner"])
