@@ -71,7 +71,7 @@ class Program:
 
 
 def find_program(name: str, *, at_least: int, folder: Path | None, target: Target) -> Program:
-    """Return the first that is not older than the server: of the folder, else of PATH, the system's, the wheel's.
+    """Return the one nearest to the server's version: of the folder, else of PATH, the system's, the wheel's.
 
     Args:
         name: pg_dump or pg_restore.
@@ -83,7 +83,7 @@ def find_program(name: str, *, at_least: int, folder: Path | None, target: Targe
         ConfigurationError: There is none; the message names those that were found, and the remedy.
     """
     found = [Program(path, major) for path in _candidates(name, folder, target) if (major := _major(path)) is not None]
-    if fitting := next((program for program in found if program.major >= at_least), None):
+    if fitting := min((program for program in found if program.major >= at_least), key=_major_of, default=None):
         return fitting
     there = ", ".join(f"{program.path} is of {program.major}" for program in found) or "there is none"
     raise ConfigurationError(
@@ -110,6 +110,10 @@ def _candidates(name: str, folder: Path | None, target: Target) -> Iterator[Path
         path = shutil.which(name, path=str(Path(spec.origin).parent / "pginstall" / "bin"))
         if path is not None:
             yield Path(path)
+
+
+def _major_of(program: Program) -> int:
+    return program.major
 
 
 def _by_major(path: Path) -> int:

@@ -20,6 +20,8 @@ from src.database.target import Target
 __all__ = ["Restored", "restore", "restore_into"]
 
 _SHOWN: Final = 3
+_TRANSACTION_TIMEOUT: Final = 17
+"""The first major whose pg_restore sets it, whatever the server."""
 _OBJECTS: Final = """
 SELECT name FROM (
     SELECT 'pg_catalog.pg_class'::regclass, oid, relnamespace, relname FROM pg_catalog.pg_class
@@ -100,6 +102,11 @@ async def restore_into(
         )
     oldest = max(major, manifest.program_version if manifest else 0)
     program = find_program("pg_restore", at_least=oldest, folder=programs, target=target)
+    if major < _TRANSACTION_TIMEOUT <= program.major:
+        raise ConfigurationError(
+            f"{program} sets what PostgreSQL {major} does not know (transaction_timeout)",
+            hint=f"back up and restore by programs of PostgreSQL {major}, or below {_TRANSACTION_TIMEOUT}: --bin",
+        )
     await program.run(
         target,
         "--single-transaction",

@@ -127,10 +127,9 @@ async def test_what_is_counted_and_what_is_dumped_are_of_one_instant(cluster: Cl
     settings = cluster.settings("moving")
     await bootstrap(settings)
     cluster.sql("CREATE TABLE kept AS SELECT 1 AS n", user="moving_owner", database="moving")
-    (tmp_path / "pg_dump").write_text(
-        f"#!/bin/sh\n[ $1 = --version ] || PGUSER=postgres PGPASSWORD='{cluster.admin_url.password}'"
-        f" {programs()}/psql -q -c 'INSERT INTO kept VALUES (2)'\nexec {programs()}/pg_dump \"$@\"\n"
-    )
+    insert = "INSERT INTO kept VALUES (2)"
+    psql = f"PGUSER=postgres PGPASSWORD='{cluster.admin_url.password}' {programs()}/psql -q -c '{insert}'"
+    (tmp_path / "pg_dump").write_text(f'#!/bin/sh\n[ $1 = --version ] || {psql}\nexec {programs()}/pg_dump "$@"\n')
     (tmp_path / "pg_dump").chmod(0o755)
 
     manifest = await back_up(settings, tmp_path / "moving.dump", programs=tmp_path)
@@ -192,6 +191,18 @@ async def test_an_older_program_is_refused_by_its_version(cluster: Cluster, back
         await back_up(cluster.settings("full"), tmp_path / "old.dump", programs=tmp_path)
     with pytest.raises(ConfigurationError, match="there is none in"):
         find_program("pg_dump", at_least=15, folder=tmp_path / "nowhere", target=ELSEWHERE)
+
+
+async def test_the_program_nearest_to_the_servers_version_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pg_dump").write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 99.1'\n")
+    (tmp_path / "pg_dump").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    local = Target(hosts=(Host("127.0.0.1"),), database="thea", user="thea_backup", ssl_mode="disable")
+
+    assert find_program("pg_dump", at_least=18, folder=None, target=local).major == 18
+    assert find_program("pg_dump", at_least=19, folder=None, target=local).major == 99
 
 
 async def test_a_file_is_never_written_over(cluster: Cluster, backup: Manifest, folder: Path) -> None:

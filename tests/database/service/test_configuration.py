@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from src.config import Settings
+from src.database.connect.embedded_process import programs
+from src.database.errors import ConfigurationError
+from src.database.schema.backup import back_up, verify_backup
 from src.database.schema.roles import bootstrap
 from tests.database.service.configured import DB, PASSWORDS, SYSTEM, Configured, configured_server
 
@@ -32,6 +36,18 @@ def with_tls() -> Iterator[Configured]:
     with configured_server(system=True) as server:
         server.run_init()
         yield server
+
+
+def settings_of(server: Configured) -> Settings:
+    """Name it as an operator on its machine does, over the socket."""
+    host = f"?host={server.folder}&port={server.port}"
+    return Settings(
+        ENVIRONMENT="test",
+        DATABASE_URL=f"postgresql://thea_app@/thea{host}",
+        DATABASE_MIGRATION_URL=f"postgresql://thea_owner@/thea{host}",
+        DATABASE_BACKUP_URL=f"postgresql://thea_backup:{PASSWORDS['backup']}@/thea{host}",
+        DATABASE_ADMIN_URL=f"postgresql://postgres@/postgres{host}",
+    )
 
 
 def rules() -> list[list[str]]:
@@ -125,15 +141,7 @@ async def test_the_init_script_can_be_run_again_and_is_what_bootstrap_does(
     again = server.run_init()
 
     assert again == ""
-    host = f"?host={server.folder}&port={server.port}"
-    settings = Settings(
-        ENVIRONMENT="test",
-        DATABASE_URL=f"postgresql://thea_app@/thea{host}",
-        DATABASE_MIGRATION_URL=f"postgresql://thea_owner@/thea{host}",
-        DATABASE_BACKUP_URL=f"postgresql://thea_backup@/thea{host}",
-        DATABASE_ADMIN_URL=f"postgresql://postgres@/postgres{host}",
-    )
-    done = await bootstrap(settings)
+    done = await bootstrap(settings_of(server))
     assert (done.changed, done.refused) == ([], [])
     assert "c4n4ry" not in server.log
     assert "PASSWORD 'SCRAM-SHA-256$4096:" in server.log  # \password's own
@@ -149,3 +157,17 @@ def test_the_init_script_refuses_an_empty_password(newest: Configured) -> None:
             newest.run_init()
     finally:
         secret.write_text(kept)
+
+
+async def test_the_systems_server_is_backed_up_by_its_own_programs(with_tls: Configured, tmp_path: Path) -> None:
+    """pg_restore from 17 on sets what an older server does not know."""
+    settings, archive = settings_of(with_tls), tmp_path / "systems.dump"
+    with_tls.psql("user=postgres dbname=thea", "SET ROLE thea_owner; CREATE TABLE kept AS SELECT 1 AS n")
+
+    manifest = await back_up(settings, archive)
+
+    assert manifest.program_version == manifest.server_version
+    assert await verify_backup(settings, archive, manifest) == []
+    if manifest.server_version < 17:
+        with pytest.raises(ConfigurationError, match="pg_restore 18 sets what PostgreSQL"):
+            await verify_backup(settings, archive, manifest, programs=programs())
