@@ -15,6 +15,7 @@ MAY_ASK_FOR_SETTINGS = {
     "src/database/cli/app.py",
     "src/database/cli/schema/migrations.py",
     "src/database/cli/schema/drift.py",
+    "src/database/cli/schema/service.py",
     "src/database/session.py",
 }
 

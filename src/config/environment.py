@@ -14,7 +14,7 @@ from src.database.target import SshGateway, Target
 
 __all__ = ["DatabaseConfig", "EnvironmentConfig", "Purpose", "complete", "get_environment_config", "named_target"]
 
-Purpose = Literal["application", "migrations", "reading"]
+Purpose = Literal["application", "migrations", "reading", "administration", "backup"]
 
 _MAY_BE_PLAINTEXT: Final = ("disable", "allow", "prefer")
 
@@ -138,10 +138,31 @@ def named_target(settings: Settings, purpose: Purpose = "application") -> Target
                 " session, which a transaction pooler cannot keep",
                 hint="name the server itself there, as the owner of the tables",
             )
+    if purpose in {"administration", "backup"}:
+        return _administrators_target(settings, purpose)
     if settings.DATABASE_URL is not None:
         return Target.from_url(settings.DATABASE_URL, name="DATABASE_URL")
     prefix = PROFILES.get(settings.ENVIRONMENT)
     return _profile_target(settings, prefix) if prefix and getattr(settings, f"{prefix}USER") else None
+
+
+def _administrators_target(settings: Settings, purpose: Purpose) -> Target | None:
+    """Return who makes roles, or who reads everybody's rows; None is the embedded server's superuser."""
+    if purpose == "backup" and settings.DATABASE_BACKUP_URL is not None:
+        return Target.from_url(settings.DATABASE_BACKUP_URL, name="DATABASE_BACKUP_URL")
+    application = named_target(settings)
+    if settings.DATABASE_ADMIN_URL is not None:
+        target = Target.from_url(settings.DATABASE_ADMIN_URL, name="DATABASE_ADMIN_URL")
+        # An administrator's URL names whatever database there is; what is backed up is the application's.
+        return replace(target, database=application.database) if purpose == "backup" and application else target
+    if application is None:
+        return None
+    names = "DATABASE_BACKUP_URL or DATABASE_ADMIN_URL" if purpose == "backup" else "DATABASE_ADMIN_URL"
+    what = "a role that reads every tenant's rows" if purpose == "backup" else "a role that may make roles"
+    raise ConfigurationError(
+        f"{names} must be set: {what}, to a URL like postgresql://user:password@host:5432/name",
+        hint="set it for this command alone: no service needs it",
+    )
 
 
 def complete(target: Target, settings: Settings) -> Target:

@@ -37,6 +37,7 @@ _URL_RULE: Final = "a URL like postgresql://user:password@host:5432/name"
 _MILLISECONDS: Final = "whole milliseconds, 0 (no limit) or more"
 _TEXT: Final = "1 to 255 characters"
 _LARGEST_INTEGER: Final = 2_147_483_647  # of a server parameter
+_OTHER_URLS: Final = ("DATABASE_REPLICA_URL", "DATABASE_MIGRATION_URL", "DATABASE_ADMIN_URL", "DATABASE_BACKUP_URL")
 
 
 def _database_url(value: Any) -> URL:
@@ -114,6 +115,8 @@ class Settings(BaseSettings):
     )
     DATABASE_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
     DATABASE_MIGRATION_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
+    DATABASE_ADMIN_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
+    DATABASE_BACKUP_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
     DATABASE_REPLICA_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
     DATABASE_EMBEDDED_DIR: Annotated[Path, AfterValidator(_folder)] = Field(
         default=Path(".thea/postgres"), description="a folder"
@@ -226,7 +229,7 @@ def _missing(data: Mapping[str, Any]) -> list[str]:
                 f"DATABASE_URL must be set where ENVIRONMENT={environment}, to {_URL_RULE}, or {' and '.join(needed)}"
             )
     if not (data.get("DATABASE_URL") or (prefix and data.get(f"{prefix}USER"))):
-        beside = [name for name in ("DATABASE_REPLICA_URL", "DATABASE_MIGRATION_URL") if data.get(name)]
+        beside = [name for name in _OTHER_URLS if data.get(name)]
         beside += ["DATABASE_PGBOUNCER"] if _is_true(data.get("DATABASE_PGBOUNCER")) else []
         if beside and environment in LOCAL_ENVIRONMENTS:  # elsewhere it is missed anyway
             faults.append(f"DATABASE_URL must be set beside {' and '.join(beside)}: they are of the same database")

@@ -221,7 +221,7 @@ async def _check_server(connection: asyncpg.Connection[Any], settings: Settings,
     major = connection.get_server_version().major
     if major < OLDEST_SERVER:
         raise ConfigurationError(f"the server must be PostgreSQL {OLDEST_SERVER} or later, got {major}")
-    if purpose == "migrations" or not await connection.fetchval(_ROLE_RIGHTS):
+    if purpose not in {"application", "reading"} or not await connection.fetchval(_ROLE_RIGHTS):
         return
     if settings.ENVIRONMENT == "production":
         raise ConfigurationError(

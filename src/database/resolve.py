@@ -14,6 +14,10 @@ from src.database.target import SessionAttributes, Target
 
 __all__ = ["driver_arguments", "is_pooled_elsewhere", "pool_limits", "resolve_target", "transaction_limits"]
 
+_UNLIMITED: Final = ("migrations", "administration", "backup")
+"""What takes as long as it takes, and goes to the server itself."""
+_SUPERUSER: Final = "postgres"
+"""The embedded server's."""
 COMMAND_MARGIN_SECONDS: Final = 5.0
 """How much later than the server the driver gives a statement up: the server's answer says more."""
 _OF_A_SERVER: Final[dict[SessionAttributes | None, SessionAttributes]] = {
@@ -34,6 +38,7 @@ def resolve_target(settings: Settings, *, purpose: Purpose = "application") -> T
         if settings.DB_SSH_TUNNEL:
             raise ConfigurationError("DB_SSH_TUNNEL must be false where the embedded server serves")
         target = embedded_server(settings.DATABASE_EMBEDDED_DIR).target(as_owner=purpose == "migrations")
+        target = replace(target, user=_SUPERUSER) if purpose in {"administration", "backup"} else target
     target = complete(target, settings)
     if purpose == "reading":
         attributes = target.target_session_attrs
@@ -68,6 +73,8 @@ def driver_arguments(target: Target, settings: Settings, *, purpose: Purpose, na
             "command_timeout": _command_timeout(target),
             "connection_class": PgBouncerConnection,
         }
+    if purpose in _UNLIMITED:
+        return {"server_settings": {**server, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}}
     server |= _limits(target, settings)
     if purpose == "migrations":  # an index may take hours; who holds locks and does nothing is ended as anybody is
         return {"server_settings": {**server, "statement_timeout": "0"}}
@@ -92,8 +99,8 @@ def _limits(target: Target, settings: Settings) -> dict[str, str]:
 
 
 def is_pooled_elsewhere(settings: Settings, purpose: Purpose) -> bool:
-    """Say whether the connection is PgBouncer's; migrations go to the server itself."""
-    return settings.DATABASE_PGBOUNCER and purpose != "migrations"
+    """Say whether the connection is PgBouncer's; who migrates or administers goes to the server itself."""
+    return settings.DATABASE_PGBOUNCER and purpose not in _UNLIMITED
 
 
 def _command_timeout(target: Target) -> float | None:

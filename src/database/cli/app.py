@@ -18,8 +18,9 @@ from src.config import Settings, configure_logging, get_settings
 from src.config.environment import named_target
 from src.database.cli.demo import run_demo
 from src.database.cli.diagnose import run_doctor, run_info, run_pool, run_wait
-from src.database.cli.schema.migrations import migrations_app
 from src.database.cli.schema.drift import drift_app
+from src.database.cli.schema.migrations import migrations_app
+from src.database.cli.schema.service import service_app
 from src.database.cli.tenant import tenant_app
 from src.database.connect import embedded_server
 from src.database.errors import ConfigurationError, DatabaseError
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.add_typer(tenant_app)
 app.add_typer(migrations_app)
 app.add_typer(drift_app)
+app.add_typer(service_app)
 
 
 def main() -> None:

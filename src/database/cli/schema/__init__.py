@@ -1,1 +1,1 @@
-"""The schema in production, as commands."""
+"""The schema in production, and the service that it lives in, as commands."""

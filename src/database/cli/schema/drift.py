@@ -11,6 +11,7 @@ import typer
 from src.config import get_settings
 from src.database.cli.diagnose.finding import Finding, Status
 from src.database.cli.diagnose.output import print_findings, print_json
+from src.database.cli.schema.service_check import run_service_check
 from src.database.errors import ConfigurationError
 from src.database.schema.catalogue import SNAPSHOT_FILE, Difference
 from src.database.schema.check import Outcome
@@ -55,6 +56,13 @@ def verify(
 @drift_app.command()
 def check(
     *,
+    service: Annotated[
+        bool, typer.Option("--service", help="Look, instead, at the database as a service of its own.")
+    ] = False,
+    restart_command: Annotated[
+        str | None,
+        typer.Option(help="With --service: restarts the database, to see that its data survives it."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where squawk is not installed.")] = False,
     update_snapshot: Annotated[
         bool, typer.Option("--update-snapshot", help="Write the snapshot that ships with the release anew.")
@@ -64,8 +72,13 @@ def check(
     """Do for the migrations what a CI wants, in a scratch database that is dropped again; exit code 1 if one fails.
 
     One head; an empty autogenerate diff, and models that agree to the letter; up, down and up again without a trace; a
-    snapshot that is current; SQL that squawk finds nothing in.
+    snapshot that is current; SQL that squawk finds nothing in. With --service: the database is up and a service of its
+    own, which this one does without; the migrations are there; what is acknowledged is kept; the pool heals.
     """
+    if service:
+        raise typer.Exit(run_service_check(get_settings(), as_json=as_json, restart_command=restart_command))
+    if restart_command is not None:
+        raise ConfigurationError("--restart-command belongs to --service")
     if update_snapshot and "site-packages" in SNAPSHOT_FILE.parts:
         raise ConfigurationError("an installed release's snapshot is the release's", hint="work in the checkout")
     outcomes = asyncio.run(run_check(get_settings(), update_snapshot=update_snapshot))

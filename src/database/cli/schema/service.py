@@ -1,0 +1,129 @@
+"""The commands of the database as a service: bootstrap, backup, restore."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from src.config import get_settings
+from src.database.cli.diagnose.output import print_error, print_json, print_warning
+from src.database.schema.archive import Manifest
+from src.database.schema.backup import back_up, verify_backup
+from src.database.schema.restore import Restored, restore
+from src.database.schema.roles import Bootstrapped, bootstrap
+from src.database.schema.roles_script import bootstrap_script
+
+__all__ = ["service_app"]
+
+EXIT_UNFINISHED: Final = 1
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Programs = Annotated[
+    Path | None,
+    typer.Option("--bin", help="The folder of pg_dump and pg_restore; by default PATH, the system's, the wheel's."),
+]
+
+service_app = typer.Typer()
+
+
+@service_app.command("bootstrap")
+def bootstrap_command(
+    sql: Annotated[bool, typer.Option("--sql", help="Print a script for psql, and connect to nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the database, its owner and the application's role, as DATABASE_ADMIN_URL; what is there is left alone.
+
+    The names and passwords are those of DATABASE_URL, DATABASE_MIGRATION_URL and DATABASE_BACKUP_URL. Exit code 1 if
+    the server refused a statement.
+    """
+    if sql:
+        typer.echo(bootstrap_script(get_settings()), nl=False)
+        return
+    done = asyncio.run(bootstrap(get_settings()))
+    if as_json:
+        print_json({"changed": done.changed, "refused": [asdict(refusal) for refusal in done.refused]})
+    else:
+        _show(done)
+    if done.refused:
+        raise typer.Exit(EXIT_UNFINISHED)
+
+
+@service_app.command("backup")
+def backup_command(
+    file: Annotated[Path, typer.Argument(help="The file to write; what is in it is written beside it.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Restore it into a scratch database, compare, and drop that again.")
+    ] = False,
+    programs: Programs = None,
+    as_json: Json = False,
+) -> None:
+    """Back the database up, every tenant's rows, of one instant; exit code 1 if the verification finds a difference."""
+    settings = get_settings()
+    manifest = asyncio.run(back_up(settings, file, programs=programs))
+    if not as_json:
+        typer.echo(f"{file}: {_contents(manifest)}")
+    differences = asyncio.run(verify_backup(settings, file, manifest, programs=programs)) if verify else None
+    if as_json:
+        print_json({"file": str(file), **asdict(manifest), "differences": differences})
+    elif differences == []:
+        typer.echo("restored into a scratch database, compared, dropped: all of it is there")
+    _end_with(differences or [], as_json=as_json)
+
+
+@service_app.command("restore")
+def restore_command(
+    file: Annotated[Path, typer.Argument(help="What `thea-db backup` wrote.")],
+    programs: Programs = None,
+    as_json: Json = False,
+) -> None:
+    """Restore a backup into an empty database, all or nothing, and compare; exit code 1 if anything differs."""
+    settings = get_settings()
+    restored = asyncio.run(restore(settings, file, programs=programs))
+    if as_json:
+        print_json({"file": str(file), **asdict(restored)})
+    else:
+        _tell(restored)
+    _end_with(restored.differences, as_json=as_json)
+
+
+def _show(done: Bootstrapped) -> None:
+    for statement in done.changed:
+        typer.echo(f"done: {statement}")
+    for refusal in done.refused:
+        print_error(
+            f"refused: {refusal.statement}\n{refusal.reason}\nit is for: {refusal.aim}\nremedy: {refusal.remedy}"
+        )
+    if done.is_stopped:
+        print_error("stopped there: do as the remedy says and run this again, or hand over what --sql prints")
+    elif not done.changed and not done.refused:
+        typer.echo("nothing to do: database, roles and rights are as they are to be")
+    elif done.changed:
+        typer.echo("next: `thea-db upgrade`")
+
+
+def _tell(restored: Restored) -> None:
+    if restored.manifest is None:
+        print_warning("nothing was written down beside the file: the rows could not be compared")
+    elif not restored.differences:
+        typer.echo(f"restored and compared: {_contents(restored.manifest)}; row-level security is in force")
+    if restored.application_lacks_rights:
+        print_warning("the application's role lacks rights on the tables: `thea-db bootstrap` grants them")
+
+
+def _contents(manifest: Manifest) -> str:
+    return (
+        f"{manifest.rows:,} rows in {len(manifest.tables)} tables of {manifest.database}, revision {manifest.revision},"
+        f" at {manifest.taken_at}"
+    )
+
+
+def _end_with(differences: list[str], *, as_json: bool) -> None:
+    if not differences:
+        return
+    if not as_json:
+        print_error("it is not what was backed up:\n" + "\n".join(differences))
+    raise typer.Exit(EXIT_UNFINISHED)
