@@ -19,6 +19,7 @@ from src.database.tenancy import AsyncSession
 __all__ = ["insert_missing"]
 
 ROWS_A_STATEMENT: Final = 5000
+_PACKED: Final = Text()
 
 
 async def insert_missing(session: AsyncSession, model: type[TenantBase], rows: Sequence[dict[str, Any]]) -> int:
@@ -42,9 +43,13 @@ async def insert_missing(session: AsyncSession, model: type[TenantBase], rows: S
 def _statement(table: Table, names: tuple[str, ...]) -> Executable:
     sent = {name: _sent(table.c[name].type) for name in names}
     arrays = [bindparam(name, type_=ARRAY(kind)) for name, kind in sent.items()]
-    given = func.unnest(*arrays).table_valued(*(column(name, kind) for name, kind in sent.items())).render_derived(name="given")
+    given = (
+        func.unnest(*arrays)
+        .table_valued(*(column(name, kind) for name, kind in sent.items()))
+        .render_derived(name="given")
+    )
     values = [
-        given.c[name] if kind is table.c[name].type else sql_cast(given.c[name], table.c[name].type)
+        given.c[name] if kind is not _PACKED else sql_cast(given.c[name], table.c[name].type)
         for name, kind in sent.items()
     ]
     rows = select(bindparam("tenant", type_=Uuid()), *values)
@@ -52,24 +57,29 @@ def _statement(table: Table, names: tuple[str, ...]) -> Executable:
 
 
 def _sent(kind: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Say as what a column's values travel: an array of arrays would be taken apart, and JSON be encoded twice."""
-    return Text() if _is_array(kind) or _is_json(kind) else kind
+    """Say as what a column's values travel: an array of arrays would be taken apart, and JSON be encoded twice.
+
+    What is made up has nothing to be cleaned or refused: the decorators, which look at each value, are left out.
+    """
+    if isinstance(kind, ARRAY) or _is_json(kind):
+        return _PACKED
+    return kind.impl_instance if isinstance(kind, TypeDecorator) else kind
 
 
 def _packed(kind: TypeEngine[Any], values: Iterable[Any]) -> list[Any]:
-    if _is_array(kind):
+    if isinstance(kind, ARRAY):
         return [None if value is None else _array(value) for value in values]
     if _is_json(kind):
-        return [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+        return [None if value is None else _json(value) for value in values]
     return list(values)
-
-
-def _is_array(kind: TypeEngine[Any]) -> bool:
-    return isinstance(kind, ARRAY)
 
 
 def _is_json(kind: TypeEngine[Any]) -> bool:
     return isinstance(kind, TypeDecorator) and isinstance(kind.impl, JSONB)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if value else str(value)  # [] and {}, as most of them are
 
 
 def _array(items: Iterable[str | datetime]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -66,11 +67,18 @@ async def fill(recipe: Recipe, *, on_progress: Callable[[int], None]) -> Report:
     await _register(recipe, report)
     for share in report.shares:
         with tenant_context(share.tenant_id):
-            for batch in batches(recipe, share):
-                await _write(batch, report)
-                on_progress(len(batch[MessageHistory]))
+            await _write_all(batches(recipe, share), report, on_progress)
     report.seconds = time.perf_counter() - started
     return report
+
+
+async def _write_all(made: Iterator[Batch], report: Report, on_progress: Callable[[int], None]) -> None:
+    """Write batches; the next one is made in a thread while the server works on the one before."""
+    batch = next(made, None)
+    while batch is not None:
+        _, ahead = await asyncio.gather(_write(batch, report), asyncio.to_thread(next, made, None))
+        on_progress(len(batch[MessageHistory]))
+        batch = ahead
 
 
 async def _write(batch: Batch, report: Report) -> None:
@@ -113,9 +121,9 @@ async def _check_recipe(session: AsyncSession, recipe: Recipe, share: Share) -> 
     made_of = None if there is None else there.extra.get(RECORD)
     if there is not None and there.id == share.tenant_id and made_of == recipe.record():
         return
-    how = "not by this command" if made_of is None else " ".join(f"{name}={value}" for name, value in made_of.items())
+    told = " ".join(f"{name}={made_of.get(name)}" for name in recipe.record()) if made_of else "not by this command"
     raise ConfigurationError(
-        f"the tenant {share.slug} is there already, and was made by another recipe ({how})",
+        f"the tenant {share.slug} is there already, and was made by another recipe ({told})",
         hint=f"choose another --seed, say what it was made by, or remove it: `thea-db tenant erase {share.slug}`",
     )
 

@@ -1,0 +1,1 @@
+"""The schema on the command line, one file a part."""
