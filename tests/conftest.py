@@ -55,6 +55,10 @@ LONGEST = {"test_plans.py", "test_wheel.py"}
 settings.register_profile("long", max_examples=10 * settings().max_examples)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the long forms: thousands of rounds")
+
+
 def pytest_sessionstart() -> None:
     for name in [name for name in os.environ if name.startswith(("DATABASE_", "DB_", "ENV_FILE"))]:
         del os.environ[name]
