@@ -13,6 +13,7 @@ MAY_ASK_FOR_SETTINGS = {
     "src/config/environment.py",
     "src/config/settings.py",
     "src/database/cli/app.py",
+    "src/database/cli/seed/commands.py",
     "src/database/session.py",
 }
 
