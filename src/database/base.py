@@ -84,9 +84,17 @@ def uuid7() -> UUID:
 
 def clean_text(value: str) -> str:
     """Replace what PostgreSQL's text cannot hold, NUL and lone surrogates, by U+FFFD; everything else stays."""
-    if value.isascii() and "\0" not in value:
+    if "\0" not in value and (value.isascii() or _has_no_surrogate(value)):  # `translate` takes fifty times as long
         return value
     return value.translate(_UNSTORABLE)
+
+
+def _has_no_surrogate(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class CleanText(TypeDecorator[str]):

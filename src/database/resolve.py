@@ -73,11 +73,12 @@ def driver_arguments(target: Target, settings: Settings, *, purpose: Purpose, na
             "command_timeout": _command_timeout(target),
             "connection_class": PgBouncerConnection,
         }
-    if purpose in _UNLIMITED:
-        return {"server_settings": {**server, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}}
     server |= _limits(target, settings)
-    if purpose == "migrations":  # an index may take hours; who holds locks and does nothing is ended as anybody is
-        return {"server_settings": {**server, "statement_timeout": "0"}}
+    if purpose in _UNLIMITED:  # an index may take hours; who holds locks and does nothing is ended as anybody is
+        server["statement_timeout"] = "0"
+        if purpose != "migrations":  # a snapshot waits in its transaction for pg_dump
+            server |= dict.fromkeys(("lock_timeout", "idle_in_transaction_session_timeout"), "0")
+        return {"server_settings": server}
     if purpose == "reading":
         server["default_transaction_read_only"] = "on"
     return {"server_settings": server, "command_timeout": _command_timeout(target)}

@@ -160,32 +160,6 @@ async def test_says_which_events_have_a_zone_that_the_server_does_not_know(
     assert superuser.execute("SELECT count(*) FROM events WHERE timezone = 'UTC'").fetchone() == (2,)
 
 
-async def test_says_which_events_have_a_zone_that_the_server_does_not_know(
-    owner_settings: Settings, superuser: psycopg.Connection
-) -> None:
-    await downgrade(owner_settings, "0001")
-    tenant, user = uuid7(), uuid7()
-    superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (%s, 'a', 'a')", [tenant])
-    superuser.execute("INSERT INTO users (tenant_id, id) VALUES (%s, %s)", [tenant, user])
-    for zone in ("Mars/Phobos", "Mars/Phobos", "Europe/Madrid", "europe/madrid", "UTC+3", "CET"):
-        superuser.execute(
-            "INSERT INTO events (tenant_id, id, user_id, title, start_datetime, timezone)"
-            " VALUES (%s, %s, %s, 'x', now(), %s)",
-            [tenant, uuid7(), user, zone],
-        )
-
-    with pytest.raises(ConfigurationError, match="does not know the timezone 'Mars/Phobos' of 2 events") as caught:
-        await upgrade(owner_settings)
-
-    assert superuser.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
-    assert caught.value.hint is not None
-    _, _, remedy = caught.value.hint.partition("as the owner: ")
-    superuser.execute(remedy.replace("BEGIN;", "").replace("COMMIT;", "").encode())
-    await upgrade(owner_settings)
-    assert open_walls(superuser) == []
-    assert superuser.execute("SELECT count(*) FROM events WHERE timezone = 'UTC'").fetchone() == (2,)
-
-
 async def test_upgrade_does_nothing_where_nothing_is_to_do(owner_settings: Settings) -> None:
     await upgrade(owner_settings)
     await upgrade(owner_settings)

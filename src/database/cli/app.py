@@ -18,9 +18,11 @@ from src.config import Settings, configure_logging, get_settings
 from src.config.environment import named_target
 from src.database.cli.demo import run_demo
 from src.database.cli.diagnose import run_doctor, run_info, run_pool, run_wait
+from src.database.cli.schema.diagram import diagram_app
 from src.database.cli.schema.drift import drift_app
 from src.database.cli.schema.migrations import migrations_app
 from src.database.cli.schema.service import service_app
+from src.database.cli.seed import seed_app
 from src.database.cli.tenant import tenant_app
 from src.database.connect import embedded_server
 from src.database.errors import ConfigurationError, DatabaseError
@@ -48,6 +50,8 @@ app.add_typer(tenant_app)
 app.add_typer(migrations_app)
 app.add_typer(drift_app)
 app.add_typer(service_app)
+app.add_typer(seed_app)
+app.add_typer(diagram_app)
 
 
 def main() -> None:

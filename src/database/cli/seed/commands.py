@@ -1,0 +1,107 @@
+"""thea-db seed: what it takes, and what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from src.config import Settings, get_settings
+from src.database.base import utc_now
+from src.database.cli.seed.fill import Report, fill, present_of
+from src.database.cli.seed.recipe import Recipe
+from src.database.errors import ConfigurationError
+from src.database.schema import upgrade
+
+__all__ = ["seed_app"]
+
+seed_app = typer.Typer(pretty_exceptions_show_locals=False)
+
+
+@seed_app.command()
+def seed(
+    *,
+    tenants: Annotated[int, typer.Option(help="How many; the first gets most.")] = 3,
+    users: Annotated[int, typer.Option(help="In all tenants together.")] = 100,
+    messages: Annotated[int, typer.Option(help="In all tenants together.")] = 100_000,
+    number: Annotated[int, typer.Option("--seed", help="The same number makes the same rows.")] = 1,
+    until: Annotated[
+        str | None,
+        typer.Option(help="The present of what is made up, as 2026-03-01 or with a time; by default today, in UTC."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and nothing where all went well.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Fill a development or test database with made-up data; brings the schema up to date first.
+
+    The rows, ids and times included, depend on the numbers given here and on --until alone. Run again it adds what is
+    missing and changes nothing; what was made with other numbers it refuses to add to.
+    """
+    settings = get_settings()
+    if not settings.is_local:
+        raise ConfigurationError(
+            f"seeds are made-up data: ENVIRONMENT must be development or test, got {settings.ENVIRONMENT}"
+        )
+    recipe = Recipe(number, tenants, users, messages, utc_now() if until is None else _instant(until))
+    recipe, report = asyncio.run(_run(settings, recipe, has_present=until is not None, is_shown=not (quiet or as_json)))
+    if as_json:
+        typer.echo(json.dumps(_document(recipe, report), indent=2, ensure_ascii=False))
+    elif not quiet:
+        _tell(recipe, report)
+
+
+async def _run(settings: Settings, recipe: Recipe, *, has_present: bool, is_shown: bool) -> tuple[Recipe, Report]:
+    await upgrade(settings)
+    if not has_present:
+        recipe = replace(recipe, until=await present_of(recipe.number))
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    disabled = not (is_shown and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=disabled) as progress:
+        bar = progress.add_task("messages", total=recipe.messages)
+        return recipe, await fill(recipe, on_progress=lambda count: progress.advance(bar, count))
+
+
+def _instant(text: str) -> datetime:
+    """Read a day, whose start in UTC is meant, or an instant.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"--until must be like 2026-03-01 or 2026-03-01T12:00Z, got {text[:40]!r}") from None
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def _document(recipe: Recipe, report: Report) -> dict[str, object]:
+    return {
+        "seed": recipe.number,
+        "until": recipe.until.isoformat(),
+        "tenants": [
+            {"id": str(one.tenant_id), "slug": one.slug, "users": one.users, "messages": one.messages}
+            for one in report.shares
+        ],
+        "inserted": dict(report.inserted),
+        "unchanged": dict(report.unchanged),
+        "seconds": round(report.seconds, 3),
+        "messages_per_second": round(report.messages_a_second),
+    }
+
+
+def _tell(recipe: Recipe, report: Report) -> None:
+    typer.echo(f"seed {recipe.number} until {recipe.until.isoformat()}: {', '.join(one.slug for one in report.shares)}")
+    typer.echo(f"inserted {_counts(report.inserted)}; unchanged {_counts(report.unchanged)}")
+    typer.echo(f"{report.seconds:.1f} s, {report.messages_a_second:,.0f} messages/s")
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"

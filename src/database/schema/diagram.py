@@ -1,0 +1,77 @@
+"""The tables as a Mermaid diagram, made of the metadata: the same metadata gives the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, UniqueConstraint
+from sqlalchemy.dialects import postgresql
+
+from src.database.base import Base
+
+__all__ = ["mermaid"]
+
+# As people say them: a type in Mermaid is one word.
+_SHORT: Final = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp"}
+_TENANT: Final = "tenant_id"
+
+
+def mermaid(metadata: MetaData = Base.metadata) -> str:
+    """Return an erDiagram: the tables by name, their columns in order, then what refers to what.
+
+    A column that is unique, alone or with others, is marked UK where the key is not the primary one; `tenant_id`, which
+    begins every key, is left out of that. A line is dashed where the referring row has an identity of its own.
+    """
+    tables = sorted(metadata.tables.values(), key=lambda table: table.name)
+    lines = ["erDiagram"]
+    for table in tables:
+        lines += [f"    {table.name} {{", *(f"        {_column(table, one)}" for one in table.columns), "    }"]
+    for table in tables:
+        lines += sorted(f"    {_relation(table, key)}" for key in table.foreign_key_constraints)
+    return "\n".join(lines) + "\n"
+
+
+def _column(table: Table, column: Column[object]) -> str:
+    kind = column.type.compile(dialect=postgresql.dialect()).lower()  # type: ignore[no-untyped-call] # it has no types
+    many = "[]" if kind.endswith("[]") else ""
+    kind = kind.removesuffix("[]")
+    keys = ", ".join(_keys(table, column))
+    remarks = ", ".join(_remarks(column))
+    return " ".join(filter(None, (f"{_SHORT.get(kind, kind)}{many}", column.name, keys, remarks and f'"{remarks}"')))
+
+
+def _keys(table: Table, column: Column[object]) -> Iterator[str]:
+    if column.primary_key:
+        yield "PK"
+    references = (set(key.columns) for key in table.foreign_key_constraints)
+    if any(column in key for key in references if column.name != _TENANT or len(key) == 1):
+        yield "FK"
+    if column.name != _TENANT and any(column in key for key in _unique_keys(table)):
+        yield "UK"
+
+
+def _remarks(column: Column[object]) -> Iterator[str]:
+    if column.nullable:
+        yield "null"
+    if column.computed is not None:
+        yield "generated"
+
+
+def _unique_keys(table: Table) -> Iterator[set[Column[object]]]:
+    for constraint in table.constraints:
+        if isinstance(constraint, UniqueConstraint):
+            yield set(constraint.columns)
+    for index in table.indexes:
+        if index.unique:
+            yield set(index.columns)
+
+
+def _relation(table: Table, key: ForeignKeyConstraint) -> str:
+    """Draw a reference, the row that is referred to on the left: none or one, or exactly one, to any number."""
+    columns = set(key.columns)
+    parent = "|o" if any(column.nullable for column in columns) else "||"
+    child = "o|" if any(unique <= columns for unique in (set(table.primary_key), *_unique_keys(table))) else "o{"
+    line = "--" if columns <= set(table.primary_key) else ".."
+    told = [column.name for column in key.columns if column.name != _TENANT] or [_TENANT]
+    return f'{key.referred_table.name} {parent}{line}{child} {table.name} : "{", ".join(told)}"'

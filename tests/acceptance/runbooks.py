@@ -1,0 +1,100 @@
+"""The run-books' commands, as they stand there, run by the shell as the user that the server runs as."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import psycopg
+import pytest
+
+from src.database.connect.embedded import SUPERUSER
+from src.database.connect.embedded_process import give, programs, server_uid
+from tests.acceptance.command import ROOT
+from tests.conftest import FOLDER, SERVER
+
+_PART = re.compile(r"^## (.+)$", re.MULTILINE)
+_BLOCK = re.compile(r"^( *)```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+SECONDS = 120
+FIRST_WITH_IO_METHOD = 18
+
+
+def blocks(name: str) -> dict[str, list[str]]:
+    """Return the shell's blocks of a run-book, by the heading above them."""
+    _, *parts = _PART.split((ROOT / "docs" / "runbooks" / f"{name}.md").read_text())
+    of_part = zip(parts[::2], parts[1::2], strict=True)
+    return {heading: [dedent(body) for _, body in _BLOCK.findall(text)] for heading, text in of_part}
+
+
+def perform(block: str, *, folder: Path, typed: str = "", variables: Mapping[str, str | Path]) -> str:
+    """Run a block, want every command in it to succeed, and return what it prints."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    path = f"{programs()}{os.pathsep}{inherited['PATH']}"
+    identity: dict[str, Any] = {"user": server_uid(), "group": server_uid()} if os.geteuid() == 0 else {}
+    with (folder / "output").open("w+b") as output:  # not a pipe: a server that it starts would hold it open
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],  # noqa: S607 - whichever there is
+            input=typed.encode(),
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            env={**inherited, "PATH": path, "PGUSER": SUPERUSER, "PGDATABASE": "postgres", "HOME": str(folder)}
+            | {name: str(value) for name, value in variables.items()},
+            check=False,
+            timeout=SECONDS,
+            start_new_session=True,  # without a terminal psql reads passwords from its input
+            **identity,
+        )
+        output.seek(0)
+        printed = output.read().decode()
+    assert done.returncode == 0, f"{block}\n{printed}"
+    return printed
+
+
+def settle(data: Path, socket: Path) -> None:
+    """Have a server of this folder listen on a socket alone, whoever starts it, and take no care of power cuts."""
+    options = {"listen_addresses": "", "unix_socket_directories": str(socket), **SERVER.config}
+    if int((data / "PG_VERSION").read_text()) < FIRST_WITH_IO_METHOD:
+        del options["io_method"]
+    with (data / "postgresql.conf").open("a") as file:
+        file.writelines(f"{name} = '{value}'\n" for name, value in options.items())
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """Make a folder for servers where the suite's own is: in memory, if there is room."""
+    with tempfile.TemporaryDirectory(prefix="run-book-", dir=FOLDER) as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+def folder_of_server(folder: Path, name: str) -> Path:
+    """Make a folder that the server's user may write to."""
+    made = folder / name
+    made.mkdir()
+    give(made)
+    return made
+
+
+def ask(socket: Path, statement: str, database: str = "thea") -> list[tuple[Any, ...]]:
+    """Ask a server as its superuser; of several statements the last one's rows come back, if it has any."""
+    with psycopg.connect(host=str(socket), user=SUPERUSER, dbname=database, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        while cursor.nextset():
+            pass
+        return cursor.fetchall() if cursor.description else []
+
+
+def skip_unless_long(request: pytest.FixtureRequest, *programs_needed: Path) -> None:
+    """Skip what starts several servers in a row, unless it was asked for and can be done."""
+    if not request.config.getoption("--long"):
+        pytest.skip("several servers in a row: with --long")
+    if missing := [str(program) for program in programs_needed if not program.exists()]:
+        pytest.skip(f"there is no {', '.join(missing)}")

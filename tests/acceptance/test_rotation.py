@@ -1,0 +1,145 @@
+"""The run-book of a password's rotation: nobody is refused while it is done, and then the old way in is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
+
+from src.config import Settings
+from src.database import create_engine
+from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.connect.embedded_process import give
+from src.database.errors import AuthenticationFailed
+from src.database.schema import upgrade
+from src.database.tenancy import AsyncSession, TenantBinding
+from tests.acceptance.runbooks import blocks, perform, quick_folder
+from tests.conftest import SERVER
+
+NEW = "n3w-p4ss wörd's"
+ONE, OTHER = UUID(int=1), UUID(int=2)
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash to run the commands with")
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with quick_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[EmbeddedServer]:
+    """A migrated server that wants passwords, with a user of each of two tenants."""
+    server = EmbeddedServer(folder / "server", over_tcp=True, config=SERVER.config)
+    server.acquire()
+    asyncio.run(upgrade(Settings(ENVIRONMENT="test", DATABASE_URL=url_of(server, OWNER_ROLE))))
+    with superuser(server) as connection:
+        for tenant in (ONE, OTHER):
+            connection.execute("INSERT INTO tenants (id, slug, name) VALUES (%s, %s, 'x')", [tenant, f"t{tenant.int}"])
+            connection.execute("INSERT INTO users (tenant_id, id) VALUES (%s, gen_random_uuid())", [tenant])
+        connection.execute(f"ALTER ROLE {APP_ROLE} SET statement_timeout = '7s'")
+        connection.execute(f'ALTER ROLE {APP_ROLE} IN DATABASE {DATABASE} SET search_path = public, "Ñ"')
+    yield server
+    server.release()
+
+
+def url_of(server: EmbeddedServer, user: str, password: str | None = None) -> URL:
+    target = server.target_as(user, DATABASE)
+    host = target.hosts[0]
+    return URL.create("postgresql", user, password or target.password, host.name, host.port, DATABASE)
+
+
+def superuser(server: EmbeddedServer) -> psycopg.Connection:
+    url = url_of(server, SUPERUSER)
+    return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
+
+
+def engine_of(url: URL) -> AsyncEngine:
+    return create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url), poolclass=NullPool)
+
+
+@asynccontextmanager
+async def engine(url: URL) -> AsyncIterator[AsyncEngine]:
+    made = engine_of(url)
+    yield made
+    await made.dispose()
+
+
+async def login(url: URL) -> str:
+    """Do what a request does, on a new connection: see the own tenant's user and no other."""
+    async with engine(url) as made, AsyncSession(bind=made, binding=TenantBinding(ONE)) as session:
+        assert await session.scalar(text("SELECT count(*) FROM users")) == 1
+        return str(await session.scalar(text("SELECT current_user")))
+
+
+async def test_nobody_is_refused_while_the_roles_change(server: EmbeddedServer, folder: Path) -> None:
+    steps = blocks("rotate-a-password")
+    set_password, look, close = steps["Each time"]
+    last, following = url_of(server, APP_ROLE), url_of(server, f"{APP_ROLE}_b", NEW)
+    in_use, served, is_over = last, [], False
+
+    async def serve() -> None:
+        while not is_over:
+            served.append(await login(in_use))
+
+    def run(block: str, typed: str = "") -> str:
+        host = server.target().hosts[0]
+        shell = folder / "shell"
+        shell.mkdir(exist_ok=True)
+        give(shell)
+        variables = {
+            "PGHOST": host.name,
+            "PGPORT": str(host.port),
+            "PGPASSWORD": url_of(server, SUPERUSER).password or "",
+            "LAST": APP_ROLE,
+            "NEXT": f"{APP_ROLE}_b",
+        }
+        return perform(block, folder=shell, typed=typed, variables=variables)
+
+    requests = asyncio.create_task(serve())
+    await asyncio.to_thread(run, steps["Once: a second role"][0])
+    await asyncio.to_thread(run, set_password, f"{NEW}\n{NEW}\n")
+    in_use = following
+    await asyncio.sleep(0.2)
+    assert APP_ROLE not in {line.strip() for line in run(look).splitlines()}
+    await asyncio.to_thread(run, close)
+    await asyncio.sleep(0.2)
+    is_over = True
+    await requests  # raises what any request met
+
+    assert set(served) == {APP_ROLE, f"{APP_ROLE}_b"}
+    with pytest.raises(AuthenticationFailed):
+        await login(last)
+    with superuser(server) as connection:
+        settings = "SELECT setdatabase = 0, setconfig FROM pg_db_role_setting WHERE setrole = %s::regrole ORDER BY 1"
+        assert (
+            connection.execute(settings, [f"{APP_ROLE}_b"]).fetchall()
+            == connection.execute(settings, [APP_ROLE]).fetchall()
+        )
+        [(verifier,)] = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'thea_app_b'").fetchall()
+        assert verifier.startswith("SCRAM-SHA-256$")
+
+
+async def test_one_role_alone_keeps_open_connections_and_refuses_new_ones(server: EmbeddedServer) -> None:
+    """Why there are two."""
+    old, new = (url_of(server, "alone", password) for password in ("0ne", "an0ther"))
+    with superuser(server) as admin:
+        admin.execute(f"CREATE ROLE alone LOGIN PASSWORD '0ne' IN ROLE {APP_ROLE}")
+        async with engine(old) as made, made.connect() as connection:
+            assert await connection.scalar(text("SELECT 1")) == 1
+            admin.execute("ALTER ROLE alone PASSWORD 'an0ther'")
+
+            assert await connection.scalar(text("SELECT current_user")) == "alone"
+            with pytest.raises(AuthenticationFailed):
+                await login(old)
+            assert await login(new) == "alone"
