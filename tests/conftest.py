@@ -13,7 +13,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from hypothesis import settings
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
@@ -50,9 +49,6 @@ SERVER = EmbeddedServer(
 )
 SOCKETS = SERVER.target().host
 LONGEST = {"test_plans.py", "test_wheel.py"}
-
-
-settings.register_profile("long", max_examples=10 * settings().max_examples)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -106,6 +102,12 @@ postgresql_template = factories.postgresql_noproc(
 )
 postgresql_shared = factories.postgresql_noproc(dbname="shared", depends_on="postgresql_template")
 postgresql_clone = factories.postgresql("postgresql_template")
+
+
+@pytest.fixture
+def is_long(request: pytest.FixtureRequest) -> bool:
+    """Whether the long forms are asked for."""
+    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture

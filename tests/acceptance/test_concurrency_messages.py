@@ -20,7 +20,7 @@ from src.database.models import Conversation, MessageHistory
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage, UserRepository
 
 WRITERS, READERS, CONVERSATIONS = 16, 8, 64
-MESSAGES_EACH = 5  # a conversation
+MESSAGES_EACH = 3  # a conversation
 PIECES = ("Uno, ", "dos, ", "tres.")
 PATIENCE_SECONDS = 0.1
 """About as long as a call takes here: a cancellation falls into any part of one."""

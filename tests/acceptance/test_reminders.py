@@ -29,7 +29,7 @@ def pooled_database(cloned_database: URL, use_database: Callable[..., Settings])
 
 WORKERS = 8
 TENANTS = 4
-REMINDERS = 5000
+REMINDERS = 1000
 BATCH = 20
 LEASE = timedelta(seconds=2)
 DIES_EVERY = 10
@@ -111,16 +111,18 @@ class Office:
                     await EventRepository(session).ack_reminder(event.id, event.reminder_token)
 
 
-async def test_8_workers_send_each_of_5000_reminders_and_none_is_held_by_two_at_once(
-    superuser: psycopg.Connection,
+async def test_8_workers_send_each_reminder_and_none_is_held_by_two_at_once(
+    superuser: psycopg.Connection, *, is_long: bool
 ) -> None:
-    await fill(TENANTS, REMINDERS)
+    """A thousand reminders; with `--long` five thousand."""
+    reminders = REMINDERS * (5 if is_long else 1)
+    await fill(TENANTS, reminders)
     office = Office()
 
     await asyncio.gather(*(office.work(f"w{n}") for n in range(WORKERS)))
 
-    assert len(office.sent) == REMINDERS, "each one at least once"
-    assert office.abandoned >= office.claims // 100 > 0
+    assert len(office.sent) == reminders, "each one at least once"
+    assert office.abandoned >= max(1, office.claims // 100)
     assert any(len(intervals) > 1 for intervals in office.held.values()), "some were claimed again"
     for intervals in office.held.values():
         in_order = sorted(intervals)

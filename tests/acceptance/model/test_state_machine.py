@@ -13,15 +13,17 @@ from tests.acceptance.model.machine import Machine
 from tests.acceptance.model.world import World
 
 
-def test_the_repositories_do_what_the_model_does(cloned_database: URL, superuser: psycopg.Connection) -> None:
-    """Some 2,000 steps; ten times as many with `pytest --hypothesis-profile=long`."""
+def test_the_repositories_do_what_the_model_does(
+    cloned_database: URL, superuser: psycopg.Connection, *, is_long: bool
+) -> None:
+    """Some 1,000 steps; twenty times as many with `--long`."""
     with asyncio.Runner() as runner:
         Machine.world = World(runner, cloned_database, superuser)
         try:
             run_state_machine_as_test(
                 Machine,
                 settings=settings(
-                    max_examples=settings().max_examples // 5 * 2,
+                    max_examples=400 if is_long else 20,
                     stateful_step_count=50,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from src.config import Settings
 from src.database.cli.schema import service_check
+from src.database.cli.schema.drift import drift_app
 from src.database.cli.schema.service import service_app
 from src.database.cli.schema.service_check import check_nothing_embedded, examine_service
 from src.database.connect.embedded import OWNER_ROLE
@@ -166,8 +167,9 @@ sys.exit(run(*restart, capture=False).returncode)
 """
 
 
-def test_check_has_to_be_told_what(call: Callable[..., Result]) -> None:
-    assert "say what to check: --service" in str(call("check").exception)
+def test_a_restart_is_of_the_service() -> None:
+    asked = CliRunner().invoke(drift_app, ["check", "--restart-command", "true"])
+    assert "--restart-command belongs to --service" in str(asked.exception)
 
 
 def _text(url: URL) -> str:
