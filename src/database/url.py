@@ -81,7 +81,7 @@ def hosts_of(url: URL) -> tuple[Host, ...]:
     if named and url.host not in {None, "", "localhost"}:  # what Cloud SQL's folder often comes beside
         raise ValueError("its host is said twice: before the path and as ?host=")
     entries = [entry for value in ([named] if isinstance(named, str) else named) for entry in value.split(",")]
-    hosts = [_split(entry.strip()) for entry in entries] or [(url.host or "localhost", url.port)]
+    hosts = [_split(_trimmed(entry)) for entry in entries] or [(url.host or "localhost", url.port)]
     given = url.query.get("port", ())
     ports = [port for value in ([given] if isinstance(given, str) else given) for port in value.split(",")]
     if len(ports) not in {0, 1, len(hosts)}:
@@ -92,6 +92,11 @@ def hosts_of(url: URL) -> tuple[Host, ...]:
         shared = ports * len(hosts) if len(ports) == 1 else ports
         hosts = [(name, _port(port)) for (name, _), port in zip(hosts, shared, strict=True)]
     return tuple(_host(unquote(name), port) for name, port in hosts)
+
+
+def _trimmed(entry: str) -> str:
+    """Take blanks from around a host, which has none; a folder's name may end in one."""
+    return entry.lstrip() if "/" in entry else entry.strip()
 
 
 def parameters_of(url: URL) -> tuple[dict[str, Any], list[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import psycopg
 import pytest
 from sqlalchemy import URL
 
@@ -97,16 +98,20 @@ async def test_a_changed_occurrence_that_is_deleted_while_its_series_moves_does_
 
 
 async def test_a_changed_occurrence_that_goes_to_another_series_is_not_deleted_from_the_old_one(
-    series: Event, changed: Event
+    series: Event, changed: Event, superuser: psycopg.Connection
 ) -> None:
+    moved = asyncio.Event()
+
     async def move() -> None:
         async with get_db() as session:
             events = EventRepository(session)
             await events.reschedule(series.id, MONDAY + WEEK, scope="following", recurrence_id=MONDAY + WEEK)
-            await asyncio.sleep(0.1)
+            moved.set()
+            while superuser.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,):  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.01)  # until the other one waits
 
     async def delete() -> None:
-        await asyncio.sleep(0.05)
+        await moved.wait()
         async with get_db() as session:
             await EventRepository(session).delete(changed.id)
 

@@ -38,13 +38,15 @@ async def test_the_missing_column_of_the_outage_is_named_with_its_remedy(
 
 
 async def test_verifying_writes_nothing_and_needs_no_more_than_the_applications_role(settings: Settings) -> None:
+    written = set()
     with connect("postgres", SUPERUSER) as superuser:
-        before = superuser.execute("SELECT txid_current()").fetchone()
-        await verify(settings)
-        after = superuser.execute("SELECT txid_current()").fetchone()
+        for _ in range(3):  # the server's own work can come in between
+            [before] = superuser.execute("SELECT txid_current()").fetchall()
+            await verify(settings)
+            [after] = superuser.execute("SELECT txid_current()").fetchall()
+            written.add(after[0] - before[0] - 1)
 
-    assert before is not None
-    assert after == (before[0] + 1,)
+    assert 0 in written
 
 
 async def test_what_is_not_of_our_tables_is_nobodys_business(settings: Settings, superuser: psycopg.Connection) -> None:
