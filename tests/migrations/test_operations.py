@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from src.config import Settings
-from src.database.errors import DatabaseError, DuplicateKeyError, LockNotAvailable
+from src.database.base import uuid7
+from src.database.errors import DatabaseError, DuplicateKeyError, ForeignKeyError, LockNotAvailable
 from src.database.schema import Patience, current, downgrade, sql, upgrade
 from tests.migrations.conftest import catalogue, fill
 from tests.migrations.drafts import Drafts, expand_and_contract
@@ -115,6 +116,37 @@ async def test_a_constraint_is_not_validated_under_the_lock_that_added_it(
 
     with pytest.raises(DatabaseError, match="must be validated in a later revision"):
         await upgrade(owner_settings, folder=drafts.folder)
+
+
+async def test_a_foreign_key_that_rows_break_is_not_validated_though_the_owner_sees_no_row(
+    owner_settings: Settings, drafts: Drafts, superuser: psycopg.Connection
+) -> None:
+    columns = "['tenant_id', 'series_id'], 'events', ['tenant_id', 'id']"
+    drafts.add(
+        "k1",
+        "op.drop_constraint('fk_events_tenant_id_series_id', 'events')\n"
+        f"add_foreign_key('fk_events_tenant_id_series_id', 'events', {columns})",
+    )
+    drafts.add("k2", "validate('events', 'fk_events_tenant_id_series_id')")
+    await upgrade(owner_settings, "k1", folder=drafts.folder)
+    tenant, user = uuid7(), uuid7()
+    superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (%s, 'k', 'k')", [tenant])
+    superuser.execute("INSERT INTO users (tenant_id, id) VALUES (%s, %s)", [tenant, user])
+    superuser.execute("SET session_replication_role = replica")
+    superuser.execute(
+        "INSERT INTO events (tenant_id, id, user_id, title, start_datetime, series_id, recurrence_id)"
+        " VALUES (%s, %s, %s, 'x', now(), %s, now())",
+        [tenant, uuid7(), user, uuid7()],
+    )
+    superuser.execute("RESET session_replication_role")
+
+    with pytest.raises(ForeignKeyError, match="rows of events refer to rows of events that are not there"):
+        await upgrade(owner_settings, folder=drafts.folder)
+    superuser.execute("UPDATE events SET series_id = NULL, recurrence_id = NULL")
+    await upgrade(owner_settings, folder=drafts.folder)
+
+    invalid = superuser.execute("SELECT conname FROM pg_constraint WHERE NOT convalidated").fetchall()
+    assert invalid == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import dialect
 from src.config import get_logger
 from src.database.errors import DatabaseError
 from src.database.schema.backfill import backfill
+from src.database.schema.foreign_keys import check_foreign_key
 from src.database.schema.lock import DEFAULT_LOCK_SECONDS
 from src.database.schema.outside import outside_transactions
 
@@ -131,6 +132,7 @@ def validate(table: str, name: str) -> None:
                 " wait while its rows are read",
                 hint="move `validate` into a revision of its own",
             )
+        check_foreign_key(connection, table, name)
     op.execute(f"ALTER TABLE {_quote(table)} VALIDATE CONSTRAINT {_quote(name)}")
 
 
