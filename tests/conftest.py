@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from uuid import UUID
@@ -149,12 +150,24 @@ def superuser(postgresql_clone: psycopg.Connection) -> psycopg.Connection:
     return postgresql_clone
 
 
+@pytest.fixture(scope="session")
+def engine_of(postgresql_shared: NoopExecutor) -> Callable[[str], AsyncEngine]:
+    """Engines of the shared database, one a role: it keeps no connection, so that each event loop can use it.
+
+    What it has compiled it need not compile again: that was a third of many a test.
+    """
+
+    @cache
+    def engine_of(role: str) -> AsyncEngine:
+        settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(postgresql_shared.template_dbname, role))
+        return create_engine(settings, poolclass=NullPool)
+
+    return engine_of
+
+
 @pytest.fixture
-async def shared_engine(postgresql_shared: NoopExecutor) -> AsyncIterator[AsyncEngine]:
-    settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(postgresql_shared.template_dbname))
-    engine = create_engine(settings, poolclass=NullPool)
-    yield engine
-    await engine.dispose()
+def shared_engine(engine_of: Callable[[str], AsyncEngine]) -> AsyncEngine:
+    return engine_of(APP_ROLE)
 
 
 @pytest.fixture

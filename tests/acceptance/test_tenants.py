@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from src.config import Settings
-from src.database import create_engine
 from src.database.base import tenant_tables, utc_now, uuid7
 from src.database.connect.embedded import APP_ROLE, SUPERUSER
 from src.database.errors import ForeignKeyError, NotFoundError, StaleDataError
@@ -36,7 +33,6 @@ from src.database.repositories import (
 )
 from src.database.tenancy import AsyncSession, TenantBinding
 from tests.acceptance.calls import CALLS, MAKING_ROWS, Call, Rows, a_message, fill
-from tests.conftest import url_of
 
 
 @dataclass
@@ -68,10 +64,8 @@ def act_as(tenant_id: UUID, connection: AsyncConnection) -> AsyncSession:
 
 
 @pytest.fixture(params=[APP_ROLE, SUPERUSER])
-async def world(request: pytest.FixtureRequest, postgresql_shared: NoopExecutor) -> AsyncIterator[World]:
-    url = url_of(postgresql_shared.template_dbname, request.param)
-    engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url))
-    async with engine.connect() as connection:
+async def world(request: pytest.FixtureRequest, engine_of: Callable[[str], AsyncEngine]) -> AsyncIterator[World]:
+    async with engine_of(request.param).connect() as connection:
         outer = await connection.begin()
         a, b = uuid7(), uuid7()
         async with act_as(b, connection) as session:
@@ -81,7 +75,6 @@ async def world(request: pytest.FixtureRequest, postgresql_shared: NoopExecutor)
         async with act_as(a, connection) as session:
             yield World(session, rows, connection, b)
         await outer.rollback()
-    await engine.dispose()
     check_statements(asked)
 
 
