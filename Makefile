@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test bench check format clean
 
 demo: $(READY)
 	@$(BIN)/thea-db demo $(if $(FILE),"$(FILE)")
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+# ARGS: --all, --rounds 3, --only append; `make bench ARGS=--help` says more.
+bench: $(VENV)/.bench
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -32,4 +36,9 @@ $(READY): pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+$(VENV)/.bench: $(READY)
+	@echo "Installing what it is compared with into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@

@@ -84,7 +84,7 @@ def _conversations(server: BenchmarkServer, size: int) -> list[UUID]:
 
 async def _time(engine: DatabaseEngine, talks: list[UUID], read: Read) -> float:
     """Return seconds a call, each in a session of its own and in any conversation."""
-    chosen = [random.choice(talks) for _ in range(CALLS_A_ROUND)]  # noqa: S311 - which one does not matter
+    chosen = [random.choice(talks) for _ in range(CALLS_A_ROUND)]
     began = time.perf_counter()
     for talk in chosen:
         async with AsyncSession(engine, binding=TenantBinding(TENANT)) as session:

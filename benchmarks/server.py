@@ -12,6 +12,7 @@ from typing import Final
 import psycopg
 from sqlalchemy import URL
 
+from benchmarks.contenders.base import POOL_SIZE
 from src.config import Settings
 from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.schema import upgrade
@@ -43,12 +44,22 @@ class BenchmarkServer:
         """Connect as the one whom row-level security does not bind."""
         return psycopg.connect(host=self._socket_folder, user=SUPERUSER, dbname=database, autocommit=True)
 
+    def environment(self, database: str, tenant_id: str) -> dict[str, str]:
+        """Return the settings of a service that acts for one tenant, as environment variables."""
+        url = self._url(database, APP_ROLE, pool_max=POOL_SIZE)
+        return {
+            "ENVIRONMENT": "test",
+            "DATABASE_URL": url.render_as_string(hide_password=False),
+            "DATABASE_DEFAULT_TENANT": tenant_id,
+        }
+
     def settings(self, database: str, *, role: str = APP_ROLE) -> Settings:
         """Return the settings of a service that uses the database."""
-        url = URL.create(
-            "postgresql+asyncpg", username=role, database=database, query={"host": self._socket_folder, "pool_max": "2"}
-        )
-        return Settings(ENVIRONMENT="test", DATABASE_URL=url)
+        return Settings(ENVIRONMENT="test", DATABASE_URL=self._url(database, role, pool_max=2))
+
+    def _url(self, database: str, role: str, *, pool_max: int) -> URL:
+        query = {"host": self._socket_folder, "pool_max": str(pool_max)}
+        return URL.create("postgresql+asyncpg", username=role, database=database, query=query)
 
 
 @contextmanager
