@@ -25,6 +25,8 @@ from src.database.translation import translate_connect
 
 __all__ = ["DatabaseEngine", "create_engine"]
 
+_Opener = Callable[..., Awaitable["asyncpg.Connection[Any]"]]
+
 OLDEST_SERVER: Final = 15
 FILL_SECONDS: Final = 2.0
 """How long the connections that are opened ahead wait for one another."""
@@ -36,13 +38,37 @@ _ROLE_RIGHTS: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles 
 class DatabaseEngine(AsyncEngine):
     """SQLAlchemy's, with what its connections share: a tunnel or a connector goes with it."""
 
-    __slots__ = ("_connector", "_filling", "_minimum")
+    __slots__ = ("_connector", "_filling", "_open_connection", "_others", "is_pooled_elsewhere", "limits")
 
-    def __init__(self, sync_engine: Engine, connector: Connector, *, minimum: int = 0) -> None:
+    def __init__(
+        self,
+        sync_engine: Engine,
+        connector: Connector,
+        open_connection: _Opener,
+        *,
+        limits: PoolLimits,
+        is_pooled_elsewhere: bool,
+    ) -> None:
         super().__init__(sync_engine)
         self._connector = connector
-        self._minimum = minimum
+        self._open_connection = open_connection
+        self._others: list[Callable[[], Awaitable[None]]] = []
+        self.limits = limits
+        self.is_pooled_elsewhere = is_pooled_elsewhere
         self._filling: asyncio.Task[None] | None = None
+
+    async def open_connection(self) -> asyncpg.Connection[Any]:
+        """Open a connection of the driver's, which no pool knows; whoever asks for it closes it.
+
+        Raises:
+            ConnectionFailed: The database cannot be reached.
+            ConfigurationError: It is not what the settings ask for.
+        """
+        return await self._open_connection()
+
+    def close_with(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have what else uses these connections be closed when the engine is disposed of."""
+        self._others.append(close)
 
     async def start(self) -> None:
         """Open the pool's minimum, at least one connection: a service learns at its start what it would learn later.
@@ -68,7 +94,7 @@ class DatabaseEngine(AsyncEngine):
         if not isinstance(self.pool, SizedPool):
             return 0
         idle = self.pool.checkedin()
-        missing = self._minimum - self.pool.checkedout() - idle
+        missing = self.limits.minimum - self.pool.checkedout() - idle
         return idle + missing if missing > 0 else 0
 
     async def _open(self, count: int) -> None:
@@ -99,6 +125,7 @@ class DatabaseEngine(AsyncEngine):
             await asyncio.wait([self._filling])
         try:
             async with asyncio.timeout(DISPOSE_SECONDS):
+                await asyncio.gather(*(close_other() for close_other in self._others))
                 await super().dispose(close)
         except TimeoutError:
             self._connector.terminate_all()
@@ -137,16 +164,23 @@ def create_engine(
     )
     is_pooled = target.has_pool_parameters or not settings.is_local
     poolclass = poolclass or (SizedPool if is_pooled else NullPool)
+    opener = _opener(connector, settings, purpose=purpose)
     made = create_async_engine(
         _display_url(target),
-        connect_args=_connect_args(connector, settings, purpose=purpose),
+        connect_args=_connect_args(opener, settings, purpose=purpose),
         poolclass=poolclass,
         echo=settings.DATABASE_ECHO,
         hide_parameters=True,
         **_pool_options(poolclass, limits, name),
         **_reading_options(settings, purpose),
     )
-    engine = DatabaseEngine(made.sync_engine, connector, minimum=limits.minimum)
+    engine = DatabaseEngine(
+        made.sync_engine,
+        connector,
+        opener,
+        limits=limits,
+        is_pooled_elsewhere=is_pooled_elsewhere(settings, purpose),
+    )
     writes = purpose != "reading"
     needs_a_writer = writes and target.target_session_attrs in {"read-write", "primary"}
     engine_events.listen(engine.sync_engine, writes=writes, needs_a_writer=needs_a_writer)
@@ -156,8 +190,8 @@ def create_engine(
     return engine
 
 
-def _connect_args(connector: Connector, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"async_creator_fn": _opener(connector, settings, purpose=purpose)}
+def _connect_args(opener: _Opener, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"async_creator_fn": opener}
     if is_pooled_elsewhere(settings, purpose):
         # What PgBouncer hands the next transaction to has not prepared what the last one's server has.
         arguments["prepared_statement_cache_size"] = 0
@@ -190,9 +224,7 @@ def _display_url(target: Target) -> URL:
     return url.set(query={name: value for name, value in url.query.items() if name in {"host", "port"}})
 
 
-def _opener(
-    connector: Connector, settings: Settings, *, purpose: Purpose
-) -> Callable[..., Awaitable[asyncpg.Connection[Any]]]:
+def _opener(connector: Connector, settings: Settings, *, purpose: Purpose) -> _Opener:
     is_embedded = named_target(settings, purpose) is None
     is_checked = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AuthenticationFailed",
     "CheckViolation",
+    "CommitOutcomeUnknown",
     "ConfigurationError",
     "ConnectionFailed",
     "DatabaseError",
@@ -146,6 +147,10 @@ class LockNotAvailable(DatabaseError):
 
 class QueryTimeout(DatabaseError):
     """The statement was cancelled, as a rule by its time limit."""
+
+
+class CommitOutcomeUnknown(DatabaseError):
+    """The connection was lost before the server said whether the work is committed: it may be, or not."""
 
 
 class TransactionAborted(DatabaseError):

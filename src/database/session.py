@@ -28,6 +28,7 @@ __all__ = [
     "get_db",
     "get_engine",
     "get_read_db",
+    "tenant_binding",
 ]
 
 _Loop = asyncio.AbstractEventLoop
@@ -132,7 +133,7 @@ class _SessionFactory(async_sessionmaker[AsyncSession]):
     """A factory that reads the default tenant when it makes a session, not when it is imported."""
 
     def __call__(self, **options: Any) -> AsyncSession:
-        options.setdefault("binding", _tenant_binding())
+        options.setdefault("binding", tenant_binding())
         return super().__call__(**options)
 
 
@@ -145,7 +146,8 @@ class _ReadSessionFactory(async_sessionmaker[ReadSession]):
 
 
 @functools.cache
-def _tenant_binding() -> TenantBinding:
+def tenant_binding() -> TenantBinding:
+    """Return how the settings have transactions bound to their tenants."""
     settings = get_settings()
     return TenantBinding(settings.DATABASE_DEFAULT_TENANT, limits=transaction_limits(settings))
 
@@ -161,7 +163,7 @@ def _read_binding() -> TenantBinding:
 def forget_settings() -> None:
     """Have the next engine and session read the settings anew: for tests that change the environment."""
     get_settings.cache_clear()
-    _tenant_binding.cache_clear()
+    tenant_binding.cache_clear()
     _read_binding.cache_clear()
     _engines.clear()
 
@@ -193,7 +195,7 @@ async def _fresh_read_scope() -> AsyncGenerator[ReadSession, None]:
         if get_settings().DATABASE_REPLICA_URL is not None and not await wait_for_replica(engine, session):
             await session.close()  # whoever reads from the primary keeps no connection to the replica
             primary = engine.execution_options(postgresql_readonly=True)
-            session = await stack.enter_async_context(_ReadSessionLocal(bind=primary, binding=_tenant_binding()))
+            session = await stack.enter_async_context(_ReadSessionLocal(bind=primary, binding=tenant_binding()))
         yield session
         await session.commit()
 

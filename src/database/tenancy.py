@@ -94,14 +94,20 @@ class TenantBinding:
         """
         driver = cast("Any", connection.connection.dbapi_connection)
         try:
-            is_migrated: bool = driver.run_async(self._prepare)
+            is_migrated: bool = driver.run_async(self.prepare)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise translate(error) or ConnectionFailed("the connection was lost") from error
         if is_migrated and not driver.driver_connection.is_in_transaction():  # inside one, it could still be undone
             self._ready.add(connection.engine)
         return is_migrated
 
-    async def _prepare(self, connection: asyncpg.Connection[Any]) -> bool:
+    def as_script(self, tenant_id: UUID) -> str:
+        """Return what begins a transaction and binds it, for the simple protocol: one round trip, no parameters."""
+        limits = [f"set_config('{name}', '{value}', true)" for name, value in self._limits.items()]
+        return "BEGIN; SELECT " + ", ".join([f"app_set_tenant('{tenant_id}')", *limits])
+
+    async def prepare(self, connection: asyncpg.Connection[Any]) -> bool:
+        """Enter the default tenant in the registry; return whether there is one, and a schema at all."""
         if not await connection.fetchval(_IS_MIGRATED):
             return False
         default = self.default_tenant

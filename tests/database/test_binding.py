@@ -112,7 +112,7 @@ async def test_many_that_register_the_same_default_tenant_at_once_do_so_once() -
 
     for _ in range(40):
         binding = TenantBinding(uuid7())
-        await asyncio.gather(*(binding._prepare(connection) for connection in connections))
+        await asyncio.gather(*(binding.prepare(connection) for connection in connections))
 
     assert await connections[0].fetchval("SELECT count(*) FROM tenants") == 40
     for connection in connections:

@@ -18,7 +18,7 @@ from src.database.repositories.base import Condition
 from src.database.repositories.conversation_turns import ConversationTurns
 from src.database.repositories.turns import Turn, is_there
 
-__all__ = ["ConversationRepository", "Turn"]
+__all__ = ["ConversationRepository", "Turn", "check_silence"]
 
 LONGEST_SILENCE: Final = timedelta(days=36_500)
 MAX_SEQ: Final = 2**63 - 1
@@ -95,7 +95,7 @@ class ConversationRepository(ConversationTurns):
             ValueError: The timeout is negative, or `now` is naive or too early.
         """
         now = now or utc_now()
-        _check_silence("idle_timeout", idle_timeout or timedelta(0), now)
+        check_silence("idle_timeout", idle_timeout or timedelta(0), now)
         while True:  # a further round only where another call appended to, closed or started what this one looked for
             found = await self.get_active(user_id, channel, external_chat_id)
             if found is not None:
@@ -138,7 +138,7 @@ class ConversationRepository(ConversationTurns):
         """
         check_limit(limit)
         now = now or utc_now()
-        _check_silence("idle_for", idle_for, now)
+        check_silence("idle_for", idle_for, now)
         idle = self._idle(now - idle_for, limit)
         closed = list(
             await self.session.scalars(
@@ -273,7 +273,12 @@ def _last_active() -> ColumnElement[datetime]:
     return func.coalesce(Conversation.last_message_at, Conversation.created_at)  # as ix_conversations_idle has it
 
 
-def _check_silence(name: str, value: timedelta, now: datetime) -> None:
+def check_silence(name: str, value: timedelta, now: datetime) -> None:
+    """Refuse a time of silence that no caller can mean.
+
+    Raises:
+        ValueError: It is negative or too long, or `now` is naive or too early.
+    """
     if not timedelta(0) <= value <= LONGEST_SILENCE:
         raise ValueError(f"{name} must be from zero to {LONGEST_SILENCE.days} days, got {value}")
     check_time("now", now, back=value)

@@ -6,21 +6,19 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Executable, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Executable, bindparam, func, select, update
 
 from src.database.base import utc_now, uuid7
 from src.database.errors import StaleDataError
-from src.database.models import Event, User
+from src.database.models import Event
 from src.database.pagination import check_limit
 from src.database.repositories.base import Repository
+from src.database.repositories.event_claims import MAX_ATTEMPTS, check_claim, claim_of, pending
 from src.database.repositories.event_reminder_fields import NOT_HELD, reminder_lead, set_reminder
 from src.database.repositories.recurrence import Series
 from src.database.repositories.recurrence_bounds import check_instant, check_year
 
 __all__ = ["EventReminders"]
-
-MAX_ATTEMPTS: Final = 5
-LONGEST_LEASE: Final = timedelta(days=366)
 
 # Built once: a worker sends one of them for each reminder.
 _HELD: Final = update(Event).where(
@@ -89,11 +87,7 @@ class EventReminders(Repository[Event]):
             ValueError: The limit is not from 1 to 1000, the lease not positive or longer than a year, or the worker
                 has no name.
         """
-        check_limit(limit)
-        if not timedelta(0) < lease <= LONGEST_LEASE:
-            raise ValueError(f"lease must be more than zero, and {LONGEST_LEASE.days} days at most, got {lease}")
-        if not worker:
-            raise ValueError("worker must say who claims, got an empty name")
+        check_claim(worker, limit, lease)
         ready: list[Event] = []
         while len(ready) < limit:
             claimed = await self._claim(worker, limit - len(ready), lease, user_id, max_attempts)
@@ -109,34 +103,17 @@ class EventReminders(Repository[Event]):
         self, worker: str, limit: int, lease: timedelta, user_id: UUID | None, max_attempts: int
     ) -> list[Event]:
         """Take what is due, and series whose reminder was tried too often and whose occurrence has begun."""
-        begun = Event.reminder_datetime + func.make_interval(0, 0, 0, 0, 0, 0, func.coalesce(Event.reminder_offset, 0))
-        due = (
-            select(Event.id)
-            .where(
-                *self._pending(user_id),
-                Event.reminder_datetime <= func.now(),
-                or_(Event.reminder_attempts < max_attempts, and_(Event.rrule.is_not(None), begun <= func.now())),
-            )
-            .order_by(Event.reminder_datetime, Event.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            # Once: inside `IN (…)` the planner may run it again for each row, and the limit with it.
-            .cte("due")
-            .prefix_with("MATERIALIZED")
+        claim = claim_of(
+            self._pending(user_id),
+            tenant_id=self.session.tenant_id,
+            worker=worker,
+            limit=limit,
+            lease=lease,
+            token=uuid7(),
+            max_attempts=max_attempts,
         )
-        claim = (
-            update(Event)
-            .where(Event.tenant_id == self.session.tenant_id, Event.id == due.c.id)
-            .values(
-                reminder_claimed_by=worker,
-                reminder_claimed_until=func.now() + lease,
-                reminder_token=uuid7(),
-                reminder_attempts=Event.reminder_attempts + 1,
-            )
-            .returning(Event)
-            .execution_options(populate_existing=True, synchronize_session=False)
-        )
-        return list(await self.session.scalars(claim))
+        claimed = claim.returning(Event).execution_options(populate_existing=True, synchronize_session=False)
+        return list(await self.session.scalars(claimed))
 
     async def _go_on(self, event: Event) -> None:
         """Have a series remind of its next occurrence, or where there is none, not any more."""
@@ -199,6 +176,21 @@ class EventReminders(Repository[Event]):
         check_instant("retry_at", retry_at)
         return await self._give_back(_HELD_BACK, event_id, token, until=retry_at, nobodys=uuid7())
 
+    async def skip_reminder(self, event_id: UUID, token: UUID) -> Event:
+        """Give a claimed reminder up: a series goes on to the one of its next occurrence; of another it is released.
+
+        Args:
+            event_id: Whose.
+            token: The claim's.
+
+        Raises:
+            StaleDataError: The claim is not held under this token any more.
+        """
+        event = await self._give_back(_RELEASED, event_id, token)
+        if event.rrule is not None:
+            await self._go_on(event)
+        return event
+
     async def missed(
         self, *, grace: timedelta = timedelta(hours=1), user_id: UUID | None = None, limit: int = 50
     ) -> list[Event]:
@@ -217,18 +209,8 @@ class EventReminders(Repository[Event]):
         return list(await self.session.scalars(statement.order_by(Event.reminder_datetime, Event.id).limit(limit)))
 
     def _pending(self, user_id: UUID | None) -> list[ColumnElement[bool]]:
-        """Want what is to be sent, of users who are still there, and held by nobody."""
-        of_user = exists().where(
-            User.tenant_id == self.session.tenant_id, User.id == Event.user_id, User.deleted_at.is_(None)
-        )
-        return [
-            Event.tenant_id == self.session.tenant_id,
-            Event.status == "scheduled",
-            Event.reminder_sent_at.is_(None),
-            or_(Event.reminder_claimed_until.is_(None), Event.reminder_claimed_until < func.now()),
-            of_user,
-            *([] if user_id is None else [Event.user_id == user_id]),
-        ]
+        of_user = [] if user_id is None else [Event.user_id == user_id]
+        return [*pending(self.session.tenant_id), *of_user]
 
     async def _give_back(self, statement: Executable, event_id: UUID, token: UUID, **more: Any) -> Event:
         claim = {"tenant": self.session.tenant_id, "event": event_id, "held_under": token}

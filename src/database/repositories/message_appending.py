@@ -19,7 +19,7 @@ from src.database.repositories.message_rows import MessageRows
 from src.database.repositories.new_message import NewMessage
 from src.database.repositories.turns import check_is_last, check_token, is_there
 
-__all__ = ["Appended", "MessageAppending"]
+__all__ = ["Appended", "MessageAppending", "check_batch", "first_of_each_key"]
 
 MAX_BATCH: Final = 1000
 
@@ -72,9 +72,8 @@ class MessageAppending(MessageRows):
             StaleDataError: Another worker has claimed the turn since.
             ValueError: There are more than 1000, or `turn` is no token but the turn itself.
         """
-        if len(messages) > MAX_BATCH:
-            raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
-        first = _first_of_each_key(messages)
+        check_batch(messages)
+        first = first_of_each_key(messages)
         conversation = await self._lock(conversation_id, turn)
         while True:
             stored = await self._stored(first)
@@ -215,7 +214,18 @@ class MessageAppending(MessageRows):
         return {row.id: row.deleted_at for row in rows}
 
 
-def _first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:
+def check_batch(messages: Sequence[NewMessage]) -> None:
+    """Refuse more messages than one call can bring.
+
+    Raises:
+        ValueError: There are more than 1000.
+    """
+    if len(messages) > MAX_BATCH:
+        raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
+
+
+def first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:
+    """Return the messages by their keys; a second one of a key has to be the same."""
     first: dict[str, NewMessage] = {}
     for message in messages:
         before = first.setdefault(message.message_id, message)

@@ -14,7 +14,7 @@ from src.database.pagination import MAX_LIMIT, check_limit
 from src.database.repositories.message_rows import MessageRows
 from src.database.repositories.tool_pairs import open_calls, whole_pairs
 
-__all__ = ["MessageWindows"]
+__all__ = ["TOKENS", "MessageWindows", "checked"]
 
 DEFAULT_LIMIT: Final = 50
 CHARACTERS_A_TOKEN: Final = 4
@@ -23,7 +23,7 @@ _BIGGEST: Final = 2**63 - 1
 _CHARACTERS: Final = func.coalesce(func.length(MessageHistory.content), 0) + func.coalesce(
     func.length(cast(MessageHistory.parts, Text)), 0
 )
-_TOKENS: Final = case(  # not coalesce(): what has its count is not unpacked to be measured
+TOKENS: Final = case(  # not coalesce(): what has its count is not unpacked to be measured
     (MessageHistory.token_count.is_not(None), MessageHistory.token_count),
     else_=func.div(_CHARACTERS + CHARACTERS_A_TOKEN - 1, CHARACTERS_A_TOKEN),
 )
@@ -65,9 +65,9 @@ class MessageWindows(MessageRows):
         newest = self._in(conversation_id).order_by(MessageHistory.seq.desc())
         newest = newest.limit(_checked_limit(limit, DEFAULT_LIMIT if token_budget is None else MAX_LIMIT))
         if before_seq is not None:
-            newest = newest.where(MessageHistory.seq < _checked("before_seq", before_seq))
+            newest = newest.where(MessageHistory.seq < checked("before_seq", before_seq))
         if token_budget is not None:
-            newest = _within(newest, _checked("token_budget", token_budget))
+            newest = _within(newest, checked("token_budget", token_budget))
         messages = (await self._read(newest))[::-1]
         later = set() if before_seq is None else await self._answered_from(conversation_id, before_seq, messages)
         return whole_pairs(messages, answered_later=later)
@@ -78,12 +78,12 @@ class MessageWindows(MessageRows):
         Raises:
             ValueError: The limit is not from 1 to 1000, or the number is negative.
         """
-        earlier = self._in(conversation_id).where(MessageHistory.seq < _checked("seq", seq))
+        earlier = self._in(conversation_id).where(MessageHistory.seq < checked("seq", seq))
         return (await self._read(earlier.order_by(MessageHistory.seq.desc()).limit(_checked_limit(limit))))[::-1]
 
     async def after(self, conversation_id: UUID, seq: int, *, limit: int = DEFAULT_LIMIT) -> list[MessageHistory]:
         """Return the first messages after a number; as `before` otherwise. To follow a conversation, use `tail`."""
-        later = self._in(conversation_id).where(MessageHistory.seq > _checked("seq", seq))
+        later = self._in(conversation_id).where(MessageHistory.seq > checked("seq", seq))
         return await self._read(later.order_by(MessageHistory.seq).limit(_checked_limit(limit)))
 
     async def around(
@@ -97,7 +97,7 @@ class MessageWindows(MessageRows):
         for name, count in (("before", before), ("after", after)):
             if type(count) is not int or not 0 <= count <= MAX_LIMIT:
                 raise ValueError(f"{name} must be from 0 to {MAX_LIMIT}, got {count!r}")
-        of_conversation, anchor = self._in(conversation_id), _checked("seq", seq)
+        of_conversation, anchor = self._in(conversation_id), checked("seq", seq)
         earlier = of_conversation.where(MessageHistory.seq < anchor).order_by(MessageHistory.seq.desc()).limit(before)
         later = of_conversation.where(MessageHistory.seq > anchor).order_by(MessageHistory.seq).limit(after)
         both = union_all(earlier, of_conversation.where(MessageHistory.seq == anchor), later).order_by("seq")
@@ -134,7 +134,7 @@ class MessageWindows(MessageRows):
 def _within(newest: Select[Any], token_budget: int) -> Select[Any]:
     """Keep the newest messages for as long as their tokens' sum is within the budget."""
     # By rows: the server then stops with the limit, and does not first add the whole conversation up.
-    spent = func.sum(_TOKENS, type_=BigInteger).over(order_by=MessageHistory.seq.desc(), rows=(None, 0))
+    spent = func.sum(TOKENS, type_=BigInteger).over(order_by=MessageHistory.seq.desc(), rows=(None, 0))
     counted = newest.add_columns(spent.label("spent")).subquery()
     message = aliased(MessageHistory, counted)
     return select(message).where(counted.c.spent <= token_budget).order_by(message.seq.desc())
@@ -147,7 +147,12 @@ def _checked_limit(limit: int | None, default: int = DEFAULT_LIMIT) -> int:
     return limit
 
 
-def _checked(name: str, value: int) -> int:
+def checked(name: str, value: int) -> int:
+    """Return a position or a budget.
+
+    Raises:
+        ValueError: It is negative, or not whole.
+    """
     if type(value) is not int or not 0 <= value <= _BIGGEST:
         raise ValueError(f"{name} must be from 0 to 2^63 - 1, and whole, got {value!r}")
     return value

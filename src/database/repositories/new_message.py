@@ -17,6 +17,8 @@ MAX_TOOL_CALL_ID: Final = 255
 VERSIONS: Final = "versions"
 """The name in a message's `extra` under which `edit` keeps what was there before."""
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
@@ -68,9 +70,9 @@ class NewMessage:
         if self.edited_at is not None:
             return None
         kinds = [file.get("kind") if isinstance(file, dict) else None for file in self.attachments]
-        said = [self.role, self.content, clean_json(self.parts), clean_json(kinds), self.tool_call_id, self.tool_name]
-        text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).digest()
+        parts = self.parts and clean_json(self.parts)
+        said = [self.role, self.content, parts, kinds and clean_json(kinds), self.tool_call_id, self.tool_name]
+        return hashlib.sha256(_ENCODER.encode(said).encode()).digest()
 
 
 def check_extra(extra: dict[str, Any]) -> None:

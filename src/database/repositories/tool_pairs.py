@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final
-
-from src.database.models import MessageHistory
+from typing import Any, Final, Protocol, TypeVar
 
 __all__ = ["open_calls", "whole_pairs"]
 
@@ -13,7 +11,21 @@ _ID_NAMES: Final = ("id", "call_id", "tool_call_id", "toolCallId")
 """What the providers' formats name a call's id, in an object that stands in `parts`."""
 
 
-def open_calls(messages: Sequence[MessageHistory]) -> set[str]:
+class _Message(Protocol):
+    """What a message says of tools; the mapped one, or a row of it."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def parts(self) -> list[Any] | None: ...
+    @property
+    def tool_call_id(self) -> str | None: ...
+
+
+MessageT = TypeVar("MessageT", bound=_Message)
+
+
+def open_calls(messages: Sequence[_Message]) -> set[str]:
     """Return the ids of the calls that nothing in these messages, the oldest first, answers."""
     waiting: set[str] = set()
     for message in messages:
@@ -24,16 +36,18 @@ def open_calls(messages: Sequence[MessageHistory]) -> set[str]:
     return waiting
 
 
-def whole_pairs(messages: Sequence[MessageHistory], *, answered_later: Collection[str] = ()) -> list[MessageHistory]:
+def whole_pairs(messages: Sequence[MessageT], *, answered_later: Collection[str] = ()) -> list[MessageT]:
     """Leave out what has lost its other half: a result without its call, a call that is answered after these messages.
 
     Args:
         messages: A part of a conversation without holes, the oldest first.
         answered_later: Which of the `open_calls` have a result that comes after it.
     """
+    if not answered_later and all(message.role != "tool" for message in messages):
+        return list(messages)  # as a rule
     cut_short = _last_with(messages, answered_later)
     called: set[str] = set()
-    whole: list[MessageHistory] = []
+    whole: list[MessageT] = []
     for message in messages:
         if message.role == "tool":
             # One without an id belongs to what stands before it.
@@ -47,13 +61,13 @@ def whole_pairs(messages: Sequence[MessageHistory], *, answered_later: Collectio
     return whole
 
 
-def _last_with(messages: Sequence[MessageHistory], call_ids: Collection[str]) -> list[MessageHistory]:
+def _last_with(messages: Sequence[MessageT], call_ids: Collection[str]) -> list[MessageT]:
     """Find the call of each id; where several have one id, it is the last that waits."""
     last = {call_id: message for message in messages for call_id in _call_ids(message).intersection(call_ids)}
     return list(last.values())
 
 
-def _call_ids(message: MessageHistory) -> set[str]:
+def _call_ids(message: _Message) -> set[str]:
     if message.role != "assistant":
         return set()
     parts: list[Any] = message.parts or []

@@ -16,7 +16,7 @@ from src.database.regional import check_locale, check_timezone
 from src.database.repositories.base import Repository
 from src.database.repositories.personal_data import erase_user, export_user
 
-__all__ = ["UserRepository"]
+__all__ = ["UserRepository", "check_profile", "check_telegram_id"]
 
 SEEN_AGAIN_AFTER: Final = timedelta(minutes=1)
 """How exact `last_seen_at` is: who is seen more often is not written each time."""
@@ -36,7 +36,7 @@ class UserRepository(Repository[User]):
         Raises:
             ValueError: It is no whole number.
         """
-        _check_telegram_id(telegram_id)
+        check_telegram_id(telegram_id)
         user: User | None = await self.session.scalar(self._select(User.telegram_id == telegram_id))
         return user
 
@@ -61,7 +61,7 @@ class UserRepository(Repository[User]):
             ValueError: The id is no whole number, an attribute is unknown, the zone is no IANA name, or the locale no
                 language tag.
         """
-        _check_telegram_id(telegram_id)
+        check_telegram_id(telegram_id)
         self._check_attributes(values)
         if found := await self.get_by_telegram_id(telegram_id):
             return found, False
@@ -160,20 +160,25 @@ class UserRepository(Repository[User]):
     def _check_rows(self, rows: Sequence[User]) -> None:
         super()._check_rows(rows)
         for row in rows:
-            _check_profile({"timezone": row.timezone, "locale": row.locale})
+            check_profile({"timezone": row.timezone, "locale": row.locale})
 
     def _check_attributes(self, values: Mapping[str, Any]) -> None:
         super()._check_attributes(values)
-        _check_profile(values)
+        check_profile(values)
 
 
-def _check_telegram_id(telegram_id: object) -> None:
+def check_telegram_id(telegram_id: object) -> None:
     """Refuse what is none; None above all, which every user without one has."""
     if not isinstance(telegram_id, int) or isinstance(telegram_id, bool) or not 0 < telegram_id < 2**63:
         raise ValueError(f"telegram_id must be a whole number above 0, got {telegram_id!r}")
 
 
-def _check_profile(values: Mapping[str, Any]) -> None:
+def check_profile(values: Mapping[str, Any]) -> None:
+    """Refuse a zone that is no IANA name, and a locale that is no language tag.
+
+    Raises:
+        ValueError: One of them is none.
+    """
     if values.get("timezone") is not None:
         check_timezone(values["timezone"])
     if values.get("locale") is not None:

@@ -30,5 +30,6 @@ CALLS: Final = {
     "claim_due_reminders": Call(lambda r, _: r.claim_due_reminders("thief"), statements=1),
     "ack_reminder": Call(lambda r, b: r.ack_reminder(b.event, TOKEN), statements=1),
     "release_reminder": Call(lambda r, b: r.release_reminder(b.event, TOKEN), statements=1),
+    "skip_reminder": Call(lambda r, b: r.skip_reminder(b.event, TOKEN), statements=1),
     "missed": Call(lambda r, _: r.missed(grace=timedelta(0)), statements=1),
 }

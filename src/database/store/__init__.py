@@ -1,0 +1,18 @@
+"""The few calls of every turn on the fast path: `get_store()`. Everything else stays with the repositories."""
+
+from src.database.store.pool import StorePool
+from src.database.store.rows import AppendedRow, ConversationRow, EventRow, MessageRow, Profile, TurnRows, UserRow
+from src.database.store.store import Store, get_store
+
+__all__ = [
+    "AppendedRow",
+    "ConversationRow",
+    "EventRow",
+    "MessageRow",
+    "Profile",
+    "Store",
+    "StorePool",
+    "TurnRows",
+    "UserRow",
+    "get_store",
+]

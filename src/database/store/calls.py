@@ -1,0 +1,154 @@
+"""How a statement of the store is sent: in one round trip, as the tenant who acts, and its errors in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from src.database.connect import DRIVER_ERRORS
+from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, DatabaseError, NoTenantError
+from src.database.store.pool import Slot, StorePool
+from src.database.store.statement import Statement
+from src.database.tenancy import TenantBinding, current_tenant
+from src.database.translation import translate
+
+__all__ = ["Calls"]
+
+RowT = TypeVar("RowT")
+
+STREAM_BATCH: Final = 1000
+# The statements are few, long and alike: planned once, they cost a fraction.
+_BIND: Final = (
+    "SELECT set_config('app.tenant_id', $1, false), set_config('plan_cache_mode', 'force_generic_plan', false)"
+)
+
+
+class Calls:
+    """Sends statements over the store's connections.
+
+    A connection keeps its tenant from call to call: no caller's own SQL ever runs on it, so nothing can change it
+    unseen. Behind PgBouncer, where the next transaction may have another server, each one is bound anew.
+
+    Args:
+        pool: The connections.
+        binding: Who acts where no tenant is named, and what each transaction needs.
+        per_transaction: Bind each call by itself.
+    """
+
+    def __init__(self, pool: StorePool, binding: TenantBinding, *, per_transaction: bool = False) -> None:
+        self._pool = pool
+        self._binding = binding
+        self._per_transaction = per_transaction
+        self._is_ready = False
+
+    def _tenant(self) -> UUID:
+        """Return who acts.
+
+        Raises:
+            NoTenantError: Nobody does.
+        """
+        tenant_id = current_tenant() or self._binding.default_tenant
+        if tenant_id is None:
+            raise NoTenantError(
+                "no tenant acts: there is no tenant_context and DATABASE_DEFAULT_TENANT is not set",
+                hint="wrap the work in `with tenant_context(tenant_id):`",
+            )
+        return tenant_id
+
+    async def _read(self, statement: Statement[RowT], *values: Any) -> list[RowT]:
+        """Send a statement that writes nothing; once more where its connection turns out to be lost."""
+        tenant_id = self._tenant()
+        arguments = statement.arrange((tenant_id, *values))
+        slot = await self._pool.take(tenant_id)
+        try:
+            return await self._send(slot, tenant_id, statement, arguments)
+        except _Lost:
+            slot = await self._pool.take(tenant_id)
+        return await self._send(slot, tenant_id, statement, arguments)
+
+    async def _write(self, statement: Statement[RowT], *values: Any) -> list[RowT]:
+        """Send a statement that writes, atomically by itself.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered.
+        """
+        tenant_id = self._tenant()
+        arguments = statement.arrange((tenant_id, *values))
+        slot = await self._pool.take(tenant_id)
+        try:
+            return await self._send(slot, tenant_id, statement, arguments)
+        except _Lost as lost:
+            raise CommitOutcomeUnknown(
+                "the connection was lost before the server answered; whether this was written is not known",
+                hint="send it again under the same message_id: what was written is then a duplicate",
+            ) from lost.__cause__
+
+    async def _stream(self, statement: Statement[RowT], *values: Any) -> AsyncGenerator[list[RowT], None]:
+        """Send a statement that writes nothing, and hand its rows out some at a time, all of one state."""
+        tenant_id = self._tenant()
+        slot = await self._pool.take(tenant_id)
+        connection, is_done = slot.connection, False
+        try:
+            if slot.bound_to != tenant_id:
+                await self._bind(slot, tenant_id)
+            async with connection.transaction(readonly=not self._per_transaction):
+                arguments = statement.arrange((tenant_id, *values))
+                cursor = await connection.cursor(statement.sql, *arguments, record_class=statement.row)
+                while rows := await cursor.fetch(STREAM_BATCH):
+                    yield rows
+            is_done = True
+        except DRIVER_ERRORS as error:
+            raise translate(error) or ConnectionFailed("the connection was lost") from error
+        finally:
+            if is_done and not self._per_transaction:
+                self._pool.give_back(slot)
+            else:
+                self._pool.discard(slot)
+
+    async def _prepare(self, slot: Slot) -> None:
+        """Look at the schema once, and enter the default tenant in the registry, as a session does."""
+        if not self._is_ready:
+            self._is_ready = await self._binding.prepare(slot.connection)
+
+    async def _send(
+        self, slot: Slot, tenant_id: UUID, statement: Statement[RowT], arguments: Sequence[Any]
+    ) -> list[RowT]:
+        connection = slot.connection
+        try:
+            if slot.bound_to != tenant_id:
+                await self._bind(slot, tenant_id)
+            rows: list[RowT] = await connection.fetch(statement.sql, *arguments, record_class=statement.row)
+            if self._per_transaction:
+                await connection.execute("COMMIT")
+                slot.bound_to = None
+        except asyncpg.PostgresError as error:  # the server's answer: the connection is as it was before
+            is_lost = connection.is_closed() or connection.is_in_transaction()
+            (self._pool.discard if is_lost else self._pool.give_back)(slot)
+            answered = translate(error) or DatabaseError("the server refused the statement")
+            raise (_Lost(str(answered)) if isinstance(answered, ConnectionFailed) else answered) from error
+        except BaseException as error:  # a cancelled statement costs its connection: nobody knows what it still does
+            self._pool.discard(slot)
+            if isinstance(error, TimeoutError):
+                raise _Lost("the server has not answered in time", hint="check the network and the server") from error
+            if isinstance(error, DRIVER_ERRORS):
+                raise _Lost("the connection was lost") from error
+            raise
+        self._pool.give_back(slot)
+        return rows
+
+    async def _bind(self, slot: Slot, tenant_id: UUID) -> None:
+        """Bind a connection; who it belongs to is known only once the server has said so."""
+        slot.bound_to = None
+        await self._prepare(slot)
+        if self._per_transaction:
+            await slot.connection.execute(self._binding.as_script(tenant_id))
+            return
+        await slot.connection.fetchval(_BIND, str(tenant_id))
+        slot.bound_to = tenant_id
+
+
+class _Lost(ConnectionFailed):
+    """The connection broke under a statement: whether it was carried out is not known."""

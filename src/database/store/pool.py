@@ -1,0 +1,181 @@
+"""The store's own connections: each remembers whom it is bound to, since nobody else's SQL ever runs on it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from src.database.errors import PoolExhausted
+from src.database.pool import JITTER, PING_AFTER_IDLE_SECONDS, PING_TIMEOUT_SECONDS, PoolLimits
+
+__all__ = ["Slot", "StorePool"]
+
+CLOSE_SECONDS: Final = 2.0
+
+
+class Slot:
+    """One connection of the pool, in use by at most one call."""
+
+    __slots__ = ("bound_to", "connection", "generation", "idle_since", "retires_at")
+
+    def __init__(self, connection: asyncpg.Connection[Any], *, generation: int, lifetime: float) -> None:
+        now = time.monotonic()
+        self.connection = connection
+        self.generation = generation
+        self.bound_to: UUID | None = None
+        self.idle_since = now
+        self.retires_at = now + lifetime * (1 - random.uniform(0, JITTER))  # noqa: S311 - spreads load, guards nothing
+
+
+class StorePool:
+    """Connections of one event loop, first come, first served; whoever finds one bound to his tenant gets that.
+
+    Args:
+        open_connection: Opens one, or raises ConnectionFailed.
+        limits: How many, and for how long; `size` and `overflow` together are the most there are.
+    """
+
+    def __init__(self, open_connection: Callable[[], Awaitable[asyncpg.Connection[Any]]], limits: PoolLimits) -> None:
+        self._open_connection = open_connection
+        self._limits = limits
+        self._most = limits.size + max(0, limits.overflow)
+        self._count = 0
+        self._idle: list[Slot] = []
+        self._waiting: deque[asyncio.Future[Slot | None]] = deque()
+        self._generation = 0
+
+    @property
+    def size(self) -> int:
+        """How many connections there are, in use or not."""
+        return self._count
+
+    @property
+    def in_use(self) -> int:
+        """How many of them are in use."""
+        return self._count - len(self._idle)
+
+    async def take(self, tenant_id: UUID) -> Slot:
+        """Return a connection for one call, as a rule at once; `give_back` or `discard` it, whatever happens.
+
+        Raises:
+            ConnectionFailed: None could be opened.
+            PoolExhausted: All were in use for too long.
+        """
+        while self._idle:
+            slot = self._pop(tenant_id)
+            if self._is_fresh(slot) and (time.monotonic() - slot.idle_since <= PING_AFTER_IDLE_SECONDS):
+                return slot
+            if await self._still_lives(slot):
+                return slot
+        if self._count < self._most:
+            self._count += 1
+            return await self._open()
+        return await self._wait()
+
+    def give_back(self, slot: Slot) -> None:
+        """Let the next call have it."""
+        if slot.generation != self._generation or slot.connection.is_closed():
+            self.discard(slot)
+            return
+        while self._waiting:
+            if not (waiter := self._waiting.popleft()).done():
+                waiter.set_result(slot)
+                return
+        slot.idle_since = time.monotonic()
+        self._idle.append(slot)
+
+    def discard(self, slot: Slot) -> None:
+        """Drop it: nobody knows what state it is in."""
+        slot.connection.terminate()
+        self._leave()
+
+    async def close(self) -> None:
+        """Close what is idle, and what is in use when it comes back; the next call opens anew."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        self._count -= len(idle)
+        await asyncio.gather(*(_close(slot.connection) for slot in idle))
+
+    def _pop(self, tenant_id: UUID) -> Slot:
+        """Take an idle one, used last if it is this tenant's: what was used longest ago goes to another tenant."""
+        idle = self._idle
+        for place in range(len(idle) - 1, -1, -1):
+            if idle[place].bound_to == tenant_id:
+                return idle.pop(place)
+        return idle.pop(0)
+
+    def _is_fresh(self, slot: Slot) -> bool:
+        return not slot.connection.is_closed() and time.monotonic() < slot.retires_at
+
+    async def _still_lives(self, slot: Slot) -> bool:
+        """Ask one that lay idle for long, and drop it where it is old, closed, or gives no answer."""
+        too_idle = self._limits.idle is not None and time.monotonic() - slot.idle_since > self._limits.idle
+        if too_idle or not self._is_fresh(slot):
+            self.discard(slot)
+            return False
+        try:
+            await slot.connection.fetchval("SELECT 1", timeout=PING_TIMEOUT_SECONDS)
+        except BaseException as error:
+            self.discard(slot)
+            if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+                return False
+            raise
+        return True
+
+    async def _open(self) -> Slot:
+        """Open one in a place that is kept for it."""
+        generation = self._generation
+        try:
+            connection = await self._open_connection()
+        except BaseException:
+            self._leave()
+            raise
+        return Slot(connection, generation=generation, lifetime=self._limits.lifetime)
+
+    async def _wait(self) -> Slot:
+        waiter: asyncio.Future[Slot | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(self._limits.timeout):
+                slot = await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():  # it came just now: somebody else wants it
+                self._pass_on(waiter.result())
+            with suppress(ValueError):
+                self._waiting.remove(waiter)
+            if isinstance(error, TimeoutError):
+                raise PoolExhausted(
+                    f"the store's pool of {self._most} connections had none free for {self._limits.timeout:g} s",
+                    hint="raise DATABASE_POOL_SIZE (pool_max where the URL has one); `thea-db pool` says how far",
+                ) from None
+            raise
+        return slot or await self._open()
+
+    def _pass_on(self, slot: Slot | None) -> None:
+        if slot is None:
+            self._leave()
+        else:
+            self.give_back(slot)
+
+    def _leave(self) -> None:
+        """Free a place: who has waited for the longest may open a connection in it."""
+        while self._waiting:
+            if not (waiter := self._waiting.popleft()).done():
+                waiter.set_result(None)
+                return
+        self._count -= 1
+
+
+async def _close(connection: asyncpg.Connection[Any]) -> None:
+    try:
+        await connection.close(timeout=CLOSE_SECONDS)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        connection.terminate()

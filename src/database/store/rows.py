@@ -1,0 +1,223 @@
+"""What the store hands out: typed, immutable rows, which belong to no session."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from operator import itemgetter
+from typing import Any, Final, Literal, NamedTuple, dataclass_transform
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import Column, ColumnElement
+from sqlalchemy.orm import InstrumentedAttribute
+
+from src.database.base import clean_text
+from src.database.models import Conversation, Event, MessageHistory, User
+from src.database.repositories.users import check_profile
+
+__all__ = [
+    "NOBODY",
+    "AppendedRow",
+    "ConversationRow",
+    "EventRow",
+    "MessageRow",
+    "Profile",
+    "TurnRows",
+    "UserRow",
+    "columns_of",
+]
+
+
+@dataclass_transform(frozen_default=True)
+class _Row(asyncpg.Record):  # type: ignore[misc] # it ships no types
+    """The driver's own record, whose columns are attributes: thousands of them cost nothing to make."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, *, json_columns: Sequence[str] = ()) -> None:
+        for name in cls.__annotations__:
+            setattr(cls, name, property(_decoded(name) if name in json_columns else itemgetter(name)))
+
+    def __repr__(self) -> str:
+        """Name the row, and nothing of what was said."""
+        return f"<{type(self).__name__} {self['id']}>"
+
+
+def _decoded(name: str) -> Any:
+    """Decode JSON when it is asked for, each time anew: what a caller changes is his alone."""
+
+    def decode(row: _Row) -> Any:
+        value = row[name]
+        return None if value is None else json.loads(value)
+
+    return decode
+
+
+class MessageRow(_Row, json_columns=("parts", "attachments", "extra")):
+    """A message, as :class:`~src.database.models.MessageHistory` has it; what is JSON is decoded on access."""
+
+    __slots__ = ()
+
+    id: UUID
+    conversation_id: UUID
+    user_id: UUID
+    seq: int
+    message_id: str
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | None
+    parts: list[Any] | None
+    attachments: list[Any]
+    parent_id: UUID | None
+    tool_call_id: str | None
+    tool_name: str | None
+    model: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    token_count: int | None
+    state: Literal["complete", "incomplete", "interrupted"]
+    created_at: datetime
+    edited_at: datetime | None
+    extra: dict[str, Any]
+
+
+class EventRow(_Row, json_columns=("extra",)):
+    """An event whose reminder is claimed, as :class:`~src.database.models.Event` has it."""
+
+    __slots__ = ()
+
+    id: UUID
+    user_id: UUID
+    title: str
+    description: str | None
+    location: str | None
+    start_datetime: datetime
+    end_datetime: datetime | None
+    timezone: str
+    all_day: bool
+    rrule: str | None
+    series_id: UUID | None
+    recurrence_id: datetime | None
+    reminder_datetime: datetime
+    reminder_offset: int | None
+    reminder_attempts: int
+    reminder_claimed_until: datetime
+    reminder_token: UUID
+    extra: dict[str, Any]
+
+
+class AppendedRow(NamedTuple):
+    """Where a message is stored, and whether this call stored it: False is a duplicate, and no error.
+
+    ``is_there`` is False for a duplicate that nobody reads any more: the message is deleted, or its conversation.
+    """
+
+    message_id: str
+    id: UUID
+    conversation_id: UUID
+    seq: int
+    created_at: datetime
+    inserted: bool
+    is_there: bool
+
+
+class Profile(NamedTuple):
+    """What a new user is made of. The zone is an IANA name, the locale a language tag."""
+
+    username: str | None = None
+    display_name: str | None = None
+    locale: str | None = None
+    timezone: str = "UTC"
+
+    def checked(self) -> tuple[str | None, ...]:
+        """Return it as it is stored.
+
+        Raises:
+            ValueError: The zone is no IANA name, or the locale no language tag.
+        """
+        if self is not NOBODY:
+            check_profile({"timezone": self.timezone, "locale": self.locale})
+        return tuple(None if value is None else clean_text(value) for value in self)
+
+    def __repr__(self) -> str:
+        """Say nothing of the person."""
+        return "<Profile>"
+
+
+NOBODY: Final = Profile()
+
+
+class UserRow(NamedTuple):
+    """A user, as :class:`~src.database.models.User` has it; ``preferences`` is JSON text until it is asked for."""
+
+    id: UUID
+    telegram_id: int | None
+    username: str | None
+    display_name: str | None
+    locale: str | None
+    timezone: str
+    is_active: bool
+    last_seen_at: datetime | None
+    created_at: datetime
+    preferences_json: str
+
+    @property
+    def preferences(self) -> dict[str, Any]:
+        """What the user prefers, decoded anew each time."""
+        decoded: dict[str, Any] = json.loads(self.preferences_json)
+        return decoded
+
+    def __repr__(self) -> str:
+        """Name the row, and nothing of the person."""
+        return f"<UserRow {self.id}>"
+
+
+class ConversationRow(NamedTuple):
+    """A conversation, as :class:`~src.database.models.Conversation` has it."""
+
+    id: UUID
+    user_id: UUID
+    session_id: str
+    channel: str
+    external_chat_id: str | None
+    title: str | None
+    summary: str | None
+    summary_upto_seq: int
+    last_seq: int
+    last_message_at: datetime | None
+    created_at: datetime
+
+    def __repr__(self) -> str:
+        """Name the row, and nothing of what was said."""
+        return f"<ConversationRow {self.id}>"
+
+
+class TurnRows(NamedTuple):
+    """All that a turn begins with."""
+
+    user: UserRow
+    user_created: bool
+    conversation: ConversationRow
+    """As it is with the new messages."""
+    conversation_started: bool
+    recent: list[MessageRow]
+    """What was said before, the oldest first."""
+    appended: list[AppendedRow]
+    """The new messages, in the order in which they were given."""
+
+
+_MODELS: Final = {EventRow: Event, MessageRow: MessageHistory, UserRow: User, ConversationRow: Conversation}
+
+
+def columns_of(row: type[Any]) -> list[ColumnElement[Any]]:
+    """Return the mapped columns that a kind of row is made of, in its order: a column that was renamed fails here."""
+    model: Any = _MODELS[row]
+    names = row._fields if hasattr(row, "_fields") else tuple(row.__annotations__)
+    return [_column(model, name.removesuffix("_json")).label(name) for name in names]
+
+
+def _column(model: Any, name: str) -> Column[Any]:
+    attribute: InstrumentedAttribute[Any] = getattr(model, name)
+    column: Column[Any] = attribute.property.columns[0]
+    return column

@@ -1,0 +1,160 @@
+"""The store and the repositories behind one face: what one promises the other does, and one suite looks at both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+from src.database import get_db
+from src.database.repositories import (
+    ConversationRepository,
+    EventRepository,
+    MessageHistoryRepository,
+    NewMessage,
+    UserRepository,
+)
+from src.database.store import Profile, get_store
+
+ROW = (
+    "id",
+    "conversation_id",
+    "user_id",
+    "seq",
+    "message_id",
+    "role",
+    "content",
+    "parts",
+    "attachments",
+    "parent_id",
+    "tool_call_id",
+    "tool_name",
+    "model",
+    "input_tokens",
+    "output_tokens",
+    "token_count",
+    "state",
+    "created_at",
+    "edited_at",
+    "extra",
+)
+
+USER = ("id", "telegram_id", "display_name", "locale", "timezone", "preferences")
+EVENT = ("id", "title", "start_datetime", "reminder_datetime", "reminder_attempts", "rrule", "extra")
+
+
+class Stored(NamedTuple):
+    message_id: str
+    conversation_id: UUID
+    seq: int
+    inserted: bool
+    is_there: bool
+
+
+class Taken(NamedTuple):
+    """What a turn gave: ids, what was made, the numbers of what was said before, what was appended."""
+
+    user_id: UUID
+    user_created: bool
+    conversation_id: UUID
+    conversation_started: bool
+    recent: list[int]
+    appended: list[Stored]
+
+
+class Path(Protocol):
+    async def get_or_create_user(self, telegram_id: int, **profile: Any) -> tuple[UUID, bool]: ...
+    async def user(self, telegram_id: int) -> tuple[Any, ...] | None: ...
+    async def append_many(
+        self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
+    ) -> list[Stored]: ...
+    async def recent(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]: ...
+    async def turn(
+        self, telegram_id: int, chat: str | None, messages: Sequence[NewMessage], *, idle: timedelta | None = None
+    ) -> Taken: ...
+    async def claim(self, worker: str, **options: Any) -> list[tuple[Any, ...]]: ...
+
+
+class ByRepositories:
+    async def get_or_create_user(self, telegram_id: int, **profile: Any) -> tuple[UUID, bool]:
+        async with get_db() as session:
+            user, created = await UserRepository(session).get_or_create_by_telegram_id(telegram_id, **profile)
+        return user.id, created
+
+    async def user(self, telegram_id: int) -> tuple[Any, ...] | None:
+        async with get_db() as session:
+            user = await UserRepository(session).get_by_telegram_id(telegram_id)
+        return None if user is None else tuple(getattr(user, name) for name in USER)
+
+    async def append_many(
+        self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
+    ) -> list[Stored]:
+        async with get_db() as session:
+            rows = await MessageHistoryRepository(session).append_many(conversation_id, messages, turn=turn)
+        return [_stored(one) for one in rows]
+
+    async def recent(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]:
+        async with get_db() as session:
+            rows = await MessageHistoryRepository(session).recent(conversation_id, **options)
+        return [tuple(getattr(row, name) for name in ROW) for row in rows]
+
+    async def turn(
+        self, telegram_id: int, chat: str | None, messages: Sequence[NewMessage], *, idle: timedelta | None = None
+    ) -> Taken:
+        async with get_db() as session:
+            user, created = await UserRepository(session).get_or_create_by_telegram_id(telegram_id)
+            conversations, history = ConversationRepository(session), MessageHistoryRepository(session)
+            there, started = await conversations.get_or_start(user.id, "telegram", chat, idle_timeout=idle)
+            appended = [_stored(one) for one in await history.append_many(there.id, messages)]
+            first = min((one.seq for one in appended if one.conversation_id == there.id), default=there.last_seq + 1)
+            recent = [row.seq for row in await history.recent(there.id, limit=20, before_seq=first)]
+        return Taken(user.id, created, there.id, started, recent, appended)
+
+    async def claim(self, worker: str, **options: Any) -> list[tuple[Any, ...]]:
+        async with get_db() as session:
+            claimed = await EventRepository(session).claim_due_reminders(worker, **options)
+        return [tuple(getattr(event, name) for name in EVENT) for event in claimed]
+
+
+class ByStore:
+    async def get_or_create_user(self, telegram_id: int, **profile: Any) -> tuple[UUID, bool]:
+        user, created = await get_store().get_or_create_user(telegram_id, Profile(**profile))
+        return user.id, created
+
+    async def user(self, telegram_id: int) -> tuple[Any, ...] | None:
+        user = await get_store().user_by_telegram_id(telegram_id)
+        return None if user is None else tuple(getattr(user, name) for name in USER)
+
+    async def append_many(
+        self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
+    ) -> list[Stored]:
+        rows = await get_store().append_many(conversation_id, messages, turn=turn)
+        return [Stored._make(getattr(row, name) for name in Stored._fields) for row in rows]
+
+    async def recent(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]:
+        rows = await get_store().recent(conversation_id, **options)
+        return [tuple(getattr(row, name) for name in ROW) for row in rows]
+
+    async def turn(
+        self, telegram_id: int, chat: str | None, messages: Sequence[NewMessage], *, idle: timedelta | None = None
+    ) -> Taken:
+        turn = await get_store().turn(telegram_id, "telegram", chat, messages, idle_timeout=idle)
+        appended = [
+            Stored(row.message_id, row.conversation_id, row.seq, row.inserted, row.is_there) for row in turn.appended
+        ]
+        recent = [row.seq for row in turn.recent]
+        return Taken(turn.user.id, turn.user_created, turn.conversation.id, turn.conversation_started, recent, appended)
+
+    async def claim(self, worker: str, **options: Any) -> list[tuple[Any, ...]]:
+        claimed = await get_store().claim_due_reminders(worker, **options)
+        return [tuple(getattr(event, name) for name in EVENT) for event in claimed]
+
+
+def _stored(one: Any) -> Stored:
+    row = one.message
+    return Stored(row.message_id, row.conversation_id, row.seq, one.inserted, one.is_there)
+
+
+def said(key: object, content: str | None = "hello", **values: object) -> NewMessage:
+    return NewMessage(message_id=str(key), role=values.pop("role", "user"), content=content, **values)  # type: ignore[arg-type]

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from uuid import UUID
+
+import pytest
+from pytest_postgresql import factories
+from pytest_postgresql.executors import NoopExecutor
+from sqlalchemy import URL
+
+from src.config import Settings
+from src.database import get_db, get_engine, tenant_context
+from src.database.base import uuid7
+from src.database.models import Tenant
+from tests.conftest import url_of
+from tests.database.store.both import ByRepositories, ByStore, Path
+
+# One for all of these tests, each of which has a tenant of its own: what they do is committed.
+postgresql_committed = factories.postgresql_noproc(dbname="committed", depends_on="postgresql_template")
+
+
+@pytest.fixture
+async def pooled(postgresql_committed: NoopExecutor, use_database: Callable[..., Settings]) -> AsyncIterator[URL]:
+    """A database in which a tenant acts who has nothing yet, with pools of four connections."""
+    url = url_of(postgresql_committed.template_dbname).update_query_dict({"pool_max": "4"})
+    use_database(url, DATABASE_DEFAULT_TENANT=str(uuid7()))
+    yield url
+    await get_engine("store").dispose()
+
+
+@pytest.fixture(params=[ByRepositories, ByStore], ids=["repositories", "store"])
+def path(request: pytest.FixtureRequest, pooled: URL) -> Path:
+    made: Path = request.param()
+    return made
+
+
+@pytest.fixture
+async def conversation_id(pooled: URL) -> UUID:
+    """An empty conversation of the user with the Telegram id 1."""
+    turn = await ByRepositories().turn(1, "1", [])
+    return turn.conversation_id
+
+
+@pytest.fixture
+async def others_conversation(pooled: URL) -> UUID:
+    """One of another tenant's."""
+    tenant = uuid7()
+    async with get_db() as session:
+        session.add(Tenant(id=tenant, slug=f"other-{tenant}", name="Other"))
+    with tenant_context(tenant):
+        return (await ByRepositories().turn(1, "1", [])).conversation_id

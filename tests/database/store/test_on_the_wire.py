@@ -1,0 +1,127 @@
+"""What the store's calls cost on the wire, behind PgBouncer too, and what a server that says nothing costs them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import URL
+
+from src.config import Settings
+from src.database import get_db, get_engine, tenant_context
+from src.database.base import uuid7
+from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
+from src.database.models import Tenant
+from src.database.store import Store, get_store
+from tests.acceptance.counting_relay import Relay, relaying
+from tests.acceptance.pgbouncer import needs_pgbouncer, pgbouncer
+from tests.conftest import SOCKETS, url_of
+from tests.database import mute_relay
+from tests.database.store.both import ByStore, said
+
+CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
+    "user_by_telegram_id": lambda store, _: store.user_by_telegram_id(1),
+    "get_or_create_user": lambda store, _: store.get_or_create_user(1),
+    "get_or_create_user, a new one": lambda store, _: store.get_or_create_user(time.time_ns()),
+    "append": lambda store, there: store.append(there, said(uuid7())),
+    "append, a duplicate": lambda store, there: store.append(there, said("first")),
+    "append_many": lambda store, there: store.append_many(there, [said(uuid7()) for _ in range(50)]),
+    "recent": lambda store, there: store.recent(there, limit=20),
+    "recent by tokens": lambda store, there: store.recent(there, token_budget=1000),
+    "page": lambda store, there: store.page(there),
+    "turn": lambda store, _: store.turn(1, "telegram", "1", [said(uuid7()), said(uuid7(), role="assistant")]),
+    "turn, a new user": lambda store, _: store.turn(time.time_ns(), "telegram", "1", [said(uuid7())]),
+    "turn, silent for too long": lambda store, _: store.turn(
+        1, "telegram", "idle", [said(uuid7())], idle_timeout=timedelta(0)
+    ),
+    "claim_due_reminders": lambda store, _: store.claim_due_reminders("w"),
+}
+
+
+@pytest.fixture
+async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> AsyncIterator[Relay]:
+    async with relaying(SOCKETS) as relay:
+        use_database(relay.lead_to(cloned_database))
+        yield relay
+        await get_engine("store").dispose()
+
+
+async def test_each_call_is_one_round_trip_once_the_tenant_is_bound(relay: Relay) -> None:
+    turn = await ByStore().turn(1, "1", [said("first")])
+    cost = {}
+    for name, call in CALLS.items():
+        for _ in range(2):  # what is sent for the first time is prepared in a trip of its own
+            relay.sent.clear()
+            await call(get_store(), turn.conversation_id)
+        cost[name] = len(relay.sent)
+
+    assert cost == dict.fromkeys(CALLS, 1)
+    assert relay.starts == 1
+
+
+async def test_another_tenant_costs_one_more(relay: Relay) -> None:
+    tenant = uuid7()
+    await ByStore().user(1)
+
+    with tenant_context(tenant):
+        relay.sent.clear()
+        assert await ByStore().user(1) is None
+        assert len(relay.sent) == 2
+        relay.sent.clear()
+        await ByStore().user(1)
+        assert len(relay.sent) == 1
+
+
+@needs_pgbouncer
+async def test_behind_pgbouncer_each_transaction_is_bound_by_itself(
+    cloned_database: URL, use_database: Callable[..., Settings]
+) -> None:
+    tenants = [uuid7() for _ in range(4)]
+    use_database(cloned_database)
+    async with get_db() as session:
+        session.add_all(Tenant(id=one, slug=str(one), name="x") for one in tenants)
+
+    with pgbouncer(SOCKETS, pool_size=3) as bouncer:
+        use_database(bouncer.url(str(cloned_database.database), pool_max="8"), DATABASE_PGBOUNCER="true")
+
+        async def serve(tenant: UUID, caller: int) -> tuple[UUID, set[str]]:
+            with tenant_context(tenant):
+                for number in range(5):
+                    turn = await get_store().turn(1, "telegram", "1", [said(f"{tenant}:{caller}:{number}")])
+                rows = await get_store().recent(turn.conversation.id, limit=1000)
+            return turn.conversation.id, {row.message_id for row in rows}
+
+        served = await asyncio.gather(*(serve(tenant, caller) for tenant in tenants for caller in range(4)))
+        for place, (conversation_id, keys) in enumerate(served):
+            tenant = tenants[place // 4]
+            assert all(key.startswith(str(tenant)) for key in keys)
+            with tenant_context(tenant):
+                stored = await get_store().recent(conversation_id, limit=1000)
+            assert [row.seq for row in stored] == list(range(1, 21))
+        await get_engine("store").dispose()
+
+
+async def test_a_server_that_says_nothing_is_given_up_and_a_write_is_said_to_be_uncertain(
+    cloned_database: URL, use_database: Callable[..., Settings]
+) -> None:
+    with mute_relay.relaying() as relay:
+        assert cloned_database.database is not None
+        url = url_of(cloned_database.database).set(host="127.0.0.1", port=relay.port, query={"pool_max": "1"})
+        use_database(url, DATABASE_STATEMENT_TIMEOUT="100", DATABASE_CONNECT_TIMEOUT="1")
+        await ByStore().user(1)
+        slot = get_store()._pool._idle[0]
+        slot.connection._config = slot.connection._config._replace(command_timeout=0.3)
+        relay.fall_silent()
+        since = time.monotonic()
+
+        with pytest.raises(CommitOutcomeUnknown, match="send it again"):
+            await get_store().get_or_create_user(1)
+        with pytest.raises(ConnectionFailed):
+            await ByStore().user(1)
+
+        assert time.monotonic() - since < 5
+        await get_engine("store").dispose()
