@@ -21,6 +21,9 @@ MONDAY = datetime(2027, 3, 15, 9, tzinfo=UTC)
 HOUR, WEEK = timedelta(hours=1), timedelta(days=7)
 
 
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
 @pytest.fixture(autouse=True)
 def pooled_database(cloned_database: URL, use_database: Callable[..., Settings]) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "4"}))
@@ -107,8 +110,8 @@ async def test_a_changed_occurrence_that_goes_to_another_series_is_not_deleted_f
             events = EventRepository(session)
             await events.reschedule(series.id, MONDAY + WEEK, scope="following", recurrence_id=MONDAY + WEEK)
             moved.set()
-            while superuser.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,):  # noqa: ASYNC110 - no event
-                await asyncio.sleep(0.01)  # until the other one waits
+            while superuser.execute(WAITING).fetchone() == (0,):  # noqa: ASYNC110 - no event tells of it
+                await asyncio.sleep(0.01)
 
     async def delete() -> None:
         await moved.wait()
