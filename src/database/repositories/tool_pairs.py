@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from operator import attrgetter
 from typing import Any, Final, Protocol, TypeVar
 
 __all__ = ["open_calls", "whole_pairs"]
 
+_role: Final = attrgetter("role")
 _ID_NAMES: Final = ("id", "call_id", "tool_call_id", "toolCallId")
 """What the providers' formats name a call's id, in an object that stands in `parts`."""
 
@@ -43,7 +45,7 @@ def whole_pairs(messages: Sequence[MessageT], *, answered_later: Collection[str]
         messages: A part of a conversation without holes, the oldest first.
         answered_later: Which of the `open_calls` have a result that comes after it.
     """
-    if not answered_later and all(message.role != "tool" for message in messages):
+    if not answered_later and "tool" not in map(_role, messages):
         return list(messages)  # as a rule
     cut_short = _last_with(messages, answered_later)
     called: set[str] = set()

@@ -24,14 +24,14 @@ CLOSE_SECONDS: Final = 2.0
 class Slot:
     """One connection of the pool, in use by at most one call."""
 
-    __slots__ = ("bound_to", "connection", "generation", "idle_since", "retires_at")
+    __slots__ = ("bound_to", "connection", "generation", "idle_since", "retires_at", "sound_until")
 
     def __init__(self, connection: asyncpg.Connection[Any], *, generation: int, lifetime: float) -> None:
         now = time.monotonic()
         self.connection = connection
         self.generation = generation
         self.bound_to: UUID | None = None
-        self.idle_since = now
+        self.idle_since = self.sound_until = now
         self.retires_at = now + lifetime * (1 - random.uniform(0, JITTER))  # noqa: S311 - spreads load, guards nothing
 
 
@@ -46,6 +46,7 @@ class StorePool:
     def __init__(self, open_connection: Callable[[], Awaitable[asyncpg.Connection[Any]]], limits: PoolLimits) -> None:
         self._open_connection = open_connection
         self._limits = limits
+        self._sound_seconds = min(PING_AFTER_IDLE_SECONDS, limits.idle or PING_AFTER_IDLE_SECONDS)
         self._most = limits.size + max(0, limits.overflow)
         self._count = 0
         self._idle: list[Slot] = []
@@ -71,7 +72,7 @@ class StorePool:
         """
         while self._idle:
             slot = self._pop(tenant_id)
-            if self._is_fresh(slot) and (time.monotonic() - slot.idle_since <= PING_AFTER_IDLE_SECONDS):
+            if time.monotonic() < slot.sound_until and not slot.connection.is_closed():
                 return slot
             if await self._still_lives(slot):
                 return slot
@@ -90,6 +91,7 @@ class StorePool:
                 waiter.set_result(slot)
                 return
         slot.idle_since = time.monotonic()
+        slot.sound_until = min(slot.idle_since + self._sound_seconds, slot.retires_at)
         self._idle.append(slot)
 
     def discard(self, slot: Slot) -> None:
