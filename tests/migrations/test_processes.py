@@ -43,7 +43,7 @@ def test_many_at_once_are_one(
     processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, request: pytest.FixtureRequest
 ) -> None:
     expand_and_contract(drafts)
-    rounds = 50 if request.config.getoption("--long") else 2
+    rounds = 50 if request.config.getoption("--long") else 1
     succeeded = 0
     for _ in range(rounds):
         answer = processes.upgrade(clone("at_once", filled), drafts.folder, processes=PROCESSES)
@@ -65,7 +65,7 @@ def test_whoever_is_killed_the_next_one_completes_it(
     count = undisturbed["statements"]
     assert count > 60
 
-    for number in range(1, count + 1, 1 if request.config.getoption("--long") else count // 5):
+    for number in range(1, count + 1, 1 if request.config.getoption("--long") else count // 3):
         url = clone("killed", filled)
         assert processes.upgrade(url, drafts.folder, kill_at=number)["codes"] == [KILLED], number
         assert processes.upgrade(url, drafts.folder)["codes"] == [0], number

@@ -1,4 +1,4 @@
-"""Backup of 100,000 messages and back: every row, the walls, and refusals where rows would be left out."""
+"""Backup and back: every row, the walls, and refusals where rows would be left out."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from src.database.schema.roles import bootstrap
 from src.database.target import Host, Target
 from tests.database.service.conftest import CANARY, Cluster
 
-MESSAGES = 100_000
+MESSAGES, QUICK_MESSAGES = 100_000, 20_000
 # Two tenants: a backup by who is bound would have the rows of none.
-FILL = f"""
+FILL = """
 SET session_replication_role = replica; -- no foreign key is checked: they are right
 INSERT INTO tenants (id, slug, name)
      SELECT gen_random_uuid(), 'tenant-' || n, 'Tenant' FROM generate_series(1, 2) AS n;
 INSERT INTO users (tenant_id, id, telegram_id) SELECT id, gen_random_uuid(), 1 FROM tenants;
 INSERT INTO conversations (tenant_id, id, user_id, session_id, channel, last_seq)
-     SELECT tenant_id, gen_random_uuid(), id, 's', 'telegram', {MESSAGES // 2} FROM users;
+     SELECT tenant_id, gen_random_uuid(), id, 's', 'telegram', {of_each} FROM users;
 INSERT INTO message_history (tenant_id, id, conversation_id, user_id, seq, message_id, role, content)
      SELECT tenant_id, gen_random_uuid(), id, user_id, n, 'm' || n, 'user', 'secret ' || n
-       FROM conversations, generate_series(1, {MESSAGES // 2}) AS n;
-"""  # noqa: S608 - its own numbers
+       FROM conversations, generate_series(1, {of_each}) AS n;
+"""
 
 SMALL = """
 CREATE TABLE walled AS SELECT 1 AS tenant_id FROM generate_series(1, 2);
@@ -52,22 +52,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backup(cluster: Cluster, folder: Path) -> Manifest:
-    """The database `full` with 100,000 messages of two tenants, backed up in `full.dump`."""
+def messages(request: pytest.FixtureRequest) -> int:
+    return MESSAGES if request.config.getoption("--long") else QUICK_MESSAGES
+
+
+@pytest.fixture(scope="module")
+def backup(cluster: Cluster, folder: Path, messages: int) -> Manifest:
+    """The database `full` with the messages of two tenants, backed up in `full.dump`; `--long`: 100,000 of them."""
     settings = cluster.settings("full")
 
     async def make() -> Manifest:
         await bootstrap(settings)
         await upgrade(settings)
-        cluster.sql(FILL, database="full")
+        cluster.sql(FILL.format(of_each=messages // 2), database="full")
         return await back_up(settings, folder / "full.dump")
 
     with ThreadPoolExecutor() as thread:  # it may be that a loop runs in this one
         return thread.submit(asyncio.run, make()).result()
 
 
-def test_has_every_tenants_rows_and_is_for_its_owners_eyes(backup: Manifest, folder: Path) -> None:
-    assert backup.tables["public.message_history"].rows == MESSAGES
+def test_has_every_tenants_rows_and_is_for_its_owners_eyes(backup: Manifest, folder: Path, messages: int) -> None:
+    assert backup.tables["public.message_history"].rows == messages
     assert backup.tables["public.users"] == Table(
         rows=2, row_security=True, forced=True, policies=["tenant_isolation for *"]
     )
@@ -79,7 +84,7 @@ def test_has_every_tenants_rows_and_is_for_its_owners_eyes(backup: Manifest, fol
 
 
 async def test_is_restored_elsewhere_with_its_walls_and_served(
-    cluster: Cluster, backup: Manifest, folder: Path
+    cluster: Cluster, backup: Manifest, folder: Path, messages: int
 ) -> None:
     await bootstrap(cluster.settings("elsewhere"))
 
@@ -91,11 +96,11 @@ async def test_is_restored_elsewhere_with_its_walls_and_served(
     as_app = "SELECT count(*) FROM message_history"
     assert cluster.sql(as_app, user="elsewhere_app", database="elsewhere") == [(0,)]  # nobody acts
     assert cluster.sql(as_app, user="elsewhere_owner", database="elsewhere") == [(0,)]
-    assert cluster.sql(as_app, database="elsewhere") == [(MESSAGES,)]
+    assert cluster.sql(as_app, database="elsewhere") == [(messages,)]
     owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
     assert cluster.sql(owners, database="elsewhere") == [("elsewhere_owner",)]
     statistics = "SELECT reltuples::int FROM pg_class WHERE relname = 'message_history'"
-    assert cluster.sql(statistics, database="elsewhere") == [(MESSAGES,)]
+    assert cluster.sql(statistics, database="elsewhere") == [(messages,)]
     with pytest.raises(ConfigurationError, match="the database elsewhere must be empty, and has alembic_version"):
         await restore(cluster.settings("elsewhere"), folder / "full.dump")
 
