@@ -19,11 +19,11 @@ from src.database.repositories.message_rows import MessageRows
 from src.database.repositories.new_message import NewMessage
 from src.database.repositories.turns import check_is_last, check_token, is_there
 
-__all__ = ["Appended", "MessageAppending", "check_batch", "first_of_each_key"]
+__all__ = ["KEY", "Appended", "MessageAppending", "check_batch", "first_of_each_key"]
 
 MAX_BATCH: Final = 1000
 
-_KEY: Final = "uq_message_history_tenant_id_message_id"
+KEY: Final = "uq_message_history_tenant_id_message_id"
 _COPIED: Final = tuple(field.name for field in fields(NewMessage) if field.name != "created_at")
 
 
@@ -183,7 +183,7 @@ class MessageAppending(MessageRows):
         if len(earlier) < len(elsewhere):
             raise IdempotencyConflictError(
                 "a message_id is taken by a message of another chat",
-                constraint=_KEY,
+                constraint=KEY,
                 hint="the key names its chat: <channel>:<account>:<chat>:<id>",
             )
         return {one for one, deleted_at in earlier.items() if deleted_at is not None}
@@ -229,7 +229,8 @@ def first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:
     first: dict[str, NewMessage] = {}
     for message in messages:
         before = first.setdefault(message.message_id, message)
-        _refuse_another(message, before, before.fingerprint())
+        if before is not message:
+            _refuse_another(message, before, before.fingerprint())
     return first
 
 
@@ -241,6 +242,6 @@ def _refuse_another(message: NewMessage, known: NewMessage | MessageHistory, fin
     if differs or speaker != other:
         raise IdempotencyConflictError(
             f"message_id {message.message_id!r} is taken by a message with other content",
-            constraint=_KEY,
+            constraint=KEY,
             hint="a changed message keeps its key: `edit` it; another message needs a key of its own",
         )

@@ -36,7 +36,7 @@ from src.database.base import check_aware, clean_json, utc_now, uuid7
 from src.database.errors import DuplicateKeyError
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories import Appended, MessageHistoryRepository, NewMessage
-from src.database.repositories.message_appending import check_batch, first_of_each_key
+from src.database.repositories.message_appending import KEY, check_batch, first_of_each_key
 from src.database.repositories.turns import check_token
 from src.database.session import get_db
 from src.database.store.calls import Calls
@@ -44,7 +44,6 @@ from src.database.store.rows import AppendedRow
 from src.database.store.statement import Statement
 
 __all__ = [
-    "KEY",
     "ROUNDS",
     "SHAPES",
     "Shape",
@@ -60,7 +59,6 @@ __all__ = [
 
 ROUNDS: Final = 10
 """How often a statement is sent again after another call was faster, before the repository takes its locks."""
-KEY: Final = "uq_message_history_tenant_id_message_id"
 
 _TABLE: Final = cast("Table", MessageHistory.__table__)
 _CHATS: Final = cast("Table", Conversation.__table__)

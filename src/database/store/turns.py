@@ -14,6 +14,7 @@ from src.database.models import Conversation, User
 from src.database.pagination import check_limit
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage, UserRepository
 from src.database.repositories.conversations import check_silence
+from src.database.repositories.message_appending import KEY as MESSAGE_KEY
 from src.database.repositories.message_appending import check_batch, first_of_each_key
 from src.database.repositories.tool_pairs import whole_pairs
 from src.database.repositories.users import check_telegram_id
@@ -22,11 +23,12 @@ from src.database.store.appending import ROUNDS, appended_row, packed
 from src.database.store.reading import StoreReading
 from src.database.store.rows import NOBODY, AppendedRow, ConversationRow, MessageRow, Profile, TurnRows, UserRow
 from src.database.store.turn_statement import ABOUT, ABOUT_CONVERSATION, ABOUT_USER, KIND, NEW, RECENT, TURN
+from src.database.store.users import KEY as USER_KEY
 
 __all__ = ["StoreTurns"]
 
 DEFAULT_RECENT: Final = 20
-TAKEN: Final = ("uq_users_telegram_id", "uq_conversations_active", "uq_message_history_tenant_id_message_id")
+TAKEN: Final = (USER_KEY, "uq_conversations_active", MESSAGE_KEY)
 """What another call may have been faster with."""
 APPENDED: Final = AppendedRow._fields[:5]
 _seq: Final = itemgetter("seq")

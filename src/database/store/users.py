@@ -14,9 +14,9 @@ from src.database.store.calls import Calls
 from src.database.store.rows import NOBODY, Profile, UserRow, columns_of
 from src.database.store.statement import Statement
 
-__all__ = ["NEW_USER", "StoreUsers", "found_user", "made_user"]
+__all__ = ["KEY", "NEW_USER", "StoreUsers", "found_user", "made_user"]
 
-_KEY: Final = "uq_users_telegram_id"
+KEY: Final = "uq_users_telegram_id"
 NEW_USER: Final = ("new_user_id", "username", "display_name", "locale", "timezone")
 """What a call gives of a user who may have to be made."""
 
@@ -50,7 +50,7 @@ class StoreUsers(Calls):
             try:
                 [row] = await self._write(_GET_OR_CREATE, *values)
             except DuplicateKeyError as error:
-                if error.constraint != _KEY:
+                if error.constraint != KEY:
                     raise
             else:
                 *user, created = row
