@@ -21,9 +21,10 @@ from rich.table import Table
 from benchmarks.large import fill
 from benchmarks.server import BenchmarkServer, running_server
 from src.database import create_engine
+from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine
 from src.database.repositories import MessageHistoryRepository
-from src.database.tenancy import AsyncSession, TenantBinding
+from src.database.tenancy import AsyncSession
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
 MESSAGES_A_CONVERSATION: Final = 5_000

@@ -23,11 +23,12 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings, get_settings
 from src.database import create_engine
 from src.database.base import uuid7
+from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.models import User
 from src.database.schema import upgrade
 from src.database.session import forget_settings
-from src.database.tenancy import AsyncSession, TenantBinding
+from src.database.tenancy import AsyncSession
 
 # In memory where there is room: it is there that hundreds of databases are cloned, in a sixth of the time.
 MEMORY = Path("/dev/shm")  # noqa: S108 - a name of the test's own is made in it

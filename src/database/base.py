@@ -23,11 +23,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.ext.mutable import MutableDict, MutableList
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 from src.database.errors import LazyLoadError
+from src.database.mutable import ChangeableDict, ChangeableList
 
 __all__ = [
     "LAST_INSTANT",
@@ -215,9 +215,9 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own spelling
         UUID: Uuid(),
         datetime: UtcDateTime(),
-        dict[str, Any]: MutableDict.as_mutable(Json()),
-        list[datetime]: MutableList.as_mutable(ARRAY(UtcDateTime())),
-        list[str]: MutableList.as_mutable(ARRAY(CleanText())),
+        dict[str, Any]: ChangeableDict.as_mutable(Json()),
+        list[datetime]: ChangeableList.as_mutable(ARRAY(UtcDateTime())),
+        list[str]: ChangeableList.as_mutable(ARRAY(CleanText())),
         str: CleanText(),
     }
     # Values that the server makes come back with the statement: no second trip, and no lazy load later.

@@ -12,9 +12,10 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
+from src.database.binding import TenantBinding
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConnectionFailed
-from src.database.tenancy import AsyncSession, TenantBinding, TenantSession, current_tenant
+from src.database.tenancy import AsyncSession, TenantSession, current_tenant
 from src.database.translation import translate
 
 __all__ = ["ReadBinding", "ReadSession", "wait_for_replica"]
@@ -24,6 +25,8 @@ REPLAY_POLL_SECONDS: Final = 0.01
 
 _BOUND: Final = "thea_bound_to"
 _USED: Final = "thea_used_before"
+_OURS_ALONE: Final = "thea_ours_alone"
+"""In a connection's `info` while only statements of our own were sent since it was bound: then it still is."""
 _NOBODY: Final = object()
 # Both in one statement: somebody's own SET of either is undone with no further round trip.
 _BIND: Final = "SELECT set_config('app.tenant_id', $1, false), set_config('default_transaction_read_only', 'on', false)"
@@ -50,8 +53,11 @@ class ReadBinding(TenantBinding):
         def bind(connection: Any, entry: Any, _proxy: Any) -> None:
             has_been_used = entry.info.get(_USED, False)
             entry.info[_USED] = True
+            tenant_id = current_tenant() or self.default_tenant
+            if entry.info.pop(_OURS_ALONE, False) and entry.info.get(_BOUND, _NOBODY) == tenant_id:
+                return
             try:
-                _bind(connection, entry.info, current_tenant() or self.default_tenant)
+                _bind(connection, entry.info, tenant_id)
             except ConnectionFailed as error:
                 if has_been_used:  # it may have died while it was idle: the pool opens another in its place
                     raise DisconnectionError(str(error)) from error
@@ -72,6 +78,22 @@ class ReadBinding(TenantBinding):
 
 class ReadTenantSession(TenantSession):
     """The synchronous half of :class:`ReadSession`."""
+
+    always_refreshes = True
+    own_hooks = 2
+    _sent_callers_sql = False
+
+    def note_callers_sql(self) -> None:
+        """Have the connection be bound anew when it is next handed out."""
+        self._sent_callers_sql = True
+        if self._connection_in_use is not None:
+            self._connection_in_use.info.pop(_OURS_ALONE, None)
+
+    def begin_on(self, connection: Connection) -> None:
+        """Bind a connection that this session begins to use."""
+        super().begin_on(connection)
+        if not self._sent_callers_sql and connection.info.get(_BOUND, _NOBODY) is not _NOBODY:
+            connection.info[_OURS_ALONE] = True
 
     def get(self, entity: Any, ident: Any, **options: Any) -> Any:
         """Fetch by id, also where it was read before."""
@@ -110,6 +132,11 @@ class ReadSession(AsyncSession):
         connection = await self.connection(execution_options=options)
         await connection.exec_driver_sql("SELECT 1")  # after a query nobody can make the transaction write
         self._snapshot_in = self.sync_session.get_transaction()
+
+    async def end(self) -> None:
+        """Send what somebody added, so that the server can refuse it; as a rule there is nothing."""
+        if self.sync_session.has_changes():
+            await self.commit()
 
     async def stream(self, *arguments: Any, **options: Any) -> AsyncResult[Any]:
         """Execute, and hand the rows out as they come: they are all of one state, since a cursor is."""

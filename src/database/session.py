@@ -14,11 +14,12 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from src.config import get_settings
+from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine, create_engine
 from src.database.errors import ConfigurationError
 from src.database.reading import ReadBinding, ReadSession, wait_for_replica
 from src.database.resolve import transaction_limits
-from src.database.tenancy import AsyncSession, TenantBinding
+from src.database.tenancy import AsyncSession
 
 __all__ = [
     "AsyncSessionLocal",
@@ -182,10 +183,10 @@ async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
 
 
 async def _read_scope() -> AsyncGenerator[ReadSession, None]:
-    """Yield a session for reading. The commit sends what somebody added, so that the server can refuse it."""
+    """Yield a session for reading."""
     async with _ReadSessionLocal() as session:
         yield session
-        await session.commit()
+        await session.end()
 
 
 async def _fresh_read_scope() -> AsyncGenerator[ReadSession, None]:
@@ -197,7 +198,7 @@ async def _fresh_read_scope() -> AsyncGenerator[ReadSession, None]:
             primary = engine.execution_options(postgresql_readonly=True)
             session = await stack.enter_async_context(_ReadSessionLocal(bind=primary, binding=tenant_binding()))
         yield session
-        await session.commit()
+        await session.end()
 
 
 class SessionScope(AbstractAsyncContextManager[SessionT_co], AsyncIterator[SessionT_co]):
@@ -240,7 +241,8 @@ def get_db() -> SessionScope[AsyncSession]:
 def get_read_db(*, read_your_writes: bool = False) -> SessionScope[ReadSession]:
     """Open a session that reads, for `async with` or `Depends`: on the replica where there is one.
 
-    Two round trips for the first statement, one for each further one. Each sees what is committed by then; `stream`
+    One round trip a statement, and one to bind the tenant, but where the same tenant's repositories alone used the
+    connection last. Each sees what is committed by then; `stream`
     reads one state, and so does all that follows `await session.snapshot()`. The server refuses writes.
 
     Args:

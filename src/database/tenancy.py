@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, cast
+from typing import Any, ClassVar, cast
 from uuid import UUID
-from weakref import WeakSet
 
-import asyncpg
-from sqlalchemy import Connection, Engine, TextClause, Uuid, bindparam, event, text
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext import asyncio as sa_asyncio
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
@@ -18,27 +16,18 @@ from sqlalchemy.orm import exc as orm_exc
 from sqlalchemy.util.concurrency import in_greenlet
 
 from src.database.base import TenantBase
+from src.database.binding import TenantBinding
 from src.database.errors import (
-    ConnectionFailed,
     LazyLoadError,
     NoTenantError,
     StaleDataError,
     TenantMismatchError,
     TransactionAborted,
 )
-from src.database.translation import translate
 
-__all__ = ["AsyncSession", "TenantBinding", "TenantSession", "current_tenant", "tenant_context"]
+__all__ = ["AsyncSession", "TenantSession", "current_tenant", "tenant_context"]
 
 _acting: ContextVar[UUID | None] = ContextVar("acting_tenant", default=None)
-
-_IS_MIGRATED: Final = "SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL"
-# Where nothing can be written, on a replica, it is taken as it is.
-_IS_REGISTERED: Final = (
-    "SELECT current_setting('transaction_read_only')::boolean OR EXISTS (SELECT FROM tenants WHERE id = $1)"
-)
-# Any conflict: two that register the same tenant at once may meet on its slug, which is made of its id.
-_REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'Default') ON CONFLICT DO NOTHING"
 
 
 @contextmanager
@@ -62,62 +51,14 @@ def current_tenant() -> UUID | None:
     return _acting.get()
 
 
-def _bind_statement(limits: Iterable[str]) -> TextClause:
-    calls = ["app_set_tenant(:tenant_id)", *(f"set_config('{name}', :{name}, true)" for name in limits)]
-    return text(f"SELECT {', '.join(calls)}").bindparams(bindparam("tenant_id", type_=Uuid()))
-
-
-class TenantBinding:
-    """How a transaction is bound to its tenant: one statement, and on an engine's first use a look at the schema.
-
-    Args:
-        default_tenant: Who acts when nobody is named; entered in the registry on first use.
-        limits: Server parameters to set for each transaction, with its tenant: a transaction pooler keeps none.
-    """
-
-    def __init__(self, default_tenant: UUID | None = None, *, limits: Mapping[str, str] | None = None) -> None:
-        self.default_tenant = default_tenant
-        self._limits = dict(limits or {})
-        self._statement = _bind_statement(self._limits)
-        self._ready: WeakSet[Engine] = WeakSet()
-
-    def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
-        """Bind the connection's transaction, and nothing beyond it, to a tenant, or to nobody."""
-        if connection.engine in self._ready or self._is_ready(connection):
-            connection.execute(self._statement, {"tenant_id": tenant_id, **self._limits})
-
-    def _is_ready(self, connection: Connection) -> bool:
-        """Say whether there is a schema to guard; before the migrations there is none, and no row in it.
-
-        It runs on the driver's connection before BEGIN is sent, so the registry's row is committed at once and no
-        other session waits for it.
-        """
-        driver = cast("Any", connection.connection.dbapi_connection)
-        try:
-            is_migrated: bool = driver.run_async(self.prepare)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise translate(error) or ConnectionFailed("the connection was lost") from error
-        if is_migrated and not driver.driver_connection.is_in_transaction():  # inside one, it could still be undone
-            self._ready.add(connection.engine)
-        return is_migrated
-
-    def as_script(self, tenant_id: UUID) -> str:
-        """Return what begins a transaction and binds it, for the simple protocol: one round trip, no parameters."""
-        limits = [f"set_config('{name}', '{value}', true)" for name, value in self._limits.items()]
-        return "BEGIN; SELECT " + ", ".join([f"app_set_tenant('{tenant_id}')", *limits])
-
-    async def prepare(self, connection: asyncpg.Connection[Any]) -> bool:
-        """Enter the default tenant in the registry; return whether there is one, and a schema at all."""
-        if not await connection.fetchval(_IS_MIGRATED):
-            return False
-        default = self.default_tenant
-        if default is not None and not await connection.fetchval(_IS_REGISTERED, default):
-            await connection.execute(_REGISTER, default, f"default-{default.hex}")
-        return True
-
-
 class TenantSession(Session):
     """The synchronous half of :class:`AsyncSession`: it keeps the tenant of its first statement."""
+
+    always_refreshes: ClassVar[bool] = False
+    """Rows that are read again become as they are by then."""
+    own_hooks: ClassVar[int] = 1
+    """How many hooks of ours each statement passes; one more is somebody else's."""
+    own_hooks_of_a_flush: ClassVar[int] = 1
 
     def __init__(self, *args: Any, binding: TenantBinding | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -156,6 +97,56 @@ class TenantSession(Session):
                 hint="wrap the work in `with tenant_context(tenant_id):`",
             )
         return tenant_id
+
+    def has_changes(self) -> bool:
+        """Say whether a flush would have anything to send."""
+        return not self._is_clean()
+
+    def bound_connection(self) -> Connection | None:
+        """Return the connection of the open transaction, where it is bound to who acts; None: there is more to do.
+
+        Raises:
+            NoTenantError: Nobody acts.
+            TenantMismatchError: The context names another one.
+        """
+        return self._connection_in_use if self._bound_to == self.required_tenant() else None
+
+    def open_connection(self) -> Connection:
+        """Begin where nothing is open, bind, and return the connection: for our own statements, as `connection` is not.
+
+        Raises:
+            NoTenantError: Nobody acts.
+            TenantMismatchError: The context names another one.
+        """
+        self.enter_tenant(required=True)
+        return super().connection()
+
+    def connection(self, *arguments: Any, **options: Any) -> Connection:
+        """Return the connection of the transaction."""
+        self.note_callers_sql()
+        return super().connection(*arguments, **options)
+
+    def note_callers_sql(self) -> None:
+        """Remember that a statement may be sent that is not ours: nobody knows what it does to the connection."""
+
+    def keep_rows_to_their_tenant(self) -> None:
+        """Fill the tenant in on new rows; refuse another tenant's, new or changed.
+
+        Raises:
+            TenantMismatchError: A row is another tenant's.
+        """
+        for row in (*self.new, *self.dirty, *self.deleted):
+            if not isinstance(row, TenantBase):
+                continue
+            self.enter_tenant(required=True)
+            tenant_id = self.required_tenant()
+            if row.tenant_id is None:
+                row.tenant_id = tenant_id
+            elif row.tenant_id != tenant_id:
+                raise TenantMismatchError(
+                    f"a {type(row).__name__} of tenant {row.tenant_id} is in a session that acts for {tenant_id}",
+                    hint="a row keeps its tenant; open a session of its own for the other one",
+                )
 
     def forget_tenant(self) -> None:
         """Keep to no tenant any more: what was asked so far was none's."""
@@ -271,6 +262,7 @@ def _settle_tenant(state: ORMExecuteState) -> None:
     session = cast("TenantSession", state.session)
     if not session.is_active:
         raise TransactionAborted("a flush")
+    session.note_callers_sql()
     session.enter_tenant(required=any(issubclass(mapper.class_, TenantBase) for mapper in state.all_mappers))
 
 
@@ -284,17 +276,5 @@ def _expired(state: ORMExecuteState) -> LazyLoadError:
 
 
 @event.listens_for(TenantSession, "before_flush")
-def _keep_rows_to_their_tenant(session: TenantSession, _context: UOWTransaction, _instances: Any) -> None:
-    """Fill the tenant in on new rows; refuse another tenant's, new or changed."""
-    for row in (*session.new, *session.dirty, *session.deleted):
-        if not isinstance(row, TenantBase):
-            continue
-        session.enter_tenant(required=True)
-        tenant_id = session.required_tenant()
-        if row.tenant_id is None:
-            row.tenant_id = tenant_id
-        elif row.tenant_id != tenant_id:
-            raise TenantMismatchError(
-                f"a {type(row).__name__} of tenant {row.tenant_id} is in a session that acts for {tenant_id}",
-                hint="a row keeps its tenant; open a session of its own for the other one",
-            )
+def _before_flush(session: TenantSession, _context: UOWTransaction, _instances: Any) -> None:
+    session.keep_rows_to_their_tenant()

@@ -19,11 +19,12 @@ from benchmarks.large import fill as fill_large
 from src.config import Settings
 from src.database import create_engine
 from src.database.base import tenant_tables
+from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine
 from src.database.errors import ForeignKeyError
 from src.database.pool import SizedPool
 from src.database.repositories import MessageHistoryRepository, Repository
-from src.database.tenancy import AsyncSession, TenantBinding
+from src.database.tenancy import AsyncSession
 from tests.acceptance.calls import CALLS, Call, fill
 
 TENANT = UUID("01900000-0000-7000-8000-000000000007")

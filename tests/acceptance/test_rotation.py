@@ -17,11 +17,12 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database import create_engine
+from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.connect.embedded_process import give
 from src.database.errors import AuthenticationFailed
 from src.database.schema import upgrade
-from src.database.tenancy import AsyncSession, TenantBinding
+from src.database.tenancy import AsyncSession
 from tests.acceptance.runbooks import blocks, perform, quick_folder
 from tests.conftest import SERVER
 

@@ -20,6 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from src.database.base import tenant_tables, utc_now, uuid7
+from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, SUPERUSER
 from src.database.errors import ForeignKeyError, NotFoundError, StaleDataError
 from src.database.models import Event, Note, User
@@ -31,7 +32,7 @@ from src.database.repositories import (
     Repository,
     UserRepository,
 )
-from src.database.tenancy import AsyncSession, TenantBinding
+from src.database.tenancy import AsyncSession
 from tests.acceptance.calls import CALLS, MAKING_ROWS, Call, Rows, a_message, fill
 
 

@@ -35,6 +35,16 @@ DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 class _Connection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
     """The driver's, whose set-up fails in our words too: what SQLAlchemy does to it passes all translation by."""
 
+    with_begin: str | None = None
+    """What goes with the next BEGIN, in the same round trip."""
+
+    async def execute(self, query: str, *arguments: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - the driver's
+        """Execute, and with a BEGIN what has to come first in its transaction."""
+        if self.with_begin is not None and query.startswith("BEGIN"):
+            query, self.with_begin = f"{query} {self.with_begin}", None
+        status: str = await super().execute(query, *arguments, timeout=timeout)
+        return status
+
     async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
         try:
             await super().set_type_codec(*arguments, **options)

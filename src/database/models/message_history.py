@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
-from sqlalchemy.ext.mutable import MutableList
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from src.database.base import Json, TenantBase
+from src.database.mutable import ChangeableList
 
 if TYPE_CHECKING:
     from src.database.models.conversation import Conversation
@@ -35,9 +35,9 @@ class MessageHistory(TenantBase):
     fingerprint: Mapped[bytes | None]
     role: Mapped[str]
     content: Mapped[str | None]
-    parts: Mapped[list[Any] | None] = mapped_column(MutableList.as_mutable(Json(none_as_null=True)))
+    parts: Mapped[list[Any] | None] = mapped_column(ChangeableList.as_mutable(Json(none_as_null=True)))
     attachments: Mapped[list[Any]] = mapped_column(
-        MutableList.as_mutable(Json()), default=list, server_default=text("'[]'::jsonb")
+        ChangeableList.as_mutable(Json()), default=list, server_default=text("'[]'::jsonb")
     )
     parent_id: Mapped[UUID | None]
     tool_call_id: Mapped[str | None]

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Uuid, any_, case, delete, exists, func, literal, select, update
+from sqlalchemy import (
+    ARRAY,
+    Executable,
+    Select,
+    Uuid,
+    any_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import TenantBase, check_id, utc_now
+from src.database.direct import insert_alone
 from src.database.errors import MultipleResultsFoundError, NotFoundError
 from src.database.pagination import Page, check_limit
+from src.database.repositories.asking import Asking
 from src.database.repositories.conditions import Condition, Option, check_conditions, check_options, within
 from src.database.repositories.keyset import Keyset
 from src.database.repositories.upsert import Upserted, upsert
-from src.database.tenancy import AsyncSession
 
 __all__ = ["Condition", "Option", "Repository", "Upserted"]
 
@@ -25,7 +40,7 @@ ModelT = TypeVar("ModelT", bound=TenantBase)
 STREAM_BATCH: int = 500
 
 
-class Repository(Generic[ModelT]):
+class Repository(Asking[ModelT]):
     """The rows of one table that belong to the acting tenant; a soft-deleted row is not there.
 
     A condition (`*where`) is an expression over mapped attributes of this model: `User.is_active.is_(True)`; anything
@@ -34,11 +49,6 @@ class Repository(Generic[ModelT]):
 
     Every method raises NoTenantError where no tenant acts.
     """
-
-    model: ClassVar[type[Any]]
-
-    def __init__(self, session: AsyncSession) -> None:
-        self.session = session
 
     async def get(self, row_id: UUID, *, options: Sequence[Option] = ()) -> ModelT:
         """Return the row of this id.
@@ -51,8 +61,10 @@ class Repository(Generic[ModelT]):
     async def get_or_none(self, row_id: UUID, *, options: Sequence[Option] = ()) -> ModelT | None:
         """Return the row of this id, or None."""
         check_id("row_id", row_id)
-        rows = await self._rows(self._select(self.model.id == row_id), options)
-        return rows[0] if rows else None
+        if options == ():
+            return await self._first(Repository._by_id, row_id=row_id)
+        found = await self._rows(self._select(self.model.id == row_id), options)
+        return found[0] if found else None
 
     async def get_one(self, *where: Condition, options: Sequence[Option] = ()) -> ModelT:
         """Return the one row that satisfies the conditions.
@@ -94,8 +106,9 @@ class Repository(Generic[ModelT]):
         """Insert rows in one statement; as `add` does otherwise."""
         rows = list(rows)
         self._check_rows(rows)
-        self.session.add_all(rows)
-        await self.session.flush()
+        if len(rows) != 1 or not await insert_alone(self.session, rows[0]):
+            self.session.add_all(rows)
+            await self.session.flush()
         return rows
 
     async def update(self, row_id: UUID, /, **values: Any) -> ModelT:
@@ -184,8 +197,7 @@ class Repository(Generic[ModelT]):
         check_limit(limit)
         order = Keyset.of(self.model, order_by, descending=descending, tenant_id=self.session.tenant_id)
         rows = await self._rows(order.begin(self._select_where(where), after).limit(limit + 1), options)
-        items = rows[:limit]
-        return Page(items=items, next_cursor=order.cursor_of(items[-1]) if len(rows) > limit else None)
+        return self._page(rows, order, limit)
 
     async def stream(self, *where: Condition, options: Sequence[Option] = ()) -> AsyncIterator[ModelT]:
         """Go through the rows in order of creation, some hundred at a time, whatever their number.
@@ -206,6 +218,9 @@ class Repository(Generic[ModelT]):
             return statement
         return statement.where(self.model.deleted_at.is_(None))
 
+    def _by_id(self) -> Executable:
+        return self._select(self.model.id == bindparam("row_id"))
+
     def _select_where(self, where: Sequence[Condition]) -> Select[Any]:
         """Begin a query with conditions that came from a caller."""
         check_conditions(self.model, where)
@@ -220,7 +235,19 @@ class Repository(Generic[ModelT]):
 
     async def _rows(self, statement: Select[Any], options: Sequence[Option]) -> list[ModelT]:
         """Fetch; each row once, which a collection loaded by a join would repeat."""
+        if options == ():
+            return await self._fetch(statement)
         return list((await self.session.scalars(self._with_options(statement, options))).unique())
+
+    async def _page_of(self, build: Callable[[Any], Executable], /, limit: int, **values: Any) -> Page[ModelT]:
+        """Fetch the first page, the newest first, with a statement that is built once."""
+        check_limit(limit)
+        rows = await self._all(build, limit=limit + 1, **values)
+        return self._page(rows, Keyset.of(self.model, None, descending=True, tenant_id=self.session.tenant_id), limit)
+
+    def _page(self, rows: list[ModelT], order: Keyset, limit: int) -> Page[ModelT]:
+        items = rows[:limit]
+        return Page(items=items, next_cursor=order.cursor_of(items[-1]) if len(rows) > limit else None)
 
     def _with_options(self, statement: Select[Any], options: Sequence[Option]) -> Select[Any]:
         if options == ():

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, func, literal, select, update
+from sqlalchemy import CTE, ColumnElement, Select, bindparam, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from src.database.base import check_time, utc_now, uuid7
@@ -59,15 +59,13 @@ class ConversationRepository(ConversationTurns):
 
     async def get_active(self, user_id: UUID, channel: str, external_chat_id: str | None = None) -> Conversation | None:
         """Return the active conversation of a user in a chat, or None."""
-        statement = self._select(
-            Conversation.user_id == user_id,
-            Conversation.channel == channel,
-            Conversation.external_chat_id == external_chat_id,  # IS NULL for None; IS NOT DISTINCT FROM uses no index
-            Conversation.is_active,
-        )
+        chat: dict[str, Any] = {"user_id": user_id, "channel": channel}
         # As it is now: an idleness that an earlier look found may be over.
-        found: Conversation | None = await self.session.scalar(statement.execution_options(populate_existing=True))
-        return found
+        if external_chat_id is None:
+            return await self._first(ConversationRepository._active_in_no_chat, refresh=True, **chat)
+        return await self._first(
+            ConversationRepository._active_in_chat, refresh=True, **chat, external_chat_id=external_chat_id
+        )
 
     async def get_or_start(
         self,
@@ -153,6 +151,8 @@ class ConversationRepository(ConversationTurns):
 
     async def page_for_user(self, user_id: UUID, *, after: str | None = None, limit: int = 50) -> Page[Conversation]:
         """Return one page of a user's conversations, open and closed, newest first; as `page` does otherwise."""
+        if after is None:
+            return await self._page_of(ConversationRepository._first_page, limit, user_id=user_id)
         return await self.page(Conversation.user_id == user_id, after=after, limit=limit, descending=True)
 
     async def set_summary(
@@ -191,6 +191,20 @@ class ConversationRepository(ConversationTurns):
             .execution_options(populate_existing=True, synchronize_session=False)
         )
         return written or await self._refuse_summary(conversation_id, upto_seq, expected_upto)
+
+    def _active(self, *of_chat: Condition) -> Select[Any]:
+        of_user = (Conversation.user_id == bindparam("user_id"), Conversation.channel == bindparam("channel"))
+        return self._select(*of_user, Conversation.is_active, *of_chat)
+
+    def _active_in_chat(self) -> Select[Any]:
+        return self._active(Conversation.external_chat_id == bindparam("external_chat_id"))
+
+    def _active_in_no_chat(self) -> Select[Any]:  # of its own: IS NOT DISTINCT FROM uses no index
+        return self._active(Conversation.external_chat_id.is_(None))
+
+    def _first_page(self) -> Select[Any]:
+        of_user = self._select(Conversation.user_id == bindparam("user_id"))
+        return of_user.order_by(Conversation.id.desc()).limit(bindparam("limit"))
 
     def _idle(self, since: datetime, limit: int) -> CTE:
         """Lock some that have been silent since then, the longest silent first.

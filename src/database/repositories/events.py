@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select, union_all
+from sqlalchemy import Select, bindparam, select, union_all
 
 from src.database.base import utc_now
 from src.database.models import Event
 from src.database.pagination import check_limit
+from src.database.repositories.base import Condition
 from src.database.repositories.event_entries import EventEntries
 from src.database.repositories.recurrence import Occurrence, Series
 from src.database.repositories.recurrence_bounds import LATEST, check_instant, check_interval, check_window
@@ -49,10 +50,10 @@ class EventRepository(EventEntries):
         check_limit(limit)
         now = now or utc_now()
         check_instant("now", now)
-        statement = self._select(Event.user_id == user_id, Event.status == "scheduled", Event.start_datetime >= now)
-        if within is not None and within <= LATEST - now:
-            statement = statement.where(Event.start_datetime < now + within)
-        return list(await self.session.scalars(statement.order_by(Event.start_datetime, Event.id).limit(limit)))
+        ahead: dict[str, Any] = {"user_id": user_id, "now": now, "limit": limit}
+        if within is None or within > LATEST - now:
+            return await self._all(EventRepository._upcoming, **ahead)
+        return await self._all(EventRepository._upcoming_until, **ahead, until=now + within)
 
     async def overlapping(self, user_id: UUID, start: datetime, end: datetime, *, limit: int = 1000) -> list[Event]:
         """Return a user's single events and changed occurrences that overlap an interval, the earliest first.
@@ -127,3 +128,11 @@ class EventRepository(EventEntries):
         begins = single.where(Event.start_datetime >= start, Event.start_datetime < end)
         goes_on = single.where(Event.start_datetime < start, Event.end_datetime > start)
         return [one.order_by(Event.start_datetime, Event.id).limit(limit) for one in (begins, goes_on)]
+
+    def _upcoming(self, *where: Condition) -> Select[Any]:
+        of_user = (Event.user_id == bindparam("user_id"), Event.status == "scheduled")
+        ahead = self._select(*of_user, Event.start_datetime >= bindparam("now"), *where)
+        return ahead.order_by(Event.start_datetime, Event.id).limit(bindparam("limit"))
+
+    def _upcoming_until(self) -> Select[Any]:
+        return self._upcoming(Event.start_datetime < bindparam("until"))

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, case, select
+from sqlalchemy import BindParameter, ColumnElement, Select, case, select
 
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories.base import Condition, Repository
@@ -25,7 +25,7 @@ class MessageRows(Repository[MessageHistory]):
         statement = super()._select(*where, include_deleted=include_deleted)
         return statement if include_deleted else statement.where(self._conversation_is_there())
 
-    def _in(self, conversation_id: UUID) -> Select[Any]:
+    def _in(self, conversation_id: UUID | BindParameter[UUID]) -> Select[Any]:
         """Begin a query for one conversation's messages: whether it is there is asked once, not for each of them."""
         conversation = select(Conversation.id).where(*is_there(self.session, conversation_id))
         return super()._select(MessageHistory.conversation_id == conversation_id, conversation.exists())

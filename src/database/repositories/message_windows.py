@@ -6,11 +6,13 @@ from itertools import takewhile
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Executable, Select, Text, case, cast, func, select, union_all
+from sqlalchemy import BigInteger, Executable, Select, Text, bindparam, case, cast, func, select, union_all
 from sqlalchemy.orm import aliased
 
+from src.database.base import check_id
 from src.database.models import MessageHistory
 from src.database.pagination import MAX_LIMIT, check_limit
+from src.database.repositories.base import Condition
 from src.database.repositories.message_rows import MessageRows
 from src.database.repositories.tool_pairs import open_calls, whole_pairs
 
@@ -62,14 +64,21 @@ class MessageWindows(MessageRows):
         Raises:
             ValueError: The limit is not from 1 to 1000, or a number is negative.
         """
-        newest = self._in(conversation_id).order_by(MessageHistory.seq.desc())
-        newest = newest.limit(_checked_limit(limit, DEFAULT_LIMIT if token_budget is None else MAX_LIMIT))
+        limit = _checked_limit(limit, DEFAULT_LIMIT if token_budget is None else MAX_LIMIT)
+        if before_seq is None and token_budget is None:
+            newest_first = await self._all(
+                MessageWindows._newest, refresh=True, **_window(conversation_id, limit=limit)
+            )
+            return whole_pairs(newest_first[::-1])
+        newest = self._in(conversation_id).order_by(MessageHistory.seq.desc()).limit(limit)
         if before_seq is not None:
             newest = newest.where(MessageHistory.seq < checked("before_seq", before_seq))
         if token_budget is not None:
             newest = _within(newest, checked("token_budget", token_budget))
         messages = (await self._read(newest))[::-1]
-        later = set() if before_seq is None else await self._answered_from(conversation_id, before_seq, messages)
+        later: set[str] = (
+            set() if before_seq is None else await self._answered_from(conversation_id, before_seq, messages)
+        )
         return whole_pairs(messages, answered_later=later)
 
     async def before(self, conversation_id: UUID, seq: int, *, limit: int = DEFAULT_LIMIT) -> list[MessageHistory]:
@@ -78,13 +87,13 @@ class MessageWindows(MessageRows):
         Raises:
             ValueError: The limit is not from 1 to 1000, or the number is negative.
         """
-        earlier = self._in(conversation_id).where(MessageHistory.seq < checked("seq", seq))
-        return (await self._read(earlier.order_by(MessageHistory.seq.desc()).limit(_checked_limit(limit))))[::-1]
+        window = _window(conversation_id, seq=checked("seq", seq))
+        return (await self._all(MessageWindows._before, refresh=True, **window, limit=_checked_limit(limit)))[::-1]
 
     async def after(self, conversation_id: UUID, seq: int, *, limit: int = DEFAULT_LIMIT) -> list[MessageHistory]:
         """Return the first messages after a number; as `before` otherwise. To follow a conversation, use `tail`."""
-        later = self._in(conversation_id).where(MessageHistory.seq > checked("seq", seq))
-        return await self._read(later.order_by(MessageHistory.seq).limit(_checked_limit(limit)))
+        window = _window(conversation_id, seq=checked("seq", seq))
+        return await self._all(MessageWindows._after, refresh=True, **window, limit=_checked_limit(limit))
 
     async def around(
         self, conversation_id: UUID, seq: int, *, before: int = DEFAULT_LIMIT // 2, after: int = DEFAULT_LIMIT // 2
@@ -119,7 +128,18 @@ class MessageWindows(MessageRows):
         return list(takewhile(lambda message: message.state != "incomplete", messages))
 
     async def _read(self, statement: Executable) -> list[MessageHistory]:
-        return list(await self.session.scalars(statement.execution_options(populate_existing=True)))
+        return await self._fetch(statement, refresh=True)
+
+    def _newest(self, *where: Condition) -> Select[Any]:
+        of_conversation = self._in(bindparam("conversation_id")).where(*where)
+        return of_conversation.order_by(MessageHistory.seq.desc()).limit(bindparam("limit"))
+
+    def _before(self) -> Select[Any]:
+        return self._newest(MessageHistory.seq < bindparam("seq"))
+
+    def _after(self) -> Select[Any]:
+        later = self._in(bindparam("conversation_id")).where(MessageHistory.seq > bindparam("seq"))
+        return later.order_by(MessageHistory.seq).limit(bindparam("limit"))
 
     async def _answered_from(self, conversation_id: UUID, seq: int, messages: list[MessageHistory]) -> set[str]:
         """Find which of these messages' open calls have a result at this number or after it."""
@@ -129,6 +149,11 @@ class MessageWindows(MessageRows):
             MessageHistory.tool_call_id.in_(waiting), MessageHistory.role == "tool", MessageHistory.seq >= seq
         )
         return set(await self.session.scalars(results.with_only_columns(MessageHistory.tool_call_id)))
+
+
+def _window(conversation_id: UUID, **values: int) -> dict[str, Any]:
+    check_id("conversation_id", conversation_id)
+    return {"conversation_id": conversation_id, **values}
 
 
 def _within(newest: Select[Any], token_budget: int) -> Select[Any]:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import ARRAY, CTE, Boolean, ColumnElement, Float, Integer, Text, bindparam, func, literal_column, text
 from sqlalchemy.dialects.postgresql import TSQUERY
@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from src.database.base import clean_text
 from src.database.models.note import ACCENTED, BARE, SEPARATORS, Note
 
-__all__ = ["MATCHED_WORDS", "composed", "plain", "rank_of", "wanted"]
+__all__ = ["MATCHED_WORDS", "composed", "parameters_of", "plain", "rank_of", "wanted"]
 
 MAX_QUERY: Final = 1000
 MAX_WORDS: Final = 32
@@ -93,8 +93,17 @@ class _Leaf:
         return self.words.rsplit(" ", 1)[-1] if self.is_bare and not self.excluded else ""
 
 
-def wanted(query: str, *, prefix: bool) -> CTE:
-    """Make the one row that says what is wanted: `query`, `exact` (without the prefix) and what words to mark.
+def wanted() -> CTE:
+    """Make the one row that says what is wanted: `query`, `exact` (without the prefix) and what words to mark."""
+    types: dict[str, Any] = dict.fromkeys(("words", "heads", "tails"), Text) | {"alternatives": Integer}
+    types |= dict.fromkeys(("excluded", "bare"), Boolean)
+    parameters = [bindparam(name, type_=ARRAY(kind)) for name, kind in types.items()]
+    statement = text(_WANTED).bindparams(*parameters).columns(query=TSQUERY, exact=TSQUERY)
+    return statement.cte("wanted").prefix_with("MATERIALIZED")  # once, and not for each note
+
+
+def parameters_of(query: str, *, prefix: bool) -> dict[str, list[Any]]:
+    """Return what a query's `wanted` is given.
 
     Raises:
         ValueError: The query is longer than 1000 characters.
@@ -102,17 +111,14 @@ def wanted(query: str, *, prefix: bool) -> CTE:
     leaves = _parse(_checked(query))
     last = leaves[-1] if leaves else None
     tails = [leaf.tail if prefix and leaf is last else "" for leaf in leaves]
-    heads = [leaf.words.removesuffix(tail) for leaf, tail in zip(leaves, tails, strict=True)]
-    parameters = (
-        bindparam("words", [leaf.words for leaf in leaves], ARRAY(Text)),
-        bindparam("heads", heads, ARRAY(Text)),
-        bindparam("tails", tails, ARRAY(Text)),
-        bindparam("alternatives", [leaf.alternative for leaf in leaves], ARRAY(Integer)),
-        bindparam("excluded", [leaf.excluded for leaf in leaves], ARRAY(Boolean)),
-        bindparam("bare", [leaf.is_bare for leaf in leaves], ARRAY(Boolean)),
-    )
-    statement = text(_WANTED).bindparams(*parameters).columns(query=TSQUERY, exact=TSQUERY)
-    return statement.cte("wanted").prefix_with("MATERIALIZED")  # once, and not for each note
+    return {
+        "words": [leaf.words for leaf in leaves],
+        "heads": [leaf.words.removesuffix(tail) for leaf, tail in zip(leaves, tails, strict=True)],
+        "tails": tails,
+        "alternatives": [leaf.alternative for leaf in leaves],
+        "excluded": [leaf.excluded for leaf in leaves],
+        "bare": [leaf.is_bare for leaf in leaves],
+    }
 
 
 def rank_of(row: CTE) -> ColumnElement[float]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import BindParameter, Executable, Select, bindparam, func, select, update
 
 from src.database.base import check_aware, utc_now
 from src.database.models import Note
 from src.database.models.note import clean_tags
 from src.database.pagination import Page, check_limit
 from src.database.repositories.base import Condition, Repository, Upserted
-from src.database.repositories.note_search import MATCHED_WORDS, rank_of, wanted
+from src.database.repositories.note_search import MATCHED_WORDS, parameters_of, rank_of, wanted
 from src.database.repositories.note_snippet import HIGHLIGHT, snippet
 
 __all__ = ["HIGHLIGHT", "NoteHit", "NoteRepository", "TagCount"]
@@ -23,11 +23,16 @@ __all__ = ["HIGHLIGHT", "NoteHit", "NoteRepository", "TagCount"]
 
 @dataclass(frozen=True, slots=True)
 class NoteHit:
-    """A note that a search found: `rank`, the higher the better; `snippet`, plain text with the words in HIGHLIGHT."""
+    """A note that a search found: `rank`, the higher the better; `words` of it that are wanted, as they are indexed."""
 
     note: Note
     rank: float
-    snippet: str
+    words: Sequence[str] = field(repr=False)
+
+    @property
+    def snippet(self) -> str:
+        """Plain text with the words in HIGHLIGHT, made when it is asked for."""
+        return snippet(self.note.content, self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +77,22 @@ class NoteRepository(Repository[Note]):
             ValueError: The query is too long, `match` is another, all tags are empty, or the limit is not 1 to 1000.
         """
         check_limit(limit)
-        row = wanted(query, prefix=prefix)
+        values = parameters_of(query, prefix=prefix) | {"limit": limit}
+        if tags is None and match == "all" and not include_archived:
+            found = await self._tuples(NoteRepository._search, user_id=user_id, **values)
+        else:
+            where = _of(user_id, tags, match=match, include_archived=include_archived)
+            found = list(await self.session.execute(self._best(*where), values))
+        return [NoteHit(*one) for one in found]
+
+    def _search(self) -> Select[Any]:
+        return self._best(*_of(bindparam("user_id"), None, include_archived=False))
+
+    def _best(self, *where: Condition) -> Select[Any]:
+        row = wanted()
         rank = rank_of(row)
-        statement = (
-            self._select(*_of(user_id, tags, match=match, include_archived=include_archived))
-            .join(row, Note.search.op("@@")(row.c.query))
-            .add_columns(rank, MATCHED_WORDS)
-            .order_by(rank.desc(), Note.id.desc())
-            .limit(limit)
-        )
-        return [
-            NoteHit(note=note, rank=rank, snippet=snippet(note.content, words))
-            for note, rank, words in await self.session.execute(statement)
-        ]
+        found = self._select(*where).join(row, Note.search.op("@@")(row.c.query)).add_columns(rank, MATCHED_WORDS)
+        return found.order_by(rank.desc(), Note.id.desc()).limit(bindparam("limit"))
 
     async def page_for_user(
         self,
@@ -112,6 +120,8 @@ class NoteRepository(Repository[Note]):
             InvalidCursorError: The cursor is not one of this query's.
             ValueError: The limit, `match` or a tag cannot serve.
         """
+        if after is None and tags is None and pinned is None and match == "all" and not include_archived:
+            return await self._page_of(NoteRepository._first_page, limit, user_id=user_id)
         where = _of(user_id, tags, match=match, include_archived=include_archived)
         if pinned is not None:
             where.append(Note.pinned if pinned else ~Note.pinned)
@@ -179,6 +189,10 @@ class NoteRepository(Repository[Note]):
             values = {**values, "tags": clean_tags(values["tags"])}
         return await super().upsert(values, key=key)
 
+    def _first_page(self) -> Executable:
+        of_user = self._select(*_of(bindparam("user_id"), None, include_archived=False))
+        return of_user.order_by(Note.id.desc()).limit(bindparam("limit"))
+
     async def _set(self, note_id: UUID, **values: Any) -> Note:
         statement = update(Note).where(*self._is(note_id), Note.deleted_at.is_(None)).values(**values).returning(Note)
         options = {"populate_existing": True, "synchronize_session": False}
@@ -186,7 +200,11 @@ class NoteRepository(Repository[Note]):
 
 
 def _of(
-    user_id: UUID, tags: Collection[str] | None, *, match: Literal["all", "any"] = "all", include_archived: bool
+    user_id: UUID | BindParameter[UUID],
+    tags: Collection[str] | None,
+    *,
+    match: Literal["all", "any"] = "all",
+    include_archived: bool,
 ) -> list[Condition]:
     where: list[Condition] = [Note.user_id == user_id]
     if not include_archived:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, func, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, DateTime, func, or_, select, update
 from sqlalchemy.orm import aliased
 
 from src.database.base import check_id
@@ -112,9 +112,10 @@ def check_is_last(turn: int | None, last: int) -> None:
         )
 
 
-def is_there(session: AsyncSession, conversation_id: UUID) -> tuple[ColumnElement[bool], ...]:
+def is_there(session: AsyncSession, conversation_id: UUID | BindParameter[UUID]) -> tuple[ColumnElement[bool], ...]:
     """Say which conversation is meant: the acting tenant's, and none that is deleted."""
-    check_id("conversation_id", conversation_id)
+    if not isinstance(conversation_id, BindParameter):
+        check_id("conversation_id", conversation_id)
     return (
         Conversation.tenant_id == session.tenant_id,
         Conversation.id == conversation_id,

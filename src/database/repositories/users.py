@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, or_, update
+from sqlalchemy import Executable, Update, bindparam, func, or_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from src.database.base import check_time, clean_text, utc_now
@@ -37,8 +37,7 @@ class UserRepository(Repository[User]):
             ValueError: It is no whole number.
         """
         check_telegram_id(telegram_id)
-        user: User | None = await self.session.scalar(self._select(User.telegram_id == telegram_id))
-        return user
+        return await self._first(UserRepository._by_telegram_id, telegram_id=telegram_id)
 
     async def get_by_username(self, username: str) -> User | None:
         """Return the user with this name, in capitals or not, with an @ before it or not; or None.
@@ -89,13 +88,7 @@ class UserRepository(Repository[User]):
             ValueError: The zone is no IANA name.
         """
         check_timezone(timezone)
-        user: User | None = await self.session.scalar(
-            update(User)
-            .where(User.tenant_id == self.session.tenant_id, User.id == user_id, User.deleted_at.is_(None))
-            .values(timezone=timezone)
-            .returning(User)
-            .execution_options(populate_existing=True, synchronize_session=False)
-        )
+        user = await self._first(UserRepository._set_timezone, refresh=True, user_id=user_id, new_timezone=timezone)
         return self._found(user, f"id {user_id}")
 
     async def touch_seen(self, user_id: UUID, *, now: datetime | None = None) -> bool:
@@ -113,19 +106,8 @@ class UserRepository(Repository[User]):
         """
         now = now or utc_now()
         check_time("now", now, back=SEEN_AGAIN_AFTER)
-        touched: User | None = await self.session.scalar(
-            update(User)
-            .where(
-                User.tenant_id == self.session.tenant_id,
-                User.id == user_id,
-                User.deleted_at.is_(None),
-                or_(User.last_seen_at.is_(None), User.last_seen_at <= now - SEEN_AGAIN_AFTER),
-            )
-            .values(last_seen_at=now)
-            .returning(User)
-            .execution_options(populate_existing=True, synchronize_session=False)
-        )
-        return touched is not None
+        seen: dict[str, Any] = {"user_id": user_id, "now": now, "before": now - SEEN_AGAIN_AFTER}
+        return await self._first(UserRepository._touch, refresh=True, **seen) is not None
 
     async def export(self, user_id: UUID) -> AsyncIterator[dict[str, Any]]:
         r"""Go through all that is held on a user, deleted rows too, in constant memory and of one state.
@@ -156,6 +138,20 @@ class UserRepository(Repository[User]):
             NotFoundError: This tenant has no such user, not even a soft-deleted one.
         """
         return await erase_user(self.session, user_id)
+
+    def _by_telegram_id(self) -> Executable:
+        return self._select(User.telegram_id == bindparam("telegram_id"))
+
+    def _set_timezone(self) -> Executable:
+        return self._update().values(timezone=bindparam("new_timezone")).returning(User)
+
+    def _touch(self) -> Executable:
+        was_long_ago = or_(User.last_seen_at.is_(None), User.last_seen_at <= bindparam("before"))
+        return self._update().where(was_long_ago).values(last_seen_at=bindparam("now")).returning(User)
+
+    def _update(self) -> Update:
+        is_there = (User.tenant_id == self.session.tenant_id, User.deleted_at.is_(None))
+        return update(User).where(*is_there, User.id == bindparam("user_id"))
 
     def _check_rows(self, rows: Sequence[User]) -> None:
         super()._check_rows(rows)

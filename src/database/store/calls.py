@@ -8,11 +8,12 @@ from uuid import UUID
 
 import asyncpg
 
+from src.database.binding import TenantBinding
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, DatabaseError, NoTenantError
 from src.database.store.pool import Slot, StorePool
 from src.database.store.statement import Statement
-from src.database.tenancy import TenantBinding, current_tenant
+from src.database.tenancy import current_tenant
 from src.database.translation import translate
 
 __all__ = ["Calls"]

@@ -13,10 +13,11 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database import create_engine
 from src.database.base import uuid7
+from src.database.binding import TenantBinding
 from src.database.errors import DatabaseError
 from src.database.models import Tenant
 from src.database.pool import SizedPool
-from src.database.tenancy import AsyncSession, TenantBinding
+from src.database.tenancy import AsyncSession
 
 READ = {
     "users": "SELECT id, telegram_id, display_name, deleted_at IS NOT NULL FROM users",

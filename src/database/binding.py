@@ -1,0 +1,94 @@
+"""How a transaction is bound to the tenant that acts: what row-level security goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
+from uuid import UUID
+from weakref import WeakSet
+
+import asyncpg
+from sqlalchemy import Connection, Engine, TextClause, Uuid, bindparam, text
+from sqlalchemy.util.concurrency import await_
+
+from src.database.as_sqlalchemy import raise_as_always
+from src.database.errors import ConnectionFailed
+from src.database.translation import translate
+
+__all__ = ["TenantBinding"]
+
+_IS_MIGRATED: Final = "SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL"
+# Where nothing can be written, on a replica, it is taken as it is.
+_IS_REGISTERED: Final = (
+    "SELECT current_setting('transaction_read_only')::boolean OR EXISTS (SELECT FROM tenants WHERE id = $1)"
+)
+# Any conflict: two that register the same tenant at once may meet on its slug, which is made of its id.
+_REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'Default') ON CONFLICT DO NOTHING"
+
+
+def _bind_statement(limits: Iterable[str]) -> TextClause:
+    calls = ["app_set_tenant(:tenant_id)", *(f"set_config('{name}', :{name}, true)" for name in limits)]
+    return text(f"SELECT {', '.join(calls)}").bindparams(bindparam("tenant_id", type_=Uuid()))
+
+
+class TenantBinding:
+    """How a transaction is bound to its tenant: one statement, and on an engine's first use a look at the schema.
+
+    Args:
+        default_tenant: Who acts when nobody is named; entered in the registry on first use.
+        limits: Server parameters to set for each transaction, with its tenant: a transaction pooler keeps none.
+    """
+
+    def __init__(self, default_tenant: UUID | None = None, *, limits: Mapping[str, str] | None = None) -> None:
+        self.default_tenant = default_tenant
+        self._limits = dict(limits or {})
+        self._statement = _bind_statement(self._limits)
+        self._ready: WeakSet[Engine] = WeakSet()
+
+    def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
+        """Bind the connection's transaction, and nothing beyond it, to a tenant, or to nobody."""
+        if connection.engine not in self._ready and not self._is_ready(connection):
+            return
+        adapter: Any = connection.connection.dbapi_connection
+        if adapter.autocommit or adapter.driver_connection.is_in_transaction():
+            connection.execute(self._statement, {"tenant_id": tenant_id, **self._limits})
+            return
+        adapter.driver_connection.with_begin = self._script(tenant_id)  # both in one round trip
+        try:
+            await_(adapter._start_transaction())
+        except BaseException as error:
+            raise_as_always(connection, "BEGIN", error)
+            raise
+
+    def _is_ready(self, connection: Connection) -> bool:
+        """Say whether there is a schema to guard; before the migrations there is none, and no row in it.
+
+        It runs on the driver's connection before BEGIN is sent, so the registry's row is committed at once and no
+        other session waits for it.
+        """
+        driver = cast("Any", connection.connection.dbapi_connection)
+        try:
+            is_migrated: bool = driver.run_async(self.prepare)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise translate(error) or ConnectionFailed("the connection was lost") from error
+        if is_migrated and not driver.driver_connection.is_in_transaction():  # inside one, it could still be undone
+            self._ready.add(connection.engine)
+        return is_migrated
+
+    def as_script(self, tenant_id: UUID) -> str:
+        """Return what begins a transaction and binds it, for the simple protocol: one round trip, no parameters."""
+        return f"BEGIN; {self._script(tenant_id)}"
+
+    def _script(self, tenant_id: UUID | None) -> str:
+        limits = [f"set_config('{name}', '{value}', true)" for name, value in self._limits.items()]
+        tenant = "NULL" if tenant_id is None else f"'{tenant_id}'"
+        return "SELECT " + ", ".join([f"app_set_tenant({tenant})", *limits])
+
+    async def prepare(self, connection: asyncpg.Connection[Any]) -> bool:
+        """Enter the default tenant in the registry; return whether there is one, and a schema at all."""
+        if not await connection.fetchval(_IS_MIGRATED):
+            return False
+        default = self.default_tenant
+        if default is not None and not await connection.fetchval(_IS_REGISTERED, default):
+            await connection.execute(_REGISTER, default, f"default-{default.hex}")
+        return True

@@ -1,0 +1,6 @@
+"""The short way from a session to its driver and back: SQL compiled once, rows made into entities by ourselves."""
+
+from src.database.direct.inserting import insert_alone
+from src.database.direct.run import Prepared, rows
+
+__all__ = ["Prepared", "insert_alone", "rows"]

@@ -1,0 +1,108 @@
+"""Entities out of the driver's records, as SQLAlchemy's loader makes them: in the session's identity map, each once.
+
+What the loader does besides, for relationships, polymorphism and options, no statement that comes here asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from operator import itemgetter
+from typing import Any, Final
+
+from sqlalchemy import Dialect
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.orm import Session, class_mapper
+from sqlalchemy.orm.attributes import instance_dict, instance_state
+
+from src.database.mutable import changeable
+
+__all__ = ["DIALECT", "Entities", "entities_of"]
+
+DIALECT: Final[Dialect] = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
+
+
+class Entities:
+    """Makes the entities of one model.
+
+    Args:
+        model: A mapped class of a table of tenants' rows.
+    """
+
+    def __init__(self, model: type[Any]) -> None:
+        mapper = class_mapper(model)
+        attributes = [one for one in mapper.column_attrs if not one.deferred]
+        self.columns = [one.columns[0] for one in attributes]
+        self._manager = mapper.class_manager
+        self._identity_class = mapper._identity_class
+        self._names = [one.key for one in attributes]
+        self._set_of_names = frozenset(self._names)
+        self._key_of: Callable[[Sequence[Any]], tuple[Any, ...]] = itemgetter(
+            *(self._names.index(mapper.get_property_by_column(column).key) for column in mapper.primary_key)
+        )
+        self._decoders = [
+            (name, decode)
+            for name, column in zip(self._names, self.columns, strict=True)
+            if (decode := column.type.dialect_impl(DIALECT).result_processor(DIALECT, None)) is not None
+        ]
+
+        self._changeable = [(name, kind) for name in self._names if (kind := changeable(model, name)) is not None]
+
+    def load(self, session: Session, records: Sequence[Sequence[Any]], *, refresh: bool) -> list[Any]:
+        """Return the entity of each record.
+
+        Args:
+            session: Whose they are.
+            records: The driver's, with the values of `columns` first, in their order.
+            refresh: One that the session has already becomes as it is now; else only what has expired on it is filled.
+        """
+        there, new = session.identity_map, self._manager.new_instance
+        session_id, on_load = session.hash_key, self._manager.dispatch.load
+        somebody_listens = len(on_load) > len(self._changeable)
+        found = []
+        for record in records:
+            key = (self._identity_class, self._key_of(record), None)
+            entity = there.get(key)
+            if entity is not None:
+                self._fill(session, entity, record, refresh=refresh)
+            else:
+                entity = new()
+                state = instance_state(entity)
+                state.key = key
+                state.session_id = session_id
+                values = self.values(record)
+                for name, kind in self._changeable:
+                    if (value := values[name]) is not None:
+                        values[name] = kind.held_by(state, name, value)
+                instance_dict(entity).update(values)
+                there._add_unpresent(state, key)
+                if somebody_listens:
+                    on_load(state, None)
+            found.append(entity)
+        return found
+
+    def values(self, record: Sequence[Any]) -> dict[str, Any]:
+        """Return a record's values by attribute."""
+        values = dict(zip(self._names, record, strict=False))  # a query may ask for more than the entity
+        for name, decode in self._decoders:
+            values[name] = decode(values[name])
+        return values
+
+    def _fill(self, session: Session, entity: Any, record: Sequence[Any], *, refresh: bool) -> None:
+        state, has = instance_state(entity), instance_dict(entity)
+        names = self._set_of_names if refresh else self._set_of_names & state.unloaded
+        if not names:
+            return
+        values = self.values(record)
+        has.update(values if refresh else {name: values[name] for name in names})
+        self._manager.dispatch.refresh(state, None, None if refresh else names)
+        if refresh:
+            state._commit_all(has, session.identity_map)
+        else:
+            state._commit(has, names)
+
+
+@cache
+def entities_of(model: type[Any]) -> Entities:
+    """Return what makes a model's entities."""
+    return Entities(model)

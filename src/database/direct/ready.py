@@ -1,0 +1,93 @@
+"""Statements as the driver takes them: the text compiled once, and where each parameter's value comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import BindParameter
+from sqlalchemy.sql.cache_key import CacheKey
+from sqlalchemy.util import LRUCache
+
+from src.database.base import TenantBase
+from src.database.direct.entities import DIALECT, Entities, entities_of
+
+__all__ = ["Ready", "compile_once", "ready"]
+
+SHAPES: Final = 500
+
+
+class Ready:
+    """A statement that gives one model's rows, compiled; it serves every statement of the same shape."""
+
+    def __init__(self, compiled: Any, cache_key: CacheKey, entities: Entities) -> None:
+        self.sql: str = compiled.string
+        self.entities = entities
+        places = _places(compiled, cache_key)
+        self._arguments = [(places[name], compiled._bind_processors.get(name)) for name in compiled.positiontup]
+        self._bound = cache_key.bindparams
+
+    def arguments(self, bound: Sequence[BindParameter[Any]]) -> list[Any]:
+        """Return what the driver is given of a statement's bound parameters."""
+        return [
+            bound[place].effective_value if process is None else process(bound[place].effective_value)
+            for place, process in self._arguments
+        ]
+
+    def named_arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        """Return what the driver is given where the statement was built without its values."""
+        given = []
+        for place, process in self._arguments:
+            bind = self._bound[place]
+            value = values[bind.key] if bind.required else bind.effective_value
+            given.append(value if process is None else process(value))
+        return given
+
+
+_COMPILED: Final[LRUCache[Any, Ready | None]] = LRUCache(SHAPES)
+
+
+def ready(statement: Any, model: type[Any]) -> tuple[Ready, list[Any]] | None:
+    """Return a statement ready to be sent, and its values; None where only SQLAlchemy can send it."""
+    key = statement._generate_cache_key()
+    if key is None or key.params:
+        return None
+    try:
+        found = _COMPILED[key.key]
+    except KeyError:
+        found = _COMPILED[key.key] = _compile(statement, key, model)
+    return None if found is None else (found, found.arguments(key.bindparams))
+
+
+def compile_once(statement: Any, model: type[Any]) -> Ready | None:
+    """Return a statement ready to be sent; None where only SQLAlchemy can send it."""
+    key = statement._generate_cache_key()
+    return None if key is None else _compile(statement, key, model)
+
+
+def _compile(statement: Any, key: CacheKey, model: type[Any]) -> Ready | None:
+    """Compile, where the statement gives the model's columns in their order, and nothing in it is made each time."""
+    if not issubclass(model, TenantBase):
+        return None
+    compiled: Any = statement.compile(dialect=DIALECT, cache_key=key)
+    entities = entities_of(model)
+    given = [entry.objects for entry in compiled._result_columns]
+    if len(given) < len(entities.columns) or not all(
+        column in objects for column, objects in zip(entities.columns, given, strict=False)
+    ):
+        return None
+    made_each_time = compiled.post_compile_params or compiled.literal_execute_params or compiled.prefetch
+    if made_each_time or not set(compiled.positiontup) <= set(_places(compiled, key)):
+        return None
+    return Ready(compiled, key, entities)
+
+
+def _places(compiled: Any, key: CacheKey) -> dict[str, int]:
+    """Say which of the key's parameters each of the text's is; in an insert or an update they are copies of them."""
+    copies, _ = compiled._cache_key_bind_match
+    return {
+        compiled.bind_names[copy]: number
+        for number, bind in enumerate(key.bindparams)
+        for copy in copies[bind]
+        if copy in compiled.bind_names
+    }

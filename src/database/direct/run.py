@@ -1,0 +1,138 @@
+"""A statement sent on the session's own connection: inside its transaction, as its tenant, and errors as always."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final, Generic, TypeVar
+
+from sqlalchemy import Connection, Executable
+from sqlalchemy.util import greenlet_spawn
+
+from src.database.as_sqlalchemy import raise_as_always
+from src.database.base import TenantBase
+from src.database.direct.ready import Ready, compile_once, ready
+from src.database.tenancy import AsyncSession
+
+__all__ = ["Prepared", "rows"]
+
+ModelT = TypeVar("ModelT", bound=TenantBase)
+
+_STATEMENT_EVENTS: Final = ("before_cursor_execute", "after_cursor_execute", "before_execute", "after_execute")
+
+
+class Prepared(Generic[ModelT]):
+    """A statement that is built and compiled once.
+
+    Args:
+        statement: What varies in it is a `bindparam`; the one called `acting_tenant` is filled in.
+        model: What it gives: `select(model)` or `.returning(model)`.
+    """
+
+    def __init__(self, statement: Executable, model: type[ModelT]) -> None:
+        self._statement = statement
+        self._model = model
+
+    @cached_property
+    def _ready(self) -> Ready | None:
+        return compile_once(self._statement, self._model)
+
+    async def rows(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> list[ModelT]:
+        """Execute it; as the function `rows` does."""
+        values["acting_tenant"] = session.tenant_id
+        if (sent := await self._send(session, values)) is None:
+            return await _by_sqlalchemy(session, self._statement, values, refresh=refresh)
+        return _loaded(session, *sent, refresh=refresh)
+
+    async def tuples(self, session: AsyncSession, **values: Any) -> list[tuple[Any, ...]]:
+        """Execute a select that gives more than its model, and return each row with that."""
+        values["acting_tenant"] = session.tenant_id
+        if (sent := await self._send(session, values)) is None:
+            return [tuple(row) for row in await session.execute(self._statement, values)]
+        prepared, records = sent
+        entities, width = _loaded(session, prepared, records, refresh=False), len(prepared.entities.columns)
+        return [(entity, *record[width:]) for entity, record in zip(entities, records, strict=True)]
+
+    async def _send(self, session: AsyncSession, values: Mapping[str, Any]) -> tuple[Ready, list[Any]] | None:
+        """Send it; None: SQLAlchemy has to."""
+        if (prepared := self._ready) is None or (connection := await _connection(session)) is None:
+            return None
+        return prepared, await _fetch(connection, prepared, prepared.named_arguments(values))
+
+    async def record(self, session: AsyncSession, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Execute it, and return what the first row holds, by attribute; None: SQLAlchemy has to, nothing was sent."""
+        if (sent := await self._send(session, values)) is None:
+            return None
+        prepared, records = sent
+        return prepared.entities.values(records[0])
+
+    async def first(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> ModelT | None:
+        """Execute it, and return the first row, or None."""
+        found = await self.rows(session, refresh=refresh, **values)
+        return found[0] if found else None
+
+
+async def rows(session: AsyncSession, statement: Executable, model: type[Any], *, refresh: bool = False) -> list[Any]:
+    """Execute a statement that gives the rows of one model, and return them as the session's.
+
+    What SQLAlchemy does on the way for every kind of statement is left out: it is sent by the driver itself. Where
+    somebody listens to SQLAlchemy's statements, or the statement is of another kind, SQLAlchemy sends it.
+
+    Args:
+        session: In whose transaction.
+        statement: A select, an insert or an update.
+        model: What it gives: `select(model)` or `.returning(model)`.
+        refresh: A row that the session has already becomes as it is now.
+    """
+    session.sync_session.note_callers_sql()  # its conditions may be
+    made = ready(statement, model)
+    if made is not None and (connection := await _connection(session)) is not None:
+        prepared, values = made
+        return _loaded(session, prepared, await _fetch(connection, prepared, values), refresh=refresh)
+    return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
+
+
+def _loaded(session: AsyncSession, prepared: Ready, records: Sequence[Any], *, refresh: bool) -> list[Any]:
+    sync = session.sync_session
+    return prepared.entities.load(sync, records, refresh=refresh or sync.always_refreshes)
+
+
+async def _by_sqlalchemy(
+    session: AsyncSession, statement: Executable, values: Mapping[str, Any], *, refresh: bool
+) -> list[Any]:
+    options = {"populate_existing": True, "synchronize_session": False} if refresh else {}
+    return list((await session.scalars(statement, values or None, execution_options=options)).unique())
+
+
+async def _connection(session: AsyncSession) -> Connection | None:
+    """Return the connection to send on, with what is pending sent already; None: SQLAlchemy has more to do."""
+    sync = session.sync_session
+    if not sync.is_active or len(sync.dispatch.do_orm_execute) > sync.own_hooks:
+        return None
+    if sync.autoflush and sync.has_changes():
+        await session.flush()
+    connection = sync.bound_connection()
+    if connection is None:
+        connection = await greenlet_spawn(sync.open_connection)
+    return connection if _can_be_bypassed(connection) else None
+
+
+def _can_be_bypassed(connection: Connection) -> bool:
+    """Say whether SQLAlchemy would do nothing with a statement but send it in the transaction that is open."""
+    if connection.invalidated or connection._echo:
+        return False
+    if connection._has_events and any(getattr(connection.dispatch, name) for name in _STATEMENT_EVENTS):
+        return False
+    adapter: Any = connection.connection.dbapi_connection
+    return bool(adapter.autocommit or adapter.driver_connection.is_in_transaction())
+
+
+async def _fetch(connection: Connection, prepared: Ready, values: Sequence[Any]) -> list[Any]:
+    adapter: Any = connection.connection.dbapi_connection
+    try:
+        async with adapter._execute_mutex:
+            records: list[Any] = await adapter.driver_connection.fetch(prepared.sql, *values)
+    except BaseException as error:
+        await greenlet_spawn(raise_as_always, connection, prepared.sql, error)
+        raise
+    return records

@@ -1,0 +1,129 @@
+"""What a repository's own statements cost on the wire, and that no caller's SQL is trusted with a binding."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import URL, func, text
+
+from src.config import Settings
+from src.database import engine, get_db, get_read_db, tenant_context
+from src.database.base import uuid7
+from src.database.models import Note, Tenant, User
+from src.database.reading import ReadSession
+from src.database.repositories import NoteRepository, UserRepository
+from src.database.session import _read_engine
+from tests.acceptance.counting_relay import Relay, relaying
+from tests.conftest import SOCKETS
+
+
+@pytest.fixture
+async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> AsyncIterator[Relay]:
+    """The wire between a session and its server; each engine has a pool of one connection."""
+    async with relaying(SOCKETS) as relay:
+        use_database(relay.lead_to(cloned_database))
+        yield relay
+        await engine.dispose()
+        await _read_engine.dispose()
+
+
+@pytest.fixture
+async def user_id(relay: Relay) -> UUID:
+    async with get_db() as session:
+        return (await UserRepository(session).add(User(telegram_id=1))).id
+
+
+async def read(user_id: UUID) -> User | None:
+    async with get_read_db() as session:
+        return await UserRepository(session).get_or_none(user_id)
+
+
+async def cost(relay: Relay, work: Callable[[], Awaitable[Any]]) -> int:
+    """Return the round trips of a piece of work that was done before on the same connection."""
+    for _ in range(2):
+        relay.sent.clear()
+        await work()
+    return len(relay.sent)
+
+
+async def test_a_repositorys_read_is_one_round_trip_where_the_same_tenant_read_before(
+    relay: Relay, user_id: UUID
+) -> None:
+    assert await cost(relay, lambda: read(user_id)) == 1
+
+
+async def test_another_tenants_is_one_more_and_finds_nothing_of_the_first(relay: Relay, user_id: UUID) -> None:
+    await read(user_id)
+    relay.sent.clear()
+
+    with tenant_context(uuid7()):
+        assert await read(user_id) is None
+
+    assert len(relay.sent) == 2
+
+
+async def test_a_repositorys_write_is_begin_with_the_binding_the_statement_and_commit(
+    relay: Relay, user_id: UUID
+) -> None:
+    async def add() -> None:
+        async with get_db() as session:
+            await NoteRepository(session).add(Note(user_id=user_id, content="milk"))
+
+    async def change() -> None:
+        async with get_db() as session:
+            await UserRepository(session).set_timezone(user_id, "Europe/Madrid")
+
+    assert await cost(relay, add) == 3
+    assert await cost(relay, change) == 3
+
+
+async def by_execute(session: ReadSession, stolen: str) -> None:
+    await session.execute(text(f"SELECT set_config('app.tenant_id', '{stolen}', false)"))
+
+
+async def by_connection(session: ReadSession, stolen: str) -> None:
+    connection = await session.connection()
+    await connection.exec_driver_sql(f"SELECT set_config('app.tenant_id', '{stolen}', false)")
+
+
+async def by_run_sync(session: ReadSession, stolen: str) -> None:
+    await session.run_sync(lambda sync: sync.connection().exec_driver_sql(f"SET app.tenant_id = '{stolen}'"))
+
+
+async def by_driver(session: ReadSession, stolen: str) -> None:
+    raw = await (await session.connection()).get_raw_connection()
+    await raw.driver_connection.execute(f"SET app.tenant_id = '{stolen}'")  # type: ignore[union-attr] # it is there
+
+
+async def by_condition(session: ReadSession, stolen: str) -> None:
+    await UserRepository(session).page(func.set_config("app.tenant_id", stolen, False) != User.display_name)
+
+
+async def by_engine(_session: ReadSession, stolen: str) -> None:
+    async with _read_engine.connect() as connection:
+        await connection.execute(text(f"SET app.tenant_id = '{stolen}'"))
+
+
+WAYS = [by_execute, by_connection, by_run_sync, by_driver, by_condition, by_engine]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=[way.__name__ for way in WAYS])
+@pytest.mark.parametrize("reads_first", [False, True])
+async def test_whoever_sends_sql_of_his_own_leaves_no_tenant_behind(
+    relay: Relay, user_id: UUID, way: Callable[[ReadSession, str], Awaitable[None]], reads_first: bool
+) -> None:
+    other = uuid7()
+    async with get_db() as session:
+        session.add(Tenant(id=other, slug="other", name="Other"))
+    async with get_read_db() as session:
+        if reads_first and way is not by_engine:  # the pool's one connection is in use
+            await UserRepository(session).get(user_id)
+        await way(session, str(other))
+
+    found = await read(user_id)
+
+    assert found is not None, "the row-level security of the next one is his own tenant's"
+    assert relay.starts == 2, "the same connections served throughout, one of each engine"
