@@ -14,6 +14,7 @@ from typing import Any, Final
 import asyncpg
 
 from src.config import Settings
+from src.database.connect import to_its_end
 from src.database.errors import ConfigurationError
 from src.database.schema.administration import open_connection, reach_target
 from src.database.schema.archive import Manifest, digest, manifest_path, read_tables
@@ -91,7 +92,7 @@ async def verify_backup(
         try:
             return await restore_into(replace(target, database=scratch), archive, manifest, programs=programs)
         finally:
-            await asyncio.shield(connection.execute(f"DROP DATABASE IF EXISTS {scratch} WITH (FORCE)"))
+            await to_its_end(connection.execute(f"DROP DATABASE IF EXISTS {scratch} WITH (FORCE)"))
 
 
 def _place(archive: Path) -> Path:
