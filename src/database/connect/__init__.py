@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.database.connect.command import command_connection
 from src.database.connect.connector import DRIVER_ERRORS, Connector, PgBouncerConnection, connect
 from src.database.connect.to_its_end import to_its_end
 from src.database.errors import ConfigurationError, ConnectionFailed
@@ -20,6 +21,7 @@ __all__ = [
     "DRIVER_ERRORS",
     "Connector",
     "PgBouncerConnection",
+    "command_connection",
     "connect",
     "connect_embedded",
     "embedded_server",
