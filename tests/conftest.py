@@ -111,7 +111,7 @@ postgresql_shared = factories.postgresql_noproc(dbname="shared", depends_on="pos
 postgresql_clone = factories.postgresql("postgresql_template")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether the long forms are asked for."""
     return bool(request.config.getoption("--long"))

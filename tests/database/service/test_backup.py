@@ -52,8 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def messages(request: pytest.FixtureRequest) -> int:
-    return MESSAGES if request.config.getoption("--long") else QUICK_MESSAGES
+def messages(*, is_long: bool) -> int:
+    return MESSAGES if is_long else QUICK_MESSAGES
 
 
 @pytest.fixture(scope="module")
