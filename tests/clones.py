@@ -8,6 +8,8 @@ from itertools import count
 
 import psycopg
 
+from src.database.connect.embedded import SUPERUSER
+
 
 class Clones:
     """Makes databases like a template; each is dropped when the next one is made.
@@ -18,23 +20,29 @@ class Clones:
     Args:
         server: A superuser's connection to another database.
         template: What they are like; nobody is connected to it.
+        owner: Whose they are; by default the superuser's.
     """
 
-    def __init__(self, server: psycopg.Connection, template: str) -> None:
+    def __init__(self, server: psycopg.Connection, template: str, owner: str = SUPERUSER) -> None:
         self._server = server
         self._template = template
+        self._owner = owner
         self._numbers = count(1)
         self._left: list[str] = []
 
     @contextmanager
     def one(self) -> Iterator[str]:
         """Make a database and give its name."""
-        while self._left:
-            self._server.execute(f"DROP DATABASE {self._left[-1]} WITH (FORCE)")
-            self._left.pop()
+        self.drop()
         name = f"{self._template}_{next(self._numbers)}"
-        self._server.execute(f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY file_copy")
+        self._server.execute(f"CREATE DATABASE {name} OWNER {self._owner} TEMPLATE {self._template} STRATEGY file_copy")
         try:
             yield name
         finally:
             self._left.append(name)
+
+    def drop(self) -> None:
+        """Drop those that nobody uses any more."""
+        while self._left:
+            self._server.execute(f"DROP DATABASE {self._left[-1]} WITH (FORCE)")
+            self._left.pop()

@@ -120,7 +120,7 @@ def is_long(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that the embedded server's user can pass through; pytest closes those above its own to others."""
-    with tempfile.TemporaryDirectory(prefix="thea-") as name:
+    with tempfile.TemporaryDirectory(prefix="thea-", dir=MEMORY if HAS_ROOM else None) as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
