@@ -29,6 +29,7 @@ from src.database.models import User
 from src.database.schema import upgrade
 from src.database.session import forget_settings
 from src.database.tenancy import AsyncSession
+from tests.clones import Clones
 
 # In memory where there is room: it is there that hundreds of databases are cloned, in a sixth of the time.
 MEMORY = Path("/dev/shm")  # noqa: S108 - a name of the test's own is made in it
@@ -109,10 +110,9 @@ postgresql_template = factories.postgresql_noproc(
     host=SOCKETS, port=5432, user=SUPERUSER, dbname="cloned", load=[migrate]
 )
 postgresql_shared = factories.postgresql_noproc(dbname="shared", depends_on="postgresql_template")
-postgresql_clone = factories.postgresql("postgresql_template")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether the long forms are asked for."""
     return bool(request.config.getoption("--long"))
@@ -121,7 +121,7 @@ def is_long(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that the embedded server's user can pass through; pytest closes those above its own to others."""
-    with tempfile.TemporaryDirectory(prefix="thea-") as name:
+    with tempfile.TemporaryDirectory(prefix="thea-", dir=MEMORY if HAS_ROOM else None) as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
@@ -142,19 +142,32 @@ def use_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Sett
     forget_settings()
 
 
+@pytest.fixture(scope="session")
+def clones(postgresql_template: NoopExecutor) -> Iterator[Clones]:
+    with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname="postgres", autocommit=True) as server:
+        yield Clones(server, postgresql_template.template_dbname)
+
+
 @pytest.fixture
-def cloned_database(postgresql_clone: psycopg.Connection, use_database: Callable[..., Settings]) -> URL:
-    """A migrated database of the test's own, for what really commits; `get_db` is pointed at it."""
-    url = url_of(postgresql_clone.info.dbname)
+def clone_name(clones: Clones) -> Iterator[str]:
+    """The name of a migrated database of the test's own, for what really commits."""
+    with clones.one() as name:
+        yield name
+
+
+@pytest.fixture
+def cloned_database(clone_name: str, use_database: Callable[..., Settings]) -> URL:
+    """A migrated database of the test's own; `get_db` is pointed at it."""
+    url = url_of(clone_name)
     use_database(url)
     return url
 
 
 @pytest.fixture
-def superuser(postgresql_clone: psycopg.Connection) -> psycopg.Connection:
+def superuser(clone_name: str) -> Iterator[psycopg.Connection]:
     """A connection to the cloned database that row-level security does not bind."""
-    postgresql_clone.autocommit = True
-    return postgresql_clone
+    with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=clone_name, autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")

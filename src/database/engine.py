@@ -24,7 +24,7 @@ from src.database.resolve import driver_arguments, is_pooled_elsewhere, pool_lim
 from src.database.target import Target
 from src.database.translation import translate_connect
 
-__all__ = ["DatabaseEngine", "create_engine"]
+__all__ = ["SEES_EVERY_ROW", "DatabaseEngine", "create_engine"]
 
 _Opener = Callable[..., Awaitable["asyncpg.Connection[Any]"]]
 
@@ -33,7 +33,8 @@ FILL_SECONDS: Final = 2.0
 """How long the connections that are opened ahead wait for one another."""
 DISPOSE_SECONDS: Final = 3.0
 """How long connections have to close politely, and after them the tunnel or the connector half of that."""
-_ROLE_RIGHTS: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
+SEES_EVERY_ROW: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
+"""Whether row-level security spares the role that asks."""
 
 
 class DatabaseEngine(AsyncEngine):
@@ -268,7 +269,7 @@ async def _check_server(connection: asyncpg.Connection[Any], settings: Settings,
     major = connection.get_server_version().major
     if major < OLDEST_SERVER:
         raise ConfigurationError(f"the server must be PostgreSQL {OLDEST_SERVER} or later, got {major}")
-    if purpose not in {"application", "reading"} or not await connection.fetchval(_ROLE_RIGHTS):
+    if purpose not in {"application", "reading"} or not await connection.fetchval(SEES_EVERY_ROW):
         return
     if settings.ENVIRONMENT == "production":
         raise ConfigurationError(

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def run(*arguments: str | Path, folder: Path, output: Any = None, **variables: s
     environment = {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **variables}
     command = list(map(str, arguments))
     if output is None and sys.platform != "win32":
-        return _run_forked(command, folder, environment)
+        return run_forked("thea-db", command, folder, environment)
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", "from src.database.cli import main; main()", *command],
         cwd=folder,
@@ -37,13 +38,15 @@ def run(*arguments: str | Path, folder: Path, output: Any = None, **variables: s
     )
 
 
-def _run_forked(arguments: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Fork the process from one that has imported the command already: a second of each run was that."""
+def run_forked(
+    program: str | Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run `thea-db`, `alembic` or a script, forked from one that has imported it: a second of each run was that."""
     server = _forking_server()
     assert server.stdin is not None
     assert server.stdout is not None
     with tempfile.TemporaryDirectory(prefix="thea-") as printed:
-        server.stdin.write(json.dumps([arguments, str(folder), environment, printed]) + "\n")
+        server.stdin.write(json.dumps([str(program), arguments, str(folder), dict(environment), printed]) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
         said = [Path(printed, stream).read_bytes().decode() for stream in ("stdout", "stderr")]

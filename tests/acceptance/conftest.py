@@ -11,7 +11,7 @@ import pytest
 
 from src.database.connect.embedded import EmbeddedServer
 from tests.acceptance.command import CANARY
-from tests.conftest import SOCKETS
+from tests.conftest import HAS_ROOM, MEMORY, SOCKETS
 from tests.database.connect.certificates import Certificates
 from tests.database.connect.tls_proxy import TlsProxy, running
 
@@ -19,7 +19,7 @@ from tests.database.connect.tls_proxy import TlsProxy, running
 @pytest.fixture(scope="session")
 def servers_folder() -> Iterator[Path]:
     """For servers of a test's own. Not pytest's: as root they are another user's, and its folders get closed again."""
-    with tempfile.TemporaryDirectory(prefix="thea-") as folder:
+    with tempfile.TemporaryDirectory(prefix="thea-", dir=MEMORY if HAS_ROOM else None) as folder:
         Path(folder).chmod(0o711)
         yield Path(folder)
 

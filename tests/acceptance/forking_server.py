@@ -1,4 +1,4 @@
-"""Imports the command once, and forks a process for each run of it: a line of JSON in, the exit code out.
+"""Imports what is run once, and forks a process for each run: a line of JSON in, the exit code out.
 
 It has one thread and no event loop, and has read no settings: what it forks is as good as a process just started.
 """
@@ -8,28 +8,35 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import runpy
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from traceback import print_exc
-from typing import NoReturn
+from typing import Final, NoReturn
+
+from alembic.config import main as alembic
 
 from src.database.cli import main
 
 FAILED = 70
+COMMANDS: Final[dict[str, Callable[[], object]]] = {"thea-db": main, "alembic": partial(alembic, prog="alembic")}
 
 
 def serve() -> None:
     for line in sys.stdin:
-        arguments, folder, environment, printed = json.loads(line)
+        program, *arguments = json.loads(line)
         if not (child := os.fork()):
-            be_the_command(arguments, folder, environment, Path(printed))
+            be(program, *arguments)
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
 
 
-def be_the_command(arguments: list[str], folder: str, environment: dict[str, str], printed: Path) -> NoReturn:
+def be(program: str, arguments: list[str], folder: str, environment: dict[str, str], printed: str) -> NoReturn:
+    """Become a command, or the script of this path."""
     code = FAILED
     try:
         os.chdir(folder)
@@ -38,11 +45,13 @@ def be_the_command(arguments: list[str], folder: str, environment: dict[str, str
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         for number, stream in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(printed / stream, os.O_WRONLY | os.O_CREAT), number)
-        sys.argv = ["thea-db", *arguments]
-        main()
+            os.dup2(os.open(Path(printed, stream), os.O_WRONLY | os.O_CREAT), number)
+        sys.argv = [program, *arguments]
+        COMMANDS.get(program, partial(runpy.run_path, program, run_name="__main__"))()
         code = 0
     except SystemExit as ended:
+        if isinstance(ended.code, str):
+            sys.stderr.write(f"{ended.code}\n")
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:  # noqa: BLE001 - the interpreter would print whatever it is, and so does this
         print_exc()

@@ -92,9 +92,9 @@ def ask(socket: Path, statement: str, database: str = "thea") -> list[tuple[Any,
         return cursor.fetchall() if cursor.description else []
 
 
-def skip_unless_long(request: pytest.FixtureRequest, *programs_needed: Path) -> None:
+def skip_unless(*programs_needed: Path, is_long: bool) -> None:
     """Skip what starts several servers in a row, unless it was asked for and can be done."""
-    if not request.config.getoption("--long"):
+    if not is_long:
         pytest.skip("several servers in a row: with --long")
     if missing := [str(program) for program in programs_needed if not program.exists()]:
         pytest.skip(f"there is no {', '.join(missing)}")

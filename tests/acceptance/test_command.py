@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from src.database.connect.embedded import EmbeddedServer
 from tests.acceptance.command import CANARY, run
 from tests.conftest import SOCKETS
 
@@ -38,15 +37,9 @@ def test_a_fault_is_one_clear_message_and_exit_code_2(tmp_path: Path, variables:
     assert len(done.stderr.strip().splitlines()) <= 3
 
 
-def test_a_wrong_password_is_said_to_be_one(open_folder: Path) -> None:
+def test_a_wrong_password_is_said_to_be_one(tmp_path: Path, secret_url: str) -> None:
     """Over TCP, where the embedded server wants one."""
-    server = EmbeddedServer(open_folder / "postgres", over_tcp=True)
-    server.acquire()
-    try:
-        url = f"postgresql://thea_app:{CANARY}@127.0.0.1:{server.target().port}/thea"
-        done = run("upgrade", folder=open_folder, DATABASE_URL=url)
-    finally:
-        server.release()
+    done = run("upgrade", folder=tmp_path, DATABASE_URL=secret_url)
 
     assert done.returncode == 2
     assert "the server refused the user or the password" in done.stderr

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from src.database.connect.embedded import EmbeddedServer
 from src.database.target import Target
-from tests.acceptance.command import CANARY, ROOT
+from tests.acceptance.command import CANARY, ROOT, run_forked
 from tests.conftest import SOCKETS
 from tests.database.connect.certificates import Certificates
 from tests.database.connect.tls_proxy import TlsProxy, running
@@ -26,27 +22,16 @@ def run(folder: Path, dotenv: str) -> tuple[int, str]:
     (folder / ".env").write_text(dotenv)
     unset = ("DATABASE_", "DB_", "ENVIRONMENT")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLE],
-        cwd=folder,
-        env={**inherited, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_forked(EXAMPLE, (), folder, {**inherited, "PYTHONPATH": str(ROOT)})
     assert CANARY not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
-@pytest.fixture(scope="module")
-def machine() -> Iterator[Target]:
+@pytest.fixture
+def machine(password_server: EmbeddedServer) -> Target:
     """A server behind a port of localhost, which wants a password."""
-    with tempfile.TemporaryDirectory(prefix="thea-") as name:
-        server = EmbeddedServer(Path(name) / "postgres", over_tcp=True)
-        server.acquire()
-        yield server.target()
-        server.release()
+    return password_server.target()
 
 
 def test_development_says_the_virtual_machine(tmp_path: Path, machine: Target) -> None:

@@ -16,7 +16,7 @@ from src.config import Settings
 from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER
 from src.database.connect.embedded_process import programs
 from src.database.schema import upgrade
-from tests.acceptance.runbooks import ask, blocks, folder_of_server, perform, quick_folder, settle, skip_unless_long
+from tests.acceptance.runbooks import ask, blocks, folder_of_server, perform, quick_folder, settle, skip_unless
 
 SYSTEM = min(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nowhere"))
 RUNBOOK = "upgrade-postgresql"
@@ -38,8 +38,8 @@ STOP = '"$BIN/pg_ctl" stop -w -D "$DATA"'
 
 
 @pytest.fixture(autouse=True)
-def _is_long(request: pytest.FixtureRequest) -> None:
-    skip_unless_long(request, SYSTEM / "initdb", programs() / "pg_upgrade")
+def _can_be_done(*, is_long: bool) -> None:
+    skip_unless(SYSTEM / "initdb", programs() / "pg_upgrade", is_long=is_long)
 
 
 class Machine:

@@ -28,7 +28,7 @@ from src.database.tenancy import AsyncSession
 from tests.acceptance.calls import CALLS, Call, fill
 
 TENANT = UUID("01900000-0000-7000-8000-000000000007")
-QUICK = {"messages": 200_000, "notes": 20_000}
+QUICK = {"messages": 100_000, "notes": 20_000}
 TABLES = {table.name for table in tenant_tables()}
 
 

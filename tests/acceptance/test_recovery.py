@@ -12,7 +12,7 @@ import pytest
 from src.database.connect.embedded_process import programs
 from src.database.connect.embedded_process import run as run_program
 from tests.acceptance.replication import Node, _copy_template
-from tests.acceptance.runbooks import ask, blocks, folder_of_server, perform, quick_folder, settle, skip_unless_long
+from tests.acceptance.runbooks import ask, blocks, folder_of_server, perform, quick_folder, settle, skip_unless
 
 RUNBOOK = "point-in-time-recovery"
 ADD = (
@@ -23,8 +23,8 @@ NAMES = "SELECT display_name FROM users ORDER BY 1"
 
 
 @pytest.fixture(autouse=True)
-def _is_long(request: pytest.FixtureRequest) -> None:
-    skip_unless_long(request, programs() / "pg_basebackup")
+def _can_be_done(*, is_long: bool) -> None:
+    skip_unless(programs() / "pg_basebackup", is_long=is_long)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import time
 from importlib import import_module
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.pool import NullPool
@@ -28,13 +27,13 @@ def relayed(relay: MuteRelay, dbname: str, *more: MuteRelay) -> URL:
 
 
 async def test_a_connection_that_was_idle_for_long_is_asked_whether_it_lives(
-    postgresql_clone: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    clone_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half-open: the network has dropped it, and told neither end."""
     monkeypatch.setattr(pool, "PING_AFTER_IDLE_SECONDS", 0.0)
     monkeypatch.setattr(pool, "PING_TIMEOUT_SECONDS", 0.2)
     with relaying() as first, relaying() as second:
-        url = relayed(first, postgresql_clone.info.dbname, second)
+        url = relayed(first, clone_name, second)
         async with pooled(url, DATABASE_CONNECT_TIMEOUT=0.5) as engine:
             before = await pid(engine)
             first.fall_silent()

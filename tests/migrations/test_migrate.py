@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
@@ -15,6 +15,7 @@ from src.config import Settings
 from src.database.connect.embedded import OWNER_ROLE
 from src.database.errors import ConfigurationError
 from src.database.schema import current, downgrade, heads, history, revision, sql, stamp, upgrade
+from tests.acceptance.command import run_forked
 from tests.conftest import url_of
 from tests.migrations.drafts import Drafts
 
@@ -158,6 +159,5 @@ async def test_through_a_transaction_pooler_the_lock_is_worth_nothing(cloned_dat
 
 
 def alembic(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    """Run Alembic itself, from the checkout."""
+    return run_forked("alembic", arguments, ROOT, os.environ)

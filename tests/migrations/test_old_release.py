@@ -32,9 +32,9 @@ def expand(drafts: Drafts) -> Path:
 
 
 async def test_the_methods_of_every_repository_work_on_it(
-    owner_settings: Settings, expand: Path, request: pytest.FixtureRequest
+    owner_settings: Settings, expand: Path, *, is_long: bool
 ) -> None:
-    step = 1 if request.config.getoption("--long") else 4
+    step = 1 if is_long else 4
     assert len((await upgrade(owner_settings, folder=expand)).steps) == 5
 
     for repository, calls in CALLS.items():
@@ -46,8 +46,8 @@ async def test_the_methods_of_every_repository_work_on_it(
                     await call.run(repository(session), await fill(session))
 
 
-def test_its_suite_passes_on_it(expand: Path, request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--long"):
+def test_its_suite_passes_on_it(expand: Path, *, is_long: bool) -> None:
+    if not is_long:
         pytest.skip("it runs the repositories' tests once more: --long")
     unset = ("THEA_TEST_SERVER", "PYTEST_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(unset)}

@@ -11,7 +11,7 @@ import pytest
 from src.config import Settings
 from src.database.base import uuid7
 from src.database.errors import DatabaseError, DuplicateKeyError, ForeignKeyError, LockNotAvailable
-from src.database.schema import Patience, current, downgrade, sql, upgrade
+from src.database.schema import Patience, current, downgrade, sql, tenants, upgrade
 from tests.migrations.conftest import catalogue, fill
 from tests.migrations.drafts import Drafts, expand_and_contract
 
@@ -118,9 +118,17 @@ async def test_a_constraint_is_not_validated_under_the_lock_that_added_it(
         await upgrade(owner_settings, folder=drafts.folder)
 
 
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five tenants are more than one page of the registry."""
+    monkeypatch.setattr(tenants, "PAGE", 2)
+
+
+@pytest.mark.usefixtures("small_pages")
 async def test_a_foreign_key_that_rows_break_is_not_validated_though_the_owner_sees_no_row(
     owner_settings: Settings, drafts: Drafts, superuser: psycopg.Connection
 ) -> None:
+    fill(superuser)
     columns = "['tenant_id', 'series_id'], 'events', ['tenant_id', 'id']"
     drafts.add(
         "k1",
@@ -167,6 +175,7 @@ async def test_a_column_is_not_null_only_where_a_check_has_shown_it(
         await upgrade(owner_settings, folder=drafts.folder)
 
 
+@pytest.mark.usefixtures("small_pages")
 async def test_a_backfill_reaches_every_tenant_and_begins_again_where_it_stopped(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
 ) -> None:

@@ -40,10 +40,10 @@ def connect(name: str) -> psycopg.Connection:
 
 
 def test_many_at_once_are_one(
-    processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, request: pytest.FixtureRequest
+    processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, *, is_long: bool
 ) -> None:
     expand_and_contract(drafts)
-    rounds = 50 if request.config.getoption("--long") else 1
+    rounds = 50 if is_long else 1
     succeeded = 0
     for _ in range(rounds):
         answer = processes.upgrade(clone("at_once", filled), drafts.folder, processes=PROCESSES)
@@ -54,7 +54,7 @@ def test_many_at_once_are_one(
 
 
 def test_whoever_is_killed_the_next_one_completes_it(
-    processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, request: pytest.FixtureRequest
+    processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, *, is_long: bool
 ) -> None:
     expand_and_contract(drafts)
     undisturbed = processes.upgrade(clone("undisturbed", filled), drafts.folder)
@@ -65,7 +65,7 @@ def test_whoever_is_killed_the_next_one_completes_it(
     count = undisturbed["statements"]
     assert count > 60
 
-    for number in range(1, count + 1, 1 if request.config.getoption("--long") else count // 3):
+    for number in range(1, count + 1, 1 if is_long else count // 3):
         url = clone("killed", filled)
         assert processes.upgrade(url, drafts.folder, kill_at=number)["codes"] == [KILLED], number
         assert processes.upgrade(url, drafts.folder)["codes"] == [0], number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from src.database.base import Base, tenant_tables, uuid7
 from src.database.connect.embedded import OWNER_ROLE
 from src.database.errors import CheckViolation, ConfigurationError
 from src.database.schema import downgrade, migration_connection, upgrade
+from tests.acceptance.command import run_forked
 from tests.conftest import url_of
 
 ROOT = Path(__file__).parents[2]
@@ -235,9 +237,7 @@ def test_alembic_itself_works_from_the_checkout(owner_settings: Settings) -> Non
         (["check"], "No new upgrade operations"),
         (["current"], "(head)"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "alembic", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = run_forked("alembic", arguments, ROOT, os.environ)
         assert done.returncode == 0, done.stderr
         assert expected in done.stdout
 
@@ -245,9 +245,7 @@ def test_alembic_itself_works_from_the_checkout(owner_settings: Settings) -> Non
 def test_alembic_says_what_is_wrong_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVIRONMENT", "prod")
 
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", "current"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_forked("alembic", ["current"], ROOT, os.environ)
 
     assert done.returncode != 0
     assert "ENVIRONMENT must be one of" in done.stderr + done.stdout

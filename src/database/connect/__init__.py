@@ -7,7 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.database.connect.command import command_connection
 from src.database.connect.connector import DRIVER_ERRORS, Connector, PgBouncerConnection, connect
+from src.database.connect.to_its_end import to_its_end
 from src.database.errors import ConfigurationError, ConnectionFailed
 
 if TYPE_CHECKING:
@@ -15,7 +17,16 @@ if TYPE_CHECKING:
 
     from src.database.connect.embedded import EmbeddedServer
 
-__all__ = ["DRIVER_ERRORS", "Connector", "PgBouncerConnection", "connect", "connect_embedded", "embedded_server"]
+__all__ = [
+    "DRIVER_ERRORS",
+    "Connector",
+    "PgBouncerConnection",
+    "command_connection",
+    "connect",
+    "connect_embedded",
+    "embedded_server",
+    "to_its_end",
+]
 
 
 def embedded_server(folder: Path) -> EmbeddedServer:

@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Coroutine
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from src.database.connect.ssh_login import log_in, printable
+from src.database.connect.to_its_end import to_its_end
 from src.database.errors import DatabaseError, TunnelFailed
 from src.database.target import Host, SshGateway
 
@@ -98,7 +98,7 @@ class SshTunnel:
                 raise copy(self._failure) from self._failure.__cause__
             connection = await self._live_connection()
             if place not in self._forwards:
-                await _run_to_its_end(self._listen(connection, *place))
+                await to_its_end(self._listen(connection, *place))  # asyncio would leave the listener half open
             return self._forwards[place].host
 
     async def explain(self, host: Host) -> TunnelFailed | None:
@@ -191,16 +191,6 @@ class SshTunnel:
 
     def _no_way_to(self, host: Host, reason: str, remedy: str) -> TunnelFailed:
         return TunnelFailed(f"no way from the SSH gateway {self._gateway} to {host}: {reason}", hint=remedy)
-
-
-async def _run_to_its_end(work: Coroutine[None, None, None]) -> None:
-    """Finish what takes milliseconds before a cancellation goes on: asyncio would leave the listener half open."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def _create_folder() -> Path:

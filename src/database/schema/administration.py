@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,14 +12,15 @@ import asyncpg
 
 from src.config import Settings
 from src.config.environment import Purpose, named_target
-from src.database.connect import DRIVER_ERRORS, Connector, embedded_server
+from src.database.connect import command_connection, embedded_server
 from src.database.resolve import resolve_target
 from src.database.target import Target
-from src.database.translation import translate_connect
 
 __all__ = ["open_connection", "reach_target"]
 
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
+# A role's own limits are for whoever serves requests.
+_UNLIMITED: Final = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "lock_timeout": "0"}
 
 
 async def reach_target(settings: Settings, purpose: Purpose) -> Target:
@@ -46,25 +47,6 @@ async def open_connection(target: Target, *, database: str | None = None) -> Asy
         ConnectionFailed: Or the child of it that says why.
     """
     target = target if database is None else replace(target, database=database)
-    # A role's own limits are for whoever serves requests.
-    unlimited = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "lock_timeout": "0"}
-    connector = Connector(
-        lambda: target,
-        driver_arguments={
-            "server_settings": {"application_name": f"{target.application_name}:thea-db"[:63], **unlimited},
-            "statement_cache_size": 0,
-        },
-    )
-    try:
-        connection = await connector.connect()
-        try:
-            yield connection
-        except DRIVER_ERRORS as error:
-            raise translate_connect(error, where=str(target)) from error
-        finally:
-            with suppress(*DRIVER_ERRORS):
-                await connection.close(timeout=CLOSE_TIMEOUT_SECONDS)
-    finally:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await connector.close()
+    connecting = command_connection(target, server_settings=_UNLIMITED, close_seconds=CLOSE_TIMEOUT_SECONDS)
+    async with connecting as connection:
+        yield connection

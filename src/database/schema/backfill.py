@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from typing import Final
-from uuid import UUID
+from collections.abc import Callable
+from typing import Any, Final
 
-from sqlalchemy import Connection, Uuid, bindparam, text
+from sqlalchemy import Connection, text
 
 from src.config import get_logger
 from src.database.errors import DatabaseError
 from src.database.schema.outside import outside_transactions
+from src.database.schema.tenants import TENANT, bind, tenants
 
 __all__ = ["backfill"]
 
 TELL_SECONDS: Final = 5.0
 _NEEDED: Final = ("tenant_id", "batch")
-_TENANT: Final = bindparam("tenant_id", type_=Uuid())
-_BIND: Final = text("SELECT app_set_tenant(:tenant_id)").bindparams(_TENANT)
-_TENANTS: Final = text("SELECT id FROM tenants WHERE id > :after ORDER BY id LIMIT 1000").bindparams(
-    bindparam("after", type_=Uuid())
-)
 _COUNT: Final = text("SELECT count(*) FROM tenants")
-_BEFORE_ALL: Final = UUID(int=0)
 
 
 def backfill(statement: str, *, batch: int = 1000) -> int:
@@ -52,7 +46,7 @@ def backfill(statement: str, *, batch: int = 1000) -> int:
         raise ValueError(f"statement must have {' and '.join(f':{name}' for name in missing)}, and does not")
     if batch < 1:
         raise ValueError(f"batch must be 1 row or more, got {batch}")
-    prepared = text(statement).bindparams(_TENANT)
+    prepared = text(statement).bindparams(TENANT)
     with outside_transactions("backfill") as connection:
         if connection is None:
             raise DatabaseError(
@@ -60,11 +54,11 @@ def backfill(statement: str, *, batch: int = 1000) -> int:
                 hint="run this revision by `thea-db upgrade`, and print the SQL of those before and after it",
             )
         progress = _Progress(connection.scalar(_COUNT) or 0)
-        for number, tenant_id in enumerate(_tenants(connection), start=1):
+        for number, tenant_id in enumerate(tenants(connection), start=1):
             parameters = {"tenant_id": tenant_id, "batch": batch}
 
-            def one_batch(parameters: dict[str, object] = parameters) -> int:
-                connection.execute(_BIND, {"tenant_id": parameters["tenant_id"]})
+            def one_batch(parameters: dict[str, Any] = parameters) -> int:
+                bind(connection, parameters["tenant_id"])
                 return connection.execute(prepared, parameters).rowcount
 
             while changed := _in_transaction(connection, one_batch):
@@ -92,14 +86,6 @@ class _Progress:
     def tell(self, event: str) -> None:
         # "of" was counted at the beginning; some may have come since.
         get_logger(__name__).info(event, last_tenant=self._tenant, of=self._tenants, rows=self.rows)
-
-
-def _tenants(connection: Connection) -> Iterator[UUID]:
-    """Go through the registry, which is outside row-level security; who comes meanwhile has a later id."""
-    after = _BEFORE_ALL
-    while page := connection.scalars(_TENANTS, {"after": after}).all():
-        yield from page
-        after = page[-1]
 
 
 def _in_transaction(connection: Connection, work: Callable[[], int]) -> int:

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Final
+from typing import Any
 
 import asyncpg
 
 from src.config import Settings
+from src.database.connect import to_its_end
+from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError
 from src.database.schema.administration import open_connection, reach_target
 from src.database.schema.archive import Manifest, digest, manifest_path, read_tables
@@ -22,8 +24,6 @@ from src.database.schema.restore import restore_into
 from src.database.target import Target
 
 __all__ = ["back_up", "verify_backup"]
-
-_MIGHT: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
 
 
 async def back_up(settings: Settings, archive: Path, *, programs: Path | None = None) -> Manifest:
@@ -91,7 +91,7 @@ async def verify_backup(
         try:
             return await restore_into(replace(target, database=scratch), archive, manifest, programs=programs)
         finally:
-            await asyncio.shield(connection.execute(f"DROP DATABASE IF EXISTS {scratch} WITH (FORCE)"))
+            await to_its_end(connection.execute(f"DROP DATABASE IF EXISTS {scratch} WITH (FORCE)"))
 
 
 def _place(archive: Path) -> Path:
@@ -122,7 +122,7 @@ def _fresh_file(place: Path) -> Iterator[Path]:
 
 
 async def _refuse_who_is_bound(connection: asyncpg.Connection[Any], target: Target) -> None:
-    if await connection.fetchval(_MIGHT):
+    if await connection.fetchval(SEES_EVERY_ROW):
         return
     raise ConfigurationError(
         f"{target.user} must be a superuser or have BYPASSRLS: row-level security binds it, so that a backup would lack"

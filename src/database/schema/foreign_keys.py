@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, Row, TextClause, Uuid, bindparam, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from src.database.errors import ForeignKeyError
+from src.database.schema.tenants import bind, tenants
 
 __all__ = ["check_foreign_key"]
 
@@ -22,9 +23,6 @@ SELECT conrelid::regclass::text AS child, confrelid::regclass::text AS parent,
    AND (row_security_active(conrelid) OR row_security_active(confrelid))
  GROUP BY conrelid, confrelid
 """)
-_TENANT: Final = bindparam("tenant_id", type_=Uuid())
-_TENANTS: Final = text("SELECT id FROM tenants ORDER BY id")
-_BIND: Final = text("SELECT app_set_tenant(:tenant_id)").bindparams(_TENANT)
 
 
 def check_foreign_key(connection: Connection, table: str, name: str) -> None:
@@ -40,15 +38,15 @@ def check_foreign_key(connection: Connection, table: str, name: str) -> None:
     if key is None:  # no foreign key, or the server sees all rows
         return
     lost = _lost(key)
-    for tenant_id in connection.scalars(_TENANTS).all():
-        connection.execute(_BIND, {"tenant_id": tenant_id})
+    for tenant_id in tenants(connection):
+        bind(connection, tenant_id)
         if connection.execute(lost).first() is not None:
             raise ForeignKeyError(
                 f"rows of {key.child} refer to rows of {key.parent} that are not there (tenant {tenant_id}, {name})",
                 constraint=name,
                 hint="mend or remove them first, with `backfill` in a revision before this one",
             )
-    connection.execute(_BIND, {"tenant_id": None})
+    bind(connection, None)
 
 
 def _lost(key: Row[tuple[str, ...]]) -> TextClause:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import asyncio
 import json
 import shutil
 import subprocess
@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.script import Script, ScriptDirectory
-from alembic.util import CommandError
+from alembic.script import Script
 
 from src.database.errors import ConfigurationError, DatabaseError
-from src.database.schema import alembic_config
+from src.database.schema import script_directory, sql
 
 __all__ = ["Fault", "Linted", "find_squawk", "lint"]
 
@@ -65,23 +63,22 @@ def find_squawk() -> str | None:
     return shutil.which("squawk", path=sysconfig.get_path("scripts")) or shutil.which("squawk")
 
 
-def lint(squawk: str) -> Linted:
+async def lint(squawk: str) -> Linted:
     """Look at every revision but those that are exempt.
 
     Raises:
         ConfigurationError: squawk does not run.
     """
-    script = ScriptDirectory.from_config(alembic_config())
-    revisions = [one for one in script.walk_revisions() if one.revision not in EXEMPT]
+    revisions = [one for one in script_directory().walk_revisions() if one.revision not in EXEMPT]
     files: dict[str, str] = {}
     unwritten = []
     with tempfile.TemporaryDirectory(prefix="thea-lint-") as folder:
         for one in revisions:
             try:
-                files[str(_write(Path(folder), one))] = one.revision
-            except (DatabaseError, CommandError):
+                files[_write(Path(folder), one, await _sql_of(one))] = one.revision
+            except DatabaseError:
                 unwritten.append(one.revision)
-        found = _run(squawk, list(files), folder)
+        found = await asyncio.to_thread(_run, squawk, list(files), folder)
     faults = [
         Fault(
             revision=files[one["file"]],
@@ -95,17 +92,17 @@ def lint(squawk: str) -> Linted:
     return Linted(faults=tuple(faults), unwritten=tuple(unwritten))
 
 
-def _write(folder: Path, script: Script) -> Path:
-    """Write the SQL of one revision into a file."""
-    config = alembic_config()
-    config.output_buffer = io.StringIO()
+async def _sql_of(script: Script) -> str:
     before = script.down_revision or "base"
     if not isinstance(before, str):
         raise ConfigurationError(f"{script.revision} joins branches: migrations must be one line")
-    command.upgrade(config, f"{before}:{script.revision}", sql=True)
+    return await sql(f"{before}:{script.revision}")
+
+
+def _write(folder: Path, script: Script, statements: str) -> str:
     file = folder / f"{script.revision}.sql"
-    file.write_text(config.output_buffer.getvalue(), encoding="utf-8")
-    return file
+    file.write_text(statements, encoding="utf-8")
+    return str(file)
 
 
 def _run(squawk: str, files: list[str], folder: str) -> list[dict[str, Any]]:

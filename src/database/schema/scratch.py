@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.config.environment import named_target
-from src.database.connect import embedded_server
+from src.database.connect import embedded_server, to_its_end
 from src.database.engine import create_engine
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.target import Target
@@ -41,7 +40,7 @@ async def scratch_database(settings: Settings) -> AsyncIterator[Settings]:
         try:
             yield _settings_of(settings, replace(owner, database=name))
         finally:
-            await _to_its_end(_run(engine, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            await to_its_end(_run(engine, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
     finally:
         await engine.dispose()
 
@@ -64,27 +63,17 @@ def _settings_of(settings: Settings, target: Target) -> Settings:
 
 
 async def _create(engine: AsyncEngine, name: str, *, owner: str, creator: str) -> None:
-    role = '"' + owner.replace('"', '""') + '"'
+    quote = engine.dialect.identifier_preparer.quote_identifier
     try:
-        await _run(engine, f"CREATE DATABASE {name} OWNER {role} TEMPLATE template0")
+        await _run(engine, f"CREATE DATABASE {name} OWNER {quote(owner)} TEMPLATE template0")
     except DatabaseError as error:
         raise ConfigurationError(
             f"{creator} could not create a scratch database: {error.args[0]}",
-            hint=f'as a superuser: ALTER ROLE "{creator}" CREATEDB; or name one who may in DATABASE_MIGRATION_URL',
+            hint=f"as a superuser: ALTER ROLE {quote(creator)} CREATEDB; or name one who may in DATABASE_MIGRATION_URL",
         ) from error
 
 
 async def _run(engine: AsyncEngine, statement: str) -> None:
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text(statement))
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Finish, also for one who has been cancelled: nothing is to be left behind."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
+        await connection.exec_driver_sql(statement)

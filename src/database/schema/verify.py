@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
-from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings, get_logger
@@ -14,7 +13,7 @@ from src.config.environment import Purpose
 from src.database.engine import create_engine
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 from src.database.resolve import resolve_target
-from src.database.schema import alembic_config, upgrade
+from src.database.schema import script_directory, upgrade
 from src.database.schema.catalogue import Catalogue, Difference, compare, load_snapshot, read_catalogue
 from src.database.schema.scratch import scratch_database
 
@@ -76,7 +75,7 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
         ConfigurationError: It cannot be told: there is no snapshot of the newest revision, no scratch database.
         ConnectionFailed: The database cannot be reached.
     """
-    script = ScriptDirectory.from_config(alembic_config())
+    script = script_directory()
     heads, known = tuple(sorted(script.get_heads())), {revision.revision for revision in script.walk_revisions()}
     snapshot = load_snapshot()
     live = await read_live(settings, tables=snapshot.of("table"))

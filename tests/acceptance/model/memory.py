@@ -268,7 +268,7 @@ class Memory:
                 )
                 for one in self.talks
             ),
-            "messages": sorted(
+            "message_history": sorted(
                 (one.talk.id, one.seq, one.key, one.role, one.content, one.state, one.deleted) for one in self.messages
             ),
             "events": sorted(

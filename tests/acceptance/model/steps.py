@@ -43,8 +43,8 @@ class Steps(RuleBasedStateMachine):
 
     @invariant()
     def the_database_is_the_model(self) -> None:
-        for tenant_id, memory in zip(getattr(self, "tenants", []), getattr(self, "memories", []), strict=True):
-            assert self.world.rows(tenant_id) == memory.rows()
+        memories: list[Memory] = getattr(self, "memories", [])
+        assert self.world.rows(getattr(self, "tenants", [])) == [memory.rows() for memory in memories]
 
 
 def pick(rows: list[T], number: int) -> T | None:

@@ -16,14 +16,14 @@ from tests.acceptance.model.world import World
 def test_the_repositories_do_what_the_model_does(
     cloned_database: URL, superuser: psycopg.Connection, *, is_long: bool
 ) -> None:
-    """Some 600 steps; 20,000 with `--long`."""
+    """Some 400 steps; 20,000 with `--long`."""
     with asyncio.Runner() as runner:
         Machine.world = World(runner, cloned_database, superuser)
         try:
             run_state_machine_as_test(
                 Machine,
                 settings=settings(
-                    max_examples=400 if is_long else 12,
+                    max_examples=400 if is_long else 8,
                     stateful_step_count=50,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),

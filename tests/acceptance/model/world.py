@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,15 +19,17 @@ from src.database.models import Tenant
 from src.database.pool import SizedPool
 from src.database.tenancy import AsyncSession
 
+COLUMNS = {
+    "users": "id, telegram_id, display_name, deleted_at IS NOT NULL",
+    "conversations": "id, user_id, external_chat_id, is_active, last_seq, summary, summary_upto_seq, turn_token,"
+    " turn_claimed_by, deleted_at IS NOT NULL",
+    "message_history": "conversation_id, seq, message_id, role, content, state, deleted_at IS NOT NULL",
+    "events": "id, user_id, start_datetime, status, reminder_token, reminder_attempts, reminder_sent_at IS NOT NULL",
+    "notes": "id, user_id, content, tags, pinned, archived_at IS NOT NULL, deleted_at IS NOT NULL",
+}
 READ = {
-    "users": "SELECT id, telegram_id, display_name, deleted_at IS NOT NULL FROM users",
-    "conversations": "SELECT id, user_id, external_chat_id, is_active, last_seq, summary, summary_upto_seq, turn_token,"
-    " turn_claimed_by, deleted_at IS NOT NULL FROM conversations",
-    "messages": "SELECT conversation_id, seq, message_id, role, content, state, deleted_at IS NOT NULL"
-    " FROM message_history",
-    "events": "SELECT id, user_id, start_datetime, status, reminder_token, reminder_attempts,"
-    " reminder_sent_at IS NOT NULL FROM events",
-    "notes": "SELECT id, user_id, content, tags, pinned, archived_at IS NOT NULL, deleted_at IS NOT NULL FROM notes",
+    table: f"SELECT tenant_id, {columns} FROM {table} WHERE tenant_id = ANY (%s)"  # noqa: S608 - of the names above
+    for table, columns in COLUMNS.items()
 }
 
 
@@ -63,12 +65,13 @@ class World:
         except (DatabaseError, ValueError) as error:
             return type(error)
 
-    def rows(self, tenant_id: UUID) -> dict[str, list[Any]]:
-        """Read all that a tenant has."""
-        return {
-            name: sorted(self._superuser.execute(f"{read} WHERE tenant_id = %s", [tenant_id]).fetchall())
-            for name, read in READ.items()
-        }
+    def rows(self, tenant_ids: Sequence[UUID]) -> list[dict[str, list[Any]]]:
+        """Read all that each tenant has."""
+        found: dict[UUID, dict[str, list[Any]]] = {tenant_id: {name: [] for name in READ} for tenant_id in tenant_ids}
+        for name, read in READ.items():
+            for tenant_id, *row in self._superuser.execute(read, [list(tenant_ids)]):
+                found[tenant_id][name].append(tuple(row))
+        return [{name: sorted(rows) for name, rows in found[tenant_id].items()} for tenant_id in tenant_ids]
 
     def close(self) -> None:
         self._runner.run(self._engine.dispose())

@@ -18,10 +18,10 @@ from src.database.connect.embedded import OWNER_ROLE, SUPERUSER
 from src.database.schema import scratch
 from src.database.schema.catalogue import Catalogue
 from src.database.schema.verify import read_live
+from tests.clones import Clones
 from tests.conftest import SOCKETS, url_of
 
 BASE = f"drift_{os.getpid()}"  # several workers share the server
-CLONE = f"drifting_{os.getpid()}"
 MORE = """
 CREATE TYPE mood AS ENUM ('calm', 'merry', 'sad');
 CREATE DOMAIN percentage AS integer DEFAULT 0 CONSTRAINT percentage_range CHECK (VALUE BETWEEN 0 AND 100);
@@ -66,14 +66,19 @@ def expected(postgresql_template: NoopExecutor) -> Iterator[Catalogue]:
         superuser.execute(f"DROP DATABASE {BASE} WITH (FORCE)")
 
 
-@pytest.fixture
-def drifting(expected: Catalogue) -> Iterator[str]:
-    """A clone of the base, to be changed."""
+@pytest.fixture(scope="module")
+def clones_of_the_base(expected: Catalogue) -> Iterator[Clones]:
+    assert expected.revisions  # the base is there
     with connect("postgres", SUPERUSER) as superuser:
-        superuser.execute(f"DROP DATABASE IF EXISTS {CLONE} WITH (FORCE)")
-        superuser.execute(f"CREATE DATABASE {CLONE} OWNER {OWNER_ROLE} TEMPLATE {BASE}")
-        yield CLONE
-        superuser.execute(f"DROP DATABASE {CLONE} WITH (FORCE)")
+        yield (clones := Clones(superuser, BASE, owner=OWNER_ROLE))
+        clones.drop()
+
+
+@pytest.fixture
+def drifting(clones_of_the_base: Clones) -> Iterator[str]:
+    """A clone of the base, to be changed."""
+    with clones_of_the_base.one() as name:
+        yield name
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ async def test_what_the_models_say_and_no_migration_builds_is_named(settings: Se
 @pytest.mark.usefixtures("without_squawk")
 async def test_strict_wants_squawk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing_but_squawk(*_arguments: object, **_options: object) -> dict[str, check_module.Outcome]:
-        return {"squawk": await asyncio.to_thread(check_module._squawk)}
+        return {"squawk": await check_module._squawk()}
 
     monkeypatch.setattr("src.database.cli.schema.drift.run_check", nothing_but_squawk)
     codes = [
@@ -123,17 +123,15 @@ async def test_strict_wants_squawk(settings: Settings, monkeypatch: pytest.Monke
         ("ALTER TABLE notes RENAME COLUMN title TO heading;", "renaming-column"),
     ],
 )
-def test_squawk_finds_what_locks_a_table_or_breaks_the_old_release(
-    statement: str, rule: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+async def test_squawk_finds_what_locks_a_table_or_breaks_the_old_release(
+    statement: str, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(_folder: Path, script: object) -> Path:
-        file = tmp_path / f"{id(script)}.sql"
-        file.write_text(statement)
-        return file
+    async def sql(_revisions: str) -> str:
+        return statement
 
-    monkeypatch.setattr(lint, "_write", write)
+    monkeypatch.setattr(lint, "sql", sql)
 
-    assert rule in {fault.rule for fault in lint.lint(str(SQUAWK)).faults}
+    assert rule in {fault.rule for fault in (await lint.lint(str(SQUAWK))).faults}
 
 
 async def test_a_scratch_database_is_dropped_when_its_user_is_cancelled(

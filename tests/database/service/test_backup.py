@@ -24,7 +24,7 @@ from src.database.schema.roles import bootstrap
 from src.database.target import Host, Target
 from tests.database.service.conftest import CANARY, Cluster
 
-MESSAGES, QUICK_MESSAGES = 100_000, 20_000
+MESSAGES, QUICK_MESSAGES = 100_000, 5_000
 # Two tenants: a backup by who is bound would have the rows of none.
 FILL = """
 SET session_replication_role = replica; -- no foreign key is checked: they are right
@@ -52,8 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def messages(request: pytest.FixtureRequest) -> int:
-    return MESSAGES if request.config.getoption("--long") else QUICK_MESSAGES
+def messages(*, is_long: bool) -> int:
+    return MESSAGES if is_long else QUICK_MESSAGES
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
 
 from src.config import Settings
-from src.config.environment import Purpose, named_target
-from src.database.connect import DRIVER_ERRORS, Connector, embedded_server
-from src.database.resolve import resolve_target
+from src.config.environment import Purpose
+from src.database.connect import command_connection
+from src.database.schema.administration import reach_target
 from src.database.target import Target
-from src.database.translation import translate_connect
 
 __all__ = ["Reached", "reach"]
 
@@ -39,27 +37,9 @@ async def reach(settings: Settings, purpose: Purpose = "application") -> AsyncIt
         ConfigurationError: The settings name no target that can be right.
         ConnectionFailed: Or the child of it that says why there is no connection.
     """
-    if named_target(settings, purpose) is None:
-        await asyncio.to_thread(embedded_server(settings.DATABASE_EMBEDDED_DIR).acquire)
-    target = resolve_target(settings, purpose=purpose)
-    connector = Connector(
-        lambda: target,
-        driver_arguments={
-            "server_settings": {"application_name": f"{target.application_name}:thea-db"[:63]},
-            "statement_cache_size": 0,  # PgBouncer may stand between, whatever the settings say
-            "command_timeout": COMMAND_TIMEOUT_SECONDS,
-        },
+    target = await reach_target(settings, purpose)
+    connecting = command_connection(
+        target, command_timeout=COMMAND_TIMEOUT_SECONDS, close_seconds=CLOSE_TIMEOUT_SECONDS
     )
-    try:
-        connection = await connector.connect()
-        try:
-            yield Reached(connection, target)
-        except DRIVER_ERRORS as error:
-            raise translate_connect(error, where=str(target)) from error
-        finally:
-            with suppress(*DRIVER_ERRORS):
-                await connection.close(timeout=CLOSE_TIMEOUT_SECONDS)
-    finally:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await connector.close()
+    async with connecting as connection:
+        yield Reached(connection, target)

@@ -1,0 +1,60 @@
+"""What must not be left half done ends before a cancellation goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from src.database.connect import to_its_end
+
+
+class Work:
+    """Goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.has_begun, self.may_go_on, self.is_done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def do(self) -> None:
+        self.has_begun.set()
+        await self.may_go_on.wait()
+        self.is_done.set()
+
+
+async def test_a_cancellation_waits_for_the_end_and_then_goes_on() -> None:
+    work = Work()
+    caller = asyncio.create_task(to_its_end(work.do()))
+    await work.has_begun.wait()
+    caller.cancel()
+    await asyncio.sleep(0)
+    was_waiting = not caller.done()
+    work.may_go_on.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+    assert was_waiting
+    assert work.is_done.is_set()
+
+
+async def test_whoever_cancels_twice_is_not_held_up_and_the_work_goes_on() -> None:
+    work = Work()
+    caller = asyncio.create_task(to_its_end(work.do()))
+    await work.has_begun.wait()
+    for _ in range(2):
+        caller.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    assert caller.cancelled()
+    work.may_go_on.set()
+    async with asyncio.timeout(10):
+        await work.is_done.wait()
+
+
+async def test_what_the_work_raises_comes_out() -> None:
+    async def fail() -> None:
+        raise ValueError("it cannot be done")
+
+    with pytest.raises(ValueError, match="it cannot be done"):
+        await to_its_end(fail())
