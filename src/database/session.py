@@ -49,7 +49,7 @@ def get_engine(name: str) -> DatabaseEngine:
     The settings say how large each pool is; together they have to fit into the server.
 
     Args:
-        name: What errors call the pool, and the server its connections: ``<application name>:<name>``.
+        name: What errors call the pool, and the server its connections: ``<service>/<environment>/<name>/<process>``.
 
     Raises:
         ConfigurationError: The name is not 1 to 32 letters, digits, dashes and underscores, or is taken by `get_db`.
