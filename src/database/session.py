@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
+import asyncpg
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
@@ -24,10 +25,12 @@ __all__ = [
     "AsyncSessionLocal",
     "SessionScope",
     "engine",
+    "engines_of_loop",
     "forget_settings",
     "get_db",
     "get_engine",
     "get_read_db",
+    "open_connection",
     "tenant_binding",
 ]
 
@@ -76,6 +79,23 @@ def _engine_of_loop(name: str) -> DatabaseEngine:
     if name not in engines:
         engines[name] = _create_read_engine() if name == READING else create_engine(get_settings(), name=name)
     return engines[name]
+
+
+def engines_of_loop() -> dict[str, DatabaseEngine]:
+    """Return the engines that the running event loop has by now, by their names; none is made for it."""
+    return dict(_engines.get(_running_loop(), {}))
+
+
+async def open_connection(*, reading: bool = False) -> asyncpg.Connection[Any]:
+    """Open a connection of the driver's to where `get_db` goes, or `get_read_db`; whoever asks for it closes it.
+
+    No pool knows it: it waits for nobody, and takes nobody's place.
+
+    Raises:
+        ConnectionFailed: The database cannot be reached.
+        ConfigurationError: It is not what the settings ask for.
+    """
+    return await _engine_of_loop(READING if reading else DEFAULT).open_connection()
 
 
 def _forget_closed_loops() -> None:

@@ -25,7 +25,6 @@ from src.database.pool import SizedPool
 from tests.conftest import url_of
 
 PID = text("SELECT pg_backend_pid()")
-CONNECTION_NAME = connection_name("thea-database", "test", "sessions")
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import asyncpg
 
 from src.config import Settings
 from src.config.environment import Purpose, named_target
-from src.database.connect import DRIVER_ERRORS, Connector, connection_name, embedded_server
+from src.database.connect import DRIVER_ERRORS, Connector, embedded_server
 from src.database.resolve import resolve_target
 from src.database.target import Target
 from src.database.translation import translate_connect
@@ -45,10 +45,10 @@ async def reach(settings: Settings, purpose: Purpose = "application") -> AsyncIt
     connector = Connector(
         lambda: target,
         driver_arguments={
+            "server_settings": {"application_name": f"{target.application_name}:thea-db"[:63]},
             "statement_cache_size": 0,  # PgBouncer may stand between, whatever the settings say
             "command_timeout": COMMAND_TIMEOUT_SECONDS,
         },
-        name=lambda: connection_name(target.application_name or "", settings.ENVIRONMENT, "thea-db"),
     )
     try:
         connection = await connector.connect()
