@@ -31,6 +31,11 @@ ONE = text("SELECT 1")
 OURS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename <> current_user"
 
 
+async def look(**options: Any) -> HealthReport:
+    """Ask with limits that a busy machine can keep."""
+    return await readiness(**{"timeout_seconds": 20, **options})
+
+
 def ill(report: HealthReport) -> dict[str, str]:
     return {name: check.status for name, check in report.checks.items() if check.status in {"degraded", "unhealthy"}}
 
@@ -53,7 +58,7 @@ async def test_a_sound_service_is_healthy_and_no_row_is_read_for_it(
     superuser.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {APP_ROLE}")
     superuser.execute(f"GRANT SELECT ON alembic_version TO {APP_ROLE}")
 
-    document = (await readiness()).as_json()
+    document = (await look()).as_json()
 
     assert (document["status"], document["service"]) == ("healthy", "thea-database")
     assert {name: check["status"] for name, check in document["checks"].items()} == {
@@ -81,7 +86,7 @@ async def test_a_dead_server_is_unhealthy_and_neither_where_nor_as_whom_is_told(
     use_database(URL.create("postgresql", "somebody", CANARY, "127.0.0.1", 1, "secret_name"))
 
     with capture_logs() as logs:
-        report = await readiness()
+        report = await look()
 
     assert ill(report) == {"connect": "unhealthy"}
     assert report.checks["revision"].status == "skipped"
@@ -94,7 +99,7 @@ async def test_a_dead_server_is_unhealthy_and_neither_where_nor_as_whom_is_told(
 async def test_a_role_that_the_server_refuses_is_said_to_be_one(cloned_database: URL, use_database: Use) -> None:
     use_database(cloned_database.set(username="stranger", password=CANARY))
 
-    report = await readiness()
+    report = await look()
 
     assert report.checks["connect"].found == "the server refused the user or the password"
     assert not any(word in repr(report) for word in (CANARY, "stranger"))
@@ -111,20 +116,21 @@ async def test_a_silent_server_is_unhealthy_within_the_limit(
         else:
             relay.fall_silent()
         began = time.monotonic()
-        report = await readiness(timeout_seconds=0.3)
+        report = await readiness(timeout_seconds=0.3, drift=True)
         took = time.monotonic() - began
 
     assert took < 5, "and not the ten seconds that connecting has"
     assert ill(report) == {"connect": "unhealthy"}
-    assert (report.checks["connect"].found, report.checks["revision"].found) == ("no answer in time", "see connect")
+    assert report.checks["connect"].found == "no answer in time"
+    assert report.checks["revision"].found == report.checks["drift"].found == "see connect"
 
 
 async def test_a_full_pool_is_degraded_and_says_nothing_of_the_server(cloned_database: URL, use_database: Use) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "1"}))
     async with get_db() as session:
         await session.execute(ONE)
-        full = await readiness()
-    free = await readiness()
+        full = await look()
+    free = await look()
 
     assert ill(full) == {"pool": "degraded"}
     assert full.can_serve
@@ -136,10 +142,10 @@ async def test_the_stores_pool_is_counted_as_the_store_uses_it(cloned_database: 
     use_database(cloned_database.update_query_dict({"pool_max": "2"}))
     pool = get_store().pool
     slots = [await pool.take(uuid7()) for _ in range(2)]
-    full = await readiness()
+    full = await look()
     for slot in slots:
         pool.give_back(slot)
-    free = await readiness()
+    free = await look()
     await get_engine("store").dispose()
 
     assert (full.status, full.checks["pool"].found) == ("degraded", "full: store 2 of 2, default 0 of 2")
@@ -157,13 +163,13 @@ async def test_a_full_server_is_degraded_for_whoever_has_connections_and_unhealt
 
     use_database(cloned_database.update_query_dict({"pool_max": "1"}))
     limit(1)  # the superuser's
-    without = await readiness()
+    without = await look()
     limit(2)
     async with get_db() as session:
         await session.execute(ONE)
-        having = await readiness()
+        having = await look()
         limit(5)
-        nearly = await readiness()
+        nearly = await look()
 
     assert ill(without) == {"connect": "unhealthy"}
     assert without.checks["connect"].found == "the server has no connection free"
@@ -188,7 +194,7 @@ async def test_the_schemas_revision_decides(
 ) -> None:
     superuser.execute(statement)
 
-    report = await readiness()
+    report = await look()
 
     assert ill(report) == {"revision": status}
     assert report.checks["revision"].found.startswith(found)
@@ -198,7 +204,10 @@ async def test_the_schemas_revision_decides(
 async def test_a_check_that_hangs_costs_its_own_line(cloned_database: URL, superuser: psycopg.Connection) -> None:
     with superuser.transaction():
         superuser.execute("LOCK TABLE alembic_version")
-        report = await readiness(timeout_seconds=0.5)
+        for seconds in (0.5, 2, 8):
+            report = await readiness(timeout_seconds=seconds)
+            if report.checks["connect"].status == "healthy":  # else the machine is too busy for so short a limit
+                break
 
     assert ill(report) == {"revision": "unhealthy"}
     assert report.checks["revision"].found == "no answer in time"
@@ -207,9 +216,9 @@ async def test_a_check_that_hangs_costs_its_own_line(cloned_database: URL, super
 
 async def test_drift_is_looked_for_where_it_is_asked_for(cloned_database: URL, superuser: psycopg.Connection) -> None:
     superuser.execute("ALTER TABLE notes ADD COLUMN colour text")
-    harmless = await readiness(drift=True)
+    harmless = await look(drift=True)
     superuser.execute(OUTAGE)
-    harmful, unasked = await readiness(drift=True), await readiness()
+    harmful, unasked = await look(drift=True), await look()
 
     assert ill(harmless) == {"drift": "degraded"}
     assert ill(harmful) == {"drift": "unhealthy"}
@@ -224,13 +233,13 @@ async def test_a_server_that_takes_no_writes_is_degraded(cloned_database: URL, s
         )
     )
 
-    assert ill(await readiness()) == {"connect": "degraded"}
+    assert ill(await look()) == {"connect": "degraded"}
 
 
 async def test_settings_that_cannot_be_read_are_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_POOL_SIZE", CANARY)
     forget_settings()
-    report, lives = await readiness(), await liveness()
+    report, lives = await look(), await liveness()
     monkeypatch.undo()
     forget_settings()
 
@@ -247,7 +256,7 @@ async def test_a_check_that_fails_itself_says_no_more_than_that(
 
     monkeypatch.setattr(checks, "check_pools", fail)
     with capture_logs() as logs:
-        report = await readiness()
+        report = await look()
 
     assert report.checks["pool"].found == "the check itself failed: RuntimeError"
     assert CANARY not in repr((report, logs))
@@ -256,12 +265,12 @@ async def test_a_check_that_fails_itself_says_no_more_than_that(
 async def test_many_probes_at_once_share_one_examination(cloned_database: URL, use_database: Use) -> None:
     with relaying() as relay:
         use_database(relayed(relay, str(cloned_database.database)))
-        asked = [asyncio.create_task(readiness()) for _ in range(50)]
+        asked = [asyncio.create_task(look()) for _ in range(50)]
         await asyncio.sleep(0)
         asked[0].cancel()
         reports = await asyncio.gather(*asked, return_exceptions=True)
         assert relay.connections == 1
-        await readiness()
+        await look()
         assert relay.connections == 2, "and the next one looks anew"
 
     assert isinstance(reports[0], asyncio.CancelledError)
@@ -280,7 +289,7 @@ async def test_examinations_that_nobody_waits_for_leave_no_connection(
 
 
 def test_event_loops_one_after_another_are_each_examined(cloned_database: URL) -> None:
-    assert [asyncio.run(readiness()).status for _ in range(2)] == ["healthy", "healthy"]
+    assert [asyncio.run(look()).status for _ in range(2)] == ["healthy", "healthy"]
 
 
 @pytest.mark.parametrize("name", ["timeout_seconds", "max_replica_lag_seconds"])

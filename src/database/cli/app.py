@@ -112,13 +112,14 @@ def health(
     *,
     live: Annotated[bool, typer.Option("--live", help="Do not ask the database: do the settings hold?")] = False,
     drift: Annotated[bool, typer.Option("--drift", help="Compare all of the schema too, as `verify` does.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 2.0,
     as_json: Json = False,
 ) -> None:
     """Say whether a process with these settings can serve; exit code 1 if not, 2 if the settings cannot be read.
 
     Degraded is exit code 0: it serves, and somebody should look.
     """
-    code = run_health(live=live, drift=drift, as_json=as_json)
+    code = run_health(live=live, drift=drift, timeout_seconds=timeout, as_json=as_json)
     if code == EXIT_UNHEALTHY:  # as above
         leave(code)
     raise typer.Exit(code)

@@ -13,7 +13,7 @@ from src.config import Settings
 from src.database.capacity import KEPT_FREE
 from src.database.errors import ConnectionFailed
 from src.database.health.failures import NO_CONNECTION_FREE, failed
-from src.database.health.primary import Look, close
+from src.database.health.primary import Look, close, has_seen
 from src.database.health.report import Check, degraded, healthy, skipped, unhealthy
 from src.database.pool import SizedPool
 from src.database.schema import revision_of
@@ -23,6 +23,8 @@ from src.database.store.store import POOL_NAME, get_store
 
 __all__ = ["NO_PRIMARY", "check_connection", "check_drift", "check_pools", "check_replica", "check_revision"]
 
+CATCH_UP_SECONDS: Final = 0.5
+"""How long a replica has at most to get to where the primary was."""
 POLL_SECONDS: Final = 0.02
 NO_PRIMARY: Final = "see connect"
 # The time of the last commit that it replayed says nothing where the primary has been idle: only where it is behind.
@@ -58,7 +60,7 @@ async def check_connection(looking: asyncio.Task[Look], settings: Settings) -> C
 async def check_revision(looking: asyncio.Task[Look]) -> Check:
     """Compare the schema's revision with the newest of this release."""
     await asyncio.wait([looking])
-    if looking.exception() is not None:
+    if not has_seen(looking):
         return skipped(NO_PRIMARY)
     try:
         revision = await revision_of(looking.result().connection)
@@ -76,8 +78,11 @@ async def check_revision(looking: asyncio.Task[Look]) -> Check:
     return healthy(revision.database)
 
 
-async def check_drift(settings: Settings) -> Check:
+async def check_drift(looking: asyncio.Task[Look], settings: Settings) -> Check:
     """Compare all of the schema with what the migrations build."""
+    await asyncio.wait([looking])
+    if not has_seen(looking):
+        return skipped(NO_PRIMARY)
     report = await verify(settings)
     if report.is_sound:
         return healthy("no difference")
@@ -95,9 +100,9 @@ async def check_replica(
     connection = await open_connection(reading=True)
     try:
         await asyncio.wait([looking], timeout=seconds / 2)
-        look = looking.result() if looking.done() and looking.exception() is None else None
-        written = None if look is None else look.written
-        found = await _compare(connection, written, max_lag_seconds=max_lag_seconds, patience_seconds=seconds / 4)
+        written = looking.result().written if has_seen(looking) else None
+        patience_seconds = min(CATCH_UP_SECONDS, seconds / 4)
+        found = await _compare(connection, written, max_lag_seconds=max_lag_seconds, patience_seconds=patience_seconds)
     except BaseException:
         connection.terminate()
         raise

@@ -15,7 +15,7 @@ from src.database.connect import DRIVER_ERRORS
 from src.database.reading import WRITTEN
 from src.database.session import open_connection
 
-__all__ = ["Look", "close", "looking"]
+__all__ = ["Look", "close", "has_seen", "looking"]
 
 CLOSE_SECONDS: Final = 0.5
 _STANDING: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
@@ -39,19 +39,29 @@ class Look:
 
 
 @asynccontextmanager
-async def looking(*, for_replica: bool) -> AsyncIterator[asyncio.Task[Look]]:
+async def looking(*, for_replica: bool, seconds: float) -> AsyncIterator[asyncio.Task[Look]]:
     """Have somebody look while the checks wait for what he sees, each for as long as it may.
 
     No pool knows the connection: one that is full says nothing of the server, and a check takes nobody's place.
     """
-    task = asyncio.create_task(_look(for_replica=for_replica))
+    task = asyncio.create_task(_look_in_time(for_replica=for_replica, seconds=seconds))
     try:
         yield task
     finally:
         task.cancel()
         await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is None:
+        if has_seen(task):
             await close(task.result().connection)
+
+
+def has_seen(look: asyncio.Task[Look]) -> bool:
+    """Say whether there is something to go on."""
+    return look.done() and not look.cancelled() and look.exception() is None
+
+
+async def _look_in_time(*, for_replica: bool, seconds: float) -> Look:
+    async with asyncio.timeout(seconds):  # a check may have longer
+        return await _look(for_replica=for_replica)
 
 
 async def _look(*, for_replica: bool) -> Look:

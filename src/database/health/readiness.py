@@ -15,7 +15,7 @@ from src.config.environment import named_target
 from src.database.errors import DatabaseError
 from src.database.health import checks
 from src.database.health.failures import failed, ours
-from src.database.health.primary import Look, looking
+from src.database.health.primary import Look, has_seen, looking
 from src.database.health.report import Check, CheckStatus, HealthReport, healthy, skipped
 
 __all__ = ["liveness", "readiness"]
@@ -86,7 +86,7 @@ async def _examine(drift: bool, timeout_seconds: float, max_replica_lag_seconds:
 async def _check_all(
     settings: Settings, *, drift: bool, seconds: float, max_replica_lag_seconds: float
 ) -> dict[str, Check]:
-    async with looking(for_replica=settings.DATABASE_REPLICA_URL is not None) as look:
+    async with looking(for_replica=settings.DATABASE_REPLICA_URL is not None, seconds=seconds) as look:
         replica = checks.check_replica(look, settings, max_lag_seconds=max_replica_lag_seconds, seconds=seconds)
         timed = {
             "connect": _timed("connect", checks.check_connection(look, settings), seconds),
@@ -95,7 +95,8 @@ async def _check_all(
             "pool": _timed("pool", checks.check_pools(), seconds, at_worst="degraded"),
         }
         if drift:
-            timed["drift"] = _timed("drift", checks.check_drift(settings), max(seconds, DRIFT_SECONDS))
+            comparison = checks.check_drift(look, settings)
+            timed["drift"] = _timed("drift", comparison, max(seconds, DRIFT_SECONDS), waits_for=look)
         return dict(zip(timed, await asyncio.gather(*timed.values()), strict=True))
 
 
@@ -113,7 +114,7 @@ async def _timed(
         async with asyncio.timeout(seconds):
             found = await check
     except Exception as raised:  # noqa: BLE001 - a probe wants an answer, whatever happened
-        if waits_for is None or waits_for.done():
+        if waits_for is None or has_seen(waits_for):
             found = _failed(name, ours(raised), at_worst)
         else:  # in vain: that is another check's to say
             found = skipped(checks.NO_PRIMARY)

@@ -25,15 +25,16 @@ _STATUS: Final[Mapping[CheckStatus, Status]] = {
 }
 
 
-def run_health(*, live: bool, drift: bool, as_json: bool) -> int:
+def run_health(*, live: bool, drift: bool, timeout_seconds: float, as_json: bool) -> int:
     """Examine, print, and return the exit code: 0 healthy or degraded, 1 unhealthy.
 
     Args:
         live: Only whether a process can start with these settings; the database is not asked.
         drift: Compare all of the schema too.
+        timeout_seconds: For each check.
         as_json: Print one JSON document.
     """
-    report = asyncio.run(_examine(live=live, drift=drift))
+    report = asyncio.run(_examine(live=live, drift=drift, timeout_seconds=timeout_seconds))
     if as_json:
         print_json(report.as_json())
     else:
@@ -42,6 +43,6 @@ def run_health(*, live: bool, drift: bool, as_json: bool) -> int:
     return EXIT_SERVES if report.can_serve else EXIT_UNHEALTHY
 
 
-async def _examine(*, live: bool, drift: bool) -> HealthReport:
+async def _examine(*, live: bool, drift: bool, timeout_seconds: float) -> HealthReport:
     asyncio.get_running_loop().set_default_executor(AbandonedThreads())
-    return await (liveness() if live else readiness(drift=drift))
+    return await (liveness() if live else readiness(drift=drift, timeout_seconds=timeout_seconds))
