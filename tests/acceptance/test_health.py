@@ -73,9 +73,7 @@ async def test_a_sound_service_is_healthy_and_no_row_is_read_for_it(
 
 async def test_the_database_is_not_asked_whether_the_process_lives(cloned_database: URL, use_database: Use) -> None:
     with relaying() as relay:
-        use_database(
-            relayed(relay, str(cloned_database.database)).update_query_dict({"application_name": "agent"}),
-        )
+        use_database(relayed(relay, str(cloned_database.database)).update_query_dict({"application_name": "agent"}))
         report = await liveness()
         assert relay.connections == 0
 
@@ -90,6 +88,7 @@ async def test_a_dead_server_is_unhealthy_and_neither_where_nor_as_whom_is_told(
 
     assert ill(report) == {"connect": "unhealthy"}
     assert report.checks["revision"].status == "skipped"
+    assert report.checks["connect"].found == "no connection"
     assert "thea-db doctor" in str(report.checks["connect"].remedy)
     assert not any(word in json.dumps(report.as_json()) for word in (CANARY, "somebody", "secret_name", "127.0.0.1"))
     assert "nothing listens there" in logs[0]["reason"], "whoever may read the log is told more"
