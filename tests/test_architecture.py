@@ -17,6 +17,7 @@ MAY_ASK_FOR_SETTINGS = {
     "src/database/cli/schema/drift.py",
     "src/database/cli/schema/service.py",
     "src/database/cli/seed/commands.py",
+    "src/database/health/readiness.py",
     "src/database/session.py",
 }
 

@@ -17,7 +17,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 from src.config import Settings, get_logger
 from src.config.environment import Purpose, named_target
 from src.database import engine_events
-from src.database.connect import DRIVER_ERRORS, Connector, connect_embedded
+from src.database.connect import DRIVER_ERRORS, Connector, connect_embedded, connection_name
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.pool import PoolLimits, SizedPool, keep_fresh
 from src.database.resolve import driver_arguments, is_pooled_elsewhere, pool_limits, resolve_target
@@ -162,7 +162,8 @@ def create_engine(
     limits = pool_limits(target, settings)
     connector = Connector(
         (lambda: resolve_target(settings, purpose=purpose)) if target.embedded else (lambda: target),
-        driver_arguments=driver_arguments(target, settings, purpose=purpose, name=name),
+        driver_arguments=driver_arguments(target, settings, purpose=purpose),
+        name=lambda: connection_name(target.application_name or "", settings.ENVIRONMENT, name),
     )
     is_pooled = target.has_pool_parameters or not settings.is_local
     poolclass = poolclass or (SizedPool if is_pooled else NullPool)

@@ -18,7 +18,7 @@ from src.database.errors import ConnectionFailed
 from src.database.tenancy import AsyncSession, TenantSession, current_tenant
 from src.database.translation import translate
 
-__all__ = ["ReadBinding", "ReadSession", "wait_for_replica"]
+__all__ = ["WRITTEN", "ReadBinding", "ReadSession", "wait_for_replica"]
 
 REPLAY_WAIT_SECONDS: Final = 1.0
 REPLAY_POLL_SECONDS: Final = 0.01
@@ -33,7 +33,7 @@ _BIND: Final = "SELECT set_config('app.tenant_id', $1, false), set_config('defau
 # Right after the header of a WAL page (24 bytes, or 40 at a segment's start) nothing has been written behind the page's
 # start, which is as far as a replica then gets: without this an idle primary would seem ahead after `pg_switch_wal`.
 # The shortest record is longer than the difference, and one that crosses the page's start is replayed with its end.
-_WRITTEN: Final = text(
+WRITTEN: Final = text(
     "SELECT (CASE WHEN into_page <= 40 THEN lsn - into_page ELSE lsn END)::text"
     "  FROM pg_current_wal_insert_lsn() AS lsn, LATERAL"
     " (SELECT (lsn - '0/0') % current_setting('wal_block_size')::numeric AS into_page) AS page"
@@ -156,7 +156,7 @@ async def wait_for_replica(primary: AsyncEngine, session: AsyncSession) -> bool:
         ConnectionFailed: The primary cannot be reached; a replica that cannot has not got it either.
     """
     async with primary.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        written = await connection.scalar(_WRITTEN)
+        written = await connection.scalar(WRITTEN)
     try:
         async with asyncio.timeout(REPLAY_WAIT_SECONDS):
             while not await session.scalar(_REPLAYED, {"written": written}):  # noqa: ASYNC110 - no event tells of it

@@ -62,18 +62,15 @@ def pool_limits(target: Target, settings: Settings) -> PoolLimits:
     )
 
 
-def driver_arguments(target: Target, settings: Settings, *, purpose: Purpose, name: str) -> dict[str, Any]:
-    """Return what `asyncpg.connect` is told beside the target: names, time limits, what PgBouncer needs."""
-    application = target.application_name or ""
-    server = {"application_name": application if name == "default" else f"{application}:{name}"[:63]}
-    if is_pooled_elsewhere(settings, purpose):  # it refuses all other parameters: they are set per transaction
+def driver_arguments(target: Target, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:
+    """Return what `asyncpg.connect` is told beside the target and a name: time limits, what PgBouncer needs."""
+    if is_pooled_elsewhere(settings, purpose):  # it refuses all parameters but a name: they are set per transaction
         return {
-            "server_settings": server,
             "statement_cache_size": 0,
             "command_timeout": _command_timeout(target),
             "connection_class": PgBouncerConnection,
         }
-    server |= _limits(target, settings)
+    server = _limits(target, settings)
     if purpose in _UNLIMITED:  # an index may take hours; who holds locks and does nothing is ended as anybody is
         server["statement_timeout"] = "0"
         if purpose != "migrations":  # a snapshot waits in its transaction for pg_dump

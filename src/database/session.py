@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
+import asyncpg
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
@@ -25,10 +26,12 @@ __all__ = [
     "AsyncSessionLocal",
     "SessionScope",
     "engine",
+    "engines_of_loop",
     "forget_settings",
     "get_db",
     "get_engine",
     "get_read_db",
+    "open_connection",
     "tenant_binding",
 ]
 
@@ -50,7 +53,7 @@ def get_engine(name: str) -> DatabaseEngine:
     The settings say how large each pool is; together they have to fit into the server.
 
     Args:
-        name: What errors call the pool, and the server its connections: ``<application name>:<name>``.
+        name: What errors call the pool, and the server its connections: ``<service>/<environment>/<name>/<process>``.
 
     Raises:
         ConfigurationError: The name is not 1 to 32 letters, digits, dashes and underscores, or is taken by `get_db`.
@@ -77,6 +80,23 @@ def _engine_of_loop(name: str) -> DatabaseEngine:
     if name not in engines:
         engines[name] = _create_read_engine() if name == READING else create_engine(get_settings(), name=name)
     return engines[name]
+
+
+def engines_of_loop() -> dict[str, DatabaseEngine]:
+    """Return the engines that the running event loop has by now, by their names; none is made for it."""
+    return dict(_engines.get(_running_loop(), {}))
+
+
+async def open_connection(*, reading: bool = False) -> asyncpg.Connection[Any]:
+    """Open a connection of the driver's to where `get_db` goes, or `get_read_db`; whoever asks for it closes it.
+
+    No pool knows it: it waits for nobody, and takes nobody's place.
+
+    Raises:
+        ConnectionFailed: The database cannot be reached.
+        ConfigurationError: It is not what the settings ask for.
+    """
+    return await _engine_of_loop(READING if reading else DEFAULT).open_connection()
 
 
 def _forget_closed_loops() -> None:

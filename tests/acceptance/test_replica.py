@@ -6,12 +6,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
 from src.config import Settings
 from src.database import engine, get_db, get_read_db
 from src.database.base import uuid7
 from src.database.errors import ConnectionFailed, DatabaseError
+from src.database.health import Check, readiness
 from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.session import _read_engine
@@ -185,3 +186,48 @@ async def test_a_default_tenant_that_is_not_registered_yet_does_not_keep_anyone_
 
     async with get_db() as session:
         assert await UserRepository(session).count() == 0
+
+
+async def test_readiness_says_how_far_behind_the_replica_is(pair: Pair, use_database: Use) -> None:
+    use_database(pair.url(pair.first), DATABASE_REPLICA_URL=pair.url(pair.second).render_as_string())
+
+    async def look(*, lag: float = 3600) -> Check:
+        report = await readiness(max_replica_lag_seconds=lag, timeout_seconds=20)
+        assert report.can_serve, "whatever the replica does, what is written is served"
+        return report.checks["replica"]
+
+    await add_user()
+    pair.wait_until_streaming()
+    in_time = await look()
+    pair.second.sql("SELECT pg_wal_replay_pause()")
+    await add_user()
+    a_little, too_far = await look(), await look(lag=0.001)
+    pair.second.sql("SELECT pg_wal_replay_resume()")
+    pair.wait_until_streaming()
+    caught_up = await look(lag=0.001)
+
+    assert in_time.status == caught_up.status == "healthy"
+    assert in_time.found.startswith("it has what the primary had ")
+    assert (a_little.status, a_little.found.endswith(" s behind")) == ("healthy", True)
+    assert (too_far.status, too_far.found.endswith(" s behind")) == ("degraded", True)
+
+
+async def test_a_replica_that_is_none_or_is_not_there_is_degraded_and_the_process_serves(
+    pair: Pair, use_database: Use
+) -> None:
+    elsewhere = URL.create("postgresql", "nobody", None, "127.0.0.1", 1, "none")
+    for replica in (pair.url(pair.first), elsewhere):
+        use_database(pair.url(pair.first), DATABASE_REPLICA_URL=replica.render_as_string())
+        report = await readiness(timeout_seconds=20)
+        assert (report.status, report.checks["replica"].status) == ("degraded", "degraded")
+        assert report.can_serve
+
+
+async def test_a_replica_without_its_primary_is_looked_at_all_the_same(pair: Pair, use_database: Use) -> None:
+    elsewhere = URL.create("postgresql", "nobody", None, "127.0.0.1", 1, "none")
+    use_database(elsewhere, DATABASE_REPLICA_URL=pair.url(pair.second).render_as_string())
+
+    report = await readiness(timeout_seconds=20)
+
+    assert report.status == "unhealthy"
+    assert report.checks["replica"].found.startswith("a standby answers; ")

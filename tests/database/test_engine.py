@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import traceback
 from collections.abc import Iterator
@@ -158,7 +159,7 @@ async def test_elsewhere_such_a_role_is_warned_about_once() -> None:
 async def test_the_application_is_named_at_the_server(cloned_database: URL) -> None:
     engine = create_engine(settings_for(url=cloned_database, DATABASE_APPLICATION_NAME="agent"))
 
-    assert await run(engine, "SHOW application_name") == "agent"
+    assert await run(engine, "SHOW application_name") == f"agent/test/default/{os.getpid()}"
 
 
 @pytest.mark.parametrize(

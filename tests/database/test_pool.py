@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database import create_engine, get_db, get_engine, pool
+from src.database.connect import connection_name
 from src.database.engine import DatabaseEngine
 from src.database.errors import ConfigurationError, ConnectionFailed, PoolExhausted, QueryTimeout
 from src.database.pool import SizedPool
@@ -123,7 +124,7 @@ async def test_6_of_6_killed_idle_connections_reach_no_caller(
 
 async def test_the_minimum_is_opened_with_the_first(cloned_database: URL, superuser: psycopg.Connection) -> None:
     def count() -> int:
-        question = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'minimal'"
+        question = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'minimal/%'"
         row = superuser.execute(question).fetchone()
         assert row is not None
         return int(row[0])
@@ -226,7 +227,9 @@ async def test_pools_of_different_names_starve_neither_the_other(
     async with get_db() as session:
         await session.execute(PID)
         async with sessions.connect() as connection:
-            assert await connection.scalar(text("SHOW application_name")) == "thea-database:sessions"
+            assert await connection.scalar(text("SHOW application_name")) == connection_name(
+                "thea-database", "test", "sessions"
+            )
             with pytest.raises(PoolExhausted, match="the pool 'sessions'"):
                 await pid(sessions)
     await sessions.dispose()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import sys
 from importlib.metadata import version
@@ -17,7 +16,9 @@ from rich.console import Console
 from src.config import Settings, configure_logging, get_settings
 from src.config.environment import named_target
 from src.database.cli.demo import run_demo
-from src.database.cli.diagnose import run_doctor, run_info, run_pool, run_wait
+from src.database.cli.diagnose import run_activity, run_doctor, run_health, run_info, run_pool, run_wait
+from src.database.cli.diagnose.abandoned import leave
+from src.database.cli.diagnose.health import EXIT_UNHEALTHY
 from src.database.cli.schema.diagram import diagram_app
 from src.database.cli.schema.drift import drift_app
 from src.database.cli.schema.migrations import migrations_app
@@ -102,10 +103,42 @@ def wait(
     """Wait for the server to come up; exit code 1 if it does not in time, 2 at once if waiting cannot heal it."""
     code = run_wait(get_settings(), timeout=timeout, interval=interval, as_json=as_json)
     if code == EXIT_STILL_DOWN:  # a thread may still wait for a name server, and Python would wait for the thread
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
     raise typer.Exit(code)
+
+
+@app.command()
+def health(
+    *,
+    live: Annotated[bool, typer.Option("--live", help="Do not ask the database: do the settings hold?")] = False,
+    drift: Annotated[bool, typer.Option("--drift", help="Compare all of the schema too, as `verify` does.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 2.0,
+    as_json: Json = False,
+) -> None:
+    """Say whether a process with these settings can serve; exit code 1 if not, 2 if the settings cannot be read.
+
+    Degraded is exit code 0: it serves, and somebody should look.
+    """
+    code = run_health(live=live, drift=drift, timeout_seconds=timeout, as_json=as_json)
+    if code == EXIT_UNHEALTHY:  # as above
+        leave(code)
+    raise typer.Exit(code)
+
+
+@app.command()
+def activity(
+    *,
+    queries: Annotated[
+        bool, typer.Option("--queries", help="Show the sessions' statements too: they can hold what users wrote.")
+    ] = False,
+    long_after: Annotated[float, typer.Option(min=0, help="Seconds after which a transaction is marked.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """List the database's sessions: whose they are, what they wait for, and who blocks whom; exit code 2 if it cannot.
+
+    It reads the server's statistics and locks, and no table.
+    """
+    run_activity(get_settings(), queries=queries, long_after_seconds=long_after, as_json=as_json)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.database.connect.command import command_connection
 from src.database.connect.connector import DRIVER_ERRORS, Connector, PgBouncerConnection, connect
+from src.database.connect.naming import connection_name
 from src.database.connect.to_its_end import to_its_end
 from src.database.errors import ConfigurationError, ConnectionFailed
 
@@ -24,6 +25,7 @@ __all__ = [
     "command_connection",
     "connect",
     "connect_embedded",
+    "connection_name",
     "embedded_server",
     "to_its_end",
 ]

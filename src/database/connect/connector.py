@@ -78,11 +78,19 @@ class Connector:
     Args:
         find_target: Says where to, anew for each connection: the embedded server's port can change.
         driver_arguments: Further keyword arguments of `asyncpg.connect`.
+        name: Says what the server shall call it, anew for each connection: a forked process has another number.
     """
 
-    def __init__(self, find_target: Callable[[], Target], *, driver_arguments: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        find_target: Callable[[], Target],
+        *,
+        driver_arguments: Mapping[str, Any] | None = None,
+        name: Callable[[], str] | None = None,
+    ) -> None:
         self._find_target = find_target
         self._driver_arguments = dict(driver_arguments or {})
+        self._name = name
         self._tunnel: SshTunnel | None = None
         self._cloud_sql: CloudSqlConnector | None = None
         self._opened: WeakSet[asyncpg.Connection[Any]] = WeakSet()
@@ -139,6 +147,9 @@ class Connector:
             "connection_class": _Connection,
             **self._driver_arguments,
         }
+        if self._name is not None:
+            named = {"application_name": self._name()}
+            arguments["server_settings"] = {**arguments.get("server_settings", {}), **named}
         if (instance := target.cloud_sql_instance) is not None and not _is_mounted(host):
             return await self._connect_to_cloud_sql(instance, target, arguments)
         if target.ssh is not None:

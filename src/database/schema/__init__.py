@@ -13,12 +13,14 @@ from src.database.schema.migrate import (
     upgrade,
 )
 from src.database.schema.scripts import alembic_config, explain, heads, is_checkout, script_directory
+from src.database.schema.standing import Revision, revision_of
 from src.database.schema.steps import Step
 
 __all__ = [
     "HistoryEntry",
     "Migrated",
     "Patience",
+    "Revision",
     "Step",
     "alembic_config",
     "current",
@@ -29,6 +31,7 @@ __all__ = [
     "is_checkout",
     "migration_connection",
     "revision",
+    "revision_of",
     "script_directory",
     "sql",
     "stamp",

@@ -45,6 +45,11 @@ class Calls:
         self._per_transaction = per_transaction
         self._is_ready = False
 
+    @property
+    def pool(self) -> StorePool:
+        """Its connections, for whoever counts them."""
+        return self._pool
+
     def _tenant(self) -> UUID:
         """Return who acts.
 

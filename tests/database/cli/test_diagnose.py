@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from src.config import Settings
-from src.database.cli.diagnose.capacity import Capacity, Demand, Suggestion, suggest, useful_connections
+from src.database.capacity import Capacity
+from src.database.cli.diagnose.demand import Demand, Suggestion, suggest, useful_connections
 from src.database.cli.diagnose.encryption import Encryption
 from src.database.cli.diagnose.installation import EXTEND_PATH, check_localhost, check_namespace
 from src.database.cli.diagnose.releases import version_finding

@@ -219,7 +219,7 @@ async def test_cloud_sql_is_reached_through_its_connector_where_no_socket_is_mou
     instance, driver, arguments = connector.asked[0]
     assert (instance, driver) == ("facturasbst:us-central1:facturas-db", "asyncpg")
     assert (arguments["user"], arguments["password"], arguments["db"]) == (APP_ROLE, CANARY, cloned_name)
-    assert arguments["server_settings"]["application_name"] == "thea-database"
+    assert arguments["server_settings"]["application_name"] == f"thea-database/production/default/{os.getpid()}"
     assert arguments["server_settings"]["statement_timeout"] == "30000"
     assert connector.is_closed
 

@@ -21,8 +21,8 @@ from src.database.repositories import MessageHistoryRepository
 from src.database.store import StorePool, get_store
 from tests.database.store.both import ByRepositories, said
 
-BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%:store'"
-TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%:store'"
+BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/store/%'"
+TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%/store/%'"
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from src.config.sources import ShownSetting, show_settings
 from src.database.cli.diagnose.encryption import Encryption, encryption_of
 from src.database.cli.diagnose.output import print_error, print_json, print_lines
 from src.database.cli.diagnose.reach import reach
-from src.database.cli.diagnose.revision import Revision, revision_of
 from src.database.engine import create_engine
 from src.database.errors import DatabaseError
 from src.database.resolve import pool_limits, resolve_target
+from src.database.schema import Revision, revision_of
 from src.database.target import Target
 
 __all__ = ["run_info"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import typer
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from src.database.cli.diagnose.finding import Finding, Status
 
-__all__ = ["print_error", "print_findings", "print_json", "print_lines", "print_warning"]
+__all__ = ["print_error", "print_findings", "print_json", "print_lines", "print_rows", "print_warning"]
 
 _COLOURS: Final[Mapping[Status, str]] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 _STATUS_WIDTH: Final = max(map(len, _COLOURS))
@@ -30,6 +30,24 @@ def print_lines(title: str, lines: Iterable[tuple[str, object]]) -> None:
     _print(Text(title, style="bold"))
     for name, value in shown:
         _print(Text(f"  {name:<{width}}  {value}"))
+
+
+def print_rows(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, under: Sequence[str] | None = None
+) -> None:
+    """Print a title, and under it a table; under each row what else there is to say of it.
+
+    Others' text is in it: what is not printable, and could command the terminal, is left out.
+    """
+    table = [[_printable(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    _print(Text(title, style="bold"))
+    for number, row in enumerate(table):
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        if line:
+            _print(Text(f"  {line}", style="" if number else "dim"))
+        if number and under is not None and under[number - 1]:
+            _print(Text(f"    {_printable(under[number - 1])}"))
 
 
 def print_findings(findings: Mapping[str, Finding]) -> None:
@@ -53,6 +71,10 @@ def print_error(text: str) -> None:
 def print_warning(text: str) -> None:
     """Print what the reader should do something about."""
     _print(Text.assemble(("warning: ", _COLOURS["warning"]), text))
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def _print(text: Text) -> None:

@@ -1,49 +1,15 @@
-"""Which revision the database is at, and which ones this installation knows."""
+"""What the doctor says of the revision that the database is at."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import asyncpg
+from typing import Final
 
 from src.database.cli.diagnose.finding import Finding, failed, ok
-from src.database.schema import script_directory
+from src.database.schema import Revision
 
-__all__ = ["Revision", "revision_finding", "revision_of"]
+__all__ = ["revision_finding"]
 
-_UPGRADE = "thea-db upgrade"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revision:
-    """The database's revision against those of this installation."""
-
-    database: str | None
-    """None: there is no schema yet."""
-    head: str
-    is_known: bool
-
-    def __str__(self) -> str:
-        if self.database is None:
-            return f"none; the newest is {self.head}"
-        return self.database if self.database == self.head else f"{self.database}; the newest here is {self.head}"
-
-
-async def revision_of(connection: asyncpg.Connection[Any]) -> Revision:
-    """Compare the database with the migrations that are installed.
-
-    Raises:
-        ConfigurationError: The migrations are not in this installation.
-    """
-    scripts = script_directory()
-    head = ",".join(scripts.get_heads())
-    database = None
-    if await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL"):
-        rows = await connection.fetch("SELECT version_num FROM alembic_version ORDER BY 1")
-        database = ",".join(row["version_num"] for row in rows) or None
-    known = {script.revision for script in scripts.walk_revisions()}
-    return Revision(database=database, head=head, is_known=set((database or head).split(",")) <= known)
+_UPGRADE: Final = "thea-db upgrade"
 
 
 def revision_finding(revision: Revision) -> Finding:

@@ -11,8 +11,9 @@ from src.database import models
 from src.database.base import Base
 from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warning
 from src.database.cli.diagnose.reach import reach
-from src.database.cli.diagnose.revision import revision_finding, revision_of
+from src.database.cli.diagnose.revision import revision_finding
 from src.database.cli.diagnose.server import Patient, worse
+from src.database.schema import revision_of
 
 __all__ = [
     "check_extensions",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
@@ -14,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings
+from src.database.cli.diagnose.abandoned import AbandonedThreads
 from src.database.cli.diagnose.output import print_error, print_json
 from src.database.engine import create_engine
 from src.database.errors import (
@@ -80,7 +80,7 @@ async def wait_for_server(
     Raises:
         ConfigurationError: The settings name no target that can be right.
     """
-    asyncio.get_running_loop().set_default_executor(_Abandoned())
+    asyncio.get_running_loop().set_default_executor(AbandonedThreads())
     target = str(resolve_target(settings))
     engine = create_engine(settings, poolclass=NullPool)
     attempts = _Attempts(on_reason)
@@ -103,13 +103,6 @@ async def wait_for_server(
         reason=None if why is None else str(why.args[0]),
         hint=None if why is None else why.hint,
     )
-
-
-class _Abandoned(ThreadPoolExecutor):
-    """Threads that nobody waits for: a name server that says nothing holds one for longer than we may wait."""
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        super().shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(slots=True)

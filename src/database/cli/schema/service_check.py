@@ -23,11 +23,12 @@ from src.database.base import Base
 from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warning
 from src.database.cli.diagnose.output import print_findings, print_json
 from src.database.cli.diagnose.reach import reach
-from src.database.cli.diagnose.revision import revision_finding, revision_of
+from src.database.cli.diagnose.revision import revision_finding
 from src.database.cli.diagnose.wait import wait_for_server
 from src.database.engine import create_engine
 from src.database.errors import DatabaseError
 from src.database.resolve import resolve_target
+from src.database.schema import revision_of
 
 __all__ = ["examine_service", "run_service_check"]
 

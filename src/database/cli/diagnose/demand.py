@@ -1,46 +1,17 @@
-"""How many connections the server can give, how many the processes can take, and how many are of use."""
+"""How many connections the processes can take, and how many are of use."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
 
-import asyncpg
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings
+from src.database.capacity import KEPT_FREE
 from src.database.engine import create_engine
 from src.database.resolve import pool_limits, resolve_target
 
-__all__ = ["Capacity", "Demand", "Suggestion", "capacity_of", "demand_of", "suggest", "useful_connections"]
-
-KEPT_FREE: Final = 5
-"""Connections for migrations, a console and monitoring."""
-
-# What a superuser alone may take is not ours; -1 is without a limit.
-_CAPACITY: Final = """
-SELECT current_setting('max_connections')::int AS maximum,
-       current_setting('superuser_reserved_connections')::int
-         + coalesce(current_setting('reserved_connections', true)::int, 0) AS reserved,
-       (SELECT nullif(rolconnlimit, -1) FROM pg_catalog.pg_roles WHERE rolname = current_user) AS of_role,
-       (SELECT nullif(datconnlimit, -1) FROM pg_catalog.pg_database WHERE datname = current_database()) AS of_database
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
-    """What the server can give."""
-
-    maximum: int
-    reserved: int
-    of_role: int | None
-    of_database: int | None
-
-    @property
-    def available(self) -> int:
-        """How many connections the application can have at most."""
-        limits = (self.maximum - self.reserved, self.of_role, self.of_database)
-        return min(limit for limit in limits if limit is not None)
+__all__ = ["Demand", "Suggestion", "demand_of", "suggest", "useful_connections"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +45,6 @@ class Suggestion:
 
     size: int
     overflow: int
-
-
-async def capacity_of(connection: asyncpg.Connection[Any]) -> Capacity:
-    """Ask the server."""
-    return Capacity(**await connection.fetchrow(_CAPACITY))
 
 
 def demand_of(settings: Settings, *, processes: int) -> Demand:

@@ -1,0 +1,170 @@
+"""thea-db activity: the database's sessions, what they wait for, and who blocks whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from src.config import Settings
+from src.database.cli.diagnose.output import print_json, print_rows, print_warning
+from src.database.cli.diagnose.reach import reach
+
+__all__ = ["Activity", "Session", "run_activity", "sessions_of"]
+
+_HIDDEN: Final = "hidden"
+_HEADER: Final = ("pid", "application", "user", "state", "for", "transaction", "waits for", "blocks")
+
+# What may not be seen of another role's session is null; whether it may be is asked as the server asks itself. Who is
+# blocked is found among the locks, which everybody may see.
+_SESSIONS: Final = """
+SELECT pid, application_name AS application, usename AS "user",
+       pg_has_role('pg_read_all_stats', 'USAGE') OR pg_has_role(usesysid, 'USAGE') AS is_visible, state,
+       extract(epoch FROM clock_timestamp() - state_change)::float8 AS seconds,
+       extract(epoch FROM clock_timestamp() - xact_start)::float8 AS transaction_seconds,
+       nullif(concat_ws(': ', wait_event_type, wait_event), '') AS wait_event,
+       mode || ' on ' || coalesce(relation::regclass::text, locktype) AS lock,
+       CASE WHEN mode IS NULL THEN '{}' ELSE pg_blocking_pids(pid) END AS blocked_by,
+       CASE WHEN $1 THEN query END AS query
+  FROM pg_catalog.pg_stat_activity
+  LEFT JOIN (SELECT DISTINCT ON (pid) pid, mode, relation, locktype FROM pg_catalog.pg_locks WHERE NOT granted
+              ORDER BY pid) AS waiting USING (pid)
+ WHERE datname = current_database() AND usesysid IS NOT NULL AND pid <> pg_backend_pid() AND leader_pid IS NULL
+ ORDER BY xact_start, pid
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One connection to the database; what the role may not see is None.
+
+    Args:
+        pid: The server's process.
+        application: What it is called: ``<service>/<environment>/<pool>/<process>`` where it is one of ours.
+        user: As whom.
+        is_visible: Whether the role may see more than these three and the locks.
+        state: As the server calls it: active, idle, idle in transaction.
+        seconds: How long it has been in this state.
+        transaction_seconds: How old its transaction is.
+        is_long: The transaction is older than was asked for.
+        wait_event: What it waits for, in the server's words.
+        lock: The kind of lock that it waits for, and on what.
+        blocked_by: The processes that hold it, or wait for it before this one; 0 is a prepared transaction.
+        blocks: The processes that wait for this one.
+        query: Its statement, the last one where it is idle; only where it was asked for.
+    """
+
+    pid: int
+    application: str
+    user: str
+    is_visible: bool
+    state: str | None = None
+    seconds: float | None = None
+    transaction_seconds: float | None = None
+    is_long: bool = False
+    wait_event: str | None = None
+    lock: str | None = None
+    blocked_by: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+    query: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """What goes on in a database, as far as a role may see it."""
+
+    database: str
+    user: str
+    sessions: tuple[Session, ...] = field(default=())
+
+    @property
+    def hidden(self) -> int:
+        """How many sessions the role may not look into."""
+        return sum(not session.is_visible for session in self.sessions)
+
+
+def run_activity(settings: Settings, *, queries: bool, long_after_seconds: float, as_json: bool) -> None:
+    """Print what goes on.
+
+    Args:
+        settings: Where to.
+        queries: Show the statements too, as far as the role may see them.
+        long_after_seconds: How old a transaction is that is marked.
+        as_json: Print one JSON document.
+
+    Raises:
+        ConnectionFailed: The database cannot be reached.
+    """
+    activity = asyncio.run(sessions_of(settings, queries=queries, long_after_seconds=long_after_seconds))
+    if as_json:
+        print_json({**asdict(activity), "hidden": activity.hidden})
+    else:
+        _print(activity, queries=queries)
+
+
+async def sessions_of(settings: Settings, *, queries: bool, long_after_seconds: float) -> Activity:
+    """Ask the server; nothing but its statistics and locks is read.
+
+    Raises:
+        ConnectionFailed: The database cannot be reached.
+    """
+    async with reach(settings) as reached:
+        rows = await reached.connection.fetch(_SESSIONS, queries)
+        database, user = await reached.connection.fetchrow("SELECT current_database()::text, current_user::text")
+    return Activity(
+        database=database, user=user, sessions=tuple(_session(row, rows, long_after_seconds) for row in rows)
+    )
+
+
+def _session(row: Any, rows: Sequence[Any], long_after_seconds: float) -> Session:
+    age = row["transaction_seconds"]
+    seen = {name: row[name] for name in ("seconds", "transaction_seconds", "state", "wait_event", "query")}
+    return Session(
+        pid=row["pid"],
+        application=row["application"] or "",
+        user=row["user"] or "",
+        is_visible=row["is_visible"],
+        is_long=age is not None and age > long_after_seconds,
+        lock=row["lock"],
+        blocked_by=tuple(dict.fromkeys(row["blocked_by"])),
+        blocks=tuple(other["pid"] for other in rows if row["pid"] in other["blocked_by"]),
+        **(seen if row["is_visible"] else {}),  # in place of its statement there is a word on rights
+    )
+
+
+def _print(activity: Activity, *, queries: bool) -> None:
+    rows = [_row(session) for session in activity.sessions]
+    title = f"{len(rows)} session(s) of {activity.database} beside this one"
+    under = [session.query or "" for session in activity.sessions] if queries else None
+    print_rows(title, _HEADER if rows else (), rows, under=under)
+    if activity.hidden:
+        print_warning(
+            f"{activity.hidden} session(s) are other roles': what they do is hidden from {activity.user};"
+            f' as a superuser: GRANT pg_read_all_stats TO "{activity.user}";'
+        )
+    if long := [str(session.pid) for session in activity.sessions if session.is_long]:
+        print_warning(f"long transactions keep rows from being vacuumed, and locks: pid {', '.join(long)}")
+
+
+def _row(session: Session) -> tuple[str, ...]:
+    waits = session.wait_event or ""
+    if session.lock is not None:
+        waits = f"{session.lock}, held by {', '.join(map(str, session.blocked_by)) or 'nobody any more'}"
+    age = _seconds(session, session.transaction_seconds)
+    return (
+        str(session.pid),
+        session.application,
+        session.user,
+        (session.state or "") if session.is_visible else _HIDDEN,
+        _seconds(session, session.seconds),
+        f"{age}, long" if session.is_long else age,
+        waits or ("" if session.is_visible else _HIDDEN),
+        ", ".join(map(str, session.blocks)),
+    )
+
+
+def _seconds(session: Session, seconds: float | None) -> str:
+    if not session.is_visible:
+        return _HIDDEN
+    return "" if seconds is None else f"{seconds:.1f} s"

@@ -1,0 +1,82 @@
+"""What the server calls our connections: whose they are, which pool's, and of which process."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import sys
+from multiprocessing.connection import Connection
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_postgresql.executors import NoopExecutor
+from sqlalchemy import text
+from sqlalchemy.pool import NullPool
+
+from src.config import Settings
+from src.database import create_engine
+from src.database.connect import connection_name
+from src.database.connect.naming import MOST_BYTES
+from src.database.engine import DatabaseEngine
+from tests.acceptance.pgbouncer import needs_pgbouncer, pgbouncer
+from tests.conftest import SOCKETS, url_of
+
+
+async def name_of(engine: DatabaseEngine) -> str:
+    async with engine.connect() as connection:
+        return str(await connection.scalar(text("SHOW application_name")))
+
+
+@given(
+    service=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=63),
+    pool=st.from_regex(r"[A-Za-z0-9_-]{1,32}", fullmatch=True),
+)
+def test_a_name_is_ascii_and_what_the_server_keeps_and_ends_in_pool_and_process(service: str, pool: str) -> None:
+    name = connection_name(service, "development", pool)
+
+    assert len(name.encode("ascii")) <= MOST_BYTES
+    assert name.rsplit("/", 3)[1:] == ["development", pool, str(os.getpid())]
+    assert name[:8].isprintable()
+
+
+async def test_a_url_says_the_services_part_of_it(postgresql_shared: NoopExecutor) -> None:
+    url = url_of(postgresql_shared.template_dbname).update_query_dict({"application_name": "agent"})
+
+    engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url), poolclass=NullPool, name="queue")
+
+    assert await name_of(engine) == f"agent/test/queue/{os.getpid()}"
+
+
+def ask_in_a_child(engine: DatabaseEngine, answer: Connection) -> None:
+    answer.send((os.getpid(), asyncio.run(name_of(engine))))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_forked_process_is_called_by_its_own_number(postgresql_shared: NoopExecutor) -> None:
+    """A server of workers that makes its engine before it forks; nothing is open by then."""
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(postgresql_shared.template_dbname))
+    engine = create_engine(settings, poolclass=NullPool)
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    child = fork.Process(target=ask_in_a_child, args=(engine, theirs))
+    child.start()
+    try:
+        assert ours.poll(30), "the child has not answered"
+        number, name = ours.recv()
+    finally:
+        child.join(30)
+
+    assert number != os.getpid()
+    assert name == f"thea-database/test/default/{number}"
+
+
+@needs_pgbouncer
+async def test_pgbouncer_passes_it_on(postgresql_shared: NoopExecutor) -> None:
+    with pgbouncer(SOCKETS) as pooler:
+        settings = Settings(
+            ENVIRONMENT="test", DATABASE_URL=pooler.url(postgresql_shared.template_dbname), DATABASE_PGBOUNCER="true"
+        )
+
+        assert await name_of(create_engine(settings)) == f"thea-database/test/default/{os.getpid()}"
