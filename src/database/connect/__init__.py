@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.database.connect.connector import DRIVER_ERRORS, Connector, PgBouncerConnection, connect
+from src.database.connect.connection import DRIVER_ERRORS, PgBouncerConnection
+from src.database.connect.connector import Connector, connect
 from src.database.errors import ConfigurationError, ConnectionFailed
 
 if TYPE_CHECKING:
