@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench check format clean
+.PHONY: demo test bench soak check format clean
 
 demo: $(READY)
 	@$(BIN)/thea-db demo $(if $(FILE),"$(FILE)")
@@ -16,6 +16,10 @@ test: $(READY)
 # ARGS: --all, --rounds 3, --only append; `make bench ARGS=--help` says more.
 bench: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# ARGS: --minutes 3, --report FILE; it writes docs/soak.md.
+soak: $(READY)
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -129,6 +129,7 @@ class DatabaseEngine(AsyncEngine):
             async with asyncio.timeout(DISPOSE_SECONDS):
                 await asyncio.gather(*(close_other() for close_other in self._others))
                 await super().dispose(close)
+                await self._connector.part()
         except TimeoutError:
             self._connector.terminate_all()
         finally:

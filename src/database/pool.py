@@ -1,4 +1,4 @@
-"""The sized pool: old, idle and dead connections are replaced when next asked for; exhaustion names a holder."""
+"""The sized pool: first come, first served; old, idle and dead connections are replaced when next asked for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import random
 import sys
 import time
 import weakref
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
@@ -17,6 +19,9 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool.base import _ConnectionRecord
+from sqlalchemy.util.concurrency import await_
+from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
 
 from src.database.errors import PoolExhausted
 
@@ -47,8 +52,74 @@ class PoolLimits:
     """How many are opened with the first."""
 
 
+class _FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
+    """What is given back goes to who has waited for the longest.
+
+    In SQLAlchemy's whoever comes just then can take it, and who was woken for it waits anew, behind all others.
+    """
+
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
+        super().__init__(maxsize, use_lifo)
+        self._idle: deque[ConnectionPoolEntry] = deque()
+        self._waiting: deque[asyncio.Future[ConnectionPoolEntry]] = deque()
+
+    def empty(self) -> bool:
+        return not self._idle
+
+    def full(self) -> bool:
+        return 0 < self.maxsize <= len(self._idle)
+
+    def qsize(self) -> int:
+        return len(self._idle)
+
+    def put_nowait(self, item: ConnectionPoolEntry) -> None:
+        if self._hand_over(item):
+            return
+        if self.full():
+            raise Full
+        self._idle.append(item)
+
+    def put(self, item: ConnectionPoolEntry, block: bool = True, timeout: float | None = None) -> None:
+        self.put_nowait(item)
+
+    def get_nowait(self) -> ConnectionPoolEntry:
+        if not self._idle:
+            raise Empty
+        return self._idle.pop() if self.use_lifo else self._idle.popleft()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
+        if self._idle or not block:
+            return self.get_nowait()
+        return await_(self._wait(timeout))
+
+    async def _wait(self, seconds: float | None) -> ConnectionPoolEntry:
+        waiter: asyncio.Future[ConnectionPoolEntry] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                return await waiter
+        except BaseException as error:
+            if not waiter.done() or waiter.cancelled():
+                with suppress(ValueError):
+                    self._waiting.remove(waiter)
+            elif not self._hand_over(waiter.result()):  # it came just now: somebody else may want it
+                self._idle.append(waiter.result())
+            if isinstance(error, TimeoutError):
+                raise Empty from None
+            raise
+
+    def _hand_over(self, item: ConnectionPoolEntry) -> bool:
+        while self._waiting:
+            if not (waiter := self._waiting.popleft()).done():
+                waiter.set_result(item)
+                return True
+        return False
+
+
 class SizedPool(AsyncAdaptedQueuePool):
-    """SQLAlchemy's, which says on exhaustion what it is and who has held a connection for the longest."""
+    """SQLAlchemy's, first come, first served; on exhaustion it says who has held a connection for the longest."""
+
+    _queue_class = _FairQueue
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -77,13 +148,24 @@ class SizedPool(AsyncAdaptedQueuePool):
                 " DATABASE_POOL_SIZE (pool_max where the URL has one); `thea-db pool` says how far",
             ) from None
 
+    def _create_connection(self) -> ConnectionPoolEntry:
+        """Make a place, in which whoever gets it connects: who fails to, or is cancelled, gives it to the next."""
+        return _ConnectionRecord(self, connect=False)
+
     def _longest_holder(self) -> str:
         if not self._holders:
-            return "nobody of this process holds one"
+            return "none is held: they are still being opened"
         since, reference = min(self._holders.values(), key=lambda holder: holder[0])
         task = reference() if reference else None
         held = f"the longest is held for {time.monotonic() - since:.1f} s"
-        return f"{held} by task {task.get_name()!r}{_where(task)}" if task else f"{held} by a task that is gone"
+        by = f"by task {task.get_name()!r}{_where(task)}" if task else "by a task that is gone"
+        return f"{held} {by}{self._own_part()}"
+
+    def _own_part(self) -> str:
+        """Say where the one who waits has what he waits for: a session inside another one."""
+        current = asyncio.current_task()
+        own = sum(reference is not None and reference() is current for _, reference in self._holders.values())
+        return f"; the task that asks holds {own} of them itself: it opened a session inside another" if own else ""
 
 
 def keep_fresh(engine: Engine, limits: PoolLimits) -> None:

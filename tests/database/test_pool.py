@@ -96,7 +96,7 @@ async def test_a_holder_is_forgotten_with_his_connection(cloned_database: URL) -
         async with engine.connect() as connection:
             detached: Any = await connection.get_raw_connection()
             detached.detach()
-            assert cast("SizedPool", engine.pool)._longest_holder() == "nobody of this process holds one"
+            assert cast("SizedPool", engine.pool)._longest_holder() == "none is held: they are still being opened"
 
 
 async def test_a_session_says_so_too(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.database.connect.command import command_connection
-from src.database.connect.connector import DRIVER_ERRORS, Connector, PgBouncerConnection, connect
+from src.database.connect.connection import DRIVER_ERRORS, PgBouncerConnection
+from src.database.connect.connector import Connector, connect
 from src.database.connect.naming import connection_name
 from src.database.connect.to_its_end import to_its_end
 from src.database.errors import ConfigurationError, ConnectionFailed

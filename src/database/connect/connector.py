@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from weakref import WeakSet
 
 import asyncpg
 
+from src.database.connect.connection import DRIVER_ERRORS, OurConnection, is_running_here
 from src.database.connect.tls import create_ssl_context
 from src.database.errors import AuthenticationFailed, ConnectionFailed, DatabaseMissing, TlsFailed
 from src.database.target import Host, SessionAttributes, Target
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from src.database.connect.cloudsql import CloudSqlConnector
     from src.database.connect.ssh import SshTunnel
 
-__all__ = ["DRIVER_ERRORS", "Connector", "PgBouncerConnection", "connect"]
+__all__ = ["Connector", "connect"]
 
 _ENDS_THE_SEARCH: Final = (AuthenticationFailed, DatabaseMissing, TlsFailed)
 """What another host would not answer differently; libpq does not go on after these either."""
@@ -28,48 +30,6 @@ _LOST: Final = "08"
 """The class of the codes that the driver gives itself where nobody answered."""
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # seconds, seconds, times
-DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
-"""What the driver raises where a connection fails, the system's own errors included."""
-
-
-class _Connection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
-    """The driver's, whose set-up fails in our words too: what SQLAlchemy does to it passes all translation by."""
-
-    with_begin: str | None = None
-    """What goes with the next BEGIN, in the same round trip."""
-
-    async def execute(self, query: str, *arguments: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - the driver's
-        """Execute, and with a BEGIN what has to come first in its transaction."""
-        if self.with_begin is not None and query.startswith("BEGIN"):
-            query, self.with_begin = f"{query} {self.with_begin}", None
-        status: str = await super().execute(query, *arguments, timeout=timeout)
-        return status
-
-    async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
-        try:
-            await super().set_type_codec(*arguments, **options)
-        except DRIVER_ERRORS as error:
-            raise translate_connect(error, where="the server, just connected to") from error
-
-
-class PgBouncerConnection(_Connection):
-    """One whose server may be another by now: what PgBouncer said of it at the start is what its first one was."""
-
-    def get_settings(self) -> Any:
-        """Return what the server reported, without what may not be true any more."""
-        return _WithoutTheServersState(super().get_settings())
-
-
-class _WithoutTheServersState:
-    """Settings that do not tell whether the server takes writes: then the driver asks the server itself."""
-
-    def __init__(self, settings: Any) -> None:
-        self._settings = settings
-
-    def __getattr__(self, name: str) -> Any:
-        if name in {"in_hot_standby", "default_transaction_read_only"}:
-            raise AttributeError(name)
-        return getattr(self._settings, name)
 
 
 class Connector:
@@ -124,10 +84,17 @@ class Connector:
                     return connection
         raise _sum_up(refusals)
 
+    async def part(self) -> None:
+        """Wait until the server has heard of every statement that was cancelled."""
+        opened: list[Any] = [connection for connection in list(self._opened) if is_running_here(connection._loop)]  # noqa: SLF001
+        parting = [connection.parting for connection in opened if connection.parting is not None]
+        requests = [request for connection in opened for request in connection._cancellations]  # noqa: SLF001
+        await asyncio.gather(*parting, *requests, return_exceptions=True)
+
     def terminate_all(self) -> None:
         """Drop every connection that is still open, without a word to the server."""
         for connection in list(self._opened):
-            connection.terminate()
+            asyncpg.Connection.terminate(connection)
 
     async def close(self) -> None:
         """Close the tunnel or the connector; the next connection opens them again."""
@@ -144,7 +111,7 @@ class Connector:
             "database": target.database,
             "timeout": target.connect_timeout or DEFAULT_TIMEOUT_SECONDS,
             "target_session_attrs": attributes,
-            "connection_class": _Connection,
+            "connection_class": OurConnection,
             **self._driver_arguments,
         }
         if self._name is not None:

@@ -73,7 +73,10 @@ class Calls:
             return await self._send(slot, tenant_id, statement, arguments)
         except _Lost:
             slot = await self._pool.take(tenant_id)
-        return await self._send(slot, tenant_id, statement, arguments)
+        try:
+            return await self._send(slot, tenant_id, statement, arguments)
+        except _Lost as lost:
+            raise ConnectionFailed(str(lost.args[0]), hint=lost.hint) from lost.__cause__
 
     async def _write(self, statement: Statement[RowT], *values: Any) -> list[RowT]:
         """Send a statement that writes, atomically by itself.

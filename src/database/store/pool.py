@@ -49,19 +49,20 @@ class StorePool:
         self._sound_seconds = min(PING_AFTER_IDLE_SECONDS, limits.idle or PING_AFTER_IDLE_SECONDS)
         self._most = limits.size + max(0, limits.overflow)
         self._count = 0
+        self._parting = 0
         self._idle: list[Slot] = []
         self._waiting: deque[asyncio.Future[Slot | None]] = deque()
         self._generation = 0
 
     @property
     def size(self) -> int:
-        """How many connections there are, in use or not."""
+        """How many connections the server has, in use or not."""
         return self._count
 
     @property
     def in_use(self) -> int:
         """How many of them are in use."""
-        return self._count - len(self._idle)
+        return self._count - len(self._idle) - self._parting
 
     async def take(self, tenant_id: UUID) -> Slot:
         """Return a connection for one call, as a rule at once; `give_back` or `discard` it, whatever happens.
@@ -95,9 +96,13 @@ class StorePool:
         self._idle.append(slot)
 
     def discard(self, slot: Slot) -> None:
-        """Drop it: nobody knows what state it is in."""
+        """Drop it: nobody knows what state it is in. Where the server is still at it, its place is kept for so long."""
         slot.connection.terminate()
-        self._leave()
+        if (parting := slot.connection.parting) is None:
+            self._leave()
+            return
+        self._parting += 1
+        parting.add_done_callback(self._part)
 
     async def close(self) -> None:
         """Close what is idle, and what is in use when it comes back; the next call opens anew."""
@@ -166,6 +171,10 @@ class StorePool:
             self._leave()
         else:
             self.give_back(slot)
+
+    def _part(self, _parting: asyncio.Task[None]) -> None:
+        self._parting -= 1
+        self._leave()
 
     def _leave(self) -> None:
         """Free a place: who has waited for the longest may open a connection in it."""

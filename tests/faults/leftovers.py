@@ -1,0 +1,99 @@
+"""What is looked for after a fault: connections in use, transactions that nobody ends, tenants that are still bound."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+import psycopg
+
+from src.database import engine, get_engine
+from src.database.connect import DRIVER_ERRORS
+from src.database.engine import DatabaseEngine
+from src.database.pool import SizedPool
+from src.database.reading import _BOUND
+from src.database.session import READING, _engine_of_loop
+from src.database.store import StorePool, get_store
+
+_BACKENDS = (
+    "SELECT pid, state, xact_start IS NOT NULL, left(query, 60) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
+_IN_THE_SESSION = "SELECT COALESCE(current_setting('app.tenant_id', true), '')"
+
+
+async def until(is_so: Callable[[], bool], *, within: float = 20) -> None:
+    """Wait until something is so; nothing tells when."""
+    deadline = time.monotonic() + within
+    while not is_so():
+        assert time.monotonic() < deadline, f"it is not so within {within} s"
+        await asyncio.sleep(0.01)
+
+
+def until_meanwhile(is_so: Callable[[], bool], *, within: float = 20) -> None:
+    """Wait until something is so, with the event loop at a standstill: nothing more is done about it from here."""
+    deadline = time.monotonic() + within
+    while not is_so():
+        assert time.monotonic() < deadline, f"it is not so within {within} s"
+        time.sleep(0.01)
+
+
+def backends(superuser: psycopg.Connection) -> list[tuple[Any, ...]]:
+    """Return the database's backends but the one that looks: pid, state, whether a transaction is open, the query."""
+    return superuser.execute(_BACKENDS).fetchall()
+
+
+def in_a_transaction(superuser: psycopg.Connection) -> list[tuple[Any, ...]]:
+    return [one for one in backends(superuser) if one[2] or one[1] != "idle"]
+
+
+def in_use() -> dict[str, int]:
+    """Return how many connections of each pool are checked out."""
+    pools = {name: cast("SizedPool", of.pool).checkedout() for name, of in _engines().items()}
+    return {**pools, "store": the_store_pool().in_use}
+
+
+async def wrongly_bound() -> list[str]:
+    """Look at every connection that lies in a pool: bound to whom nobody knows it to be, or in a transaction."""
+    wrong = []
+    for name, of in _engines().items():
+        for entry in cast("Any", of.pool)._pool._idle:
+            if entry.dbapi_connection is not None:
+                known = entry.info.get(_BOUND) if name == READING else None
+                wrong += await _faults_of(entry.dbapi_connection.driver_connection, known, where=name)
+    for slot in the_store_pool()._idle:
+        wrong += await _faults_of(slot.connection, slot.bound_to, where="store")
+    return wrong
+
+
+async def dispose_of_all() -> None:
+    for one in (*_engines().values(), get_engine("store")):
+        await one.dispose()
+
+
+def read_engine() -> DatabaseEngine:
+    return _engine_of_loop(READING)
+
+
+def the_store_pool() -> StorePool:
+    return get_store()._pool
+
+
+def _engines() -> dict[str, DatabaseEngine]:
+    return {"default": engine, READING: read_engine()}
+
+
+async def _faults_of(connection: asyncpg.Connection[Any], known: UUID | None, *, where: str) -> list[str]:
+    if connection.is_closed():
+        return []
+    if connection.is_in_transaction():
+        return [f"{where}: a hidden transaction"]
+    try:
+        bound_to = await connection.fetchval(_IN_THE_SESSION)
+    except DRIVER_ERRORS:  # it has just been ended
+        return []
+    return [] if bound_to == str(known or "") else [f"{where}: bound to {bound_to!r}, taken for {known}"]

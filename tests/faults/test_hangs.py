@@ -1,0 +1,190 @@
+"""Servers and networks that stop in every way there is: each call ends within its limits, and so does `dispose`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+import psycopg
+import pytest
+from sqlalchemy import URL, text
+
+from src.config import Settings
+from src.database import get_db, get_read_db, tenant_context
+from src.database.errors import DatabaseError
+from src.database.models import User
+from tests.faults.callers import Caller, register
+from tests.faults.lame_relay import Fault, lame_relaying
+from tests.faults.leftovers import backends, dispose_of_all, in_use, until
+
+STATEMENT_SECONDS, MARGIN_SECONDS, CONNECT_SECONDS, PARTING_SECONDS = 0.4, 0.2, 0.6, 2.0
+CALL_SECONDS = 2 * (STATEMENT_SECONDS + MARGIN_SECONDS + CONNECT_SECONDS) + PARTING_SECONDS
+"""The longest that one may take: a read of the store's is sent twice, the second time over a new connection."""
+DISPOSE_SECONDS = 5.0
+MACHINE_SECONDS = 4.0
+"""What a loaded machine may add."""
+
+ONE = text("SELECT 1")
+MANY_ROWS = text("SELECT n, repeat('x', 200) FROM generate_series(1, 20000) AS n").execution_options(yield_per=10)
+
+Meet = Callable[[], Awaitable[object]]
+
+
+@pytest.fixture
+def use_short_limits(use_database: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Callable[[URL], None]:
+    monkeypatch.setattr(import_module("src.database.resolve"), "COMMAND_MARGIN_SECONDS", MARGIN_SECONDS)
+
+    def use(url: URL) -> None:
+        query = {"pool_max": "10", "statement_timeout": f"{STATEMENT_SECONDS * 1000:.0f}"}
+        use_database(url.update_query_dict(query), DATABASE_CONNECT_TIMEOUT=str(CONNECT_SECONDS))
+
+    return use
+
+
+async def execute(meet: Meet) -> None:
+    async with get_db() as session:
+        await session.execute(ONE)
+        await meet()
+        await session.execute(ONE)
+
+
+async def flush(meet: Meet) -> None:
+    async with get_db() as session:
+        await session.execute(ONE)
+        session.add(User())
+        await meet()
+        await session.flush()
+
+
+async def commit(meet: Meet) -> None:
+    async with get_db() as session:
+        session.add(User())
+        await session.flush()
+        await meet()
+
+
+async def roll_back(meet: Meet) -> None:
+    async with get_db() as session:
+        session.add(User())
+        await session.flush()
+        await meet()
+        await session.rollback()
+        await session.execute(ONE)
+
+
+async def begin_a_stream(meet: Meet) -> None:
+    async with get_db() as session:
+        await session.execute(ONE)
+        await meet()
+        async for _ in await session.stream(MANY_ROWS):
+            pass
+
+
+async def go_on_with_a_stream(meet: Meet) -> None:
+    async with get_read_db() as session:
+        rows = aiter(await session.stream(MANY_ROWS))
+        await anext(rows)
+        await meet()
+        async for _ in rows:
+            pass
+
+
+STEPS = (execute, flush, commit, roll_back, begin_a_stream, go_on_with_a_stream)
+
+
+async def befall(fault: Callable[[], None], caller: Caller) -> dict[str, str]:
+    """Have a fault befall calls of every kind, under way and to come; return what became of them.
+
+    Whoever takes longer than the limits fails the test.
+    """
+    await asyncio.gather(*(caller.read_by_the_store() for _ in range(8)))  # what is sent again finds another idle one
+    are_ready, begins = asyncio.Barrier(len(STEPS) + 1), asyncio.Event()
+
+    async def meet() -> None:
+        await are_ready.wait()
+        await begins.wait()
+
+    async def begin(step: Callable[[Meet], Awaitable[None]]) -> None:
+        with tenant_context(caller.tenant):
+            await step(meet)
+
+    under_way = [asyncio.create_task(_outcome(begin(step))) for step in STEPS]
+    await are_ready.wait()
+    fault()
+    begins.set()
+    async with asyncio.timeout(CALL_SECONDS + MACHINE_SECONDS):
+        later = await asyncio.gather(*(_outcome(call()) for call in caller.calls))
+        earlier = await asyncio.gather(*under_way)
+    names = [each.__name__ for each in (*STEPS, *caller.calls)]
+    return dict(zip(names, (*earlier, *later), strict=True))
+
+
+async def _outcome(call: Awaitable[None]) -> str:
+    try:
+        await call
+    except DatabaseError as error:
+        return type(error).__name__
+    return "served"
+
+
+async def dispose_in_time() -> None:
+    async with asyncio.timeout(3 * DISPOSE_SECONDS + MACHINE_SECONDS):  # one engine after the other
+        await dispose_of_all()
+
+
+@pytest.mark.parametrize("fault", Fault)
+async def test_every_call_and_dispose_end_within_their_limits(
+    fault: Fault, cloned_database: URL, use_short_limits: Callable[[URL], None]
+) -> None:
+    with lame_relaying() as relay:
+        use_short_limits(relay.lead_to(cloned_database))
+        [caller] = await register(1)
+
+        outcomes = await befall(lambda: relay.befall(fault), caller)
+
+        assert set(outcomes.values()) <= {"ConnectionFailed", "CommitOutcomeUnknown"}, outcomes
+        await until(lambda: not any(in_use().values()))
+        await dispose_in_time()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
+async def test_backends_that_are_stopped_hold_nobody_and_end_once_they_go_on(
+    cloned_database: URL, superuser: psycopg.Connection, use_short_limits: Callable[[URL], None]
+) -> None:
+    use_short_limits(cloned_database)
+    [caller] = await register(1)
+    with stopping(superuser) as stop:
+        outcomes = await befall(stop, caller)
+
+        assert outcomes.pop("roll_back") in {"ConnectionFailed", "served"}
+        of_new_connections = {call.__name__ for call in caller.calls}
+        lost = {outcomes[step.__name__] for step in STEPS if step is not roll_back}
+        assert lost <= {"ConnectionFailed", "CommitOutcomeUnknown"}
+        assert "served" in {outcomes[name] for name in of_new_connections}
+        await until(lambda: not any(in_use().values()))
+        await dispose_in_time()
+    await until(lambda: not backends(superuser))
+    rows = superuser.execute("SELECT count(*) FROM users WHERE telegram_id IS NULL").fetchall()
+    assert rows in ([(0,)], [(1,)]), "the commit may have been on its way; nothing else"
+
+
+@contextmanager
+def stopping(superuser: psycopg.Connection) -> Iterator[Callable[[], None]]:
+    """Yield what stops all backends there are; they go on at the end."""
+    stopped: list[int] = []
+
+    def stop() -> None:
+        for pid, *_ in backends(superuser):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+
+    try:
+        yield stop
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
