@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, cast
@@ -18,6 +18,7 @@ from sqlalchemy.orm import exc as orm_exc
 from sqlalchemy.util.concurrency import in_greenlet
 
 from src.database.base import TenantBase
+from src.database.commits import READS_ONLY, twice_if_lost
 from src.database.errors import (
     ConnectionFailed,
     LazyLoadError,
@@ -62,11 +63,6 @@ def current_tenant() -> UUID | None:
     return _acting.get()
 
 
-def _bind_statement(limits: Iterable[str]) -> TextClause:
-    calls = ["app_set_tenant(:tenant_id)", *(f"set_config('{name}', :{name}, true)" for name in limits)]
-    return text(f"SELECT {', '.join(calls)}").bindparams(bindparam("tenant_id", type_=Uuid()))
-
-
 class TenantBinding:
     """How a transaction is bound to its tenant: one statement, and on an engine's first use a look at the schema.
 
@@ -78,8 +74,13 @@ class TenantBinding:
     def __init__(self, default_tenant: UUID | None = None, *, limits: Mapping[str, str] | None = None) -> None:
         self.default_tenant = default_tenant
         self._limits = dict(limits or {})
-        self._statement = _bind_statement(self._limits)
+        self._statement = self._make_statement()
         self._ready: WeakSet[Engine] = WeakSet()
+
+    def _make_statement(self, *also: str) -> TextClause:
+        calls = ["app_set_tenant(:tenant_id)", *(f"set_config('{name}', :{name}, true)" for name in self._limits)]
+        statement = text("SELECT " + ", ".join([*calls, *also]))
+        return statement.bindparams(bindparam("tenant_id", type_=Uuid())).execution_options(**READS_ONLY)
 
     def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
         """Bind the connection's transaction, and nothing beyond it, to a tenant, or to nobody."""
@@ -110,8 +111,7 @@ class TenantBinding:
         """Enter the default tenant in the registry; return whether there is one, and a schema at all."""
         if not await connection.fetchval(_IS_MIGRATED):
             return False
-        default = self.default_tenant
-        if default is not None and not await connection.fetchval(_IS_REGISTERED, default):
+        if (default := self.default_tenant) is not None and not await connection.fetchval(_IS_REGISTERED, default):
             await connection.execute(_REGISTER, default, f"default-{default.hex}")
         return True
 
@@ -173,7 +173,7 @@ class TenantSession(Session):
         self._bound_to = None
         self._connection_in_use = connection
         tenant_id = self.acting_tenant()
-        self._binding.bind(connection, tenant_id)
+        twice_if_lost(connection, lambda: self._binding.bind(connection, tenant_id))
         self._bound_to = tenant_id
 
     def forget_binding(self, *, transaction_ended: bool) -> None:
