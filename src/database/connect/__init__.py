@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.database.connect.connector import DRIVER_ERRORS, Connector, PgBouncerConnection, connect
+from src.database.connect.password import PasswordProvider, find_provider
 from src.database.errors import ConfigurationError, ConnectionFailed
 
 if TYPE_CHECKING:
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
 
     from src.database.connect.embedded import EmbeddedServer
 
-__all__ = ["DRIVER_ERRORS", "Connector", "PgBouncerConnection", "connect", "connect_embedded", "embedded_server"]
+__all__ = [
+    "DRIVER_ERRORS",
+    "Connector",
+    "PasswordProvider",
+    "PgBouncerConnection",
+    "connect",
+    "connect_embedded",
+    "embedded_server",
+    "find_provider",
+]
 
 
 def embedded_server(folder: Path) -> EmbeddedServer:
