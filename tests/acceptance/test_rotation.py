@@ -220,7 +220,7 @@ async def test_what_the_setting_names_is_asked_where_the_url_has_no_password(
     url, _ = rotated
     vault = Vault("0ne")
     monkeypatch.setitem(sys.modules, "a_vault", SimpleNamespace(ask=vault.ask))
-    for each in (url, url_of(server, APP_ROLE)):
+    for each in (url, url_of(server, OWNER_ROLE)):
         settings = Settings(ENVIRONMENT="test", DATABASE_URL=each, DATABASE_PASSWORD_PROVIDER="a_vault:ask")
         made = create_engine(settings, poolclass=NullPool)
         async with made.connect() as connection:
