@@ -74,6 +74,13 @@ def _folder(value: Path) -> Path:
     return value
 
 
+def _function(value: str) -> str:
+    module, _, function = value.partition(":")
+    if not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise PydanticCustomError("function", "it is none")
+    return value
+
+
 def _name(value: str) -> str:
     if not value.isprintable():
         raise PydanticCustomError("name", "it is not printable")
@@ -120,6 +127,9 @@ class Settings(BaseSettings):
     DATABASE_REPLICA_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
     DATABASE_EMBEDDED_DIR: Annotated[Path, AfterValidator(_folder)] = Field(
         default=Path(".thea/postgres"), description="a folder"
+    )
+    DATABASE_PASSWORD_PROVIDER: Annotated[str, AfterValidator(_function)] | None = Field(
+        default=None, description="module:function, which can be imported"
     )
     DATABASE_PGBOUNCER: bool = Field(default=False, description="true or false")
 

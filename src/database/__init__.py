@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from src.database.engine import create_engine
     from src.database.session import AsyncSessionLocal, engine, get_db, get_engine, get_read_db
     from src.database.tenancy import AsyncSession, current_tenant, tenant_context
+    from src.database.transactions import run_transaction
 
 __all__ = [
     "AsyncSession",
@@ -23,6 +24,7 @@ __all__ = [
     "get_db",
     "get_engine",
     "get_read_db",
+    "run_transaction",
     "tenant_context",
 ]
 
@@ -36,6 +38,7 @@ _ROOMS: Final = {
     "get_db": "session",
     "get_engine": "session",
     "get_read_db": "session",
+    "run_transaction": "transactions",
     "tenant_context": "tenancy",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, cast
 from uuid import UUID
 from weakref import WeakSet
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, TextClause, Uuid, bindparam, text
 from sqlalchemy.util.concurrency import await_
 
 from src.database.as_sqlalchemy import raise_as_always
+from src.database.commits import READS_ONLY
 from src.database.errors import ConnectionFailed
 from src.database.translation import translate
 
@@ -26,11 +27,6 @@ _IS_REGISTERED: Final = (
 _REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'Default') ON CONFLICT DO NOTHING"
 
 
-def _bind_statement(limits: Iterable[str]) -> TextClause:
-    calls = ["app_set_tenant(:tenant_id)", *(f"set_config('{name}', :{name}, true)" for name in limits)]
-    return text(f"SELECT {', '.join(calls)}").bindparams(bindparam("tenant_id", type_=Uuid()))
-
-
 class TenantBinding:
     """How a transaction is bound to its tenant: one statement, and on an engine's first use a look at the schema.
 
@@ -42,8 +38,13 @@ class TenantBinding:
     def __init__(self, default_tenant: UUID | None = None, *, limits: Mapping[str, str] | None = None) -> None:
         self.default_tenant = default_tenant
         self._limits = dict(limits or {})
-        self._statement = _bind_statement(self._limits)
+        self._statement = self._make_statement()
         self._ready: WeakSet[Engine] = WeakSet()
+
+    def _make_statement(self, *also: str) -> TextClause:
+        calls = ["app_set_tenant(:tenant_id)", *(f"set_config('{name}', :{name}, true)" for name in self._limits)]
+        statement = text("SELECT " + ", ".join([*calls, *also]))
+        return statement.bindparams(bindparam("tenant_id", type_=Uuid())).execution_options(**READS_ONLY)
 
     def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
         """Bind the connection's transaction, and nothing beyond it, to a tenant, or to nobody."""

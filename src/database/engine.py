@@ -17,7 +17,14 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 from src.config import Settings, get_logger
 from src.config.environment import Purpose, named_target
 from src.database import engine_events
-from src.database.connect import DRIVER_ERRORS, Connector, connect_embedded, connection_name
+from src.database.connect import (
+    DRIVER_ERRORS,
+    Connector,
+    PasswordProvider,
+    connect_embedded,
+    connection_name,
+    find_provider,
+)
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.pool import PoolLimits, SizedPool, keep_fresh
 from src.database.resolve import driver_arguments, is_pooled_elsewhere, pool_limits, resolve_target
@@ -144,6 +151,7 @@ def create_engine(
     poolclass: type[Pool] | None = None,
     purpose: Purpose = "application",
     name: str = "default",
+    password: PasswordProvider | None = None,
 ) -> DatabaseEngine:
     """Make an engine; nothing is opened before its first use.
 
@@ -155,6 +163,8 @@ def create_engine(
             server takes no writes from it; ``migrations``, as the one who owns the tables and without a limit for a
             statement.
         name: What errors and the server call its pool.
+        password: Asked for the password at each connect, with the user, the host and the port; it may be async. By
+            default what DATABASE_PASSWORD_PROVIDER names, where the URL has no password of its own.
 
     Raises:
         ConfigurationError: The target cannot be right.
@@ -165,6 +175,7 @@ def create_engine(
         (lambda: resolve_target(settings, purpose=purpose)) if target.embedded else (lambda: target),
         driver_arguments=driver_arguments(target, settings, purpose=purpose),
         name=lambda: connection_name(target.application_name or "", settings.ENVIRONMENT, name),
+        password=password or _named_provider(target, settings),
     )
     is_pooled = target.has_pool_parameters or not settings.is_local
     poolclass = poolclass or (SizedPool if is_pooled else NullPool)
@@ -206,6 +217,13 @@ def _loads(text: str) -> Any:
     if text == "{}":
         return {}
     return [] if text == "[]" else json.loads(text)
+
+
+def _named_provider(target: Target, settings: Settings) -> PasswordProvider | None:
+    name = settings.DATABASE_PASSWORD_PROVIDER
+    if name is None or target.password is not None or target.embedded is not None:
+        return None
+    return find_provider(name)
 
 
 def _connect_args(opener: _Opener, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import StatementError
 
+from src.database.commits import is_uncertain, outcome_unknown, watch_commits
 from src.database.errors import ConnectionFailed, TransactionAborted
 from src.database.translation import translate
 
@@ -34,11 +35,13 @@ def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
 
     event.listen(engine, "handle_error", raise_ours)
     if not writes:
+        event.listen(engine, "do_execute", _execute_again_after_a_change)
         return
     event.listen(engine, "begin", _forget)
     event.listen(engine, "rollback", _forget)
     event.listen(engine, "rollback_savepoint", lambda connection, _name, _context: _forget(connection))
     event.listen(engine, "commit", _refuse_an_aborted_one)
+    watch_commits(engine)
 
 
 def _is_refused_by_its_server(context: ExceptionContext) -> bool:
@@ -55,8 +58,33 @@ def _is_refused_by_its_server(context: ExceptionContext) -> bool:
     return in_recovery is None or "on" in {in_recovery, getattr(server, "default_transaction_read_only", None)}
 
 
+def _execute_again_after_a_change(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    """Prepare a statement anew, and send it once more, where the schema has changed under it; in no transaction."""
+    try:
+        cursor.execute(statement, parameters)
+    except context.dialect.loaded_dbapi.InvalidCachedStatementError as error:
+        if context.root_connection.connection.driver_connection.is_in_transaction():
+            raise
+        context.handle_dbapi_exception(error)  # it has all that was prepared before be forgotten
+        context.pre_exec()  # and the cursor learn of it
+        cursor.execute(statement, parameters)
+    return True
+
+
 def _raise_ours(context: ExceptionContext) -> BaseException | None:
-    """Hand out our errors in place of the driver's, and a bad value's own error in place of SQLAlchemy's wrapper."""
+    """Hand out our errors in place of the driver's, and say of a COMMIT without an answer what that means."""
+    if not is_uncertain(context):
+        return _translated(context)
+    origin = context.original_exception
+    if not isinstance(origin, Exception):  # a cancellation stays one: its cause tells what it cut short
+        origin.__cause__ = outcome_unknown()
+        return None
+    ours = _translated(context)
+    return outcome_unknown() if isinstance(ours, ConnectionFailed) else ours
+
+
+def _translated(context: ExceptionContext) -> BaseException | None:
+    """Return our error in place of the driver's, and a bad value's own error in place of SQLAlchemy's wrapper."""
     origin = context.original_exception
     if not isinstance(origin, Exception):
         return None  # a cancelled statement costs its connection, but a cancellation is what it stays

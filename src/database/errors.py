@@ -22,6 +22,7 @@ __all__ = [
     "NotFoundError",
     "PoolExhausted",
     "QueryTimeout",
+    "SchemaChangedError",
     "SchemaDriftError",
     "SerializationError",
     "StaleDataError",
@@ -141,6 +142,10 @@ class DeadlockError(DatabaseError):
     """Two transactions waited for each other; run the whole unit again."""
 
 
+class SchemaChangedError(DatabaseError):
+    """The schema changed under a statement that was prepared before; run the whole unit again."""
+
+
 class LockNotAvailable(DatabaseError):
     """The lock was not free within its limit."""
 
@@ -150,7 +155,10 @@ class QueryTimeout(DatabaseError):
 
 
 class CommitOutcomeUnknown(DatabaseError):
-    """The connection was lost before the server said whether the work is committed: it may be, or not."""
+    """The connection was lost before the server said whether the work is committed: it may be, or not.
+
+    A task that is cancelled then is cancelled as any other: this is the cause of its `CancelledError`.
+    """
 
 
 class TransactionAborted(DatabaseError):

@@ -25,7 +25,7 @@ from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
 
 from src.database.errors import PoolExhausted
 
-__all__ = ["PoolLimits", "SizedPool", "keep_fresh"]
+__all__ = ["IDLE_SINCE", "PoolLimits", "SizedPool", "keep_fresh"]
 
 PING_AFTER_IDLE_SECONDS: Final = 30.0
 """A connection that lay idle for longer is asked whether it lives: a firewall that dropped it has told nobody."""
@@ -34,7 +34,8 @@ JITTER: Final = 0.1
 """The share of its lifetime by which a connection can go early, so that not all of them go at once."""
 
 _RETIRES_AT: Final = "thea_retires_at"
-_IDLE_SINCE: Final = "thea_idle_since"
+IDLE_SINCE: Final = "thea_idle_since"
+"""In the `info` of a connection that the pool has kept before: since when it last lay idle."""
 _LIBRARIES: Final = str(Path(asyncio.__file__).parents[1]), str(Path(sys.prefix)), str(Path(__file__).parent)
 
 
@@ -176,7 +177,7 @@ def keep_fresh(engine: Engine, limits: PoolLimits) -> None:
         entry.info[_RETIRES_AT] = time.monotonic() + limits.lifetime * (1 - early)
 
     def stamp_checkin(connection: Any, entry: ConnectionPoolEntry) -> None:
-        entry.info[_IDLE_SINCE] = time.monotonic()
+        entry.info[IDLE_SINCE] = time.monotonic()
         forget_holder(connection, entry)
         if connection is not None and connection.driver_connection.is_in_transaction():
             # Somebody's own BEGIN, of which SQLAlchemy does not know: the next one would go on in it.
@@ -201,7 +202,7 @@ def _refuse_a_stale_one(connection: Any, entry: ConnectionPoolEntry, limits: Poo
     """Raise what makes the pool open another in its place; only one that lay idle for long costs a round trip."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError("the connection closed while it was idle")
-    idle_since = entry.info.get(_IDLE_SINCE)
+    idle_since = entry.info.get(IDLE_SINCE)
     if idle_since is None:
         return
     now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
 from src.database.binding import TenantBinding
 from src.database.connect import DRIVER_ERRORS
-from src.database.errors import ConnectionFailed
+from src.database.errors import ConnectionFailed, SchemaChangedError
 from src.database.tenancy import AsyncSession, TenantSession, current_tenant
 from src.database.translation import translate
 
@@ -140,9 +141,15 @@ class ReadSession(AsyncSession):
 
     async def stream(self, *arguments: Any, **options: Any) -> AsyncResult[Any]:
         """Execute, and hand the rows out as they come: they are all of one state, since a cursor is."""
+        result: AsyncResult[Any]
         if self._snapshot_in is None or self.sync_session.get_transaction() is not self._snapshot_in:
             await self.snapshot()
-        result: AsyncResult[Any] = await super().stream(*arguments, **options)
+            with suppress(SchemaChangedError):  # nothing was read yet: it begins anew
+                result = await super().stream(*arguments, **options)
+                return result
+            await self.rollback()
+            await self.snapshot()
+        result = await super().stream(*arguments, **options)
         return result
 
 

@@ -21,6 +21,7 @@ from src.database.errors import ConfigurationError
 from src.database.reading import ReadBinding, ReadSession, wait_for_replica
 from src.database.resolve import transaction_limits
 from src.database.tenancy import AsyncSession
+from src.database.transaction_status import NumberedBinding
 
 __all__ = [
     "AsyncSessionLocal",
@@ -31,6 +32,7 @@ __all__ = [
     "get_db",
     "get_engine",
     "get_read_db",
+    "numbered_binding",
     "open_connection",
     "tenant_binding",
 ]
@@ -174,6 +176,13 @@ def tenant_binding() -> TenantBinding:
 
 
 @functools.cache
+def numbered_binding() -> NumberedBinding:
+    """Return the same, with the transactions' numbers."""
+    settings = get_settings()
+    return NumberedBinding(settings.DATABASE_DEFAULT_TENANT, limits=transaction_limits(settings))
+
+
+@functools.cache
 def _read_binding() -> TenantBinding:
     settings = get_settings()
     if settings.DATABASE_PGBOUNCER:
@@ -185,6 +194,7 @@ def forget_settings() -> None:
     """Have the next engine and session read the settings anew: for tests that change the environment."""
     get_settings.cache_clear()
     tenant_binding.cache_clear()
+    numbered_binding.cache_clear()
     _read_binding.cache_clear()
     _engines.clear()
 

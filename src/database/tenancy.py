@@ -17,6 +17,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from src.database.base import TenantBase
 from src.database.binding import TenantBinding
+from src.database.commits import twice_if_lost
 from src.database.errors import (
     LazyLoadError,
     NoTenantError,
@@ -164,7 +165,7 @@ class TenantSession(Session):
         self._bound_to = None
         self._connection_in_use = connection
         tenant_id = self.acting_tenant()
-        self._binding.bind(connection, tenant_id)
+        twice_if_lost(connection, lambda: self._binding.bind(connection, tenant_id))
         self._bound_to = tenant_id
 
     def forget_binding(self, *, transaction_ended: bool) -> None:

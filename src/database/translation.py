@@ -21,6 +21,7 @@ from src.database.errors import (
     IntegrityError,
     LockNotAvailable,
     QueryTimeout,
+    SchemaChangedError,
     SchemaDriftError,
     SerializationError,
     TlsFailed,
@@ -52,12 +53,14 @@ _BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "57014": (QueryTimeout, "the statement was cancelled"),
     "57P": (ConnectionFailed, "the server is shutting down or starting up"),
 }
+_AGAIN: Final = "run the whole unit of work again, as `run_transaction` does"
 _HINTS: Final[dict[type[DatabaseError], str]] = {
     SchemaDriftError: "bring the schema up to date: `thea-db upgrade` (or `alembic upgrade head`)",
     AuthenticationFailed: "check the user and the password; `thea-db info` says where they come from",
     DatabaseMissing: "check the database's name, or create it",
-    SerializationError: "run the whole unit of work again",
-    DeadlockError: "run the whole unit of work again",
+    SerializationError: _AGAIN,
+    DeadlockError: _AGAIN,
+    SchemaChangedError: _AGAIN,
 }
 _SQLSTATE_HINTS: Final = {
     "25006": "write through get_db: get_read_db reads, and a replica takes no writes",
@@ -120,6 +123,8 @@ def translate(error: BaseException) -> DatabaseError | None:
         _redact(error)
         return TransactionAborted("a statement", sqlstate=sqlstate)
     kind, message = _lookup(sqlstate)
+    if isinstance(origin, asyncpg.InvalidCachedStatementError):
+        kind, message = SchemaChangedError, "the schema has changed under a prepared statement"
     if sqlstate == "42883" and "operator" in str(origin):
         kind, message = DatabaseError, "no operator takes values of these types"
     if sqlstate == "42501" and _RLS_REFUSAL in str(origin):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import psycopg
@@ -20,7 +23,7 @@ from src.database import create_engine
 from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.connect.embedded_process import give
-from src.database.errors import AuthenticationFailed
+from src.database.errors import AuthenticationFailed, ConfigurationError
 from src.database.schema import upgrade
 from src.database.tenancy import AsyncSession
 from tests.acceptance.runbooks import blocks, perform, quick_folder
@@ -144,3 +147,124 @@ async def test_one_role_alone_keeps_open_connections_and_refuses_new_ones(server
             with pytest.raises(AuthenticationFailed):
                 await login(old)
             assert await login(new) == "alone"
+
+
+class Vault:
+    """Where a service's password is kept: what it hands out, one after the other, and the last from then on."""
+
+    def __init__(self, *passwords: str) -> None:
+        self.passwords = list(passwords)
+        self.asked: list[tuple[str, str, int]] = []
+
+    def ask(self, user: str, host: str, port: int) -> str:
+        self.asked.append((user, host, port))
+        return self.passwords.pop(0) if len(self.passwords) > 1 else self.passwords[0]
+
+    async def ask_slowly(self, user: str, host: str, port: int) -> str:
+        await asyncio.sleep(0)
+        return self.ask(user, host, port)
+
+
+@pytest.fixture
+def rotated(server: EmbeddedServer) -> Iterator[tuple[URL, psycopg.Connection]]:
+    """A role whose password is changed, in a URL without one."""
+    with superuser(server) as admin:
+        admin.execute(f"CREATE ROLE rotated LOGIN PASSWORD '0ne' IN ROLE {APP_ROLE}")
+        host = server.target().hosts[0]
+        yield URL.create("postgresql", "rotated", host=host.name, port=host.port, database=DATABASE), admin
+        admin.execute("DROP ROLE rotated")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_password_from_a_callable_is_asked_for_at_each_connect(
+    rotated: tuple[URL, psycopg.Connection], is_async: bool
+) -> None:
+    url, admin = rotated
+    vault = Vault("0ne")
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=url)
+    made = create_engine(settings, poolclass=NullPool, password=vault.ask_slowly if is_async else vault.ask)
+
+    async with made.connect() as connection:
+        assert await connection.scalar(text("SELECT current_user")) == "rotated"
+    admin.execute("ALTER ROLE rotated PASSWORD 'an0ther'")
+    vault.passwords = ["an0ther"]
+    async with made.connect() as connection:
+        assert await connection.scalar(text("SELECT current_user")) == "rotated"
+
+    assert vault.asked == [("rotated", url.host, url.port)] * 2
+    await made.dispose()
+
+
+async def test_a_password_that_was_changed_between_asking_and_connecting_is_asked_for_once_more(
+    rotated: tuple[URL, psycopg.Connection],
+) -> None:
+    url, _ = rotated
+    vault = Vault("stale-canary", "0ne")
+    made = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url), poolclass=NullPool, password=vault.ask)
+
+    async with made.connect() as connection:
+        assert await connection.scalar(text("SELECT current_user")) == "rotated"
+
+    assert len(vault.asked) == 2
+    vault.passwords = ["rejected-canary"]
+    with pytest.raises(AuthenticationFailed) as refused:
+        async with made.connect():
+            pass
+    assert "canary" not in "".join(traceback.format_exception(refused.value))
+    assert "canary" not in repr(made)
+    await made.dispose()
+
+
+async def test_what_the_setting_names_is_asked_where_the_url_has_no_password(
+    rotated: tuple[URL, psycopg.Connection], server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, _ = rotated
+    vault = Vault("0ne")
+    monkeypatch.setitem(sys.modules, "a_vault", SimpleNamespace(ask=vault.ask))
+    for each in (url, url_of(server, OWNER_ROLE)):
+        settings = Settings(ENVIRONMENT="test", DATABASE_URL=each, DATABASE_PASSWORD_PROVIDER="a_vault:ask")
+        made = create_engine(settings, poolclass=NullPool)
+        async with made.connect() as connection:
+            assert await connection.scalar(text("SELECT current_user")) == each.username
+        await made.dispose()
+
+    assert [user for user, _, _ in vault.asked] == ["rotated"], "a password of the URL's own comes first"
+
+
+@pytest.mark.parametrize("fault", ["raises", "hangs", "returns nothing"])
+async def test_a_callable_that_fails_is_named_and_what_it_said_is_not_told(
+    rotated: tuple[URL, psycopg.Connection], fault: str
+) -> None:
+    async def ask(_user: str, _host: str, _port: int) -> str:
+        if fault == "hangs":
+            await asyncio.sleep(60)
+        if fault == "raises":
+            raise RuntimeError("canary")
+        return ""
+
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=rotated[0], DATABASE_CONNECT_TIMEOUT=0.5)
+    made = create_engine(settings, poolclass=NullPool, password=ask)
+
+    with pytest.raises(ConfigurationError if fault == "returns nothing" else AuthenticationFailed) as failed:
+        async with made.connect():
+            pass
+
+    told = "".join(traceback.format_exception(failed.value))
+    assert "the password's provider" in told
+    assert "canary" not in told.replace('RuntimeError("canary")', "")
+    await made.dispose()
+
+
+@pytest.mark.parametrize("name", ["nowhere:ask", "src.config:nothing"])
+def test_a_setting_that_names_no_function_says_so(name: str) -> None:
+    url = URL.create("postgresql", "u", host="h", database="d")
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=url, DATABASE_PASSWORD_PROVIDER=name)
+
+    with pytest.raises(ConfigurationError, match="DATABASE_PASSWORD_PROVIDER must be module:function"):
+        create_engine(settings)
+
+
+@pytest.mark.parametrize("name", ["no function", "module", "module:", "a b:c", "module:f()"])
+def test_what_cannot_name_a_function_is_refused_with_the_settings(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_PASSWORD_PROVIDER must be module:function"):
+        Settings(ENVIRONMENT="test", DATABASE_PASSWORD_PROVIDER=name)

@@ -11,6 +11,7 @@ from src.database.connect.command import command_connection
 from src.database.connect.connection import DRIVER_ERRORS, PgBouncerConnection
 from src.database.connect.connector import Connector, connect
 from src.database.connect.naming import connection_name
+from src.database.connect.password import PasswordProvider, find_provider
 from src.database.connect.to_its_end import to_its_end
 from src.database.errors import ConfigurationError, ConnectionFailed
 
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 __all__ = [
     "DRIVER_ERRORS",
     "Connector",
+    "PasswordProvider",
     "PgBouncerConnection",
     "command_connection",
     "connect",
     "connect_embedded",
     "connection_name",
     "embedded_server",
+    "find_provider",
     "to_its_end",
 ]
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from src.database.connect.connector import DRIVER_ERRORS, Connector
+from src.database.connect.connection import DRIVER_ERRORS
+from src.database.connect.connector import Connector
 from src.database.target import Target
 from src.database.translation import translate_connect
 

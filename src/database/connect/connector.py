@@ -12,6 +12,7 @@ from weakref import WeakSet
 import asyncpg
 
 from src.database.connect.connection import DRIVER_ERRORS, OurConnection, is_running_here
+from src.database.connect.password import PasswordProvider, with_password
 from src.database.connect.tls import create_ssl_context
 from src.database.errors import AuthenticationFailed, ConnectionFailed, DatabaseMissing, TlsFailed
 from src.database.target import Host, SessionAttributes, Target
@@ -39,6 +40,7 @@ class Connector:
         find_target: Says where to, anew for each connection: the embedded server's port can change.
         driver_arguments: Further keyword arguments of `asyncpg.connect`.
         name: Says what the server shall call it, anew for each connection: a forked process has another number.
+        password: Asked for the password of each connection, in place of the target's.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class Connector:
         *,
         driver_arguments: Mapping[str, Any] | None = None,
         name: Callable[[], str] | None = None,
+        password: PasswordProvider | None = None,
     ) -> None:
         self._find_target = find_target
         self._driver_arguments = dict(driver_arguments or {})
         self._name = name
+        self._password = password
         self._tunnel: SshTunnel | None = None
         self._cloud_sql: CloudSqlConnector | None = None
         self._opened: WeakSet[asyncpg.Connection[Any]] = WeakSet()
@@ -104,6 +108,18 @@ class Connector:
             await self._cloud_sql.close()
 
     async def _connect_to(self, host: Host, target: Target, attributes: SessionAttributes) -> asyncpg.Connection[Any]:
+        if self._password is None:
+            return await self._log_in(host, target, attributes)
+        target = await with_password(self._password, target, host)
+        try:
+            return await self._log_in(host, target, attributes)
+        except AuthenticationFailed:
+            again = await with_password(self._password, target, host)
+            if again.password == target.password:
+                raise
+        return await self._log_in(host, again, attributes)  # it was changed in between
+
+    async def _log_in(self, host: Host, target: Target, attributes: SessionAttributes) -> asyncpg.Connection[Any]:
         arguments = {
             "user": target.user,
             # Never None: the driver would look into the environment and ~/.pgpass, and settings alone decide.

@@ -10,6 +10,7 @@ from sqlalchemy.sql.cache_key import CacheKey
 from sqlalchemy.util import LRUCache
 
 from src.database.base import TenantBase
+from src.database.commits import can_only_read
 from src.database.direct.entities import DIALECT, Entities, entities_of
 
 __all__ = ["Ready", "compile_once", "ready"]
@@ -23,6 +24,7 @@ class Ready:
     def __init__(self, compiled: Any, cache_key: CacheKey, entities: Entities) -> None:
         self.sql: str = compiled.string
         self.entities = entities
+        self.may_write = not can_only_read(compiled.statement)
         places = _places(compiled, cache_key)
         self._arguments = [(places[name], compiled._bind_processors.get(name)) for name in compiled.positiontup]
         self._bound = cache_key.bindparams

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Executable
 from sqlalchemy.util import greenlet_spawn
 
 from src.database.as_sqlalchemy import raise_as_always
 from src.database.base import TenantBase
+from src.database.commits import note_write, somebody_listens
 from src.database.direct.ready import Ready, compile_once, ready
 from src.database.tenancy import AsyncSession
 
 __all__ = ["Prepared", "rows"]
 
 ModelT = TypeVar("ModelT", bound=TenantBase)
-
-_STATEMENT_EVENTS: Final = ("before_cursor_execute", "after_cursor_execute", "before_execute", "after_execute")
 
 
 class Prepared(Generic[ModelT]):
@@ -121,7 +120,7 @@ def _can_be_bypassed(connection: Connection) -> bool:
     """Say whether SQLAlchemy would do nothing with a statement but send it in the transaction that is open."""
     if connection.invalidated or connection._echo:
         return False
-    if connection._has_events and any(getattr(connection.dispatch, name) for name in _STATEMENT_EVENTS):
+    if somebody_listens(connection):
         return False
     adapter: Any = connection.connection.dbapi_connection
     return bool(adapter.autocommit or adapter.driver_connection.is_in_transaction())
@@ -129,6 +128,8 @@ def _can_be_bypassed(connection: Connection) -> bool:
 
 async def _fetch(connection: Connection, prepared: Ready, values: Sequence[Any]) -> list[Any]:
     adapter: Any = connection.connection.dbapi_connection
+    if prepared.may_write:
+        note_write(connection)
     try:
         async with adapter._execute_mutex:
             records: list[Any] = await adapter.driver_connection.fetch(prepared.sql, *values)
