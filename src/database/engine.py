@@ -66,6 +66,11 @@ class DatabaseEngine(AsyncEngine):
         """
         return await self._open_connection()
 
+    @property
+    def tunnel_is_up(self) -> bool | None:
+        """Whether the SSH tunnel stands; None where none has been asked for."""
+        return self._connector.tunnel_is_up
+
     def close_with(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have what else uses these connections be closed when the engine is disposed of."""
         self._others.append(close)
@@ -169,7 +174,6 @@ def create_engine(
         _display_url(target),
         connect_args=_connect_args(opener, settings, purpose=purpose),
         poolclass=poolclass,
-        echo=settings.DATABASE_ECHO,
         hide_parameters=True,
         **_pool_options(poolclass, limits, name),
         **_reading_options(settings, purpose),

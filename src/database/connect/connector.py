@@ -106,6 +106,11 @@ class Connector:
                     return connection
         raise _sum_up(refusals)
 
+    @property
+    def tunnel_is_up(self) -> bool | None:
+        """Whether the SSH tunnel stands; None where none has been asked for."""
+        return None if self._tunnel is None else self._tunnel.is_up
+
     def terminate_all(self) -> None:
         """Drop every connection that is still open, without a word to the server."""
         for connection in list(self._opened):
