@@ -32,7 +32,9 @@ def watch_engine(source: Source) -> None:
 
         def send(connection: Connection, _cursor: Any, sql: str, values: Any, _context: Any, _many: bool) -> None:
             unit = _units.get(connection)
-            if unit is not None and unit.source is None:
+            if unit is not None and unit.is_over:  # what is sent now is none of it
+                unit = None
+            elif unit is not None and unit.source is None:
                 unit.source = source
                 source.tell("began", unit)
             call = on_their_way[connection] = Call(source, sql, values, unit)
@@ -43,7 +45,7 @@ def watch_engine(source: Source) -> None:
                 call.end(rows=cursor.rowcount if cursor.rowcount >= 0 else None)
 
         def fail(context: ExceptionContext) -> None:
-            error = context.chained_exception or context.original_exception
+            error = getattr(context, "chained_exception", None) or context.original_exception
             call = None if context.connection is None else on_their_way.pop(context.connection, None)
             if call is not None:
                 call.end(error=error)
@@ -126,5 +128,8 @@ def _commit(session: TenantSession) -> None:
 
 
 def _end(session: TenantSession, transaction: SessionTransaction) -> None:
-    if transaction.parent is None and (unit := session.info.pop(_UNIT, None)) is not None and unit.source is not None:
+    if transaction.parent is not None or (unit := session.info.pop(_UNIT, None)) is None:
+        return
+    unit.is_over = True
+    if unit.source is not None:
         unit.source.tell("ended", unit)

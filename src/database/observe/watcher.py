@@ -32,6 +32,7 @@ class Unit:
         """Where it sends its statements to; None before the first."""
         self.started = time.perf_counter()
         self.is_committed = False
+        self.is_over = False
         self.sent: dict[str, int] = {}
         """How often each statement was sent, where somebody counts."""
         self.span: Any = None
