@@ -8,10 +8,13 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
+import asyncpg
+
 from src.config import get_logger
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import DatabaseError
-from src.database.observe.watcher import Call
+from src.database.observe.callers import BINDING
+from src.database.observe.watcher import Call, name_of_error
 
 __all__ = ["Plans"]
 
@@ -20,11 +23,11 @@ PLAN_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 60.0
 """How long the same statement's plan is not asked for again."""
 MOST_REMEMBERED: Final = 500
-OLDEST_SERVER: Final = 16
-"""The first that plans a statement without its parameters."""
 CLOSE_SECONDS: Final = 1.0
 
 _PLANNED: Final = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE"}
+_NAME: Final = "thea_slow_query"
+_COUNT: Final = "SELECT cardinality(parameter_types) FROM pg_catalog.pg_prepared_statements WHERE name = $1"
 
 
 class Plans:
@@ -40,7 +43,13 @@ class Plans:
     def ask(self, call: Call) -> None:
         """Have the plan be asked for and logged, unless it was just now or another is."""
         now = time.monotonic()
-        if (self._task is not None and not self._task.done()) or call.sql.split(maxsplit=1)[0].upper() not in _PLANNED:
+        if self._task is not None and not self._task.done():
+            return
+        if (
+            call.error is not None
+            or call.place.name == BINDING
+            or call.sql.split(maxsplit=1)[0].upper() not in _PLANNED
+        ):
             return
         if now - self._asked.get(call.sql, -AGAIN_SECONDS) < AGAIN_SECONDS:
             return
@@ -58,27 +67,30 @@ class Plans:
         log = get_logger(__name__)
         try:
             async with asyncio.timeout(PLAN_SECONDS):
-                plan = await _explain(call)
+                connection = await call.source.engine.open_connection()
+                try:
+                    plan = await _explain(connection, call.sql)
+                    await connection.close(timeout=CLOSE_SECONDS)
+                finally:
+                    connection.terminate()  # where it is not closed
         except (*DRIVER_ERRORS, DatabaseError) as error:
-            log.warning("slow_query_plan", statement=name, plan=None, reason=type(error).__name__)
-            return
-        if plan is None:
-            reason = f"it takes PostgreSQL {OLDEST_SERVER} or later"
-            log.warning("slow_query_plan", statement=name, plan=None, reason=reason)
-            return
-        log.warning("slow_query_plan", statement=name, plan="\n".join(_lines(plan, 0)))
+            log.warning("slow_query_plan", statement=name, plan=None, reason=name_of_error(error))
+        else:
+            log.warning("slow_query_plan", statement=name, plan="\n".join(_lines(plan, 0)))
 
 
-async def _explain(call: Call) -> dict[str, Any] | None:
-    """Return the plan, or None where the server is too old to make one without the parameters."""
-    connection = await call.source.engine.open_connection()
-    try:
-        if connection.get_server_version().major < OLDEST_SERVER:
-            return None
-        [[found]] = await connection.fetch(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {call.sql}")
-        await connection.close(timeout=CLOSE_SECONDS)
-    finally:
-        connection.terminate()  # where it is not closed
+async def _explain(connection: asyncpg.Connection[Any], sql: str) -> dict[str, Any]:
+    """Return the plan that serves any parameters: `EXPLAIN (GENERIC_PLAN)` takes none that the driver has to send.
+
+    On the way to it nothing is carried out, and through a pooler all of it goes to one server, which is left as it was;
+    where something fails, the caller drops the connection in the middle, and the pooler its server's.
+    """
+    await connection.execute("BEGIN READ ONLY; SET LOCAL plan_cache_mode = force_generic_plan")
+    await connection.fetch(f"PREPARE {_NAME} AS {sql}")  # not `execute`, which would take several statements
+    count = await connection.fetchval(_COUNT, _NAME)
+    values = f"({', '.join(['NULL'] * count)})" if count else ""
+    found = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {_NAME}{values}")
+    await connection.execute(f"DEALLOCATE {_NAME}; COMMIT")
     plan: dict[str, Any] = json.loads(found)[0]["Plan"]
     return plan
 

@@ -1,4 +1,4 @@
-"""A service's own module, with sessions and a store that somebody watches."""
+"""Sessions and a store that somebody watches, with pools of two connections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def use(
     url = url_of(postgresql_observed.template_dbname).update_query_dict({"pool_max": "2"})
 
     def use(at: URL = url, **variables: str) -> Settings:
-        return use_database(at, **{"DATABASE_DEFAULT_TENANT": str(tenant)}, **variables)
+        return use_database(at, **{"DATABASE_DEFAULT_TENANT": str(tenant), **variables})
 
     yield use
     await engine.dispose()
@@ -49,3 +49,8 @@ def registry() -> Iterator[CollectorRegistry]:
     observe.use_metrics(registry)
     yield registry
     observe.use_settings_alone()
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
+    """A metric's value, 0 where it has none."""
+    return registry.get_sample_value(f"thea_db_{name}", labels) or 0
