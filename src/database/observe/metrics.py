@@ -119,16 +119,17 @@ class _Now(Collector):
         self._units = units
 
     def collect(self) -> Iterator[Metric]:
-        sources = [(source, source.pool_state()) for source in self._sources if source.pool_state is not None]
+        sources = [source for source in self._sources if not source.is_over]
+        states = [(source.name, source.pool_state()) for source in sources if source.pool_state is not None]
         for field, text in _POOL.items():
-            yield _family(f"pool_{field}", text, ((one.name, getattr(state, field)) for one, state in sources))
+            yield _family(f"pool_{field}", text, ((name, getattr(state, field)) for name, state in states))
         now = time.perf_counter()
         oldest: defaultdict[str, float] = defaultdict(float)
         for unit in self._units:
             if unit.source is not None:
                 oldest[unit.source.name] = max(oldest[unit.source.name], now - unit.started)
         yield _family("oldest_transaction_seconds", "The age of the oldest unit of work that is open.", oldest.items())
-        tunnels = ((one.name, one.engine.tunnel_is_up) for one in self._sources)
+        tunnels = ((one.name, one.engine.tunnel_is_up) for one in sources)
         text = "Whether the SSH tunnel stands: 1 or 0."
         yield _family("tunnel_up", text, ((name, is_up) for name, is_up in tunnels if is_up is not None))
 

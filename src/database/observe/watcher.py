@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -149,12 +150,21 @@ class Source:
     def __init__(self, name: str, engine: DatabaseEngine, watchers: Iterable[Watcher]) -> None:
         self.name = name
         self.engine = engine
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
         self.pool_state: Callable[[], PoolState] | None = None
         """Says how its pool is; None where nothing is pooled."""
         watchers = tuple(watchers)
         self._hear: dict[str, tuple[Callable[..., None], ...]] = {
             event: tuple(getattr(one, event) for one in watchers if _has(one, event)) for event in _EVENTS
         }
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its event loop is: nobody can use its connections any more."""
+        return self._loop is not None and self._loop.is_closed()
 
     def hears(self, *events: str) -> bool:
         """Say whether anybody listens to one of these."""

@@ -10,12 +10,10 @@ import pytest
 from sqlalchemy import func, literal_column, select, text
 from structlog.testing import capture_logs
 
-from src.database import engine, get_db, get_engine
+from src.database import engine, get_db
 from src.database.errors import DuplicateKeyError
 from src.database.models import User
-from src.database.observe import source_of
 from src.database.repositories import UserRepository
-from src.database.session import _engine_of_loop
 from src.database.store import get_store
 from tests.database.observe.conftest import Use
 
@@ -36,17 +34,6 @@ def of(logs: Logs, event: str) -> Logs:
 async def look_up() -> None:
     async with get_db() as session:
         await UserRepository(session).get_by_telegram_id(7)
-
-
-async def test_nobody_listens_where_nothing_is_switched_on(use: Use) -> None:
-    use()
-    await look_up()
-    made = _engine_of_loop("default")
-
-    assert source_of(made) is None
-    assert source_of(get_engine("store")) is None
-    assert not list(made.sync_engine.dispatch.before_cursor_execute)
-    assert type(get_store()).__name__ == "Store"
 
 
 async def test_in_development_each_statement_is_logged_with_its_name_time_rows_and_caller(use: Use, logs: Logs) -> None:
@@ -89,21 +76,21 @@ async def test_a_statement_that_fails_is_logged_with_the_class_of_its_error(use:
     assert of(logs, "query")[-1]["error"] == "DuplicateKeyError"
 
 
-async def test_only_a_slow_statement_is_in_the_slow_query_log_and_without_its_sql_in_production(
-    use: Use, logs: Logs
+@pytest.mark.parametrize("environment", ["test", "staging"])
+async def test_only_a_slow_statement_is_in_the_slow_query_log_and_its_sql_in_development_alone(
+    use: Use, logs: Logs, environment: str
 ) -> None:
-    settings = use(DATABASE_SLOW_QUERY_MS="100")
-    use(DATABASE_SLOW_QUERY_MS="100")
+    use(DATABASE_SLOW_QUERY_MS="100", ENVIRONMENT=environment)
     async with get_db() as session:
         await session.execute(text("SELECT 1"))
-        await session.execute(text("SELECT pg_sleep(0.1)"))
+        await session.execute(text(f"SELECT pg_sleep(0.1), '{CANARY}'"))
     [slow] = of(logs, "slow_query")
 
-    assert settings.is_local
     assert slow["duration_ms"] >= 100
     assert slow["log_level"] == "warning"
     assert slow["rows"] == 1
-    assert "in test_only_a_slow_statement" in slow["caller"]
+    assert " in test_only_a_slow_statement" in slow["caller"]
+    assert ("sql" in slow) is (CANARY in str(logs)) is (environment == "test")
     assert not of(logs, "query")
 
 
