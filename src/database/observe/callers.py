@@ -59,7 +59,7 @@ def _service(inner: FrameType, name: str) -> Place:
 def _at(frame: FrameType, name: str | None) -> Place:
     code = frame.f_code
     function = f"{frame.f_globals.get('__name__', '')}.{code.co_qualname}"
-    return Place(name or function, function, f"{Path(code.co_filename).name}:{frame.f_lineno} in {code.co_name}")
+    return Place(name or function, function, f"{_file(code.co_filename)}:{frame.f_lineno} in {code.co_name}")
 
 
 def _frames(start: FrameType | None = None) -> Iterator[FrameType]:
@@ -83,6 +83,11 @@ def _title(frame: FrameType) -> str:
         return code.co_qualname
     owner = type(frame.f_locals["self"])
     return f"{getattr(owner, 'known_as', owner.__name__)}.{code.co_name}"
+
+
+@functools.cache
+def _file(filename: str) -> str:
+    return Path(filename).name
 
 
 @functools.cache  # there are as many as there are source files

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -65,6 +66,8 @@ class Metrics(Watcher):
             "Whether the schema is not at this release's revision: 1 or 0.",
             registry=registry,
         )
+        # prometheus-client's own look-up takes a lock and makes text of the labels.
+        self._child: Callable[..., Any] = functools.cache(lambda metric, *labels: metric.labels(*labels))
         self._open: WeakSet[Unit] = WeakSet()
         self._sources: WeakSet[Source] = WeakSet()
         registry.register(_Now(self._sources, self._open))
@@ -74,12 +77,12 @@ class Metrics(Watcher):
         self._opened.labels(source.name)
 
     def answered(self, call: Call) -> None:
-        self._statements.labels(call.source.name, call.place.name).observe(call.seconds)
+        self._child(self._statements, call.source.name, call.place.name).observe(call.seconds)
         if call.error is not None:
             self.failed(call.source, call.error)
 
     def failed(self, source: Source, error: BaseException) -> None:
-        self._errors.labels(source.name, name_of_error(error)).inc()
+        self._child(self._errors, source.name, name_of_error(error)).inc()
 
     def began(self, unit: Unit) -> None:
         self._open.add(unit)
@@ -88,19 +91,19 @@ class Metrics(Watcher):
         self._open.discard(unit)
         assert unit.source is not None  # noqa: S101 - it has begun
         outcome = "committed" if unit.is_committed else "rolled back"
-        self._transactions.labels(unit.source.name, outcome).observe(time.perf_counter() - unit.started)
+        self._child(self._transactions, unit.source.name, outcome).observe(time.perf_counter() - unit.started)
 
     def took(self, source: Source, seconds: float) -> None:
-        self._checkouts.labels(source.name).observe(seconds)
+        self._child(self._checkouts, source.name).observe(seconds)
 
     def opened(self, source: Source, connection: object) -> None:
-        self._opened.labels(source.name).inc()
+        self._child(self._opened, source.name).inc()
 
     def dropped(self, source: Source, reason: str) -> None:
-        self._dropped.labels(source.name, reason).inc()
+        self._child(self._dropped, source.name, reason).inc()
 
     def retried(self, reason: str) -> None:
-        self._retries.labels(reason).inc()
+        self._child(self._retries, reason).inc()
 
     def replica_seen(self, lag_seconds: float | None) -> None:
         self._replica_up.set(lag_seconds is not None)

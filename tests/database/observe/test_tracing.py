@@ -12,7 +12,7 @@ from opentelemetry.semconv.attributes import server_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 from sqlalchemy import text
 
-from src.database import engine, get_db, observe, tenant_context
+from src.database import AsyncSession, engine, get_db, observe, tenant_context
 from src.database.errors import DatabaseError
 from src.database.models import User
 from src.database.repositories import NewMessage, UserRepository
@@ -117,9 +117,12 @@ async def test_what_begins_with_a_word_of_somebodys_is_just_other(use: Use, span
     assert of(statement, db_attributes.DB_OPERATION_NAME) == "OTHER"
 
 
-async def test_a_statement_after_a_unit_of_work_is_none_of_it(use: Use, spans: InMemorySpanExporter) -> None:
+async def test_a_statement_outside_of_a_unit_of_work_is_none_of_it(use: Use, spans: InMemorySpanExporter) -> None:
     use()
     async with engine.connect() as connection:
+        async with AsyncSession(connection, join_transaction_mode="create_savepoint") as session:
+            await session.execute(text("SELECT 1"))
+        spans.clear()
         await connection.execute(text("SELECT 1"))
     [statement] = spans.get_finished_spans()
 
