@@ -172,6 +172,13 @@ class Settings(BaseSettings):
     DATABASE_IDLE_TRANSACTION_TIMEOUT: Milliseconds = 60_000
     DATABASE_VERIFY_SCHEMA: Literal["off", "warn", "error"] = Field(default="warn", description="off, warn or error")
     DATABASE_ECHO: bool = Field(default=False, description="true or false")
+    DATABASE_LOG_PARAMETERS: bool = Field(default=False, description="true or false")
+    DATABASE_LOG_NOTICES: bool = Field(default=False, description="true or false")
+    DATABASE_SLOW_QUERY_MS: Annotated[int, Field(ge=0, description="whole milliseconds, 0 (off) or more")] = 0
+    DATABASE_SLOW_QUERY_PLAN: bool = Field(default=False, description="true or false")
+    DATABASE_REPEATED_QUERIES: Annotated[int, Field(ge=0, description="a whole number, 0 (off) or more")] = 0
+    DATABASE_METRICS: bool = Field(default=False, description="true or false")
+    DATABASE_TRACING: bool = Field(default=False, description="true or false")
     DATABASE_APPLICATION_NAME: Annotated[str, AfterValidator(_name)] = Field(
         default=APPLICATION_NAME, min_length=1, max_length=63, description="1 to 63 printable characters"
     )
@@ -247,6 +254,12 @@ def _missing(data: Mapping[str, Any]) -> list[str]:
         faults.append("DB_SSH_HOST must be set where DB_SSH_TUNNEL=true: the machine that the tunnel goes through")
     if bool(data.get("DATABASE_SSL_CERT")) != bool(data.get("DATABASE_SSL_KEY")):
         faults.append("DATABASE_SSL_CERT and DATABASE_SSL_KEY must be set together")
+    if _is_true(data.get("DATABASE_LOG_PARAMETERS")) and environment not in LOCAL_ENVIRONMENTS:
+        faults.append(
+            f"DATABASE_LOG_PARAMETERS must be false where ENVIRONMENT={environment}: they are what users have said"
+        )
+    if _is_true(data.get("DATABASE_SLOW_QUERY_PLAN")) and str(data.get("DATABASE_SLOW_QUERY_MS") or 0) == "0":
+        faults.append("DATABASE_SLOW_QUERY_MS must be above 0 where DATABASE_SLOW_QUERY_PLAN=true")
     return faults
 
 

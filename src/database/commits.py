@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
-from weakref import WeakSet
 
-from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, SelectBase, TextClause, event
+from sqlalchemy import Connection, Engine, ExceptionContext, SelectBase, TextClause, event
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.functions import FunctionElement, GenericFunction, next_value
 
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
 from src.database.pool import IDLE_SINCE
+from src.database.statement_events import hear
 
 __all__ = [
     "READS_ONLY",
@@ -20,7 +20,6 @@ __all__ = [
     "is_uncertain",
     "note_write",
     "outcome_unknown",
-    "somebody_listens",
     "twice_if_lost",
     "watch_commits",
 ]
@@ -35,24 +34,11 @@ _OPTIONS: Final = frozenset({"isolation_level", "postgresql_deferrable", "postgr
 _READS: Final = "thea_reads"
 
 
-_STATEMENT_EVENTS: Final = ("before_cursor_execute", "after_cursor_execute", "before_execute", "after_execute")
-_watched: Final[WeakSet[Dialect]] = WeakSet()
-
-
 def watch_commits(engine: Engine) -> None:
     """Have an engine know of each transaction whether it may have written, and whether its COMMIT was sent."""
-    _watched.add(engine.dialect)
     event.listen(engine, "begin", _forget)
-    event.listen(engine, "before_cursor_execute", _note_a_write)
+    hear(engine, "before_cursor_execute", _note_a_write)
     event.listen(engine, "commit", _note_the_commit)
-
-
-def somebody_listens(connection: Connection) -> bool:
-    """Say whether others than we here want to hear of each statement that SQLAlchemy sends."""
-    if not connection._has_events:  # noqa: SLF001 - nobody at all
-        return False
-    listeners = sum(len(getattr(connection.dispatch, name)) for name in _STATEMENT_EVENTS)
-    return listeners > (connection.dialect in _watched)
 
 
 def note_write(connection: Connection) -> None:
@@ -108,6 +94,8 @@ def _forget(connection: Connection) -> None:
 def _note_a_write(
     connection: Connection, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool
 ) -> None:
+    if context is None:  # it is sent by us, who say it ourselves
+        return
     compiled = context.compiled
     if compiled is None or not (_reads(compiled) or context.execution_options.get(_READS_ONLY)):
         connection.info[_MAY_HAVE_WRITTEN] = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -23,6 +22,7 @@ from src.database.connect import (
     PasswordProvider,
     connect_embedded,
     connection_name,
+    decode_jsonb,
     find_provider,
 )
 from src.database.errors import ConfigurationError, DatabaseError
@@ -74,6 +74,11 @@ class DatabaseEngine(AsyncEngine):
             ConfigurationError: It is not what the settings ask for.
         """
         return await self._open_connection()
+
+    @property
+    def tunnel_is_up(self) -> bool | None:
+        """Whether the SSH tunnel stands; None where none has been asked for."""
+        return self._connector.tunnel_is_up
 
     def close_with(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have what else uses these connections be closed when the engine is disposed of."""
@@ -184,7 +189,6 @@ def create_engine(
         _display_url(target),
         connect_args=_connect_args(opener, settings, purpose=purpose),
         poolclass=poolclass,
-        echo=settings.DATABASE_ECHO,
         hide_parameters=True,
         **_pool_options(poolclass, limits, name),
         **_reading_options(settings, purpose),
@@ -198,25 +202,12 @@ def create_engine(
     )
     writes = purpose != "reading"
     needs_a_writer = writes and target.target_session_attrs in {"read-write", "primary"}
-    made.dialect.setup_asyncpg_jsonb_codec = _decode_json  # type: ignore[attr-defined] # a hook for other dialects
+    made.dialect.setup_asyncpg_jsonb_codec = decode_jsonb  # type: ignore[attr-defined] # a hook for other dialects
     engine_events.listen(engine.sync_engine, writes=writes, needs_a_writer=needs_a_writer)
     keep_fresh(engine.sync_engine, limits)
     if limits.minimum > 1 and issubclass(poolclass, SizedPool):
         event.listen(engine.sync_engine, "connect", lambda *_: engine.fill_in_background(), once=True)
     return engine
-
-
-async def _decode_json(connection: Any) -> None:
-    """Have the driver decode what is nearly always empty, and what is not, with less on the way than SQLAlchemy has."""
-    await connection.driver_connection.set_type_codec(
-        "jsonb", encoder=str, decoder=_loads, schema="pg_catalog", format="text"
-    )
-
-
-def _loads(text: str) -> Any:
-    if text == "{}":
-        return {}
-    return [] if text == "[]" else json.loads(text)
 
 
 def _named_provider(target: Target, settings: Settings) -> PasswordProvider | None:

@@ -8,14 +8,15 @@ import sys
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncpg
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, PoolProxiedConnection, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
@@ -125,6 +126,18 @@ class SizedPool(AsyncAdaptedQueuePool):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._holders: dict[int, tuple[float, weakref.ref[asyncio.Task[Any]] | None]] = {}
+        self.around_connect: Callable[[Callable[[], PoolProxiedConnection]], PoolProxiedConnection] | None = None
+        """What takes the time that a caller waits for a connection, where somebody does."""
+
+    def connect(self) -> PoolProxiedConnection:
+        """Hand a connection out."""
+        return super().connect() if self.around_connect is None else self.around_connect(super().connect)
+
+    def recreate(self) -> SizedPool:
+        """Return one like it, as `dispose` asks for."""
+        made = cast("SizedPool", super().recreate())
+        made.around_connect = self.around_connect
+        return made
 
     def note_checkout(self, entry: ConnectionPoolEntry) -> None:
         """Remember who took a connection, and when."""

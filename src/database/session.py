@@ -18,6 +18,7 @@ from src.config import get_settings
 from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine, create_engine
 from src.database.errors import ConfigurationError
+from src.database.observe import watch
 from src.database.reading import ReadBinding, ReadSession, wait_for_replica
 from src.database.resolve import transaction_limits
 from src.database.tenancy import AsyncSession
@@ -80,7 +81,8 @@ def _engine_of_loop(name: str) -> DatabaseEngine:
             with suppress(StopIteration):  # run to the yield: that is what registers it with the loop
                 guard.asend(None).send(None)
     if name not in engines:
-        engines[name] = _create_read_engine() if name == READING else create_engine(get_settings(), name=name)
+        made = _create_read_engine() if name == READING else create_engine(get_settings(), name=name)
+        engines[name] = watch(made, get_settings(), name=name)
     return engines[name]
 
 

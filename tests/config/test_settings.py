@@ -173,6 +173,15 @@ def test_refuses_an_env_file_that_is_not_there(load: Load) -> None:
             "DATABASE_URL must be set beside DATABASE_REPLICA_URL: they",
         ),
         ({"DATABASE_PGBOUNCER": "true"}, "DATABASE_URL must be set beside DATABASE_PGBOUNCER: they"),
+        (
+            {"ENVIRONMENT": "production", "DATABASE_URL": "postgresql://u:p@h/d", "DATABASE_LOG_PARAMETERS": "true"},
+            "DATABASE_LOG_PARAMETERS must be false where ENVIRONMENT=production: they are what users have said",
+        ),
+        (
+            {"DATABASE_SLOW_QUERY_PLAN": "true"},
+            "DATABASE_SLOW_QUERY_MS must be above 0 where DATABASE_SLOW_QUERY_PLAN=true",
+        ),
+        ({"DATABASE_SLOW_QUERY_MS": "-1"}, "DATABASE_SLOW_QUERY_MS must be whole milliseconds, 0 (off) or more, got"),
         ({"DB_VM_HOST": "h:6543"}, "DB_VM_HOST must be a host name, an address or a socket's folder, without a port,"),
         ({"DB_SSH_HOST": "a,b"}, "DB_SSH_HOST must be one host name or address, without a port, got 'a,b'"),
         ({"DB_SSH_HOST": "/run"}, "DB_SSH_HOST must be one host name or address, without a port, got '/run'"),

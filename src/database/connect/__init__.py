@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.database.connect.codec import decode_jsonb
 from src.database.connect.command import command_connection
 from src.database.connect.connection import DRIVER_ERRORS, PgBouncerConnection
 from src.database.connect.connector import Connector, connect
@@ -29,6 +30,7 @@ __all__ = [
     "connect",
     "connect_embedded",
     "connection_name",
+    "decode_jsonb",
     "embedded_server",
     "find_provider",
     "to_its_end",

@@ -95,6 +95,11 @@ class Connector:
         requests = [request for connection in opened for request in connection._cancellations]  # noqa: SLF001
         await asyncio.gather(*parting, *requests, return_exceptions=True)
 
+    @property
+    def tunnel_is_up(self) -> bool | None:
+        """Whether the SSH tunnel stands; None where none has been asked for."""
+        return None if self._tunnel is None else self._tunnel.is_up
+
     def terminate_all(self) -> None:
         """Drop every connection that is still open, without a word to the server."""
         for connection in list(self._opened):

@@ -76,6 +76,11 @@ class SshTunnel:
         self._failure: DatabaseError | None = None
         """Of the last login, until one succeeds."""
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it stands, as far as is known without asking."""
+        return self._connection is not None and not self._connection.is_closed()
+
     async def forward(self, host: Host, *, as_socket: bool) -> Host:
         """Return the local address that leads to a server; log in where no live tunnel is.
 

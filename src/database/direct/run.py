@@ -11,8 +11,9 @@ from sqlalchemy.util import greenlet_spawn
 
 from src.database.as_sqlalchemy import raise_as_always
 from src.database.base import TenantBase
-from src.database.commits import note_write, somebody_listens
+from src.database.commits import note_write
 from src.database.direct.ready import Ready, compile_once, ready
+from src.database.statement_events import somebody_else_hears, tell_answered, tell_sent
 from src.database.tenancy import AsyncSession
 
 __all__ = ["Prepared", "rows"]
@@ -120,7 +121,7 @@ def _can_be_bypassed(connection: Connection) -> bool:
     """Say whether SQLAlchemy would do nothing with a statement but send it in the transaction that is open."""
     if connection.invalidated or connection._echo:
         return False
-    if somebody_listens(connection):
+    if somebody_else_hears(connection):
         return False
     adapter: Any = connection.connection.dbapi_connection
     return bool(adapter.autocommit or adapter.driver_connection.is_in_transaction())
@@ -130,10 +131,12 @@ async def _fetch(connection: Connection, prepared: Ready, values: Sequence[Any])
     adapter: Any = connection.connection.dbapi_connection
     if prepared.may_write:
         note_write(connection)
+    tell_sent(connection, prepared.sql, values)
     try:
         async with adapter._execute_mutex:
             records: list[Any] = await adapter.driver_connection.fetch(prepared.sql, *values)
     except BaseException as error:
         await greenlet_spawn(raise_as_always, connection, prepared.sql, error)
         raise
+    tell_answered(connection, prepared.sql, values, len(records))
     return records

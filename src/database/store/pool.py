@@ -64,6 +64,16 @@ class StorePool:
         """How many of them are in use."""
         return self._count - len(self._idle) - self._parting
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for one."""
+        return sum(not waiter.done() for waiter in list(self._waiting))
+
+    @property
+    def most(self) -> int:
+        """How many there may be."""
+        return self._most
+
     async def take(self, tenant_id: UUID) -> Slot:
         """Return a connection for one call, as a rule at once; `give_back` or `discard` it, whatever happens.
 

@@ -6,12 +6,14 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from src.database.engine import DatabaseEngine
+from src.database.observe import source_of
 from src.database.session import get_engine, tenant_binding
 from src.database.store.appending import StoreAppending
 from src.database.store.pool import StorePool
 from src.database.store.reminders import StoreReminders
 from src.database.store.turns import StoreTurns
 from src.database.store.users import StoreUsers
+from src.database.store.watched import WatchedCalls, WatchedPool
 
 __all__ = ["Store", "get_store"]
 
@@ -28,6 +30,10 @@ class Store(StoreUsers, StoreTurns, StoreAppending, StoreReminders):
     """
 
 
+class _WatchedStore(WatchedCalls, Store):
+    """The same, where somebody listens."""
+
+
 def get_store() -> Store:
     """Return the store, with connections of its own, for the running event loop; nothing is opened before its use.
 
@@ -39,7 +45,13 @@ def get_store() -> Store:
     """
     engine = get_engine(POOL_NAME)
     if (store := _stores.get(engine)) is None:
-        pool = StorePool(engine.open_connection, engine.limits)
+        source = source_of(engine)
+        pool = StorePool(engine.open_connection, engine.limits) if source is None else WatchedPool(engine, source)
         engine.close_with(pool.close)
-        store = _stores[engine] = Store(pool, tenant_binding(), per_transaction=engine.is_pooled_elsewhere)
+        options = {"per_transaction": engine.is_pooled_elsewhere}
+        if source is None:
+            store = Store(pool, tenant_binding(), **options)
+        else:
+            store = _WatchedStore(pool, tenant_binding(), source, **options)
+        _stores[engine] = store
     return store

@@ -1,0 +1,136 @@
+"""What SQLAlchemy's events say of an engine's statements and connections, and of a session's transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, ExceptionContext, PoolProxiedConnection, event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.orm import SessionTransaction
+
+from src.database.observe.watcher import Call, PoolState, Source, Unit
+from src.database.pool import SizedPool
+from src.database.statement_events import hear
+from src.database.tenancy import TenantSession
+
+__all__ = ["watch_engine", "watch_sessions"]
+
+_UNIT: Final = "thea_unit"
+"""In a session's `info` while a transaction of its is open."""
+_units: Final[WeakKeyDictionary[Connection, Unit]] = WeakKeyDictionary()
+
+
+def watch_engine(source: Source) -> None:
+    """Tell a source's watchers of its engine; what nobody listens to is not listened for."""
+    engine = source.engine.sync_engine
+    if source.hears("sent", "answered", "failed", "began", "ended"):
+        watch_sessions()
+        on_their_way: WeakKeyDictionary[Connection, Call] = WeakKeyDictionary()
+
+        def send(connection: Connection, _cursor: Any, sql: str, values: Any, _context: Any, _many: bool) -> None:
+            unit = _units.get(connection)
+            if unit is not None and unit.is_over:  # what is sent now is none of it
+                unit = None
+            elif unit is not None and unit.source is None:
+                unit.source = source
+                source.tell("began", unit)
+            call = on_their_way[connection] = Call(source, sql, values, unit)
+            source.tell("sent", call)
+
+        def answer(connection: Connection, cursor: Any, *_of_the_statement: Any) -> None:
+            if (call := on_their_way.pop(connection, None)) is not None:
+                call.end(rows=cursor.rowcount if cursor.rowcount >= 0 else None)
+
+        def fail(context: ExceptionContext) -> None:
+            error = getattr(context, "chained_exception", None) or context.original_exception
+            call = None if context.connection is None else on_their_way.pop(context.connection, None)
+            if call is not None:
+                call.end(error=error)
+            else:
+                source.tell("failed", source, error)
+
+        hear(engine, "before_cursor_execute", send)
+        hear(engine, "after_cursor_execute", answer)
+        event.listen(engine, "handle_error", fail)  # after ours, whose errors it sees
+    _watch_connections(source)
+
+
+def _watch_connections(source: Source) -> None:
+    engine = source.engine.sync_engine
+    if source.hears("opened"):
+        event.listen(engine, "connect", lambda opened, _: source.tell("opened", source, opened.driver_connection))
+    if source.hears("dropped"):
+        event.listen(engine, "invalidate", lambda left, _, error: source.tell("dropped", source, _reason(left, error)))
+    if isinstance(pool := source.engine.pool, SizedPool) and source.hears("took", "failed", "joined"):
+        _watch_pool(source, pool)
+
+
+def _watch_pool(source: Source, pool: SizedPool) -> None:
+    waiting = 0
+
+    def take(connect: Callable[[], PoolProxiedConnection]) -> PoolProxiedConnection:
+        nonlocal waiting
+        started, waiting = time.perf_counter(), waiting + 1
+        try:
+            return connect()
+        except BaseException as error:
+            source.tell("failed", source, error)
+            raise
+        finally:
+            waiting -= 1
+            source.tell("took", source, time.perf_counter() - started)
+
+    def state() -> PoolState:
+        now = source.engine.pool
+        assert isinstance(now, SizedPool)  # noqa: S101 - an engine keeps to its kind of pool
+        limits = source.engine.limits
+        return PoolState(
+            now.checkedin() + now.checkedout(), now.checkedout(), waiting, limits.size + max(0, limits.overflow)
+        )
+
+    pool.around_connect = take
+    source.pool_state = state
+
+
+def _reason(left: Any, error: BaseException | None) -> str:
+    """Say why a connection was given up: it had come of age only where nothing was wrong with it."""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    is_sound = left is not None and not left.driver_connection.is_closed()
+    was_asked = error is not None and error.__cause__ is not None
+    return "aged" if is_sound and isinstance(error, DisconnectionError) and not was_asked else "lost"
+
+
+def watch_sessions() -> None:
+    """Have every session say when its transactions begin and end, from now on."""
+    listeners: dict[str, Callable[..., None]] = {
+        "after_begin": _begin,
+        "after_commit": _commit,
+        "after_transaction_end": _end,
+    }
+    for name, listener in listeners.items():
+        if not event.contains(TenantSession, name, listener):
+            event.listen(TenantSession, name, listener, insert=True)  # before it is bound: that is its first statement
+
+
+def _begin(session: TenantSession, transaction: SessionTransaction, connection: Connection) -> None:
+    if not transaction.nested:
+        _units[connection] = session.info[_UNIT] = Unit(session)
+
+
+def _commit(session: TenantSession) -> None:
+    unit = session.info.get(_UNIT)
+    if unit is not None and not session.in_nested_transaction():
+        unit.is_committed = True
+
+
+def _end(session: TenantSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is not None or (unit := session.info.pop(_UNIT, None)) is None:
+        return
+    unit.is_over = True
+    if unit.source is not None:
+        unit.source.tell("ended", unit)

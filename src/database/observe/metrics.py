@@ -1,0 +1,148 @@
+"""Metrics for Prometheus: pools, statements, errors, transactions; labels are names in the code, nobody's data."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakSet
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from src.database.observe.watcher import Call, Source, Unit, Watcher, name_of_error
+
+__all__ = ["Metrics", "metrics_of"]
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_POOL: Final = {
+    "size": "Connections that are open, in use or idle.",
+    "in_use": "Connections in use.",
+    "waiting": "Callers who wait for a connection to be free or opened.",
+    "limit": "The most connections there may be.",
+}
+
+_of_registry: Final[WeakKeyDictionary[CollectorRegistry, Metrics]] = WeakKeyDictionary()
+
+
+def metrics_of(registry: CollectorRegistry | None = None) -> Metrics:
+    """Return the metrics of a registry, by default prometheus-client's own; a registry has them once."""
+    registry = REGISTRY if registry is None else registry
+    if registry not in _of_registry:
+        _of_registry[registry] = Metrics(registry)
+    return _of_registry[registry]
+
+
+class Metrics(Watcher):
+    """What is counted and timed. A scrape reads what the process knows, and asks no database.
+
+    Args:
+        registry: Where the metrics are found.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"thea_db_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(f"thea_db_{name}_seconds", text, labels, registry=registry, buckets=SECONDS)
+
+        self._checkouts = histogram("checkout", "How long a caller waited for a connection.", "pool")
+        self._statements = histogram("statement", "How long a statement took.", "pool", "operation")
+        self._transactions = histogram("transaction", "How long a unit of work took.", "pool", "outcome")
+        self._errors = counter("errors", "What failed, by the class of the error.", "pool", "error")
+        self._opened = counter("connections_opened", "Connections that were opened.", "pool")
+        self._dropped = counter("connections_dropped", "Connections that were given up.", "pool", "reason")
+        self._retries = counter("retries", "Units of work that were done again.", "reason")
+        self._replica_lag = Gauge(
+            "thea_db_replica_lag_seconds", "How far the replica was behind when last looked at.", registry=registry
+        )
+        self._replica_up = Gauge("thea_db_replica_up", "Whether the replica answered: 1 or 0.", registry=registry)
+        self._behind = Gauge(
+            "thea_db_revision_behind",
+            "Whether the schema is not at this release's revision: 1 or 0.",
+            registry=registry,
+        )
+        # prometheus-client's own look-up takes a lock and makes text of the labels.
+        self._child: Callable[..., Any] = functools.cache(lambda metric, *labels: metric.labels(*labels))
+        self._open: WeakSet[Unit] = WeakSet()
+        self._sources: WeakSet[Source] = WeakSet()
+        registry.register(_Now(self._sources, self._open))
+
+    def joined(self, source: Source) -> None:
+        self._sources.add(source)
+        self._opened.labels(source.name)
+
+    def answered(self, call: Call) -> None:
+        self._child(self._statements, call.source.name, call.place.name).observe(call.seconds)
+        if call.error is not None:
+            self.failed(call.source, call.error)
+
+    def failed(self, source: Source, error: BaseException) -> None:
+        self._child(self._errors, source.name, name_of_error(error)).inc()
+
+    def began(self, unit: Unit) -> None:
+        self._open.add(unit)
+
+    def ended(self, unit: Unit) -> None:
+        self._open.discard(unit)
+        assert unit.source is not None  # noqa: S101 - it has begun
+        outcome = "committed" if unit.is_committed else "rolled back"
+        self._child(self._transactions, unit.source.name, outcome).observe(time.perf_counter() - unit.started)
+
+    def took(self, source: Source, seconds: float) -> None:
+        self._child(self._checkouts, source.name).observe(seconds)
+
+    def opened(self, source: Source, connection: object) -> None:
+        self._child(self._opened, source.name).inc()
+
+    def dropped(self, source: Source, reason: str) -> None:
+        self._child(self._dropped, source.name, reason).inc()
+
+    def retried(self, reason: str) -> None:
+        self._child(self._retries, reason).inc()
+
+    def replica_seen(self, lag_seconds: float | None) -> None:
+        self._replica_up.set(lag_seconds is not None)
+        if lag_seconds is not None:
+            self._replica_lag.set(lag_seconds)
+
+    def revision_seen(self, *, is_behind: bool) -> None:
+        self._behind.set(is_behind)
+
+
+class _Now(Collector):
+    """What is as it is when somebody looks."""
+
+    def __init__(self, sources: Iterable[Source], units: Iterable[Unit]) -> None:
+        self._sources = sources
+        self._units = units
+
+    def collect(self) -> Iterator[Metric]:
+        sources = [source for source in self._sources if not source.is_over]
+        states = [(source.name, source.pool_state()) for source in sources if source.pool_state is not None]
+        for field, text in _POOL.items():
+            yield _family(f"pool_{field}", text, ((name, getattr(state, field)) for name, state in states))
+        now = time.perf_counter()
+        oldest: defaultdict[str, float] = defaultdict(float)
+        for unit in self._units:
+            if unit.source is not None:
+                oldest[unit.source.name] = max(oldest[unit.source.name], now - unit.started)
+        yield _family("oldest_transaction_seconds", "The age of the oldest unit of work that is open.", oldest.items())
+        tunnels = ((one.name, one.engine.tunnel_is_up) for one in sources)
+        text = "Whether the SSH tunnel stands: 1 or 0."
+        yield _family("tunnel_up", text, ((name, is_up) for name, is_up in tunnels if is_up is not None))
+
+
+def _family(name: str, text: str, values: Iterable[tuple[str, float]]) -> GaugeMetricFamily:
+    """Add up what is of one name: each event loop has pools of its own."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for pool, value in values:
+        sums[pool] += value
+    family = GaugeMetricFamily(f"thea_db_{name}", text, labels=["pool"])
+    for pool, value in sums.items():
+        family.add_metric([pool], value)
+    return family

@@ -1,0 +1,72 @@
+"""How far the replica and the schema are behind, looked at now and then, for the metrics to say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from src.config import get_logger
+from src.database.errors import DatabaseError, SchemaDriftError
+from src.database.observe import report_replica, report_revision
+from src.database.schema import alembic_config
+from src.database.session import get_db, get_read_db
+
+__all__ = ["keep_looking", "look"]
+
+EVERY_SECONDS: Final = 15.0
+LOOK_SECONDS: Final = 5.0
+"""How long one look may take."""
+
+# A replica that has replayed all that it received is behind by nothing, as long as it is receiving.
+_LAG: Final = text("""
+SELECT CASE
+    WHEN NOT pg_is_in_recovery() THEN 0
+    WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
+    ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)
+END::float8
+""")
+_REVISIONS: Final = text("SELECT version_num FROM alembic_version")
+
+
+async def keep_looking(*, every: float = EVERY_SECONDS) -> None:
+    """Look again and again, until the task is cancelled; what cannot be seen is logged, and ends nothing.
+
+    Args:
+        every: Seconds from one look to the next.
+    """
+    while True:
+        await look()
+        await asyncio.sleep(every)
+
+
+async def look() -> None:
+    """Look once at the replica, or at the primary where there is none, and at the schema's revision."""
+    await asyncio.gather(_look_at_replica(), _look_at_revision())
+
+
+async def _look_at_replica() -> None:
+    lag = None
+    try:
+        async with asyncio.timeout(LOOK_SECONDS), get_read_db() as session:
+            lag = await session.scalar(_LAG)
+    except (DatabaseError, TimeoutError) as error:
+        get_logger(__name__).warning("replica_not_seen", error=type(error).__name__)
+    report_replica(lag)
+
+
+async def _look_at_revision() -> None:
+    script = ScriptDirectory.from_config(alembic_config())
+    try:
+        async with asyncio.timeout(LOOK_SECONDS), get_db() as session:
+            applied = set(await session.scalars(_REVISIONS))
+    except SchemaDriftError:  # there is not even the table
+        applied = set()
+    except (DatabaseError, TimeoutError) as error:
+        get_logger(__name__).warning("revision_not_seen", error=type(error).__name__)
+        return
+    known = {revision.revision for revision in script.walk_revisions()}
+    is_newer = bool(applied - known)  # of a later release
+    report_revision(is_behind=not is_newer and applied != set(script.get_heads()))

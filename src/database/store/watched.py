@@ -1,0 +1,115 @@
+"""The store where somebody watches it: its statements, its calls and its connections are told of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID
+
+from src.database.binding import TenantBinding
+from src.database.engine import DatabaseEngine
+from src.database.errors import CommitOutcomeUnknown
+from src.database.observe import Call, PoolState, Source, Unit
+from src.database.store.calls import Calls
+from src.database.store.pool import Slot, StorePool
+from src.database.store.statement import Statement
+
+__all__ = ["WatchedCalls", "WatchedPool"]
+
+RowT = TypeVar("RowT")
+
+
+class WatchedPool(StorePool):
+    """The store's pool, which says how long it is waited for, and what becomes of its connections."""
+
+    def __init__(self, engine: DatabaseEngine, source: Source) -> None:
+        super().__init__(engine.open_connection, engine.limits)
+        self._source = source
+        source.pool_state = lambda: PoolState(self.size, self.in_use, self.waiting, self.most)
+
+    async def take(self, tenant_id: UUID) -> Slot:
+        """Return a connection for one call."""
+        started = time.perf_counter()
+        try:
+            return await super().take(tenant_id)
+        except BaseException as error:
+            self._source.tell("failed", self._source, error)
+            raise
+        finally:
+            self._source.tell("took", self._source, time.perf_counter() - started)
+
+    def discard(self, slot: Slot) -> None:
+        """Drop one."""
+        reason = "aged" if time.monotonic() >= slot.retires_at else "cancelled"
+        self._source.tell("dropped", self._source, "lost" if slot.connection.is_closed() else reason)
+        super().discard(slot)
+
+    async def _open(self) -> Slot:
+        slot = await super()._open()
+        self._source.tell("opened", self._source, slot.connection)
+        return slot
+
+
+class WatchedCalls(Calls):
+    """Sends statements as `Calls` does, and tells of each: a call of the store is a unit of work of its own."""
+
+    known_as: ClassVar = "Store"
+
+    def __init__(
+        self, pool: StorePool, binding: TenantBinding, source: Source, *, per_transaction: bool = False
+    ) -> None:
+        super().__init__(pool, binding, per_transaction=per_transaction)
+        self._source = source
+
+    async def _write(self, statement: Statement[RowT], *values: Any) -> list[RowT]:
+        try:
+            return await super()._write(statement, *values)
+        except CommitOutcomeUnknown as error:
+            self._source.tell("failed", self._source, error)
+            raise
+
+    async def _stream(self, statement: Statement[RowT], *values: Any) -> AsyncGenerator[list[RowT], None]:
+        call, rows = self._begin(self._tenant(), statement, values), 0
+        try:
+            async with aclosing(super()._stream(statement, *values)) as batches:
+                async for batch in batches:
+                    rows += len(batch)
+                    handed_out = time.perf_counter()
+                    yield batch
+                    call.started += time.perf_counter() - handed_out  # what the caller does with it is not ours
+        except GeneratorExit:  # the caller has enough
+            self._end(call, rows=rows)
+            raise
+        except BaseException as error:
+            self._end(call, error=error)
+            raise
+        self._end(call, rows=rows)
+
+    async def _send(
+        self, slot: Slot, tenant_id: UUID, statement: Statement[RowT], arguments: Sequence[Any]
+    ) -> list[RowT]:
+        call = self._begin(tenant_id, statement, arguments)
+        try:
+            rows = await super()._send(slot, tenant_id, statement, arguments)
+        except BaseException as error:
+            self._end(call, error=error)
+            raise
+        self._end(call, rows=len(rows))
+        return rows
+
+    def _begin(self, tenant_id: UUID, statement: Statement[Any], values: Sequence[Any]) -> Call:
+        unit = Unit(tenant=tenant_id)
+        unit.source = self._source
+        call = Call(self._source, statement.sql, values, unit)
+        self._source.tell("began", unit)
+        self._source.tell("sent", call)
+        return call
+
+    def _end(self, call: Call, *, rows: int | None = None, error: BaseException | None = None) -> None:
+        call.end(rows=rows, error=error)
+        unit = call.unit
+        assert unit is not None  # noqa: S101 - it was given one
+        unit.is_committed = error is None
+        self._source.tell("ended", unit)

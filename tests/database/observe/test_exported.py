@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[3]
+ON_DEMAND = {"prometheus_client", "opentelemetry", "src.database.observe.metrics", "src.database.observe.tracing"}
+
+NAMED = re.compile("prometheus_client|opentelemetry|observe")
+
+
+def names(registry: CollectorRegistry) -> set[str]:
+    """Every name that a query can ask for."""
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
+    return {f"{family.name}{suffix}" for family in registry.collect() for suffix in suffixes[family.type]}
+
+
+@pytest.fixture
+def exported(registry: CollectorRegistry) -> set[str]:
+    return names(registry)
+
+
+def test_every_metric_of_the_alert_rules_is_exported(exported: set[str]) -> None:
+    rules = YAML(typ="safe").load((ROOT / "docs" / "operations" / "alerts.yaml").read_text())
+    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    used = {name for rule in alerts for name in re.findall(r"thea_db_\w+", rule["expr"])}
+
+    assert used <= exported
+    assert all({"alert", "expr", "for", "labels", "annotations"} == set(rule) for rule in alerts)
+    assert all(rule["labels"]["severity"] in {"page", "ticket"} for rule in alerts)
+    assert {"PoolExhausted", "Errors", "ReplicaLag", "RevisionBehind", "LongTransaction"} <= {
+        rule["alert"].removeprefix("TheaDatabase") for rule in alerts
+    }
+
+
+def test_every_metric_of_the_page_is_exported_and_none_is_missing(registry: CollectorRegistry) -> None:
+    page = (ROOT / "docs" / "observability.md").read_text()
+    told = set(re.findall(r"^\| `(thea_db_\w+)`", page, flags=re.MULTILINE))
+
+    assert told == {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
+
+
+def imported_at_once(path: Path) -> Iterator[str]:
+    """What a module imports when it is imported itself, down to the package or module."""
+    for line in ast.parse(path.read_text()).body:
+        if isinstance(line, ast.Import):
+            yield from (name.name for name in line.names)
+        elif isinstance(line, ast.ImportFrom) and line.module is not None:
+            yield line.module
+
+
+def test_what_is_not_asked_for_is_not_imported() -> None:
+    speaking = [path for path in (ROOT / "src").rglob("*.py") if NAMED.search(path.read_text())]
+    eager = {
+        path.name
+        for path in speaking
+        if any(name in ON_DEMAND or name.split(".")[0] in ON_DEMAND for name in imported_at_once(path))
+    }
+
+    assert eager == {"metrics.py", "tracing.py"}

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from sqlalchemy import text
+
+from src.database import create_engine, engine, get_db, get_read_db, observe
+from src.database.errors import CheckViolation, DatabaseError, DuplicateKeyError, PoolExhausted
+from src.database.models import Tenant, User
+from src.database.observe.metrics import metrics_of
+from src.database.repositories import NewMessage, UserRepository
+from src.database.schema.looking import look
+from src.database.store import get_store
+from tests.database.observe.conftest import Use, value
+
+ROOT = Path(__file__).parents[3]
+CANARY = "the-canary-said-this"
+
+
+async def test_a_statement_is_timed_by_the_name_of_the_method_that_the_service_called(
+    use: Use, registry: CollectorRegistry
+) -> None:
+    use()
+    async with get_db() as session:
+        await UserRepository(session).get_or_create_by_telegram_id(1)
+        found = await UserRepository(session).get_by_telegram_id(1)
+        assert found is not None
+        await UserRepository(session).get(found.id)
+        await session.execute(text("SELECT 1"))
+
+    def count(operation: str) -> float:
+        return value(registry, "statement_seconds_count", pool="default", operation=operation)
+
+    assert count("TenantBinding.bind") == 1
+    assert count("UserRepository.get_by_telegram_id") == 1
+    assert count(f"{__name__}.{test_a_statement_is_timed_by_the_name_of_the_method_that_the_service_called.__name__}")
+    assert value(registry, "statement_seconds_sum", pool="default", operation="TenantBinding.bind") > 0
+
+
+async def test_the_stores_calls_are_counted_by_their_names(use: Use, registry: CollectorRegistry) -> None:
+    use()
+    await get_store().turn(1, "telegram", None, [NewMessage(message_id="1", role="user", content=CANARY)])
+    await get_store().user_by_telegram_id(1)
+
+    for operation in ("Store.turn", "Store.user_by_telegram_id"):
+        assert value(registry, "statement_seconds_count", pool="store", operation=operation) == 1
+    assert value(registry, "transaction_seconds_count", pool="store", outcome="committed") == 2
+    assert value(registry, "connections_opened_total", pool="store") == 1
+    assert value(registry, "checkout_seconds_count", pool="store") == 2
+
+
+async def test_a_stream_of_the_store_counts_once_also_where_its_reader_has_enough(
+    use: Use, registry: CollectorRegistry
+) -> None:
+    use()
+    store = get_store()
+    turn = await store.turn(1, "telegram", None, [NewMessage(message_id="1", role="user", content="one")])
+    batches = store.stream_messages(turn.user.id)
+    async for _ in batches:
+        break
+    await batches.aclose()
+
+    assert value(registry, "statement_seconds_count", pool="store", operation="Store.stream_messages") == 1
+    assert "error=" not in generate_latest(registry).decode()
+
+
+async def test_units_of_work_are_counted_by_how_they_ended(use: Use, registry: CollectorRegistry) -> None:
+    use()
+    async with get_db() as session:
+        await session.execute(text("SELECT 1"))
+        async with session.begin_nested():
+            await session.execute(text("SELECT 1"))
+    with pytest.raises(LookupError):
+        await _break_off()
+    async with get_db():
+        pass  # it sends nothing, and is none
+
+    assert value(registry, "transaction_seconds_count", pool="default", outcome="committed") == 1
+    assert value(registry, "transaction_seconds_count", pool="default", outcome="rolled back") == 1
+
+
+async def _break_off() -> None:
+    async with get_db() as session:
+        async with session.begin_nested():
+            await session.execute(text("SELECT 1"))
+        raise LookupError
+
+
+async def test_the_oldest_open_unit_of_work_has_an_age_until_it_ends(use: Use, registry: CollectorRegistry) -> None:
+    use()
+    async with get_db() as session:
+        await session.execute(text("SELECT pg_sleep(0.05)"))
+        age = value(registry, "oldest_transaction_seconds", pool="default")
+
+    assert age >= 0.05
+    assert value(registry, "oldest_transaction_seconds", pool="default") == 0
+
+
+async def test_errors_are_counted_by_our_class_at_whatever_they_come(use: Use, registry: CollectorRegistry) -> None:
+    use(DATABASE_POOL_TIMEOUT="0.05")
+    with pytest.raises(DuplicateKeyError):
+        async with get_db() as session:
+            session.add_all([User(telegram_id=1), User(telegram_id=1)])
+    async with engine.connect(), engine.connect():
+        with pytest.raises(PoolExhausted):
+            await _use_one()
+
+    assert value(registry, "errors_total", pool="default", error="DuplicateKeyError") == 1
+    assert value(registry, "errors_total", pool="default", error="PoolExhausted") == 1
+    assert value(registry, "transaction_seconds_count", pool="default", outcome="rolled back") == 1
+
+
+async def test_a_commit_that_fails_is_an_error_too(use: Use, registry: CollectorRegistry) -> None:
+    use()
+    with pytest.raises(DatabaseError):
+        await _commit_what_is_lost()
+
+    assert "thea_db_errors_total{" in generate_latest(registry).decode()
+    assert value(registry, "transaction_seconds_count", pool="default", outcome="rolled back") == 1
+
+
+async def _commit_what_is_lost() -> None:
+    async with get_db() as session:
+        pid = await session.scalar(text("SELECT pg_backend_pid()"))
+        async with engine.connect() as other:
+            await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+
+async def test_a_connection_that_the_store_loses_is_an_error_and_dropped(use: Use, registry: CollectorRegistry) -> None:
+    use()
+    await get_store().get_or_create_user(1)
+    async with get_db() as session:
+        await session.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        reading = asyncio.create_task(get_store().user_by_telegram_id(1))
+        while not await session.scalar(_TERMINATE_WHO_WAITS):  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.01)
+    found = await reading
+
+    assert found is not None
+    assert value(registry, "errors_total", pool="store", error="ConnectionFailed") == 1
+    assert value(registry, "connections_dropped_total", pool="store", reason="lost") == 1
+    assert value(registry, "connections_opened_total", pool="store") == 2
+
+
+_TERMINATE_WHO_WAITS = text("""
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+ WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()
+""")
+
+
+async def _use_one() -> None:
+    async with engine.connect():
+        pass
+
+
+async def test_retries_and_what_was_looked_at_are_told(use: Use, registry: CollectorRegistry) -> None:
+    use()
+    await _use_one()
+    observe.count_retry("SerializationError")
+    await look()
+
+    assert value(registry, "retries_total", reason="SerializationError") == 1
+    assert value(registry, "replica_up") == 1
+    assert registry.get_sample_value("thea_db_replica_lag_seconds") == 0
+    assert registry.get_sample_value("thea_db_revision_behind") == 0
+
+
+async def test_a_database_without_the_newest_migration_is_behind(
+    cloned_database: Any, superuser: Any, use: Use, registry: CollectorRegistry
+) -> None:
+    use(cloned_database)
+    await look()
+    superuser.execute("UPDATE alembic_version SET version_num = '0001'")
+    await look()
+    behind = value(registry, "revision_behind")
+    superuser.execute("UPDATE alembic_version SET version_num = 'of_a_later_release'")
+    await look()
+
+    assert behind == 1
+    assert value(registry, "revision_behind") == 0
+
+
+async def test_no_value_of_anybody_gets_into_a_label(use: Use, registry: CollectorRegistry) -> None:
+    use()
+    async with get_db() as session:
+        session.add(User(display_name=CANARY))
+        await session.execute(text(f"SELECT '{CANARY}'"))
+        await session.execute(text("SELECT :said"), {"said": CANARY})
+    await get_store().turn(1, "telegram", CANARY, [NewMessage(message_id="1", role="user", content=CANARY)])
+    with pytest.raises(CheckViolation):
+        async with get_db() as session:
+            session.add(Tenant(slug=CANARY.upper(), name=CANARY))
+
+    assert CANARY not in generate_latest(registry).decode().lower()
+
+
+async def test_an_engine_of_the_services_own_is_watched_when_it_asks_for_it(
+    use: Use, registry: CollectorRegistry
+) -> None:
+    settings = use()
+    made = observe.watch(create_engine(settings, name="mine"), settings, name="mine")
+    async with made.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+    await made.dispose()
+
+    assert value(registry, "checkout_seconds_count", pool="mine") == 1
+
+
+def test_a_registry_has_its_metrics_once(registry: CollectorRegistry) -> None:
+    assert metrics_of(registry) is metrics_of(registry)
+
+
+async def test_a_reading_session_is_a_pool_of_its_own(use: Use, registry: CollectorRegistry) -> None:
+    use()
+    async with get_read_db() as session:
+        await session.execute(text("SELECT 1"))
+
+    assert value(registry, "transaction_seconds_count", pool="read", outcome="committed") == 1

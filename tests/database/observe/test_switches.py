@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Callable
+
+import pytest
+from prometheus_client import REGISTRY, CollectorRegistry
+from pytest_postgresql.executors import NoopExecutor
+from sqlalchemy import text
+
+from src.config import Settings
+from src.database import get_db, get_engine, observe
+from src.database.errors import ConfigurationError
+from src.database.observe import source_of
+from src.database.session import _engine_of_loop
+from src.database.store import get_store
+from tests.conftest import url_of
+from tests.database.observe.conftest import Use, value
+
+
+async def test_nobody_listens_where_nothing_is_switched_on(use: Use) -> None:
+    use()
+    async with get_db() as session:
+        await session.execute(text("SELECT 1"))
+    made = _engine_of_loop("default")
+
+    assert source_of(made) is None
+    assert source_of(get_engine("store")) is None
+    assert not list(made.sync_engine.dispatch.before_cursor_execute)
+    assert made.pool.around_connect is None  # type: ignore[attr-defined] # it is a sized one
+    assert type(get_store()).__name__ == "Store"
+
+
+@pytest.mark.parametrize("setting", ["DATABASE_METRICS", "DATABASE_TRACING"])
+async def test_a_setting_switches_on(use: Use, setting: str) -> None:
+    use(**{setting: "true"})
+    async with get_db() as session:
+        await session.execute(text("SELECT 1"))
+    source = source_of(_engine_of_loop("default"))
+
+    assert source is not None
+    assert source.hears("answered")
+    if setting == "DATABASE_METRICS":
+        assert value(REGISTRY, "transaction_seconds_count", pool="default", outcome="committed") >= 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "package", "extra"),
+    [("DATABASE_METRICS", "prometheus_client", "metrics"), ("DATABASE_TRACING", "opentelemetry", "tracing")],
+)
+async def test_what_is_not_installed_is_named_with_how_to_install_it(
+    use: Use, monkeypatch: pytest.MonkeyPatch, setting: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"src.database.observe.{extra}", raising=False)
+    monkeypatch.delattr(f"src.database.observe.{extra}", raising=False)
+    use(**{setting: "true"})
+    with pytest.raises(ConfigurationError, match=f"thea-database\\[{extra}\\]"):
+        _engine_of_loop("default")
+
+    use(**{setting: "false"})  # so that what is disposed of afterwards can be made
+
+
+def test_the_pools_of_a_loop_that_is_gone_are_not_shown_any_more(
+    postgresql_observed: NoopExecutor, use_database: Callable[..., Settings], registry: CollectorRegistry
+) -> None:
+    use_database(url_of(postgresql_observed.template_dbname).update_query_dict({"pool_max": "2"}))
+
+    async def work() -> float:
+        async with get_db() as session:
+            await session.execute(text("SELECT 1"))
+        await get_store().user_by_telegram_id(1)
+        return value(registry, "pool_limit", pool="default") + value(registry, "pool_limit", pool="store")
+
+    limits = [asyncio.run(work()) for _ in range(2)]
+    gc.collect()
+
+    assert limits == [4, 4]
+    assert registry.get_sample_value("thea_db_pool_limit", {"pool": "default"}) is None
+    assert value(registry, "transaction_seconds_count", pool="default", outcome="committed") == 2
+
+
+async def test_a_retry_is_counted_where_somebody_counts_and_else_is_nothing(
+    use: Use, registry: CollectorRegistry
+) -> None:
+    use()
+    observe.count_retry("DeadlockError")
+    before = value(registry, "retries_total", reason="DeadlockError")
+    async with get_db() as session:
+        await session.execute(text("SELECT 1"))
+    observe.count_retry("DeadlockError")
+
+    assert value(registry, "retries_total", reason="DeadlockError") == before + 1
