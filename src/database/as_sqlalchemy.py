@@ -19,11 +19,11 @@ def raise_as_always(connection: Connection, sql: str, error: BaseException) -> N
     """
     adapter: Any = connection.connection.dbapi_connection
     handle: Any = connection._handle_dbapi_exception
-    if isinstance(error, Exception):
-        try:
+    try:  # it asks what is being handled
+        if isinstance(error, Exception):
             adapter._handle_exception(error)
-        except adapter.dbapi.Error as translated:
-            handle(translated, sql, None, None, None)
-        except Exception as raised:  # noqa: BLE001 - it is raised again
-            handle(raised, None, None, None, None)
-    handle(error, None, None, None, None)
+        raise error  # noqa: TRY301 - the same
+    except adapter.dbapi.Error as translated:
+        handle(translated, sql, None, None, None)
+    except BaseException as raised:  # noqa: BLE001 - it is raised again
+        handle(raised, None, None, None, None)

@@ -138,6 +138,7 @@ class ReadSession(AsyncSession):
         """Send what somebody added, so that the server can refuse it; as a rule there is nothing."""
         if self.sync_session.has_changes():
             await self.commit()
+        self.sync_session.is_read_to_its_end = True
 
     async def stream(self, *arguments: Any, **options: Any) -> AsyncResult[Any]:
         """Execute, and hand the rows out as they come: they are all of one state, since a cursor is."""

@@ -60,6 +60,8 @@ class TenantSession(Session):
     own_hooks: ClassVar[int] = 1
     """How many hooks of ours each statement passes; one more is somebody else's."""
     own_hooks_of_a_flush: ClassVar[int] = 1
+    is_read_to_its_end = False
+    """It has only read, and went well: there is nothing to commit."""
 
     def __init__(self, *args: Any, binding: TenantBinding | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

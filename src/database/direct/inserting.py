@@ -31,12 +31,8 @@ async def insert_alone(session: AsyncSession, row: TenantBase) -> bool:
     sync, mapper = session.sync_session, class_mapper(type(row))
     if sync.has_changes() or not _is_plain(row, mapper) or _is_watched(sync, mapper):
         return False
-    sync.add(row)
-    sync.keep_rows_to_their_tenant()
+    await greenlet_spawn(_begin, sync, row, mapper)
     state, has = instance_state(row), instance_dict(row)
-    if mapper.dispatch.before_insert:
-        connection = await greenlet_spawn(sync.open_connection)
-        await greenlet_spawn(mapper.dispatch.before_insert, mapper, connection, state)
     values = _values(row, mapper)
     with sync.no_autoflush:
         record = await _statement(type(row), frozenset(values)).record(session, values)
@@ -48,6 +44,14 @@ async def insert_alone(session: AsyncSession, row: TenantBase) -> bool:
     mapper.class_manager.dispatch.refresh_flush(state, None, made.keys() | values.keys())
     sync._register_persistent({state})
     return True
+
+
+def _begin(session: TenantSession, row: TenantBase, mapper: Mapper[Any]) -> None:
+    """Do what a flush does before it sends anything."""
+    session.add(row)
+    connection = session.open_connection()
+    session.keep_rows_to_their_tenant()
+    mapper.dispatch.before_insert(mapper, connection, instance_state(row))
 
 
 def _is_plain(row: TenantBase, mapper: Mapper[Any]) -> bool:

@@ -132,5 +132,6 @@ def _end(session: TenantSession, transaction: SessionTransaction) -> None:
     if transaction.parent is not None or (unit := session.info.pop(_UNIT, None)) is None:
         return
     unit.is_over = True
+    unit.is_committed |= session.is_read_to_its_end
     if unit.source is not None:
         unit.source.tell("ended", unit)

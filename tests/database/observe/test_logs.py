@@ -40,9 +40,8 @@ async def test_in_development_each_statement_is_logged_with_its_name_time_rows_a
     use(DATABASE_ECHO="true")
     await look_up()
     await get_store().user_by_telegram_id(7)
-    bind, by_session, by_store = of(logs, "query")
+    by_session, by_store = of(logs, "query")
 
-    assert bind["statement"] == "TenantBinding.bind"
     assert by_session["statement"] == "UserRepository.get_by_telegram_id"
     assert by_session["caller"].startswith(f"{Path(__file__).name}:")
     assert by_session["caller"].endswith(" in look_up")

@@ -28,7 +28,7 @@ async def test_nobody_listens_where_nothing_is_switched_on(use: Use) -> None:
 
     assert source_of(made) is None
     assert source_of(get_engine("store")) is None
-    assert not list(made.sync_engine.dispatch.before_cursor_execute)
+    assert len(made.sync_engine.dispatch.before_cursor_execute) == 1, "what asks whether COMMIT may be uncertain"
     assert made.pool.around_connect is None  # type: ignore[attr-defined] # it is a sized one
     assert type(get_store()).__name__ == "Store"
 
