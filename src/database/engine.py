@@ -23,11 +23,10 @@ from src.database.connect import (
     connect_embedded,
     connection_name,
     decode_jsonb,
-    find_provider,
 )
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.pool import PoolLimits, SizedPool, keep_fresh
-from src.database.resolve import driver_arguments, is_pooled_elsewhere, pool_limits, resolve_target
+from src.database.resolve import driver_arguments, is_pooled_elsewhere, named_provider, pool_limits, resolve_target
 from src.database.target import Target
 from src.database.translation import translate_connect
 
@@ -180,7 +179,7 @@ def create_engine(
         (lambda: resolve_target(settings, purpose=purpose)) if target.embedded else (lambda: target),
         driver_arguments=driver_arguments(target, settings, purpose=purpose),
         name=lambda: connection_name(target.application_name or "", settings.ENVIRONMENT, name),
-        password=password or _named_provider(target, settings),
+        password=password or named_provider(target, settings),
     )
     is_pooled = target.has_pool_parameters or not settings.is_local
     poolclass = poolclass or (SizedPool if is_pooled else NullPool)
@@ -208,13 +207,6 @@ def create_engine(
     if limits.minimum > 1 and issubclass(poolclass, SizedPool):
         event.listen(engine.sync_engine, "connect", lambda *_: engine.fill_in_background(), once=True)
     return engine
-
-
-def _named_provider(target: Target, settings: Settings) -> PasswordProvider | None:
-    name = settings.DATABASE_PASSWORD_PROVIDER
-    if name is None or target.password is not None or target.embedded is not None:
-        return None
-    return find_provider(name)
 
 
 def _connect_args(opener: _Opener, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from src.config import Settings
 from src.config.environment import Purpose, complete, named_target
-from src.database.connect import PgBouncerConnection, embedded_server
+from src.database.connect import PasswordProvider, PgBouncerConnection, embedded_server, find_provider
 from src.database.errors import ConfigurationError
 from src.database.pool import PoolLimits
 from src.database.target import SessionAttributes, Target
@@ -103,3 +103,15 @@ def is_pooled_elsewhere(settings: Settings, purpose: Purpose) -> bool:
 
 def _command_timeout(target: Target) -> float | None:
     return target.statement_timeout / 1000 + COMMAND_MARGIN_SECONDS if target.statement_timeout else None
+
+
+def named_provider(target: Target, settings: Settings) -> PasswordProvider | None:
+    """Return what the settings have asked for each password, where the target has none of its own.
+
+    Raises:
+        ConfigurationError: There is no such function.
+    """
+    name = settings.DATABASE_PASSWORD_PROVIDER
+    if name is None or target.password is not None or target.embedded is not None:
+        return None
+    return find_provider(name)

@@ -139,17 +139,24 @@ class TenantSession(Session):
             TenantMismatchError: A row is another tenant's.
         """
         for row in (*self.new, *self.dirty, *self.deleted):
-            if not isinstance(row, TenantBase):
-                continue
-            self.enter_tenant(required=True)
-            tenant_id = self.required_tenant()
-            if row.tenant_id is None:
-                row.tenant_id = tenant_id
-            elif row.tenant_id != tenant_id:
-                raise TenantMismatchError(
-                    f"a {type(row).__name__} of tenant {row.tenant_id} is in a session that acts for {tenant_id}",
-                    hint="a row keeps its tenant; open a session of its own for the other one",
-                )
+            if isinstance(row, TenantBase):
+                self.keep_to_its_tenant(row)
+
+    def keep_to_its_tenant(self, row: TenantBase) -> None:
+        """Fill the tenant in on a new row.
+
+        Raises:
+            TenantMismatchError: It is another tenant's.
+        """
+        self.enter_tenant(required=True)
+        tenant_id = self.required_tenant()
+        if row.tenant_id is None:
+            row.tenant_id = tenant_id
+        elif row.tenant_id != tenant_id:
+            raise TenantMismatchError(
+                f"a {type(row).__name__} of tenant {row.tenant_id} is in a session that acts for {tenant_id}",
+                hint="a row keeps its tenant; open a session of its own for the other one",
+            )
 
     def forget_tenant(self) -> None:
         """Keep to no tenant any more: what was asked so far was none's."""

@@ -24,6 +24,7 @@ from src.database.errors import (
     SerializationError,
     TlsFailed,
 )
+from src.database.observe import count_retry
 from src.database.session import engine, numbered_binding
 from src.database.tenancy import AsyncSession
 from src.database.transaction_status import NumberedSession, Outcome, find_outcome
@@ -190,6 +191,7 @@ class _Unit(Generic[ResultT]):
             raise error
         reason = type(error).__name__
         get_logger(__name__).info("transaction_retried", reason=reason, number=self.attempts, delay=round(delay, 3))
+        count_retry(reason)
         if self._on_retry is not None:
             self._on_retry(Retry(self.attempts, error, delay))
         await asyncio.sleep(delay)

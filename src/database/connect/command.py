@@ -11,6 +11,7 @@ import asyncpg
 
 from src.database.connect.connection import DRIVER_ERRORS
 from src.database.connect.connector import Connector
+from src.database.connect.password import PasswordProvider
 from src.database.target import Target
 from src.database.translation import translate_connect
 
@@ -26,6 +27,7 @@ async def command_connection(
     close_seconds: float,
     server_settings: Mapping[str, str] | None = None,
     command_timeout: float | None = None,
+    password: PasswordProvider | None = None,
 ) -> AsyncIterator[asyncpg.Connection[Any]]:
     """Connect, over whatever route the target has; what the driver raises inside comes out as ours.
 
@@ -34,6 +36,7 @@ async def command_connection(
         close_seconds: How long the connection has to close politely, and its route once more as long.
         server_settings: What the server is told of the session, beside its name.
         command_timeout: Seconds for each statement; by default it may take its time.
+        password: Asked for the password, in place of the target's.
 
     Raises:
         ConnectionFailed: Or the child of it that says why.
@@ -46,6 +49,7 @@ async def command_connection(
             "statement_cache_size": 0,  # PgBouncer may stand between, whatever the settings say
             "command_timeout": command_timeout,
         },
+        password=password,
     )
     try:
         connection = await connector.connect()

@@ -50,7 +50,7 @@ def _begin(session: TenantSession, row: TenantBase, mapper: Mapper[Any]) -> None
     """Do what a flush does before it sends anything."""
     session.add(row)
     connection = session.open_connection()
-    session.keep_rows_to_their_tenant()
+    session.keep_to_its_tenant(row)
     mapper.dispatch.before_insert(mapper, connection, instance_state(row))
 
 

@@ -12,6 +12,7 @@ import asyncpg
 from src.config import Settings
 from src.config.environment import Purpose
 from src.database.connect import command_connection
+from src.database.resolve import named_provider
 from src.database.schema.administration import reach_target
 from src.database.target import Target
 
@@ -39,7 +40,10 @@ async def reach(settings: Settings, purpose: Purpose = "application") -> AsyncIt
     """
     target = await reach_target(settings, purpose)
     connecting = command_connection(
-        target, command_timeout=COMMAND_TIMEOUT_SECONDS, close_seconds=CLOSE_TIMEOUT_SECONDS
+        target,
+        command_timeout=COMMAND_TIMEOUT_SECONDS,
+        close_seconds=CLOSE_TIMEOUT_SECONDS,
+        password=named_provider(target, settings),
     )
     async with connecting as connection:
         yield Reached(connection, target)
