@@ -157,7 +157,7 @@ async def test_who_waits_for_another_migrator_says_for_whom(owner_settings: Sett
     async with migration_connection(owner_settings) as connection:
         pid = (await connection.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one()
         await connection.commit()
-        with pytest.raises(LockNotAvailable, match=rf"held the lock for 0 s: pid {pid} \(thea-database\)"):
+        with pytest.raises(LockNotAvailable, match=rf"held the lock for 0 s: pid {pid} \(thea-database/"):
             await upgrade(owner_settings, patience=Patience(turn=0.3))
         assert await current(owner_settings)  # it only reads, and does not wait
 

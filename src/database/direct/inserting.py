@@ -29,7 +29,7 @@ async def insert_alone(session: AsyncSession, row: TenantBase) -> bool:
     listens to what a flush does.
     """
     sync, mapper = session.sync_session, class_mapper(type(row))
-    if sync.has_changes() or not _is_plain(row, mapper) or _is_watched(sync, mapper):
+    if not sync.is_active or sync.has_changes() or not _is_plain(row, mapper) or _is_watched(sync, mapper):
         return False
     await greenlet_spawn(_begin, sync, row, mapper)
     state, has = instance_state(row), instance_dict(row)
