@@ -15,6 +15,7 @@ from src.config import Settings
 from src.database import engine, get_db, get_engine, tenant_context
 from src.database.base import Base, TenantBase, tenant_tables, uuid7
 from src.database.connect.embedded import APP_ROLE
+from src.database.errors import ConnectionFailed
 from src.database.models import Tenant
 from tests.acceptance.calls import Rows, fill
 from tests.conftest import url_of
@@ -98,10 +99,18 @@ class World:
         self.superuser.execute(f"TRUNCATE {', '.join(TABLES)}")
         for tenant in self.rows:
             with tenant_context(tenant):
-                async with get_db() as session:
-                    self.rows[tenant] = await fill(session)
+                self.rows[tenant] = await _filled()
         for mark in _MARKS:
             self.superuser.execute(mark)
+
+
+async def _filled() -> Rows:
+    while True:
+        try:
+            async with get_db() as session:
+                return await fill(session)
+        except ConnectionFailed:  # it was ended while it was idle, and the client has only begun to read of it
+            continue
 
 
 def parts_of(found: object) -> Iterator[object]:
