@@ -12,11 +12,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+import psycopg
+import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from typer.testing import CliRunner
 
 from src.database.base import TenantBase, uuid7
+from src.database.cli.app import app as command
 from src.database.connect.embedded import SUPERUSER
 from src.database.errors import DatabaseError
 from src.database.pool import PoolLimits
@@ -41,20 +47,27 @@ class Target:
         self.rows = rows
         self.refused: Counter[str] = Counter()
 
-    async def attack(self, way: Way, said: str) -> None:
-        savepoint = await self.connection.begin_nested()
+    async def attack(self, ways: list[Way], said: str) -> None:
+        async with act_as(self.tenant_id, self.connection) as session:
+            place = Place(session, self.rows, await self._store())
+            with tenant_context(self.tenant_id):
+                for way in ways:
+                    savepoint = await session.begin_nested()
+                    await session.connection()  # the savepoint is sent with the first statement of the session alone
+                    await self._try(way, place, said)
+                    session.expunge_all()
+                    await savepoint.rollback()
+            await session.rollback()
+
+    async def _try(self, way: Way, place: Place, said: str) -> None:
         try:
-            async with act_as(self.tenant_id, self.connection) as session:
-                with tenant_context(self.tenant_id):
-                    self._look_at(await way(Place(session, self.rows, await self._store()), said))
+            self._look_at(await way(place, said))
         except DatabaseError as error:
             if str(error.sqlstate).startswith(BROKEN):
                 raise AssertionError(f"{way.__name__} broke a statement") from error
             self.refused[f"{way.__name__}: {error.sqlstate}"] += 1
         except (ValueError, TypeError) as error:
             self.refused[f"{way.__name__}: {type(error).__name__}"] += 1
-        finally:
-            await savepoint.rollback()
 
     def _look_at(self, found: Any) -> None:
         for part in parts_of(found):
@@ -88,24 +101,23 @@ async def target(engine: AsyncEngine) -> AsyncIterator[Target]:
 def test_hostile_strings_break_nothing_and_find_nothing(
     engine_of: Callable[[str], AsyncEngine], *, is_long: bool
 ) -> None:
-    """Each string by some of the ways: 400 strings; 10,000 with `--long`, each by all of them."""
-    every = st.permutations(WAYS) if is_long else st.lists(st.sampled_from(WAYS), min_size=1, max_size=2)
+    """Each string by some of the ways, some 400 attacks; 10,000 strings with `--long`, each by all of them."""
+    some = st.lists(st.sampled_from(WAYS), min_size=3, max_size=4, unique=True)
     taken: Counter[str] = Counter()
     with asyncio.Runner() as runner:
         opened = target(engine_of(SUPERUSER))
         there = runner.run(opened.__aenter__())
 
         @settings(
-            max_examples=10_000 if is_long else 300,
+            max_examples=10_000 if is_long else 90,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         )
-        @given(said=HOSTILE, ways=every)
+        @given(said=HOSTILE, ways=st.permutations(WAYS) if is_long else some)
         def attack(said: str, ways: list[Way]) -> None:
-            for way in ways:
-                taken[way.__name__] += 1
-                runner.run(there.attack(way, said))
+            taken.update(way.__name__ for way in ways)
+            runner.run(there.attack(ways, said))
 
         try:
             attack()
@@ -113,3 +125,55 @@ def test_hostile_strings_break_nothing_and_find_nothing(
         finally:
             print(f"{taken.total()} by {len(taken)} ways; refused: {dict(there.refused)}")  # noqa: T201 - the figures
             runner.run(opened.__aexit__(None, None, None))
+
+
+COMMANDS = [
+    ["tenant", "create", "{}", "name"],
+    ["tenant", "create", "{slug}", "{}"],
+    ["tenant", "update", "{}", "--name", "x"],
+    ["tenant", "update", "here", "--name", "{}"],
+    ["tenant", "update", "here", "--slug={}"],
+    ["tenant", "suspend", "{}"],
+    ["tenant", "export", "{}"],
+    ["tenant", "erase", "{}", "--yes"],
+    ["tenant", "purge", "{}", "--dry-run"],
+    ["upgrade", "{}"],
+    ["stamp", "{}"],
+    ["seed", "--until={}"],
+]
+
+
+def test_hostile_arguments_of_the_command_break_nothing(
+    cloned_database: URL,
+    superuser: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_long: bool,
+) -> None:
+    for slug, name in (("here", "x"), ("there", "untouched")):
+        superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (%s, %s, %s)", (uuid7(), slug, name))
+    monkeypatch.setenv("COLUMNS", "1000")
+    ended: Counter[str] = Counter()
+
+    @settings(
+        max_examples=3_000 if is_long else 16, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(said=HOSTILE, form=st.sampled_from(COMMANDS))
+    def attack(said: str, form: list[str]) -> None:
+        arguments = [part.replace("{slug}", f"s{uuid7().hex}").replace("{}", said) for part in form]
+        result = CliRunner().invoke(command, arguments)
+        ended[f"{form[0]} {result.exit_code} {type(result.exception).__name__}"] += 1
+        if isinstance(result.exception, DatabaseError):
+            assert not str(result.exception.sqlstate).startswith(BROKEN), f"{form}: {result.exception}"
+        elif result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise AssertionError(f"{form}: an error that the command does not tell") from result.exception
+
+    try:
+        attack()
+    finally:
+        structlog.reset_defaults()  # the command has set the logs up to go to a stream that is closed by now
+
+    print(dict(ended))  # noqa: T201 - the figures
+    assert (
+        superuser.execute("SELECT count(*) FROM tenants WHERE slug = 'here' OR slug LIKE 's%'").fetchone() is not None
+    )

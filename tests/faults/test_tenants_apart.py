@@ -22,7 +22,7 @@ LIFE = 40
 
 @pytest.fixture
 def steps(is_long: bool) -> int:
-    return 60_000 if is_long else 240
+    return 20_000 if is_long else 160
 
 
 async def settled(world: World) -> None:
@@ -64,7 +64,7 @@ async def test_no_tenant_is_handed_or_changes_anothers_row(
     use_database: Callable[..., Settings],
     steps: int,
 ) -> None:
-    """Some hundred steps; 20,000 for each of the three with `--long`."""
+    """Some hundred steps; 20,000 with `--long`."""
     seed = random.SystemRandom().getrandbits(32)
     async with living(cloned_database, superuser, use_database) as world:
         try:
