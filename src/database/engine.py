@@ -171,6 +171,7 @@ def create_engine(
         poolclass=poolclass,
         echo=settings.DATABASE_ECHO,
         hide_parameters=True,
+        logging_name=engine_events.LOGGING_NAME,
         **_pool_options(poolclass, limits, name),
         **_reading_options(settings, purpose),
     )

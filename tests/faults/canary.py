@@ -51,9 +51,10 @@ def collecting(capfd: pytest.CaptureFixture[str]) -> Iterator[Seen]:
     seen = Seen()
     handler = _Noting(seen)
     root = logging.getLogger()
-    level = root.level
+    levels = {name: logging.getLogger(name).level for name in ("", "sqlalchemy")}  # the latter keeps a level of its own
     root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.DEBUG)
     structlog.reset_defaults()
     capfd.readouterr()
     try:
@@ -63,7 +64,8 @@ def collecting(capfd: pytest.CaptureFixture[str]) -> Iterator[Seen]:
         seen.note("standard error output", printed.err)
     finally:
         root.removeHandler(handler)
-        root.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
         structlog.reset_defaults()
 
 

@@ -82,7 +82,7 @@ async def conflict(f: Failing) -> None:
 
 async def conflict_in_store(f: Failing) -> None:
     for content in (SAID, f"{SAID}!"):
-        await get_store().append(f.conversation, NewMessage(message_id=SAID, role="user", content=content))
+        await get_store().append(f.conversation, NewMessage(message_id="again", role="user", content=content))
 
 
 async def checked(f: Failing) -> None:
@@ -137,7 +137,7 @@ async def no_json(f: Failing) -> None:
 
 
 async def syntax(f: Failing) -> None:
-    await _in_session(lambda session: session.execute(text(f"SELEC '{CONTENT}'")))
+    await _in_session(lambda session: session.execute(text("SELEC :x"), {"x": SAID}))
 
 
 async def missing_table(f: Failing) -> None:
@@ -145,11 +145,11 @@ async def missing_table(f: Failing) -> None:
 
 
 async def raised_by_a_function(f: Failing) -> None:
-    await _in_session(lambda session: session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION '{CONTENT}'; END $$")))
-
-
-async def noticed_by_a_function(f: Failing) -> None:
-    await _in_session(lambda session: session.execute(text(f"DO $$ BEGIN RAISE WARNING '{CONTENT}'; END $$")))
+    f.superuser.execute(
+        "CREATE FUNCTION complain(said text) RETURNS void LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE WARNING '%', said; RAISE EXCEPTION '%', said USING HINT = said, DETAIL = said; END $$"
+    )
+    await _in_session(lambda session: session.execute(text("SELECT complain(:x)"), {"x": SAID}))
 
 
 async def too_slow(f: Failing) -> None:
@@ -329,13 +329,19 @@ ON_THE_WAY: Final[dict[str, Callable[[int], Awaitable[Any]]]] = {
 }
 
 PUBLIC: Final[dict[str, Callable[[], Any]]] = {
-    "settings": lambda: _configured(f"postgresql://u:{SECRET}@h/d", DATABASE_MIGRATION_URL=f"postgresql://o:{SECRET}@h/d"),
+    "settings": lambda: _configured(
+        f"postgresql://u:{SECRET}@h/d", DATABASE_MIGRATION_URL=f"postgresql://o:{SECRET}@h/d"
+    ),
     "engine": lambda: create_engine(_configured(f"postgresql://u:{SECRET}@h/d")),
-    "engine's URL": lambda: create_engine(_configured(f"postgresql://u:{SECRET}@h/d")).url.render_as_string(hide_password=False),
+    "engine's URL": lambda: (
+        create_engine(_configured(f"postgresql://u:{SECRET}@h/d")).url.render_as_string(hide_password=False)
+    ),
     "pool": lambda: vars(create_engine(_configured(f"postgresql://u:{SECRET}@h/d"), poolclass=SizedPool).pool),
     "binding": lambda: TenantBinding(uuid7(), limits={"lock_timeout": "1"}),
     "chosen settings": get_settings,
-    "a message": lambda: NewMessage(message_id="x", role="user", content=SAID, parts=[SAID], attachments=[SAID], extra={"x": SAID}),
+    "a message": lambda: NewMessage(
+        message_id="x", role="user", content=SAID, parts=[SAID], attachments=[SAID], extra={"x": SAID}
+    ),
     "a profile": lambda: Profile(username=CONTENT, display_name=CONTENT),
     "a mapped note": lambda: Note(user_id=uuid7(), content=SAID, title=SAID, tags=[SAID]),
     "a mapped message": lambda: MessageHistory(content=SAID, message_id="x"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -27,14 +27,14 @@ class NoteHit:
 
     note: Note
     rank: float
-    snippet: str
+    snippet: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class TagCount:
     """A tag, and how many notes have it."""
 
-    tag: str
+    tag: str = field(repr=False)
     count: int
 
 
