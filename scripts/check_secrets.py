@@ -1,6 +1,7 @@
 """Look for secrets in what is to be committed: exit code 1 where there is one that .secrets.baseline does not know.
 
-The tests are left out: they are full of canaries. A false alarm is entered in it: `detect-secrets scan --baseline .secrets.baseline`, and the change is read.
+The tests are left out: they are full of canaries. A false alarm is entered in the baseline by
+`detect-secrets scan --baseline .secrets.baseline`, and the change is read.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def main() -> int:
 
 def look(names: list[str], *, baseline: Path) -> int:
     """Say which of these files has a secret that the baseline does not know."""
-    hook = Path(sys.executable).with_name("detect-secrets-hook")
-    command = [str(hook), "--baseline", str(baseline), *names]
+    hook = "import sys; from detect_secrets.pre_commit_hook import main; sys.exit(main())"
+    command = [sys.executable, "-c", hook, "--baseline", str(baseline), *names]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603 - our own arguments
     return 0 if code == _ONLY_LINES_MOVED else code
 

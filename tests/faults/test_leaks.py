@@ -25,8 +25,9 @@ from src.database.store import Profile, get_store
 from tests.acceptance.command import run
 from tests.faults import canary
 from tests.faults.canary import CONTENT, SECRET, collecting
-from tests.faults.failures import IN_THE_DATABASE, ON_THE_WAY, PUBLIC, SAID, Failing
+from tests.faults.failures import IN_THE_DATABASE, SAID, Failing
 from tests.faults.refusing_server import refusing_server
+from tests.faults.shown import ON_THE_WAY, PUBLIC
 
 
 @pytest.fixture

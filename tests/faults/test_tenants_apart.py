@@ -16,6 +16,7 @@ from src.database.errors import DatabaseError
 from tests.faults.tenants_steps import FAULTS, STEPS, Planned, Walker, undisturbed
 from tests.faults.three_tenants import World, living
 
+GIVEN_BACK_SECONDS = 15.0
 LIFE = 40
 """After so many steps all begins again: a tenant who has erased everything has nothing to hand out."""
 
@@ -26,9 +27,13 @@ def steps(is_long: bool) -> int:
 
 
 async def settled(world: World) -> None:
-    """Wait until the server has ended what a cancelled caller left to it."""
-    while world.is_busy():  # noqa: ASYNC110 - no event tells of it
-        await asyncio.sleep(0.001)
+    """Wait until the server has ended what a cancelled caller left to it, and every connection is back."""
+    try:
+        async with asyncio.timeout(GIVEN_BACK_SECONDS):
+            while world.in_use() or world.is_busy():  # noqa: ASYNC110 - no event tells of it
+                await asyncio.sleep(0.001)
+    except TimeoutError:
+        raise AssertionError(f"{world.in_use()} connections were never given back") from None
 
 
 async def walk(walker: Walker, steps: int) -> Counter[str]:
@@ -50,8 +55,11 @@ async def walk(walker: Walker, steps: int) -> Counter[str]:
                 if not isinstance(ended, DatabaseError | Planned | ValueError):
                     raise ended
                 done[type(ended).__name__] += 1
-        if fault is not undisturbed or beside:
+        try:
             await settled(world)
+        except AssertionError as error:
+            error.add_note(f"after {name}, {fault.__name__}" + (f", beside {beside[0]}" if beside else ""))
+            raise
         assert world.state_of(others) == before, f"{acting} has changed rows of {others} by {name}"
         done[name] += 1
         done[fault.__name__] += 1

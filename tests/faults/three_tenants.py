@@ -15,8 +15,10 @@ from src.config import Settings
 from src.database import engine, get_db, get_engine, tenant_context
 from src.database.base import Base, TenantBase, tenant_tables, uuid7
 from src.database.connect.embedded import APP_ROLE
-from src.database.errors import ConnectionFailed
+from src.database.errors import ConnectionFailed, PoolExhausted
 from src.database.models import Tenant
+from src.database.session import _read_engine
+from src.database.store import get_store
 from tests.acceptance.calls import Rows, fill
 from tests.conftest import url_of
 
@@ -91,6 +93,11 @@ class World:
         """Whether a statement that nobody waits for any more still runs."""
         return bool(self.superuser.execute(_BUSY).fetchall()[0][0])
 
+    def in_use(self) -> int:
+        """How many connections the three pools think that somebody has."""
+        pools: list[Any] = [engine.pool, _read_engine.pool]
+        return sum(pool.checkedout() for pool in pools) + get_store()._pool.in_use
+
     def end_all_connections(self) -> None:
         self.superuser.execute(_END_ALL)
 
@@ -109,6 +116,8 @@ async def _filled() -> Rows:
         try:
             async with get_db() as session:
                 return await fill(session)
+        except PoolExhausted:
+            raise
         except ConnectionFailed:  # it was ended while it was idle, and the client has only begun to read of it
             continue
 
