@@ -256,7 +256,8 @@ async def not_loaded(f: Failing) -> None:
 
 
 async def bad_condition(f: Failing) -> None:
-    await _in_session(lambda session: NoteRepository(session).get_one(select(Note).where(Note.content == SAID)))
+    condition: Any = select(Note).where(Note.content == SAID)
+    await _in_session(lambda session: NoteRepository(session).get_one(condition))
 
 
 async def bad_search(f: Failing) -> None:

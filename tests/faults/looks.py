@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -234,5 +234,5 @@ def _foreign(world: World, acting: UUID, found: Any) -> list[str]:
     return [f"{acting} is handed rows of {owner}" for owner in world.whose(found) - {acting}]
 
 
-def _faults(world: World, acting: UUID, rows: list[Any]) -> list[str]:
+def _faults(world: World, acting: UUID, rows: Sequence[Any]) -> list[str]:
     return _foreign(world, acting, rows) + ([] if rows else [f"{acting} does not see his own"])

@@ -132,15 +132,14 @@ class Walker:
         other = self.dice.choice(self.world.others(acting))
         async with self.dice.choice(SCOPES)() as session:
             self.world.see(acting, await UserRepository(session).get_or_none(rows.user))
+            asked: list[Callable[[], Awaitable[Any]]] = [
+                lambda: UserRepository(session).count(),
+                lambda: session.get(User, rows.user),
+                lambda: session.execute(text("SELECT * FROM notes")),
+                lambda: MessageHistoryRepository(session).recent(rows.conversation),
+            ]
             with tenant_context(other), pytest.raises(TenantMismatchError):
-                await self.dice.choice(
-                    [
-                        lambda: UserRepository(session).count(),
-                        lambda: session.get(User, rows.user),
-                        lambda: session.execute(text("SELECT * FROM notes")),
-                        lambda: MessageHistoryRepository(session).recent(rows.conversation),
-                    ]
-                )()
+                await self.dice.choice(asked)()
             self.world.see(acting, list(await session.scalars(select(Note))))
 
     async def by_nobody(self, acting: UUID, rows: Rows) -> None:
