@@ -14,6 +14,7 @@ from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConnectionFailed
+from src.database.pool import drop
 from src.database.tenancy import AsyncSession, TenantBinding, TenantSession, current_tenant
 from src.database.translation import translate
 
@@ -54,6 +55,7 @@ class ReadBinding(TenantBinding):
                 _bind(connection, entry.info, current_tenant() or self.default_tenant)
             except ConnectionFailed as error:
                 if has_been_used:  # it may have died while it was idle: the pool opens another in its place
+                    drop(connection)
                     raise DisconnectionError(str(error)) from error
                 raise
 
