@@ -101,7 +101,7 @@ async def target(engine: AsyncEngine) -> AsyncIterator[Target]:
 def test_hostile_strings_break_nothing_and_find_nothing(
     engine_of: Callable[[str], AsyncEngine], *, is_long: bool
 ) -> None:
-    """Each string by some of the ways, some 400 attacks; 10,000 strings with `--long`."""
+    """Each string by some of the ways, some 200 attacks; 10,000 strings with `--long`."""
     many = 8 if is_long else 4
     some = st.lists(st.sampled_from(WAYS), min_size=many - 1, max_size=many, unique=True)
     taken: Counter[str] = Counter()
@@ -110,7 +110,7 @@ def test_hostile_strings_break_nothing_and_find_nothing(
         there = runner.run(opened.__aenter__())
 
         @settings(
-            max_examples=10_000 if is_long else 90,
+            max_examples=10_000 if is_long else 60,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
@@ -157,7 +157,7 @@ def test_hostile_arguments_of_the_command_break_nothing(
     ended: Counter[str] = Counter()
 
     @settings(
-        max_examples=3_000 if is_long else 16, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=3_000 if is_long else 9, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
     @given(said=HOSTILE, form=st.sampled_from(COMMANDS))
     def attack(said: str, form: list[str]) -> None:

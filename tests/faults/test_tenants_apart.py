@@ -23,7 +23,7 @@ LIFE = 40
 
 @pytest.fixture
 def steps(is_long: bool) -> int:
-    return 20_000 if is_long else 160
+    return 20_000 if is_long else 120
 
 
 async def settled(world: World) -> None:
