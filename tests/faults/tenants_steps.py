@@ -23,7 +23,7 @@ from src.database.store import Store, get_store
 from tests.acceptance.calls import CALLS, Rows, a_message
 from tests.faults.three_tenants import TABLES, World
 
-__all__ = ["FAULTS", "STEPS", "STORE_CALLS", "Planned", "Walker"]
+__all__ = ["FAULTS", "STEPS", "STORE_CALLS", "Planned", "Walker", "streamed_by_store"]
 
 MODELS = [User, Conversation, MessageHistory, Event, Note]
 SCOPES: list[Any] = [get_db, get_read_db, lambda: get_read_db(read_your_writes=True)]
