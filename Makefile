@@ -26,6 +26,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_secrets.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -189,6 +189,7 @@ def create_engine(
         connect_args=_connect_args(opener, settings, purpose=purpose),
         poolclass=poolclass,
         hide_parameters=True,
+        logging_name=engine_events.LOGGING_NAME,
         **_pool_options(poolclass, limits, name),
         **_reading_options(settings, purpose),
     )

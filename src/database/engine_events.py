@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, ExceptionContext, event
@@ -11,11 +12,23 @@ from src.database.commits import is_uncertain, outcome_unknown, watch_commits
 from src.database.errors import ConnectionFailed, TransactionAborted
 from src.database.translation import translate
 
-__all__ = ["listen"]
+__all__ = ["LOGGING_NAME", "listen"]
 
+LOGGING_NAME: Final = "thea"
+"""What the log calls the engines of this package: the filter below is theirs alone."""
 _ABORTED: Final = "thea_transaction_aborted"
 """In a connection's `info` while its transaction can only be rolled back."""
 _READ_ONLY: Final = "25006"
+
+
+class _WithoutRows(logging.Filter):
+    """Keeps the rows of every answer out of the log that SQLAlchemy writes at DEBUG; parameters are hidden anyway."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "Row %r" not in str(record.msg)
+
+
+_without_rows: Final = _WithoutRows()
 
 
 def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
@@ -34,6 +47,7 @@ def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
         return _raise_ours(context)
 
     event.listen(engine, "handle_error", raise_ours)
+    logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_without_rows)
     if not writes:
         event.listen(engine, "do_execute", _execute_again_after_a_change)
         return

@@ -26,7 +26,7 @@ from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
 
 from src.database.errors import PoolExhausted
 
-__all__ = ["IDLE_SINCE", "PoolLimits", "SizedPool", "keep_fresh"]
+__all__ = ["IDLE_SINCE", "PoolLimits", "SizedPool", "drop", "keep_fresh"]
 
 PING_AFTER_IDLE_SECONDS: Final = 30.0
 """A connection that lay idle for longer is asked whether it lives: a firewall that dropped it has told nobody."""
@@ -151,6 +151,11 @@ class SizedPool(AsyncAdaptedQueuePool):
         """Forget who had it."""
         self._holders.pop(id(entry), None)
 
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        """Close one. Nothing is awaited for one that is closed: see `drop`."""
+        if not connection.driver_connection.is_closed():
+            super()._close_connection(connection, terminate=terminate)
+
     def _do_get(self) -> ConnectionPoolEntry:
         try:
             return super()._do_get()
@@ -201,7 +206,11 @@ def keep_fresh(engine: Engine, limits: PoolLimits) -> None:
             engine.pool.note_checkin(entry)
 
     def check(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
-        _refuse_a_stale_one(connection, entry, limits)
+        try:
+            _refuse_a_stale_one(connection, entry, limits)
+        except DisconnectionError:
+            drop(connection)
+            raise
         if isinstance(engine.pool, SizedPool):
             engine.pool.note_checkout(entry)
 
@@ -209,6 +218,15 @@ def keep_fresh(engine: Engine, limits: PoolLimits) -> None:
     event.listen(engine, "checkin", stamp_checkin)
     event.listen(engine, "checkout", check)
     event.listen(engine, "detach", forget_holder)
+
+
+def drop(connection: Any) -> None:
+    """Cut a connection off at once, before the pool is told to open another in its place.
+
+    The pool would close it politely first, outside of any `try`: a caller who is cancelled just then would keep the
+    connection's place taken until the garbage collector came by.
+    """
+    connection.driver_connection.terminate()
 
 
 def _refuse_a_stale_one(connection: Any, entry: ConnectionPoolEntry, limits: PoolLimits) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 from src.database.binding import TenantBinding
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConnectionFailed, SchemaChangedError
+from src.database.pool import drop
 from src.database.tenancy import AsyncSession, TenantSession, current_tenant
 from src.database.translation import translate
 
@@ -61,6 +62,7 @@ class ReadBinding(TenantBinding):
                 _bind(connection, entry.info, tenant_id)
             except ConnectionFailed as error:
                 if has_been_used:  # it may have died while it was idle: the pool opens another in its place
+                    drop(connection)
                     raise DisconnectionError(str(error)) from error
                 raise
 

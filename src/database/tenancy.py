@@ -165,23 +165,23 @@ class TenantSession(Session):
     def enter_tenant(self, *, required: bool) -> None:
         """Settle the tenant before a statement, and bind the transaction where it is bound to another or to nobody."""
         tenant_id = self.required_tenant() if required else self.acting_tenant()
-        if self._connection_in_use is not None and self._bound_to != tenant_id:
-            self._binding.bind(self._connection_in_use, tenant_id)
+        connection = self._connection_in_use
+        if connection is not None and connection.invalidated:
+            raise TransactionAborted("a statement")
+        if connection is not None and self._bound_to != tenant_id:
+            self._binding.bind(connection, tenant_id)
             self._bound_to = tenant_id
 
     def begin_on(self, connection: Connection) -> None:
         """Bind a transaction that begins; to nobody too, whatever its connection was bound to before."""
-        self._bound_to = None
-        self._connection_in_use = connection
+        self._bound_to, self._connection_in_use = None, connection
         tenant_id = self.acting_tenant()
         twice_if_lost(connection, lambda: self._binding.bind(connection, tenant_id))
         self._bound_to = tenant_id
 
     def forget_binding(self, *, transaction_ended: bool) -> None:
         """The transaction ended, or a savepoint that the binding may be of: it is made again when needed."""
-        self._bound_to = None
-        if transaction_ended:
-            self._connection_in_use = None
+        self._bound_to, self._connection_in_use = None, None if transaction_ended else self._connection_in_use
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         """Send what is pending.

@@ -202,6 +202,7 @@ def _redact(error: BaseException) -> None:
     """Take the server's text out of the chain that a traceback prints; codes and names stay."""
     seen: set[int] = set()
     link: BaseException | None = error
+    is_below_the_driver = False  # what made it refuse a value quotes that value
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         if isinstance(sqlstate := getattr(link, "sqlstate", None), str):
@@ -209,4 +210,7 @@ def _redact(error: BaseException) -> None:
             for attribute in ("message", "detail", "hint", "context", "query", "internal_query"):
                 if getattr(link, attribute, None) is not None:
                     setattr(link, attribute, None)
+            is_below_the_driver = True
+        elif is_below_the_driver:
+            link.args = ("withheld: it can quote data",)
         link = link.__cause__ or link.__context__

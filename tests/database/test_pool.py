@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -239,3 +240,25 @@ async def test_pools_of_different_names_starve_neither_the_other(
 def test_a_pools_name_is_checked(name: str) -> None:
     with pytest.raises(ConfigurationError, match="a pool's name must"):
         get_engine(name)
+
+
+async def test_a_caller_who_is_cancelled_while_a_dead_connection_is_replaced_keeps_no_place(
+    cloned_database: URL,
+) -> None:
+    """At whatever moment, and with no help of the garbage collector."""
+    async with pooled(cloned_database, DATABASE_POOL_SIZE=1, DATABASE_MAX_OVERFLOW=0) as engine:
+        gc.disable()
+        try:
+            for ticks in range(12):
+                async with engine.connect() as connection:
+                    driver: Any = (await connection.get_raw_connection()).driver_connection
+                driver.terminate()
+                task = asyncio.ensure_future(pid(engine))
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+
+                assert cast("SizedPool", engine.pool).checkedout() == 0, f"cancelled after {ticks} turns of the loop"
+        finally:
+            gc.enable()

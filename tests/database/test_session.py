@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import src.database
 from src.config import Settings
 from src.database import AsyncSessionLocal, create_engine, engine, get_db
-from src.database.errors import DatabaseError, DuplicateKeyError, TransactionAborted
+from src.database.errors import ConnectionFailed, DatabaseError, DuplicateKeyError, TransactionAborted
 from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.session import _engines
@@ -193,6 +193,21 @@ async def test_an_error_that_was_caught_does_not_let_the_rest_pass_for_committed
         await go_on_regardless()
 
     assert await count_users() == 0
+
+
+async def test_neither_does_a_connection_that_was_lost(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    """SQLAlchemy's own error for the statement after it is none of those that callers know."""
+    async with get_db() as session:
+        pid = await session.scalar(text("SELECT pg_backend_pid()"))
+        superuser.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        with pytest.raises(ConnectionFailed):
+            await session.execute(text("SELECT 1"))
+        for go_on in (session.execute(text("SELECT 1")), UserRepository(session).add(User())):
+            with pytest.raises(TransactionAborted, match="nothing was committed"):
+                await go_on
+        await session.rollback()
+
+        assert await session.scalar(text("SELECT 1")) == 1
 
 
 @pytest.mark.usefixtures("cloned_database")

@@ -39,7 +39,7 @@ class NoteHit:
 class TagCount:
     """A tag, and how many notes have it."""
 
-    tag: str
+    tag: str = field(repr=False)
     count: int
 
 

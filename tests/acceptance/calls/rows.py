@@ -88,8 +88,9 @@ async def fill(session: AsyncSession) -> Rows:
         reminder_claimed_by="w",
         reminder_claimed_until=now,
     )
-    note = Note(user_id=user.id, content="secret")
-    session.add_all([message, unfinished, due, held, note])
+    note = Note(user_id=user.id, content="secret", tags=["secret"])
+    put_away = Note(user_id=user.id, content="secret", archived_at=now)
+    session.add_all([message, unfinished, due, held, note, put_away])
     await session.commit()
     return Rows(user.id, conversation.id, message.id, held.id, note.id)
 

@@ -53,7 +53,9 @@ def upgrade(
     """Bring the schema up to date; on several machines at once, one does it and the others wait."""
     patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
     _show(
-        asyncio.run(run_upgrade(get_settings(), revision, folder=folder, patience=patience)), revision, as_json=as_json
+        asyncio.run(run_upgrade(get_settings(), _named(revision), folder=folder, patience=patience)),
+        revision,
+        as_json=as_json,
     )
 
 
@@ -77,7 +79,11 @@ def downgrade(
             hint="the old release runs on the new schema: to go back to it needs no downgrade",
         )
     patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
-    _show(asyncio.run(run_downgrade(settings, revision, folder=folder, patience=patience)), revision, as_json=as_json)
+    _show(
+        asyncio.run(run_downgrade(settings, _named(revision), folder=folder, patience=patience)),
+        revision,
+        as_json=as_json,
+    )
 
 
 @migrations_app.command()
@@ -87,7 +93,7 @@ def stamp(
     as_json: Json = False,
 ) -> None:
     """Say that the database is at a revision, and change nothing else."""
-    _show(asyncio.run(run_stamp(get_settings(), revision, folder=folder)), revision, as_json=as_json)
+    _show(asyncio.run(run_stamp(get_settings(), _named(revision), folder=folder)), revision, as_json=as_json)
 
 
 @migrations_app.command()
@@ -148,7 +154,14 @@ def sql(
     folder: Folder = None,
 ) -> None:
     """Print the SQL of migrations, for somebody else to run; no database is asked."""
-    typer.echo(asyncio.run(write_sql(revisions, down=down, folder=folder)), nl=False)
+    typer.echo(asyncio.run(write_sql(_named(revisions), down=down, folder=folder)), nl=False)
+
+
+def _named(revision: str) -> str:
+    """Refuse a revision without a name, which Alembic takes for a fault of its own."""
+    if not revision.strip():
+        raise ConfigurationError("the revision must be named, e.g. head, got an empty text")
+    return revision
 
 
 def _show(migrated: Migrated, asked: str, *, as_json: bool) -> None:

@@ -1,0 +1,249 @@
+"""How a wall that is down is noticed: each look goes by one way, and says what it found; nothing, where all stand."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import text
+
+from src.database import current_tenant, get_db, get_read_db, tenant_context
+from src.database.base import uuid7
+from src.database.connect.embedded import APP_ROLE, OWNER_ROLE
+from src.database.errors import DatabaseError, NoTenantError, TenantMismatchError
+from src.database.models import User
+from src.database.repositories import NoteRepository, UserRepository
+from src.database.store import get_store
+from tests.acceptance.calls import CALLS, Rows
+from tests.conftest import SOCKETS
+from tests.faults.tenants_steps import STORE_CALLS, streamed_by_store
+from tests.faults.three_tenants import TABLES, World
+
+__all__ = [
+    "Look",
+    "at_bindings",
+    "at_contexts",
+    "at_predicates",
+    "at_references",
+    "at_rows",
+    "at_the_catalogue",
+    "at_the_owner",
+    "at_the_store",
+    "at_what_is_added",
+    "at_writes",
+]
+
+Look = Callable[[World], Awaitable[list[str]]]
+
+_POLICY = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
+# Of the live catalogue, not of the metadata: a table that somebody made by hand is looked at as well.
+_OF_TENANTS = """
+    SELECT c.oid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+     WHERE a.attname = 'tenant_id' AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'f')
+       AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+"""
+_CATALOGUE = {
+    "is not under FORCEd row-level security": f"""
+        SELECT oid::regclass::text FROM pg_class
+         WHERE oid IN ({_OF_TENANTS}) AND NOT (relrowsecurity AND relforcerowsecurity)""",
+    "has not the one policy for all commands and all roles": f"""
+        SELECT c.oid::regclass::text FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid
+         WHERE c.oid IN ({_OF_TENANTS}) GROUP BY c.oid
+        HAVING count(p.oid) <> 1 OR NOT bool_and(
+               p.polcmd = '*' AND p.polpermissive AND p.polroles = '{{0}}'
+               AND pg_get_expr(p.polqual, p.polrelid) = $${_POLICY}$$
+               AND pg_get_expr(p.polwithcheck, p.polrelid) = $${_POLICY}$$)""",
+    "is a key that does not begin with the tenant": f"""
+        SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_attribute a
+            ON a.attrelid = i.indrelid AND a.attname = 'tenant_id'
+         WHERE i.indrelid IN ({_OF_TENANTS}) AND i.indisunique AND i.indkey[0] <> a.attnum""",
+    "is a reference that does not begin with the tenant": f"""
+        SELECT o.conname::text FROM pg_constraint o
+         WHERE o.contype = 'f' AND o.conrelid IN ({_OF_TENANTS}) AND o.confrelid IN ({_OF_TENANTS})
+           AND NOT ((SELECT attname FROM pg_attribute WHERE attrelid = o.conrelid AND attnum = o.conkey[1])
+                    = 'tenant_id'
+               AND (SELECT attname FROM pg_attribute WHERE attrelid = o.confrelid AND attnum = o.confkey[1])
+                    = 'tenant_id')""",
+    "is a view that asks as its owner": """
+        SELECT oid::regclass::text FROM pg_class
+         WHERE relnamespace = 'public'::regnamespace AND (relkind = 'm' OR relkind = 'v'
+           AND NOT coalesce(reloptions, '{}') && ARRAY['security_invoker=true', 'security_invoker=on'])""",
+    "is a function that runs as its owner": """
+        SELECT oid::regproc::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef""",
+    "is a role that row-level security does not bind": f"""
+        SELECT rolname::text FROM pg_roles
+         WHERE rolname IN ('{APP_ROLE}', '{OWNER_ROLE}') AND (rolsuper OR rolbypassrls)""",
+}
+
+
+async def at_the_catalogue(world: World) -> list[str]:
+    """Look at every table with a tenant_id that the database has, and at what could go around its policy."""
+    return [
+        f"{name} {fault}" for fault, query in _CATALOGUE.items() for (name,) in world.superuser.execute(query.encode())
+    ]
+
+
+async def at_rows(world: World) -> list[str]:
+    """Ask for all rows without a predicate, in every kind of session: each tenant's own, and no others."""
+    found = []
+    for acting in world.tenants:
+        for scope in (get_db, get_read_db):
+            with tenant_context(acting):
+                async with scope() as session:
+                    rows = [row for name in TABLES for row in await session.execute(text(f"SELECT * FROM {name}"))]
+            found += _faults(world, acting, rows)
+    return found
+
+
+async def at_bindings(world: World) -> list[str]:
+    """Leave a connection bound to another by a caller's own SQL, and look who is served next."""
+    found = []
+    other = world.tenants[-1]
+    for acting in world.tenants[:-1]:
+        for scope in (get_db, get_read_db):
+            with tenant_context(acting):
+                async with scope() as session:
+                    await session.execute(text("SELECT set_config('app.tenant_id', :o, false)"), {"o": str(other)})
+                async with scope() as session:
+                    rows = (await session.execute(text("SELECT * FROM users"))).all()
+            found += _faults(world, acting, rows)
+            async with scope() as session:
+                if (await session.execute(text("SELECT * FROM users"))).all():
+                    found.append("nobody is handed rows")
+    connection = world.superuser.cursor()
+    connection.execute(f"SET ROLE {APP_ROLE}")
+    connection.execute("SELECT app_set_tenant(%s)", (other,))  # in a transaction of its own
+    if connection.execute("SELECT FROM users").fetchall():
+        found.append("a binding outlives its transaction")
+    connection.execute("RESET ROLE")
+    return found
+
+
+async def at_writes(world: World) -> list[str]:
+    """Try to make and to move rows of another: the database refuses."""
+    acting, other = world.tenants[:2]
+    found = []
+    for statement in (
+        "INSERT INTO users (tenant_id, id) VALUES (:other, :id)",
+        "UPDATE notes SET tenant_id = :other, user_id = :their_user",
+    ):
+        values = {"other": other, "id": uuid7(), "their_user": world.rows[other].user}
+        with suppress(DatabaseError), tenant_context(acting):
+            async with get_db() as session:
+                await session.execute(text(statement), values)
+            found.append(f"was written for another: {statement}")
+    return found
+
+
+async def at_references(world: World) -> list[str]:
+    """Refer to another's row, under every foreign key by itself."""
+    acting, other = (world.rows[tenant] for tenant in world.tenants[:2])
+    with suppress(DatabaseError), tenant_context(world.tenants[0]):
+        async with get_db() as session:
+            await session.execute(text("UPDATE notes SET user_id = :user"), {"user": other.user})
+        return [f"a note of {acting.user} refers to a user of another's"]
+    return []
+
+
+async def at_predicates(world: World) -> list[str]:
+    """Call every method upon another's rows, as a role that row-level security does not bind."""
+    acting, other = world.tenants[:2]
+    found: list[str] = []
+    before = world.state_of([other])
+    for repository, calls in CALLS.items():
+        for name, call in calls.items():
+            with suppress(DatabaseError), tenant_context(acting):
+                async with get_db() as session:
+                    rows = await call.run(repository(session), world.rows[other])
+                    if other in world.whose(rows):
+                        found.append(f"{name} hands out another's rows")
+                    await session.commit()
+            if world.state_of([other]) != before:
+                found.append(f"{name} changes another's rows")
+            if found:
+                return found
+    return found
+
+
+async def at_the_store(world: World) -> list[str]:
+    """Call the store as one tenant after another, upon everybody's rows."""
+    found: list[str] = []
+    first, second, _ = world.tenants
+    own: list[Callable[[Rows], Awaitable[Any]]] = [
+        lambda _: get_store().user_by_telegram_id(1),
+        lambda rows: streamed_by_store(get_store(), rows, most=1000),
+    ]
+    for look in own:  # each of them is the first that is asked of a connection that was another's
+        for acting in (first, second, first):
+            with tenant_context(acting):
+                if not await look(world.rows[acting]):
+                    found.append("own rows are out of sight")
+    for acting in (first, second, first):
+        if found:
+            return found
+        others = world.others(acting)
+        before = world.state_of(others)
+        with tenant_context(acting):
+            for rows in (world.rows[first], world.rows[second]):
+                for call in STORE_CALLS:
+                    with suppress(DatabaseError):
+                        found += _foreign(world, acting, await call(get_store(), rows))
+        if world.state_of(others) != before:
+            found.append("the store changes another's rows")
+    return found
+
+
+async def at_contexts(world: World) -> list[str]:
+    """Have nobody act, and two at once."""
+    acting, other = world.tenants[:2]
+    found = []
+    with tenant_context(acting):
+        async with get_db() as session:
+            await UserRepository(session).count()
+            with tenant_context(other), suppress(TenantMismatchError):
+                await NoteRepository(session).count()
+                found.append("a session serves while another's context is open")
+    if current_tenant() is not None:
+        found.append("a tenant acts beyond his context")
+        return found
+    async with get_db() as session:
+        with suppress(NoTenantError):
+            await UserRepository(session).count()
+            found.append("a repository serves nobody")
+    with suppress(NoTenantError):
+        await get_store().user_by_telegram_id(1)
+        found.append("the store serves nobody")
+    return found
+
+
+async def at_what_is_added(world: World) -> list[str]:
+    """Add a row that says that it is another's."""
+    acting, other = world.tenants[:2]
+    try:
+        with tenant_context(acting):
+            async with get_db() as session:
+                session.add(User(tenant_id=other))
+    except TenantMismatchError:
+        return []
+    except DatabaseError as error:
+        return [f"a row of another's was sent to the server: {error}"]
+    return ["a row of another's was stored"]
+
+
+async def at_the_owner(world: World) -> list[str]:
+    """Ask as the role that owns the tables."""
+    database = world.superuser.info.dbname
+    with psycopg.connect(host=SOCKETS, user=OWNER_ROLE, dbname=database, autocommit=True) as connection:
+        seen = [name for name in TABLES if connection.execute(f"SELECT FROM {name}".encode()).fetchall()]
+    return [f"the owner sees {name}" for name in seen]
+
+
+def _foreign(world: World, acting: UUID, found: Any) -> list[str]:
+    return [f"{acting} is handed rows of {owner}" for owner in world.whose(found) - {acting}]
+
+
+def _faults(world: World, acting: UUID, rows: Sequence[Any]) -> list[str]:
+    return _foreign(world, acting, rows) + ([] if rows else [f"{acting} does not see his own"])

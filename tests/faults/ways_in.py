@@ -1,0 +1,283 @@
+"""Each place where somebody's text gets into the database, or near it, and what has to be true of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Text, cast, func, select, text
+from sqlalchemy.orm import selectinload
+
+from src.database.base import clean_json, clean_text, utc_now, uuid7
+from src.database.models import Conversation, Event, MessageHistory, Note, User
+from src.database.pagination import encode_cursor
+from src.database.repositories import (
+    ConversationRepository,
+    EventRepository,
+    MessageHistoryRepository,
+    NewMessage,
+    NoteRepository,
+    UserRepository,
+)
+from src.database.repositories.tenants import TenantRepository
+from src.database.store import Profile, Store
+from src.database.tenancy import AsyncSession
+from tests.acceptance.calls import Rows
+
+__all__ = ["WAYS", "Place", "Way"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A session of a tenant, what it has, and a store that acts in the same transaction."""
+
+    session: AsyncSession
+    rows: Rows
+    store: Store
+
+
+Way = Callable[[Place, str], Awaitable[Any]]
+
+
+async def named(p: Place, said: str) -> Any:
+    found = await UserRepository(p.session).get_by_username(said)
+    assert found is None or str(found.username).lower() == clean_text(said.removeprefix("@")).lower()
+    return found
+
+
+async def equal(p: Place, said: str) -> Any:
+    found = await NoteRepository(p.session).page(Note.content == said)
+    assert all(note.content == clean_text(said) for note in found.items)
+    return found
+
+
+async def one_of(p: Place, said: str) -> Any:
+    notes = NoteRepository(p.session)
+    assert await notes.count(Note.content.in_([said, "secret"])) == 2
+    return await notes.exists(Note.content.not_in([said, "secret"]))
+
+
+async def containing(p: Place, said: str) -> Any:
+    found = await NoteRepository(p.session).page(Note.content.contains(clean_text(said), autoescape=True))
+    assert all(clean_text(said) in note.content for note in found.items)
+    return found
+
+
+async def tagged(p: Place, said: str) -> Any:
+    found = (await NoteRepository(p.session).page_for_user(p.rows.user, tags=[said])).items
+    assert all(note.tags == ["secret"] for note in found)
+    return found
+
+
+async def searched(p: Place, said: str) -> Any:
+    notes = NoteRepository(p.session)
+    return [
+        *await notes.search(p.rows.user, said),
+        *await notes.search(p.rows.user, said, prefix=False, tags=["secret", said], match="any"),
+    ]
+
+
+async def by_json_name(p: Place, said: str) -> Any:
+    found = await NoteRepository(p.session).page(Note.extra[clean_text(said)].as_string() == clean_text(said))
+    assert not found.items, "nobody has such a name there"
+    return found
+
+
+async def by_json_path(p: Place, said: str) -> Any:
+    path = (clean_text(said), clean_text(said))
+    found = await NoteRepository(p.session).page(Note.extra[path].as_string() == clean_text(said))
+    assert not found.items
+    return found
+
+
+async def by_json_value(p: Place, said: str) -> Any:
+    found = await UserRepository(p.session).page(User.preferences.contains({said: [said]}))
+    assert not found.items
+    return found
+
+
+async def refused_conditions(p: Place, said: str) -> Any:
+    """What is no expression over mapped attributes gets nowhere."""
+    notes = NoteRepository(p.session)
+    for condition in (said, text("true"), func.length(cast(User.username, Text)) > 0):
+        try:
+            found = await notes.page(condition)  # type: ignore[arg-type] # what is tested
+        except ValueError:
+            continue
+        raise AssertionError(f"{condition!r} was taken for a condition: {found!r}")
+
+
+async def refused_orders(p: Place, said: str) -> Any:
+    try:
+        found = await NoteRepository(p.session).page(order_by=said)  # type: ignore[arg-type] # what is tested
+    except ValueError:
+        return None
+    raise AssertionError(f"a text was taken for an order: {found!r}")
+
+
+async def refused_names(p: Place, said: str) -> None:
+    """A text where the name of an attribute is wanted, or of a group."""
+    notes, messages = NoteRepository(p.session), MessageHistoryRepository(p.session)
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: notes.update(p.rows.note, **{said: said}),
+        lambda: notes.upsert({said: said}, key=[said]),
+        lambda: notes.upsert({"id": p.rows.note}, key=[said]),
+        lambda: messages.usage(user_id=p.rows.user, by=[said]),  # type: ignore[list-item] # what is tested
+        lambda: messages.usage(user_id=p.rows.user, by=["day"], timezone=said),
+    ]
+    for call in calls:
+        try:
+            await call()
+        except (ValueError, TypeError):
+            continue
+        if said != "UTC":
+            raise AssertionError("a text was taken for a name")
+
+
+async def cursors(p: Place, said: str) -> Any:
+    """As they come, and forged: signed for this very query, which a client that knows the source can do."""
+    notes, tenant = NoteRepository(p.session), p.session.tenant_id
+    found: list[Any] = []
+    forged = [
+        encode_cursor([clean_text(said), uuid7()], scope=f"notes:content,id:False:{tenant}"),
+        encode_cursor([clean_text(said)], scope=f"notes:content,id:False:{tenant}"),
+        encode_cursor([uuid7(), clean_text(said)], scope=f"notes:content,id:False:{tenant}"),
+    ]
+    for after in (said, *forged):
+        try:
+            found += (await notes.page(order_by=Note.content, after=after)).items
+        except ValueError:
+            continue
+    try:
+        found += (await p.store.page(p.rows.conversation, after=said)).items
+    except ValueError:
+        return found
+    raise AssertionError("a text was taken for a cursor")
+
+
+async def ids(p: Place, said: str) -> Any:
+    for call in (UserRepository(p.session).get_or_none, NoteRepository(p.session).get_or_none):
+        try:
+            found = await call(said)  # type: ignore[arg-type] # what is tested
+        except ValueError:
+            continue
+        raise AssertionError(f"a text was taken for an id: {found!r}")
+
+
+async def stored_as_note(p: Place, said: str) -> Any:
+    note = Note(user_id=p.rows.user, title=said[:200] or None, content=said or "-", extra={said: [said, {said: said}]})
+    added = await NoteRepository(p.session).add(note)
+    await p.session.refresh(added)
+    assert added.content == clean_text(said or "-")
+    assert added.extra == clean_json({said: [said, {said: said}]})
+    return added
+
+
+async def stored_as_message(p: Place, said: str) -> Any:
+    message = NewMessage(
+        message_id=f"{uuid7()}{said[:50]}", role="user", content=said, parts=[{said: said}], tool_name=said[:60] or None
+    )
+    appended = await MessageHistoryRepository(p.session).append(p.rows.conversation, message)
+    [*_, last] = await MessageHistoryRepository(p.session).recent(p.rows.conversation)
+    assert (last.content, last.parts) == (clean_text(said), clean_json([{said: said}]))
+    return appended
+
+
+async def stored_by_store(p: Place, said: str) -> Any:
+    key = f"{uuid7()}{said[:50]}"
+    turn = await p.store.turn(
+        987, said[:30] or "-", said[:100] or None, [NewMessage(message_id=key, role="user", content=said)],
+        profile=Profile(username=said[:60] or None, display_name=said or None),
+    )  # fmt: skip
+    [row] = await p.store.recent(turn.conversation.id, limit=1)
+    assert row.content == clean_text(said)
+    assert row.message_id == clean_text(key)
+    assert turn.user.display_name == (clean_text(said) or None)
+    return [turn, row]
+
+
+async def stored_as_event(p: Place, said: str) -> Any:
+    event = Event(user_id=p.rows.user, title=said or "-", location=said or None, start_datetime=utc_now())
+    added = await EventRepository(p.session).add(event)
+    await p.session.refresh(added)
+    assert added.title == clean_text(said or "-")
+    return added
+
+
+async def refused_rules(p: Place, said: str) -> Any:
+    """A rule and a zone that are none, or are: no text gets to the server as part of a statement."""
+    events = EventRepository(p.session)
+    event = Event(user_id=p.rows.user, title="x", start_datetime=utc_now(), rrule=said, timezone=said)
+    return await events.add(event)
+
+
+async def chats(p: Place, said: str) -> Any:
+    conversations = ConversationRepository(p.session)
+    found = [
+        await conversations.get_by_session_id(said),
+        await conversations.get_active(p.rows.user, said, said),
+        await conversations.set_summary(p.rows.conversation, said, upto_seq=1, expected_upto=0),
+        await conversations.close(p.rows.conversation, reason=said[:60] or None),
+    ]
+    assert found[:2] == [None, None] or said == "same"
+    assert found[2] is not None
+    assert found[2].summary == clean_text(said)
+    return found
+
+
+async def keys(p: Place, said: str) -> Any:
+    messages = MessageHistoryRepository(p.session)
+    assert await messages.get_by_message_id(said) is None or said in {"same", "unfinished"}
+    return [
+        await EventRepository(p.session).claim_due_reminders(said[:60] or "w"),
+        await ConversationRepository(p.session).claim_turn(p.rows.conversation, said[:60] or "w"),
+    ]
+
+
+async def tenants(p: Place, said: str) -> Any:
+    registry = TenantRepository(p.session)
+    assert await registry.get_by_slug(said) is None
+    made = await registry.create(f"s-{uuid7()}", said[:200] or "-")
+    await p.session.refresh(made)
+    assert made.name == clean_text(said[:200] or "-")
+
+
+async def mapped(p: Place, said: str) -> Any:
+    statement = select(User).where(User.username == said, User.preferences[clean_text(said)].is_not(None))
+    return list(await p.session.scalars(statement.options(selectinload(User.notes))))
+
+
+async def messages_like(p: Place, said: str) -> Any:
+    messages = MessageHistoryRepository(p.session)
+    found = await messages.page(MessageHistory.content.icontains(clean_text(said), autoescape=True))
+    titled = await ConversationRepository(p.session).page(Conversation.title.startswith(clean_text(said)))
+    return [*found.items, *titled.items]
+
+
+WAYS: Final[list[Way]] = [
+    named,
+    equal,
+    one_of,
+    containing,
+    tagged,
+    searched,
+    by_json_name,
+    by_json_path,
+    by_json_value,
+    refused_conditions,
+    refused_orders,
+    refused_names,
+    cursors,
+    ids,
+    stored_as_note,
+    stored_as_message,
+    stored_by_store,
+    stored_as_event,
+    refused_rules,
+    chats,
+    keys,
+    tenants,
+    mapped,
+    messages_like,
+]
