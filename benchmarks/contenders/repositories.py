@@ -79,7 +79,8 @@ class RepositoriesContender(Contender):
 
     async def search(self, user_id: UUID, query: str) -> Any:
         async with get_read_db() as session:
-            return await NoteRepository(session).search(user_id, query, prefix=False, limit=10)
+            hits = await NoteRepository(session).search(user_id, query, prefix=False, limit=10)
+        return [(hit.note, hit.snippet) for hit in hits]
 
     async def user_by_id(self, user_id: UUID) -> Any:
         async with get_read_db() as session:

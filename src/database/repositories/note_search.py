@@ -20,7 +20,8 @@ MAX_QUERY: Final = 1000
 MAX_WORDS: Final = 32
 """That many different words of a note are marked in its snippet."""
 
-_UNACCENT: Final = str.maketrans(ACCENTED, BARE)
+_UNACCENTED: Final = dict(zip(ACCENTED, BARE, strict=True))
+_ACCENT: Final = re.compile(f"[{ACCENTED}]")  # few are in a text, and `translate` looks at each letter
 _SEPARATOR: Final = re.compile(f"[{SEPARATORS}]")
 _QUOTES: Final = str.maketrans("“”", '""')  # what phones type for them
 _LEAF: Final = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
@@ -129,12 +130,13 @@ def rank_of(row: CTE) -> ColumnElement[float]:
 
 def composed(value: str) -> str:
     """Return a text in NFC: a letter and its accent are one character."""
-    return unicodedata.normalize("NFC", value)
+    return value if value.isascii() else unicodedata.normalize("NFC", value)
 
 
 def plain(value: str) -> str:
     """Return a text as the server indexes it, unaccented words among spaces: as long as in NFC, so that places stay."""
-    return _SEPARATOR.sub(" ", composed(value)).translate(_UNACCENT)
+    text = _SEPARATOR.sub(" ", composed(value))
+    return text if text.isascii() else _ACCENT.sub(lambda accent: _UNACCENTED[accent[0]], text)
 
 
 def _checked(query: str) -> str:

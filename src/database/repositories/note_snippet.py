@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Final
@@ -20,6 +20,8 @@ MAX_PLACES: Final = 500
 
 _OWN: Final = str.maketrans("".join(HIGHLIGHT), "\u2039\u203a")
 
+_SPACES: Final = " \n\t\r\u00a0"
+_SPACE: Final = re.compile(r"\s")
 _JOINING: Final = "-@./_'\u2019"
 
 _Place = tuple[int, int]
@@ -37,6 +39,8 @@ def snippet(content: str, words: Collection[str]) -> str:
     """
     text = composed(content)
     places = _joined(text, _places(plain(text), words))
+    if any(mark in text for mark in HIGHLIGHT):
+        text = text.translate(_OWN)
     parts = sorted(_fragments(text, places)) or [(0, min(FRAGMENT_LENGTH, len(text)))]
     shown = " … ".join(" ".join(_marked(text, part, places).split()) for part in parts)
     return ("… " if parts[0][0] > 0 else "") + shown + (" …" if parts[-1][1] < len(text) else "")
@@ -78,10 +82,13 @@ def _occurrences(lowered: str, word: str) -> Iterator[_Place]:
 
 def _fragments(text: str, places: list[_Place]) -> list[_Place]:
     """Choose the parts that show the most different words; a further one has to show others."""
+    if places and places[-1][1] - places[0][0] <= FRAGMENT_LENGTH:  # one shows them all
+        return [_around(text, places[0][0], places[-1][1])]
+    names = [text[start:end].lower() for start, end in places]
     shown: set[str] = set()
     parts: list[_Place] = []
     for _ in range(FRAGMENTS):
-        first, last, new = _densest(text, places, shown)
+        first, last, new = _densest(places, names, shown)
         if not new:
             break
         shown |= new
@@ -91,21 +98,20 @@ def _fragments(text: str, places: list[_Place]) -> list[_Place]:
     return parts
 
 
-def _densest(text: str, places: list[_Place], shown: set[str]) -> tuple[int, int, set[str]]:
+def _densest(places: list[_Place], names: list[str], shown: set[str]) -> tuple[int, int, set[str]]:
     """Slide over the places; return the first and the last of the best part, and the words that it alone shows."""
     best: tuple[int, int, set[str]] = (0, 0, set())
-    inside: Counter[str] = Counter()
+    inside: dict[str, int] = {}
     first = 0
-    for last, (start, end) in enumerate(places):
-        inside[text[start:end].lower()] += 1
+    for last, (_, end) in enumerate(places):
+        inside[names[last]] = inside.get(names[last], 0) + 1
         while first < last and end - places[first][0] > FRAGMENT_LENGTH:
-            word = text[slice(*places[first])].lower()
-            inside[word] -= 1
-            if not inside[word]:
-                del inside[word]
+            inside[names[first]] -= 1
+            if not inside[names[first]]:
+                del inside[names[first]]
             first += 1
-        if len(inside.keys() - shown) > len(best[2]):
-            best = first, last, inside.keys() - shown
+        if len(inside) > len(best[2]) and len(new := inside.keys() - shown) > len(best[2]):
+            best = first, last, new
     return best
 
 
@@ -115,10 +121,11 @@ def _around(text: str, start: int, end: int) -> _Place:
     spare = FRAGMENT_LENGTH - (end - start)
     left = max(start - spare // 2, 0)
     right = min(end + spare - (start - left), len(text))
-    if left > 0:
-        left = next((place + 1 for place in range(left, start) if text[place].isspace()), left)
+    if left > 0 and (space := _SPACE.search(text, left, start)):
+        left = space.end()
     if right < len(text):
-        right = next((place for place in range(right, end - 1, -1) if text[place].isspace()), right)
+        last = max(text.rfind(space, end, right + 1) for space in _SPACES)
+        right = last if last >= 0 else right
     return left, right
 
 
@@ -128,6 +135,6 @@ def _marked(text: str, part: _Place, places: list[_Place]) -> str:
     for start, end in places:
         if part[0] <= start < stop:
             cut = min(end, stop)
-            pieces += [text[at:start].translate(_OWN), HIGHLIGHT[0], text[start:cut].translate(_OWN), HIGHLIGHT[1]]
+            pieces += [text[at:start], HIGHLIGHT[0], text[start:cut], HIGHLIGHT[1]]
             at = cut
-    return "".join([*pieces, text[at:stop].translate(_OWN)])
+    return "".join([*pieces, text[at:stop]])
