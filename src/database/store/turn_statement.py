@@ -30,12 +30,12 @@ from sqlalchemy import cast as as_type
 from sqlalchemy.types import NULLTYPE, UserDefinedType
 
 from src.database.models import Conversation, MessageHistory
-from src.database.store.appending import SHAPES, Shape, advanced, fresh, given, inserted, known
+from src.database.store.append_statement import SHAPES, New, Shape, advanced, all_new, fresh, given, inserted, known
 from src.database.store.rows import ConversationRow, MessageRow, columns_of
 from src.database.store.statement import Statement
 from src.database.store.users import NEW_USER, found_user, made_user
 
-__all__ = ["ABOUT", "ABOUT_CONVERSATION", "ABOUT_USER", "KIND", "NEW", "RECENT", "TURN"]
+__all__ = ["ABOUT", "ABOUT_CONVERSATION", "ABOUT_USER", "KIND", "NEW", "RECENT", "TURN", "TURN_GOES_ON"]
 
 KIND, ABOUT_USER, ABOUT_CONVERSATION = "kind", "about_user", "about_conversation"
 """The columns of the result that are none of a message's."""
@@ -80,13 +80,21 @@ def _turn(shape: Shape) -> Statement[MessageRow]:
     kept = _kept(user, new, is_new)
     started = _started(user, new, kept, _closed(user, is_new), is_new)
     either = union_all(select(*kept.c, false().label("started")), select(*started.c, true()))
-    conversation = either.cte("the_conversation")
+    return _whole(shape, user, either.cte("the_conversation"), kept, new)
+
+
+def _turn_goes_on(shape: Shape) -> Statement[MessageRow]:
+    """What nearly every turn is: user and conversation are there, and what is said was not sent before."""
+    new = all_new(given(shape), shape)
+    user = select(*found_user().c, false().label("created")).cte("the_user")
+    kept = _kept(user, new)
+    return _whole(shape, user, select(*kept.c, false().label("started")).cte("the_conversation"), kept, new)
+
+
+def _whole(shape: Shape, user: CTE, conversation: CTE, kept: CTE, new: New) -> Statement[MessageRow]:
+    about = _about(user, conversation, kept)
     return Statement(
-        union_all(
-            _about(user, conversation, kept),
-            _said_before(kept),
-            _as_messages(NEW, inserted(new, conversation)),
-        ),
+        union_all(about, _said_before(kept), _as_messages(NEW, inserted(new, conversation))),
         (*_PARAMETERS, *shape.columns),
         row=MessageRow,
     )
@@ -104,10 +112,10 @@ def _of_chat(user: CTE) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _kept(user: CTE, new: CTE, is_new: ColumnElement[bool]) -> CTE:
+def _kept(user: CTE, new: New, *where: ColumnElement[bool]) -> CTE:
     """Lock the active conversation, unless it has been silent for too long, and go on with it."""
     spoken_lately = or_(_SINCE.is_(None), _LAST_ACTIVE >= _SINCE)
-    kept = update(_CHATS).where(*_of_chat(user), spoken_lately, is_new).values(advanced(new))
+    kept = update(_CHATS).where(*_of_chat(user), spoken_lately, *where).values(advanced(new))
     return kept.returning(*columns_of(ConversationRow)).cte("kept")
 
 
@@ -121,7 +129,7 @@ def _closed(user: CTE, is_new: ColumnElement[bool]) -> CTE:
     return closed.returning(_CHATS.c.id).cte("closed")
 
 
-def _started(user: CTE, new: CTE, kept: CTE, closed: CTE, is_new: ColumnElement[bool]) -> CTE:
+def _started(user: CTE, new: New, kept: CTE, closed: CTE, is_new: ColumnElement[bool]) -> CTE:
     """Start one where none goes on; a unique violation says that another call was faster."""
     values: dict[str, ColumnElement[Any]] = {
         "tenant_id": bindparam("tenant_id", type_=_CHATS.c.tenant_id.type),
@@ -130,8 +138,8 @@ def _started(user: CTE, new: CTE, kept: CTE, closed: CTE, is_new: ColumnElement[
         "session_id": bindparam("new_session_id", type_=_CHATS.c.session_id.type),
         "channel": bindparam("channel", type_=_CHATS.c.channel.type),
         "external_chat_id": bindparam("external_chat_id", type_=_CHATS.c.external_chat_id.type),
-        "last_seq": select(func.count()).select_from(new).scalar_subquery(),
-        "last_message_at": select(func.max(new.c.created_at)).scalar_subquery(),
+        "last_seq": new.how_many,
+        "last_message_at": new.last_said,
     }
     # The count is what has the old one closed first: two may not be active at a time.
     after_closing = select(func.count()).select_from(closed).scalar_subquery() >= 0
@@ -186,4 +194,5 @@ def _row(*columns: ColumnElement[Any]) -> ColumnElement[Any]:
     return func.row(*columns, type_=NULLTYPE)
 
 
+TURN_GOES_ON: Final = {shape: _turn_goes_on(shape) for shape in SHAPES}
 TURN: Final = {shape: _turn(shape) for shape in SHAPES}

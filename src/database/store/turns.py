@@ -22,7 +22,16 @@ from src.database.session import get_db
 from src.database.store.appending import ROUNDS, appended_row, packed
 from src.database.store.reading import StoreReading
 from src.database.store.rows import NOBODY, AppendedRow, ConversationRow, MessageRow, Profile, TurnRows, UserRow
-from src.database.store.turn_statement import ABOUT, ABOUT_CONVERSATION, ABOUT_USER, KIND, NEW, RECENT, TURN
+from src.database.store.turn_statement import (
+    ABOUT,
+    ABOUT_CONVERSATION,
+    ABOUT_USER,
+    KIND,
+    NEW,
+    RECENT,
+    TURN,
+    TURN_GOES_ON,
+)
 from src.database.store.users import KEY as USER_KEY
 
 __all__ = ["StoreTurns"]
@@ -80,17 +89,19 @@ class StoreTurns(StoreReading):
         who = telegram_id, uuid7(), *profile.checked()
         where = clean_text(channel), None if external_chat_id is None else clean_text(external_chat_id)
         shape, sent = packed(first)
-        for _ in range(ROUNDS if len(first) == len(messages) else 0):
+        goes_on, begins = TURN_GOES_ON[shape], TURN[shape]
+        for statement in (goes_on, *[begins] * ROUNDS) if len(first) == len(messages) else ():
             try:
                 ids = uuid7(), str(uuid7())
-                rows = await self._write(TURN[shape], *who, *where, *ids, since, now, recent, *sent)
+                rows = await self._write(statement, *who, *where, *ids, since, now, recent, *sent)
             except DuplicateKeyError as error:
                 if error.constraint not in TAKEN:
                     raise
                 continue
-            if not rows:
+            if rows:
+                return await self._unpacked(rows, recent, messages)
+            if statement is begins:
                 break  # something of it was sent before
-            return await self._unpacked(rows, recent, messages)
         options: dict[str, Any] = {"recent": recent, "idle_timeout": idle_timeout, "profile": profile}
         return await self._by_repositories(telegram_id, where, messages, **options)
 

@@ -42,6 +42,10 @@ CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
 }
 
 
+RARE = ("append, a duplicate", "turn, a new user", "turn, silent for too long")
+"""What the statement for what is usual finds nothing to do for, or is refused: another one is sent."""
+
+
 @pytest.fixture
 async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> AsyncIterator[Relay]:
     async with relaying(SOCKETS) as relay:
@@ -50,7 +54,7 @@ async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> 
         await get_engine("store").dispose()
 
 
-async def test_each_call_is_one_round_trip_once_the_tenant_is_bound(relay: Relay) -> None:
+async def test_each_usual_call_is_one_round_trip_once_the_tenant_is_bound(relay: Relay) -> None:
     turn = await ByStore().turn(1, "1", [said("first")])
     cost = {}
     for name, call in CALLS.items():
@@ -59,7 +63,7 @@ async def test_each_call_is_one_round_trip_once_the_tenant_is_bound(relay: Relay
             await call(get_store(), turn.conversation_id)
         cost[name] = len(relay.sent)
 
-    assert cost == dict.fromkeys(CALLS, 1)
+    assert cost == dict.fromkeys(CALLS, 1) | dict.fromkeys(RARE, 2)
     assert relay.starts == 1
 
 
