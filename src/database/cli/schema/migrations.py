@@ -158,9 +158,9 @@ def sql(
 
 
 def _named(revision: str) -> str:
-    """Refuse a revision without a name, which Alembic takes for a fault of its own."""
-    if not revision.strip():
-        raise ConfigurationError("the revision must be named, e.g. head, got an empty text")
+    """Refuse a revision without a name, or half a range, which Alembic takes for a fault of its own."""
+    if not all(part.strip() for part in revision.split(":")):
+        raise ConfigurationError("the revision must be named, e.g. head, or <from>:<to> for `sql`; a name is empty")
     return revision
 
 
