@@ -20,6 +20,7 @@ __all__ = [
     "is_uncertain",
     "note_write",
     "outcome_unknown",
+    "reconnect",
     "twice_if_lost",
     "watch_commits",
 ]
@@ -81,9 +82,17 @@ def twice_if_lost(connection: Connection, begin: Callable[[], None]) -> None:
             raise
     else:
         return
+    reconnect(connection)
+    begin()
+
+
+def reconnect(connection: Connection) -> None:
+    """Give a connection that was lost another one of the driver's, inside of what it has begun; nothing was sent yet.
+
+    In a greenlet.
+    """
     connection._dbapi_connection = connection.engine.raw_connection()  # noqa: SLF001 - there is no public way inside of a transaction
     _forget(connection)
-    begin()
 
 
 def _forget(connection: Connection) -> None:

@@ -46,6 +46,10 @@ _REPLAYED: Final = text(
 )
 
 
+_TAKEN_AS_BOUND: Final = "thea_taken_as_bound"
+"""In its `info` while the server was not heard of since: it may have ended the connection."""
+
+
 class ReadBinding(TenantBinding):
     """How the connections of an engine for reading are bound: for the session, at every checkout, in one round trip."""
 
@@ -57,6 +61,7 @@ class ReadBinding(TenantBinding):
             entry.info[_USED] = True
             tenant_id = current_tenant() or self.default_tenant
             if entry.info.pop(_OURS_ALONE, False) and entry.info.get(_BOUND, _NOBODY) == tenant_id:
+                entry.info[_TAKEN_AS_BOUND] = True
                 return
             try:
                 _bind(connection, entry.info, tenant_id)
@@ -93,7 +98,9 @@ class ReadTenantSession(TenantSession):
             self._connection_in_use.info.pop(_OURS_ALONE, None)
 
     def begin_on(self, connection: Connection) -> None:
-        """Bind a connection that this session begins to use."""
+        """Bind a connection that this session begins to use; what is not ours is not sent on one that may be dead."""
+        if connection.info.pop(_TAKEN_AS_BOUND, False) and self._sent_callers_sql:
+            connection.info.pop(_BOUND, None)
         super().begin_on(connection)
         if not self._sent_callers_sql and connection.info.get(_BOUND, _NOBODY) is not _NOBODY:
             connection.info[_OURS_ALONE] = True

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from sqlalchemy import URL, func, text
 
@@ -127,3 +128,22 @@ async def test_whoever_sends_sql_of_his_own_leaves_no_tenant_behind(
 
     assert found is not None, "the row-level security of the next one is his own tenant's"
     assert relay.starts == 2, "the same connections served throughout, one of each engine"
+
+
+async def test_a_connection_that_was_ended_while_idle_is_replaced_unseen(
+    relay: Relay, user_id: UUID, superuser: psycopg.Connection
+) -> None:
+    async def by_sqlalchemy() -> None:
+        async with get_read_db() as session:
+            assert await session.scalar(text("SELECT 1")) == 1
+
+    for again in (lambda: read(user_id), by_sqlalchemy):
+        for _ in range(5):  # at whatever point the driver is that was told so
+            await read(user_id)
+            superuser.execute(TERMINATE)
+            await again()
+
+
+TERMINATE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'thea_app'"
+)

@@ -11,8 +11,9 @@ from sqlalchemy.util import greenlet_spawn
 
 from src.database.as_sqlalchemy import raise_as_always
 from src.database.base import TenantBase
-from src.database.commits import note_write
+from src.database.commits import note_write, reconnect
 from src.database.direct.ready import Ready, compile_once, ready
+from src.database.errors import ConnectionFailed
 from src.database.statement_events import somebody_else_hears, tell_answered, tell_sent
 from src.database.tenancy import AsyncSession
 
@@ -128,6 +129,19 @@ def _can_be_bypassed(connection: Connection) -> bool:
 
 
 async def _fetch(connection: Connection, prepared: Ready, values: Sequence[Any]) -> list[Any]:
+    """Send it; outside of a transaction, where nothing is written, once more if the connection turns out to be lost."""
+    adapter: Any = connection.connection.dbapi_connection
+    is_alone = adapter.autocommit
+    try:
+        return await _send(connection, prepared, values)
+    except ConnectionFailed as error:
+        if not (is_alone and connection.invalidated) or isinstance(error.__cause__, TimeoutError):
+            raise
+    await greenlet_spawn(reconnect, connection)
+    return await _send(connection, prepared, values)
+
+
+async def _send(connection: Connection, prepared: Ready, values: Sequence[Any]) -> list[Any]:
     adapter: Any = connection.connection.dbapi_connection
     if prepared.may_write:
         note_write(connection)

@@ -68,13 +68,12 @@ class Calls:
         """Send a statement that writes nothing; once more where its connection turns out to be lost."""
         tenant_id = self._tenant()
         arguments = statement.arrange((tenant_id, *values))
-        slot = await self._pool.take(tenant_id)
         try:
-            return await self._send(slot, tenant_id, statement, arguments)
+            return await self._send_on_a_sound_one(tenant_id, statement, arguments)
         except _Lost:
-            slot = await self._pool.take(tenant_id)
+            pass
         try:
-            return await self._send(slot, tenant_id, statement, arguments)
+            return await self._send_on_a_sound_one(tenant_id, statement, arguments)
         except _Lost as lost:
             raise ConnectionFailed(str(lost.args[0]), hint=lost.hint) from lost.__cause__
 
@@ -86,14 +85,24 @@ class Calls:
         """
         tenant_id = self._tenant()
         arguments = statement.arrange((tenant_id, *values))
-        slot = await self._pool.take(tenant_id)
         try:
-            return await self._send(slot, tenant_id, statement, arguments)
+            return await self._send_on_a_sound_one(tenant_id, statement, arguments)
         except _Lost as lost:
             raise CommitOutcomeUnknown(
                 "the connection was lost before the server answered; whether this was written is not known",
                 hint="send it again under the same message_id: what was written is then a duplicate",
             ) from lost.__cause__
+
+    async def _send_on_a_sound_one(
+        self, tenant_id: UUID, statement: Statement[RowT], arguments: Sequence[Any]
+    ) -> list[RowT]:
+        """Take connections until one takes the statement: those that the server has ended may not know of it yet."""
+        while True:
+            slot = await self._pool.take(tenant_id)
+            try:
+                return await self._send(slot, tenant_id, statement, arguments)
+            except _NotSentError:
+                continue
 
     async def _stream(self, statement: Statement[RowT], *values: Any) -> AsyncGenerator[list[RowT], None]:
         """Send a statement that writes nothing, and hand its rows out some at a time, all of one state."""
@@ -125,11 +134,12 @@ class Calls:
     async def _send(
         self, slot: Slot, tenant_id: UUID, statement: Statement[RowT], arguments: Sequence[Any]
     ) -> list[RowT]:
-        connection = slot.connection
+        connection, is_answered = slot.connection, False
         try:
             if slot.bound_to != tenant_id:
                 await self._bind(slot, tenant_id)
             rows: list[RowT] = await connection.fetch(statement.sql, *arguments, record_class=statement.row)
+            is_answered = True
             if self._per_transaction:
                 await connection.execute("COMMIT")
                 slot.bound_to = None
@@ -140,6 +150,8 @@ class Calls:
             raise (_Lost(str(answered)) if isinstance(answered, ConnectionFailed) else answered) from error
         except BaseException as error:  # a cancelled statement costs its connection: nobody knows what it still does
             self._pool.discard(slot)
+            if _is_refused_by_the_driver(error) and not is_answered:
+                raise _NotSentError from error
             if isinstance(error, TimeoutError):
                 raise _Lost("the server has not answered in time", hint="check the network and the server") from error
             if isinstance(error, DRIVER_ERRORS):
@@ -161,3 +173,12 @@ class Calls:
 
 class _Lost(ConnectionFailed):
     """The connection broke under a statement: whether it was carried out is not known."""
+
+
+class _NotSentError(Exception):
+    """The connection was done with before the statement was sent on it."""
+
+
+def _is_refused_by_the_driver(error: BaseException) -> bool:
+    """Say whether the driver has sent nothing: it was told that the server ends the connection, and waits for that."""
+    return isinstance(error, asyncpg.InternalClientError) and str(error).startswith("cannot switch to state")

@@ -21,8 +21,10 @@ from src.database.repositories import MessageHistoryRepository
 from src.database.store import StorePool, get_store
 from tests.database.store.both import ByRepositories, said
 
-BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/store/%'"
-TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%/store/%'"
+# The server has others' databases too, whose tests run beside these.
+_OURS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%/store/%'"
+BACKENDS = f"SELECT count(*) {_OURS}"
+TERMINATE = f"SELECT pg_terminate_backend(pid) {_OURS}"
 
 
 @pytest.fixture
