@@ -94,8 +94,9 @@ class ReadTenantSession(TenantSession):
     def note_callers_sql(self) -> None:
         """Have the connection be bound anew when it is next handed out."""
         self._sent_callers_sql = True
-        if self._connection_in_use is not None:
-            self._connection_in_use.info.pop(_OURS_ALONE, None)
+        connection = self._connection_in_use
+        if connection is not None and not connection.invalidated:  # one that was lost remembers nothing
+            connection.info.pop(_OURS_ALONE, None)
 
     def begin_on(self, connection: Connection) -> None:
         """Bind a connection that this session begins to use; what is not ours is not sent on one that may be dead."""

@@ -13,12 +13,17 @@ from sqlalchemy import URL, func, text
 from src.config import Settings
 from src.database import engine, get_db, get_read_db, tenant_context
 from src.database.base import uuid7
+from src.database.errors import ConnectionFailed, DatabaseError
 from src.database.models import Note, Tenant, User
 from src.database.reading import ReadSession
 from src.database.repositories import NoteRepository, UserRepository
 from src.database.session import _read_engine
 from tests.acceptance.counting_relay import Relay, relaying
 from tests.conftest import SOCKETS
+
+TERMINATE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'thea_app'"
+)
 
 
 @pytest.fixture
@@ -137,13 +142,25 @@ async def test_a_connection_that_was_ended_while_idle_is_replaced_unseen(
         async with get_read_db() as session:
             assert await session.scalar(text("SELECT 1")) == 1
 
-    for again in (lambda: read(user_id), by_sqlalchemy):
+    async def by_repository() -> None:
+        await read(user_id)
+
+    for again in (by_repository, by_sqlalchemy):
         for _ in range(5):  # at whatever point the driver is that was told so
             await read(user_id)
             superuser.execute(TERMINATE)
             await again()
 
 
-TERMINATE = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'thea_app'"
-)
+async def test_who_goes_on_after_a_connection_that_was_lost_is_told_in_our_words(
+    relay: Relay, user_id: UUID, superuser: psycopg.Connection
+) -> None:
+    async with get_read_db() as session:
+        users = UserRepository(session)
+        await session.execute(text("SELECT 1"))
+        superuser.execute(TERMINATE)
+        with pytest.raises(ConnectionFailed):
+            await session.execute(text("SELECT 1"))
+        for go_on in (users.count(), users.get_or_none(user_id), session.execute(text("SELECT 1"))):
+            with pytest.raises(DatabaseError):
+                await go_on
