@@ -50,7 +50,7 @@ __all__ = [
 
 _TABLE: Final = cast("Table", MessageHistory.__table__)
 _CHATS: Final = cast("Table", Conversation.__table__)
-SAID: Final = ("message_id", "role", "content")
+SAID: Final = ("message_id", "role", "content", "token_count")
 REST: Final = (
     "parent_id",
     "tool_call_id",
@@ -58,7 +58,6 @@ REST: Final = (
     "model",
     "input_tokens",
     "output_tokens",
-    "token_count",
     "state",
     "edited_at",
 )

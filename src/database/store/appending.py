@@ -122,4 +122,6 @@ def _json(message: NewMessage) -> tuple[str | None, str, str]:
 
 
 def _dumps(value: Any) -> str:
+    if not value and isinstance(value, dict | list):  # as nearly all are
+        return "{}" if isinstance(value, dict) else "[]"
     return json.dumps(clean_json(value), ensure_ascii=False)
