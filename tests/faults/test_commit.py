@@ -18,7 +18,7 @@ from src.database.base import uuid7
 from src.database.connect.embedded import SUPERUSER
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
 from src.database.models import User
-from src.database.repositories import UserRepository
+from src.database.repositories import NewMessage, UserRepository
 from src.database.store import get_store
 from src.database.transactions import Retry
 from tests.conftest import SOCKETS, url_of
@@ -86,14 +86,16 @@ async def test_a_commit_whose_answer_is_cut_is_said_to_be_uncertain_each_time(
 async def test_a_write_of_the_stores_whose_answer_is_cut_is_uncertain_too(
     relay: CuttingRelay, superuser: psycopg.Connection, rounds: int
 ) -> None:
+    turn = await get_store().turn(1, "telegram", None, [NewMessage(message_id="0", role="user")])
     for number in range(1, rounds + 1):
         await get_store().user_by_telegram_id(1)
         relay.cut(1, of=b"BIND")
         with pytest.raises(CommitOutcomeUnknown):
-            await get_store().get_or_create_user(number)
+            await get_store().append(turn.conversation.id, NewMessage(message_id=str(number), role="user"))
 
     assert relay.made == rounds
-    assert len(names(superuser)) == rounds
+    stored = superuser.execute("SELECT seq, message_id FROM message_history ORDER BY seq").fetchall()
+    assert stored == [(number + 1, str(number)) for number in range(rounds + 1)]
 
 
 @pytest.mark.parametrize("how", ["after", "before", "never sent on"])

@@ -42,7 +42,7 @@ CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
 }
 
 
-RARE = ("append, a duplicate", "turn, a new user", "turn, silent for too long")
+RARE = ("get_or_create_user, a new one", "append, a duplicate", "turn, a new user", "turn, silent for too long")
 """What the statement for what is usual finds nothing to do for, or is refused: another one is sent."""
 
 
@@ -123,7 +123,7 @@ async def test_a_server_that_says_nothing_is_given_up_and_a_write_is_said_to_be_
         since = time.monotonic()
 
         with pytest.raises(CommitOutcomeUnknown, match="send it again"):
-            await get_store().get_or_create_user(1)
+            await get_store().append(uuid7(), said("x"))
         with pytest.raises(ConnectionFailed):
             await ByStore().user(1)
 
