@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from src.config import get_logger
 from src.database.errors import DatabaseError, SchemaDriftError
 from src.database.observe import report_replica, report_revision
-from src.database.schema import alembic_config
+from src.database.schema.standing import compared
 from src.database.session import get_db, get_read_db
 
 __all__ = ["keep_looking", "look"]
@@ -58,7 +57,6 @@ async def _look_at_replica() -> None:
 
 
 async def _look_at_revision() -> None:
-    script = ScriptDirectory.from_config(alembic_config())
     try:
         async with asyncio.timeout(LOOK_SECONDS), get_db() as session:
             applied = set(await session.scalars(_REVISIONS))
@@ -67,6 +65,5 @@ async def _look_at_revision() -> None:
     except (DatabaseError, TimeoutError) as error:
         get_logger(__name__).warning("revision_not_seen", error=type(error).__name__)
         return
-    known = {revision.revision for revision in script.walk_revisions()}
-    is_newer = bool(applied - known)  # of a later release
-    report_revision(is_behind=not is_newer and applied != set(script.get_heads()))
+    revision = compared(applied)
+    report_revision(is_behind=revision.is_known and revision.database != revision.head)  # not where it is newer

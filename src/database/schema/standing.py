@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -10,7 +11,7 @@ import asyncpg
 
 from src.database.schema.scripts import script_directory
 
-__all__ = ["Revision", "revision_of"]
+__all__ = ["Revision", "compared", "revision_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +35,20 @@ async def revision_of(connection: asyncpg.Connection[Any]) -> Revision:
     Raises:
         ConfigurationError: The migrations are not in this installation.
     """
-    head, known = _installed()
-    database = None
+    applied: list[str] = []
     if await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL"):
-        rows = await connection.fetch("SELECT version_num FROM alembic_version ORDER BY 1")
-        database = ",".join(row["version_num"] for row in rows) or None
-    return Revision(database=database, head=head, is_known=set((database or head).split(",")) <= known)
+        applied = [row["version_num"] for row in await connection.fetch("SELECT version_num FROM alembic_version")]
+    return compared(applied)
+
+
+def compared(applied: Collection[str]) -> Revision:
+    """Compare the revisions that a database has with the migrations that are installed.
+
+    Raises:
+        ConfigurationError: The migrations are not in this installation.
+    """
+    head, known = _installed()
+    return Revision(database=",".join(sorted(applied)) or None, head=head, is_known=set(applied) <= known)
 
 
 @cache
