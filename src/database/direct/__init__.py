@@ -1,6 +1,7 @@
 """The short way from a session to its driver and back: SQL compiled once, rows made into entities by ourselves."""
 
+from src.database.direct.entities import DIALECT
 from src.database.direct.inserting import insert_alone
 from src.database.direct.run import Prepared, rows
 
-__all__ = ["Prepared", "insert_alone", "rows"]
+__all__ = ["DIALECT", "Prepared", "insert_alone", "rows"]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import asyncpg
 from sqlalchemy import ClauseElement
-from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+
+from src.database.direct import DIALECT
 
 __all__ = ["Statement"]
 
 RowT = TypeVar("RowT")
-
-_DIALECT: Final = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 
 class Statement(Generic[RowT]):
@@ -29,7 +28,7 @@ class Statement(Generic[RowT]):
     __slots__ = ("arrange", "row", "sql")
 
     def __init__(self, core: ClauseElement, parameters: Sequence[str], *, row: type[RowT] = asyncpg.Record) -> None:
-        compiled: Any = core.compile(dialect=_DIALECT)
+        compiled: Any = core.compile(dialect=DIALECT)
         self.sql: str = str(compiled)
         self.row = row
         constants = {name: value for name, value in compiled.params.items() if name not in parameters}
