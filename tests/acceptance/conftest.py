@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
+from src.config import Settings
+from src.database import engine
 from src.database.connect.embedded import EmbeddedServer
+from src.database.session import _read_engine
 from tests.acceptance.command import CANARY
+from tests.acceptance.counting_relay import Relay, relaying
 from tests.conftest import HAS_ROOM, MEMORY, SOCKETS
 from tests.database.connect.certificates import Certificates
 from tests.database.connect.tls_proxy import TlsProxy, running
@@ -56,3 +61,13 @@ def silent_port() -> Iterator[int]:
 def secret_url(password_server: EmbeddedServer) -> str:
     """To the server that wants a password, with a wrong one."""
     return f"postgresql://thea_app:{CANARY}@127.0.0.1:{password_server.target().port}/thea"
+
+
+@pytest.fixture
+async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> AsyncIterator[Relay]:
+    """The wire between `get_db` and its server; each engine has a pool of one connection."""
+    async with relaying(SOCKETS) as relay:
+        use_database(relay.lead_to(cloned_database))
+        yield relay
+        await engine.dispose()
+        await _read_engine.dispose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import URL, select, text
@@ -14,19 +14,9 @@ from src.database.errors import ConnectionFailed, DatabaseError
 from src.database.models import User
 from src.database.session import SessionScope, _read_engine
 from src.database.tenancy import AsyncSession, tenant_context
-from tests.acceptance.counting_relay import Relay, relaying
-from tests.conftest import SOCKETS
+from tests.acceptance.counting_relay import Relay
 
 READ = select(User.display_name).order_by(User.display_name)
-
-
-@pytest.fixture
-async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> AsyncIterator[Relay]:
-    """The wire between `get_db` and its server; each engine has a pool of one connection."""
-    async with relaying(SOCKETS) as relay:
-        use_database(relay.lead_to(cloned_database))
-        yield relay
-        await dispose()
 
 
 async def dispose() -> None:

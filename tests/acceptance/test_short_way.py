@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import URL, func, text
+from sqlalchemy import func, text
 
-from src.config import Settings
-from src.database import engine, get_db, get_read_db, tenant_context
+from src.database import get_db, get_read_db, tenant_context
 from src.database.base import uuid7
 from src.database.errors import ConnectionFailed, DatabaseError
 from src.database.models import Note, Tenant, User
 from src.database.reading import ReadSession
 from src.database.repositories import NoteRepository, UserRepository
 from src.database.session import _read_engine
-from tests.acceptance.counting_relay import Relay, relaying
-from tests.conftest import SOCKETS
+from tests.acceptance.counting_relay import Relay
 
 TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'thea_app'"
 )
-
-
-@pytest.fixture
-async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> AsyncIterator[Relay]:
-    """The wire between a session and its server; each engine has a pool of one connection."""
-    async with relaying(SOCKETS) as relay:
-        use_database(relay.lead_to(cloned_database))
-        yield relay
-        await engine.dispose()
-        await _read_engine.dispose()
 
 
 @pytest.fixture
