@@ -48,3 +48,10 @@ def test_every_module_says_its_job() -> None:
 
 def test_there_is_no_room_for_odds_and_ends() -> None:
     assert not {path.stem for path in SOURCES} & {"utils", "helpers", "common", "manager"}
+
+
+def test_rules_are_expanded_without_the_library_that_the_tests_bring() -> None:
+    """The package does not depend on dateutil: only `recurring-ical-events` brings it here."""
+    library = re.compile(r"^\s*(from|import) dateutil\b", re.MULTILINE)
+
+    assert [path.name for path in SOURCES if library.search(path.read_text())] == []

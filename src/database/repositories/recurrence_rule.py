@@ -140,7 +140,8 @@ def check_rrule(rrule: str, *, all_day: bool | None = None) -> None:
     """Refuse a rule that this package would not expand as RFC 5545 means it.
 
     Args:
-        rrule: The value alone, `FREQ=WEEKLY;BYDAY=MO,WE`, at most 2000 characters. The start is the event's own.
+        rrule: The value alone, `FREQ=WEEKLY;BYDAY=MO,WE`, at most 2000 characters. The start is the event's own. A
+            trailing semicolon is ignored.
         all_day: Whether the event is; None where that is not known.
 
     Raises:
@@ -168,7 +169,7 @@ def parse_rrule(rrule: str) -> Rule:
     if not 1 <= len(rrule) <= MAX_LENGTH:
         raise ValueError(f"an rrule must have 1 to {MAX_LENGTH} characters, got {len(rrule)}")
     parts: dict[str, str] = {}
-    for part in rrule.upper().split(";"):
+    for part in rrule.upper().removesuffix(";").split(";"):  # Google and Exchange end rules with a semicolon
         name, equals, value = part.partition("=")
         if not equals or name not in _KNOWN:
             raise ValueError(

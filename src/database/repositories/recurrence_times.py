@@ -1,158 +1,200 @@
-"""The wall-clock times that a rule has, found from close to where they are wanted."""
+"""Expand a recurrence rule to its local times, as RFC 5545, 3.3.10 defines them.
+
+The dates between the start and the end of the window form one set per interval of the rule (a day, a week, a month, a
+year). Each date is tried against each part of the rule, and BYSETPOS picks from the whole set, days before the series'
+start included. Only the sets near the window are built; a rule with COUNT is expanded from its start.
+"""
 
 from __future__ import annotations
 
-from calendar import monthrange
-from collections.abc import Iterator, Mapping
-from datetime import MAXYEAR, datetime, time, timedelta
+from bisect import bisect_right
+from calendar import isleap, monthrange
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime, time
+from functools import lru_cache
 from itertools import chain, islice, product
-from math import prod
 from typing import Final
-
-from dateutil.rrule import rrulestr
 
 from src.database.repositories.recurrence_rule import TIMES, WEEKDAYS, Rule
 
 __all__ = ["has_first", "times_of"]
 
-_DAY: Final = timedelta(days=1)
-_SAY_DAYS: Final = frozenset({"BYDAY", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO"})
+_NAME_DAYS: Final = ("BYDAY", "BYMONTHDAY", "BYYEARDAY")
 
 
 def times_of(rule: Rule, first: datetime, since: datetime, last: datetime) -> Iterator[datetime]:
-    """Go through the wall-clock times of a series, in order, from one to another, both included.
+    """Yield the local times of a series, in order, from `since` to `last`, both included.
 
     Args:
-        rule: Its rule; UNTIL is not looked at.
-        first: Its start, which counts as an occurrence also where the rule has none there.
-        since: From.
-        last: Until.
+        rule: The series' rule. Its UNTIL is not applied.
+        first: The series' start, which is an occurrence even if the rule does not produce it.
+        since: The earliest time.
+        last: The latest time.
     """
-    fraction = timedelta(microseconds=first.microsecond)  # the library drops it
-    begin = first - fraction
-    by_rule = (one + fraction for one in _by_rule(rule, begin, since, last) if one > begin)
+    near = max(first, since) if rule.count is None else first
+    by_rule = (one for one in _Expansion(rule, first).times(near.date(), last.date()) if one > first)
     every = islice(chain([first], by_rule), rule.count)
     return (one for one in every if since <= one <= last)
 
 
 def has_first(rule: Rule, first: datetime) -> bool:
-    """Say whether a series' start is where its rule has an occurrence."""
-    begin = first.replace(microsecond=0)
-    return any(one == begin for one in _by_rule(rule, begin, begin, begin))
+    """Return True if the rule produces the start of its series."""
+    return first in _Expansion(rule, first).times(first.date(), first.date())
 
 
-def _by_rule(rule: Rule, begin: datetime, since: datetime, last: datetime) -> Iterator[datetime]:
-    """Begin close to what is wanted: what is counted is gone through from its start, and costs COUNT at most."""
-    near = since if rule.count is None else begin
-    if rule.frequency == "DAILY":
-        return _daily(rule, begin + _periods(begin, near, rule.interval * _DAY), last)
-    if rule.frequency == "WEEKLY":
-        week = 7 * _DAY
-        return _by_library(rule.unbounded(), begin + _periods(begin, near - week, rule.interval * week), last)
-    return _by_calendar(rule, begin, near, last)
+class _Expansion:
+    """The parts of a rule as numbers. What the rule leaves out comes from the start of the series."""
 
+    def __init__(self, rule: Rule, first: datetime) -> None:
+        self._frequency, self._interval, self._first = rule.frequency, rule.interval, first
+        parts = _with_days_of_start(rule, first)
+        self._months = _numbers(parts.get("BYMONTH"))
+        self._weeks = _numbers(parts.get("BYWEEKNO"))
+        self._year_days = _numbers(parts.get("BYYEARDAY"))
+        self._month_days = _numbers(parts.get("BYMONTHDAY"))
+        self._positions = sorted(_numbers(parts.get("BYSETPOS")), key=abs)
+        # (0, weekday) is every such weekday; (-1, weekday) is the last one of a month or of a year.
+        by_day = [one for one in parts.get("BYDAY", "").split(",") if one]
+        self._weekdays = frozenset((int(one[:-2] or 0), WEEKDAYS.index(one[-2:])) for one in by_day)
+        self._counts_in_month = self._frequency == "MONTHLY" or "BYMONTH" in parts
+        self._week_start = WEEKDAYS.index(parts.get("WKST", "MO"))
+        self._days_of_week = sorted({(day - self._week_start) % 7 for _, day in self._weekdays}) or range(7)
+        self._times = _times_of_day(parts, first)
+        self._days_of_month: dict[tuple[int, bool, int], list[int]] = {}
 
-def _periods(begin: datetime, near: datetime, period: timedelta) -> timedelta:
-    """Say how far whole periods reach, of those that end before an instant."""
-    return max(0, (near - begin) // period - 1) * period
+    def times(self, near: date, last: date) -> Iterator[datetime]:
+        """Yield the times of each set from the one that `near` is in to the one that `last` is in, both whole."""
+        for dates in self._daily_sets(near, last) if self._frequency == "DAILY" else self._sets(near, last):
+            for index in self._picked(len(dates) * len(self._times)):
+                yield datetime.combine(dates[index // len(self._times)], self._times[index % len(self._times)])
 
+    def _sets(self, near: date, last: date) -> Iterator[list[date]]:
+        number, dates = self._intervals()
+        first = number(self._first.date())
+        skipped = max(0, (number(near) - first) // self._interval) * self._interval
+        for interval in range(first + skipped, number(last) + 1, self._interval):
+            yield dates(interval)
 
-def _daily(rule: Rule, begin: datetime, last: datetime) -> Iterator[datetime]:
-    """Go through the days here: the library would go through each time of each day that the rule does not have."""
-    picks, times = _DayPicker(rule.parts), _times_of_day(rule.parts, begin)
-    step = rule.interval * _DAY
-    day = datetime.combine(begin, time())
-    while day <= last:
-        if picks(day):
-            yield from (day + one for one in times if day + one <= last)
-        day += step if picks.has_month(day) else -(-_until_next_month(day) // step) * step
+    def _daily_sets(self, near: date, last: date) -> Iterator[list[date]]:
+        """Yield each day as a set of its own. Months that the rule leaves out are skipped."""
+        first = self._first.toordinal()
+        for month in range(_month_number(near), _month_number(last) + 1):
+            year, index = divmod(month, 12)
+            if not self._months or index + 1 in self._months:
+                start = date(year, index + 1, 1).toordinal()
+                begin = max(start, near.toordinal())
+                end = min(start + _length_of_month(year, index + 1), last.toordinal() + 1)
+                days = range(begin + (first - begin) % self._interval, end, self._interval)
+                yield from ([one] for one in map(date.fromordinal, days) if self._matches(one))
 
+    def _intervals(self) -> tuple[Callable[[date], int], Callable[[int], list[date]]]:
+        """Return the functions that number the interval of a date, and that list the rule's dates in an interval."""
+        if self._frequency == "WEEKLY":
+            return self._week_number, self._dates_of_week
+        if self._frequency == "MONTHLY":
+            return _month_number, self._dates_of_month
+        if self._weeks:
+            return self._week_year, self._dates_of_weeks
+        return (lambda day: day.year), self._dates_of_year
 
-def _until_next_month(day: datetime) -> timedelta:
-    return (monthrange(day.year, day.month)[1] - day.day + 1) * _DAY
+    def _picked(self, total: int) -> Iterable[int]:
+        """Return which of a set's times BYSETPOS picks; without BYSETPOS, all."""
+        if not self._positions:
+            return range(total)
+        reached = self._positions[: bisect_right(self._positions, total, key=abs)]
+        return sorted({one - 1 if one > 0 else total + one for one in reached})
 
+    def _dates_of_month(self, number: int) -> list[date]:
+        year, month = number // 12, number % 12 + 1
+        if self._months and month not in self._months:
+            return []
+        # What matches depends on these three alone: there are fourteen kinds of year.
+        key = month, isleap(year), date(year, 1, 1).weekday()
+        days = self._days_of_month.get(key)
+        if days is None:
+            whole = range(1, _length_of_month(year, month) + 1)
+            days = self._days_of_month[key] = [day for day in whole if self._matches(date(year, month, day))]
+        return [date(year, month, day) for day in days]
 
-def _times_of_day(parts: Mapping[str, str], begin: datetime) -> list[timedelta]:
-    hours, minutes, seconds = (
-        {int(one) for one in parts.get(name, str(default)).split(",")}
-        for name, default in (("BYHOUR", begin.hour), ("BYMINUTE", begin.minute), ("BYSECOND", begin.second))
-    )
-    times = sorted(timedelta(hours=h, minutes=m, seconds=s) for h, m, s in product(hours, minutes, seconds))
-    if "BYSETPOS" not in parts:
-        return times
-    wanted = {int(one) for one in parts["BYSETPOS"].split(",")}
-    return [one for n, one in enumerate(times) if n + 1 in wanted or n - len(times) in wanted]
+    def _dates_of_year(self, year: int) -> list[date]:
+        return [one for month in range(12 * year, 12 * year + 12) for one in self._dates_of_month(month)]
 
+    def _dates_of_weeks(self, year: int) -> list[date]:
+        """Return the rule's dates in its numbered weeks of a year. The first and last can reach into the next years."""
+        start, end = self._week_number(date(year, 1, 4)), self._week_number(date(year + 1, 1, 4))
+        weeks = [start + n for n in range(end - start) if _is_in(self._weeks, n + 1, end - start)]
+        return [one for week in weeks for one in self._dates_of_week(week)]
 
-class _DayPicker:
-    """What limits a daily rule to some days."""
+    def _dates_of_week(self, number: int) -> list[date]:
+        start = 7 * number + self._week_start + 1
+        return [one for day in self._days_of_week if self._matches(one := date.fromordinal(start + day))]
 
-    def __init__(self, parts: Mapping[str, str]) -> None:
-        self._months = {int(one) for one in parts.get("BYMONTH", "").split(",") if one}
-        self._days = {int(one) for one in parts.get("BYMONTHDAY", "").split(",") if one}
-        self._weekdays = {WEEKDAYS.index(one) for one in parts.get("BYDAY", "").split(",") if one}
+    def _week_number(self, day: date) -> int:
+        return (day.toordinal() - self._week_start - 1) // 7
 
-    def has_month(self, day: datetime) -> bool:
-        return not self._months or day.month in self._months
+    def _week_year(self, day: date) -> int:
+        """Return the year whose numbered weeks include a date. Week 1 has four days in its year: 4 January is in it."""
+        week = self._week_number(day)
+        if week < self._week_number(date(day.year, 1, 4)):
+            return day.year - 1
+        return day.year + (week >= self._week_number(date(day.year + 1, 1, 4)))
 
-    def __call__(self, day: datetime) -> bool:
-        if not self.has_month(day):
+    def _matches(self, day: date) -> bool:
+        """Check a date against each part that limits dates, but BYWEEKNO, which `_dates_of_weeks` applies."""
+        if self._months and day.month not in self._months:
             return False
-        if self._weekdays and day.weekday() not in self._weekdays:
+        if self._month_days and not _is_in(self._month_days, *_place_in_month(day)):
             return False
-        if not self._days or day.day in self._days:
+        if self._year_days and not _is_in(self._year_days, *_place_in_year(day)):
+            return False
+        weekday = day.weekday()
+        if not self._weekdays or (0, weekday) in self._weekdays:
             return True
-        return day.day - monthrange(day.year, day.month)[1] - 1 in self._days
+        number, length = _place_in_month(day) if self._counts_in_month else _place_in_year(day)
+        from_start, from_end = (number - 1) // 7 + 1, (number - length - 1) // 7
+        return (from_start, weekday) in self._weekdays or (from_end, weekday) in self._weekdays
 
 
-def _by_calendar(rule: Rule, begin: datetime, near: datetime, last: datetime) -> Iterator[datetime]:
-    """Go through months or years from the first day of one: the day that the start has is said in the rule.
-
-    The library looks at the end only where it finds something, be it in the year 9999 (30 February): so it is asked
-    close to that year. The calendar repeats itself every 400.
-    """
-    monthly = rule.frequency == "MONTHLY"
-    parts = _with_days_of(rule, begin)
-    months = 12 * (near.year - begin.year) + near.month - begin.month if monthly else 12 * (near.year - begin.year)
-    period = rule.interval * (1 if monthly else 12)
-    month = 12 * begin.year + (begin.month - 1 if monthly else 0) + max(0, months // period) * period
-    if month >= 12 * (last.year + 1) or not _reach_positions(parts, monthly=monthly):
-        return
-    years = 400 * ((MAXYEAR - last.year) // 400)
-    start = begin.replace(year=month // 12 + years, month=month % 12 + 1, day=1)
-    for one in _by_library(parts, start, last.replace(year=last.year + years)):
-        yield one.replace(year=one.year - years)
+def _with_days_of_start(rule: Rule, first: datetime) -> dict[str, str]:
+    """Return the parts of a rule, with the days that it leaves to the start of its series."""
+    parts = dict(rule.parts)
+    if any(name in parts for name in _NAME_DAYS) or rule.frequency == "DAILY":
+        return parts
+    if rule.frequency == "WEEKLY" or "BYWEEKNO" in parts:
+        return {**parts, "BYDAY": WEEKDAYS[first.weekday()]}
+    month = {"BYMONTH": str(first.month)} if rule.frequency == "YEARLY" else {}
+    return {"BYMONTHDAY": str(first.day), **month, **parts}
 
 
-def _with_days_of(rule: Rule, begin: datetime) -> dict[str, str]:
-    """Say which day a rule means that leaves it to its start."""
-    parts = rule.unbounded()
-    if "BYWEEKNO" in parts and not {"BYDAY", "BYMONTHDAY", "BYYEARDAY"} & parts.keys():
-        parts["BYDAY"] = WEEKDAYS[begin.weekday()]  # the library would take the whole week
-    if not _SAY_DAYS & parts.keys():
-        parts["BYMONTHDAY"] = str(begin.day)
-        if rule.frequency == "YEARLY":
-            parts.setdefault("BYMONTH", str(begin.month))
-    return parts
+def _times_of_day(parts: dict[str, str], first: datetime) -> list[time]:
+    defaults = zip(TIMES, (first.hour, first.minute, first.second), strict=True)
+    each = (_numbers(parts.get(name, str(default))) for name, default in defaults)
+    return sorted(time(hour, minute, second, first.microsecond) for hour, minute, second in product(*each))
 
 
-def _reach_positions(parts: dict[str, str], *, monthly: bool) -> bool:
-    """Leave out the positions that no period has: the library looks for each of them in every one. Say if any is left.
-
-    How many days a period can have, by each part that picks some.
-    """
-    if "BYSETPOS" not in parts:
-        return True
-    weeks, months = (5, 1) if monthly else (53, 12)
-    most_by = {"BYDAY": weeks, "BYMONTHDAY": months, "BYYEARDAY": 1, "BYWEEKNO": 7, "BYMONTH": 31}
-    days = min([31 * months, *(n * len(parts[name].split(",")) for name, n in most_by.items() if name in parts)])
-    times = prod(len(set(parts.get(name, "").split(","))) for name in TIMES)
-    reached = [one for one in parts["BYSETPOS"].split(",") if abs(int(one)) <= days * times]
-    parts["BYSETPOS"] = ",".join(reached)
-    return bool(reached)
+def _numbers(text: str | None) -> frozenset[int]:
+    return frozenset(map(int, text.split(","))) if text else frozenset()
 
 
-def _by_library(parts: Mapping[str, str], start: datetime, last: datetime) -> Iterator[datetime]:
-    parts = {"WKST": "MO", **parts}  # else the library asks the process for the week's first day
-    text = ";".join(f"{name}={value}" for name, value in parts.items())
-    yield from rrulestr(text, dtstart=start).replace(until=last)  # type: ignore[union-attr] # it is one rule
+def _is_in(numbers: frozenset[int], number: int, length: int) -> bool:
+    """Return True if an ordinal is among numbers of which the negative ones count from the end."""
+    return number in numbers or number - length - 1 in numbers
+
+
+def _month_number(day: date) -> int:
+    return 12 * day.year + day.month - 1
+
+
+def _place_in_month(day: date) -> tuple[int, int]:
+    """Return the number of a date within its month, and how many days the month has."""
+    return day.day, _length_of_month(day.year, day.month)
+
+
+@lru_cache(maxsize=4096)
+def _length_of_month(year: int, month: int) -> int:
+    return monthrange(year, month)[1]
+
+
+def _place_in_year(day: date) -> tuple[int, int]:
+    """Return the number of a date within its year, and how many days the year has."""
+    return (day - date(day.year - 1, 12, 31)).days, 365 + isleap(day.year)

