@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BEHAVIOUR", "CIRCUMSTANCES"]
+__all__ = ["BEHAVIOUR", "CIRCUMSTANCES", "POLICY_FACTS"]
 
 _TRIGGERS: Final = """
 SELECT 'trigger', format('%s.%I', t.name, g.tgname), jsonb_build_object(
@@ -23,17 +23,20 @@ SELECT 'rule', format('%s.%I', t.name, r.rulename), jsonb_build_object(
   FROM tables t JOIN pg_rewrite r ON r.ev_class = t.oid AND r.rulename <> '_RETURN'
 """
 
-_POLICIES: Final = """
-SELECT 'policy', format('%s.%I', t.name, p.polname), jsonb_build_object(
+POLICY_FACTS: Final = """jsonb_build_object(
        'table', t.name, '_name', quote_ident(p.polname),
        'command', CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
                                 WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
        'kind', CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
        'roles', (SELECT string_agg(name, ', ' ORDER BY name) FROM unnest(p.polroles) AS role CROSS JOIN LATERAL (
                  SELECT CASE role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(role)) END) AS named (name)),
-       'using', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))
+       'using', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))"""
+"""Of policy `p` of table `t`."""
+
+_POLICIES: Final = f"""
+SELECT 'policy', format('%s.%I', t.name, p.polname), {POLICY_FACTS}
   FROM tables t JOIN pg_policy p ON p.polrelid = t.oid
-"""
+"""  # noqa: S608 - a constant
 
 _FUNCTIONS: Final = """
 SELECT 'function', format('%I(%s)', f.proname, pg_get_function_identity_arguments(f.oid)), jsonb_build_object(
