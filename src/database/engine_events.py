@@ -104,7 +104,7 @@ def _translated(context: ExceptionContext) -> BaseException | None:
         return None  # a cancelled statement costs its connection, but a cancellation is what it stays
     if isinstance(origin, TimeoutError) and context.connection is not None:
         return _leave_a_silent_server(context)
-    answered = translate(origin)
+    answered = translate(origin, context.statement)
     if context.is_disconnect:
         return answered if isinstance(answered, ConnectionFailed) else ConnectionFailed("the connection was lost")
     if answered is not None and answered.came_from_server and context.connection is not None:

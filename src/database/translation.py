@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from typing import Final
@@ -48,14 +49,18 @@ _BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "42703": (SchemaDriftError, "a column is missing"),
     "42883": (SchemaDriftError, "a function is missing"),
     "42P01": (SchemaDriftError, "a table is missing"),
+    "53100": (DatabaseError, "the server's disk is full"),
+    "53200": (DatabaseError, "the server is out of memory"),
     "53300": (ConnectionFailed, "the server has no connection free"),
+    "53400": (DatabaseError, "a limit of the server's configuration is exceeded"),
     "55P03": (LockNotAvailable, "the lock was not free within its limit"),
     "57014": (QueryTimeout, "the statement was cancelled"),
     "57P": (ConnectionFailed, "the server is shutting down or starting up"),
 }
 _AGAIN: Final = "run the whole unit of work again, as `run_transaction` does"
 _HINTS: Final[dict[type[DatabaseError], str]] = {
-    SchemaDriftError: "bring the schema up to date: `thea-db upgrade` (or `alembic upgrade head`)",
+    SchemaDriftError: "`thea-db verify` names each difference from this release and its remedy: `thea-db upgrade` where"
+    " the schema is behind",
     AuthenticationFailed: "check the user and the password; `thea-db info` says where they come from",
     DatabaseMissing: "check the database's name, or create it",
     SerializationError: _AGAIN,
@@ -64,7 +69,11 @@ _HINTS: Final[dict[type[DatabaseError], str]] = {
 }
 _SQLSTATE_HINTS: Final = {
     "25006": "write through get_db: get_read_db reads, and a replica takes no writes",
+    "53100": "free space on the volume of the server's data, or enlarge it; what is committed is kept, and the server"
+    " accepts writes again once there is space",
+    "53200": "fewer connections (`thea-db pool`), a smaller work_mem, or more memory for the server",
     "53300": "fewer or smaller pools (`thea-db pool`), PgBouncer, or a larger max_connections",
+    "53400": "narrow the query, or raise the limit: temp_file_limit for a sort or a hash that does not fit",
 }
 _CONSTRAINT_HINTS: Final = {
     "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
@@ -106,11 +115,18 @@ _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...
     ),
 )
 _ABORTED: Final = "25P02"
+_NAMED_BY_POSITION: Final = {"42703": "column", "42P01": "table"}
+"""What the server says is missing by its place in the statement alone."""
+_NAME: Final = re.compile(r'(?:"(?:[^"]|"")*"|[^\W\d][\w$]*)(?:\.(?:"(?:[^"]|"")*"|[^\W\d][\w$]*))*')
 _RLS_REFUSAL: Final = "violates row-level security policy"
 
 
-def translate(error: BaseException) -> DatabaseError | None:
+def translate(error: BaseException, statement: str | None = None) -> DatabaseError | None:
     """Turn an error of the driver into ours, or return None where it is none of the server's.
+
+    Args:
+        error: What the driver raised, or SQLAlchemy's error around it.
+        statement: The SQL that was sent: a missing column or table is named by its place in it.
 
     The server's own text does not get into the message where it can quote data ("invalid input syntax for type
     integer: ..."); its code and the names of the constraint, table and column do.
@@ -137,6 +153,8 @@ def translate(error: BaseException) -> DatabaseError | None:
         "table": getattr(origin, "table_name", None),
         "column": getattr(origin, "column_name", None),
     }
+    if (missing := _NAMED_BY_POSITION.get(sqlstate)) is not None:
+        places[missing] = places[missing] or _name_at_position(origin, statement)
     where = ", ".join(f"{place} {name}" for place, name in places.items() if name) or f"SQLSTATE {sqlstate}"
     _redact(error)
     hint = _CONSTRAINT_HINTS.get(constraint or "") or _SQLSTATE_HINTS.get(sqlstate) or _HINTS.get(kind)
@@ -189,6 +207,17 @@ def _lookup(sqlstate: str) -> tuple[type[DatabaseError], str]:
 def _speaks_of_names_alone(sqlstate: str) -> bool:
     """Say whether the server's text quotes tables, columns and functions, and no value: class 42 but a syntax error."""
     return sqlstate.startswith("42") and sqlstate != "42601"
+
+
+def _name_at_position(origin: BaseException, statement: str | None) -> str | None:
+    """Return the name that the server points at, in the statement or in that of a function which it called."""
+    sent, place = statement, getattr(origin, "position", None)
+    if place is None:
+        sent, place = getattr(origin, "internal_query", None), getattr(origin, "internal_position", None)
+    if sent is None or place is None:
+        return None
+    found = _NAME.match(sent, int(place) - 1)
+    return found[0] if found else None
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -64,6 +64,7 @@ async def test_a_sound_service_is_healthy_and_no_row_is_read_for_it(
     assert {name: check["status"] for name, check in document["checks"].items()} == {
         "connect": "healthy",
         "revision": "healthy",
+        "isolation": "healthy",
         "replica": "skipped",
         "pool": "skipped",
     }

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 
 from src.config import Settings
 from src.database.base import Base, tenant_tables, uuid7
-from src.database.connect.embedded import OWNER_ROLE
+from src.database.connect.embedded import APP_ROLE, OWNER_ROLE
 from src.database.errors import CheckViolation, ConfigurationError
 from src.database.schema import downgrade, migration_connection, upgrade
 from tests.acceptance.command import run_forked
@@ -103,7 +103,7 @@ async def test_each_step_down_is_what_was_there_before_the_step_up(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
     of_step: dict[str, list[tuple[object, ...]]] = {}
-    steps = ["0001", "0002", "0003"]
+    steps = ["0001", "0002", "0003", "0004"]
     await downgrade(owner_settings, "base")
     for step in steps:
         await upgrade(owner_settings, step)
@@ -199,6 +199,35 @@ def test_the_check_on_the_walls_sees_a_breach(superuser: psycopg.Connection, bre
     assert open_walls(superuser) == ["notes"]
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE alembic_version SET version_num = '0001'",
+        "DELETE FROM alembic_version",
+        "INSERT INTO alembic_version VALUES ('0001')",
+    ],
+)
+def test_the_application_reads_the_revision_and_cannot_write_it(superuser: psycopg.Connection, statement: str) -> None:
+    superuser.execute(f"SET ROLE {APP_ROLE}")
+
+    assert superuser.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        superuser.execute(statement.encode())
+
+
+async def test_the_right_to_write_the_revision_is_revoked_from_every_role_but_the_owner(
+    owner_settings: Settings, superuser: psycopg.Connection
+) -> None:
+    await downgrade(owner_settings, "0003")
+    superuser.execute(f"GRANT ALL ON alembic_version TO {APP_ROLE}, PUBLIC")
+
+    await upgrade(owner_settings)
+
+    rights = "SELECT grantee::regrole::text, privilege_type FROM pg_class, aclexplode(relacl)"
+    rights = f"{rights} WHERE oid = 'alembic_version'::regclass AND grantee <> relowner ORDER BY 1"
+    assert superuser.execute(rights.encode()).fetchall() == [("-", "SELECT"), (APP_ROLE, "SELECT")]
+
+
 def test_every_key_starts_with_the_tenant() -> None:
     for table in tenant_tables():
         keys = [table.primary_key, *table.foreign_key_constraints]
@@ -227,7 +256,8 @@ def test_the_sql_can_be_had_without_a_database() -> None:
         check=True,
     )
 
-    assert len(re.findall(r"FORCE ROW LEVEL SECURITY", done.stdout)) == len(tenant_tables())
+    tables = [*(table.name for table in tenant_tables()), "tenants"]
+    assert sorted(re.findall(r"(\w+) FORCE ROW LEVEL SECURITY", done.stdout)) == sorted(tables)
     assert "%%" not in done.stdout
 
 

@@ -13,7 +13,7 @@ from src.config import Settings
 from src.database.capacity import KEPT_FREE
 from src.database.errors import ConnectionFailed
 from src.database.health.failures import NO_CONNECTION_FREE, failed
-from src.database.health.primary import Look, close, has_seen
+from src.database.health.primary import NO_PRIMARY, Look, close, has_seen
 from src.database.health.report import Check, degraded, healthy, skipped, unhealthy
 from src.database.pool import SizedPool
 from src.database.schema import revision_of
@@ -26,7 +26,6 @@ __all__ = ["NO_PRIMARY", "check_connection", "check_drift", "check_pools", "chec
 CATCH_UP_SECONDS: Final = 0.5
 """How long a replica has at most to get to where the primary was."""
 POLL_SECONDS: Final = 0.02
-NO_PRIMARY: Final = "see connect"
 # The time of the last commit that it replayed says nothing where the primary has been idle: only where it is behind.
 _REPLAYED: Final = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
@@ -62,8 +61,10 @@ async def check_revision(looking: asyncio.Task[Look]) -> Check:
     await asyncio.wait([looking])
     if not has_seen(looking):
         return skipped(NO_PRIMARY)
+    look = looking.result()
     try:
-        revision = await revision_of(looking.result().connection)
+        async with look.turn:
+            revision = await revision_of(look.connection)
     except asyncpg.InsufficientPrivilegeError:
         return degraded("alembic_version may not be read", "as the owner: GRANT SELECT ON alembic_version TO the role")
     if revision.database is None:

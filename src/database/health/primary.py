@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
@@ -15,8 +15,9 @@ from src.database.connect import DRIVER_ERRORS
 from src.database.reading import WRITTEN
 from src.database.session import open_connection
 
-__all__ = ["Look", "close", "has_seen", "looking"]
+__all__ = ["NO_PRIMARY", "Look", "close", "has_seen", "looking"]
 
+NO_PRIMARY: Final = "see connect"
 CLOSE_SECONDS: Final = 0.5
 _STANDING: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
 
@@ -30,12 +31,14 @@ class Look:
         takes_writes: It is a primary, and lets this role write.
         capacity: How many connections it has.
         written: How far it has written by now, where a replica is compared with it.
+        turn: Held by the check that uses the connection: it takes one statement at a time.
     """
 
     connection: asyncpg.Connection[Any]
     takes_writes: bool
     capacity: Capacity
     written: str | None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from src.config.environment import named_target
 from src.database.errors import DatabaseError
 from src.database.health import checks
 from src.database.health.failures import failed, ours
+from src.database.health.isolation import check_isolation
 from src.database.health.primary import Look, has_seen, looking
 from src.database.health.report import Check, CheckStatus, HealthReport, healthy, skipped
 
@@ -25,7 +26,7 @@ DRIFT_SECONDS: Final = 10.0
 """The least that the comparison of the whole schema has."""
 MAX_REPLICA_LAG_SECONDS: Final = 10.0
 
-_Asked = tuple[bool, float, float]
+_Asked = tuple[bool, bool, float, float]
 _running: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Asked, asyncio.Task[HealthReport]]]] = (
     WeakKeyDictionary()
 )
@@ -43,16 +44,19 @@ async def liveness() -> HealthReport:
 async def readiness(
     *,
     drift: bool = False,
+    isolation: bool = True,
     timeout_seconds: float = TIMEOUT_SECONDS,
     max_replica_lag_seconds: float = MAX_REPLICA_LAG_SECONDS,
 ) -> HealthReport:
-    """Say whether this process can serve: connecting, the schema's revision, the replica, the pools. No row is read.
+    """Check whether this process can serve: connecting, revision, isolation, replica, pools. No tenant's row is read.
 
     Whatever is wrong with the settings, the network, the server or the schema is in the report. Connections of its own
     are opened and closed again: a full pool says nothing of the server.
 
     Args:
         drift: Compare all of the schema too, which takes some 100 ms of work and at most 10 s, or `timeout_seconds`.
+        isolation: Check that row-level security guards every table and binds the role; a healthy answer is kept for
+            30 s.
         timeout_seconds: For each check; they are done at the same time. Give a probe a second more.
         max_replica_lag_seconds: How far behind a replica may be.
 
@@ -62,7 +66,7 @@ async def readiness(
     for name, seconds in (("timeout_seconds", timeout_seconds), ("max_replica_lag_seconds", max_replica_lag_seconds)):
         if not seconds > 0:
             raise ValueError(f"{name} must be above 0 seconds, got {seconds}")
-    asked = drift, timeout_seconds, max_replica_lag_seconds
+    asked = drift, isolation, timeout_seconds, max_replica_lag_seconds
     running = _running.setdefault(asyncio.get_running_loop(), {})
     if (examination := running.get(asked)) is None:
         examination = running[asked] = asyncio.create_task(_examine(*asked))
@@ -70,7 +74,9 @@ async def readiness(
     return await asyncio.shield(examination)  # whoever is cancelled takes nobody else's report away
 
 
-async def _examine(drift: bool, timeout_seconds: float, max_replica_lag_seconds: float) -> HealthReport:
+async def _examine(
+    drift: bool, isolation: bool, timeout_seconds: float, max_replica_lag_seconds: float
+) -> HealthReport:
     try:
         settings = get_settings()
     except DatabaseError as error:
@@ -78,18 +84,25 @@ async def _examine(drift: bool, timeout_seconds: float, max_replica_lag_seconds:
     return HealthReport(
         service=_service(),
         checks=await _check_all(
-            settings, drift=drift, seconds=timeout_seconds, max_replica_lag_seconds=max_replica_lag_seconds
+            settings,
+            drift=drift,
+            isolation=isolation,
+            seconds=timeout_seconds,
+            max_replica_lag_seconds=max_replica_lag_seconds,
         ),
     )
 
 
 async def _check_all(
-    settings: Settings, *, drift: bool, seconds: float, max_replica_lag_seconds: float
+    settings: Settings, *, drift: bool, isolation: bool, seconds: float, max_replica_lag_seconds: float
 ) -> dict[str, Check]:
     async with looking(for_replica=settings.DATABASE_REPLICA_URL is not None, seconds=seconds) as look:
         replica = checks.check_replica(look, settings, max_lag_seconds=max_replica_lag_seconds, seconds=seconds)
-        timed = {
-            "connect": _timed("connect", checks.check_connection(look, settings), seconds),
+        timed = {"connect": _timed("connect", checks.check_connection(look, settings), seconds)}
+        if isolation:  # before the revision, which waits while a migration locks its table
+            layers = check_isolation(look, settings)
+            timed["isolation"] = _timed("isolation", layers, seconds, at_worst="degraded", waits_for=look)
+        timed |= {
             "revision": _timed("revision", checks.check_revision(look), seconds, waits_for=look),
             "replica": _timed("replica", replica, seconds, at_worst="degraded"),
             "pool": _timed("pool", checks.check_pools(), seconds, at_worst="degraded"),

@@ -1,4 +1,4 @@
-"""The registry of tenants: outside row-level security, so that a worker can go through them all."""
+"""The registry of tenants: each transaction reads all entries, and changes the current tenant's alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["Tenant"]
 
 
 class Tenant(Base):
-    """Whose data a row is. Ids and names only: every tenant's role can read this table."""
+    """Whose data a row is. Ids and names only: every tenant can read this table.
+
+    `TenantRepository` changes any entry; an UPDATE or DELETE of your own finds the current tenant's entry alone.
+    """
 
     __tablename__ = "tenants"
 

@@ -42,7 +42,7 @@ class EventReminders(Repository[Event]):
 
     It goes through the tenants by the registry, and acts as each in turn::
 
-        async with get_db() as session:  # the registry is outside row-level security: no tenant has to act
+        async with get_db() as session:  # every tenant reads the registry; none has to be current
             tenants = list(await session.scalars(select(Tenant.id).where(Tenant.status == "active")))
         for tenant_id in tenants:
             with tenant_context(tenant_id):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import Select, delete, select, update
+from sqlalchemy import Select, delete, select, text, update
 
 from src.database.errors import ForeignKeyError, NotFoundError
 from src.database.models import Tenant
@@ -29,7 +29,10 @@ _CHANGING: Final = ("slug", "name", "status", "retention_days", "extra")
 
 
 class TenantRepository:
-    """The registry, which is outside row-level security: every tenant's row is seen, whoever acts.
+    """The registry of tenants. Reading an entry needs no current tenant, and neither does changing one here.
+
+    Row-level security lets SQL of your own change the current tenant's entry alone. The methods of this class name the
+    entry that they change to the server.
 
     A suspended tenant is passed over by `active`, and so by the workers that go through it. Its sessions work on: to
     ask the registry would cost each of them a round trip. Who lets people in asks here.
@@ -104,6 +107,7 @@ class TenantRepository:
             NotFoundError: There is none of this id.
         """
         statement = delete(Tenant).where(Tenant.id == tenant_id).returning(Tenant.id)
+        await self._name_entry(tenant_id)
         try:
             gone = await self.session.scalar(statement.execution_options(synchronize_session="evaluate"))
         except ForeignKeyError as error:
@@ -149,7 +153,16 @@ class TenantRepository:
                 return
             last = batch[-1].id
 
+    async def _name_entry(self, tenant_id: UUID) -> None:
+        """Set which entry this transaction may change beside its current tenant's, until it ends.
+
+        The policy has a setting of its own for that: binding the transaction to the tenant in place of its own would
+        show it that tenant's rows. SET takes no parameters, and set_config() does not reach the workers of Citus.
+        """
+        await self.session.execute(text(f"SET LOCAL app.registry_id = '{UUID(str(tenant_id))}'"))
+
     async def _set(self, tenant_id: UUID, **values: Any) -> Tenant:
+        await self._name_entry(tenant_id)
         tenant: Tenant | None = await self.session.scalar(
             update(Tenant)
             .where(Tenant.id == tenant_id)

@@ -15,6 +15,7 @@ from src.database.resolve import resolve_target
 from src.database.schema.administration import open_connection, reach_target
 from src.database.schema.archive import Manifest, compare, digest, read_manifest, read_tables, unguarded
 from src.database.schema.programs import find_program
+from src.database.schema.version_table import REVOKE_WRITES
 from src.database.target import Target
 
 __all__ = ["Restored", "restore", "restore_into"]
@@ -56,7 +57,7 @@ async def restore(settings: Settings, archive: Path, *, programs: Path | None = 
     """Restore a backup into the database that the settings name, which has to be empty; all of it, or nothing.
 
     What is restored is the owner's (DATABASE_MIGRATION_URL), whoever owned it; the application gets its rights by the
-    default privileges that `bootstrap` sets.
+    default privileges that `bootstrap` sets, but for the right to write `alembic_version`.
 
     Args:
         settings: Where to.
@@ -80,6 +81,7 @@ async def restore(settings: Settings, archive: Path, *, programs: Path | None = 
         await _refuse_what_is_not_empty(connection, target)
     differences = await restore_into(target, archive, manifest, programs=programs)
     async with open_connection(target) as connection:
+        await connection.execute(REVOKE_WRITES)
         lacking = await connection.fetchval(_LACKING, resolve_target(settings).user)
     return Restored(manifest=manifest, differences=differences, application_lacks_rights=lacking > 0)
 

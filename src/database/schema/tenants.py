@@ -20,7 +20,7 @@ _BEFORE_ALL: Final = UUID(int=0)
 
 
 def tenants(connection: Connection) -> Iterator[UUID]:
-    """Go through the registry, which is outside row-level security; who comes meanwhile has a later id."""
+    """Yield the ids of all tenants, which every role may read; one registered meanwhile has a later id."""
     after = _BEFORE_ALL
     while page := connection.scalars(_AFTER, {"after": after, "page": PAGE}).all():
         yield from page

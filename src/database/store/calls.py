@@ -119,7 +119,7 @@ class Calls:
                     yield rows
             is_done = True
         except DRIVER_ERRORS as error:
-            raise translate(error) or ConnectionFailed("the connection was lost") from error
+            raise translate(error, statement.sql) or ConnectionFailed("the connection was lost") from error
         finally:
             if is_done and not self._per_transaction:
                 self._pool.give_back(slot)
@@ -146,7 +146,7 @@ class Calls:
         except asyncpg.PostgresError as error:  # the server's answer: the connection is as it was before
             is_lost = connection.is_closed() or connection.is_in_transaction()
             (self._pool.discard if is_lost else self._pool.give_back)(slot)
-            answered = translate(error) or DatabaseError("the server refused the statement")
+            answered = translate(error, statement.sql) or DatabaseError("the server refused the statement")
             raise (_Lost(str(answered)) if isinstance(answered, ConnectionFailed) else answered) from error
         except BaseException as error:  # a cancelled statement costs its connection: nobody knows what it still does
             self._pool.discard(slot)

@@ -1,16 +1,18 @@
-"""TenantRepository: the registry, which works where no tenant acts."""
+"""TenantRepository: the registry, which works without a current tenant, and what SQL beside it may change."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from src.database import get_db, get_read_db, tenant_context
 from src.database.base import uuid7
-from src.database.errors import DuplicateKeyError, ForeignKeyError, NotFoundError
+from src.database.errors import DuplicateKeyError, ForeignKeyError, NotFoundError, StaleDataError
 from src.database.models import Tenant, User
 from src.database.pagination import InvalidCursorError
 from src.database.repositories import TenantRepository, UserRepository
@@ -202,3 +204,69 @@ async def test_two_who_register_one_slug_at_once_make_one(cloned_database: URL) 
     done = await asyncio.gather(*(register() for _ in range(4)), return_exceptions=True)
 
     assert sorted(type(one).__name__ for one in done) == ["DuplicateKeyError"] * 3 + ["NoneType"]
+
+
+@pytest.fixture
+async def entries(tenants: TenantRepository, tenant_id: UUID) -> tuple[Tenant, Tenant]:
+    """The current tenant's entry and another's."""
+    other = await tenants.create("t-other", "Other", retention_days=90)
+    return await tenants.get(tenant_id), other
+
+
+@pytest.mark.parametrize("change", ["status = 'suspended'", "retention_days = 1", "slug = 't-taken', name = 'Taken'"])
+async def test_sql_of_a_tenant_changes_its_own_entry_alone(
+    session: AsyncSession, entries: tuple[Tenant, Tenant], change: str
+) -> None:
+    statement = text(f"UPDATE tenants SET {change} RETURNING id")  # noqa: S608 - the test's own constants
+
+    changed = list(await session.scalars(statement))
+
+    assert changed == [entries[0].id]
+
+
+async def test_sql_of_a_tenant_removes_its_own_entry_alone(
+    session: AsyncSession, entries: tuple[Tenant, Tenant]
+) -> None:
+    statement = text("DELETE FROM tenants RETURNING id")
+
+    assert list(await session.scalars(statement)) == [entries[0].id]
+
+
+async def test_a_mapped_change_of_another_tenants_entry_is_an_error(
+    session: AsyncSession, entries: tuple[Tenant, Tenant]
+) -> None:
+    entries[1].status = "suspended"
+
+    with pytest.raises(StaleDataError):
+        await session.flush()
+
+
+async def test_without_a_current_tenant_sql_changes_no_entry(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        changed = await session.scalars(text("UPDATE tenants SET status = 'suspended' RETURNING id"))
+
+        assert list(changed) == []
+
+
+async def test_to_change_an_entry_does_not_bind_the_session_to_its_tenant(
+    session: AsyncSession, tenants: TenantRepository, entries: tuple[Tenant, Tenant]
+) -> None:
+    own, other = entries
+    pending = User(display_name="Ada")
+    session.add(pending)
+
+    await tenants.update(other.id, status="suspended", retention_days=1)
+    await UserRepository(session).add(User(display_name="Bob"))
+
+    seen = select(text("tenant_id")).select_from(text("users"))
+    assert set(await session.scalars(seen)) == {own.id}
+    assert pending.tenant_id == own.id
+
+
+async def test_an_entry_that_was_named_is_named_until_the_end_of_the_transaction(engine: AsyncEngine) -> None:
+    statement = text("UPDATE tenants SET name = 'X' RETURNING id")
+    async with AsyncSession(engine) as session:
+        await TenantRepository(session).suspend(A)
+        assert list(await session.scalars(statement)) == [A]
+        await session.commit()
+        assert list(await session.scalars(statement)) == []

@@ -174,6 +174,8 @@ _TABLES = (
     of("ALTER POLICY tenant_isolation ON notes WITH CHECK (true)", ("policy", "notes.tenant_isolation", "check")),
     of("ALTER POLICY tenant_isolation ON notes TO thea_app", ("policy", "notes.tenant_isolation", "roles")),
     of("CREATE POLICY everyone ON notes USING (true)", ("policy", "notes.everyone", "extra")),
+    of("ALTER TABLE tenants DISABLE ROW LEVEL SECURITY", ("table", "tenants", "row-level security")),
+    of("DROP POLICY tenant_isolation ON tenants", ("policy", "tenants.tenant_isolation", "missing")),
     of("CREATE RULE no_notes AS ON INSERT TO notes DO INSTEAD NOTHING", ("rule", "notes.no_notes", "extra")),
 )
 _PROGRAMS = (
@@ -244,6 +246,18 @@ _RIGHTS = (
     of("REVOKE INSERT, SELECT ON notes FROM thea_app", ("rights of thea_app", "TABLE notes", "rights")),
     of("GRANT TRUNCATE ON notes TO thea_app", ("rights of thea_app", "TABLE notes", "rights")),
     of("REVOKE SELECT ON alembic_version FROM thea_app", ("rights of thea_app", "TABLE alembic_version", "rights")),
+    of(
+        "GRANT UPDATE, DELETE ON alembic_version TO thea_app", ("rights of thea_app", "TABLE alembic_version", "rights")
+    ),
+    of(
+        "GRANT UPDATE (version_num) ON alembic_version TO thea_app",
+        ("rights of thea_app", "TABLE alembic_version", "rights"),
+    ),
+    of(
+        "GRANT INSERT ON alembic_version TO PUBLIC",
+        ("rights of PUBLIC", "TABLE alembic_version", "rights"),
+        ("rights of thea_app", "TABLE alembic_version", "rights"),
+    ),
     of(
         "REVOKE EXECUTE ON FUNCTION app_set_tenant(uuid) FROM PUBLIC",
         ("rights of thea_app", "FUNCTION app_set_tenant(tenant_id uuid)", "rights"),

@@ -99,6 +99,8 @@ async def test_is_restored_elsewhere_with_its_walls_and_served(
     assert cluster.sql(as_app, database="elsewhere") == [(messages,)]
     owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
     assert cluster.sql(owners, database="elsewhere") == [("elsewhere_owner",)]
+    writes = "SELECT has_table_privilege('elsewhere_app', 'alembic_version', 'INSERT, UPDATE, DELETE')"
+    assert cluster.sql(writes, database="elsewhere") == [(False,)]
     statistics = "SELECT reltuples::int FROM pg_class WHERE relname = 'message_history'"
     assert cluster.sql(statistics, database="elsewhere") == [(messages,)]
     with pytest.raises(ConfigurationError, match="the database elsewhere must be empty, and has alembic_version"):

@@ -68,6 +68,23 @@ async def test_nobody_else_connects_and_the_application_makes_no_tables(cluster:
     assert cluster.sql("SELECT has_table_privilege('walls_backup', 'ours', 'DELETE')", database="walls") == [(False,)]
 
 
+async def test_only_the_owner_may_write_the_revision(cluster: Cluster) -> None:
+    settings = cluster.settings("revised")
+    rights = "SELECT DISTINCT grantee::regrole::text, privilege_type FROM pg_class, aclexplode(relacl)"
+    rights += " WHERE oid = 'alembic_version'::regclass AND grantee <> relowner ORDER BY 1"
+    readers = [("revised_app", "SELECT"), ("revised_backup", "SELECT")]
+    await bootstrap(settings)
+    await upgrade(settings)
+    assert cluster.sql(rights, database="revised") == readers
+
+    cluster.sql("GRANT ALL ON alembic_version TO revised_app", database="revised")
+    done = await bootstrap(settings)
+
+    assert [statement for statement in done.changed if "alembic_version" in statement] == done.changed
+    assert len(done.changed) == 1
+    assert cluster.sql(rights, database="revised") == readers
+
+
 async def test_time_limits_hold_for_who_sets_none(cluster: Cluster) -> None:
     url = cluster.url("limits_app", "limits").update_query_dict({"statement_timeout": "1234"})
     await bootstrap(cluster.settings("limits", DATABASE_URL=url, DATABASE_LOCK_TIMEOUT="77"))

@@ -14,11 +14,13 @@ from src.config import Settings
 from src.config.files import environment_files
 from src.config.sources import set_values
 from src.database.cli.diagnose import network, schema, server
+from src.database.cli.diagnose.drift import check_schema
 from src.database.cli.diagnose.finding import Finding, failed, ok, skipped
 from src.database.cli.diagnose.installation import check_localhost, check_namespace
 from src.database.cli.diagnose.output import print_findings, print_json
 from src.database.cli.diagnose.reach import reach
 from src.database.cli.diagnose.server import Patient
+from src.database.cli.diagnose.session_defaults import check_session_defaults
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.resolve import resolve_target
@@ -39,6 +41,7 @@ INSIDE: Final[Mapping[str, _Check]] = {
     "server version": server.check_version,
     "writable": server.check_writable,
     "pooler": server.check_pooler,
+    "session defaults": check_session_defaults,
     "clock": server.check_clock,
     "connections": server.check_connections,
     "encoding": server.check_encoding,
@@ -47,6 +50,7 @@ INSIDE: Final[Mapping[str, _Check]] = {
     "revision": schema.check_revision,
     "role": schema.check_role,
     "rights": schema.check_rights,
+    "schema": check_schema,
 }
 BESIDE: Final = {"replica": schema.check_replica, "migrations": schema.check_migrations}
 _AFTER_SETTINGS: Final = ("name resolution", "port", *network.ATTEMPT, *INSIDE, *BESIDE)

@@ -25,4 +25,4 @@ def revision_finding(revision: Revision) -> Finding:
         )
     if revision.database != revision.head:
         return failed(f"{revision.database} is behind {revision.head}", _UPGRADE)
-    return ok(f"{revision.database}; `thea-db verify` compares all of the schema with it")
+    return ok(revision.database)

@@ -15,6 +15,8 @@ _OF_ROUTINES: Final = ("EXECUTE",)
 _DANGEROUS: Final = ("REFERENCES", "TRIGGER", "TRUNCATE")
 """What goes past row-level security, or has others run one's code."""
 _ALEMBIC: Final = "TABLE alembic_version"
+_WRITES: Final = ("INSERT", "UPDATE", "DELETE")
+"""On Alembic's table: a role that writes there can have migrations applied twice, or never."""
 
 
 def rights_of_public(expected: Catalogue, live: Catalogue) -> Iterator[Difference]:
@@ -58,7 +60,8 @@ def rights(expected: Catalogue, live: Catalogue) -> Iterator[Difference]:
         if lacking := [right for right in needed if right not in has]:
             grant = f"GRANT {', '.join(lacking)} ON {thing} TO {role}"
             yield _right(thing, role, needed, has, grant, is_lacking=thing != _ALEMBIC)
-        if more := [right for right in _DANGEROUS if right in has]:
+        not_its_own = (*_WRITES, *_DANGEROUS) if thing == _ALEMBIC else _DANGEROUS
+        if more := [right for right in not_its_own if right in has]:
             revoke = f"REVOKE {', '.join(more)} ON {thing} FROM {role}"
             yield _right(thing, role, needed, has, revoke, is_lacking=False)
 

@@ -1,0 +1,43 @@
+"""The doctor's check of parameters that a role, the database or the server sets for every session."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from src.database.cli.diagnose.finding import Finding, failed, ok, warning
+from src.database.cli.diagnose.server import Patient
+
+__all__ = ["check_session_defaults"]
+
+_DEFAULTS: Final = """
+SELECT name, setting, source, format('%I', current_user) AS role, format('%I', current_database()) AS database
+  FROM pg_catalog.pg_settings WHERE name IN ('row_security', 'default_transaction_isolation')
+"""
+_RESETS: Final = {
+    "user": "ALTER ROLE {role} RESET {name};",
+    "database": "ALTER DATABASE {database} RESET {name};",
+    "database user": "ALTER ROLE {role} IN DATABASE {database} RESET {name};",
+    "client": "remove {name} from `options` in DATABASE_URL, or from PGOPTIONS",
+    "global": "ALTER ROLE ALL RESET {name};",
+}
+_IN_THE_SERVER: Final = "remove {name} from postgresql.conf, or ALTER SYSTEM RESET {name}; SELECT pg_reload_conf();"
+
+
+async def check_session_defaults(patient: Patient) -> Finding:
+    """Check that row_security is on, and that transactions are READ COMMITTED unless they choose otherwise."""
+    rows = {row["name"]: row for row in await patient.connection.fetch(_DEFAULTS)}
+    security, isolation = rows["row_security"], rows["default_transaction_isolation"]
+    found, remedies = [], []
+    if security["setting"] == "off":
+        found.append("row_security is off: every statement on a table with row-level security fails")
+        remedies.append(_RESETS.get(security["source"], _IN_THE_SERVER).format_map(dict(security)))
+    if isolation["setting"] != "read committed":
+        found.append(
+            f"default_transaction_isolation is {isolation['setting']}: get-or-create, append and claims are written for"
+            " read committed, and fail with SerializationError when two callers meet"
+        )
+        remedies.append(_RESETS.get(isolation["source"], _IN_THE_SERVER).format_map(dict(isolation)))
+    if not found:
+        return ok("row_security is on; transactions are read committed")
+    judge = failed if security["setting"] == "off" else warning
+    return judge("\n".join(found), "\n".join(remedies))

@@ -1,0 +1,84 @@
+"""What an error reports when the database lacks what a statement needs: a column, a table, space."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import psycopg
+import pytest
+from sqlalchemy import select, text
+
+from src.config import Settings
+from src.database import get_db
+from src.database.errors import DatabaseError, SchemaDriftError
+from src.database.models import User
+from src.database.repositories import UserRepository
+from src.database.session import get_engine
+from src.database.store import get_store
+from src.database.tenancy import AsyncSession
+from tests.conftest import url_of
+
+Send = Callable[[AsyncSession], Awaitable[object]]
+
+
+async def _flush(session: AsyncSession) -> None:
+    session.add(User())
+    await session.flush()
+
+
+PLPGSQL = "DO $$ BEGIN PERFORM u.preferences FROM users AS u; END $$"
+SENT: dict[str, tuple[Send, str]] = {
+    "a mapped select": (lambda session: session.scalars(select(User)), "column users.preferences"),
+    "a repository": (lambda session: UserRepository(session).get_by_telegram_id(1), "column users.preferences"),
+    "an insert": (lambda session: UserRepository(session).add(User()), "column preferences"),
+    "a flush": (_flush, "column preferences"),
+    "quoted": (lambda session: session.execute(text('SELECT ñ."preferences" FROM users ñ')), 'column ñ."preferences"'),
+    "in a function": (lambda session: session.execute(text(PLPGSQL)), "column u.preferences"),
+    "a table": (lambda session: session.execute(text("SELECT 'ñ' FROM public.ghosts")), "table public.ghosts"),
+}
+
+
+async def test_the_missing_column_or_table_is_named_from_the_statement(
+    clone_name: str, superuser: psycopg.Connection, use_database: Callable[..., Settings]
+) -> None:
+    """Not from the server's message, whose language is the server's choice."""
+    use_database(url_of(clone_name))
+    superuser.execute("ALTER TABLE users DROP COLUMN preferences")
+    named = {}
+    for name, (send, _) in SENT.items():
+        with pytest.raises(SchemaDriftError) as caught:
+            async with get_db() as session:
+                await send(session)
+        named[name] = str(caught.value.args[0]).rpartition("(")[2].removesuffix(")")
+    with pytest.raises(SchemaDriftError, match=r"\(column [\w.]*preferences\)"):
+        await get_store().user_by_telegram_id(1)
+    await get_engine("store").dispose()
+
+    assert named == {name: expected for name, (_, expected) in SENT.items()}
+
+
+async def test_the_hint_of_a_missing_column_is_verify(session: AsyncSession) -> None:
+    with pytest.raises(SchemaDriftError) as caught:
+        await session.execute(text("SELECT nothing FROM users"))
+
+    assert str(caught.value.hint).startswith("`thea-db verify`")
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "message", "hint"),
+    [
+        ("53100", "disk is full", "free space on the volume"),
+        ("53200", "out of memory", "work_mem"),
+        ("53400", "limit of the server's configuration", "temp_file_limit"),
+    ],
+)
+async def test_a_server_without_resources_is_reported_with_the_remedy(
+    session: AsyncSession, sqlstate: str, message: str, hint: str
+) -> None:
+    statement = f"DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '{sqlstate}'; END $$"
+
+    with pytest.raises(DatabaseError, match=message) as caught:
+        await session.execute(text(statement))
+
+    assert caught.value.sqlstate == sqlstate
+    assert hint in str(caught.value.hint)
