@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 from uuid import UUID
 from weakref import WeakSet
@@ -34,10 +34,18 @@ class TenantBinding:
     Args:
         default_tenant: Who acts when nobody is named; entered in the registry on first use.
         limits: Server parameters to set for each transaction, with its tenant: a transaction pooler keeps none.
+        on_default_tenant: Called each time the default tenant is used because none is named.
     """
 
-    def __init__(self, default_tenant: UUID | None = None, *, limits: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        default_tenant: UUID | None = None,
+        *,
+        limits: Mapping[str, str] | None = None,
+        on_default_tenant: Callable[[], None] | None = None,
+    ) -> None:
         self.default_tenant = default_tenant
+        self._on_default_tenant = on_default_tenant
         self._limits = dict(limits or {})
         # Behind a pooler the server's connection has another client's temporary tables, and not our search path.
         self._search_path = [TEMPORARY_LAST.format(is_local="true")] if self._limits else []
@@ -48,6 +56,12 @@ class TenantBinding:
         calls = ["app_set_tenant(:tenant_id)", *(f"set_config('{name}', :{name}, true)" for name in self._limits)]
         statement = text("SELECT " + ", ".join([*calls, *self._search_path, *also]))
         return statement.bindparams(bindparam("tenant_id", type_=Uuid())).execution_options(**READS_ONLY)
+
+    def use_default_tenant(self) -> UUID | None:
+        """Return the default tenant, for work that names none, and report that it is used."""
+        if self.default_tenant is not None and self._on_default_tenant is not None:
+            self._on_default_tenant()
+        return self.default_tenant
 
     def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
         """Bind the connection's transaction, and nothing beyond it, to a tenant, or to nobody."""
