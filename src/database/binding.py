@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 from uuid import UUID
 from weakref import WeakSet
@@ -13,6 +13,7 @@ from sqlalchemy.util.concurrency import await_
 
 from src.database.as_sqlalchemy import raise_as_always
 from src.database.commits import READS_ONLY
+from src.database.connect import TEMPORARY_LAST
 from src.database.errors import ConnectionFailed
 from src.database.translation import translate
 
@@ -33,18 +34,34 @@ class TenantBinding:
     Args:
         default_tenant: Who acts when nobody is named; entered in the registry on first use.
         limits: Server parameters to set for each transaction, with its tenant: a transaction pooler keeps none.
+        on_default_tenant: Called each time the default tenant is used because none is named.
     """
 
-    def __init__(self, default_tenant: UUID | None = None, *, limits: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        default_tenant: UUID | None = None,
+        *,
+        limits: Mapping[str, str] | None = None,
+        on_default_tenant: Callable[[], None] | None = None,
+    ) -> None:
         self.default_tenant = default_tenant
+        self._on_default_tenant = on_default_tenant
         self._limits = dict(limits or {})
+        # Behind a pooler the server's connection has another client's temporary tables, and not our search path.
+        self._search_path = [TEMPORARY_LAST.format(is_local="true")] if self._limits else []
         self._statement = self._make_statement()
         self._ready: WeakSet[Engine] = WeakSet()
 
     def _make_statement(self, *also: str) -> TextClause:
         calls = ["app_set_tenant(:tenant_id)", *(f"set_config('{name}', :{name}, true)" for name in self._limits)]
-        statement = text("SELECT " + ", ".join([*calls, *also]))
+        statement = text("SELECT " + ", ".join([*calls, *self._search_path, *also]))
         return statement.bindparams(bindparam("tenant_id", type_=Uuid())).execution_options(**READS_ONLY)
+
+    def use_default_tenant(self) -> UUID | None:
+        """Return the default tenant, for work that names none, and report that it is used."""
+        if self.default_tenant is not None and self._on_default_tenant is not None:
+            self._on_default_tenant()
+        return self.default_tenant
 
     def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
         """Bind the connection's transaction, and nothing beyond it, to a tenant, or to nobody."""
@@ -83,7 +100,7 @@ class TenantBinding:
     def _script(self, tenant_id: UUID | None) -> str:
         limits = [f"set_config('{name}', '{value}', true)" for name, value in self._limits.items()]
         tenant = "NULL" if tenant_id is None else f"'{tenant_id}'"
-        return "SELECT " + ", ".join([f"app_set_tenant({tenant})", *limits])
+        return "SELECT " + ", ".join([f"app_set_tenant({tenant})", *limits, *self._search_path])
 
     async def prepare(self, connection: asyncpg.Connection[Any]) -> bool:
         """Enter the default tenant in the registry; return whether there is one, and a schema at all."""

@@ -23,6 +23,7 @@ from src.database.connect import (
     connect_embedded,
     connection_name,
     decode_jsonb,
+    search_temporary_last,
 )
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.pool import PoolLimits, SizedPool, keep_fresh
@@ -246,6 +247,7 @@ def _display_url(target: Target) -> URL:
 
 def _opener(connector: Connector, settings: Settings, *, purpose: Purpose) -> _Opener:
     is_embedded = named_target(settings, purpose) is None
+    has_own_connections = not is_pooled_elsewhere(settings, purpose)  # else the binding sets the path per transaction
     is_checked = False
 
     async def open_connection(*_arguments: Any, **_options: Any) -> asyncpg.Connection[Any]:
@@ -253,16 +255,18 @@ def _opener(connector: Connector, settings: Settings, *, purpose: Purpose) -> _O
         connection = await (
             connect_embedded(connector, settings.DATABASE_EMBEDDED_DIR) if is_embedded else connector.connect()
         )
-        if not is_checked:
-            try:
-                async with asyncio.timeout(connector.connect_timeout):
+        try:
+            async with asyncio.timeout(connector.connect_timeout):
+                if has_own_connections:
+                    await search_temporary_last(connection)
+                if not is_checked:
                     await _check_server(connection, settings, purpose=purpose)
-            except BaseException as error:
-                connection.terminate()
-                if isinstance(error, DRIVER_ERRORS):
-                    raise translate_connect(error, where=str(connector)) from error
-                raise
-            is_checked = True
+        except BaseException as error:
+            connection.terminate()
+            if isinstance(error, DRIVER_ERRORS):
+                raise translate_connect(error, where=str(connector)) from error
+            raise
+        is_checked = True
         return connection
 
     return open_connection

@@ -15,10 +15,11 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from src.config import get_settings
+from src.config.environment import Purpose
 from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine, create_engine
 from src.database.errors import ConfigurationError
-from src.database.observe import watch
+from src.database.observe import DefaultTenantLog, watch
 from src.database.reading import ReadBinding, ReadSession, wait_for_replica
 from src.database.resolve import transaction_limits
 from src.database.tenancy import AsyncSession
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _Loop = asyncio.AbstractEventLoop
+BindingT = TypeVar("BindingT", bound=TenantBinding)
 SessionT_co = TypeVar("SessionT_co", bound=AsyncSession, covariant=True)
 
 DEFAULT: Final = "default"
@@ -173,23 +175,30 @@ class _ReadSessionFactory(async_sessionmaker[ReadSession]):
 @functools.cache
 def tenant_binding() -> TenantBinding:
     """Return how the settings have transactions bound to their tenants."""
-    settings = get_settings()
-    return TenantBinding(settings.DATABASE_DEFAULT_TENANT, limits=transaction_limits(settings))
+    return _make_binding(TenantBinding)
 
 
 @functools.cache
 def numbered_binding() -> NumberedBinding:
     """Return the same, with the transactions' numbers."""
-    settings = get_settings()
-    return NumberedBinding(settings.DATABASE_DEFAULT_TENANT, limits=transaction_limits(settings))
+    return _make_binding(NumberedBinding)
 
 
 @functools.cache
 def _read_binding() -> TenantBinding:
+    return _make_binding(TenantBinding if get_settings().DATABASE_PGBOUNCER else ReadBinding, purpose="reading")
+
+
+def _make_binding(kind: Callable[..., BindingT], purpose: Purpose = "application") -> BindingT:
     settings = get_settings()
-    if settings.DATABASE_PGBOUNCER:
-        return TenantBinding(settings.DATABASE_DEFAULT_TENANT, limits=transaction_limits(settings, purpose="reading"))
-    return ReadBinding(settings.DATABASE_DEFAULT_TENANT)
+    limits = transaction_limits(settings, purpose=purpose)
+    return kind(settings.DATABASE_DEFAULT_TENANT, limits=limits, on_default_tenant=_default_tenant_log())
+
+
+@functools.cache
+def _default_tenant_log() -> DefaultTenantLog | None:
+    """Return the log of uses of the default tenant; in development and test there is none, and the use is usual."""
+    return None if get_settings().is_local else DefaultTenantLog()
 
 
 def forget_settings() -> None:
@@ -198,6 +207,7 @@ def forget_settings() -> None:
     tenant_binding.cache_clear()
     numbered_binding.cache_clear()
     _read_binding.cache_clear()
+    _default_tenant_log.cache_clear()
     _engines.clear()
 
 

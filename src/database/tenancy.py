@@ -1,10 +1,8 @@
-"""Who acts: the tenant of the context, the session that keeps to it, and its binding for row-level security."""
+"""The session of one tenant, and the binding of its transactions for row-level security."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
@@ -25,31 +23,9 @@ from src.database.errors import (
     TenantMismatchError,
     TransactionAborted,
 )
+from src.database.tenant_scope import current_tenant, tenant_context
 
 __all__ = ["AsyncSession", "TenantSession", "current_tenant", "tenant_context"]
-
-_acting: ContextVar[UUID | None] = ContextVar("acting_tenant", default=None)
-
-
-@contextmanager
-def tenant_context(tenant_id: UUID) -> Iterator[UUID]:
-    """Say who acts in this block and in the tasks that it starts.
-
-    Raises:
-        TypeError: The tenant is not a UUID.
-    """
-    if not isinstance(tenant_id, UUID):
-        raise TypeError(f"tenant_id must be a uuid.UUID, got {type(tenant_id).__name__}")
-    token = _acting.set(tenant_id)
-    try:
-        yield tenant_id
-    finally:
-        _acting.reset(token)
-
-
-def current_tenant() -> UUID | None:
-    """Return the tenant of the innermost `tenant_context`, or None outside of any."""
-    return _acting.get()
 
 
 class TenantSession(Session):
@@ -76,9 +52,9 @@ class TenantSession(Session):
         Raises:
             TenantMismatchError: The context names another one.
         """
-        named = _acting.get()
+        named = current_tenant()
         if self._tenant_id is None:
-            self._tenant_id = named or self._binding.default_tenant
+            self._tenant_id = named or self._binding.use_default_tenant()
         elif named is not None and named != self._tenant_id:
             raise TenantMismatchError(
                 f"the session acts for tenant {self._tenant_id} and the context names {named}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -68,8 +68,14 @@ class Number:
 class NumberedBinding(TenantBinding):
     """Binds a transaction as others are, and has its number come back in the same round trip."""
 
-    def __init__(self, default_tenant: UUID | None = None, *, limits: Mapping[str, str] | None = None) -> None:
-        super().__init__(default_tenant, limits=limits)
+    def __init__(
+        self,
+        default_tenant: UUID | None = None,
+        *,
+        limits: Mapping[str, str] | None = None,
+        on_default_tenant: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(default_tenant, limits=limits, on_default_tenant=on_default_tenant)
         self._numbering = self._make_statement(*_OWN)
         self._has_numbers = False
 

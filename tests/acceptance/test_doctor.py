@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from src.config import Settings
 from src.database.cli.diagnose import run_doctor
 from src.database.cli.diagnose.doctor import examine
 from src.database.cli.diagnose.finding import Finding
-from src.database.connect.embedded import EmbeddedServer
+from src.database.connect.embedded import SUPERUSER, EmbeddedServer
 from src.database.errors import ConfigurationError
 from tests.acceptance.command import CANARY, run
 from tests.conftest import SOCKETS, url_of
@@ -33,6 +34,16 @@ def doctor(url: URL | str, *, processes: int = 1, **settings: Any) -> dict[str, 
 
 def ill(findings: dict[str, Finding]) -> dict[str, str]:
     return {name: found.status for name, found in findings.items() if found.status in {"warning", "failed"}}
+
+
+@pytest.fixture(autouse=True)
+def bootstrapped(postgresql_shared: NoopExecutor) -> Iterator[None]:
+    """The shared database with the privileges that `bootstrap` leaves; a new one grants TEMPORARY to PUBLIC."""
+    name = postgresql_shared.template_dbname
+    with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=name, autocommit=True) as connection:
+        connection.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+        yield
+        connection.execute(f"GRANT TEMPORARY ON DATABASE {name} TO PUBLIC")
 
 
 def test_finds_nothing_wrong_with_a_sound_database(postgresql_shared: NoopExecutor) -> None:
@@ -147,6 +158,28 @@ def test_a_role_that_owns_the_tables(postgresql_shared: NoopExecutor) -> None:
     assert ill(doctor(url_of(postgresql_shared.template_dbname, "thea_owner"))) == {"role": "warning"}
 
 
+def test_a_role_that_can_create_tables(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    findings = doctor(cloned_database)
+
+    assert ill(findings) == {"creation": "warning"}
+    assert findings["creation"].found.startswith("thea_app has TEMPORARY on the database:")
+
+    name = str(cloned_database.database)
+    superuser.execute("CREATE ROLE creators; GRANT creators TO thea_app")
+    try:
+        superuser.execute(f"GRANT CREATE ON DATABASE {name} TO creators")
+        superuser.execute("GRANT CREATE ON SCHEMA public TO creators")
+        findings = doctor(cloned_database)
+    finally:
+        superuser.execute("DROP OWNED BY creators; DROP ROLE creators")
+
+    assert "TEMPORARY, CREATE on the database and CREATE on the schema public" in findings["creation"].found
+    remedy = str(findings["creation"].remedy)
+    assert f'REVOKE TEMPORARY, CREATE ON DATABASE "{name}" FROM PUBLIC, "thea_app";' in remedy
+    superuser.execute(remedy.partition(": ")[2])
+    assert doctor(cloned_database)["creation"].status == "ok"
+
+
 def test_pools_that_are_too_many(postgresql_shared: NoopExecutor) -> None:
     findings = doctor(f"{url_of(postgresql_shared.template_dbname)}&pool_max=50", processes=3)
 
@@ -169,6 +202,7 @@ def test_a_replica_that_is_none_and_an_owner_who_may_not(postgresql_shared: Noop
 
 def test_illnesses_of_the_database_itself(cloned_database: URL, superuser: psycopg.Connection) -> None:
     """An unknown revision, a right that is missing, another collation, a default that forbids writes."""
+    superuser.execute(f"REVOKE TEMPORARY ON DATABASE {cloned_database.database} FROM PUBLIC")
     superuser.execute("UPDATE alembic_version SET version_num = 'e0a17d850507'")
     superuser.execute("GRANT SELECT ON alembic_version TO thea_app")
     superuser.execute("REVOKE DELETE ON notes FROM thea_app")
@@ -184,6 +218,7 @@ def test_illnesses_of_the_database_itself(cloned_database: URL, superuser: psyco
 
 
 def test_a_revision_that_may_not_be_read(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    superuser.execute(f"REVOKE TEMPORARY ON DATABASE {cloned_database.database} FROM PUBLIC")
     superuser.execute("REVOKE ALL ON alembic_version FROM thea_app")
 
     assert ill(doctor(cloned_database)) == {"revision": "warning"}

@@ -13,12 +13,13 @@ import pytest
 from sqlalchemy import URL, text
 
 from src.config import Settings
-from src.database import AsyncSession, engine, get_db, get_read_db, tenant_context
+from src.database import AsyncSession, engine, get_db, get_engine, get_read_db, tenant_context
 from src.database.base import uuid7
 from src.database.errors import ConnectionFailed, DatabaseError, LockNotAvailable, QueryTimeout
-from src.database.models import Tenant
+from src.database.models import Tenant, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage, UserRepository
 from src.database.session import SessionScope, _read_engine
+from src.database.store import get_store
 from tests.acceptance.command import database, run
 from tests.acceptance.pgbouncer import PgBouncer, needs_pgbouncer, pgbouncer
 from tests.conftest import SOCKETS, url_of
@@ -238,3 +239,27 @@ def test_migrations_need_a_url_of_their_own_and_go_to_the_server_itself(
     assert "Traceback" not in refused.stderr
     assert done.returncode == 0, done.stderr
     assert superuser.execute("SELECT count(*) FROM alembic_version").fetchall() == [(1,)]
+
+
+async def test_temporary_tables_of_another_client_take_no_row(
+    cloned_database: URL, use_database: Callable[..., Settings], superuser: psycopg.Connection
+) -> None:
+    """Both clients share the one connection that PgBouncer has to the server."""
+    with pgbouncer(SOCKETS, pool_size=1) as shared:
+        use_database(shared.url(str(cloned_database.database), pool_max="1"), DATABASE_PGBOUNCER="true")
+        async with get_db() as session:
+            for table in ("users", "conversations", "message_history"):
+                await session.execute(text(f"CREATE TEMPORARY TABLE {table} (LIKE public.{table} INCLUDING ALL)"))
+        async with get_db() as session:
+            session.add(User(telegram_id=1))
+        store = get_store()
+        await store.turn(2, "telegram", "2", [NewMessage(message_id="1", role="user", content="x")])
+        async with get_read_db() as reading:
+            count = await UserRepository(reading).count()
+        await engine.dispose()
+        await _read_engine.dispose()
+        await get_engine("store").dispose()
+
+    assert count == 2
+    assert superuser.execute("SELECT count(*) FROM public.users").fetchone() == (2,)
+    assert superuser.execute("SELECT content FROM public.message_history").fetchall() == [("x",)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import AsyncGenerator
 from uuid import UUID
 
 import psycopg
@@ -18,6 +20,8 @@ from src.database.models import Conversation, Event, Note, Tenant, User
 from src.database.repositories import UserRepository
 from src.database.tenancy import AsyncSession
 from tests.database.conftest import A, B
+
+C = uuid7()
 
 
 @pytest.fixture
@@ -39,6 +43,78 @@ def test_the_innermost_context_names_the_tenant() -> None:
 def test_refuses_a_tenant_that_is_no_uuid() -> None:
     with pytest.raises(TypeError, match=r"tenant_id must be a uuid\.UUID, got str"), tenant_context("x"):  # type: ignore[arg-type] # what is tested
         pass
+
+
+async def acting_for(tenant_id: UUID) -> AsyncGenerator[None]:
+    with tenant_context(tenant_id):
+        yield
+        yield
+
+
+async def test_a_generator_that_is_closed_in_another_task_ends_its_block_without_an_error() -> None:
+    generator = acting_for(A)
+    await anext(generator)
+    assert current_tenant() == A
+
+    await asyncio.create_task(generator.aclose())
+
+    assert current_tenant() is None
+
+
+async def test_a_generator_whose_steps_are_in_other_contexts_ends_its_block_without_an_error() -> None:
+    generator = acting_for(A)
+    with tenant_context(B):
+        for _ in range(2):
+            await asyncio.create_task(anext(generator))
+        await generator.aclose()
+        assert current_tenant() == B
+
+    assert current_tenant() is None
+
+
+async def test_blocks_that_end_out_of_order_leave_each_other_alone() -> None:
+    """The innermost block that is open counts, whichever was opened or closed last."""
+    generator = acting_for(A)
+    with tenant_context(C):
+        await anext(generator)
+        with tenant_context(B):
+            await generator.aclose()
+            assert current_tenant() == B
+        assert current_tenant() == C
+    assert current_tenant() is None
+
+
+async def test_a_task_keeps_its_tenant_after_the_block_that_started_it() -> None:
+    ended = asyncio.Event()
+
+    async def act() -> list[UUID | None]:
+        await ended.wait()
+        seen = [current_tenant()]
+        with tenant_context(B):
+            seen.append(current_tenant())
+        return [*seen, current_tenant()]
+
+    with tenant_context(C), tenant_context(A):
+        task = asyncio.create_task(act())
+        await asyncio.sleep(0)
+    ended.set()
+
+    assert await task == [A, B, A]
+
+
+async def test_a_thread_keeps_its_tenant_after_the_block_that_started_it() -> None:
+    ended = threading.Event()
+
+    def act() -> UUID | None:
+        ended.wait()
+        return current_tenant()
+
+    with tenant_context(A):
+        thread = asyncio.create_task(asyncio.to_thread(act))
+        await asyncio.sleep(0)
+    ended.set()
+
+    assert await thread == A
 
 
 async def test_each_tenant_sees_its_own_rows(engine: AsyncEngine) -> None:

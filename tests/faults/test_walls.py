@@ -14,7 +14,7 @@ from sqlalchemy import URL, event, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from src.config import Settings
-from src.database import tenancy
+from src.database import tenancy, tenant_scope
 from src.database.base import tenant_tables, uuid7
 from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, SUPERUSER
@@ -113,7 +113,7 @@ async def skips_its_binding(self: Calls, slot: Any, tenant_id: Any) -> None:
 
 @contextmanager
 def leaves_its_context(tenant_id: Any) -> Any:
-    tenancy._acting.set(tenant_id)
+    tenant_scope._innermost.set(tenant_scope._Block(tenant_id))
     yield tenant_id
 
 

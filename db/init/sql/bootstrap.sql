@@ -68,6 +68,14 @@ SELECT format('REVOKE %s ON DATABASE %I FROM PUBLIC', string_agg(privilege_type,
  WHERE datname = :'database' AND grantee = 0 GROUP BY datname
 \gexec
 
+-- the application creates no temporary tables and no schemas: its connections are shared by all tenants
+SELECT format('REVOKE %s ON DATABASE %I FROM %I', string_agg(privilege_type, ', ' ORDER BY 1), datname, :'application')
+  FROM pg_catalog.pg_database, pg_catalog.aclexplode(datacl)
+ WHERE datname = :'database' AND pg_catalog.pg_get_userbyid(grantee) = :'application'
+   AND privilege_type IN ('CREATE', 'TEMPORARY')
+ GROUP BY datname
+\gexec
+
 -- the application connects, and so does who makes backups
 SELECT format('GRANT CONNECT ON DATABASE %I TO %I', :'database', name)
   FROM unnest(ARRAY[:'application', :'backup']) AS name
@@ -99,9 +107,10 @@ SELECT 'ALTER SCHEMA public OWNER TO pg_database_owner'
 \gexec
 
 -- nobody else makes tables in it
-SELECT 'REVOKE CREATE ON SCHEMA public FROM PUBLIC'
+SELECT 'REVOKE CREATE ON SCHEMA public FROM ' || CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', :'application') END
   FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(coalesce(nspacl, pg_catalog.acldefault('n', nspowner)))
- WHERE nspname = 'public' AND grantee = 0 AND privilege_type = 'CREATE'
+ WHERE nspname = 'public' AND privilege_type = 'CREATE'
+   AND (grantee = 0 OR pg_catalog.pg_get_userbyid(grantee) = :'application')
 \gexec
 
 -- the application uses it, and so does who makes backups

@@ -13,6 +13,7 @@ from src.database.connect.connection import DRIVER_ERRORS, PgBouncerConnection
 from src.database.connect.connector import Connector, connect
 from src.database.connect.naming import connection_name
 from src.database.connect.password import PasswordProvider, find_provider
+from src.database.connect.search_path import TEMPORARY_LAST, search_temporary_last
 from src.database.connect.to_its_end import to_its_end
 from src.database.errors import ConfigurationError, ConnectionFailed
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DRIVER_ERRORS",
+    "TEMPORARY_LAST",
     "Connector",
     "PasswordProvider",
     "PgBouncerConnection",
@@ -33,6 +35,7 @@ __all__ = [
     "decode_jsonb",
     "embedded_server",
     "find_provider",
+    "search_temporary_last",
     "to_its_end",
 ]
 

@@ -43,7 +43,8 @@ _NO_ANSWER: Final = 2  # pg_isready's
 START_TIMEOUT_SECONDS: Final = 60
 LOCK_TIMEOUT_SECONDS: Final = 90
 
-# Each step asks first: who was interrupted begins again.
+# Each step asks first: who was interrupted begins again. A folder that an earlier release set up is set up again.
+_BOOTSTRAP_VERSION: Final = "2"
 _BOOTSTRAP: Final = f"""
 SELECT 'CREATE ROLE ' || role || ' LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD ' || quote_literal(:'password')
   FROM unnest(ARRAY['{OWNER_ROLE}', '{APP_ROLE}']) AS role
@@ -54,6 +55,8 @@ SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE}'
 \\gexec
 \\connect {DATABASE}
 ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER_ROLE} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_ROLE};
+REVOKE CREATE, TEMPORARY ON DATABASE {DATABASE} FROM PUBLIC, {APP_ROLE};
+REVOKE CREATE ON SCHEMA public FROM PUBLIC, {APP_ROLE};
 """  # noqa: S608 - the names are constants
 
 
@@ -222,7 +225,7 @@ class EmbeddedServer:
             if not (self._data / "PG_VERSION").exists():
                 self._create_cluster()
             self._start()
-        if not self._ready_file.exists():
+        if not self._is_bootstrapped():
             self._bootstrap()
 
     def _create_cluster(self) -> None:
@@ -269,7 +272,10 @@ class EmbeddedServer:
             feed=f"\\set password '{password}'\n{_BOOTSTRAP}",
             environment={"PGPASSWORD": password},
         )
-        self._ready_file.touch()
+        self._ready_file.write_text(_BOOTSTRAP_VERSION)
+
+    def _is_bootstrapped(self) -> bool:
+        return self._ready_file.exists() and self._ready_file.read_text() == _BOOTSTRAP_VERSION
 
     def _stop_unless_needed(self) -> int:
         users = files.count_users(self.folder)

@@ -1,5 +1,6 @@
 """What the operator sees: metrics, traces, and logs of statements. What is not switched on costs nothing."""
 
+from src.database.observe.default_tenant import DefaultTenantLog
 from src.database.observe.switches import (
     count_retry,
     report_replica,
@@ -14,6 +15,7 @@ from src.database.observe.watcher import Call, PoolState, Source, Unit, Watcher
 
 __all__ = [
     "Call",
+    "DefaultTenantLog",
     "PoolState",
     "Source",
     "Unit",

@@ -29,7 +29,7 @@ from src.database.direct import insert_alone
 from src.database.errors import MultipleResultsFoundError, NotFoundError
 from src.database.pagination import Page, check_limit
 from src.database.repositories.asking import Asking
-from src.database.repositories.conditions import Condition, Option, check_conditions, check_options, within
+from src.database.repositories.conditions import Condition, Option, check_conditions, check_options, check_value, within
 from src.database.repositories.keyset import Keyset
 from src.database.repositories.upsert import Upserted, upsert
 
@@ -280,13 +280,16 @@ class Repository(Asking[ModelT]):
         for row in rows:
             if not isinstance(row, self.model):
                 raise TypeError(f"{type(self).__name__} adds {self.model.__name__}, got {type(row).__name__}")
+            for value in vars(row).values():
+                check_value(self.model, value)
 
     def _check_attributes(self, values: Mapping[str, Any]) -> None:
         version = self.model.__mapper__.version_id_col
         derived = {column.key for column in self.model.__table__.columns if column.computed is not None}
         fixed = {"tenant_id", "id", "created_at", "updated_at", *derived, *([] if version is None else [version.key])}
         known = set(self.model.__mapper__.column_attrs.keys()) - fixed
-        for name in values:
+        for name, value in values.items():
+            check_value(self.model, value)
             if name in fixed:
                 raise ValueError(f"{self.model.__name__}.{name} cannot be set: it never changes, or by itself")
             if name not in known:

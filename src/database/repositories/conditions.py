@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -10,14 +11,16 @@ from sqlalchemy import ColumnExpressionArgument, Table, and_
 from sqlalchemy.orm import Load, RelationshipProperty, with_loader_criteria
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import ExecutableOption
-from sqlalchemy.sql.elements import ClauseElement, ColumnClause, TextClause
+from sqlalchemy.sql.elements import ClauseElement, ColumnClause, Extract, TextClause
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.sql.selectable import FromClause, SelectBase
 
 from src.database.base import Base, TenantBase
 from src.database.models import MessageHistory
 from src.database.repositories.deleted import conversation_is_there
 
-__all__ = ["Condition", "Option", "check_conditions", "check_options", "within"]
+__all__ = ["Condition", "Option", "check_conditions", "check_options", "check_value", "within"]
 
 Condition = ColumnExpressionArgument[bool]
 Option = ExecutableOption
@@ -30,6 +33,20 @@ _WITH_ITS_STATEMENT: Final = {
     (("deferred", False), ("instrument", True)): "undefer",
 }
 _NOT_STREAMED: Final = {"joinedload", "subqueryload"}
+
+_REBIND: Final = {"set_config", "app_set_tenant"}
+"""Functions that change the tenant of the transaction."""
+_RUN_TEXT: Final = (
+    {"query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite", "xpath_table"}
+    | {"crosstab", "crosstab2", "crosstab3", "crosstab4", "crosstabn", "connectby"}
+    | {"dblink", "dblink_exec", "dblink_open", "dblink_send_query"}
+)
+"""Functions that run the SQL in a text."""
+_OPERATOR: Final = re.compile(r"(?!.*(--|/\*))[-+*/<>=~!@#%^&|`?]+")
+_OPERATORS_OF_WORDS: Final = {"AT TIME ZONE", "ILIKE", "LIKE", "NOT SIMILAR TO", "OVERLAPS", "SIMILAR TO"} | {
+    f"IS{negation} DISTINCT FROM" for negation in ("", " NOT")
+}
+_FIELD: Final = re.compile(r"\w+")
 
 
 def check_conditions(model: type[TenantBase], conditions: Sequence[Any]) -> None:
@@ -72,8 +89,24 @@ def check_options(model: type[TenantBase], options: Sequence[Any], *, streamed: 
                     "an option must be selectinload, joinedload, subqueryload or undefer, got another loader:"
                     " nothing is loaded on access, and a row comes with all its columns"
                 )
+            for criterion in element._extra_criteria:  # noqa: SLF001 - `User.notes.and_(...)`; there is no public way
+                if (forbidden := _forbidden_part(criterion)) is not None:
+                    raise ValueError(
+                        f"an option's criteria must be expressions over mapped attributes, got {forbidden}"
+                    )
             if streamed and loader in _NOT_STREAMED and _is_of_a_collection(element.path.path):
                 raise ValueError(f"a stream loads collections by selectinload, once for each batch; got {loader}")
+
+
+def check_value(model: type[Any], value: Any) -> None:
+    """Check that a value is no SQL expression that changes the session's tenant or that runs SQL in a text.
+
+    Raises:
+        ValueError: It is.
+    """
+    element = _expression(value)
+    if element is not None and (forbidden := _forbidden_part(element)) is not None:
+        raise ValueError(f"a value of {model.__name__} must be free of SQL text and session functions, got {forbidden}")
 
 
 def within(tenant_id: UUID) -> list[Option]:
@@ -102,12 +135,36 @@ def _expression(condition: Any) -> ClauseElement | None:
 
 def _foreign_part(element: ClauseElement, table: FromClause) -> str | None:
     """Name what in an expression is neither a column of this table nor a value."""
+    if (forbidden := _forbidden_part(element)) is not None:
+        return forbidden
     for part in visitors.iterate(element):
-        if isinstance(part, TextClause):
-            return "SQL text"
         if isinstance(part, SelectBase):
             return "a subquery"
         if isinstance(part, ColumnClause) and part.table is not table:
             of = part.table.name if isinstance(part.table, Table) else "no mapped table"
             return f"a column of {of}"
     return None
+
+
+def _forbidden_part(element: ClauseElement) -> str | None:
+    """Return what in an expression is SQL text, or a function that can change the session's tenant."""
+    for part in visitors.iterate(element):
+        if isinstance(part, TextClause) or _is_text(part):
+            return "SQL text"
+        if isinstance(part, FunctionElement):
+            name = str(getattr(part, "name", "")).lower()  # the server folds a name that is not quoted
+            if name in _REBIND | _RUN_TEXT:
+                return f"the function {name}"
+    return None
+
+
+def _is_text(part: Any) -> bool:
+    """Return True if a part writes a text of the caller into the statement: `op(...)` and `extract(...)` do."""
+    if isinstance(part, Extract):
+        return not _FIELD.fullmatch(part.field)
+    operators = [getattr(part, name, None) for name in ("operator", "modifier")]
+    return any(
+        not _OPERATOR.fullmatch(one.opstring) and one.opstring.upper() not in _OPERATORS_OF_WORDS
+        for one in operators
+        if isinstance(one, custom_op)
+    )

@@ -24,6 +24,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from src.database.base import TenantBase, utc_now
 from src.database.errors import DuplicateKeyError
+from src.database.repositories.conditions import check_value
 from src.database.tenancy import AsyncSession
 
 __all__ = ["Upserted", "insert_unless_there", "select_by_key", "upsert"]
@@ -56,6 +57,7 @@ async def upsert(
 ) -> Upserted[ModelT]:
     """Insert a row, or bring the one with this key up to date; a row that is so already is not written again."""
     tenant_id = session.tenant_id
+    _check_values(model, values)
     unique = _unique_key(model, key)
     _check_key(values, key, unique)
     statement = _insert_or_update(model, {**values, "tenant_id": tenant_id}, unique)
@@ -80,8 +82,9 @@ def select_by_key(
     """Ask for the row with this key, for what has to see it before it is brought up to date.
 
     Raises:
-        ValueError: No unique key is made of these attributes, or one of them has no value.
+        ValueError: No unique key is made of these attributes, one of them has no value, or a value is forbidden SQL.
     """
+    _check_values(model, values)
     unique = _unique_key(model, key)
     _check_key(values, key, unique)
     return select(model).where(
@@ -100,6 +103,11 @@ async def insert_unless_there(
     statement = statement.on_conflict_do_nothing(index_elements=unique.columns, index_where=unique.predicate)
     made: ModelT | None = await session.scalar(statement.returning(model))
     return made
+
+
+def _check_values(model: type[TenantBase], values: Mapping[str, Any]) -> None:
+    for value in values.values():
+        check_value(model, value)
 
 
 def _check_key(values: Mapping[str, Any], key: Collection[str], unique: _Key) -> None:

@@ -56,7 +56,7 @@ class Calls:
         Raises:
             NoTenantError: Nobody does.
         """
-        tenant_id = current_tenant() or self._binding.default_tenant
+        tenant_id = current_tenant() or self._binding.use_default_tenant()
         if tenant_id is None:
             raise NoTenantError(
                 "no tenant acts: there is no tenant_context and DATABASE_DEFAULT_TENANT is not set",

@@ -85,6 +85,29 @@ def test_the_roles_are_bound_by_row_level_security(folder: Path) -> None:
         server.release()
 
 
+PRIVILEGES = """
+SELECT ARRAY[has_database_privilege('thea_app', 'thea', 'TEMPORARY'),
+             has_database_privilege('thea_app', 'thea', 'CREATE'), has_schema_privilege('thea_app', 'public', 'CREATE')]
+"""
+
+
+def test_the_application_creates_no_tables(used_folder: Path) -> None:
+    server = EmbeddedServer(used_folder)
+    server.acquire()
+    try:
+        assert query(server, PRIVILEGES) == [False, False, False]
+
+        query(server, "GRANT CREATE, TEMPORARY ON DATABASE thea TO PUBLIC, thea_app")
+        query(server, "GRANT CREATE ON SCHEMA public TO thea_app")
+        (used_folder / "data" / "thea_is_ready").write_text("")  # as an earlier release has left it
+        server.revive()
+
+        assert query(server, PRIVILEGES) == [False, False, False]
+        assert query(server, "SELECT has_database_privilege('thea', 'TEMPORARY')") is True  # the owner's connection
+    finally:
+        server.release()
+
+
 def test_over_tcp_it_wants_the_password(folder: Path) -> None:
     """As on Windows, which has no Unix sockets in asyncio."""
     server = EmbeddedServer(folder, over_tcp=True)

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import func, literal_column, select, text
 from structlog.testing import capture_logs
 
-from src.database import engine, get_db
+from src.database import engine, get_db, get_read_db, tenant_context
+from src.database.base import uuid7
 from src.database.errors import DuplicateKeyError
 from src.database.models import User
 from src.database.repositories import UserRepository
@@ -179,3 +180,32 @@ async def test_a_watcher_that_breaks_breaks_nothing_else(use: Use, logs: Logs, m
     await look_up()
 
     assert {entry["error"] for entry in of(logs, "watcher_failed")} == {"ZeroDivisionError"}
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+async def test_each_line_that_uses_the_default_tenant_is_logged_once(use: Use, logs: Logs, environment: str) -> None:
+    use(ENVIRONMENT=environment)
+    for _ in range(2):
+        await look_up()
+        async with get_read_db() as session:
+            await UserRepository(session).count()
+        await get_store().user_by_telegram_id(1)
+    with tenant_context(uuid7()):
+        async with get_db() as session:
+            await UserRepository(session).count()
+    entries = of(logs, "default_tenant_used")
+
+    assert [entry["caller"].partition(" in ")[2] for entry in entries] == [
+        "look_up",
+        *["test_each_line_that_uses_the_default_tenant_is_logged_once"] * 2,
+    ]
+    assert all(entry["caller"].startswith("test_logs.py:") for entry in entries)
+    assert {entry["log_level"] for entry in entries} == {"warning"}
+    assert "tenant_context" in entries[0]["hint"]
+
+
+async def test_in_development_the_default_tenant_is_used_without_a_log(use: Use, logs: Logs) -> None:
+    use(ENVIRONMENT="development")
+    await look_up()
+
+    assert of(logs, "default_tenant_used") == []

@@ -6,7 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import column, event, exists, func, literal_column, or_, select, text
+from sqlalchemy import (
+    Integer,
+    Text,
+    any_,
+    case,
+    cast,
+    column,
+    event,
+    exists,
+    extract,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.orm import aliased
 
 from src.database.base import uuid7
@@ -30,6 +46,7 @@ async def sent(session: AsyncSession) -> list[str]:
     return statements
 
 
+REBINDING = func.set_config("app.tenant_id", str(uuid7()), True)
 REFUSED: list[tuple[Any, str]] = [
     ("1=1", "got str"),
     (text("1=1"), "got SQL text"),
@@ -44,6 +61,26 @@ REFUSED: list[tuple[Any, str]] = [
     (User.id.in_(select(Note.user_id)), "got a subquery"),
     (User.notes.any(), "got a subquery"),
     (exists(), "got a subquery"),
+    (REBINDING != "", "got the function set_config"),
+    (func.pg_catalog.set_config("app.tenant_id", "", True) != "", "got the function set_config"),
+    (func.SET_CONFIG("app.tenant_id", "", True) != "", "got the function set_config"),
+    (func.app_set_tenant(uuid7()).is_(None), "got the function app_set_tenant"),
+    (func.query_to_xml("SELECT 1", True, True, "").is_(None), "got the function query_to_xml"),
+    (~or_(User.is_active, func.lower(func.coalesce(User.username, REBINDING)) == "x"), "got the function set_config"),
+    (case((User.is_active, REBINDING), else_="") == "", "got the function set_config"),
+    (cast(REBINDING, Integer) == 1, "got the function set_config"),
+    (User.username.in_([REBINDING]), "got the function set_config"),
+    (User.username == any_(func.string_to_array(REBINDING, ",")), "got the function set_config"),
+    (User.preferences[REBINDING].is_(None), "got the function set_config"),
+    (func.count().filter(REBINDING == "").over(partition_by=REBINDING) > 0, "got the function set_config"),
+    (REBINDING.column_valued("x") == "", "got the function set_config"),
+    (User.username.op("= '' OR set_config('app.tenant_id', '', true) =")(""), "got SQL text"),
+    (User.username.op("IS NULL OR set_config")(tuple_("app.tenant_id", "", True)), "got SQL text"),
+    (User.username.op("--")(""), "got SQL text"),
+    (
+        extract("epoch FROM now()) > 0 OR (set_config('app.tenant_id', '', true)) = (''", User.created_at),
+        "got SQL text",
+    ),
 ]
 
 
@@ -70,6 +107,12 @@ async def test_a_condition_that_is_none_over_its_own_attributes_is_refused(
         User.display_name.in_(["Ada"]),
         User.preferences["theme"].is_(None),
         User.created_at <= func.now(),
+        func.current_setting("app.tenant_id") == cast(User.tenant_id, Text),
+        User.display_name.op("~*")("^a"),
+        User.display_name.op("similar to")("A%"),
+        User.preferences.op("@>")({}),
+        User.tenant_id.op("IS DISTINCT FROM")(uuid7()),
+        extract("year", User.created_at) > 2000,
     ],
 )
 async def test_an_expression_over_its_own_attributes_is_a_condition(
@@ -77,6 +120,35 @@ async def test_an_expression_over_its_own_attributes_is_a_condition(
 ) -> None:
     assert await users.get_one(condition) is user
     assert await users.count(condition, User.telegram_id.is_(None)) == 1
+
+
+@pytest.mark.parametrize("value", [REBINDING, func.upper(REBINDING), text("set_config('app.tenant_id', '', true)")])
+async def test_an_sql_expression_that_changes_the_tenant_is_no_value(
+    users: UserRepository, user: User, sent: list[str], value: Any
+) -> None:
+    notes, events = NoteRepository(users.session), EventRepository(users.session)
+    for call in (
+        users.add(User(username=value)),
+        users.add_many([User(), User(username=value)]),
+        users.update(user.id, username=value),
+        users.upsert({"telegram_id": 1, "username": value}, key=["telegram_id"]),
+        users.upsert({"id": value, "telegram_id": 1}, key=["telegram_id"]),
+        users.get_or_create_by_telegram_id(1, username=value),
+        notes.add(Note(user_id=user.id, content=value)),
+        events.update(user.id, title=value),
+        events.upsert({"ical_uid": value, "user_id": user.id}, key=["user_id", "ical_uid"]),
+    ):
+        with pytest.raises(ValueError, match=r"a value of \w+ must be free of SQL text and session functions, got"):
+            await call
+
+    assert sent == []
+
+
+async def test_an_sql_expression_over_its_own_attributes_is_a_value(users: UserRepository, user: User) -> None:
+    await users.update(user.id, username=func.upper(User.display_name), last_seen_at=func.now())
+    await users.session.refresh(user)
+
+    assert user.username == "ADA"
 
 
 async def test_a_relationship_to_a_row_is_a_condition(session: AsyncSession, user: User) -> None:

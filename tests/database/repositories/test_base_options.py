@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, func, text
 from sqlalchemy.orm import (
     contains_eager,
     defer,
@@ -84,6 +84,31 @@ async def test_every_read_loads_what_is_asked_for_within_the_tenant_and_without_
     for statement in sent:
         tables = re.findall(rf"(?:FROM|JOIN) (?:{NAMES})\b", statement)
         assert len(re.findall(r"\btenant_id = \$", statement)) >= len(tables), statement
+
+
+@pytest.mark.parametrize(
+    ("criterion", "got"),
+    [
+        (func.set_config("app.tenant_id", "", True) != "", "the function set_config"),
+        (text("true"), "SQL text"),
+        (Note.content.op("= '' OR true OR")(""), "SQL text"),
+    ],
+)
+async def test_criteria_of_an_option_that_can_change_the_tenant_are_refused(
+    users: UserRepository, user: User, criterion: Any, got: str
+) -> None:
+    options = [selectinload(User.events), selectinload(User.notes.and_(Note.pinned.is_(True), criterion))]
+
+    with pytest.raises(ValueError, match=f"an option's criteria must be expressions over mapped attributes, got {got}"):
+        await users.get(user.id, options=options)
+
+
+async def test_criteria_of_an_option_are_expressions_over_mapped_attributes(
+    users: UserRepository, user: User, note: Note
+) -> None:
+    found = await users.get(user.id, options=[selectinload(User.notes.and_(func.lower(Note.content) != "kept"))])
+
+    assert found.notes == []
 
 
 @pytest.mark.parametrize("load", [selectinload, joinedload])

@@ -111,7 +111,8 @@ async def test_mends_what_is_too_mighty(cluster: Cluster) -> None:
     await bootstrap(cluster.settings("mended"))
     cluster.sql("ALTER ROLE mended_app BYPASSRLS CREATEDB CREATEROLE REPLICATION")
     cluster.sql("CREATE ROLE mended_between; GRANT mended_owner TO mended_between; GRANT mended_between TO mended_app")
-    cluster.sql("GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC", database="mended")
+    cluster.sql("GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC, mended_app", database="mended")
+    cluster.sql("GRANT CREATE, TEMPORARY ON DATABASE mended TO mended_app")
     cluster.sql("CREATE TABLE old (id bigserial PRIMARY KEY)", user="mended_app", database="mended")
 
     done = await bootstrap(cluster.settings("mended"))
@@ -122,6 +123,9 @@ async def test_mends_what_is_too_mighty(cluster: Cluster) -> None:
     owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'old%'"
     assert cluster.sql(owners, database="mended") == [("mended_owner",)]
     cluster.sql("INSERT INTO old DEFAULT VALUES", user="mended_app", database="mended")
+    for statement in ("CREATE TEMPORARY TABLE mine ()", "CREATE TABLE mine ()", "CREATE SCHEMA mended_app"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            cluster.sql(statement, user="mended_app", database="mended")
     assert await bootstrap(cluster.settings("mended")) == Bootstrapped()
 
 

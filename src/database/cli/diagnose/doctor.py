@@ -49,6 +49,7 @@ INSIDE: Final[Mapping[str, _Check]] = {
     "extensions": schema.check_extensions,
     "revision": schema.check_revision,
     "role": schema.check_role,
+    "creation": schema.check_creation,
     "rights": schema.check_rights,
     "schema": check_schema,
 }

@@ -16,6 +16,7 @@ from src.database.cli.diagnose.server import Patient, worse
 from src.database.schema import revision_of
 
 __all__ = [
+    "check_creation",
     "check_extensions",
     "check_migrations",
     "check_replica",
@@ -36,6 +37,14 @@ _ROLE: Final = "SELECT rolsuper, rolbypassrls FROM pg_catalog.pg_roles WHERE rol
 _OWNED: Final = """
 SELECT name FROM unnest($1::text[]) AS name JOIN pg_catalog.pg_class ON pg_class.oid = to_regclass(name)
  WHERE pg_get_userbyid(relowner) = current_user ORDER BY name
+"""
+_MAY_CREATE: Final = """
+SELECT has_database_privilege(current_database(), 'TEMPORARY'), has_database_privilege(current_database(), 'CREATE'),
+       ARRAY(SELECT quote_ident(name) FROM unnest(current_schemas(false)) AS name
+              WHERE name !~ '^pg_' AND has_schema_privilege(name, 'CREATE'))
+"""
+_OWNS_THE_DATABASE: Final = """
+SELECT pg_has_role(datdba, 'USAGE') FROM pg_catalog.pg_database WHERE datname = current_database()
 """
 _LACKING: Final = """
 SELECT name || ' (' || string_agg(privilege, ', ') || ')'
@@ -68,6 +77,30 @@ async def check_role(patient: Patient) -> Finding:
             "connect as a role that owns nothing; name the owner in DATABASE_MIGRATION_URL",
         )
     return ok(f"{user} is bound by row-level security, and owns none of the tables")
+
+
+async def check_creation(patient: Patient) -> Finding:
+    """Check that the role can create neither temporary tables nor objects in the schemas that are searched for ours."""
+    connection, user = patient.connection, patient.target.user
+    if await connection.fetchval(_OWNS_THE_DATABASE):  # also true of a superuser
+        return skipped(f"{user} has the privileges of the database's owner, which no REVOKE takes away: see role")
+    temporary, schemas, in_schemas = await connection.fetchrow(_MAY_CREATE)
+    found, remedies = [], []
+    on_database = [name for name, is_granted in (("TEMPORARY", temporary), ("CREATE", schemas)) if is_granted]
+    if on_database:
+        privileges = ", ".join(on_database)
+        found.append(f"{privileges} on the database")
+        remedies.append(f'REVOKE {privileges} ON DATABASE "{patient.target.database}" FROM PUBLIC, "{user}";')
+    if in_schemas:
+        names = ", ".join(in_schemas)
+        found.append(f"CREATE on the schema {names}")
+        remedies.append(f'REVOKE CREATE ON SCHEMA {names} FROM PUBLIC, "{user}";')
+    if found:
+        return warning(
+            f"{user} has {' and '.join(found)}: a table of its SQL can take the place of one of ours",
+            f"`thea-db bootstrap`, or as the owner of the database: {' '.join(remedies)}",
+        )
+    return ok(f"{user} can create no temporary tables, and nothing in the schemas of the search path")
 
 
 async def check_rights(patient: Patient) -> Finding:
