@@ -47,7 +47,7 @@ SEES_EVERY_ROW: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_role
 class DatabaseEngine(AsyncEngine):
     """SQLAlchemy's, with what its connections share: a tunnel or a connector goes with it."""
 
-    __slots__ = ("_connector", "_filling", "_open_connection", "_others", "is_pooled_elsewhere", "limits")
+    __slots__ = ("_connector", "_filling", "_open_connection", "_others", "attached", "is_pooled_elsewhere", "limits")
 
     def __init__(
         self,
@@ -65,6 +65,8 @@ class DatabaseEngine(AsyncEngine):
         self.limits = limits
         self.is_pooled_elsewhere = is_pooled_elsewhere
         self._filling: asyncio.Task[None] | None = None
+        self.attached: dict[str, Any] = {}
+        """What lives exactly as long as the engine. It may refer to the engine: in a weak dictionary that is a leak."""
 
     async def open_connection(self) -> asyncpg.Connection[Any]:
         """Open a connection of the driver's, which no pool knows; whoever asks for it closes it.
@@ -83,6 +85,10 @@ class DatabaseEngine(AsyncEngine):
     def close_with(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have what else uses these connections be closed when the engine is disposed of."""
         self._others.append(close)
+
+    def hang_up(self) -> None:
+        """Shut down the sockets of an engine whose event loop is closed: nothing can be awaited there any more."""
+        self._connector.hang_up()
 
     async def start(self) -> None:
         """Open the pool's minimum, at least one connection: a service learns at its start what it would learn later.

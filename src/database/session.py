@@ -48,7 +48,8 @@ READING: Final = "read"
 _POOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 _engines: Final[dict[_Loop | None, dict[str, DatabaseEngine]]] = {}
-_guards: Final[dict[_Loop, list[AsyncGenerator[None, None]]]] = {}
+_guards: Final[dict[_Loop, list[tuple[AsyncGenerator[None, None], dict[str, DatabaseEngine]]]]] = {}
+"""What each loop runs as it shuts down, with the engines that are disposed of then: several after `forget_settings`."""
 
 
 def get_engine(name: str) -> DatabaseEngine:
@@ -79,7 +80,7 @@ def _engine_of_loop(name: str) -> DatabaseEngine:
         engines = _engines[loop] = {}
         if loop is not None:
             guard = _until_shutdown(loop, engines)
-            _guards.setdefault(loop, []).append(guard)
+            _guards.setdefault(loop, []).append((guard, engines))
             with suppress(StopIteration):  # run to the yield: that is what registers it with the loop
                 guard.asend(None).send(None)
     if name not in engines:
@@ -106,10 +107,17 @@ async def open_connection(*, reading: bool = False) -> asyncpg.Connection[Any]:
 
 
 def _forget_closed_loops() -> None:
-    """Let go of what nobody shut down: `loop.close()` alone leaves it, and its connections can do nothing any more."""
-    for loop in [loop for loop in _engines if loop is not None and loop.is_closed()]:
-        del _engines[loop]
-        _guards.pop(loop, None)
+    """Discard the engines of loops that were closed without a shutdown, and end their connections.
+
+    `loop.close()` alone runs nothing. This runs at the next loop's first engine, so one closed loop may remain.
+    """
+    for loop in {*list(_engines), *list(_guards)}:
+        if loop is None or not loop.is_closed():
+            continue
+        _engines.pop(loop, None)
+        for _, engines in _guards.pop(loop, []):
+            for made in engines.values():
+                made.hang_up()
 
 
 def _create_read_engine() -> DatabaseEngine:
@@ -132,7 +140,8 @@ async def _until_shutdown(loop: _Loop, of_loop: dict[str, DatabaseEngine]) -> As
         yield
     finally:
         if _engines.get(loop) is of_loop:  # after `forget_settings` others may have come in their place
-            del _engines[loop], _guards[loop]
+            del _engines[loop]
+        _guards.pop(loop, None)
         await asyncio.gather(*(one.dispose() for one in of_loop.values()))
 
 

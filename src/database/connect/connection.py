@@ -23,10 +23,12 @@ class OurConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no typ
     Attributes:
         parting: The end of one that was dropped, where the server is being told to stop first.
         with_begin: What goes with the next BEGIN, in the same round trip.
+        is_introspecting: True while the driver reads a statement's types, before it sends the statement.
     """
 
     parting: asyncio.Task[None] | None = None
     with_begin: str | None = None
+    is_introspecting = False
     _is_dropped = False
 
     async def execute(
@@ -40,6 +42,13 @@ class OurConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no typ
             query, self.with_begin = f"{query} {self.with_begin}", None
         status: str = await super().execute(query, *arguments, timeout=timeout)
         return status
+
+    async def _introspect_types(self, *arguments: Any) -> Any:
+        """Read types; where this fails, the flag stays."""
+        self.is_introspecting = True
+        types = await super()._introspect_types(*arguments)
+        self.is_introspecting = False
+        return types
 
     async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
         """Teach it a type."""

@@ -105,6 +105,15 @@ class Connector:
         for connection in list(self._opened):
             asyncpg.Connection.terminate(connection)
 
+    def hang_up(self) -> None:
+        """Shut down the sockets of connections whose event loop is closed: the server then ends its backends."""
+        for connection in list(self._opened):
+            transport = connection._transport  # noqa: SLF001 - on a closed loop the driver's own ways raise
+            network = None if transport is None else transport.get_extra_info("socket")
+            if network is not None:
+                with suppress(OSError, TypeError):  # closed already; or uvloop's, which closes them with the loop
+                    network.shutdown(socket.SHUT_RDWR)
+
     async def close(self) -> None:
         """Close the tunnel or the connector; the next connection opens them again."""
         if self._tunnel is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, case, func, literal_column, null, select, update
+from sqlalchemy import ColumnElement, Text, case, func, literal, literal_column, null, select, update
 
 from src.database.base import clean_json, clean_text
 from src.database.errors import NotFoundError, StaleDataError
@@ -13,11 +13,14 @@ from src.database.models import Conversation, MessageHistory
 from src.database.pagination import check_limit
 from src.database.repositories.base import Condition
 from src.database.repositories.message_rows import MessageRows
+from src.database.repositories.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
 from src.database.repositories.turns import check_is_last, check_token, statement_time
 
 __all__ = ["MessageStreaming"]
 
 _MOST_CHARACTERS: Final = 2**30  # of a text that PostgreSQL can hold
+_ROUNDS: Final = 10
+"""How often a piece is added again to a content that was changed meanwhile."""
 _LONGEST_SILENCE: Final = timedelta(days=36_500)
 # As the index says it: where the value is a parameter the planner cannot see that the index serves.
 _IS_INCOMPLETE: Final[ColumnElement[bool]] = (MessageHistory.state != literal_column("'complete'")) & (
@@ -40,8 +43,10 @@ class MessageStreaming(MessageRows):
         Args:
             message_id: The message's key.
             content: The piece; an empty one says that the writer is alive.
-            offset: How many characters stand before the piece: `len` of all that was sent before it. What is stored
-                of the piece already is not added again, also after the message's end.
+            offset: How many characters stand before the piece: the sum of `len` over all that was sent before it. What
+                is stored of the piece already is not added again, also after the message's end. A surrogate pair that
+                is split over two pieces counts two and is stored as one character; until its second half arrives,
+                U+FFFD stands in its place.
             turn: The token of the turn that the caller holds, if it holds one: who has lost it adds nothing.
 
         Raises:
@@ -52,29 +57,57 @@ class MessageStreaming(MessageRows):
         """
         if type(offset) is not int or not 0 <= offset <= _MOST_CHARACTERS:
             raise ValueError(f"offset must be the number of characters before the piece, got {offset!r}")
-        piece = clean_text(content)
+        if not has_halves(content):
+            extended = await self._extend_stored(message_id, clean_text(content), offset, turn)
+            if extended is not None:
+                return extended
+        for _ in range(_ROUNDS):
+            message = await self._of_key(message_id, turn)
+            split = message.extra.get(SPLIT)
+            sent = sent_form(message.content or "", split)
+            known = len(sent) - offset
+            follows = known >= 0 and is_the_same(content[:known], sent[offset : offset + len(content)])
+            if message.state != "incomplete":
+                if follows and known >= len(content):
+                    return message
+                raise _has_ended(message)
+            if not follows:
+                raise StaleDataError(
+                    f"the piece at {offset} does not follow what is stored, which has {len(sent)} characters",
+                    hint="send again from the offset of the first piece that is missing; a message has one writer",
+                )
+            extended = await self._replace(message, sent + content[known:], turn)
+            if extended is not None:
+                return extended
+        raise StaleDataError("the message was changed by others again and again", hint="a message has one writer")
+
+    async def _extend_stored(self, message_id: str, piece: str, offset: int, turn: int | None) -> MessageHistory | None:
+        """Add a piece without halves to a message without split characters, in one statement, or return None."""
         stored = func.coalesce(MessageHistory.content, "")
         known = func.char_length(stored) - offset  # so much of the piece, and may be more behind it
-        extended = await self._change(
+        return await self._change(
             message_id,
             turn,
+            ~MessageHistory.extra.has_key(literal(SPLIT, Text)),
             known >= 0,
             func.substr(stored, offset + 1, len(piece)) == func.left(piece, known),
             content=stored.concat(func.substr(piece, known + 1)),
             token_count=case((known < len(piece), null()), else_=MessageHistory.token_count),
         )
-        if extended is not None:
-            return extended
-        message = await self._of_key(message_id, turn)
-        there = message.content or ""
-        if len(there) >= offset + len(piece) and there[offset:].startswith(piece):
-            return message
-        if message.state == "incomplete":
-            raise StaleDataError(
-                f"the piece at {offset} does not follow what is stored, which has {len(there)} characters",
-                hint="send again from the offset of the first piece that is missing; a message has one writer",
-            )
-        raise _has_ended(message)
+
+    async def _replace(self, message: MessageHistory, sent: str, turn: int | None) -> MessageHistory | None:
+        """Store what the sender has sent by now, if nobody has changed the content since it was read."""
+        content, split = stored_form(sent)
+        extra = {name: value for name, value in message.extra.items() if name != SPLIT}
+        return await self._change(
+            message.message_id,
+            turn,
+            MessageHistory.content.is_not_distinct_from(message.content),
+            MessageHistory.extra == dict(message.extra),
+            content=content,
+            extra=extra | ({SPLIT: split} if split else {}),
+            token_count=message.token_count if content == (message.content or "") else None,
+        )
 
     async def mark_complete(
         self,

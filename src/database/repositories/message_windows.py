@@ -14,7 +14,7 @@ from src.database.models import MessageHistory
 from src.database.pagination import MAX_LIMIT, check_limit
 from src.database.repositories.base import Condition
 from src.database.repositories.message_rows import MessageRows
-from src.database.repositories.tool_pairs import open_calls, whole_pairs
+from src.database.repositories.tool_pairs import whole_pairs
 
 __all__ = ["TOKENS", "MessageWindows", "checked"]
 
@@ -48,10 +48,15 @@ class MessageWindows(MessageRows):
     ) -> list[MessageHistory]:
         """Return the last messages of a conversation, as a model is given them: tools' calls and results kept together.
 
-        A result (role `tool`) whose call was cut off is left out, and so is a call with a result that comes after
-        the window, with its other results. A call is an assistant's message whose `parts` hold an object with the
-        result's `tool_call_id` as its `id`, `call_id`, `tool_call_id` or `toolCallId`, or whose own `tool_call_id` is
-        that. A result without a `tool_call_id` belongs to what stands before it.
+        A result (role `tool`) whose call was cut off is left out. So is a call without all of its results, with
+        the results that it has, where a later message exists: it was never answered, or its result comes after the
+        window, and a model's provider rejects either. A call that only results follow is still running, and is kept.
+        To read every message, use `before` or `after`.
+
+        A call is an assistant's message whose `parts` hold an object with the result's `tool_call_id` as its `id`,
+        `call_id`, `tool_call_id` or `toolCallId`, or whose own `tool_call_id` is that. A result without a
+        `tool_call_id` belongs to the message before it. A user's message whose `parts` are all results
+        (`tool_use_id`) is one.
 
         Args:
             conversation_id: Which conversation.
@@ -76,10 +81,10 @@ class MessageWindows(MessageRows):
         if token_budget is not None:
             newest = _within(newest, checked("token_budget", token_budget))
         messages = (await self._read(newest))[::-1]
-        later: set[str] = (
-            set() if before_seq is None else await self._answered_from(conversation_id, before_seq, messages)
-        )
-        return whole_pairs(messages, answered_later=later)
+        whole = whole_pairs(messages)
+        if before_seq is None or len(closed := whole_pairs(messages, is_followed=True)) == len(whole):
+            return whole
+        return closed if await self._has_from(conversation_id, before_seq) else whole
 
     async def before(self, conversation_id: UUID, seq: int, *, limit: int = DEFAULT_LIMIT) -> list[MessageHistory]:
         """Return the last messages before a number; a page cuts where the limit says, between call and result too.
@@ -141,14 +146,10 @@ class MessageWindows(MessageRows):
         later = self._in(bindparam("conversation_id")).where(MessageHistory.seq > bindparam("seq"))
         return later.order_by(MessageHistory.seq).limit(bindparam("limit"))
 
-    async def _answered_from(self, conversation_id: UUID, seq: int, messages: list[MessageHistory]) -> set[str]:
-        """Find which of these messages' open calls have a result at this number or after it."""
-        if not (waiting := open_calls(messages)):
-            return set()
-        results = self._in(conversation_id).where(
-            MessageHistory.tool_call_id.in_(waiting), MessageHistory.role == "tool", MessageHistory.seq >= seq
-        )
-        return set(await self.session.scalars(results.with_only_columns(MessageHistory.tool_call_id)))
+    async def _has_from(self, conversation_id: UUID, seq: int) -> bool:
+        """Return True if the conversation has a message with this number or a later one."""
+        later = self._in(conversation_id).where(MessageHistory.seq >= seq).limit(1)
+        return await self.session.scalar(later.with_only_columns(MessageHistory.seq)) is not None
 
 
 def _window(conversation_id: UUID, **values: int) -> dict[str, Any]:

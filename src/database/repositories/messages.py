@@ -18,6 +18,7 @@ from src.database.repositories.message_streaming import MessageStreaming
 from src.database.repositories.message_usage import MessageUsage
 from src.database.repositories.message_windows import MessageWindows
 from src.database.repositories.new_message import VERSIONS, NewMessage, check_extra
+from src.database.repositories.split_characters import SPLIT
 
 __all__ = ["Appended", "MessageHistoryRepository", "NewMessage"]
 
@@ -66,7 +67,7 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
                 return False
         if row.content != content:
             last = (row.edited_at or row.created_at).isoformat()
-            row.extra = {**row.extra, VERSIONS: [*versions, {"content": row.content, "at": last}]}
+            row.extra = {**_without_split(row.extra), VERSIONS: [*versions, {"content": row.content, "at": last}]}
             row.token_count = None
         row.content, row.edited_at = content, edited_at
         await self.session.flush()
@@ -120,7 +121,7 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
         self._check_attributes(values)
         check_extra(values["extra"])
         row = await self.get(row_id)
-        kept = {name: row.extra[name] for name in (VERSIONS,) if name in row.extra}
+        kept = {name: row.extra[name] for name in (VERSIONS, SPLIT) if name in row.extra}
         for name, value in (values | {"extra": values["extra"] | kept}).items():
             setattr(row, name, value)
         await self.session.flush()
@@ -158,6 +159,11 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
         for name in values:
             if name in _FIXED:
                 raise ValueError(f"MessageHistory.{name} cannot be set: {_FIXED[name]}")
+
+
+def _without_split(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `extra` without the positions in a content that is replaced."""
+    return {name: value for name, value in extra.items() if name != SPLIT}
 
 
 def _refuse_to_bypass(method: str) -> NoReturn:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from src.database.base import clean_json, clean_text
+from src.database.repositories.split_characters import SPLIT, has_halves, stored_form
 
 __all__ = ["NewMessage"]
 
@@ -28,7 +29,8 @@ class NewMessage:
 
     `message_id` is the idempotency key, `<channel>:<account>:<chat>:<id>`; it is unique within the tenant.
     `edited_at` says that this is not what was first said but a later version of it. An answer that is yet to be made
-    has `state="incomplete"`, and is extended. NUL and lone surrogates become U+FFFD; content is never cut.
+    has `state="incomplete"`, and is extended. NUL and lone surrogates become U+FFFD, and a pair of
+    surrogates the character that it encodes; content is never cut.
 
     Raises:
         ValueError: `extra` has "versions", or `tool_call_id` is longer than 255 characters.
@@ -53,6 +55,10 @@ class NewMessage:
 
     def __post_init__(self) -> None:
         check_extra(self.extra)
+        if self.state == "incomplete" and self.content is not None and has_halves(self.content):
+            content, split = stored_form(self.content)  # `extend` joins the rest to it
+            object.__setattr__(self, "content", content)
+            object.__setattr__(self, "extra", self.extra | ({SPLIT: split} if split else {}))
         # As they will be stored: a key, or a tool's id, is compared with what is there.
         for name in ("message_id", "content", "tool_call_id", "tool_name"):
             if (value := getattr(self, name)) is not None:

@@ -1,16 +1,20 @@
-"""A tool's call and its results: which message answers which, and a window in which none stands alone."""
+"""A tool's call and its results: which message answers which, and a window in which no half stands alone."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from operator import attrgetter
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-__all__ = ["open_calls", "whole_pairs"]
+__all__ = ["whole_pairs"]
 
-_role: Final = attrgetter("role")
-_ID_NAMES: Final = ("id", "call_id", "tool_call_id", "toolCallId")
-"""What the providers' formats name a call's id, in an object that stands in `parts`."""
+_CALL_ID_NAMES: Final = ("call_id", "tool_call_id", "toolCallId")
+_ID_NAMES: Final = ("id", *_CALL_ID_NAMES)
+"""The names of a call's id in an object of an assistant's `parts`, over the providers' formats."""
+_RESULT_ID_NAMES: Final = ("tool_use_id", *_CALL_ID_NAMES)
+_CALL_KINDS: Final = frozenset({"custom_tool_call", "function", "function_call", "tool_call", "tool_use", "toolcall"})
+"""The types of objects whose plain `id` is a call's; messages, reasoning and the provider's own tools have one too."""
+_ARGUMENT_NAMES: Final = ("args", "arguments", "function", "input")
+_RESULT_WORDS: Final = ("output", "response", "result", "retry", "return")
 
 
 class _Message(Protocol):
@@ -27,51 +31,137 @@ class _Message(Protocol):
 MessageT = TypeVar("MessageT", bound=_Message)
 
 
-def open_calls(messages: Sequence[_Message]) -> set[str]:
-    """Return the ids of the calls that nothing in these messages, the oldest first, answers."""
-    waiting: set[str] = set()
-    for message in messages:
-        if message.role == "tool":
-            waiting.discard(message.tool_call_id or "")
-        else:
-            waiting |= _call_ids(message)
-    return waiting
+class _Tools(NamedTuple):
+    """What a message has to do with tools."""
+
+    ids: frozenset[str] = frozenset()
+    """Every id by which a result may refer to the message."""
+    calls: tuple[frozenset[str], ...] = ()
+    """Each call that needs a result from a later message, as the ids that such a result may have."""
+    answered: frozenset[str] = frozenset()
+    """The calls whose results the message has."""
+    is_result: bool = False
+    """True if the message is nothing but results."""
 
 
-def whole_pairs(messages: Sequence[MessageT], *, answered_later: Collection[str] = ()) -> list[MessageT]:
-    """Leave out what has lost its other half: a result without its call, a call that is answered after these messages.
+def whole_pairs(messages: Sequence[MessageT], *, is_followed: bool = False) -> list[MessageT]:
+    """Return the messages without those that have lost their other half.
+
+    That is a result without its call, and a call one of whose results is missing although the conversation goes on,
+    with its other results. A call that only results follow is still running, and is kept.
 
     Args:
         messages: A part of a conversation without holes, the oldest first.
-        answered_later: Which of the `open_calls` have a result that comes after it.
+        is_followed: True if other messages follow these: then no call in them is still running.
     """
-    if not answered_later and "tool" not in map(_role, messages):
+    if not any(map(_concerns_tools, messages)):
         return list(messages)  # as a rule
-    cut_short = _last_with(messages, answered_later)
+    tools = [_tools_of(message) for message in messages]
+    left_out = _unanswered(tools, is_followed=is_followed)
     called: set[str] = set()
     whole: list[MessageT] = []
-    for message in messages:
-        if message.role == "tool":
-            # One without an id belongs to what stands before it.
-            if message.tool_call_id in called if message.tool_call_id else whole:
-                whole.append(message)
-        elif message in cut_short:
-            called -= _call_ids(message)  # an id may have been in use before
+    has_call = False
+    for place, (message, own) in enumerate(zip(messages, tools, strict=True)):
+        if own.is_result:
+            # A result without an id belongs to the message before it.
+            is_whole = own.answered <= called if own.answered and not _is_unnamed(message) else has_call
+        elif is_whole := place not in left_out:
+            called |= own.ids
         else:
-            called |= _call_ids(message)
+            called -= own.ids  # an earlier call may have the same id
+        if not own.is_result:
+            has_call = is_whole
+        if is_whole:
             whole.append(message)
     return whole
 
 
-def _last_with(messages: Sequence[MessageT], call_ids: Collection[str]) -> list[MessageT]:
-    """Find the call of each id; where several have one id, it is the last that waits."""
-    last = {call_id: message for message in messages for call_id in _call_ids(message).intersection(call_ids)}
-    return list(last.values())
+def _unanswered(tools: Sequence[_Tools], *, is_followed: bool) -> set[int]:
+    """Return the places of the messages that have a call without a result and are followed by more than results."""
+    waiting: dict[int, list[frozenset[str]]] = {}
+    last = -1  # the last message that is no result
+    for place, own in enumerate(tools):
+        for call_id in own.answered:
+            _settle(waiting, call_id)
+        if own.is_result:
+            if not own.answered and last in waiting:  # without an id: in the order of the calls
+                _remove(waiting, last, waiting[last][0])
+            continue
+        last = place
+        if own.calls:
+            waiting[place] = list(own.calls)
+    return {place for place in waiting if is_followed or place < last}
 
 
-def _call_ids(message: _Message) -> set[str]:
-    if message.role != "assistant":
-        return set()
+def _settle(waiting: dict[int, list[frozenset[str]]], call_id: str) -> None:
+    """Remove the last call with this id: some models number their calls from 0 in each answer."""
+    for place in reversed(waiting):
+        for call in waiting[place]:
+            if call_id in call:
+                _remove(waiting, place, call)
+                return
+
+
+def _remove(waiting: dict[int, list[frozenset[str]]], place: int, call: frozenset[str]) -> None:
+    waiting[place].remove(call)
+    if not waiting[place]:
+        del waiting[place]
+
+
+def _concerns_tools(message: _Message) -> bool:
+    return message.role == "tool" or message.parts is not None or message.tool_call_id is not None
+
+
+def _is_unnamed(message: _Message) -> bool:
+    return message.role == "tool" and not message.tool_call_id
+
+
+def _tools_of(message: _Message) -> _Tools:
+    if message.role == "tool" and message.tool_call_id:
+        return _Tools(answered=frozenset({message.tool_call_id}), is_result=True)
     parts: list[Any] = message.parts or []
-    named = [part.get(name) for part in parts if isinstance(part, dict) for name in _ID_NAMES]
-    return {one for one in (*named, message.tool_call_id) if isinstance(one, str)}
+    objects = [part for part in parts if isinstance(part, dict)]
+    if message.role == "assistant":
+        return _of_assistant(objects, message.tool_call_id)
+    results = [_ids(part, _RESULT_ID_NAMES) for part in objects]
+    # Some providers have results in a user's message.
+    is_result = message.role == "tool" or (message.role == "user" and len(parts) == len(objects) > 0 and all(results))
+    return _Tools(answered=frozenset().union(*results), is_result=is_result)
+
+
+def _of_assistant(objects: Sequence[dict[Any, Any]], own_id: str | None) -> _Tools:
+    answered = frozenset[str]().union(*(_ids(part, _RESULT_ID_NAMES) for part in objects if _is_result(part)))
+    calls = [_call_ids(part) for part in objects if not _is_result(part)]
+    if own_id and not any(own_id in call for call in calls):
+        calls.append(frozenset({own_id}))
+    return _Tools(
+        ids=frozenset[str]().union(*(_ids(part, _ID_NAMES) for part in objects), {own_id} if own_id else ()),
+        calls=tuple(call for call in calls if call and not call & answered),
+        answered=answered,
+    )
+
+
+def _call_ids(part: dict[Any, Any]) -> frozenset[str]:
+    """Return the ids of the call that the object is, or none where it is something else that has an `id`."""
+    if not _ids(part, _CALL_ID_NAMES):
+        kind = _kind(part)
+        if not (any(name in part for name in _ARGUMENT_NAMES) if kind is None else kind in _CALL_KINDS):
+            return frozenset()
+    return _ids(part, _ID_NAMES)
+
+
+def _is_result(part: dict[Any, Any]) -> bool:
+    """Return True if the object is a result, or a call together with its result."""
+    if any(part.get(name) is not None for name in ("errorText", "output", "result", "tool_use_id")):
+        return True
+    kind, state = _kind(part) or "", part.get("state")
+    return any(word in kind for word in _RESULT_WORDS) or (isinstance(state, str) and state.startswith("output"))
+
+
+def _kind(part: dict[Any, Any]) -> str | None:
+    kind = part.get("type", part.get("part_kind"))
+    return kind.lower().replace("-", "_") if isinstance(kind, str) else None
+
+
+def _ids(part: dict[Any, Any], names: Iterable[str]) -> frozenset[str]:
+    return frozenset(one for name in names if isinstance(one := part.get(name), str))

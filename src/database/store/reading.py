@@ -30,7 +30,7 @@ class StoreReading(Calls):
     async def recent(
         self, conversation_id: UUID, *, limit: int | None = None, token_budget: int | None = None
     ) -> list[MessageRow]:
-        """Return the last messages, the oldest first, tools' calls and results kept together.
+        """Return the last messages, the oldest first, tools' calls and results kept together, unanswered ones left out.
 
         See `MessageHistoryRepository.recent`.
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
-from weakref import WeakKeyDictionary
 
-from src.database.engine import DatabaseEngine
 from src.database.observe import source_of
 from src.database.session import get_engine, tenant_binding
 from src.database.store.appending import StoreAppending
@@ -18,8 +16,6 @@ from src.database.store.watched import WatchedCalls, WatchedPool
 __all__ = ["Store", "get_store"]
 
 POOL_NAME: Final = "store"
-
-_stores: Final[WeakKeyDictionary[DatabaseEngine, Store]] = WeakKeyDictionary()
 
 
 class Store(StoreUsers, StoreTurns, StoreAppending, StoreReminders):
@@ -44,7 +40,8 @@ def get_store() -> Store:
         ConfigurationError: The settings cannot be right.
     """
     engine = get_engine(POOL_NAME)
-    if (store := _stores.get(engine)) is None:
+    store: Store | None = engine.attached.get(POOL_NAME)
+    if store is None:
         source = source_of(engine)
         pool = StorePool(engine.open_connection, engine.limits) if source is None else WatchedPool(engine, source)
         engine.close_with(pool.close)
@@ -53,5 +50,5 @@ def get_store() -> Store:
             store = Store(pool, tenant_binding(), **options)
         else:
             store = _WatchedStore(pool, tenant_binding(), source, **options)
-        _stores[engine] = store
+        engine.attached[POOL_NAME] = store
     return store

@@ -99,13 +99,13 @@ class StoreTurns(StoreReading):
                     raise
                 continue
             if rows:
-                return await self._unpacked(rows, recent, messages)
+                return await self._unpacked(rows, recent)
             if statement is begins:
                 break  # something of it was sent before
         options: dict[str, Any] = {"recent": recent, "idle_timeout": idle_timeout, "profile": profile}
         return await self._by_repositories(telegram_id, where, messages, **options)
 
-    async def _unpacked(self, rows: list[Any], limit: int, messages: Sequence[NewMessage]) -> TurnRows:
+    async def _unpacked(self, rows: list[Any], limit: int) -> TurnRows:
         """Make of the statement's rows what a turn begins with."""
         kinds: tuple[list[Any], ...] = ([], [], [])
         for row in rows:
@@ -114,11 +114,11 @@ class StoreTurns(StoreReading):
         *user, created = about[ABOUT_USER]
         *conversation, started, began_with = about[ABOUT_CONVERSATION]
         there = ConversationRow._make(conversation)
-        before = sorted(kinds[RECENT], key=_seq)
+        before: list[MessageRow] = sorted(kinds[RECENT], key=_seq)
         new = [AppendedRow._make((*map(row.get, APPENDED), True, True)) for row in sorted(kinds[NEW], key=_seq)]
         if not started and began_with != there.last_seq - len(new):  # an append came in between: look again
             before = await self._before(there.id, new[0].seq, limit)
-        said = _without_halves(before, messages)
+        said = whole_pairs(before, is_followed=True)
         return TurnRows(UserRow._make(user), created, there, started, said, new)
 
     async def _by_repositories(
@@ -140,7 +140,7 @@ class StoreTurns(StoreReading):
             about = user_row(user), created, conversation_row(there), started
         first = min((one.seq for one in appended if one.conversation_id == there.id), default=there.last_seq + 1)
         before = await self._before(there.id, first, recent)
-        return TurnRows(*about, _without_halves(before, messages), appended)
+        return TurnRows(*about, whole_pairs(before, is_followed=True), appended)
 
 
 def user_row(user: User) -> UserRow:
@@ -152,9 +152,3 @@ def user_row(user: User) -> UserRow:
 def conversation_row(conversation: Conversation) -> ConversationRow:
     """Say of a mapped conversation what the store says."""
     return ConversationRow(*(getattr(conversation, name) for name in ConversationRow._fields))
-
-
-def _without_halves(before: list[MessageRow], messages: Sequence[NewMessage]) -> list[MessageRow]:
-    """Keep tools' calls with their results, also with those that are new."""
-    answered = {message.tool_call_id for message in messages if message.role == "tool" and message.tool_call_id}
-    return whole_pairs(before, answered_later=answered)

@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database import get_db, get_engine, tenant_context
 from src.database.base import uuid7
-from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
+from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, NotFoundError
 from src.database.models import Tenant
 from src.database.store import Store, get_store
 from tests.acceptance.counting_relay import Relay, relaying
@@ -117,6 +117,8 @@ async def test_a_server_that_says_nothing_is_given_up_and_a_write_is_said_to_be_
         url = url_of(cloned_database.database).set(host="127.0.0.1", port=relay.port, query={"pool_max": "1"})
         use_database(url, DATABASE_STATEMENT_TIMEOUT="100", DATABASE_CONNECT_TIMEOUT="1")
         await ByStore().user(1)
+        with pytest.raises(NotFoundError):  # prepares the statement: the next call sends it
+            await get_store().append(uuid7(), said("x"))
         slot = get_store()._pool._idle[0]
         slot.connection._config = slot.connection._config._replace(command_timeout=0.3)
         relay.fall_silent()

@@ -15,6 +15,7 @@ from src.database.repositories import (
     ConversationRepository,
     EventRepository,
 )
+from src.database.store import get_store
 from tests.database.store.both import Path, said
 
 
@@ -29,6 +30,23 @@ async def test_calls_and_results_stay_together(path: Path, conversation_id: UUID
     assert taken.recent == [1], "the call's result is among what is new"
     assert [row[3] for row in await path.recent(conversation_id, limit=2)] == [4], "the call of the result is cut off"
     assert [row[3] for row in await path.recent(conversation_id, limit=3)] == [2, 3, 4]
+
+
+async def test_a_call_that_was_never_answered_is_left_out_once_the_conversation_goes_on(
+    path: Path, conversation_id: UUID
+) -> None:
+    call = said("call", None, role="assistant", parts=[{"type": "tool_call", "id": name} for name in ("t1", "t2")])
+    result = said("result", "42", role="tool", tool_call_id="t1")
+    await path.append_many(conversation_id, [said(1), call, result])
+    running = [row[3] for row in await path.recent(conversation_id)]
+
+    taken = await path.turn(1, "1", [said(4)])
+
+    assert running == [1, 2, 3], "only the result of the other call follows"
+    assert taken.recent == [1]
+    assert [row[3] for row in await path.recent(conversation_id)] == [1, 4]
+    assert [row[3] for row in await path.recent(conversation_id, token_budget=1000)] == [1, 4]
+    assert [row.seq for row in (await get_store().page(conversation_id)).items] == [1, 2, 3, 4], "a page has them all"
 
 
 async def test_a_turn_makes_what_is_missing_and_goes_on_with_what_is_there(path: Path) -> None:

@@ -1,6 +1,8 @@
-"""MessageHistoryRepository.recent: a tool's call and its results are kept together."""
+"""MessageHistoryRepository.recent: a tool's call and its results are kept together, a call without them is left out."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
@@ -52,13 +54,152 @@ async def test_a_budget_cuts_no_pair(messages: MessageHistoryRepository, convers
     assert await keys(messages, conversation, token_budget=100) == ["1", "2", "3"]
 
 
-async def test_a_call_that_nobody_has_answered_stays(
+async def test_a_call_that_is_still_running_stays(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append_many(conversation.id, [message("1"), call("2", "a", "b"), result("3", "a")])
 
     assert await keys(messages, conversation) == ["1", "2", "3"]
     assert await keys(messages, conversation, before_seq=4) == ["1", "2", "3"]
+    assert await keys(messages, conversation, token_budget=100) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("later", ["user", "assistant", "system", "developer"])
+async def test_a_call_that_was_never_answered_is_left_out_once_the_conversation_goes_on(
+    messages: MessageHistoryRepository, conversation: Conversation, later: Any
+) -> None:
+    await messages.append_many(conversation.id, [message("1"), call("2", "a"), message("3", role=later)])
+
+    assert await keys(messages, conversation) == ["1", "3"]
+    assert await keys(messages, conversation, limit=2) == ["3"]
+    assert await keys(messages, conversation, token_budget=100) == ["1", "3"]
+    assert await keys(messages, conversation, before_seq=4) == ["1", "3"]
+    assert await keys(messages, conversation, before_seq=3) == ["1"]
+
+
+async def test_one_of_two_parallel_calls_without_a_result_takes_the_other_with_it(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    await messages.append_many(
+        conversation.id,
+        [message("1"), call("2", "a", "b"), result("3", "b"), message("4"), call("5", "c"), result("6", "c")],
+    )
+
+    assert await keys(messages, conversation) == ["1", "4", "5", "6"]
+    assert await keys(messages, conversation, before_seq=4) == ["1"]
+
+
+async def test_a_call_runs_again_when_what_was_said_after_it_is_taken_back(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    await messages.append_many(conversation.id, [message("1"), call("2", "a"), message("3")])
+    await messages.pop_last(conversation.id)
+
+    assert await keys(messages, conversation) == ["1", "2"]
+    assert await keys(messages, conversation, before_seq=3) == ["1", "2"]
+
+
+async def test_a_call_that_is_repeated_under_the_same_id_does_not_answer_the_first_one(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    await messages.append_many(conversation.id, [message("1"), call("2", "0"), call("3", "0"), result("4", "0")])
+
+    assert await keys(messages, conversation) == ["1", "3", "4"]
+
+
+async def test_results_without_ids_answer_the_calls_in_their_order(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    await messages.append_many(
+        conversation.id,
+        [call("1", "a", "b"), result("2", None), result("3", None), call("4", "c", "d"), result("5", None)],
+    )
+    assert await keys(messages, conversation) == ["1", "2", "3", "4", "5"]
+
+    await messages.append(conversation.id, message("6"))
+    assert await keys(messages, conversation) == ["1", "2", "3", "6"]
+
+
+CALLS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
+    "chat.completions": ({"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}, None),
+    "responses": ({"id": "fc_1", "call_id": "a", "type": "function_call", "name": "f", "arguments": "{}"}, None),
+    "anthropic": ({"id": "a", "type": "tool_use", "name": "f", "input": {}}, None),
+    "anthropic, results in a user's message": (
+        {"id": "a", "type": "tool_use", "name": "f", "input": {}},
+        {"type": "tool_result", "tool_use_id": "a", "content": "1"},
+    ),
+    "langchain": ({"id": "a", "type": "tool_call", "name": "f", "args": {}}, None),
+    "pydantic-ai": ({"part_kind": "tool-call", "tool_name": "f", "args": "{}", "tool_call_id": "a"}, None),
+    "pydantic-ai, results in a user's message": (
+        {"part_kind": "tool-call", "tool_name": "f", "args": "{}", "tool_call_id": "a"},
+        {"part_kind": "tool-return", "tool_name": "f", "content": "1", "tool_call_id": "a"},
+    ),
+    "ai sdk": ({"type": "tool-weather", "toolCallId": "a", "state": "input-available", "input": {}}, None),
+    "without a type": ({"id": "a", "name": "f", "arguments": "{}"}, None),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_of_any_format_is_left_out_unless_it_is_answered(
+    messages: MessageHistoryRepository, conversation: Conversation, name: str
+) -> None:
+    part, answer = CALLS[name]
+    called = message("1", "let me see", role="assistant", parts=[{"type": "text", "text": "let me see"}, part])
+    answered = result("2", "a") if answer is None else message("2", None, parts=[answer])
+    await messages.append_many(conversation.id, [called, answered, message("3")])
+    assert await keys(messages, conversation) == ["1", "2", "3"]
+    assert await keys(messages, conversation, limit=2) == ["3"]
+
+    stored = await messages.get_by_message_id("2")
+    assert stored is not None
+    await messages.delete(stored.id)
+    assert await keys(messages, conversation) == ["3"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"id": "msg_1", "type": "message", "role": "assistant", "content": []},
+        {"id": "rs_1", "type": "reasoning", "summary": []},
+        {"id": "ws_1", "type": "web_search_call", "status": "completed"},
+        {"id": "srv_1", "type": "server_tool_use", "name": "web_search", "input": {}},
+        {"type": "tool-weather", "toolCallId": "a", "state": "output-available", "input": {}, "output": None},
+        {"type": "dynamic-tool", "toolCallId": "a", "state": "output-error", "input": {}, "errorText": "no"},
+        {"id": "file", "name": "report.pdf"},
+        {"id": "nothing else"},
+    ],
+    ids=lambda part: str(part.get("type") or part["id"]),
+)
+async def test_what_needs_no_result_is_kept(
+    messages: MessageHistoryRepository, conversation: Conversation, part: dict[str, Any]
+) -> None:
+    await messages.append_many(
+        conversation.id, [message("1", role="assistant", parts=[part]), message("2"), call("3", "c"), result("4", "c")]
+    )
+
+    assert await keys(messages, conversation) == ["1", "2", "3", "4"]
+
+
+async def test_a_providers_own_tool_is_answered_in_the_same_message(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    parts = [
+        {"part_kind": "builtin-tool-call", "tool_name": "search", "tool_call_id": "a"},
+        {"part_kind": "builtin-tool-return", "tool_name": "search", "tool_call_id": "a", "content": "1"},
+    ]
+    await messages.append_many(conversation.id, [message("1", role="assistant", parts=parts), message("2")])
+
+    assert await keys(messages, conversation) == ["1", "2"]
+
+
+async def test_a_users_message_with_a_result_and_words_is_never_left_out(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    parts = [{"type": "tool_result", "tool_use_id": "a"}, {"type": "text", "text": "and thank you"}]
+    await messages.append_many(conversation.id, [call("1", "a"), message("2", parts=parts), message("3")])
+
+    assert await keys(messages, conversation) == ["1", "2", "3"]
+    assert await keys(messages, conversation, limit=2) == ["2", "3"]
 
 
 async def test_an_id_that_is_used_again_is_matched_with_the_call_before_it(
@@ -99,11 +240,15 @@ async def test_an_assistants_message_with_the_tool_call_id_itself_is_a_call(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append_many(
-        conversation.id, [message("1", role="assistant", tool_call_id="a"), result("2", "a"), message("3")]
+        conversation.id,
+        [
+            *(message("1", role="assistant", tool_call_id="a"), result("2", "a"), message("3")),
+            *(message("4", role="assistant", tool_call_id="b"), message("5")),
+        ],
     )
 
-    assert await keys(messages, conversation) == ["1", "2", "3"]
-    assert await keys(messages, conversation, limit=2) == ["3"]
+    assert await keys(messages, conversation) == ["1", "2", "3", "5"]
+    assert await keys(messages, conversation, limit=4) == ["3", "5"]
 
 
 async def test_a_result_without_an_id_belongs_to_what_stands_before_it(
