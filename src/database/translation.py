@@ -106,7 +106,11 @@ _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...
     ),
 )
 _ABORTED: Final = "25P02"
-_RLS_REFUSAL: Final = "violates row-level security policy"
+# The server translates its messages (lc_messages), but not the names of its source files and functions.
+_CHECKS_POLICIES: Final = "ExecWithCheckOptions"
+"""The server's function that refuses a row because of a policy; its SQLSTATE is that of a missing privilege."""
+_LOOK_UP_OPERATORS: Final = frozenset({"arrayfuncs.c", "parse_oper.c", "rowtypes.c"})
+"""The server's files that report a missing operator; its SQLSTATE is that of a missing function."""
 
 
 def translate(error: BaseException) -> DatabaseError | None:
@@ -125,9 +129,9 @@ def translate(error: BaseException) -> DatabaseError | None:
     kind, message = _lookup(sqlstate)
     if isinstance(origin, asyncpg.InvalidCachedStatementError):
         kind, message = SchemaChangedError, "the schema has changed under a prepared statement"
-    if sqlstate == "42883" and "operator" in str(origin):
+    if sqlstate == "42883" and getattr(origin, "server_source_filename", None) in _LOOK_UP_OPERATORS:
         kind, message = DatabaseError, "no operator takes values of these types"
-    if sqlstate == "42501" and _RLS_REFUSAL in str(origin):
+    if sqlstate == "42501" and getattr(origin, "server_source_function", None) == _CHECKS_POLICIES:
         kind, message = CheckViolation, "row-level security refused the row: its tenant_id is not the acting one"
     elif _speaks_of_names_alone(sqlstate):
         message = f"{message}: {origin.args[0]}"
