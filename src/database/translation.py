@@ -40,6 +40,8 @@ _BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "23505": (DuplicateKeyError, "a row with this key is there already"),
     "23514": (CheckViolation, "a check refused the row"),
     "25006": (DatabaseError, "the transaction is read-only"),
+    "25P03": (QueryTimeout, "the server ended the transaction, which was idle for longer than its limit"),
+    "25P04": (QueryTimeout, "the server ended the transaction, which took longer than its limit"),
     "28": (AuthenticationFailed, "the server refused the user or the password"),
     "3D000": (DatabaseMissing, "the database does not exist"),
     "40001": (SerializationError, "the transaction conflicts with another one"),
@@ -64,6 +66,9 @@ _HINTS: Final[dict[type[DatabaseError], str]] = {
 }
 _SQLSTATE_HINTS: Final = {
     "25006": "write through get_db: get_read_db reads, and a replica takes no writes",
+    "25P03": "do not wait for a model or another service inside a transaction; the limit is the server's"
+    " idle_in_transaction_session_timeout, which DATABASE_IDLE_TRANSACTION_TIMEOUT sets",
+    "25P04": "a shorter transaction, or a higher transaction_timeout of the server",
     "53300": "fewer or smaller pools (`thea-db pool`), PgBouncer, or a larger max_connections",
 }
 _CONSTRAINT_HINTS: Final = {

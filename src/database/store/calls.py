@@ -10,6 +10,7 @@ import asyncpg
 
 from src.database.binding import TenantBinding
 from src.database.connect import DRIVER_ERRORS
+from src.database.connect.last_words import fatal_error
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, DatabaseError, NoTenantError
 from src.database.store.pool import Slot, StorePool
 from src.database.store.statement import Statement
@@ -119,7 +120,8 @@ class Calls:
                     yield rows
             is_done = True
         except DRIVER_ERRORS as error:
-            raise translate(error) or ConnectionFailed("the connection was lost") from error
+            ended_by = fatal_error(connection, error)
+            raise translate(ended_by or error) or ConnectionFailed("the connection was lost") from error
         finally:
             if is_done and not self._per_transaction:
                 self._pool.give_back(slot)
