@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import StatementError
 
 from src.database.commits import is_uncertain, outcome_unknown, watch_commits
-from src.database.errors import ConnectionFailed, TransactionAborted
+from src.database.connect.last_words import fatal_error
+from src.database.errors import ConnectionFailed, QueryTimeout, TransactionAborted
 from src.database.translation import translate
 
 __all__ = ["LOGGING_NAME", "listen"]
@@ -106,6 +107,8 @@ def _translated(context: ExceptionContext) -> BaseException | None:
         return _leave_a_silent_server(context)
     answered = translate(origin, context.statement)
     if context.is_disconnect:
+        if limit := _time_limit_that_ended(context):
+            return limit
         return answered if isinstance(answered, ConnectionFailed) else ConnectionFailed("the connection was lost")
     if answered is not None and answered.came_from_server and context.connection is not None:
         driver: Any = context.connection.connection.driver_connection
@@ -113,6 +116,18 @@ def _translated(context: ExceptionContext) -> BaseException | None:
     if isinstance(origin, ValueError | TypeError) and isinstance(context.sqlalchemy_exception, StatementError):
         return type(origin)(*origin.args)
     return answered
+
+
+def _time_limit_that_ended(context: ExceptionContext) -> QueryTimeout | None:
+    """Return the error of the server's time limit for transactions, where that is what ended the connection.
+
+    The transaction is rolled back then. To repeat it would take as long, and reach the limit again.
+    """
+    if context.connection is None or context.connection.invalidated:
+        return None
+    ended_by = fatal_error(context.connection.connection.driver_connection, context.original_exception)
+    ours = None if ended_by is None else translate(ended_by)
+    return ours if isinstance(ours, QueryTimeout) else None
 
 
 def _leave_a_silent_server(context: ExceptionContext) -> ConnectionFailed:

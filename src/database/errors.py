@@ -151,7 +151,7 @@ class LockNotAvailable(DatabaseError):
 
 
 class QueryTimeout(DatabaseError):
-    """The statement was cancelled, as a rule by its time limit."""
+    """The statement was cancelled, or its transaction ended, as a rule by a time limit."""
 
 
 class CommitOutcomeUnknown(DatabaseError):

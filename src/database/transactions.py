@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -34,7 +35,8 @@ __all__ = ["Isolation", "Retry", "run_transaction"]
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 ResultT = TypeVar("ResultT")
 
-DEFAULT_RETRIES: Final = 8
+RETRY_SECONDS: Final = 30.0
+"""More than a server takes to restart."""
 MOST_RETRIES: Final = 1000
 FIRST_DELAY_SECONDS: Final = 0.05
 LONGEST_DELAY_SECONDS: Final = 1.0
@@ -57,7 +59,8 @@ class Retry:
 async def run_transaction(
     fn: Callable[[AsyncSession], Awaitable[ResultT]],
     *,
-    retries: int = DEFAULT_RETRIES,
+    retry_seconds: float = RETRY_SECONDS,
+    retries: int | None = None,
     isolation: Isolation | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 - it bounds attempts and pauses together, and says what it cut short
     idempotent: bool = False,
@@ -74,7 +77,8 @@ async def run_transaction(
 
     Args:
         fn: The unit: takes a session as `get_db` gives, and returns what is handed on when it is committed.
-        retries: How many times it is repeated at most, 0 to 1000.
+        retry_seconds: No repetition begins later than this many seconds after the first failure. 0: none begins.
+        retries: The most repetitions, 0 to 1000; None: only the time is limited.
         isolation: In place of the server's default, which is READ COMMITTED as a rule.
         timeout: Seconds for all of it, pauses included; None is without end.
         idempotent: The unit may be repeated though it was committed, since it writes under keys of its own, as messages
@@ -83,14 +87,23 @@ async def run_transaction(
 
     Raises:
         CommitOutcomeUnknown: COMMIT was sent, and what became of it cannot be found out.
-        QueryTimeout: It was not done in time; nothing of it is committed.
+        QueryTimeout: It was not done in time, or the server ended the transaction at a time limit of its own, such as
+            `idle_in_transaction_session_timeout`; nothing of it is committed.
         DatabaseError: What the last attempt failed with; a note says how many there were.
         TypeError: The unit is no function: what was called already cannot be repeated.
         ValueError: An option is none of what its name says.
     """
-    _check(fn, retries=retries, isolation=isolation, timeout=timeout)
+    _check(fn, retry_seconds=retry_seconds, retries=retries, isolation=isolation, timeout=timeout)
     options = {} if isolation is None else {"isolation_level": isolation}
-    unit = _Unit(fn, options, retries=retries, idempotent=idempotent, on_retry=on_retry, ends=_in(timeout))
+    unit = _Unit(
+        fn,
+        options,
+        retry_seconds=retry_seconds,
+        retries=retries,
+        idempotent=idempotent,
+        on_retry=on_retry,
+        ends=_in(timeout),
+    )
     try:
         async with asyncio.timeout(timeout) as limit:
             return await unit.run()
@@ -113,17 +126,20 @@ class _Unit(Generic[ResultT]):
         fn: Callable[[AsyncSession], Awaitable[ResultT]],
         options: dict[str, Any],
         *,
-        retries: int,
+        retry_seconds: float,
+        retries: int | None,
         idempotent: bool,
         on_retry: Callable[[Retry], object] | None,
         ends: float | None,
     ) -> None:
         self._fn = fn
         self._options = options
+        self._retry_seconds = retry_seconds
         self._retries = retries
         self._idempotent = idempotent
         self._on_retry = on_retry
         self._ends = ends
+        self._retries_end: float | None = None
         self.attempts = 0
         self.uncertain: CommitOutcomeUnknown | None = None
 
@@ -173,7 +189,7 @@ class _Unit(Generic[ResultT]):
             raise ConnectionFailed("the connection was lost before the server had committed") from uncertain
 
     def _may_repeat(self, error: DatabaseError) -> bool:
-        if self.attempts > self._retries:
+        if self._retries is not None and self.attempts > self._retries:
             return False
         if error is self.uncertain:
             return self._idempotent
@@ -186,7 +202,10 @@ class _Unit(Generic[ResultT]):
         """
         longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(self.attempts - 1, 10))
         delay = random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
-        if self._ends is not None and time.monotonic() + delay >= self._ends:
+        now = time.monotonic()
+        if self._retries_end is None:  # from the first failure on: a unit that takes long is repeated too
+            self._retries_end = now + self._retry_seconds
+        if now + delay >= min(self._retries_end, math.inf if self._ends is None else self._ends):
             self._note_attempts(error)
             raise error
         reason = type(error).__name__
@@ -205,7 +224,9 @@ def _in(seconds: float | None) -> float | None:
     return None if seconds is None else time.monotonic() + seconds
 
 
-def _check(fn: object, *, retries: int, isolation: str | None, timeout: float | None) -> None:
+def _check(
+    fn: object, *, retry_seconds: float, retries: int | None, isolation: str | None, timeout: float | None
+) -> None:
     if not callable(fn):
         if inspect.iscoroutine(fn):
             fn.close()  # it would warn that nobody awaited it
@@ -213,8 +234,10 @@ def _check(fn: object, *, retries: int, isolation: str | None, timeout: float | 
             f"fn must be an async function that takes a session, got {type(fn).__name__}:"
             " pass the function itself, or functools.partial of it; what is called already cannot be repeated"
         )
-    if type(retries) is not int or not 0 <= retries <= MOST_RETRIES:
-        raise ValueError(f"retries must be a whole number from 0 to {MOST_RETRIES}, got {retries!r}")
+    if isinstance(retry_seconds, bool) or not retry_seconds >= 0:
+        raise ValueError(f"retry_seconds must be seconds, 0 or more, got {retry_seconds!r}")
+    if retries is not None and (type(retries) is not int or not 0 <= retries <= MOST_RETRIES):
+        raise ValueError(f"retries must be a whole number from 0 to {MOST_RETRIES}, or None, got {retries!r}")
     if isolation is not None and isolation not in get_args(Isolation):
         raise ValueError(f"isolation must be one of {', '.join(get_args(Isolation))}, got {isolation!r}")
     if timeout is not None and (isinstance(timeout, bool) or not timeout > 0):

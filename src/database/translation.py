@@ -41,6 +41,8 @@ _BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "23505": (DuplicateKeyError, "a row with this key is there already"),
     "23514": (CheckViolation, "a check refused the row"),
     "25006": (DatabaseError, "the transaction is read-only"),
+    "25P03": (QueryTimeout, "the server ended the transaction, which was idle for longer than its limit"),
+    "25P04": (QueryTimeout, "the server ended the transaction, which took longer than its limit"),
     "28": (AuthenticationFailed, "the server refused the user or the password"),
     "3D000": (DatabaseMissing, "the database does not exist"),
     "40001": (SerializationError, "the transaction conflicts with another one"),
@@ -72,6 +74,9 @@ _SQLSTATE_HINTS: Final = {
     "53100": "free space on the volume of the server's data, or enlarge it; what is committed is kept, and the server"
     " accepts writes again once there is space",
     "53200": "fewer connections (`thea-db pool`), a smaller work_mem, or more memory for the server",
+    "25P03": "do not wait for a model or another service inside a transaction; the limit is the server's"
+    " idle_in_transaction_session_timeout, which DATABASE_IDLE_TRANSACTION_TIMEOUT sets",
+    "25P04": "a shorter transaction, or a higher transaction_timeout of the server",
     "53300": "fewer or smaller pools (`thea-db pool`), PgBouncer, or a larger max_connections",
     "53400": "narrow the query, or raise the limit: temp_file_limit for a sort or a hash that does not fit",
 }
@@ -118,7 +123,11 @@ _ABORTED: Final = "25P02"
 _NAMED_BY_POSITION: Final = {"42703": "column", "42P01": "table"}
 """What the server says is missing by its place in the statement alone."""
 _NAME: Final = re.compile(r'(?:"(?:[^"]|"")*"|[^\W\d][\w$]*)(?:\.(?:"(?:[^"]|"")*"|[^\W\d][\w$]*))*')
-_RLS_REFUSAL: Final = "violates row-level security policy"
+# The server translates its messages (lc_messages), but not the names of its source files and functions.
+_CHECKS_POLICIES: Final = "ExecWithCheckOptions"
+"""The server's function that refuses a row because of a policy; its SQLSTATE is that of a missing privilege."""
+_LOOK_UP_OPERATORS: Final = frozenset({"arrayfuncs.c", "parse_oper.c", "rowtypes.c"})
+"""The server's files that report a missing operator; its SQLSTATE is that of a missing function."""
 
 
 def translate(error: BaseException, statement: str | None = None) -> DatabaseError | None:
@@ -141,9 +150,9 @@ def translate(error: BaseException, statement: str | None = None) -> DatabaseErr
     kind, message = _lookup(sqlstate)
     if isinstance(origin, asyncpg.InvalidCachedStatementError):
         kind, message = SchemaChangedError, "the schema has changed under a prepared statement"
-    if sqlstate == "42883" and "operator" in str(origin):
+    if sqlstate == "42883" and getattr(origin, "server_source_filename", None) in _LOOK_UP_OPERATORS:
         kind, message = DatabaseError, "no operator takes values of these types"
-    if sqlstate == "42501" and _RLS_REFUSAL in str(origin):
+    if sqlstate == "42501" and getattr(origin, "server_source_function", None) == _CHECKS_POLICIES:
         kind, message = CheckViolation, "row-level security refused the row: its tenant_id is not the acting one"
     elif _speaks_of_names_alone(sqlstate):
         message = f"{message}: {origin.args[0]}"

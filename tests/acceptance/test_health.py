@@ -185,7 +185,7 @@ async def test_a_full_server_is_degraded_for_whoever_has_connections_and_unhealt
     [
         ("UPDATE alembic_version SET version_num = '0001'", "unhealthy", "0001 is behind "),
         ("UPDATE alembic_version SET version_num = '9999'", "degraded", "9999 is newer than this release's "),
-        ("DROP TABLE alembic_version", "unhealthy", "the database has no schema"),
+        ("DROP TABLE alembic_version", "unhealthy", "the tables are there, and no revision is recorded"),
         (f"REVOKE ALL ON alembic_version FROM {APP_ROLE}, PUBLIC", "degraded", "alembic_version may not be read"),
     ],
 )

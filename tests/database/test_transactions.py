@@ -68,7 +68,9 @@ async def test_the_isolation_that_is_asked_for_is_had_and_goes_with_the_transact
     ("options", "error", "told"),
     [
         ({"fn": None}, TypeError, "fn must be an async function that takes a session, got NoneType"),
-        ({"retries": -1}, ValueError, "retries must be a whole number from 0 to 1000, got -1"),
+        ({"retries": -1}, ValueError, "retries must be a whole number from 0 to 1000, or None, got -1"),
+        ({"retry_seconds": -1}, ValueError, "retry_seconds must be seconds, 0 or more, got -1"),
+        ({"retry_seconds": float("nan")}, ValueError, "retry_seconds must be seconds, 0 or more, got nan"),
         ({"retries": True}, ValueError, "retries must be"),
         ({"isolation": "serializable"}, ValueError, "isolation must be one of READ COMMITTED, .* got 'serializable'"),
         ({"timeout": 0}, ValueError, "timeout must be seconds, above 0, or None, got 0"),

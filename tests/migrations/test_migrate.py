@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from src.config import Settings
 from src.database.connect.embedded import OWNER_ROLE
-from src.database.errors import ConfigurationError
+from src.database.errors import ConfigurationError, DatabaseError
 from src.database.schema import current, downgrade, heads, history, revision, sql, stamp, upgrade
 from tests.acceptance.command import run_forked
 from tests.conftest import url_of
@@ -71,6 +71,17 @@ async def test_a_database_of_a_newer_release_wants_that_release(
     done = alembic("upgrade", "head")
     assert "install that release" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+async def test_tables_without_a_revision_are_not_made_again_and_the_way_to_stamp_them_is_named(
+    owner_settings: Settings, superuser: psycopg.Connection
+) -> None:
+    superuser.execute("DROP TABLE alembic_version")
+
+    with pytest.raises(DatabaseError, match="`thea-db verify` names what differs, and the revision to stamp"):
+        await upgrade(owner_settings)
+
+    assert (await stamp(owner_settings, "head")).after == heads()
 
 
 async def test_history_tells_what_the_database_has(owner_settings: Settings, drafts: Drafts) -> None:

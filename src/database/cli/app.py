@@ -19,6 +19,7 @@ from src.database.cli.demo import run_demo
 from src.database.cli.diagnose import run_activity, run_doctor, run_health, run_info, run_pool, run_wait
 from src.database.cli.diagnose.abandoned import leave
 from src.database.cli.diagnose.health import EXIT_UNHEALTHY
+from src.database.cli.diagnose.revision import explain_drift
 from src.database.cli.schema.diagram import diagram_app
 from src.database.cli.schema.drift import drift_app
 from src.database.cli.schema.migrations import migrations_app
@@ -61,7 +62,8 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-    except DatabaseError as error:
+    except DatabaseError as raised:
+        error = explain_drift(raised, get_settings)
         if "--json" in sys.argv:
             typer.echo(json.dumps({"error": str(error)}))
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

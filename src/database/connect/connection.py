@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from src.database.connect.last_words import LastWords
 from src.database.translation import translate_connect
 
 __all__ = ["DRIVER_ERRORS", "OurConnection", "PgBouncerConnection", "is_running_here"]
@@ -30,6 +31,16 @@ class OurConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no typ
     with_begin: str | None = None
     is_introspecting = False
     _is_dropped = False
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *arguments: Any) -> None:
+        super().__init__(protocol, transport, *arguments)
+        self._last_words = LastWords(protocol, transport)
+        transport.set_protocol(self._last_words)
+
+    @property
+    def ended_by(self) -> asyncpg.PostgresError | None:
+        """The FATAL error with which the server ended the connection; None if it has not, or sent none."""
+        return self._last_words.ended_by
 
     async def execute(
         self,

@@ -16,7 +16,7 @@ from src.database.health.failures import NO_CONNECTION_FREE, failed
 from src.database.health.primary import NO_PRIMARY, Look, close, has_seen
 from src.database.health.report import Check, degraded, healthy, skipped, unhealthy
 from src.database.pool import SizedPool
-from src.database.schema import revision_of
+from src.database.schema import OTHER_DATABASE, Revision, revision_of
 from src.database.schema.verify import verify
 from src.database.session import engines_of_loop, open_connection
 from src.database.store.store import POOL_NAME, get_store
@@ -67,6 +67,14 @@ async def check_revision(looking: asyncio.Task[Look]) -> Check:
             revision = await revision_of(look.connection)
     except asyncpg.InsufficientPrivilegeError:
         return degraded("alembic_version may not be read", "as the owner: GRANT SELECT ON alembic_version TO the role")
+    return _judge(revision)
+
+
+def _judge(revision: Revision) -> Check:
+    if revision.is_foreign:
+        return unhealthy(revision.foreign_origin(), OTHER_DATABASE)
+    if revision.is_unstamped:
+        return unhealthy("the tables are there, and no revision is recorded", "thea-db verify")
     if revision.database is None:
         return unhealthy("the database has no schema, or the role may not use it", "thea-db upgrade")
     if not revision.is_known:

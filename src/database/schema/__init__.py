@@ -13,10 +13,11 @@ from src.database.schema.migrate import (
     upgrade,
 )
 from src.database.schema.scripts import alembic_config, explain, heads, is_checkout, script_directory
-from src.database.schema.standing import Revision, revision_of
+from src.database.schema.standing import OTHER_DATABASE, Revision, revision_of
 from src.database.schema.steps import Step
 
 __all__ = [
+    "OTHER_DATABASE",
     "HistoryEntry",
     "Migrated",
     "Patience",

@@ -35,13 +35,21 @@ _WATCH: Final = "thea_migration_watch"
 _AS_ITS_REVISION_SAYS: Final = (
     "the database is not what its revision says: `thea-db verify` tells how; do not stamp it forward"
 )
+_IS_THERE: Final = (
+    "the database has what this migration makes: `thea-db verify` names what differs, and the revision to stamp if"
+    " nothing does"
+)
 _HINTS: Final = {
     "25006": "name the primary in DATABASE_MIGRATION_URL: a replica takes no writes",
     "42501": "migrations run as the owner of the tables: name it in DATABASE_MIGRATION_URL; `thea-db bootstrap` makes"
     " the roles and says which right is missing",
+    "42701": _IS_THERE,
     "42703": _AS_ITS_REVISION_SAYS,
+    "42710": _IS_THERE,
+    "42723": _IS_THERE,
     "42883": _AS_ITS_REVISION_SAYS,
     "42P01": _AS_ITS_REVISION_SAYS,
+    "42P07": _IS_THERE,
 }
 
 

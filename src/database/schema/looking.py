@@ -10,7 +10,7 @@ from sqlalchemy import text
 from src.config import get_logger
 from src.database.errors import DatabaseError, SchemaDriftError
 from src.database.observe import report_replica, report_revision
-from src.database.schema.standing import compared
+from src.database.schema.standing import ORIGIN, Origin, compared
 from src.database.session import get_db, get_read_db
 
 __all__ = ["keep_looking", "look"]
@@ -27,6 +27,7 @@ SELECT CASE
     ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)
 END::float8
 """)
+_ORIGIN: Final = text(ORIGIN)
 _REVISIONS: Final = text("SELECT version_num FROM alembic_version")
 
 
@@ -59,11 +60,14 @@ async def _look_at_replica() -> None:
 async def _look_at_revision() -> None:
     try:
         async with asyncio.timeout(LOOK_SECONDS), get_db() as session:
+            origin = Origin.of((await session.execute(_ORIGIN)).one())
             applied = set(await session.scalars(_REVISIONS))
     except SchemaDriftError:  # there is not even the table
-        applied = set()
+        report_revision(is_behind=True)
+        return
     except (DatabaseError, TimeoutError) as error:
         get_logger(__name__).warning("revision_not_seen", error=type(error).__name__)
         return
-    revision = compared(applied)
-    report_revision(is_behind=revision.is_known and revision.database != revision.head)  # not where it is newer
+    revision = compared(applied, origin)
+    is_behind = revision.is_known and revision.database != revision.head  # not where it is newer
+    report_revision(is_behind=is_behind or revision.is_foreign)

@@ -23,6 +23,7 @@ from src.config import Settings
 from src.database.errors import ConfigurationError
 from src.database.schema.lock import Patience, migration_connection
 from src.database.schema.scripts import alembic_config, explain, is_checkout, script_directory
+from src.database.schema.standing import check_origin
 from src.database.schema.steps import APPLIED, CONNECTION, PATIENCE, Step
 
 __all__ = ["HistoryEntry", "Migrated", "current", "downgrade", "history", "revision", "sql", "stamp", "upgrade"]
@@ -127,10 +128,11 @@ async def current(settings: Settings) -> tuple[str, ...]:
     """Return the revisions that the database is at: none where there is no schema. It waits for no migration.
 
     Raises:
+        ConfigurationError: Other migrations than this package's made the database.
         ConnectionFailed: The database cannot be reached.
     """
     async with migration_connection(settings, alone=False) as connection:
-        return await connection.run_sync(_read_heads)
+        return await connection.run_sync(_read_own_heads)
 
 
 async def history(settings: Settings | None = None, *, folder: Path | None = None) -> list[HistoryEntry]:
@@ -225,6 +227,7 @@ async def _migrate(
 
     def run(connection: Connection) -> Migrated:
         before = _read_heads(connection)
+        check_origin(connection, before)
         config.attributes[CONNECTION] = connection
         act(config, before)
         return Migrated(before=before, after=_read_heads(connection), steps=tuple(steps))
@@ -251,6 +254,12 @@ def _read_heads(connection: Connection) -> tuple[str, ...]:
     heads = MigrationContext.configure(connection).get_current_heads()
     connection.rollback()  # of a read
     return tuple(sorted(heads))
+
+
+def _read_own_heads(connection: Connection) -> tuple[str, ...]:
+    at = _read_heads(connection)
+    check_origin(connection, at)
+    return at
 
 
 def _up_to(scripts: ScriptDirectory, at: tuple[str, ...]) -> set[str]:

@@ -22,6 +22,7 @@ from src.database.resolve import resolve_target
 from src.database.schema.administration import open_connection, reach_target
 from src.database.schema.role_steps import INSIDE, REFUSALS, ROLES_AND_DATABASE, Step
 from src.database.schema.scram import create_verifier, is_verifier_of
+from src.database.schema.standing import OTHER_DATABASE, revision_of
 from src.database.target import Target
 from src.database.translation import translate
 
@@ -157,12 +158,30 @@ async def bootstrap(settings: Settings) -> Bootstrapped:
         values = roles.values({})
         if refused := await connection.fetch(fill(REFUSALS.query, values)):
             raise ConfigurationError("; ".join(str(row[0]) for row in refused), hint=REFUSALS.remedy)
+        await _check_origin(connection, administrator, roles.database)
         values = roles.values(await _verifiers_to_set(connection, roles))
         await _take(connection, ROLES_AND_DATABASE, values, done)
         if not done.is_stopped:
             async with open_connection(administrator, database=roles.database) as inside:
                 await _take(inside, INSIDE, values, done)
     return done
+
+
+async def _check_origin(connection: asyncpg.Connection[Any], administrator: Target, database: str) -> None:
+    """Check that no other migrations made the database, whose owners and privileges would be changed.
+
+    Raises:
+        ConfigurationError: Other migrations made it.
+    """
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", database):
+        return
+    try:
+        async with open_connection(administrator, database=database) as inside:
+            revision = await revision_of(inside)
+    except DatabaseError:  # no superuser may be kept out before the steps are taken, or from alembic_version
+        return
+    if revision.is_foreign:
+        raise ConfigurationError(f"{revision.foreign_origin()}; nothing was changed", hint=OTHER_DATABASE)
 
 
 def fill(query: str, values: Mapping[str, str]) -> str:

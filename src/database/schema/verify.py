@@ -13,14 +13,14 @@ from src.config.environment import Purpose
 from src.database.engine import create_engine
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 from src.database.resolve import resolve_target
-from src.database.schema import script_directory, upgrade
+from src.database.schema import OTHER_DATABASE, script_directory, upgrade
 from src.database.schema.catalogue import Catalogue, Difference, compare, load_snapshot, read_catalogue
 from src.database.schema.scratch import scratch_database
 
 __all__ = ["SchemaReport", "read_live", "verify", "verify_at_startup"]
 
 Yardstick = Literal["snapshot", "scratch database", "nothing"]
-_State = Literal["empty", "unstamped", "behind", "newest", "newer"]
+_State = Literal["empty", "foreign", "unstamped", "behind", "newest", "newer"]
 
 _LATER: Final = ("-- a newer release's migrations may have made it so: install that release, or leave it",)
 _SHOWN_IN_ERROR: Final = 5
@@ -88,7 +88,7 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
         compared_with="nothing",
         differences=_of_revision(state, live, heads),
     )
-    if state == "empty" or (state == "behind" and not scratch):
+    if state in {"empty", "foreign"} or (state == "behind" and not scratch):
         return report
     by_building = scratch and state in {"behind", "newest"}
     expected = await _build(settings, live.revisions or heads) if by_building else _snapshot_of(heads, snapshot)
@@ -150,6 +150,8 @@ async def read_live(settings: Settings, *, tables: Collection[str] = (), purpose
 
 def _state(live: Catalogue, heads: tuple[str, ...], known: Collection[str], ours: Collection[str]) -> _State:
     there = live.revisions
+    if live.origin is not None and live.origin.is_of_others(there, known):
+        return "foreign"
     if there is None or there == heads:  # where it may not be read, the right to is missing, and said to be
         return "newest"
     if there:
@@ -161,6 +163,8 @@ def _of_revision(state: _State, live: Catalogue, heads: tuple[str, ...]) -> tupl
     """Say which revision the database is at, where it is not the newest that this installation has."""
     if state == "newest":
         return ()
+    if state == "foreign":
+        return (_other_migrations(live),)
     remedy: tuple[str, ...] = ("thea-db upgrade",)
     if state == "newer":
         remedy = ("-- install the release of thea-database that migrated it; delete no revision",)
@@ -178,6 +182,18 @@ def _of_revision(state: _State, live: Catalogue, heads: tuple[str, ...]) -> tupl
             remedy=remedy,
             severity="warning" if state == "newer" else "error",
         ),
+    )
+
+
+def _other_migrations(live: Catalogue) -> Difference:
+    """Return the one difference of a database that is not this package's; no statement is a remedy of that."""
+    return Difference(
+        kind="revision",
+        object="alembic_version",
+        attribute="origin",
+        expected="the migrations of thea-database",
+        found=f"other migrations: {', '.join(live.revisions or ()) or 'no revision'}",
+        remedy=(f"-- {OTHER_DATABASE}",),
     )
 
 

@@ -11,6 +11,7 @@ import asyncpg
 
 from src.database.binding import TenantBinding
 from src.database.connect import DRIVER_ERRORS
+from src.database.connect.last_words import fatal_error
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, DatabaseError, NoTenantError
 from src.database.store.pool import Slot, StorePool
 from src.database.store.statement import Statement
@@ -124,7 +125,8 @@ class Calls:
             await connection.execute("COMMIT")  # after an error nothing is sent: the limit would run once more
             is_done = True
         except DRIVER_ERRORS as error:
-            raise translate(error, statement.sql) or ConnectionFailed("the connection was lost") from error
+            ended_by = fatal_error(connection, error)
+            raise translate(ended_by or error, statement.sql) or ConnectionFailed("the connection was lost") from error
         finally:
             if is_done:
                 self._pool.give_back(slot)

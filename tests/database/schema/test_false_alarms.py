@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -23,14 +20,8 @@ from src.database.schema.verify import read_live, verify
 from tests.conftest import SOCKETS, url_of
 from tests.database.schema.conftest import MORE, connect
 from tests.database.schema.test_mutations import mend
+from tests.system_server import GRANTS, SYSTEM, system_server
 
-SYSTEM = Path("/usr/lib/postgresql/15/bin")
-GRANTS = f"""
-CREATE ROLE {OWNER_ROLE} LOGIN; CREATE ROLE {APP_ROLE} LOGIN;
-ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER_ROLE} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_ROLE};
-ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER_ROLE} GRANT USAGE ON SEQUENCES TO {APP_ROLE};
-GRANT CREATE ON SCHEMA public TO {OWNER_ROLE}; GRANT CREATE ON DATABASE postgres TO {OWNER_ROLE};
-"""
 ANOTHER_EXPRESSION = """
 ALTER TABLE users DROP COLUMN username_lower, ADD COLUMN username_lower text
       GENERATED ALWAYS AS (upper(username)) STORED;
@@ -66,30 +57,8 @@ async def test_a_dump_and_a_restore_are_no_drift(expected: Catalogue, drifting: 
 @pytest.fixture
 def oldest() -> Iterator[str]:
     """The oldest server that is served, Debian's own; its socket's folder, and in it a database of each name."""
-    if not (SYSTEM / "initdb").exists():
-        pytest.skip(f"no PostgreSQL 15 in {SYSTEM}")
-    folder = Path(tempfile.mkdtemp(prefix="thea-15-"))
-    identity: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    if identity:
-        shutil.chown(folder, "postgres", "postgres")
-
-    def run(program: str, *arguments: str) -> None:
-        subprocess.run(
-            [SYSTEM / program, "-D", folder / "data", *arguments],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            cwd=folder,
-            **identity,
-        )
-
-    run("initdb", "-U", SUPERUSER, "--auth=trust", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C")
-    flags = f"-k {folder} -c listen_addresses= -c fsync=off -c full_page_writes=off"
-    run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", flags, "start")
-    try:
-        yield str(folder)
-    finally:
-        run("pg_ctl", "-w", "-m", "immediate", "stop")
-        shutil.rmtree(folder)
+    with system_server() as folder:
+        yield folder
 
 
 async def test_postgresql_15_is_no_drift_and_is_mended_with_what_it_knows(oldest: str, tmp_path: Path) -> None:

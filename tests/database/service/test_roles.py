@@ -17,6 +17,7 @@ from src.database.repositories import UserRepository
 from src.database.schema import upgrade
 from src.database.schema.roles import Bootstrapped, bootstrap, roles_of
 from src.database.schema.roles_script import bootstrap_script, init_script
+from tests import other_migrations
 from tests.database.service.conftest import CANARY, Cluster
 
 ATTRIBUTES = "SELECT rolcanlogin, rolsuper, rolbypassrls, rolcreatedb, rolcreaterole, rolreplication FROM pg_roles"
@@ -234,3 +235,18 @@ async def test_no_password_reaches_the_servers_log(cluster: Cluster) -> None:
     assert "ALTER ROLE logged_app PASSWORD 'SCRAM-SHA-256$4096:" in cluster.log
     # `CREATE ROLE` of a test of this file has the canary in it as a superuser sent it; ours are of this name.
     assert not [line for line in cluster.log.splitlines() if "logged" in line and "c4n4ry" in line]
+
+
+async def test_a_database_that_other_migrations_made_keeps_its_owners_and_privileges(cluster: Cluster) -> None:
+    cluster.sql(f"CREATE ROLE theirs_app LOGIN PASSWORD $${CANARY}theirs_app$$")
+    cluster.sql("CREATE DATABASE theirs OWNER theirs_app")
+    with cluster.connect("theirs_app", "theirs") as connection:
+        other_migrations.make(connection)
+        before = other_migrations.dump(connection)
+
+    with pytest.raises(ConfigurationError, match="other migrations than thea-database's made this database"):
+        await bootstrap(cluster.settings("theirs"))
+
+    with cluster.connect("theirs_app", "theirs") as connection:
+        assert other_migrations.dump(connection) == before
+    assert cluster.sql("SELECT rolname FROM pg_roles WHERE rolname = 'theirs_owner'") == []

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database import get_db, get_engine, tenant_context
 from src.database.base import uuid7
-from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, NoTenantError, PoolExhausted
+from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, NoTenantError, PoolExhausted, QueryTimeout
 from src.database.models import Tenant
 from src.database.repositories import MessageHistoryRepository
 from src.database.store import StorePool, get_store
@@ -207,3 +207,19 @@ async def test_a_stream_that_is_left_early_leaves_nothing_behind(tenants: list[U
 
     assert the_pool().in_use == 0
     assert await own_message(tenants[1]) == [f"first of {tenants[1]}"]
+
+
+async def test_a_stream_that_the_server_ended_as_idle_names_the_limit(
+    tenants: list[UUID], cloned_database: URL, use_database: Callable[..., Settings]
+) -> None:
+    use_database(cloned_database, DATABASE_IDLE_TRANSACTION_TIMEOUT="10")
+    with tenant_context(tenants[0]):
+        user = await get_store().user_by_telegram_id(1)
+        assert user is not None
+        rows = get_store().stream_messages(user.id)
+        await anext(rows)
+        await asyncio.sleep(0.1)
+        with pytest.raises(QueryTimeout, match="idle for longer") as raised:
+            await anext(rows)
+
+    assert raised.value.sqlstate == "25P03"

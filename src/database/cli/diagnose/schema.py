@@ -14,6 +14,7 @@ from src.database.cli.diagnose.reach import reach
 from src.database.cli.diagnose.revision import revision_finding
 from src.database.cli.diagnose.server import Patient, worse
 from src.database.schema import revision_of
+from src.database.schema.standing import ORIGIN, Origin
 
 __all__ = [
     "check_creation",
@@ -109,6 +110,8 @@ async def check_rights(patient: Patient) -> Finding:
     there = await connection.fetchval("SELECT count(to_regclass(name)) FROM unnest($1::text[]) AS name", TABLES)
     if not there:
         return skipped("the tables are not there, or their schema may not be used: see revision")
+    if not Origin.of(await connection.fetchrow(ORIGIN)).is_ours:
+        return skipped("the tables are not this package's: see revision")
     lacking = [row[0] for row in await connection.fetch(_LACKING, TABLES)]
     if lacking:
         return failed(

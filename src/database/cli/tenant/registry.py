@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+from sqlalchemy import text
 
 from src.database.errors import ConfigurationError, DuplicateKeyError, NotFoundError
 from src.database.models import Tenant
 from src.database.repositories import TenantRepository
 from src.database.repositories.tenants import Status
+from src.database.schema.standing import ORIGIN, OTHER_DATABASE, Origin, compared
 from src.database.session import get_db
 from src.database.tenancy import AsyncSession
 
-__all__ = ["all_tenants", "change", "find", "register", "set_status"]
+__all__ = ["all_tenants", "change", "find", "register", "registry_session", "set_status"]
+
+_ORIGIN: Final = text(ORIGIN)
 
 PAGE = 1000
+
+
+@asynccontextmanager
+async def registry_session() -> AsyncIterator[AsyncSession]:
+    """Open a session, and check that the tables in the database are this package's.
+
+    Raises:
+        ConfigurationError: Other migrations made them.
+    """
+    async with get_db() as session:
+        origin = Origin.of((await session.execute(_ORIGIN)).one())
+        if origin.namesakes and not origin.is_ours:
+            raise ConfigurationError(
+                f"{compared((), origin).foreign_origin()}; nothing was changed", hint=OTHER_DATABASE
+            )
+        yield session
 
 
 async def register(slug: str, name: str, *, retention_days: int | None) -> Tenant:
@@ -25,7 +46,7 @@ async def register(slug: str, name: str, *, retention_days: int | None) -> Tenan
         ConfigurationError: The slug, the name or the retention cannot be.
         DuplicateKeyError: The slug is taken.
     """
-    async with get_db() as session:
+    async with registry_session() as session:
         with _saying_what_cannot_be(slug):
             return await TenantRepository(session).create(slug, name, retention_days=retention_days)
 
@@ -38,7 +59,7 @@ async def change(slug: str, values: dict[str, Any]) -> Tenant:
         DuplicateKeyError: The new slug is taken.
         NotFoundError: There is none that is called so.
     """
-    async with get_db() as session:
+    async with registry_session() as session:
         tenant = await find(session, slug)
         with _saying_what_cannot_be(values.get("slug", slug)):
             return await TenantRepository(session).update(tenant.id, **values)
@@ -48,7 +69,7 @@ async def all_tenants() -> list[Tenant]:
     """List the tenants, in the order in which they were registered."""
     found: list[Tenant] = []
     cursor: str | None = None
-    async with get_db() as session:
+    async with registry_session() as session:
         while True:
             page = await TenantRepository(session).page(after=cursor, limit=PAGE)
             found += page.items
@@ -63,7 +84,7 @@ async def set_status(slug: str, status: Status) -> Tenant:
     Raises:
         NotFoundError: There is none that is called so.
     """
-    async with get_db() as session:
+    async with registry_session() as session:
         tenants = TenantRepository(session)
         tenant = await find(session, slug)
         return await (tenants.suspend(tenant.id) if status == "suspended" else tenants.activate(tenant.id))

@@ -15,7 +15,7 @@ from uuid import UUID
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from src.database.cli.tenant.registry import find
+from src.database.cli.tenant.registry import find, registry_session
 from src.database.errors import ConfigurationError
 from src.database.models import Tenant
 from src.database.repositories import TenantRepository, UserRepository, purge_expired
@@ -33,7 +33,7 @@ async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
         ConfigurationError: The file cannot be written.
         NotFoundError: There is no such tenant or user; nothing was written.
     """
-    async with get_db() as session:
+    async with registry_session() as session:
         tenant = await find(session, slug)
     with tenant_context(tenant.id), _progress("exported") as advance:
         async with get_db() as session:
@@ -58,7 +58,7 @@ async def erase(slug: str, *, confirm: Callable[[str], None] | None) -> dict[str
         ForeignKeyError: Somebody is still adding to it.
         NotFoundError: There is no such tenant.
     """
-    async with get_db() as session:
+    async with registry_session() as session:
         tenant = await find(session, slug)
     if confirm is not None:
         confirm(slug)
@@ -92,7 +92,7 @@ async def purge(slug: str | None, *, dry_run: bool) -> dict[str, dict[str, int]]
 
 
 async def _chosen(slug: str | None) -> AsyncIterator[Tenant]:
-    async with get_db() as session:
+    async with registry_session() as session:
         if slug is not None:
             tenant = await find(session, slug)
             await session.commit()

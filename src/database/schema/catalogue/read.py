@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from src.database.schema.catalogue.behaviour_sql import BEHAVIOUR, CIRCUMSTANCES
 from src.database.schema.catalogue.relations_sql import RELATIONS, WITH
+from src.database.schema.standing import ORIGIN, Origin
 
 __all__ = ["BUILT", "Catalogue", "Facts", "read_catalogue"]
 
@@ -55,6 +56,8 @@ class Catalogue:
     schema: str = "public"
     revisions: tuple[str, ...] | None = ()
     """What alembic_version holds; None: it may not be read."""
+    origin: Origin | None = None
+    """What shows whose migrations made it; None: it was not read from a database."""
 
     def of(self, kind: str) -> Mapping[str, Facts]:
         """Return all of one kind."""
@@ -80,7 +83,8 @@ async def read_catalogue(connection: AsyncConnection, *, tables: Collection[str]
     if is_migrated:
         query = text("SELECT version_num FROM alembic_version ORDER BY 1")
         revisions = tuple(await connection.scalars(query)) if may_read else None
+    origin = Origin.of((await connection.exec_driver_sql(ORIGIN)).one())
     objects: dict[str, dict[str, Facts]] = {}
     for kind, name, facts in await connection.execute(text(_ALL.replace(":", "\\:"))):
         objects.setdefault(kind, {})[name] = json.loads(facts)
-    return Catalogue(objects=objects, server_major=major, schema=schema, revisions=revisions)
+    return Catalogue(objects=objects, server_major=major, schema=schema, revisions=revisions, origin=origin)
