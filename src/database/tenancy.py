@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import PendingRollbackError
-from sqlalchemy.ext import asyncio as sa_asyncio
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
 from sqlalchemy.orm import exc as orm_exc
 from sqlalchemy.util.concurrency import in_greenlet
@@ -25,6 +24,7 @@ from src.database.errors import (
     TenantMismatchError,
     TransactionAborted,
 )
+from src.database.session_use import GuardedAsyncSession, SessionUse, guard_operations
 
 __all__ = ["AsyncSession", "TenantSession", "current_tenant", "tenant_context"]
 
@@ -52,6 +52,7 @@ def current_tenant() -> UUID | None:
     return _acting.get()
 
 
+@guard_operations
 class TenantSession(Session):
     """The synchronous half of :class:`AsyncSession`: it keeps the tenant of its first statement."""
 
@@ -64,7 +65,8 @@ class TenantSession(Session):
     """It has only read, and went well: there is nothing to commit."""
 
     def __init__(self, *args: Any, binding: TenantBinding | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"close_resets_only": False, **kwargs})
+        self.use = SessionUse()
         self._binding = binding or TenantBinding()
         self._tenant_id: UUID | None = None
         self._connection_in_use: Connection | None = None
@@ -236,7 +238,7 @@ class TenantSession(Session):
         return ident if isinstance(ident, tuple) else (tenant_id, ident)
 
 
-class AsyncSession(sa_asyncio.AsyncSession):
+class AsyncSession(GuardedAsyncSession):
     """SQLAlchemy's, with a tenant: it binds every transaction, fills ``tenant_id`` in and refuses another's rows."""
 
     sync_session_class = TenantSession

@@ -56,9 +56,10 @@ class Prepared(Generic[ModelT]):
 
     async def _send(self, session: AsyncSession, values: Mapping[str, Any]) -> tuple[Ready, list[Any]] | None:
         """Send it; None: SQLAlchemy has to."""
-        if (prepared := self._ready) is None or (connection := await _connection(session)) is None:
-            return None
-        return prepared, await _fetch(session, connection, prepared, prepared.named_arguments(values))
+        with session.sync_session.use:
+            if (prepared := self._ready) is None or (connection := await _connection(session)) is None:
+                return None
+            return prepared, await _fetch(session, connection, prepared, prepared.named_arguments(values))
 
     async def record(self, session: AsyncSession, values: Mapping[str, Any]) -> dict[str, Any] | None:
         """Execute it, and return what the first row holds, by attribute; None: SQLAlchemy has to, nothing was sent."""
@@ -87,9 +88,10 @@ async def rows(session: AsyncSession, statement: Executable, model: type[Any], *
     """
     session.sync_session.note_callers_sql()  # its conditions may be
     made = ready(statement, model)
-    if made is not None and (connection := await _connection(session)) is not None:
-        prepared, values = made
-        return _loaded(session, prepared, await _fetch(session, connection, prepared, values), refresh=refresh)
+    with session.sync_session.use:
+        if made is not None and (connection := await _connection(session)) is not None:
+            prepared, values = made
+            return _loaded(session, prepared, await _fetch(session, connection, prepared, values), refresh=refresh)
     return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
 
 
