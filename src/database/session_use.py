@@ -19,6 +19,7 @@ __all__ = ["GuardedAsyncSession", "SessionUse", "guard_operations"]
 
 SessionT = TypeVar("SessionT", bound=type[Session])
 
+# These send nothing. The flush that does may come under another tenant's context, so the session takes its tenant here.
 _CHANGES: Final = ("add", "add_all", "delete", "delete_all", "merge", "merge_all")
 _OPERATIONS: Final = (
     "begin",
@@ -147,7 +148,7 @@ class _Transaction(sa_asyncio.AsyncSessionTransaction):
 def guard_operations(session_class: SessionT) -> SessionT:
     """Make each operation of a session class begin with the checks of the session's `use`; a class decorator.
 
-    The class has an attribute `use`.
+    The class has an attribute `use` and a method `acting_tenant`.
     """
     for names, guard in (
         (_CHANGES, _changing),
@@ -164,6 +165,7 @@ def _changing(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def change(session: Any, *arguments: Any, **options: Any) -> Any:
         with session.use:
+            session.acting_tenant()
             return method(session, *arguments, **options)
 
     return change

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar, cast
@@ -54,7 +54,7 @@ def current_tenant() -> UUID | None:
 
 @guard_operations
 class TenantSession(Session):
-    """The synchronous half of :class:`AsyncSession`: it keeps the tenant of its first statement."""
+    """The synchronous half of :class:`AsyncSession`: it keeps the tenant of its first use."""
 
     always_refreshes: ClassVar[bool] = False
     """Rows that are read again become as they are by then."""
@@ -219,9 +219,16 @@ class TenantSession(Session):
 
     def merge(self, instance: Any, **options: Any) -> Any:
         """Copy a row's state into the session; one without a tenant is this session's."""
+        return super().merge(self._with_tenant(instance), **options)
+
+    def merge_all(self, instances: Iterable[Any], **options: Any) -> list[Any]:
+        """Copy the state of several rows into the session, as `merge` does."""
+        return list(super().merge_all([self._with_tenant(instance) for instance in instances], **options))
+
+    def _with_tenant(self, instance: Any) -> Any:
         if isinstance(instance, TenantBase) and instance.tenant_id is None:
             instance.tenant_id = self.required_tenant()
-        return super().merge(instance, **options)
+        return instance
 
     def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
         """Fetch by id as `get` does, or raise where there is no such row."""
