@@ -25,6 +25,8 @@ __all__ = [
     "SchemaChangedError",
     "SchemaDriftError",
     "SerializationError",
+    "SessionClosed",
+    "SessionInUse",
     "StaleDataError",
     "TenantMismatchError",
     "TlsFailed",
@@ -72,6 +74,28 @@ class NoTenantError(DatabaseError):
 
 class TenantMismatchError(DatabaseError):
     """A session, or a row, belongs to one tenant and another one acts."""
+
+
+class SessionClosed(DatabaseError):
+    """A session was used after its block, its request or its transaction had ended; nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the session is closed, so that nothing more is read or written in it",
+            hint="do the work inside the session's block, or open another session with get_db() where the work is done:"
+            " a task that outlives the block, a streamed response and a background task need one of their own",
+        )
+
+
+class SessionInUse(DatabaseError):
+    """A session was used by two tasks at the same time; the second one's operation was not sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the session is in use by another task: one session serves one task at a time",
+            hint="open a session of its own with get_db() in each task of `asyncio.gather` or a TaskGroup,"
+            " or await one operation after the other; await the tasks before the session's block ends",
+        )
 
 
 class ConnectionFailed(DatabaseError):

@@ -230,7 +230,8 @@ async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
     """Yield a session; commit on success. Anything else, cancellation included, ends in `close`, which rolls back."""
     async with AsyncSessionLocal() as session:  # its exit is shielded: a second cancellation cannot cut it short
         yield session
-        await session.commit()
+        if not session.sync_session.use.is_closed:  # the block itself closed it
+            await session.commit()
 
 
 async def _read_scope() -> AsyncGenerator[ReadSession, None]:
@@ -283,7 +284,8 @@ class SessionScope(AbstractAsyncContextManager[SessionT_co], AsyncIterator[Sessi
 def get_db() -> SessionScope[AsyncSession]:
     """Open a session for `async with`, or for `Depends` with `scope="function"` in FastAPI.
 
-    It commits when the block ends, and rolls back on any exception, cancellation included.
+    It commits when the block ends, and rolls back on any exception, cancellation included. The session raises
+    SessionInUse where a second task uses it meanwhile, and SessionClosed after the block.
     """
     return SessionScope(_session_scope)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import PendingRollbackError
-from sqlalchemy.ext import asyncio as sa_asyncio
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
 from sqlalchemy.orm import exc as orm_exc
 from sqlalchemy.util.concurrency import in_greenlet
@@ -23,13 +22,15 @@ from src.database.errors import (
     TenantMismatchError,
     TransactionAborted,
 )
+from src.database.session_use import GuardedAsyncSession, SessionUse, guard_operations
 from src.database.tenant_scope import current_tenant, tenant_context
 
 __all__ = ["AsyncSession", "TenantSession", "current_tenant", "tenant_context"]
 
 
+@guard_operations
 class TenantSession(Session):
-    """The synchronous half of :class:`AsyncSession`: it keeps the tenant of its first statement."""
+    """The synchronous half of :class:`AsyncSession`: it keeps the tenant of its first use."""
 
     always_refreshes: ClassVar[bool] = False
     """Rows that are read again become as they are by then."""
@@ -40,7 +41,8 @@ class TenantSession(Session):
     """It has only read, and went well: there is nothing to commit."""
 
     def __init__(self, *args: Any, binding: TenantBinding | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"close_resets_only": False, **kwargs})
+        self.use = SessionUse()
         self._binding = binding or TenantBinding()
         self._tenant_id: UUID | None = None
         self._connection_in_use: Connection | None = None
@@ -193,9 +195,16 @@ class TenantSession(Session):
 
     def merge(self, instance: Any, **options: Any) -> Any:
         """Copy a row's state into the session; one without a tenant is this session's."""
+        return super().merge(self._with_tenant(instance), **options)
+
+    def merge_all(self, instances: Iterable[Any], **options: Any) -> list[Any]:
+        """Copy the state of several rows into the session, as `merge` does."""
+        return list(super().merge_all([self._with_tenant(instance) for instance in instances], **options))
+
+    def _with_tenant(self, instance: Any) -> Any:
         if isinstance(instance, TenantBase) and instance.tenant_id is None:
             instance.tenant_id = self.required_tenant()
-        return super().merge(instance, **options)
+        return instance
 
     def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
         """Fetch by id as `get` does, or raise where there is no such row."""
@@ -212,7 +221,7 @@ class TenantSession(Session):
         return ident if isinstance(ident, tuple) else (tenant_id, ident)
 
 
-class AsyncSession(sa_asyncio.AsyncSession):
+class AsyncSession(GuardedAsyncSession):
     """SQLAlchemy's, with a tenant: it binds every transaction, fills ``tenant_id`` in and refuses another's rows."""
 
     sync_session_class = TenantSession

@@ -15,7 +15,7 @@ from src.database.commits import note_write, reconnect
 from src.database.direct.ready import Ready, compile_once, ready
 from src.database.errors import ConnectionFailed
 from src.database.statement_events import somebody_else_hears, tell_answered, tell_sent
-from src.database.tenancy import AsyncSession
+from src.database.tenancy import AsyncSession, TenantSession
 
 __all__ = ["Prepared", "rows"]
 
@@ -56,9 +56,10 @@ class Prepared(Generic[ModelT]):
 
     async def _send(self, session: AsyncSession, values: Mapping[str, Any]) -> tuple[Ready, list[Any]] | None:
         """Send it; None: SQLAlchemy has to."""
-        if (prepared := self._ready) is None or (connection := await _connection(session)) is None:
-            return None
-        return prepared, await _fetch(connection, prepared, prepared.named_arguments(values))
+        with session.sync_session.use:
+            if (prepared := self._ready) is None or (connection := await _connection(session)) is None:
+                return None
+            return prepared, await _fetch(session, connection, prepared, prepared.named_arguments(values))
 
     async def record(self, session: AsyncSession, values: Mapping[str, Any]) -> dict[str, Any] | None:
         """Execute it, and return what the first row holds, by attribute; None: SQLAlchemy has to, nothing was sent."""
@@ -87,9 +88,10 @@ async def rows(session: AsyncSession, statement: Executable, model: type[Any], *
     """
     session.sync_session.note_callers_sql()  # its conditions may be
     made = ready(statement, model)
-    if made is not None and (connection := await _connection(session)) is not None:
-        prepared, values = made
-        return _loaded(session, prepared, await _fetch(connection, prepared, values), refresh=refresh)
+    with session.sync_session.use:
+        if made is not None and (connection := await _connection(session)) is not None:
+            prepared, values = made
+            return _loaded(session, prepared, await _fetch(session, connection, prepared, values), refresh=refresh)
     return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
 
 
@@ -128,7 +130,7 @@ def _can_be_bypassed(connection: Connection) -> bool:
     return bool(adapter.autocommit or adapter.driver_connection.is_in_transaction())
 
 
-async def _fetch(connection: Connection, prepared: Ready, values: Sequence[Any]) -> list[Any]:
+async def _fetch(session: AsyncSession, connection: Connection, prepared: Ready, values: Sequence[Any]) -> list[Any]:
     """Send it; outside of a transaction, where nothing is written, once more if the connection turns out to be lost."""
     adapter: Any = connection.connection.dbapi_connection
     is_alone = adapter.autocommit
@@ -137,8 +139,14 @@ async def _fetch(connection: Connection, prepared: Ready, values: Sequence[Any])
     except ConnectionFailed as error:
         if not (is_alone and connection.invalidated) or isinstance(error.__cause__, TimeoutError):
             raise
-    await greenlet_spawn(reconnect, connection)
+    await greenlet_spawn(_reconnect, session.sync_session, connection)
     return await _send(connection, prepared, values)
+
+
+def _reconnect(session: TenantSession, connection: Connection) -> None:
+    """Replace a lost connection. The pool binds the new one to the context's tenant, so bind it to the session's."""
+    reconnect(connection)
+    session.begin_on(connection)
 
 
 async def _send(connection: Connection, prepared: Ready, values: Sequence[Any]) -> list[Any]:

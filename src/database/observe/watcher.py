@@ -6,14 +6,12 @@ import asyncio
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from src.config import get_logger
 from src.database.engine import DatabaseEngine
-from src.database.errors import DatabaseError
 from src.database.observe.callers import Place, find_place
 from src.database.tenancy import TenantSession, current_tenant
 
@@ -45,8 +43,7 @@ class Unit:
         """Who acts, or None."""
         session = None if self._session is None else self._session()
         if session is not None:
-            with suppress(DatabaseError):  # the context names another by now: the statement itself will say so
-                self._tenant = session.acting_tenant()
+            self._tenant = session._tenant_id or self._tenant  # noqa: SLF001 - who observes must not make it take one
         return self._tenant
 
     @cached_property

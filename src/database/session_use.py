@@ -1,0 +1,209 @@
+"""What each operation of a session begins with: the session is open, and no other task uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from sqlalchemy.ext import asyncio as sa_asyncio
+from sqlalchemy.orm import Session
+from sqlalchemy.util.concurrency import await_, in_greenlet
+
+from src.database.errors import SessionClosed, SessionInUse
+
+__all__ = ["GuardedAsyncSession", "SessionUse", "guard_operations"]
+
+SessionT = TypeVar("SessionT", bound=type[Session])
+
+# These send nothing. The flush that does may come under another tenant's context, so the session takes its tenant here.
+_CHANGES: Final = ("add", "add_all", "delete", "delete_all", "merge", "merge_all")
+_OPERATIONS: Final = (
+    "begin",
+    "begin_nested",
+    "bulk_insert_mappings",
+    "bulk_save_objects",
+    "bulk_update_mappings",
+    "commit",
+    "connection",
+    "execute",
+    "flush",
+    "get",
+    "get_one",
+    "open_connection",
+    "refresh",
+    "scalar",
+    "scalars",
+)
+_RELEASES: Final = ("reset", "rollback")
+_ENDS: Final = ("close", "invalidate")
+
+
+class SessionUse(AbstractContextManager[None]):
+    """Whether a session is open, and the task whose operation runs in it.
+
+    An open session is idle or in use by one task. `with use:` is an operation: those of the same task nest, another
+    task's is refused. Closing is final; an operation that runs already completes.
+    """
+
+    __slots__ = ("_depth", "_idle", "_task", "is_closed")
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self._task: asyncio.Task[Any] | None = None
+        self._depth = 0
+        self._idle: asyncio.Event | None = None
+
+    def __enter__(self) -> None:
+        task = _current_task()
+        if self._depth == 0:
+            if self.is_closed:
+                raise SessionClosed
+            self._task = task
+        elif self._task is not task:
+            raise SessionInUse
+        self._depth += 1
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._task = None
+            if self._idle is not None:
+                self._idle.set()
+
+    def for_release(self) -> AbstractContextManager[None]:
+        """Return the guard of an operation that a closed session permits: it has nothing left to release."""
+        return nullcontext() if self.is_closed and self._depth == 0 else self
+
+    def check_idle(self) -> None:
+        """Check that no other task uses the session.
+
+        Raises:
+            SessionInUse: An operation of another task runs in it.
+        """
+        if self._is_used_elsewhere():
+            raise SessionInUse
+
+    async def wait_until_idle(self) -> None:
+        """Wait until the operation of another task is complete; time limits of statement and pool bound it."""
+        while self._is_used_elsewhere():
+            if self._idle is None or self._idle.is_set():
+                self._idle = asyncio.Event()
+            await self._idle.wait()
+
+    def _is_used_elsewhere(self) -> bool:
+        return self._depth > 0 and self._task is not _current_task()
+
+
+class GuardedAsyncSession(sa_asyncio.AsyncSession):
+    """An AsyncSession whose transaction blocks keep to one task too; its `sync_session` has a `use`."""
+
+    def begin(self) -> sa_asyncio.AsyncSessionTransaction:
+        """Begin a transaction, in `async with`."""
+        return _Transaction(self)
+
+    def begin_nested(self) -> sa_asyncio.AsyncSessionTransaction:
+        """Begin a savepoint, in `async with`."""
+        return _Transaction(self, nested=True)
+
+
+class _Transaction(sa_asyncio.AsyncSessionTransaction):
+    """A transaction block: rolled back, once its other task is done, if a task still uses the session at its end."""
+
+    async def commit(self) -> None:
+        """Commit the transaction, or release the savepoint."""
+        with self._use:
+            await super().commit()
+
+    async def rollback(self) -> None:
+        """Roll the transaction back, or to the savepoint."""
+        with self._use.for_release():
+            await super().rollback()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: TracebackType | None) -> None:
+        misuse = None
+        try:
+            self._use.check_idle()
+        except SessionInUse as in_use:
+            await self._use.wait_until_idle()
+            if kind is None:
+                misuse = in_use
+                kind, error, traceback = type(in_use), in_use, in_use.__traceback__
+        with self._use.for_release():
+            await super().__aexit__(kind, error, traceback)
+        if misuse is not None:
+            raise misuse
+
+    @property
+    def _use(self) -> SessionUse:
+        use: SessionUse = self.session.sync_session.use  # type: ignore[attr-defined] # guard_operations requires it
+        return use
+
+
+def guard_operations(session_class: SessionT) -> SessionT:
+    """Make each operation of a session class begin with the checks of the session's `use`; a class decorator.
+
+    The class has an attribute `use` and a method `acting_tenant`.
+    """
+    for names, guard in (
+        (_CHANGES, _changing),
+        (_OPERATIONS, _operating),
+        (_RELEASES, _releasing),
+        (_ENDS, _ending),
+    ):
+        for name in names:
+            setattr(session_class, name, guard(getattr(session_class, name)))
+    return session_class
+
+
+def _changing(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def change(session: Any, *arguments: Any, **options: Any) -> Any:
+        with session.use:
+            session.acting_tenant()
+            return method(session, *arguments, **options)
+
+    return change
+
+
+def _operating(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def operate(session: Any, *arguments: Any, **options: Any) -> Any:
+        with session.use:
+            return method(session, *arguments, **options)
+
+    return operate
+
+
+def _releasing(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def release(session: Any) -> None:
+        with session.use.for_release():
+            method(session)
+
+    return release
+
+
+def _ending(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Close for every later operation first; the connection is another task's until its operation is complete."""
+
+    @wraps(method)
+    def end(session: Any) -> None:
+        session.use.is_closed = True
+        if in_greenlet():
+            await_(session.use.wait_until_idle())
+        method(session)
+
+    return end
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop runs
+        return None
