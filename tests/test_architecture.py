@@ -33,9 +33,9 @@ def test_only_a_few_places_ask_for_the_settings() -> None:
     assert asking == MAY_ASK_FOR_SETTINGS
 
 
-def test_no_file_is_over_300_lines() -> None:
+def test_no_file_is_over_600_lines() -> None:
     tests = (ROOT / "tests").rglob("*.py")
-    long = {str(path.relative_to(ROOT)) for path in [*SOURCES, *tests] if len(path.read_text().splitlines()) > 300}
+    long = {str(path.relative_to(ROOT)) for path in [*SOURCES, *tests] if len(path.read_text().splitlines()) > 600}
 
     assert long == set()
 
