@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import delete
 
 from src.database.models import Event
+from src.database.models.event import start_local_values
 from src.database.repositories.base import Upserted
 from src.database.repositories.event_changes import EventChanges
 from src.database.repositories.event_checks import CHECKED, check_event, check_not_moved, check_values
@@ -88,7 +89,8 @@ class EventEntries(EventChanges):
             self._check_rows([new])
             await self._check_series({(new.series_id, new.user_id)})
             await self._set_first_reminders([new], None)
-            whole = {**values, "reminder_datetime": new.reminder_datetime}
+            local = start_local_values(new.start_datetime, new.timezone)
+            whole = {**values, "reminder_datetime": new.reminder_datetime, **local}
             row = await insert_unless_there(self.session, Event, whole, key=key)
             if row is not None:
                 return Upserted(row, "inserted")
@@ -179,6 +181,9 @@ class EventEntries(EventChanges):
 
     def _check_attributes(self, values: Mapping[str, Any]) -> None:
         super()._check_attributes(values)
+        for name in ("start_local", "start_local_basis"):
+            if name in values:
+                raise ValueError(f"Event.{name} cannot be set: it is computed from start_datetime and timezone")
         check_values(values)
 
 

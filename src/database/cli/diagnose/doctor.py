@@ -19,6 +19,7 @@ from src.database.cli.diagnose.installation import check_localhost, check_namesp
 from src.database.cli.diagnose.output import print_findings, print_json
 from src.database.cli.diagnose.reach import reach
 from src.database.cli.diagnose.server import Patient
+from src.database.cli.diagnose.zones import check_zones
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.resolve import resolve_target
@@ -40,6 +41,7 @@ INSIDE: Final[Mapping[str, _Check]] = {
     "writable": server.check_writable,
     "pooler": server.check_pooler,
     "clock": server.check_clock,
+    "time zones": check_zones,
     "connections": server.check_connections,
     "encoding": server.check_encoding,
     "collation": server.check_collation,
