@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from src.database.zones import zone_names
 
 __all__ = ["check_locale", "check_timezone", "is_locale", "is_timezone"]
 
@@ -20,19 +21,11 @@ _LOCALE: Final = re.compile(
     r"|x(?:-[a-z0-9]{1,8})+",
     re.ASCII | re.IGNORECASE,
 )
-# Files that lie beside the zones on some systems, and are none of IANA's names.
-_NO_ZONES: Final = ("posix/", "right/", "posixrules", "localtime")
 
 
 def is_timezone(name: object) -> bool:
-    """Say whether this is a name in the zone database."""
-    if not isinstance(name, str) or name.startswith(_NO_ZONES):
-        return False
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return True
+    """Return True if this is the name of a zone in the packaged zone data."""
+    return isinstance(name, str) and name in zone_names()
 
 
 def check_timezone(name: str) -> None:

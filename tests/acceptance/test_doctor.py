@@ -53,6 +53,14 @@ def test_finds_nothing_wrong_with_a_sound_database(postgresql_shared: NoopExecut
     assert findings["revision"].status == findings["rights"].status == findings["clock"].status == "ok"
 
 
+def test_compares_the_packaged_zone_data_with_the_servers(postgresql_shared: NoopExecutor) -> None:
+    found = doctor(url_of(postgresql_shared.template_dbname))["time zones"]
+
+    assert found.status == "ok"
+    for name in ("CET", "EET", "MET", "WET"):  # the server reads them as fixed abbreviations
+        assert f" {name}," in found.found or f" {name};" in found.found
+
+
 def test_a_host_that_is_not_known() -> None:
     findings = doctor(f"postgresql://u:{CANARY}@db.invalid/d")
 

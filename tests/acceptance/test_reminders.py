@@ -12,7 +12,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import URL, func, insert, select
+from sqlalchemy import URL, insert, select
 
 from src.config import Settings
 from src.database import get_db, tenant_context
@@ -80,18 +80,17 @@ class Office:
         while True:
             async with get_db() as session:
                 claimed = await EventRepository(session).claim_due_reminders(name, limit=BATCH, lease=LEASE)
-                since = await session.scalar(select(func.now()))
                 if not claimed:
                     return await EventRepository(session).count(Event.reminder_sent_at.is_(None))
-            assert since is not None
-            await self.handle(claimed, since)
+            await self.handle(claimed)
 
-    async def handle(self, claimed: list[Event], since: datetime) -> None:
+    async def handle(self, claimed: list[Event]) -> None:
         """Send and acknowledge what was claimed, and now and then die of it."""
         self.claims += 1
         for event in claimed:
             assert event.reminder_token is not None
             assert event.reminder_claimed_until is not None
+            since = event.reminder_claimed_until - LEASE  # when the claim was sent, by the server's clock
             self.held.setdefault(event.id, []).append((since, event.reminder_claimed_until, event.reminder_token))
         task = asyncio.create_task(self.send(claimed))
         if self.claims % DIES_EVERY == 0:

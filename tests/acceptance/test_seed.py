@@ -85,6 +85,7 @@ def test_a_seed_twice_is_a_seed_once(superuser: psycopg.Connection) -> None:
     assert without_until.exit_code == 0, without_until.exception  # the present is that of the tenants that are there
     assert without_until.stdout == without_until.stderr == ""
     assert rows(superuser) == after_first
+    assert superuser.execute("SELECT count(*) FROM events WHERE local_start_basis IS NULL").fetchone() == (0,)
     assert {row[0] for row in after_first} >= {
         "tenants",
         "users",

@@ -103,7 +103,7 @@ async def test_each_step_down_is_what_was_there_before_the_step_up(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
     of_step: dict[str, list[tuple[object, ...]]] = {}
-    steps = ["0001", "0002", "0003", "0004"]
+    steps = ["0001", "0002", "0003", "0004", "0005"]
     await downgrade(owner_settings, "base")
     for step in steps:
         await upgrade(owner_settings, step)

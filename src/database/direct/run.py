@@ -45,13 +45,14 @@ class Prepared(Generic[ModelT]):
             return await _by_sqlalchemy(session, self._statement, values, refresh=refresh)
         return _loaded(session, *sent, refresh=refresh)
 
-    async def tuples(self, session: AsyncSession, **values: Any) -> list[tuple[Any, ...]]:
+    async def tuples(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> list[tuple[Any, ...]]:
         """Execute a select that gives more than its model, and return each row with that."""
         values["acting_tenant"] = session.tenant_id
         if (sent := await self._send(session, values)) is None:
-            return [tuple(row) for row in await session.execute(self._statement, values)]
+            options = _options(refresh=refresh)
+            return [tuple(row) for row in await session.execute(self._statement, values, execution_options=options)]
         prepared, records = sent
-        entities, width = _loaded(session, prepared, records, refresh=False), len(prepared.entities.columns)
+        entities, width = _loaded(session, prepared, records, refresh=refresh), len(prepared.entities.columns)
         return [(entity, *record[width:]) for entity, record in zip(entities, records, strict=True)]
 
     async def _send(self, session: AsyncSession, values: Mapping[str, Any]) -> tuple[Ready, list[Any]] | None:
@@ -103,8 +104,12 @@ def _loaded(session: AsyncSession, prepared: Ready, records: Sequence[Any], *, r
 async def _by_sqlalchemy(
     session: AsyncSession, statement: Executable, values: Mapping[str, Any], *, refresh: bool
 ) -> list[Any]:
-    options = {"populate_existing": True, "synchronize_session": False} if refresh else {}
+    options = _options(refresh=refresh)
     return list((await session.scalars(statement, values or None, execution_options=options)).unique())
+
+
+def _options(*, refresh: bool) -> dict[str, Any]:
+    return {"populate_existing": True, "synchronize_session": False} if refresh else {}
 
 
 async def _connection(session: AsyncSession) -> Connection | None:

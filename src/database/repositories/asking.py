@@ -38,10 +38,10 @@ class Asking(Generic[ModelT]):
         prepared: Prepared[ModelT] = _prepared(cast("Any", type(self)), build)
         return await prepared.first(self.session, refresh=refresh, **values)
 
-    async def _tuples(self, build: Build, /, **values: Any) -> list[tuple[Any, ...]]:
+    async def _tuples(self, build: Build, /, *, refresh: bool = False, **values: Any) -> list[tuple[Any, ...]]:
         """Fetch rows of this model, each with what is asked for beside it; as `_all` otherwise."""
         prepared: Prepared[ModelT] = _prepared(cast("Any", type(self)), build)
-        return await prepared.tuples(self.session, **values)
+        return await prepared.tuples(self.session, refresh=refresh, **values)
 
     async def _fetch(self, statement: Executable, *, refresh: bool = False) -> list[ModelT]:
         """Fetch rows of this model; `refresh`: those that the session has become as they are now."""

@@ -6,22 +6,30 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
-from sqlalchemy import Interval, TableValuedAlias, Uuid, column, func, literal, select, update
+from sqlalchemy import DateTime, Interval, TableValuedAlias, Uuid, column, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from src.database.base import UtcDateTime
+from src.database.base import CleanText, UtcDateTime
 from src.database.models import Event
+from src.database.models.event import start_local_values
 from src.database.repositories.event_moves import Move, end_at
 from src.database.repositories.event_reminder_fields import NOT_HELD, reminder_lead
 from src.database.repositories.recurrence_clock import to_instant, to_wall_clock
 from src.database.tenancy import AsyncSession
+from src.database.zones import get_zone
 
 __all__ = ["cancel_changed", "get_changed", "lock_changed", "move_changed"]
 
 # Out of the way of those that are there: each is one of its series' under its own recurrence_id.
 _ASIDE: Final = timedelta(days=400_000)
+_MOVED: Final[dict[str, Any]] = {
+    "id": Uuid(),
+    **dict.fromkeys(("recurrence_id", "start_datetime", "end_datetime", "reminder_datetime"), UtcDateTime()),
+    "start_local": DateTime(),
+    "start_local_basis": CleanText(),
+}
+"""What a moved row is to be, by attribute."""
 _OPTIONS: Final[dict[str, Any]] = {"populate_existing": True, "synchronize_session": False}
 
 
@@ -87,6 +95,8 @@ async def move_changed(session: AsyncSession, rows: Sequence[Event], move: Move,
         "ical_uid": into.ical_uid,
         "recurrence_id": moved.c.recurrence_id,
         "start_datetime": moved.c.start_datetime,
+        "start_local": moved.c.start_local,
+        "start_local_basis": moved.c.start_local_basis,
         "end_datetime": moved.c.end_datetime,
         "reminder_datetime": moved.c.reminder_datetime,
         "reminder_sent_at": None,
@@ -101,24 +111,21 @@ async def move_changed(session: AsyncSession, rows: Sequence[Event], move: Move,
 
 def _moved(rows: Sequence[Event], move: Move) -> TableValuedAlias:
     """Make a table of what each row is to be: one statement moves them all."""
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("id", "recurrence_id", "start_datetime", "end_datetime", "reminder_datetime")
-    }
+    columns: dict[str, list[Any]] = {name: [] for name in _MOVED}
     for row in rows:
         original = row.recurrence_id or row.start_datetime
         old, new = move.places[original]
         if move.is_named and original == move.slot.start:
             start, end = move.start, move.end or end_at(row, move.start)
         else:
-            zone, all_day = ZoneInfo(row.timezone), bool(row.all_day)
+            zone, all_day = get_zone(row.timezone), bool(row.all_day)
             start = to_instant(to_wall_clock(row.start_datetime, zone, all_day=all_day) + (new - old), zone)
             end = end_at(row, start)
         reminder = None if row.reminder_datetime is None else start - reminder_lead(row)
-        for values, value in zip(
-            columns.values(), (row.id, to_instant(new, move.series.zone), start, end, reminder), strict=True
-        ):
+        local = start_local_values(start, row.timezone)
+        its = (row.id, to_instant(new, move.series.zone), start, end, reminder, *local.values())
+        for values, value in zip(columns.values(), its, strict=True):
             values.append(value)
-    types = {name: Uuid() if name == "id" else UtcDateTime() for name in columns}
-    arrays = [literal(values, ARRAY(types[name])) for name, values in columns.items()]
-    named = [column(name, type_) for name, type_ in types.items()]
+    arrays = [literal(values, ARRAY(_MOVED[name])) for name, values in columns.items()]
+    named = [column(name, type_) for name, type_ in _MOVED.items()]
     return func.unnest(*arrays).table_valued(*named).render_derived(name="moved")

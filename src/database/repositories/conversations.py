@@ -7,16 +7,16 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Select, bindparam, func, literal, select, update
+from sqlalchemy import CTE, ColumnElement, Interval, Select, bindparam, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from src.database.base import check_time, utc_now, uuid7
+from src.database.base import UtcDateTime, check_time, uuid7
 from src.database.errors import ForeignKeyError, NotFoundError, StaleDataError
 from src.database.models import Conversation, User
 from src.database.pagination import MAX_LIMIT, Page, check_limit
 from src.database.repositories.base import Condition
 from src.database.repositories.conversation_turns import ConversationTurns
-from src.database.repositories.turns import Turn, is_there
+from src.database.repositories.turns import Turn, is_there, statement_time
 
 __all__ = ["ConversationRepository", "Turn", "check_silence"]
 
@@ -59,13 +59,8 @@ class ConversationRepository(ConversationTurns):
 
     async def get_active(self, user_id: UUID, channel: str, external_chat_id: str | None = None) -> Conversation | None:
         """Return the active conversation of a user in a chat, or None."""
-        chat: dict[str, Any] = {"user_id": user_id, "channel": channel}
-        # As it is now: an idleness that an earlier look found may be over.
-        if external_chat_id is None:
-            return await self._first(ConversationRepository._active_in_no_chat, refresh=True, **chat)
-        return await self._first(
-            ConversationRepository._active_in_chat, refresh=True, **chat, external_chat_id=external_chat_id
-        )
+        rows = await self._active_at(user_id, channel, external_chat_id)
+        return rows[0][0] if rows else None
 
     async def get_or_start(
         self,
@@ -83,7 +78,7 @@ class ConversationRepository(ConversationTurns):
             channel: Where, e.g. `telegram`.
             external_chat_id: The chat's id there; None is one chat too.
             idle_timeout: After so long without a message the conversation is closed and another one started.
-            now: The time to measure the idleness by, for history that is imported; by default the present.
+            now: The time to measure the idleness by, for history that is imported; by default the server's present.
 
         Returns:
             The conversation, and whether this call started it.
@@ -92,15 +87,14 @@ class ConversationRepository(ConversationTurns):
             ForeignKeyError: This tenant has no such user, or a deleted one, to start a conversation for.
             ValueError: The timeout is negative, or `now` is naive or too early.
         """
-        now = now or utc_now()
         check_silence("idle_timeout", idle_timeout or timedelta(0), now)
         while True:  # a further round only where another call appended to, closed or started what this one looked for
-            found = await self.get_active(user_id, channel, external_chat_id)
-            if found is not None:
-                if idle_timeout is None or now - (found.last_message_at or found.created_at) <= idle_timeout:
+            if rows := await self._active_at(user_id, channel, external_chat_id):
+                found, at = rows[0][0], now or rows[0][1]
+                if idle_timeout is None or at - (found.last_message_at or found.created_at) <= idle_timeout:
                     return found, False
                 # The condition is looked at again under the row's lock: an append may be on its way.
-                if not await self._close(found.id, IDLE, now, _last_active() < now - idle_timeout):
+                if not await self._close(found.id, IDLE, at, _last_active() < at - idle_timeout):
                     continue
             if started := await self._start(user_id, channel, external_chat_id):
                 return started, True
@@ -113,7 +107,7 @@ class ConversationRepository(ConversationTurns):
         Raises:
             NotFoundError: This tenant has no such conversation.
         """
-        closed = await self._close(conversation_id, reason, utc_now())
+        closed = await self._close(conversation_id, reason, statement_time())
         return closed or await self.get(conversation_id)
 
     async def close_stale(
@@ -126,7 +120,7 @@ class ConversationRepository(ConversationTurns):
         Args:
             idle_for: For how long nothing was said, at least.
             limit: At most so many.
-            now: The time to measure the idleness by; by default the present.
+            now: The time to measure the idleness by; by default the present, by the server's clock.
 
         Returns:
             The conversations that this call closed, the longest idle first.
@@ -135,17 +129,15 @@ class ConversationRepository(ConversationTurns):
             ValueError: `idle_for` is negative, the limit is not from 1 to 1000, or `now` is naive or too early.
         """
         check_limit(limit)
-        now = now or utc_now()
         check_silence("idle_for", idle_for, now)
-        idle = self._idle(now - idle_for, limit)
-        closed = list(
-            await self.session.scalars(
-                update(Conversation)
-                .where(Conversation.tenant_id == self.session.tenant_id, Conversation.id == idle.c.id)
-                .values(is_active=False, closed_at=now, close_reason=IDLE)
-                .returning(Conversation)
-                .execution_options(populate_existing=True, synchronize_session=False)
-            )
+        at = statement_time() if now is None else literal(now, UtcDateTime())
+        idle = self._idle(at - literal(idle_for, Interval()), limit)
+        closed = await self.session.scalars(
+            update(Conversation)
+            .where(Conversation.tenant_id == self.session.tenant_id, Conversation.id == idle.c.id)
+            .values(is_active=False, closed_at=at, close_reason=IDLE)
+            .returning(Conversation)
+            .execution_options(populate_existing=True, synchronize_session=False)
         )
         return sorted(closed, key=lambda one: (one.last_message_at or one.created_at, one.id))
 
@@ -192,9 +184,17 @@ class ConversationRepository(ConversationTurns):
         )
         return written or await self._refuse_summary(conversation_id, upto_seq, expected_upto)
 
+    async def _active_at(self, user_id: UUID, channel: str, chat_id: str | None) -> list[tuple[Any, ...]]:
+        """Return the active conversation as it is now, if there is one, beside the present by the server's clock."""
+        values: dict[str, Any] = {"user_id": user_id, "channel": channel}
+        if chat_id is None:
+            return await self._tuples(ConversationRepository._active_in_no_chat, refresh=True, **values)
+        values["external_chat_id"] = chat_id
+        return await self._tuples(ConversationRepository._active_in_chat, refresh=True, **values)
+
     def _active(self, *of_chat: Condition) -> Select[Any]:
         of_user = (Conversation.user_id == bindparam("user_id"), Conversation.channel == bindparam("channel"))
-        return self._select(*of_user, Conversation.is_active, *of_chat)
+        return self._select(*of_user, Conversation.is_active, *of_chat).add_columns(statement_time())
 
     def _active_in_chat(self) -> Select[Any]:
         return self._active(Conversation.external_chat_id == bindparam("external_chat_id"))
@@ -206,7 +206,7 @@ class ConversationRepository(ConversationTurns):
         of_user = self._select(Conversation.user_id == bindparam("user_id"))
         return of_user.order_by(Conversation.id.desc()).limit(bindparam("limit"))
 
-    def _idle(self, since: datetime, limit: int) -> CTE:
+    def _idle(self, since: ColumnElement[datetime], limit: int) -> CTE:
         """Lock some that have been silent since then, the longest silent first.
 
         Those are the first of the active ones by ix_conversations_idle, and no more of it is read: the planner takes
@@ -257,7 +257,7 @@ class ConversationRepository(ConversationTurns):
         return await self.session.scalar(select(User.id).where(*is_there)) is not None
 
     async def _close(
-        self, conversation_id: UUID, reason: str | None, at: datetime, *where: Condition
+        self, conversation_id: UUID, reason: str | None, at: datetime | ColumnElement[datetime], *where: Condition
     ) -> Conversation | None:
         """Close a conversation that is active and, as it is under its lock, satisfies the conditions."""
         closed: Conversation | None = await self.session.scalar(
@@ -287,7 +287,7 @@ def _last_active() -> ColumnElement[datetime]:
     return func.coalesce(Conversation.last_message_at, Conversation.created_at)  # as ix_conversations_idle has it
 
 
-def check_silence(name: str, value: timedelta, now: datetime) -> None:
+def check_silence(name: str, value: timedelta, now: datetime | None = None) -> None:
     """Refuse a time of silence that no caller can mean.
 
     Raises:
@@ -295,4 +295,5 @@ def check_silence(name: str, value: timedelta, now: datetime) -> None:
     """
     if not timedelta(0) <= value <= LONGEST_SILENCE:
         raise ValueError(f"{name} must be from zero to {LONGEST_SILENCE.days} days, got {value}")
-    check_time("now", now, back=value)
+    if now is not None:
+        check_time("now", now, back=value)

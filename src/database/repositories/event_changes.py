@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import aliased
 
-from src.database.base import utc_now
 from src.database.errors import StaleDataError
 from src.database.models import Event
 from src.database.repositories.changed_occurrences import cancel_changed, get_changed, lock_changed, move_changed
@@ -62,7 +61,7 @@ class EventChanges(EventReminders):
             rrule: The new rule, for "following" and "all"; by default the old one, its weekdays moved along. It must
                 have a place for what was changed and excluded: as far away, or by the same number of its month.
             version: Which version of the row named by `event_id` is to be changed; by default the one that is there.
-            now: From when on a series reminds; by default the present.
+            now: From when on a series reminds; by default the present, by the server's clock.
 
         Returns:
             What is moved now: the event, the changed occurrence, the new series, the series.
@@ -90,7 +89,6 @@ class EventChanges(EventReminders):
         if scope == "this":
             return await self._change_one(event, series, slot, start, end)
         check_year("start", start)
-        now = now or utc_now()
         whole = scope == "all" or slot.local == series.first
         changed = await lock_changed(self.session, event.id, since=None if whole else slot.start)
         originals = {one for one in event.exdates if whole or one >= slot.start}
@@ -206,7 +204,7 @@ class EventChanges(EventReminders):
         await self.session.flush()
         return event
 
-    async def _move_all(self, event: Event, move: Move, changed: list[Event], now: datetime) -> Event:
+    async def _move_all(self, event: Event, move: Move, changed: list[Event], now: datetime | None) -> Event:
         lead = reminder_lead(event, move.series)
         replaced = await move_changed(self.session, changed, move, into=event)
         event.exdates = move.starts(event.exdates)
@@ -216,7 +214,7 @@ class EventChanges(EventReminders):
         await self._remind_of_next(event, lead, now, replaced)
         return event
 
-    async def _move_following(self, event: Event, move: Move, changed: list[Event], now: datetime) -> Event:
+    async def _move_following(self, event: Event, move: Move, changed: list[Event], now: datetime | None) -> Event:
         series, slot = move.series, move.slot
         lead = reminder_lead(event, series)
         new = copy_of(event, move.begins, move.ends)
@@ -230,9 +228,12 @@ class EventChanges(EventReminders):
         await self._remind_of_next(new, lead, now, replaced)
         return new
 
-    async def _remind_of_next(self, event: Event, lead: timedelta, now: datetime, replaced: set[datetime]) -> None:
+    async def _remind_of_next(
+        self, event: Event, lead: timedelta, now: datetime | None, replaced: set[datetime]
+    ) -> None:
         """Set a series' reminder to that of the first occurrence that has not begun."""
         if has_reminder(event):
+            now = now or await self._server_time()
             upcoming = Series(event).after(now, replaced=replaced)
             set_reminder(event, None if upcoming is None else upcoming.start - lead, lead=lead)
             await self.session.flush()

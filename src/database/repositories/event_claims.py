@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Update, and_, exists, func, or_, select, u
 
 from src.database.models import Event, User
 from src.database.pagination import check_limit
+from src.database.repositories.turns import statement_time
 
 __all__ = ["MAX_ATTEMPTS", "check_claim", "claim_of", "pending"]
 
@@ -38,7 +39,7 @@ def pending(tenant_id: Any) -> list[ColumnElement[bool]]:
         Event.tenant_id == tenant_id,
         Event.status == "scheduled",
         Event.reminder_sent_at.is_(None),
-        or_(Event.reminder_claimed_until.is_(None), Event.reminder_claimed_until < func.now()),
+        or_(Event.reminder_claimed_until.is_(None), Event.reminder_claimed_until < statement_time()),
         of_user,
     ]
 
@@ -55,15 +56,16 @@ def claim_of(
 ) -> Update:
     """Build the claim of what is due, and of series whose reminder was tried too often and whose occurrence has begun.
 
-    What varies can be values or parameters.
+    What varies can be values or parameters. Time is the server's as the statement begins: by `now()`, when the
+    transaction began, a lease would be shorter.
     """
     begun = Event.reminder_datetime + func.make_interval(0, 0, 0, 0, 0, 0, func.coalesce(Event.reminder_offset, 0))
     due = (
         select(Event.id)
         .where(
             *where,
-            Event.reminder_datetime <= func.now(),
-            or_(Event.reminder_attempts < max_attempts, and_(Event.rrule.is_not(None), begun <= func.now())),
+            Event.reminder_datetime <= statement_time(),
+            or_(Event.reminder_attempts < max_attempts, and_(Event.rrule.is_not(None), begun <= statement_time())),
         )
         .order_by(Event.reminder_datetime, Event.id)
         .limit(limit)
@@ -75,7 +77,7 @@ def claim_of(
     held = update(Event).where(Event.tenant_id == tenant_id, Event.id == due.c.id)
     return held.values(
         reminder_claimed_by=worker,
-        reminder_claimed_until=func.now() + lease,
+        reminder_claimed_until=statement_time() + lease,
         reminder_token=token,
         reminder_attempts=Event.reminder_attempts + 1,
     )

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import delete
 
-from src.database.base import utc_now
 from src.database.models import Event
+from src.database.models.event import start_local_values
 from src.database.repositories.base import Upserted
 from src.database.repositories.event_changes import EventChanges
 from src.database.repositories.event_checks import CHECKED, check_event, check_not_moved, check_values
@@ -40,14 +40,13 @@ class EventEntries(EventChanges):
         Args:
             rows: The events. Where only the `reminder_offset` is given, the reminder's time comes from that. A series
                 that is under way reminds of the next occurrence to come.
-            now: From when on a series reminds; by default the present.
+            now: From when on a series reminds; by default the present, by the server's clock.
 
         Raises:
             ValueError: An instant, a zone or a rule cannot be right, or a series is none of the user's.
         """
         self._check_rows(rows)
-        for row in rows:
-            _set_first_reminder(row, now or utc_now())
+        await self._set_first_reminders(rows, now)
         await self._check_series({(row.series_id, row.user_id) for row in rows})
         return await super().add_many(rows)
 
@@ -89,8 +88,9 @@ class EventEntries(EventChanges):
             new = Event(**values)
             self._check_rows([new])
             await self._check_series({(new.series_id, new.user_id)})
-            _set_first_reminder(new, utc_now())
-            whole = {**values, "reminder_datetime": new.reminder_datetime}
+            await self._set_first_reminders([new], None)
+            local = start_local_values(new.start_datetime, new.timezone)
+            whole = {**values, "reminder_datetime": new.reminder_datetime, **local}
             row = await insert_unless_there(self.session, Event, whole, key=key)
             if row is not None:
                 return Upserted(row, "inserted")
@@ -117,23 +117,27 @@ class EventEntries(EventChanges):
             check_event({name: values.get(name, getattr(row, name)) for name in CHECKED})
         if values.keys() & {"series_id", "user_id"}:
             await self._check_series({(values.get("series_id", row.series_id), values.get("user_id", row.user_id))})
-        lead = timedelta()
+        lead, now = timedelta(), None
         if values.keys() & (_MOVE_REMINDERS | {"exdates"}):
             lead = reminder_lead(row, None if row.rrule is None else Series(row))
-            values = _meant(row, values, lead)
+            if values.get("rrule", row.rrule) is not None and values.get("reminder_datetime") is not None:
+                now = await self._server_time()
+            values = _meant(row, values, lead, now)
         before = {name: getattr(row, name) for name in values}
         had_reminder = has_reminder(row)
         for name, value in values.items():
             setattr(row, name, value)
         changed = {name for name, value in values.items() if value != before[name]}
         if changed & _MOVE_REMINDERS or self._excludes_next(row, changed, lead):
-            await self._rearm(row, changed, lead, had_reminder=had_reminder)
+            await self._rearm(row, changed, lead, had_reminder=had_reminder, now=now)
             for name in _OF_REMINDERS & values.keys():
                 setattr(row, name, values[name])
         await self.session.flush()
         return bool(changed)
 
-    async def _rearm(self, row: Event, changed: set[str], lead: timedelta, *, had_reminder: bool) -> None:
+    async def _rearm(
+        self, row: Event, changed: set[str], lead: timedelta, *, had_reminder: bool, now: datetime | None
+    ) -> None:
         """Set a reminder anew: as it says itself, else as long before the start as its offset says, or as it was."""
         if "reminder_datetime" in changed:
             set_reminder(row, row.reminder_datetime)
@@ -144,8 +148,16 @@ class EventEntries(EventChanges):
             if row.rrule is None:
                 set_reminder(row, _before(row, lead))
                 return
-            await self.session.flush()  # the server says what its start is by the clock on the wall
-            set_reminder(row, await self._next_reminder(row, Series(row), after=utc_now()), lead=lead)
+            await self.session.flush()
+            now = now or await self._server_time()
+            set_reminder(row, await self._next_reminder(row, Series(row), after=now), lead=lead)
+
+    async def _set_first_reminders(self, rows: Sequence[Event], now: datetime | None) -> None:
+        """Set when new events are first reminded of; only a series needs the time for that."""
+        if now is None and any(row.rrule is not None and has_reminder(row) for row in rows):
+            now = await self._server_time()
+        for row in rows:
+            _set_first_reminder(row, now)
 
     def _excludes_next(self, row: Event, changed: set[str], lead: timedelta) -> bool:
         """Say whether a series' reminder is of an occurrence that is excluded now."""
@@ -169,17 +181,20 @@ class EventEntries(EventChanges):
 
     def _check_attributes(self, values: Mapping[str, Any]) -> None:
         super()._check_attributes(values)
+        for name in ("start_local", "start_local_basis"):
+            if name in values:
+                raise ValueError(f"Event.{name} cannot be set: it is computed from start_datetime and timezone")
         check_values(values)
 
 
-def _set_first_reminder(row: Event, now: datetime) -> None:
+def _set_first_reminder(row: Event, now: datetime | None) -> None:
     """Say when a new event is first reminded of; a series of the first occurrence that has not begun."""
     if not has_reminder(row):
         return
     lead = reminder_lead(row)
     if row.reminder_datetime is None:
         row.reminder_datetime = _before(row, lead)
-    if row.rrule is None or row.reminder_sent_at is not None or row.start_datetime > now:
+    if now is None or row.rrule is None or row.reminder_sent_at is not None or row.start_datetime > now:
         return
     check_year("now", now)
     if row.reminder_datetime <= row.start_datetime:
@@ -188,14 +203,21 @@ def _set_first_reminder(row: Event, now: datetime) -> None:
         set_reminder(row, None if slot is None else slot.start - lead, lead=lead)
 
 
-def _meant(row: Event, values: Mapping[str, Any], lead: timedelta) -> Mapping[str, Any]:
-    """Leave a reminder's time out where an offset says it; of a series under way it says how long before each one."""
+def _meant(row: Event, values: Mapping[str, Any], lead: timedelta, now: datetime | None) -> Mapping[str, Any]:
+    """Leave a reminder's time out where an offset says it; of a series under way it says how long before each one.
+
+    Args:
+        row: The event.
+        values: The changes.
+        lead: How long before the start its reminder was.
+        now: The present; None where no time of a series' reminder changes.
+    """
     at = values.get("reminder_datetime")
     if at is None:
         skip = values.get("reminder_offset") is not None
         return {name: value for name, value in values.items() if not (skip and name == "reminder_datetime")}
     start = values.get("start_datetime", row.start_datetime)
-    if values.get("rrule", row.rrule) is None or start > utc_now() or at > start:
+    if now is None or start > now or at > start:
         return values
     rest = {name: value for name, value in values.items() if name != "reminder_datetime"}
     return (

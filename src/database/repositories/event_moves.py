@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final, Literal
-from zoneinfo import ZoneInfo
 
 from src.database.models import Event
 from src.database.repositories.event_reminder_fields import has_reminder, reminder_lead, set_reminder
@@ -16,6 +15,7 @@ from src.database.repositories.recurrence_bounds import check_year
 from src.database.repositories.recurrence_clock import lasting, to_instant, to_wall_clock, wall_clock_duration
 from src.database.repositories.recurrence_rule import MAX_COUNT, Rule, check_rrule, parse_rrule
 from src.database.repositories.recurrence_times import has_first
+from src.database.zones import get_zone
 
 __all__ = ["Move", "Scope", "copy_of", "end_at", "end_before", "is_next_reminded", "place", "plan_move", "slot_meant"]
 
@@ -153,7 +153,7 @@ def place(event: Event, start: datetime, end: datetime | None) -> None:
 
 def end_at(event: Event, start: datetime) -> datetime | None:
     """Say when an event ends that begins at another time, and lasts as long by the clock on the wall."""
-    zone, all_day = ZoneInfo(event.timezone), bool(event.all_day)
+    zone, all_day = get_zone(event.timezone), bool(event.all_day)
     duration = wall_clock_duration(event.start_datetime, event.end_datetime, zone, all_day=all_day)
     return lasting(start, duration, zone, all_day=all_day)
 

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Executable, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Executable, bindparam, select, update
 
-from src.database.base import utc_now, uuid7
+from src.database.base import uuid7
 from src.database.errors import StaleDataError
 from src.database.models import Event
 from src.database.pagination import check_limit
@@ -17,6 +17,7 @@ from src.database.repositories.event_claims import MAX_ATTEMPTS, check_claim, cl
 from src.database.repositories.event_reminder_fields import NOT_HELD, reminder_lead, set_reminder
 from src.database.repositories.recurrence import Series
 from src.database.repositories.recurrence_bounds import check_instant, check_year
+from src.database.repositories.turns import statement_time
 
 __all__ = ["EventReminders"]
 
@@ -26,10 +27,13 @@ _HELD: Final = update(Event).where(
     Event.id == bindparam("event"),
     Event.reminder_token == bindparam("held_under"),
 )
+# `updated_at` brings the server's clock back with the row: Citus takes no such function in RETURNING.
 _RELEASED: Final = (
-    _HELD.values(NOT_HELD).returning(Event).execution_options(populate_existing=True, synchronize_session=False)
+    _HELD.values({**NOT_HELD, "updated_at": statement_time()})
+    .returning(Event)
+    .execution_options(populate_existing=True, synchronize_session=False)
 )
-_SENT: Final = _RELEASED.values(reminder_sent_at=func.now())
+_SENT: Final = _RELEASED.values(reminder_sent_at=statement_time())
 _HELD_BACK: Final = (
     _HELD.values(reminder_claimed_until=bindparam("until"), reminder_token=bindparam("nobodys"))
     .returning(Event)
@@ -94,7 +98,7 @@ class EventReminders(Repository[Event]):
             given_up = [event for event in claimed if event.reminder_attempts > max_attempts]
             ready += [event for event in claimed if event.reminder_attempts <= max_attempts]
             for event in given_up:
-                await self._go_on(event)
+                await self._go_on(event, now=_claimed_at(event, lease))
             if not given_up:  # a further round only where those have taken a place
                 break
         return sorted(ready, key=lambda event: (event.reminder_datetime or event.start_datetime, event.id))
@@ -115,15 +119,15 @@ class EventReminders(Repository[Event]):
         claimed = claim.returning(Event).execution_options(populate_existing=True, synchronize_session=False)
         return list(await self.session.scalars(claimed))
 
-    async def _go_on(self, event: Event) -> None:
-        """Have a series remind of its next occurrence, or where there is none, not any more."""
+    async def _go_on(self, event: Event, *, now: datetime) -> None:
+        """Set a series' reminder to that of its next occurrence that begins after `now`; to None where it has none."""
         try:
             series = Series(event)
         except (ValueError, KeyError):  # a rule or a zone from elsewhere: it stays held, and the others are claimed
             return
         lead = reminder_lead(event, series)
         begun = (event.reminder_datetime or event.start_datetime) + lead
-        set_reminder(event, await self._next_reminder(event, series, after=max(begun, utc_now())), lead=lead)
+        set_reminder(event, await self._next_reminder(event, series, after=max(begun, now)), lead=lead)
         await self.session.flush()
 
     async def ack_reminder(self, event_id: UUID, token: UUID, *, now: datetime | None = None) -> Event:
@@ -134,7 +138,7 @@ class EventReminders(Repository[Event]):
         Args:
             event_id: Whose.
             token: The claim's.
-            now: The time that a series goes on from; by default the present.
+            now: The time that a series goes on from; by default the present, by the server's clock.
 
         Returns:
             The event: `reminder_sent_at` is set where that was its last reminder.
@@ -144,14 +148,14 @@ class EventReminders(Repository[Event]):
                 or the event was moved.
             ValueError: `now` is naive, or not between the years 1900 and 2199.
         """
-        now = now or utc_now()
-        check_year("now", now)
+        if now is not None:
+            check_year("now", now)
         acked = await self._give_back(_SENT, event_id, token)
         if acked.rrule is not None and acked.reminder_datetime is not None:
             series = Series(acked)
             lead = reminder_lead(acked, series)
             sent_for = acked.reminder_datetime + lead
-            upcoming = await self._next_reminder(acked, series, after=max(sent_for, now))
+            upcoming = await self._next_reminder(acked, series, after=max(sent_for, now or acked.updated_at))
             if upcoming is not None:
                 set_reminder(acked, upcoming, lead=lead)
                 await self.session.flush()
@@ -188,7 +192,7 @@ class EventReminders(Repository[Event]):
         """
         event = await self._give_back(_RELEASED, event_id, token)
         if event.rrule is not None:
-            await self._go_on(event)
+            await self._go_on(event, now=event.updated_at)
         return event
 
     async def missed(
@@ -205,8 +209,12 @@ class EventReminders(Repository[Event]):
             limit: At most so many.
         """
         check_limit(limit)
-        statement = self._select(*self._pending(user_id), Event.reminder_datetime < func.now() - grace)
+        statement = self._select(*self._pending(user_id), Event.reminder_datetime < statement_time() - grace)
         return list(await self.session.scalars(statement.order_by(Event.reminder_datetime, Event.id).limit(limit)))
+
+    async def _server_time(self) -> datetime:
+        """Return the present by the server's clock, which all reminders go by."""
+        return (await self.session.execute(select(statement_time()))).scalar_one()
 
     def _pending(self, user_id: UUID | None) -> list[ColumnElement[bool]]:
         of_user = [] if user_id is None else [Event.user_id == user_id]
@@ -242,3 +250,9 @@ class EventReminders(Repository[Event]):
             if series_id is not None and recurrence_id is not None:  # the CHECK says so, its types do not
                 found.setdefault(series_id, set()).add(recurrence_id)
         return found
+
+
+def _claimed_at(event: Event, lease: timedelta) -> datetime:
+    """Return when a claim was made, by the server's clock: its lease counts from then."""
+    assert event.reminder_claimed_until is not None  # noqa: S101 - the claim has just set it
+    return event.reminder_claimed_until - lease

@@ -17,7 +17,7 @@ from src.database.errors import IdempotencyConflictError, NotFoundError
 from src.database.models import Conversation, MessageHistory, User
 from src.database.repositories.message_rows import MessageRows
 from src.database.repositories.new_message import NewMessage
-from src.database.repositories.turns import check_is_last, check_token, is_there
+from src.database.repositories.turns import check_is_last, check_token, is_there, statement_time
 
 __all__ = ["KEY", "Appended", "MessageAppending", "check_batch", "first_of_each_key"]
 
@@ -136,6 +136,8 @@ class MessageAppending(MessageRows):
         ]
         statement = (
             insert(MessageHistory)
+            # Not by `now()`, when the transaction began: an answer just begun would look stale to `interrupt_stale`.
+            .values(updated_at=statement_time())
             .on_conflict_do_nothing(index_elements=[MessageHistory.tenant_id, MessageHistory.message_id])
             .returning(MessageHistory)
         )

@@ -8,13 +8,15 @@ from datetime import date, datetime
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Date, cast, func
+from sqlalchemy import BigInteger, ColumnElement, Date, DateTime, Interval, cast, func, literal
+from sqlalchemy.dialects.postgresql import ARRAY
 
-from src.database.base import check_aware
+from src.database.base import UtcDateTime, check_aware
 from src.database.models import MessageHistory
 from src.database.pagination import check_limit
 from src.database.regional import check_timezone
 from src.database.repositories.message_rows import MessageRows
+from src.database.zones import zone_offsets
 
 __all__ = ["MessageUsage", "Usage"]
 
@@ -61,7 +63,7 @@ class MessageUsage(MessageRows):
             since: From then on.
             until: Before then.
             by: What to group by: `user`, `conversation`, `model`, `day`; by nothing there is one row.
-            timezone: The IANA zone that the days are of.
+            timezone: The IANA zone that the days are of, by the packaged zone data.
             include_deleted: Soft-deleted messages too, and deleted conversations': what was spent is spent. What
                 was purged is gone.
             limit: At most so many groups, 1 to 1000.
@@ -88,26 +90,38 @@ class MessageUsage(MessageRows):
         if until is not None:
             check_aware("until", until)
             statement = statement.where(MessageHistory.created_at < until)
-        groups = _groups(by, timezone)
+        groups = _groups(by, timezone, since, until)
         sums = [func.coalesce(func.sum(getattr(MessageHistory, name), type_=BigInteger), 0) for name in _COUNTED]
         statement = statement.with_only_columns(
             *groups,
             func.count().label("messages"),
             *(one.label(name) for one, name in zip(sums, _COUNTED, strict=True)),
         )
-        names = [group.name for group in groups]  # by name: the zone is a parameter, and may not be sent twice
+        names = [group.name for group in groups]  # by name: the offsets are parameters, and may not be sent twice
         rows = await self.session.execute(statement.group_by(*names).order_by(*names).limit(limit))
         return [Usage(**row) for row in rows.mappings()]
 
 
-def _groups(by: Sequence[str], timezone: str) -> list[Any]:
+def _groups(by: Sequence[str], timezone: str, since: datetime | None, until: datetime | None) -> list[Any]:
     for name in by:
         if name not in _KNOWN:
             raise ValueError(f"by must be of {', '.join(_KNOWN)}, got {name!r}")
-    columns = {
+    columns: dict[str, Any] = {
         "user": MessageHistory.user_id.label("user_id"),
         "conversation": MessageHistory.conversation_id.label("conversation_id"),
         "model": MessageHistory.model.label("model"),
-        "day": cast(func.timezone(timezone, MessageHistory.created_at), Date).label("day"),
     }
+    if "day" in by:
+        columns["day"] = _local_day(timezone, since, until).label("day")
     return [columns[name] for name in dict.fromkeys(by)]
+
+
+def _local_day(timezone: str, since: datetime | None, until: datetime | None) -> ColumnElement[date]:
+    """Return the local day of a message: the zone's offsets come from here, and the server adds the one in force."""
+    starts, offsets = zone_offsets(timezone, since, until)
+    utc = func.timezone("UTC", MessageHistory.created_at, type_=DateTime())
+    if not starts:
+        return cast(utc + literal(offsets[0], Interval()), Date)
+    place = func.width_bucket(MessageHistory.created_at, literal(starts, ARRAY(UtcDateTime())))
+    every = func.coalesce(literal(offsets, ARRAY(Interval())), type_=ARRAY(Interval()))
+    return cast(utc + every[place + 1], Date)

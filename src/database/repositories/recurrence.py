@@ -8,12 +8,12 @@ from datetime import UTC, datetime, time, timedelta
 from itertools import islice
 from typing import Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from src.database.models import Event
 from src.database.repositories.recurrence_clock import lasting, to_instant, to_wall_clock, wall_clock_duration
 from src.database.repositories.recurrence_rule import LAST_YEAR, Rule, parse_rrule
 from src.database.repositories.recurrence_times import times_of
+from src.database.zones import get_zone
 
 __all__ = ["Occurrence", "Series", "Slot"]
 
@@ -68,10 +68,9 @@ class Series:
     def __init__(self, event: Event) -> None:
         self.event = event
         self.rule: Rule = parse_rrule(event.rrule or "")
-        self.zone = ZoneInfo(event.timezone)
+        self.zone = get_zone(event.timezone)
         local = to_wall_clock(event.start_datetime, self.zone)
-        written: datetime | None = event.start_local  # the server makes it: a row that is not written yet has none
-        self.first = written or local
+        self.first = event.written_start_local or local
         if event.all_day:
             self.first = datetime.combine(self.first, time())
         # Under today's rules of the zone, as the start is: a change of these does not make it longer.

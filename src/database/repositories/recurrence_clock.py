@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from src.database.zones import local_time
+
 __all__ = ["lasting", "to_instant", "to_wall_clock", "wall_clock_duration"]
 
 
@@ -21,7 +23,7 @@ def to_wall_clock(instant: datetime, zone: ZoneInfo, *, all_day: bool = False) -
         zone: Where.
         all_day: Whether whole days are meant: one of Beirut begins at one o'clock in the year.
     """
-    local = instant.astimezone(zone).replace(tzinfo=None, fold=0)
+    local = local_time(instant, zone)
     if not all_day:
         return local
     midnight = datetime.combine(local, time())

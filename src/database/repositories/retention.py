@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, and_, func, literal, select, true
+from sqlalchemy import ColumnElement, Interval, Table, and_, func, literal, select, true
 
-from src.database.base import Base, UtcDateTime, check_time, utc_now
+from src.database.base import Base, UtcDateTime, check_time
 from src.database.models import MessageHistory, Tenant, User
 from src.database.pagination import check_limit
 from src.database.repositories.removal import Ids, dependants, nothing_needs, remove, tables_of_tenants
+from src.database.repositories.turns import statement_time
 from src.database.tenancy import AsyncSession
 
 __all__ = ["DELETED_DAYS", "purge_expired"]
@@ -45,7 +46,7 @@ async def purge_expired(
 
     Args:
         session: Whose tenant's.
-        now: The time to measure by; by default the present.
+        now: The time to measure by; by default the present, by the server's clock.
         limit: Rows of each table a call, 1 to 1000; the changed occurrences of a series come on top.
         dry_run: Remove nothing, and count all that would go in the end.
 
@@ -56,9 +57,10 @@ async def purge_expired(
         ValueError: The limit is not from 1 to 1000, or `now` is naive or too early.
     """
     check_limit(limit)
-    now = now or utc_now()
-    check_time("now", now, back=_SHORTEST)
-    expired = _expired(session.tenant_id, now, limit=None if dry_run else limit)
+    if now is not None:
+        check_time("now", now, back=_SHORTEST)
+    at = statement_time() if now is None else literal(now, UtcDateTime())
+    expired = _expired(session.tenant_id, at, limit=None if dry_run else limit)
     counts: dict[str, int] = {}
     for table, ids in reversed(expired.items()):
         if dry_run:
@@ -70,7 +72,7 @@ async def purge_expired(
     return counts
 
 
-def _expired(tenant_id: UUID, now: datetime, *, limit: int | None) -> dict[Table, Ids]:
+def _expired(tenant_id: UUID, now: ColumnElement[datetime], *, limit: int | None) -> dict[Table, Ids]:
     """Tell what may go, by table, parents first."""
     roots: dict[Table, list[Ids]] = {}
     for table in tables_of_tenants(Base.metadata):
@@ -88,18 +90,19 @@ def _without_dependants(table: Table, ids: Ids, tenant_id: UUID) -> Ids:
     return select(table.c.id).where(table.c.tenant_id == tenant_id, table.c.id.in_(named), *conditions)
 
 
-def _deleted(table: Table, tenant_id: UUID, now: datetime) -> Ids:
+def _deleted(table: Table, tenant_id: UUID, now: ColumnElement[datetime]) -> Ids:
     """Tell the rows that were deleted too long ago; the shortest retention bounds what is read of the index."""
     since = _since(now, func.coalesce(_days(tenant_id), DELETED_DAYS))
+    shortest = now - literal(_SHORTEST, Interval())
     rows = select(table.c.id).where(
-        table.c.tenant_id == tenant_id, table.c.deleted_at < now - _SHORTEST, table.c.deleted_at < since
+        table.c.tenant_id == tenant_id, table.c.deleted_at < shortest, table.c.deleted_at < since
     )
     if table is _USERS:
         return rows
     return rows.join(_USERS, and_(_USERS.c.tenant_id == tenant_id, _USERS.c.id == table.c.user_id))
 
 
-def _old_messages(tenant_id: UUID, now: datetime, limit: int | None) -> Ids:
+def _old_messages(tenant_id: UUID, now: ColumnElement[datetime], limit: int | None) -> Ids:
     """Tell the messages that are too old: user by user, each by the index of a user's messages by age.
 
     The instants are computed first: in a comparison with the column no index would serve it, because the subtraction
@@ -135,5 +138,5 @@ def _days(tenant_id: UUID) -> ColumnElement[int | None]:
     return func.coalesce(_USERS.c.retention_days, of_tenant)
 
 
-def _since(now: datetime, days: ColumnElement[int | None]) -> ColumnElement[datetime]:
-    return literal(now, UtcDateTime()) - func.make_interval(0, 0, 0, func.least(days, _FOR_EVER))
+def _since(now: ColumnElement[datetime], days: ColumnElement[int | None]) -> ColumnElement[datetime]:
+    return now - func.make_interval(0, 0, 0, func.least(days, _FOR_EVER))

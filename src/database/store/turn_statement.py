@@ -9,6 +9,7 @@ from sqlalchemy import (
     CTE,
     ColumnElement,
     Integer,
+    Interval,
     Select,
     Subquery,
     Table,
@@ -30,6 +31,7 @@ from sqlalchemy import cast as as_type
 from sqlalchemy.types import NULLTYPE, UserDefinedType
 
 from src.database.models import Conversation, MessageHistory
+from src.database.repositories.turns import statement_time
 from src.database.store.append_statement import SHAPES, New, Shape, advanced, all_new, fresh, given, inserted, known
 from src.database.store.rows import ConversationRow, MessageRow, columns_of
 from src.database.store.statement import Statement
@@ -49,8 +51,7 @@ _PARAMETERS: Final = (
     "external_chat_id",
     "new_conversation_id",
     "new_session_id",
-    "silent_since",
-    "now",
+    "idle_timeout",
     "limit",
 )
 IDLE: Final = "idle"
@@ -58,7 +59,9 @@ IDLE: Final = "idle"
 _CHATS: Final = cast("Table", Conversation.__table__)
 _TABLE: Final = cast("Table", MessageHistory.__table__)
 _LAST_ACTIVE: Final = func.coalesce(_CHATS.c.last_message_at, _CHATS.c.created_at)
-_SINCE: Final = bindparam("silent_since", type_=_CHATS.c.last_message_at.type)
+_IDLE_TIMEOUT: Final = bindparam("idle_timeout", type_=Interval())
+_SINCE: Final = statement_time() - _IDLE_TIMEOUT
+"""By the server's clock, whatever the caller's is."""
 
 
 class _Record(UserDefinedType[Any]):
@@ -114,7 +117,7 @@ def _of_chat(user: CTE) -> tuple[ColumnElement[bool], ...]:
 
 def _kept(user: CTE, new: New, *where: ColumnElement[bool]) -> CTE:
     """Lock the active conversation, unless it has been silent for too long, and go on with it."""
-    spoken_lately = or_(_SINCE.is_(None), _LAST_ACTIVE >= _SINCE)
+    spoken_lately = or_(_IDLE_TIMEOUT.is_(None), _LAST_ACTIVE >= _SINCE)
     kept = update(_CHATS).where(*_of_chat(user), spoken_lately, *where).values(advanced(new))
     return kept.returning(*columns_of(ConversationRow)).cte("kept")
 
@@ -124,7 +127,7 @@ def _closed(user: CTE, is_new: ColumnElement[bool]) -> CTE:
     closed = (
         update(_CHATS)
         .where(*_of_chat(user), _LAST_ACTIVE < _SINCE, is_new)
-        .values(is_active=false(), closed_at=bindparam("now", type_=_CHATS.c.closed_at.type), close_reason=IDLE)
+        .values(is_active=false(), closed_at=statement_time(), close_reason=IDLE)
     )
     return closed.returning(_CHATS.c.id).cte("closed")
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from operator import itemgetter
 from typing import Any, Final
 
-from src.database.base import clean_text, utc_now, uuid7
+from src.database.base import clean_text, uuid7
 from src.database.errors import DuplicateKeyError
 from src.database.models import Conversation, User
 from src.database.pagination import check_limit
@@ -82,10 +82,8 @@ class StoreTurns(StoreReading):
         check_batch(messages)
         if not messages:
             raise ValueError("messages must be at least one, got none; to look without one, use `recent`")
-        now = utc_now()
-        check_silence("idle_timeout", idle_timeout or timedelta(0), now)
+        check_silence("idle_timeout", idle_timeout or timedelta(0))
         first = list(first_of_each_key(messages).values())
-        since = None if idle_timeout is None else now - idle_timeout
         who = telegram_id, uuid7(), *profile.checked()
         where = clean_text(channel), None if external_chat_id is None else clean_text(external_chat_id)
         shape, sent = packed(first)
@@ -93,7 +91,7 @@ class StoreTurns(StoreReading):
         for statement in (goes_on, *[begins] * ROUNDS) if len(first) == len(messages) else ():
             try:
                 ids = uuid7(), str(uuid7())
-                rows = await self._write(statement, *who, *where, *ids, since, now, recent, *sent)
+                rows = await self._write(statement, *who, *where, *ids, idle_timeout, recent, *sent)
             except DuplicateKeyError as error:
                 if error.constraint not in TAKEN:
                     raise

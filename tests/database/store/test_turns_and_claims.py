@@ -16,6 +16,7 @@ from src.database.repositories import (
     EventRepository,
 )
 from src.database.store import get_store
+from tests.database.repositories.skewed import skew_clock
 from tests.database.store.both import Path, said
 
 
@@ -89,6 +90,23 @@ async def test_a_silent_conversation_is_closed_and_another_one_begun(path: Path)
     async with get_db() as session:
         closed = await ConversationRepository(session).get(first.conversation_id)
     assert (closed.is_active, closed.close_reason, closed.last_seq) == (False, "idle", 2)
+
+
+@pytest.mark.parametrize("skew", [timedelta(minutes=10), timedelta(minutes=-10)], ids=["ahead", "behind"])
+async def test_silence_is_measured_by_the_servers_clock(
+    path: Path, monkeypatch: pytest.MonkeyPatch, skew: timedelta
+) -> None:
+    now, idle = datetime.now(UTC), timedelta(minutes=30)
+    ages = {"short": timedelta(minutes=25), "long": timedelta(minutes=35)}
+    skew_clock(monkeypatch, skew)
+
+    started = {}
+    for chat, age in ages.items():
+        await path.turn(5, chat, [said(f"{chat}1", created_at=now - age)])
+        turn = await path.turn(5, chat, [said(f"{chat}2", created_at=now)], idle=idle)
+        started[chat] = turn.conversation_started
+
+    assert started == {"short": False, "long": True}
 
 
 async def test_any_number_of_turns_at_once_make_one_user_one_conversation_and_no_gap(path: Path) -> None:

@@ -21,6 +21,7 @@ from src.database.cli.diagnose.output import print_findings, print_json
 from src.database.cli.diagnose.reach import reach
 from src.database.cli.diagnose.server import Patient
 from src.database.cli.diagnose.session_defaults import check_session_defaults
+from src.database.cli.diagnose.zones import check_zones
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.resolve import resolve_target
@@ -43,6 +44,7 @@ INSIDE: Final[Mapping[str, _Check]] = {
     "pooler": server.check_pooler,
     "session defaults": check_session_defaults,
     "clock": server.check_clock,
+    "time zones": check_zones,
     "connections": server.check_connections,
     "encoding": server.check_encoding,
     "collation": server.check_collation,

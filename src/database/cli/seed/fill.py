@@ -17,7 +17,8 @@ from src.database.cli.seed.batches import TABLES, Batch, batches
 from src.database.cli.seed.bulk import insert_missing
 from src.database.cli.seed.recipe import Recipe, Share, slug_of
 from src.database.errors import ConfigurationError
-from src.database.models import MessageHistory, Tenant
+from src.database.models import Event, MessageHistory, Tenant
+from src.database.models.event import start_local_values
 from src.database.repositories import TenantRepository
 from src.database.session import get_db
 from src.database.tenancy import AsyncSession, tenant_context
@@ -85,9 +86,14 @@ async def _write(batch: Batch, report: Report) -> None:
     done: Counter[str] = Counter()
     async with get_db() as session:
         for model in TABLES:
-            done[model.__tablename__] = await insert_missing(session, model, batch[model])
+            rows = _with_local_starts(batch[Event]) if model is Event else batch[model]
+            done[model.__tablename__] = await insert_missing(session, model, rows)
     for model in TABLES:  # once it is committed
         _count(report, model.__tablename__, len(batch[model]), done[model.__tablename__])
+
+
+def _with_local_starts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row | start_local_values(row["start_datetime"], row["timezone"]) for row in rows]
 
 
 async def _register(recipe: Recipe, report: Report) -> None:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from src.database.cli.seed.dice import Dice
 from src.database.cli.seed.phrases import LANGUAGES, Language
 from src.database.cli.seed.recipe import Share
+from src.database.zones import get_zone
 
 __all__ = ["Person", "make_person"]
 
@@ -89,7 +90,7 @@ def make_person(share: Share, number: int, dice: Dice, until: datetime) -> Perso
         number=number,
         telegram_id=telegram_id,
         language=LANGUAGES[speaks],
-        zone=ZoneInfo(zone),
+        zone=get_zone(zone),
         joined=joined,
         last_seen=last_seen,
         left=left,

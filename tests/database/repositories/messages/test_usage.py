@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from src.database.models import Conversation, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, Usage
 from src.database.tenancy import AsyncSession
+from src.database.zones import get_zone, local_time, zone_offsets
 from tests.database.repositories.messages.conftest import message
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
@@ -77,6 +80,38 @@ async def test_a_day_is_the_zones(
     rows = await messages.usage(conversation_id=conversation.id, by=["day"], timezone="America/Mexico_City")
 
     assert {row.day: row.messages for row in rows} == {date(2025, 12, 31): 3, date(2026, 1, 1): 2}
+
+
+@pytest.mark.parametrize("zone", ["CET", "EET", "MET", "WET"])
+async def test_half_past_midnight_is_of_the_new_day_in_summer_too(
+    messages: MessageHistoryRepository, conversation: Conversation, zone: str
+) -> None:
+    said = datetime(2027, 7, 14, 0, 30, tzinfo=get_zone(zone)).astimezone(UTC)
+    await messages.append(conversation.id, message("1", created_at=said))
+
+    whole = await messages.usage(conversation_id=conversation.id, by=["day"], timezone=zone)
+    within = await messages.usage(
+        conversation_id=conversation.id, by=["day"], timezone=zone, since=said, until=said + timedelta(seconds=1)
+    )
+
+    assert [row.day for row in whole] == [row.day for row in within] == [date(2027, 7, 14)]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Dublin", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Casablanca", "UTC"])
+async def test_days_are_those_of_the_packaged_zone_data_at_every_instant(
+    messages: MessageHistoryRepository, conversation: Conversation, zone: str
+) -> None:
+    dice = random.Random(zone)  # noqa: S311 - instants that repeat
+    starts = [start for start in zone_offsets(zone).starts if 1900 < start.year < 2090]
+    near = [start + timedelta(seconds=dice.choice((-1, 0, 1))) for start in dice.sample(starts, min(150, len(starts)))]
+    instants = [*near, *(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=dice.randrange(10**6)) for _ in range(150))]
+    batch = [message(str(number), created_at=instant) for number, instant in enumerate(instants)]
+    await messages.append_many(conversation.id, batch)
+
+    rows = await messages.usage(conversation_id=conversation.id, by=["day"], timezone=zone)
+
+    expected = Counter(local_time(instant, get_zone(zone)).date() for instant in instants)
+    assert {row.day: row.messages for row in rows} == expected
 
 
 async def test_the_time_is_from_since_to_before_until(
