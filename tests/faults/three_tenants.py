@@ -162,7 +162,7 @@ async def living(
         for _ in range(3):
             tenant = uuid7()
             session.add(Tenant(id=tenant, slug=f"t-{tenant}", name="T"))
-            world.rows[tenant] = Rows(tenant, tenant, tenant, tenant, tenant)
+            world.rows[tenant] = Rows(tenant, tenant, tenant, tenant, tenant, tenant)
     try:
         await world.refill()
         yield world
