@@ -21,6 +21,7 @@ from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from src.config import Settings
+from src.database import tenant_context
 from src.database.base import tenant_tables, utc_now, uuid7
 from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, SUPERUSER
@@ -36,7 +37,7 @@ from src.database.repositories import (
     UserRepository,
 )
 from src.database.store import get_store
-from src.database.tenancy import AsyncSession, tenant_context
+from src.database.tenancy import AsyncSession
 from tests.acceptance.calls import CALLS, REGISTRY_CALLS, STORE_CALLS, Call, Rows, a_message, fill, missing_calls
 from tests.faults.three_tenants import living, parts_of
 

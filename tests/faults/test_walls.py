@@ -14,7 +14,7 @@ from sqlalchemy import URL, event, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from src.config import Settings
-from src.database import tenancy, tenant_scope
+from src.database import tenancy, tenant_context, tenant_scope
 from src.database.base import TenantBase, tenant_tables, uuid7
 from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, SUPERUSER
@@ -22,7 +22,7 @@ from src.database.errors import DatabaseError, ForeignKeyError, TenantMismatchEr
 from src.database.reading import ReadBinding
 from src.database.repositories import Repository, asking
 from src.database.store.calls import Calls
-from src.database.tenancy import TenantSession, tenant_context
+from src.database.tenancy import TenantSession
 from tests.acceptance.calls import CALLS, STORE_CALLS, fill, missing_calls
 from tests.acceptance.calls.store import recorded_store
 from tests.acceptance.test_tenants import act_as

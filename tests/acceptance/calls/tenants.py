@@ -7,7 +7,7 @@ from typing import Final
 from src.database.base import uuid7
 from tests.acceptance.calls.rows import Call, listed
 
-# A change names the tenant first, in a statement of its own: the registry refuses it for any other tenant.
+# A change names its tenant first, in a statement of its own: the policy refuses changes of any other tenant.
 CALLS: Final = {
     "create": Call(lambda r, _: r.create(f"t-{uuid7()}", "T"), statements=1),
     "get": Call(lambda r, b: r.get(b.tenant), statements=1),
