@@ -5,11 +5,14 @@ The plans are the server's own, for the statements that were sent, as the applic
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import psycopg
 import pytest
 from sqlalchemy import URL, event
@@ -17,18 +20,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from benchmarks.large import fill as fill_large
 from src.config import Settings
-from src.database import create_engine
+from src.database import create_engine, get_db, get_engine, tenant_context
+from src.database import engine as application_engine
 from src.database.base import tenant_tables
 from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine
 from src.database.errors import ForeignKeyError
 from src.database.pool import SizedPool
-from src.database.repositories import MessageHistoryRepository, Repository
+from src.database.repositories import MessageHistoryRepository, TenantRepository
 from src.database.tenancy import AsyncSession
-from tests.acceptance.calls import CALLS, Call, fill
+from tests.acceptance.calls import CALLS, REGISTRY_CALLS, STORE_CALLS, Call, fill, missing_calls
+from tests.acceptance.calls.store import Sent, recorded_store
 
 TENANT = UUID("01900000-0000-7000-8000-000000000007")
 QUICK = {"messages": 100_000, "notes": 20_000}
+EXPLAIN_ANALYZE = "EXPLAIN (ANALYZE, FORMAT JSON, TIMING OFF, BUFFERS OFF)"
 TABLES = {table.name for table in tenant_tables()}
 
 
@@ -49,9 +55,7 @@ async def application(cloned_database: URL) -> AsyncIterator[DatabaseEngine]:
     await engine.dispose()
 
 
-async def statements_of(
-    connection: AsyncConnection, repository: type[Repository[Any]], call: Call
-) -> list[tuple[str, Any]]:
+async def statements_of(connection: AsyncConnection, repository: type[Any], call: Call) -> list[tuple[str, Any]]:
     """Call a method on rows of a tenant who has a twentieth of all; what it did is rolled back."""
     async with AsyncSession(
         bind=connection,
@@ -68,27 +72,65 @@ async def statements_of(
         with suppress(ForeignKeyError):  # a row that others refer to is not deleted
             await call.run(repository(session), rows)
         event.remove(connection.sync_connection, "before_cursor_execute", note)
-    return [(statement, parameters) for statement, parameters in sent if "SAVEPOINT" not in statement]
+    without_plan = re.compile(r"SET LOCAL|(ROLLBACK TO |RELEASE )?SAVEPOINT")
+    return [(statement, parameters) for statement, parameters in sent if not without_plan.match(statement)]
 
 
-async def wide_reads(connection: AsyncConnection, repository: type[Repository[Any]], call: Call) -> list[str]:
+async def wide_reads(connection: AsyncConnection, repository: type[Any], call: Call) -> list[str]:
     """Return the statements that read a table without an index or too many rows, and what of the plan is to blame."""
     found = []
     for statement, parameters in await statements_of(connection, repository, call):
-        plan = await explain(connection, statement, parameters)
-        scans = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") in TABLES]
-        wide = [scan for scan in scans if scan["Node Type"] == "Seq Scan" or _rows_read(scan) > call.most_rows]
-        if wide:
+        if wide := _wide(await explain(connection, statement, parameters), call):
             found.append(f"{statement}\n" + "\n".join(map(_describe, wide)))
     return found
 
 
+async def wide_reads_of_the_store() -> dict[str, list[str]]:
+    """Call the store on rows of the same tenant; return what `wide_reads` does, by the name of the call."""
+    found = {}
+    with tenant_context(TENANT):
+        async with get_db() as session:
+            rows = await fill(session)
+        async with recorded_store() as (store, sent):
+            for name, call in STORE_CALLS.items():
+                sent.clear()
+                await call.run(store, rows)
+                wide = [one for statement in list(sent) for one in await _wide_scans(statement, call)]
+                if wide:
+                    found[f"Store.{name}"] = wide
+    await application_engine.dispose()
+    return found
+
+
+async def _wide_scans(sent: Sent, call: Call) -> list[str]:
+    """Explain a statement of the store on a connection of the store's kind; what was stored once is only planned."""
+    statement, arguments = sent
+    connection = await get_engine("store").open_connection()
+    await connection.execute("SELECT set_config('app.tenant_id', $1, false)", str(TENANT))
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        plan = await connection.fetchval(f"{EXPLAIN_ANALYZE} {statement}", *arguments)
+    except asyncpg.UniqueViolationError:
+        await transaction.rollback()
+        plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *arguments)
+    finally:
+        await connection.close()
+    return [f"{statement}\n{_describe(scan)}" for scan in _wide(json.loads(plan), call)]
+
+
+def _wide(plan: Any, call: Call) -> list[dict[str, Any]]:
+    """Return the scans of a plan that use no index or read too many rows."""
+    scans = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") in TABLES]
+    return [scan for scan in scans if scan["Node Type"] == "Seq Scan" or _rows_read(scan) > call.most_rows]
+
+
 async def explain(connection: AsyncConnection, statement: str, parameters: Any) -> Any:
     """Run a statement again and return what the server did; where a foreign key refuses it, what it would have done."""
-    for options in ("ANALYZE, FORMAT JSON, TIMING OFF, BUFFERS OFF", "FORMAT JSON"):
+    for explain in (EXPLAIN_ANALYZE, "EXPLAIN (FORMAT JSON)"):
         again = await connection.begin_nested()
         try:
-            return (await connection.exec_driver_sql(f"EXPLAIN ({options}) {statement}", parameters)).scalar_one()
+            return (await connection.exec_driver_sql(f"{explain} {statement}", parameters)).scalar_one()
         except ForeignKeyError:
             pass
         finally:
@@ -119,14 +161,20 @@ async def test_no_method_reads_more_than_it_needs(
     fill_large(superuser, **({} if is_long else QUICK))
 
     found = {}
-    for repository, calls in CALLS.items():
+    for repository, calls in ({**CALLS, TenantRepository: REGISTRY_CALLS}).items():
         for name, call in calls.items():
             async with acting(application) as connection:
                 wide = await wide_reads(connection, repository, call)
             if wide:
                 found[f"{repository.__name__}.{name}"] = wide
 
+    found |= await wide_reads_of_the_store()
+
     assert not found, "\n\n".join(f"{name}\n" + "\n".join(wide) for name, wide in found.items())
+
+
+def test_the_plans_of_every_public_method_are_read() -> None:
+    assert missing_calls() == []
 
 
 async def test_a_missing_index_is_seen(superuser: psycopg.Connection, application: DatabaseEngine) -> None:

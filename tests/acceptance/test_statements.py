@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import URL, event
 
+from src.database import engine, get_db
+from src.database.errors import ForeignKeyError
 from src.database.models import User
-from src.database.repositories import Repository, UserRepository
+from src.database.repositories import Repository, TenantRepository, UserRepository
 from src.database.tenancy import AsyncSession
-from tests.acceptance.calls import CALLS, Call, fill
+from tests.acceptance.calls import CALLS, REGISTRY_CALLS, STORE_CALLS, Call, fill, missing_calls
+from tests.acceptance.calls.store import recorded_store
 
 CASES = [
     pytest.param(repository, call, id=f"{repository.__name__}.{name}")
@@ -47,6 +51,38 @@ async def test_the_number_of_statements_that_make_rows(
     sent = await statements_sent(session, lambda: make(UserRepository(session)))
 
     assert len(sent) == number, "\n".join(sent)
+
+
+@pytest.mark.parametrize("name", REGISTRY_CALLS)
+async def test_the_number_of_statements_of_the_registry(session: AsyncSession, name: str) -> None:
+    call, rows = REGISTRY_CALLS[name], await fill(session)
+
+    async def work() -> None:
+        with suppress(ForeignKeyError):  # a tenant that has users is not deleted
+            await call.run(TenantRepository(session), rows)
+
+    sent = await statements_sent(session, work)
+
+    assert len(sent) == call.statements, "\n".join(sent)
+
+
+async def test_the_number_of_statements_of_the_store(cloned_database: URL) -> None:
+    """One test for all calls: the store commits, so it needs a database of its own."""
+    number = {}
+    async with get_db() as session:
+        rows = await fill(session)
+    async with recorded_store() as (store, sent):
+        for name, call in STORE_CALLS.items():
+            sent.clear()
+            await call.run(store, rows)
+            number[name] = len(sent)
+    await engine.dispose()
+
+    assert number == {name: call.statements for name, call in STORE_CALLS.items()}
+
+
+def test_the_statements_of_every_public_method_are_counted() -> None:
+    assert missing_calls() == []
 
 
 async def statements_sent(session: AsyncSession, work: Callable[[], Awaitable[Any]]) -> list[str]:

@@ -17,9 +17,8 @@ from src.database.errors import DatabaseError, NoTenantError, TenantMismatchErro
 from src.database.models import User
 from src.database.repositories import NoteRepository, UserRepository
 from src.database.store import get_store
-from tests.acceptance.calls import CALLS, Rows
+from tests.acceptance.calls import CALLS, STORE_CALLS, Rows
 from tests.conftest import SOCKETS
-from tests.faults.tenants_steps import STORE_CALLS, streamed_by_store
 from tests.faults.three_tenants import TABLES, World
 
 __all__ = [
@@ -173,8 +172,8 @@ async def at_the_store(world: World) -> list[str]:
     found: list[str] = []
     first, second, _ = world.tenants
     own: list[Callable[[Rows], Awaitable[Any]]] = [
-        lambda _: get_store().user_by_telegram_id(1),
-        lambda rows: streamed_by_store(get_store(), rows, most=1000),
+        lambda rows: STORE_CALLS["user_by_telegram_id"].run(get_store(), rows),
+        lambda rows: STORE_CALLS["stream_messages"].run(get_store(), rows),
     ]
     for look in own:  # each of them is the first that is asked of a connection that was another's
         for acting in (first, second, first):
@@ -188,9 +187,9 @@ async def at_the_store(world: World) -> list[str]:
         before = world.state_of(others)
         with tenant_context(acting):
             for rows in (world.rows[first], world.rows[second]):
-                for call in STORE_CALLS:
+                for call in STORE_CALLS.values():
                     with suppress(DatabaseError):
-                        found += _foreign(world, acting, await call(get_store(), rows))
+                        found += _foreign(world, acting, await call.run(get_store(), rows))
         if world.state_of(others) != before:
             found.append("the store changes another's rows")
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -19,49 +19,20 @@ from src.database.base import tenant_tables, uuid7
 from src.database.errors import DatabaseError, NoTenantError, TenantMismatchError
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.repositories import MessageHistoryRepository, NoteRepository, UserRepository
-from src.database.store import Store, get_store
-from tests.acceptance.calls import CALLS, Rows, a_message
-from tests.faults.three_tenants import TABLES, World
+from src.database.store import get_store
+from tests.acceptance.calls import CALLS, STORE_CALLS, Rows
+from tests.faults.session_use import SessionUse, context_of
+from tests.faults.three_tenants import TABLES, World, mark_of
 
-__all__ = ["FAULTS", "STEPS", "STORE_CALLS", "Planned", "Walker", "streamed_by_store"]
+__all__ = ["FAULTS", "STEPS", "Planned", "Step", "Walker", "undisturbed"]
 
 MODELS = [User, Conversation, MessageHistory, Event, Note]
 SCOPES: list[Any] = [get_db, get_read_db, lambda: get_read_db(read_your_writes=True)]
 ALL_CALLS = [(repository, call) for repository, calls in CALLS.items() for call in calls.values()]
-MAKING: list[Callable[[Any, Rows], Awaitable[Any]]] = [
-    lambda session, _: UserRepository(session).get_or_create_by_telegram_id(1),
-    lambda session, _: UserRepository(session).upsert({"telegram_id": 1, "username": "x"}, key=["telegram_id"]),
-    lambda session, rows: NoteRepository(session).add(Note(user_id=rows.user, content="secret")),
-    lambda session, rows: NoteRepository(session).add_many([Note(user_id=rows.user, content="x") for _ in range(2)]),
-]
-STORE_CALLS: list[Callable[[Store, Rows], Awaitable[Any]]] = [
-    lambda store, _: store.user_by_telegram_id(1),
-    lambda store, _: store.get_or_create_user(1),
-    lambda store, rows: store.append(rows.conversation, a_message(str(uuid7()))),
-    lambda store, rows: store.append_many(rows.conversation, [a_message("same"), a_message(str(uuid7()))]),
-    lambda store, rows: store.recent(rows.conversation),
-    lambda store, rows: store.recent(rows.conversation, token_budget=100),
-    lambda store, rows: store.page(rows.conversation, limit=1),
-    lambda store, _: store.turn(1, "telegram", "1", [a_message(str(uuid7()))]),
-    lambda store, _: store.turn(2, "telegram", "1", [a_message("same")]),
-    lambda store, _: store.claim_due_reminders("w"),
-    lambda store, rows: streamed_by_store(store, rows, most=1),
-    lambda store, rows: streamed_by_store(store, rows, most=1000),
-]
 
 
 class Planned(Exception):
     """What a caller's own code raised inside of a session."""
-
-
-async def streamed_by_store(store: Store, rows: Rows, *, most: int) -> list[Any]:
-    found = []
-    async with aclosing(store.stream_messages(rows.user)) as messages:
-        async for message in messages:
-            found.append(message)
-            if len(found) == most:
-                break
-    return found
 
 
 @dataclass
@@ -70,6 +41,7 @@ class Walker:
 
     world: World
     dice: random.Random
+    _deck: list[str] = field(default_factory=list)
 
     async def by_repository(self, acting: UUID, rows: Rows) -> None:
         """Call some methods in one session, of any kind."""
@@ -78,18 +50,14 @@ class Walker:
                 await session.snapshot()
             for _ in range(self.dice.randrange(1, 4)):
                 repository, call = self.dice.choice(ALL_CALLS)
-                found = None
-                if self.dice.random() < 0.9:
-                    caught = (DatabaseError,) if self.dice.random() < 0.1 else ()
-                    with suppress(*caught):
-                        found = await call.run(repository(session), rows)
-                else:
-                    found = await self.dice.choice(MAKING)(session, rows)
-                self.world.see(acting, found)
+                caught = (DatabaseError,) if self.dice.random() < 0.1 else ()
+                with suppress(*caught):
+                    self.world.see(acting, await call.run(repository(session), rows))
 
     async def by_store(self, acting: UUID, rows: Rows) -> None:
         for _ in range(self.dice.randrange(1, 3)):
-            self.world.see(acting, await self.dice.choice(STORE_CALLS)(get_store(), rows))
+            call = self.dice.choice(list(STORE_CALLS.values()))
+            self.world.see(acting, await call.run(get_store(), rows))
 
     async def by_raw_sql(self, acting: UUID, rows: Rows) -> None:
         """Ask without any predicate: row-level security stands alone."""
@@ -143,19 +111,70 @@ class Walker:
             self.world.see(acting, list(await session.scalars(select(Note))))
 
     async def by_nobody(self, acting: UUID, rows: Rows) -> None:
-        """Ask where no tenant acts, in a task that knows of none."""
+        """Read where no context names a tenant: for the default tenant, or for none."""
         del acting
-
-        async def ask() -> None:
-            async with self.dice.choice(SCOPES)() as session:
-                assert (await session.execute(text(f"SELECT * FROM {self.dice.choice(TABLES)}"))).all() == []
-                with pytest.raises(NoTenantError):
-                    await UserRepository(session).get_or_none(rows.user)
-
-        with tenant_context(self.world.tenants[0]):
-            pass
         assert current_tenant() is None
-        await ask()
+        async with self.dice.choice(SCOPES)() as session:
+            found = (await session.execute(text(f"SELECT * FROM {self.dice.choice(TABLES)}"))).all()
+            if self.world.default is not None:
+                self.world.see(self.world.default, [found, await UserRepository(session).get_or_none(rows.user)])
+                return
+            assert found == []
+            with pytest.raises(NoTenantError):
+                await UserRepository(session).get_or_none(rows.user)
+
+    async def in_nested_contexts(self, acting: UUID, rows: Rows) -> None:
+        """Nest the contexts of two tenants, and use the session of each and the store on the way in and out."""
+        tenants = [acting, rows.tenant]
+        await self._nest([self.dice.choice(tenants) for _ in range(self.dice.randrange(2, 5))])
+
+    async def _nest(self, tenants: list[UUID]) -> None:
+        tenant, *inner = tenants
+        with tenant_context(tenant):
+            await self._write(tenant)
+            if inner:  # with no session open: each pool has one connection
+                await self._nest(inner)
+            await self._write(tenant)
+            self.world.see(tenant, await get_store().recent(self.world.rows[tenant].conversation))
+
+    async def _write(self, tenant: UUID) -> None:
+        """Insert a note in one of two ways, and read the notes."""
+        async with get_db() as session:
+            note = Note(user_id=self.world.rows[tenant].user, content=mark_of(tenant))
+            if self.dice.random() < 0.5:
+                session.add(note)
+            else:
+                await NoteRepository(session).add(note)
+            self.world.see(tenant, list(await session.scalars(select(Note))))
+
+    async def with_temporary_tables(self, acting: UUID, rows: Rows) -> None:
+        """Leave a temporary table of the same name as one of ours on a pooled connection, with copies of own rows."""
+        del rows
+        table = self.dice.choice(TABLES)
+        async with get_db() as session:
+            if await session.scalar(text(f"SELECT to_regclass('pg_temp.{table}')")) is not None:
+                made_by = await session.scalar(text(f"SELECT obj_description('pg_temp.{table}'::regclass)"))
+                owners = await session.scalars(text(f"SELECT DISTINCT tenant_id::text FROM pg_temp.{table}"))
+                assert set(owners) <= {made_by}, f"the temporary {table} of {made_by} has received another's rows"
+                await session.execute(text(f"DROP TABLE pg_temp.{table}"))
+            await session.execute(text(f"CREATE TEMPORARY TABLE {table} (LIKE public.{table} INCLUDING DEFAULTS)"))
+            await session.execute(text(f"COMMENT ON TABLE pg_temp.{table} IS '{acting}'"))
+            await session.execute(text(f"INSERT INTO pg_temp.{table} SELECT * FROM public.{table}"))
+
+    async def after_its_block(self, acting: UUID, rows: Rows) -> None:
+        """Use a session whose block has ended: nothing is sent, and nothing is accepted."""
+        async with self.dice.choice(SCOPES)() as session:
+            if self.dice.random() < 0.5:
+                self.world.see(acting, await UserRepository(session).get_or_none(rows.user))
+        uses: list[Callable[[], Awaitable[Any]]] = [
+            lambda: UserRepository(session).add(User()),
+            lambda: UserRepository(session).get_or_none(rows.user),
+            lambda: session.scalars(select(Note)),
+            lambda: session.execute(text("SELECT * FROM notes")),
+        ]
+        with pytest.raises(DatabaseError) as raised:
+            await self.dice.choice(uses)()
+        assert type(raised.value).__name__ == "SessionClosed"
 
     async def with_an_error(self, acting: UUID, rows: Rows) -> None:
         """Write, and end in an error: the server's, caught or not, or one of one's own."""
@@ -192,34 +211,53 @@ class Walker:
         async with get_db() as session:
             await self.dice.choice(ways)(session)
 
-    def step(self) -> tuple[str, UUID, Callable[[], Awaitable[None]]]:
-        """Choose what is done next, by whom, upon whose rows."""
+    def step(self) -> Step:
+        """Choose what is done next, for which tenant, and with whose rows. Every kind comes before any comes again."""
+        if not self._deck:
+            self._deck = self.dice.sample(STEPS, len(STEPS))
+        name = self._deck.pop()
         acting = self.dice.choice(self.world.tenants)
-        name = self.dice.choice(STEPS)
-        rows = self.world.rows[self.dice.choice(self.world.tenants)]
+        other = self.dice.choice(self.world.others(acting))
+        if name == "use_a_session":
+            use = SessionUse(self.world, self.dice, acting, other)
+            return Step(name, use.involved, use.run)
+        rows = self.world.rows[other if name == "in_nested_contexts" else self.dice.choice(self.world.tenants)]
+        named = None if name in WITHOUT_CONTEXT else acting
 
         async def run() -> None:
-            if name == "by_nobody":
-                await self.by_nobody(acting, rows)
-                return
-            with tenant_context(acting):
+            with context_of(named):
                 await getattr(self, name)(acting, rows)
 
-        return name, acting, run
+        return Step(name, {acting, other} if name == "in_nested_contexts" else {acting}, run)
+
+
+@dataclass
+class Step:
+    """One step of the walk."""
+
+    name: str
+    involved: set[UUID]
+    """The tenants whose rows the step may change."""
+    run: Callable[[], Awaitable[None]]
 
 
 STEPS = [
     *["by_repository"] * 5,
     *["by_store"] * 4,
+    *["use_a_session"] * 6,
+    *["with_temporary_tables"] * 2,
     "by_raw_sql",
     "by_mapped_query",
     "by_stream",
     "with_his_own_setting",
     "with_anothers_context",
     "by_nobody",
+    "in_nested_contexts",
+    "after_its_block",
     "with_an_error",
     "writing_for_another",
 ]
+WITHOUT_CONTEXT = {"by_nobody", "in_nested_contexts"}
 
 
 async def undisturbed(walker: Walker, run: Callable[[], Awaitable[None]]) -> None:

@@ -22,7 +22,7 @@ from src.database.store import get_store
 from tests.acceptance.calls import Rows, fill
 from tests.conftest import url_of
 
-__all__ = ["World", "living", "mark_of"]
+__all__ = ["World", "living", "mark_of", "parts_of"]
 
 TABLES = [table.name for table in tenant_tables()]
 _OWNERS = " UNION ALL ".join(f"SELECT tenant_id FROM {name} WHERE id = ANY(%(ids)s)" for name in TABLES)
@@ -37,6 +37,19 @@ _MARKS = (
     "UPDATE message_history SET model = 'of-' || tenant_id",
     "UPDATE events SET description = 'of-' || tenant_id",
     "UPDATE notes SET tags = ARRAY['of-' || tenant_id]",
+)
+# What is marked as one tenant's and stored for another one.
+_MISPLACED = " UNION ALL ".join(
+    f"SELECT '{column}', tenant_id, {column}::text FROM {table} t"
+    f" WHERE EXISTS (SELECT FROM unnest({marks}) AS mark WHERE mark LIKE 'of-%' AND mark <> 'of-' || t.tenant_id)"
+    for table, column, marks in (
+        ("users", "display_name", "ARRAY[display_name]"),
+        ("conversations", "title", "ARRAY[title]"),
+        ("message_history", "model", "ARRAY[model]"),
+        ("events", "description", "ARRAY[description]"),
+        ("notes", "content", "ARRAY[content]"),
+        ("notes", "tags", "tags"),
+    )
 )
 _BUSY = (
     "SELECT count(*) FROM pg_stat_activity"
@@ -58,6 +71,8 @@ class World:
 
     superuser: psycopg.Connection
     rows: dict[UUID, Rows]
+    default: UUID | None = None
+    """The tenant of the deployment, where no context names one."""
 
     @property
     def tenants(self) -> list[UUID]:
@@ -88,6 +103,14 @@ class World:
     def state_of(self, tenants: Sequence[UUID]) -> list[Any]:
         """Return what tells of any change to these tenants' rows."""
         return self.superuser.execute(_ALL_OF, {"tenants": list(tenants)}).fetchall()
+
+    def misplaced(self) -> list[Any]:
+        """Return what is stored for another tenant than the one whose mark it bears."""
+        return self.superuser.execute(_MISPLACED.encode()).fetchall()
+
+    def tenants_of_notes(self, ids: Sequence[UUID]) -> dict[UUID, UUID]:
+        """Return the notes of these ids that are stored, with their tenants."""
+        return dict(self.superuser.execute("SELECT id, tenant_id FROM notes WHERE id = ANY(%s)", (list(ids),)))
 
     def is_busy(self) -> bool:
         """Whether a statement that nobody waits for any more still runs."""
@@ -151,18 +174,26 @@ async def living(
     use_database: Callable[..., Settings],
     *,
     role: str = APP_ROLE,
+    has_default: bool = False,
     **variables: str,
 ) -> AsyncIterator[World]:
-    """Have three tenants in a database of the test's own, and one connection for each of the pools."""
+    """Yield three tenants in a database of the test's own, and one connection for each of the pools.
+
+    With `has_default` the first one is the deployment's default tenant.
+    """
     there = url_of(str(url.database), role).update_query_dict({"pool_max": "1"})
-    # Not the test environment, which has a default tenant to act where nobody is named.
+    tenants = [uuid7() for _ in range(3)]
+    default = tenants[0] if has_default else None
+    if default:
+        variables["DATABASE_DEFAULT_TENANT"] = str(default)
+    # Not the test environment, which has a default tenant where no context names one.
     use_database(there, ENVIRONMENT="staging", DATABASE_POOL_TIMEOUT="20", **variables)
-    world = World(superuser, {})
+    world = World(superuser, {}, default)
     async with get_db() as session:
-        for _ in range(3):
-            tenant = uuid7()
-            session.add(Tenant(id=tenant, slug=f"t-{tenant}", name="T"))
-            world.rows[tenant] = Rows(tenant, tenant, tenant, tenant, tenant)
+        for tenant in tenants:
+            if tenant != default:  # that one is registered by its first use
+                session.add(Tenant(id=tenant, slug=f"t-{tenant}", name="T"))
+            world.rows[tenant] = Rows(tenant, tenant, tenant, tenant, tenant, tenant)
     try:
         await world.refill()
         yield world

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from src.database.repositories import Repository
-from tests.acceptance.calls.rows import Call, listed
-
-
-async def nothing() -> None:
-    """Stand for what is refused before anything is sent."""
+from tests.acceptance.calls.rows import Call, Rows, listed, refused
 
 
 async def page_items(repository: Repository[Any]) -> list[Any]:
@@ -31,5 +28,30 @@ CALLS: Final = {
     "page": Call(lambda r, _: page_items(r), statements=1),
     "stream": Call(lambda r, _: listed(r.stream()), statements=1, most_rows=ALL),
 }
-WITHOUT_DELETED_ROWS: Final = {"restore": Call(lambda _r, _b: nothing(), statements=0)}
+WITHOUT_DELETED_ROWS: Final = {"restore": Call(lambda r, b: refused(r.restore(b.of(r.model))), statements=0)}
 """Where the table keeps none."""
+
+
+def making(
+    new: Callable[[Rows], Any],
+    values: Callable[[Rows], dict[str, Any]],
+    *,
+    key: Sequence[str],
+    needs_own_rows: bool = True,
+    upsert_statements: int = 1,
+) -> dict[str, Call]:
+    """Return the calls that insert rows.
+
+    Args:
+        new: Returns a row to insert, for the user of these rows.
+        values: Returns the values of an upsert; their key is the one of the row that `fill` made.
+        key: The key's attributes.
+        needs_own_rows: The row refers to another one, as all but users do.
+        upsert_statements: How many statements an upsert sends where the row is its own tenant's.
+    """
+    made: dict[str, Any] = {"needs_own_rows": needs_own_rows, "makes_rows": True}
+    return {
+        "add": Call(lambda r, b: r.add(new(b)), statements=1, **made),
+        "add_many": Call(lambda r, b: r.add_many([new(b), new(b)]), statements=1, **made),
+        "upsert": Call(lambda r, b: r.upsert(values(b), key=key), statements=upsert_statements, **made),
+    }

@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from src.database.base import uuid7
+from src.database.models import Conversation
 from src.database.repositories import ConversationRepository, Turn
+from tests.acceptance.calls.base import making
 from tests.acceptance.calls.rows import TURN, Call, Rows
 
 LATER: Final = datetime(2100, 1, 1, tzinfo=UTC)
@@ -20,7 +23,16 @@ def held(rows: Rows) -> Turn:
     return Turn(conversation_id=rows.conversation, worker="w", token=TURN, until=LATER)
 
 
+def new(rows: Rows) -> Conversation:
+    return Conversation(user_id=rows.user, session_id=str(uuid7()), channel="telegram", external_chat_id=str(uuid7()))
+
+
 CALLS: Final = {
+    **making(
+        new,
+        lambda b: {"session_id": "same", "user_id": b.user, "channel": "telegram", "title": "new"},
+        key=["session_id"],
+    ),
     "get_by_session_id": Call(lambda r, _: r.get_by_session_id("same"), statements=1),
     "get_active": Call(lambda r, b: r.get_active(b.user, "telegram", "1"), statements=1),
     "get_or_start": Call(lambda r, b: r.get_or_start(b.user, "telegram", "1"), statements=1, needs_own_rows=True),

@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Final
 
 from src.database.base import utc_now
+from src.database.models import Event
 from src.database.repositories import EventRepository
+from tests.acceptance.calls.base import making
 from tests.acceptance.calls.rows import TOKEN, Call, Rows
 
 NOW: Final = utc_now()
@@ -20,12 +22,18 @@ async def series_days(r: EventRepository, b: Rows) -> object:
 
 
 CALLS: Final = {
+    **making(
+        lambda b: Event(user_id=b.user, title="new", start_datetime=NOW),
+        lambda b: {"id": b.event, "user_id": b.user, "title": "new", "start_datetime": NOW},
+        key=["id"],
+        upsert_statements=2,
+    ),
     "upcoming": Call(lambda r, b: r.upcoming(b.user, now=NOW.replace(year=2000)), statements=1),
     "overlapping": Call(lambda r, b: r.overlapping(b.user, NOW - DAY, NOW + DAY), statements=1),
     "occurrences": Call(lambda r, b: r.occurrences(b.user, NOW - DAY, NOW + DAY), statements=1),
-    "occurrences of a series": Call(series_days, statements=2 + 2),
+    "occurrences, of a series": Call(series_days, statements=2 + 2),
     "reschedule": Call(lambda r, b: r.reschedule(b.event, NOW + DAY), statements=2),
-    "reschedule all": Call(lambda r, b: r.reschedule(b.event, NOW + DAY, scope="all"), statements=2),
+    "reschedule, all": Call(lambda r, b: r.reschedule(b.event, NOW + DAY, scope="all"), statements=2),
     "cancel": Call(lambda r, b: r.cancel(b.event), statements=2),
     "claim_due_reminders": Call(lambda r, _: r.claim_due_reminders("thief"), statements=1),
     "ack_reminder": Call(lambda r, b: r.ack_reminder(b.event, TOKEN), statements=1),

@@ -6,9 +6,13 @@ from datetime import timedelta
 from typing import Final
 
 from src.database.base import utc_now
-from tests.acceptance.calls.rows import TURN, Call, a_message
+from src.database.models import MessageHistory
+from tests.acceptance.calls.rows import TURN, Call, a_message, refused
 
 CALLS: Final = {
+    "add": Call(lambda r, b: refused(r.add(MessageHistory(conversation_id=b.conversation))), statements=0),
+    "add_many": Call(lambda r, _: refused(r.add_many([])), statements=0),
+    "upsert": Call(lambda r, _: refused(r.upsert({"message_id": "same"}, key=["message_id"])), statements=0),
     "append": Call(lambda r, b: r.append(b.conversation, a_message("new")), statements=4),
     "append_many": Call(lambda r, b: r.append_many(b.conversation, [a_message("new")]), statements=4),
     "recent": Call(lambda r, b: r.recent(b.conversation), statements=1),

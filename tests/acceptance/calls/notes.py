@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from src.database.models import Note
 from src.database.repositories import NoteRepository
+from tests.acceptance.calls.base import making
 from tests.acceptance.calls.rows import Call, Rows
 
 
@@ -13,6 +15,11 @@ async def page_items(repository: NoteRepository, rows: Rows) -> list[Any]:
 
 
 CALLS: Final = {
+    **making(
+        lambda b: Note(user_id=b.user, content="new"),
+        lambda b: {"id": b.note, "user_id": b.user, "content": "new"},
+        key=["id"],
+    ),
     "search": Call(lambda r, b: r.search(b.user, "secret"), statements=1),
     "page_for_user": Call(page_items, statements=1),
     "tags": Call(lambda r, b: r.tags(b.user), statements=1),

@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import pytest
+
 from src.database.base import utc_now, uuid7
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.repositories import NewMessage
@@ -28,6 +30,7 @@ class Rows:
     message: UUID
     event: UUID
     note: UUID
+    tenant: UUID
 
     def of(self, model: type) -> UUID:
         by_model: dict[type, UUID] = {
@@ -52,6 +55,8 @@ class Call:
     """How many rows one statement may read, of its tenant's 50,000 messages and 5,000 events."""
     needs_own_rows: bool = False
     """It refuses another tenant's id with ForeignKeyError, since it makes a row beside it."""
+    makes_rows: bool = False
+    """It inserts a row of the current tenant, or returns the current tenant's row of a key that each tenant has."""
 
 
 async def fill(session: AsyncSession) -> Rows:
@@ -92,11 +97,17 @@ async def fill(session: AsyncSession) -> Rows:
     put_away = Note(user_id=user.id, content="secret", archived_at=now)
     session.add_all([message, unfinished, due, held, note, put_away])
     await session.commit()
-    return Rows(user.id, conversation.id, message.id, held.id, note.id)
+    return Rows(user.id, conversation.id, message.id, held.id, note.id, session.tenant_id)
 
 
 def a_message(key: str) -> NewMessage:
     return NewMessage(message_id=key, role="user", content="x")
+
+
+async def refused(call: Awaitable[Any]) -> None:
+    """Check that a method raises ValueError and sends nothing."""
+    with pytest.raises(ValueError, match=r"cannot be written by|has no deleted_at"):
+        await call
 
 
 async def listed(rows: Any) -> list[Any]:

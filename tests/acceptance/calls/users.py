@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
+from src.database.models import User
+from tests.acceptance.calls.base import making
 from tests.acceptance.calls.rows import Call, listed
 
 CALLS: Final = {
+    **making(
+        lambda _: User(display_name="new"),
+        lambda _: {"telegram_id": 1, "display_name": "new"},
+        key=["telegram_id"],
+        needs_own_rows=False,
+    ),
+    "get_or_create_by_telegram_id": Call(lambda r, _: r.get_or_create_by_telegram_id(1), statements=1, makes_rows=True),
     "get_by_telegram_id": Call(lambda r, _: r.get_by_telegram_id(1), statements=1),
     "get_by_username": Call(lambda r, _: r.get_by_username("@SAME"), statements=1),
     "set_timezone": Call(lambda r, b: r.set_timezone(b.user, "Europe/Madrid"), statements=1),

@@ -1,0 +1,95 @@
+"""What the store can be asked, and a store that records what it sends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final
+
+from src.database.base import uuid7
+from src.database.repositories import NewMessage
+from src.database.session import get_engine, tenant_binding
+from src.database.store import Store, StorePool
+from tests.acceptance.calls.rows import Call, Rows, a_message
+
+__all__ = ["CALLS", "Sent", "recorded_store"]
+
+Sent = tuple[str, tuple[Any, ...]]
+"""A statement and its arguments."""
+
+
+async def messages_of(store: Store, rows: Rows, *, limit: int) -> list[Any]:
+    """Return the first messages of a stream, and close the stream."""
+    found: list[Any] = []
+    async with aclosing(store.stream_messages(rows.user)) as messages:
+        async for message in messages:
+            found.append(message)
+            if len(found) == limit:
+                break
+    return found
+
+
+async def page_items(store: Store, rows: Rows) -> list[Any]:
+    return list((await store.page(rows.conversation, limit=1)).items)
+
+
+def new() -> NewMessage:
+    return a_message(str(uuid7()))
+
+
+CALLS: Final = {
+    "user_by_telegram_id": Call(lambda s, _: s.user_by_telegram_id(1), statements=1),
+    "get_or_create_user": Call(lambda s, _: s.get_or_create_user(1), statements=1, makes_rows=True),
+    "append": Call(lambda s, b: s.append(b.conversation, new()), statements=1),
+    "append_many": Call(lambda s, b: s.append_many(b.conversation, [new(), new()]), statements=1),
+    "recent": Call(lambda s, b: s.recent(b.conversation), statements=1),
+    "recent, by tokens": Call(lambda s, b: s.recent(b.conversation, token_budget=100), statements=1),
+    "page": Call(page_items, statements=1),
+    "turn": Call(lambda s, _: s.turn(1, "telegram", "1", [new()]), statements=1, makes_rows=True),
+    "stream_messages": Call(lambda s, b: messages_of(s, b, limit=1000), statements=1),
+    "stream_messages, in part": Call(lambda s, b: messages_of(s, b, limit=1), statements=1),
+    "claim_due_reminders": Call(lambda s, _: s.claim_due_reminders("w"), statements=1),
+}
+
+
+class _Wire:
+    """A connection of the driver that records the statements of the store, and may change them before they are sent."""
+
+    def __init__(self, connection: Any, sent: list[Sent], rewrite: Callable[[str], str]) -> None:
+        self._connection = connection
+        self._sent = sent
+        self._rewrite = rewrite
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def fetch(self, statement: str, *arguments: Any, **options: Any) -> Any:
+        return self._connection.fetch(self._record(statement, arguments), *arguments, **options)
+
+    def cursor(self, statement: str, *arguments: Any, **options: Any) -> Any:
+        return self._connection.cursor(self._record(statement, arguments), *arguments, **options)
+
+    def _record(self, statement: str, arguments: tuple[Any, ...]) -> str:
+        statement = self._rewrite(statement)
+        self._sent.append((statement, arguments))
+        return statement
+
+
+@asynccontextmanager
+async def recorded_store(rewrite: Callable[[str], str] = str) -> AsyncIterator[tuple[Store, list[Sent]]]:
+    """Yield a store of the chosen database with connections of its own, and the list of what it sends.
+
+    Args:
+        rewrite: Changes a statement before it is sent.
+    """
+    engine = get_engine("store")
+    sent: list[Sent] = []
+
+    async def open_connection() -> Any:
+        return _Wire(await engine.open_connection(), sent, rewrite)
+
+    pool = StorePool(open_connection, engine.limits)
+    try:
+        yield Store(pool, tenant_binding()), sent
+    finally:
+        await pool.close()
