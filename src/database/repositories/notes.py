@@ -77,7 +77,7 @@ class NoteRepository(Repository[Note]):
             ValueError: The query is too long, `match` is another, all tags are empty, or the limit is not 1 to 1000.
         """
         check_limit(limit)
-        values = parameters_of(query, prefix=prefix) | {"limit": limit}
+        values: dict[str, Any] = parameters_of(query, prefix=prefix) | {"limit": limit}
         if tags is None and match == "all" and not include_archived:
             found = await self._tuples(NoteRepository._search, user_id=user_id, **values)
         else:
