@@ -54,6 +54,7 @@ BREACHES = {
 async def test_each_layer_that_is_off_makes_readiness_unhealthy_and_the_doctor_fail(
     cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
+    superuser.execute(f"REVOKE TEMPORARY ON DATABASE {cloned_database.database} FROM PUBLIC".encode())
     assert (await check()).status == "healthy"
     for breach, found in BREACHES.items():
         superuser.execute(breach.encode())

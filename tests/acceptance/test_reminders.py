@@ -19,7 +19,7 @@ from src.database import get_db, tenant_context
 from src.database.base import utc_now, uuid7
 from src.database.errors import StaleDataError
 from src.database.models import Event, Tenant, User
-from src.database.repositories import EventRepository
+from src.database.repositories import EventRepository, TenantRepository
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,7 @@ async def test_8_workers_send_each_reminder_and_none_is_held_by_two_at_once(
 async def test_a_suspended_tenant_is_passed_over_by_who_goes_by_the_registry() -> None:
     active, suspended = await fill(2, 2)
     async with get_db() as session:
-        (await session.get_one(Tenant, suspended)).status = "suspended"
+        await TenantRepository(session).update(suspended, status="suspended")
     office = Office()
 
     await office.work("w")

@@ -37,6 +37,7 @@ SELECT name, current_setting('server_version_num')::int / 10000, held.oid IS NOT
   FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, place)
   JOIN pg_catalog.pg_namespace n ON n.nspname = path.name
   LEFT JOIN pg_catalog.pg_class held ON held.relnamespace = n.oid AND held.relname = 'alembic_version'
+ WHERE n.oid <> pg_my_temp_schema()
  ORDER BY EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid
                      AND quote_ident(c.relname) = ANY (CAST(:known AS text[]))) OR held.oid IS NOT NULL DESC, place
  LIMIT 1
