@@ -13,7 +13,8 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
-# ARGS: --all, --rounds 3, --only append; `make bench ARGS=--help` says more.
+# About 25 minutes, results in .cache/benchmarks. ARGS: --quick, --publish (to docs/benchmarks), or a part of it in a
+# minute: '--quick --only append --with store --with asyncpg'; `make bench ARGS=--help` lists all options.
 bench: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks $(ARGS)
 

@@ -1,4 +1,4 @@
-"""How one operation of one contender is measured: so many callers at once, each at its next call at once."""
+"""How one operation of one contender is measured: concurrent callers, each of which calls again immediately."""
 
 from __future__ import annotations
 
@@ -10,37 +10,47 @@ from typing import Any, Final
 
 from benchmarks.contenders.base import Contender
 from benchmarks.operations import STREAM, Operation
-from benchmarks.sample import Sample
+from benchmarks.sample import Rows
 
 __all__ = ["Measured", "WrongAnswerError", "growth_of_stream", "measure", "try_out"]
 
 KIBIBYTES_A_MEBIBYTE: Final = 1024
 _STATUS: Final = Path("/proc/self/status")
-_FORGET: Final = Path("/proc/self/clear_refs")
-_THE_PEAK: Final = "5"
+_CLEAR_REFERENCES: Final = Path("/proc/self/clear_refs")
+_RESET_PEAK: Final = "5"
 
 
 class WrongAnswerError(Exception):
-    """A contender has not returned what it was asked for: its times mean nothing."""
+    """A contender returned too few rows: its times mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came of it: calls a second of all callers, each call's time, and what the process worked for each."""
+    """The result of one round."""
 
     calls_a_second: float
+    """Of all callers together."""
     microseconds: list[int]
+    """The duration of each call."""
     cpu_microseconds: float
+    """Processor time of the contender's process for each call."""
+    server_microseconds: float = float("nan")
+    """Processor time of the server's backends for each call; not a number where the system does not report it."""
+
+    def milliseconds(self, share: float) -> float:
+        """Return the time within which this share of the calls ended."""
+        times = sorted(self.microseconds)
+        return times[min(len(times) - 1, int(len(times) * share))] / 1000
 
 
-async def try_out(contender: Contender, operation: Operation, sample: Sample) -> None:
-    """Call it once, and see that it returns as many rows as it should.
+async def try_out(contender: Contender, operation: Operation, rows: Rows) -> None:
+    """Call an operation once, and check the number of rows that it returns.
 
     Raises:
-        WrongAnswerError: It does not.
+        WrongAnswerError: It returns too few.
     """
-    answer = await operation.call(contender, sample)
-    count, expected = _count(answer), operation.expected(sample)
+    answer = await operation.call(contender, rows)
+    count, expected = _count(answer), operation.expected(rows)
     if count < expected:
         raise WrongAnswerError(f"{type(contender).__name__}.{operation.name} returned {count} rows, not {expected}")
 
@@ -53,10 +63,8 @@ def _count(answer: Any) -> int:
     return len(answer) if isinstance(answer, list) else 1
 
 
-async def measure(
-    contender: Contender, operation: Operation, sample: Sample, *, callers: int, seconds: float
-) -> Measured:
-    """Have callers call for so long, or so often if that is sooner."""
+async def measure(contender: Contender, operation: Operation, rows: Rows, *, callers: int, seconds: float) -> Measured:
+    """Call an operation with so many callers for so long, or as often as it may be called, if that is sooner."""
     call = operation.call
     times: list[int] = []
     left = operation.most or 10**9
@@ -65,31 +73,31 @@ async def measure(
     began = clock()
     ends = began + int(seconds * 1e9)
 
-    async def go_on() -> None:
+    async def call_again() -> None:
         nonlocal left
         before = clock()
         while before < ends and left > 0:
             left -= 1
-            await call(contender, sample)
+            await call(contender, rows)
             after = clock()
             times.append((after - before) // 1000)
             before = after
 
-    await asyncio.gather(*(go_on() for _ in range(callers)))
+    await asyncio.gather(*(call_again() for _ in range(callers)))
     spent, worked = clock() - began, time.process_time() - worked
     return Measured(len(times) * 1e9 / spent, times, worked * 1e6 / len(times))
 
 
-async def growth_of_stream(contender: Contender, sample: Sample) -> float:
-    """Return by how many MiB the process grew at most while it streamed; it should have done little before.
+async def growth_of_stream(contender: Contender, rows: Rows) -> float:
+    """Return the MiB by which the process grew at most while it streamed; it should have done little before.
 
-    Where the system does not say (Linux does), the answer is not a number.
+    Not a number where the system does not report it; Linux does.
     """
     if not _STATUS.exists():
         return float("nan")
-    _FORGET.write_text(_THE_PEAK)
+    _CLEAR_REFERENCES.write_text(_RESET_PEAK)
     before = _kibibytes("VmRSS")
-    await STREAM.call(contender, sample)
+    await STREAM.call(contender, rows)
     return (_kibibytes("VmHWM") - before) / KIBIBYTES_A_MEBIBYTE
 
 

@@ -1,4 +1,4 @@
-"""The plots of a run, as SVG: the same numbers make the same files."""
+"""The plots of a run, as SVG: the same numbers result in the same files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from benchmarks.contenders import CONTENDERS
+from benchmarks.data import TENANTS
+from benchmarks.measuring import Measured
 from benchmarks.operations import OPERATIONS
 from benchmarks.report import cases
-from benchmarks.results import Case, Results
+from benchmarks.results import Case, Results, Spread
 
 __all__ = ["draw"]
 
@@ -24,12 +26,12 @@ STYLE: Final = {"svg.hashsalt": "thea-database", "svg.fonttype": "none", "font.s
 
 
 def draw(folder: Path, results: Results, growth: Results | None = None, sizes: Sequence[int] = ()) -> list[Path]:
-    """Draw what there is, and return the files."""
+    """Draw the plots that there are results for, and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     mpl.use("svg")
     mpl.rcParams.update(STYLE)
-    store_cases = [case for case in cases(results) if OPERATIONS[case.operation].against == "asyncpg"]
-    by_callers = {count: [case for case in store_cases if case.callers == count] for count in (1, 16)}
+    compared = [case for case in cases(results) if "asyncpg" in results.rounds[case]]
+    by_callers = {count: [case for case in compared if case.callers == count] for count in (1, 16)}
     drawn = [
         _throughput(folder / f"throughput-{count}.svg", results, chosen)
         for count, chosen in by_callers.items()
@@ -48,19 +50,24 @@ def _throughput(path: Path, results: Results, chosen: Sequence[Case]) -> Path:
     figure, axes = plt.subplots(figsize=(10, 4.2))
     _bars(axes, results, chosen, lambda case, name: results.ratio(case, name, "asyncpg"))
     axes.axhline(1, color="#1f4e9c", linewidth=0.8)
-    callers = "one caller" if chosen[0].callers == 1 else f"{chosen[0].callers} callers at once"
+    callers = "one caller" if chosen[0].callers == 1 else f"{chosen[0].callers} concurrent callers"
     axes.set_ylabel("throughput; asyncpg with its pool is 1")
-    axes.set_title(f"Higher is better: {callers}", loc="left")
+    axes.set_title(f"Higher is better: {callers}, {TENANTS} tenants mixed call by call", loc="left")
     return _save(figure, path)
 
 
 def _latency(path: Path, results: Results, chosen: Sequence[Case]) -> Path:
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(10, 7), sharex=True)
     for axes, share in ((upper, 0.5), (lower, 0.99)):
-        _bars(axes, results, chosen, lambda case, name, share=share: results.milliseconds(case, name, share))
+        _bars(
+            axes,
+            results,
+            chosen,
+            lambda case, name, share=share: results.spread(case, name, lambda one: one.milliseconds(share)),
+        )
         axes.set_yscale("log")
         axes.set_ylabel("milliseconds")
-        axes.set_title(f"p{share * 100:.0f}, {chosen[0].callers} callers at once: lower is better", loc="left")
+        axes.set_title(f"p{share * 100:.0f}, {chosen[0].callers} concurrent callers: lower is better", loc="left")
     lower.legend_.remove()
     return _save(figure, path)
 
@@ -77,7 +84,7 @@ def _growth(path: Path, growth: Results, sizes: Sequence[int]) -> Path:
     figure, axes = plt.subplots(figsize=(8, 4))
     for number, case in enumerate(cases(growth)):
         for name, line in (("store", "-"), ("asyncpg", "--")):
-            times = [growth.milliseconds(case, f"{name}@{size}", 0.5) for size in sizes]
+            times = [_middle(growth.spread(case, f"{name}@{size}", _p50)) for size in sizes]
             label = f"{_short(case)}, {CONTENDERS[name].title}"
             axes.plot(sizes, times, line, marker="o", color=COLOURS[number * 2], label=label, markersize=3)
     axes.set_xscale("log")
@@ -96,7 +103,7 @@ def _bars(axes: Any, results: Results, chosen: Sequence[Case], value_of: Any) ->
         places = [place + (number - (len(names) - 1) / 2) * width for place in range(len(chosen))]
         axes.bar(
             places,
-            [value_of(case, name) or 0 for case in chosen],
+            [_middle(value_of(case, name)) for case in chosen],
             width,
             label=CONTENDERS[name].title,
             color=COLOURS[list(CONTENDERS).index(name) % len(COLOURS)],
@@ -104,6 +111,14 @@ def _bars(axes: Any, results: Results, chosen: Sequence[Case], value_of: Any) ->
     labels = [fill(_short(case), 14) for case in chosen]
     axes.set_xticks(range(len(chosen)), labels, fontsize=7)
     axes.legend(frameon=False, fontsize=7, ncols=6, loc="lower center", bbox_to_anchor=(0.5, 1.08))
+
+
+def _p50(measured: Measured) -> float:
+    return measured.milliseconds(0.5)
+
+
+def _middle(spread: Spread | None) -> float:
+    return spread.middle if spread else 0
 
 
 def _short(case: Case) -> str:

@@ -1,4 +1,4 @@
-"""A contender's process, as the one who measures sees it."""
+"""The run's side of a contender's process."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from benchmarks.sample import Sample
 __all__ = ["FailedError", "Process", "running"]
 
 HEAP: Final = {"MALLOC_TRIM_THRESHOLD_": "67108864", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-"""asyncio reads into a fresh 256 KiB each time, and glibc gives it back each time in a process that is small: without
-this, who has allocated more is faster for it."""
+"""asyncio allocates a new buffer of 256 KiB for each read, and glibc returns it to the system each time in a small
+process: without this, a process that has allocated more is faster."""
 LONGEST_LINE: Final = 2**26
 LONGEST_ERROR: Final = 300
 
 
 class FailedError(Exception):
-    """A contender could not do what it was asked."""
+    """A contender failed at a command."""
 
 
 class Process:
-    """One contender's process, connected and idle until it is asked."""
+    """One contender's process: connected, and idle between commands."""
 
     def __init__(self, process: asyncio.subprocess.Process, errors: Any) -> None:
         self._process = process
@@ -35,42 +35,42 @@ class Process:
         self.operations: list[str] = []
 
     async def start(self, sample: Sample) -> None:
-        """Send the sample, and learn what it takes part in."""
+        """Send the sample, and receive the operations that the contender takes part in."""
         self.operations = (await self._send(sample.as_json()))["operations"]
 
     async def ask(self, do: str, **options: Any) -> dict[str, Any]:
-        """Have it do something, and return what came of it.
+        """Run a command in the process, and return its result.
 
         Raises:
-            FailedError: It could not.
+            FailedError: The command failed.
         """
-        answer = await self._send({"do": do, **options})
+        answer = await self._send(json.dumps({"do": do, **options}).encode())
         if "error" in answer:
             raise FailedError(answer["error"])
         return answer
 
-    async def _send(self, message: Mapping[str, Any]) -> dict[str, Any]:
+    async def _send(self, line: bytes) -> dict[str, Any]:
         if self._process.stdin is None or self._process.stdout is None:
-            raise FailedError("it has no pipes")
+            raise FailedError("the process has no pipes")
         try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.write(line + b"\n")
             await self._process.stdin.drain()
-            line = await self._process.stdout.readline()
+            answer = await self._process.stdout.readline()
         except OSError as error:
-            raise FailedError(self._last_words()) from error
-        if not line:
-            raise FailedError(self._last_words())
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            raise FailedError(self._last_error()) from error
+        if not answer:
+            raise FailedError(self._last_error())
+        result: dict[str, Any] = json.loads(answer)
+        return result
 
-    def _last_words(self) -> str:
+    def _last_error(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        telling = [line for line in lines if "Error" in line] or lines or ["its process ended"]
-        return str(telling[-1][:LONGEST_ERROR])
+        errors = [line for line in lines if "Error" in line] or lines or ["its process ended"]
+        return str(errors[-1][:LONGEST_ERROR])
 
     async def stop(self) -> None:
-        """Let it close its connections and end."""
+        """Wait until the process has closed its connections and ended."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -83,7 +83,7 @@ class Process:
 
 @asynccontextmanager
 async def running(entry: Entry, sample: Sample, environment: Mapping[str, str]) -> AsyncIterator[Process]:
-    """Start a contender's process, and end it.
+    """Start a contender's process, and stop it at the end of the block.
 
     Raises:
         FailedError: It does not start.

@@ -1,4 +1,4 @@
-"""A run: the contenders' processes side by side, and in each round each at each operation, in random order."""
+"""A run: the processes of the contenders, and in each round each contender at each operation, in random order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from benchmarks.contenders import Entry, NotInstalledError
 from benchmarks.measuring import Measured
-from benchmarks.operations import Operation
+from benchmarks.operations import PEERS, STREAM, Operation
 from benchmarks.process import FailedError, Process, running
 from benchmarks.results import Case, Results
 from benchmarks.sample import Sample
@@ -19,14 +19,16 @@ __all__ = ["GROWING", "Runner", "measure_all", "profile"]
 
 WARM_UP_SECONDS: Final = 0.3
 GROWING: Final = ("user_by_telegram_id", "append", "recent", "turn")
-"""What is measured at several sizes of the table."""
+"""The operations that are measured at several sizes of the table."""
+IN_ONE_TENANT: Final = {*PEERS, *PEERS.values(), "floor"}
+"""The contenders that are measured also with the rows of one tenant."""
 
-Advance = Callable[[], object]
+BackendTimes = Callable[[], dict[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """A contender at a database."""
+    """A contender and its database."""
 
     name: str
     entry: Entry
@@ -40,18 +42,20 @@ async def measure_all(
     *,
     rounds: int,
     seconds: float,
-    advance: Advance,
-    callers: Sequence[int] = (1, 16),
+    advance: Callable[[], object] = lambda: None,
+    backend_times: BackendTimes = dict,
+    only_mixed_at: int | None = None,
 ) -> Results:
-    """Measure; whoever cannot take part is left out, and the results say why.
+    """Measure all runners; the results say which of them could not take part, and why.
 
     Args:
         runners: The contenders.
-        operations: What is asked.
-        rounds: How often each is measured.
-        seconds: For how long each time.
-        advance: Is called after each round.
-        callers: How many at once, where the operation is measured with so many.
+        operations: The operations.
+        rounds: The number of rounds.
+        seconds: The duration of each measurement.
+        advance: Called after each round.
+        backend_times: Returns the processor time of the server's backends, nanoseconds by process id.
+        only_mixed_at: Measure with so many callers only, and with mixed tenants only.
     """
     results = Results()
     async with AsyncExitStack() as stack:
@@ -67,29 +71,46 @@ async def measure_all(
             ]
             for operation in operations
         }
+        pairs = [
+            (operation, count)
+            for operation in operations
+            for count in operation.callers
+            if only_mixed_at in {None, count}
+        ]
         for number in range(rounds):
-            for operation in random.sample(list(operations), len(operations)):
-                for count in [count for count in operation.bars if count in callers]:
-                    names = taking[operation.name]
-                    for name in random.sample(names, len(names)):
-                        answer = await processes[name].ask(
-                            "measure", operation=operation.name, callers=count, seconds=seconds
-                        )
-                        results.rounds[Case(operation.name, count)][name][number] = Measured(**answer)
+            for operation, count in random.sample(pairs, len(pairs)):
+                trials = [("mixed", name) for name in taking[operation.name]]
+                if operation.in_one_tenant and only_mixed_at is None:
+                    trials += [("one", name) for name in taking[operation.name] if name in IN_ONE_TENANT]
+                for tenants, name in random.sample(trials, len(trials)):
+                    before = backend_times()
+                    answer = await processes[name].ask(
+                        "measure", operation=operation.name, tenants=tenants, callers=count, seconds=seconds
+                    )
+                    measured = _with_server_time(answer, before, backend_times())
+                    results.rounds[Case(operation.name, count, tenants)][name][number] = measured
             advance()
-    if any(operation.name == "stream" for operation in operations):
-        await _weigh([one for one in runners if one.name in taking["stream"]], results)
+    if STREAM in operations:
+        await _weigh([one for one in runners if one.name in taking[STREAM.name]], results)
     return results
 
 
+def _with_server_time(answer: dict[str, Any], before: dict[int, int], after: dict[int, int]) -> Measured:
+    """Add the time of all backends: those of the other contenders were idle."""
+    if after:
+        nanoseconds = sum(time - before.get(pid, 0) for pid, time in after.items())
+        answer["server_microseconds"] = nanoseconds / 1000 / len(answer["microseconds"])
+    return Measured(**answer)
+
+
 async def _takes(process: Process | None, runner: Runner, operation: Operation, results: Results) -> bool:
-    """Have a contender try an operation, and warm it up."""
+    """Return True if a contender performs an operation; warm it up."""
     if process is None or operation.name not in process.operations:
         return False
     try:
         await process.ask("try", operation=operation.name)
         if operation.most is None:
-            callers = max(operation.bars)
+            callers = max(operation.callers)
             await process.ask("measure", operation=operation.name, callers=callers, seconds=WARM_UP_SECONDS)
     except FailedError as error:
         results.skipped[f"{runner.entry.title}, {operation.title}"] = str(error)
@@ -98,7 +119,7 @@ async def _takes(process: Process | None, runner: Runner, operation: Operation, 
 
 
 async def _weigh(runners: Sequence[Runner], results: Results) -> None:
-    """Measure what an export costs in memory, each in a process that has done nothing before."""
+    """Measure the memory of an export, each in a new process."""
     for runner in runners:
         async with _running(runner) as process:
             await process.ask("try", operation="user_by_telegram_id")
@@ -106,7 +127,7 @@ async def _weigh(runners: Sequence[Runner], results: Results) -> None:
 
 
 async def profile(runner: Runner, operation: str, *, seconds: float) -> list[list[Any]]:
-    """Return where the client's time goes, function by function, the most first."""
+    """Return the client's time by function, the largest first."""
     async with _running(runner) as process:
         await process.ask("try", operation=operation)
         await process.ask("measure", operation=operation, callers=1, seconds=WARM_UP_SECONDS)

@@ -1,21 +1,23 @@
-"""Which rows are asked for: a tenant's among many, and a few people who have much."""
+"""The rows that the operations are called with, chosen at random from many tenants or from one."""
 
 from __future__ import annotations
 
 import itertools
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID, uuid4
 
-from benchmarks.contenders.base import Place, Said
+from pydantic import TypeAdapter
 
-__all__ = ["Sample"]
+from benchmarks.contenders.base import Incoming, Place
+
+__all__ = ["Rows", "Sample"]
 
 NEW_IN: Final = 10
-"""One in so many of those who are looked for or made is new."""
+"""One in so many of the users and conversations to get or create does not exist yet."""
 _CONTENT: Final = "A message of some length, as people write them, and answers are longer still: "
 
 _run: Final = uuid4().hex[:8]
@@ -23,83 +25,101 @@ _number: Final = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """Rows of one tenant to choose from, at random; made by the loader, and sent to the processes as JSON."""
+class Rows:
+    """Keys of existing rows, each with its tenant first."""
 
-    host: str
-    database: str
-    peer: str
-    tenant_id: str
-    people: list[tuple[str, int, str]]
-    """Each with his id, his Telegram id and the chat of an active conversation."""
-    conversations: list[str]
-    long_conversations: list[str]
-    hot_conversation: str
+    people: list[tuple[UUID, UUID, int, str]]
+    """Tenant, user, Telegram id, and the external id of an active chat."""
+    conversations: list[tuple[UUID, UUID]]
+    """Conversations of fifty messages or more."""
+    long_conversations: list[tuple[UUID, UUID]]
+    searchers: list[tuple[UUID, UUID]]
+    """Users with many notes."""
+    hot: tuple[UUID, UUID]
+    """The conversation into which all callers write."""
+    exporter: tuple[UUID, UUID]
+    """The user whose messages are streamed."""
     long: int
-    """How many messages a long conversation has."""
-    exporting_user: str
+    """Messages of each long conversation."""
     exported: int
-    """How many messages that user has."""
-    searchers: list[str]
+    """Messages of the exporter."""
     bulk: int
+    """Messages of one bulk insert."""
 
-    @property
-    def place(self) -> Place:
-        """Where a peer connects to."""
-        return Place(self.host, self.database, self.peer, UUID(self.tenant_id))
+    def telegram_id(self) -> tuple[UUID, int]:
+        """Return a tenant and a Telegram id of it."""
+        tenant_id, _, telegram_id, _ = random.choice(self.people)
+        return tenant_id, telegram_id
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as it is sent."""
-        return asdict(self)
+    def telegram_id_or_new(self) -> tuple[UUID, int]:
+        """Return a tenant and a Telegram id, one in ten of them new."""
+        tenant_id, telegram_id = self.telegram_id()
+        return tenant_id, telegram_id if random.randrange(NEW_IN) else _new_id()
 
-    def telegram_id(self) -> int:
-        """Choose somebody."""
-        return random.choice(self.people)[1]
+    def user(self) -> tuple[UUID, UUID]:
+        """Return a tenant and a user of it."""
+        return random.choice(self.people)[:2]
 
-    def telegram_id_or_new(self) -> int:
-        """Choose somebody, or think of one who is not there yet."""
-        if random.randrange(NEW_IN):
-            return self.telegram_id()
-        return time.time_ns() * 1000 % 2**62 + random.randrange(1000)
+    def chat(self) -> tuple[UUID, int, str]:
+        """Return a tenant, a Telegram id of it, and the chat of that user."""
+        tenant_id, _, telegram_id, chat = random.choice(self.people)
+        return tenant_id, telegram_id, chat
 
-    def user(self) -> UUID:
-        """Choose somebody by his key."""
-        return UUID(random.choice(self.people)[0])
+    def chat_or_new(self) -> tuple[UUID, UUID, str]:
+        """Return a tenant, a user of it, and a chat of that user, one in ten of them new."""
+        tenant_id, user_id, _, chat = random.choice(self.people)
+        return tenant_id, user_id, chat if random.randrange(NEW_IN) else str(_new_id())
 
-    def chat(self) -> tuple[int, str]:
-        """Choose somebody and the chat in which he talks."""
-        _, telegram_id, chat = random.choice(self.people)
-        return telegram_id, chat
+    def conversation(self) -> tuple[UUID, UUID]:
+        """Return a tenant and a conversation of it."""
+        return random.choice(self.conversations)
 
-    def conversation(self) -> UUID:
-        """Choose a conversation of fifty messages or more."""
-        return UUID(random.choice(self.conversations))
+    def long_conversation(self) -> tuple[UUID, UUID]:
+        """Return a tenant and a conversation of it that is read page by page."""
+        return random.choice(self.long_conversations)
 
-    def long_conversation(self) -> UUID:
-        """Choose one that is read page by page."""
-        return UUID(random.choice(self.long_conversations))
-
-    @property
-    def hot_conversation_id(self) -> UUID:
-        """The one into which all write."""
-        return UUID(self.hot_conversation)
-
-    @property
-    def exporting_user_id(self) -> UUID:
-        """Whoever asks for all of his messages."""
-        return UUID(self.exporting_user)
-
-    def searcher(self) -> UUID:
-        """Choose somebody who has many notes."""
-        return UUID(random.choice(self.searchers))
+    def searcher(self) -> tuple[UUID, UUID]:
+        """Return a tenant and a user of it who has many notes."""
+        return random.choice(self.searchers)
 
     @staticmethod
-    def coin() -> bool:
-        """Toss it."""
-        return random.random() < 0.5
+    def either(*values: str) -> str:
+        """Return one of the values."""
+        return random.choice(values)
 
     @staticmethod
-    def said(role: str = "user") -> Said:
-        """Say something that nobody has said before."""
+    def message(role: str = "user") -> Incoming:
+        """Return a message whose key no other one has."""
         number = next(_number)
-        return Said(f"bench:{_run}:{number}", role, f"{_CONTENT}{number}", 15, datetime.now(UTC))
+        return Incoming(f"bench:{_run}:{number}", role, f"{_CONTENT}{number}", 15, datetime.now(UTC))
+
+
+def _new_id() -> int:
+    return time.time_ns() * 1000 % 2**62 + random.randrange(1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The database of a contender and the rows for it; sent to the contender's process as JSON."""
+
+    place: Place
+    mixed: Rows
+    """Rows of all tenants."""
+    one: Rows
+    """As many rows of one tenant."""
+
+    def rows(self, tenants: str) -> Rows:
+        """Return the rows of "mixed" tenants, or of "one"."""
+        return self.one if tenants == "one" else self.mixed
+
+    def as_json(self) -> bytes:
+        """Return the sample on one line."""
+        return _ADAPTER.dump_json(self)
+
+    @staticmethod
+    def from_json(line: str) -> Sample:
+        """Return the sample that `as_json` wrote."""
+        return _ADAPTER.validate_json(line)
+
+
+_ADAPTER: Final = TypeAdapter(Sample)

@@ -1,4 +1,4 @@
-"""The process of one contender: commands come in on stdin, results go out on stdout, a JSON object a line.
+"""The process of one contender: it reads commands from stdin and writes results to stdout, a JSON object a line.
 
 `python -m benchmarks.worker <contender>`; the first line is the sample.
 """
@@ -18,7 +18,7 @@ from benchmarks.contenders import contender
 from benchmarks.contenders.base import Contender
 from benchmarks.measuring import growth_of_stream, measure, try_out
 from benchmarks.operations import OPERATIONS
-from benchmarks.sample import Sample
+from benchmarks.sample import Rows, Sample
 
 __all__ = ["main"]
 
@@ -26,14 +26,14 @@ _WAITING = "<method 'poll'"
 
 
 def main() -> None:
-    """Serve until stdin ends."""
+    """Run commands until stdin ends."""
     answers = sys.stdout
-    with redirect_stdout(sys.stderr):  # what a library prints is no answer
+    with redirect_stdout(sys.stderr):  # a library may print
         asyncio.run(_serve(sys.argv[1], answers))
 
 
 async def _serve(name: str, answers: Any) -> None:
-    sample = Sample(**json.loads(await asyncio.to_thread(sys.stdin.readline)))
+    sample = Sample.from_json(await asyncio.to_thread(sys.stdin.readline))
     kind = contender(name)
     one = kind()
     await one.open(sample.place)
@@ -43,7 +43,7 @@ async def _serve(name: str, answers: Any) -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
             try:
                 answer = await _do(one, sample, **json.loads(line))
-            except Exception as error:  # noqa: BLE001 - the run goes on without this one, and says why
+            except Exception as error:  # noqa: BLE001 - the run goes on without it and reports it
                 answer = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps(answer), file=answers, flush=True)
     finally:
@@ -51,27 +51,34 @@ async def _serve(name: str, answers: Any) -> None:
 
 
 async def _do(
-    one: Contender, sample: Sample, *, do: str, operation: str = "", callers: int = 1, seconds: float = 1.0
+    one: Contender,
+    sample: Sample,
+    *,
+    do: str,
+    operation: str = "",
+    tenants: str = "mixed",
+    callers: int = 1,
+    seconds: float = 1.0,
 ) -> dict[str, Any]:
+    rows = sample.rows(tenants)
     if do == "growth":
-        return {"mebibytes": await growth_of_stream(one, sample)}
-    asked = OPERATIONS[operation]
+        return {"mebibytes": await growth_of_stream(one, rows)}
+    called = OPERATIONS[operation]
     if do == "try":
-        await try_out(one, asked, sample)
+        await try_out(one, called, rows)
         gc.collect()
-        gc.freeze()  # or who has imported more pauses for longer at each full collection
+        gc.freeze()  # otherwise a full collection takes longer in a process that has imported more
         return {}
     if do == "profile":
-        return {"profile": await _profile(one, sample, operation, seconds)}
-    measured = await measure(one, asked, sample, callers=callers, seconds=seconds)
-    return asdict(measured)
+        return {"profile": await _profile(one, rows, operation, seconds)}
+    return asdict(await measure(one, called, rows, callers=callers, seconds=seconds))
 
 
-async def _profile(one: Contender, sample: Sample, operation: str, seconds: float) -> list[list[Any]]:
-    """Return for each function its own share of the time, the largest first: where it is, calls a call, share."""
+async def _profile(one: Contender, rows: Rows, operation: str, seconds: float) -> list[list[Any]]:
+    """Return each function's own share of the time, the largest first: place, calls a call, share."""
     profile = cProfile.Profile()
     profile.enable()
-    measured = await measure(one, OPERATIONS[operation], sample, callers=1, seconds=seconds)
+    measured = await measure(one, OPERATIONS[operation], rows, callers=1, seconds=seconds)
     profile.disable()
     calls = len(measured.microseconds)
     worked = (entry for entry in profile.getstats() if _WAITING not in str(entry.code))

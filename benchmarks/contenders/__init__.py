@@ -1,4 +1,4 @@
-"""The contenders, each in a module of its own, which is imported only in its own process."""
+"""The contenders: each is a module that is imported only in the contender's own process."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ __all__ = ["CONTENDERS", "Entry", "NotInstalledError", "contender"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a contender is, what it is called, and what has to be installed for it."""
+    """A contender: its names, its module and the package that it needs."""
 
     name: str
     title: str
     path: str
     needs: str
+    is_plain: bool = True
+    """It uses the plain schema; otherwise this project's, under row-level security."""
     is_extra: bool = False
+    """It takes part with `--all` or `--with` only."""
 
     def command(self) -> list[str]:
-        """Return what starts its process.
+        """Return the command that starts its process.
 
         Raises:
-            NotInstalledError: What it needs is not there.
+            NotInstalledError: The package that it needs is missing.
         """
         if self.path.endswith(".mjs"):
             return node_command(self.path)
@@ -38,26 +41,24 @@ class Entry:
 
 
 CONTENDERS: Final = {
-    one.name: one
-    for one in (
-        Entry("store", "store", "store:StoreContender", "asyncpg"),
-        Entry("repositories", "repositories", "repositories:RepositoriesContender", "asyncpg"),
+    entry.name: entry
+    for entry in (
+        Entry("store", "store", "store:StoreContender", "asyncpg", is_plain=False),
+        Entry("repositories", "repositories", "repositories:RepositoriesContender", "asyncpg", is_plain=False),
+        Entry("floor", "asyncpg, floor", "asyncpg_floor:AsyncpgFloor", "asyncpg", is_plain=False),
         Entry("asyncpg", "asyncpg, its pool", "asyncpg_pool:AsyncpgPool", "asyncpg"),
-        Entry("floor", "asyncpg, floor", "asyncpg_floor:AsyncpgFloor", "asyncpg"),
         Entry("sqlalchemy", "SQLAlchemy ORM", "sqlalchemy_orm:SqlalchemyOrm", "sqlalchemy"),
         Entry("advanced_alchemy", "Advanced Alchemy", "advanced_alchemy:AdvancedAlchemy", "advanced_alchemy"),
         Entry("tortoise", "Tortoise", "tortoise:TortoiseOrm", "tortoise"),
+        Entry("drizzle", "Drizzle, postgres.js", "drizzle.mjs", "node"),
         Entry("psycopg", "psycopg 3", "psycopg_pool:PsycopgPool", "psycopg_pool", is_extra=True),
-        Entry("sqlmodel", "SQLModel", "sqlmodel:SqlmodelOrm", "sqlmodel", is_extra=True),
-        Entry("piccolo", "Piccolo", "piccolo:PiccoloOrm", "piccolo", is_extra=True),
         Entry("django", "Django", "django:DjangoOrm", "django", is_extra=True),
-        Entry("drizzle", "Drizzle, postgres.js", "drizzle.mjs", "node", is_extra=True),
     )
 }
 
 
 def contender(name: str) -> type[Contender]:
-    """Import a contender."""
+    """Import a contender, and return its class."""
     module, _, kind = CONTENDERS[name].path.partition(":")
     found: type[Contender] = getattr(import_module(f"benchmarks.contenders.{module}"), kind)
     return found

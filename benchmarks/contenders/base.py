@@ -1,4 +1,4 @@
-"""What contenders have in common: where they connect to, what they are asked, and the columns that all return."""
+"""What all contenders share: where they connect to, the operations, and the columns that all of them return."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-__all__ = ["CONVERSATION", "EVENT", "MESSAGE", "NOTE", "POOL_SIZE", "USER", "Contender", "Place", "Said"]
+__all__ = ["CONVERSATION", "MESSAGE", "NOTE", "POOL_SIZE", "USER", "Contender", "Incoming", "Place"]
 
 POOL_SIZE: Final = 16
-"""How many connections each contender may have; the most that ask at once are as many."""
+"""Connections of each contender's pool; at most as many callers call at the same time."""
 
 USER: Final = (
     "id, telegram_id, username, display_name, locale, timezone, is_active, last_seen_at, created_at, preferences"
@@ -24,24 +24,19 @@ MESSAGE: Final = (
     " tool_name, model, input_tokens, output_tokens, token_count, state, created_at, edited_at, metadata"
 )
 NOTE: Final = "id, user_id, title, content, tags, pinned, archived_at, source_message_id, created_at, updated_at"
-EVENT: Final = (
-    "id, user_id, title, description, location, start_datetime, end_datetime, timezone, all_day, status, rrule,"
-    " series_id, recurrence_id, reminder_datetime, created_at"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The database, and whose rows are asked for. The peers' role is not bound by row-level security."""
+    """The database that a contender connects to, and its role there."""
 
     host: str
     database: str
     user: str
-    tenant_id: UUID
 
 
-class Said(NamedTuple):
-    """A message on its way in."""
+class Incoming(NamedTuple):
+    """A message to append."""
 
     message_id: str
     role: str
@@ -51,9 +46,9 @@ class Said(NamedTuple):
 
 
 class Contender:
-    """One way to the database. What a method is not overridden for, a contender does not take part in.
+    """A way to the database. A contender takes part in the operations whose methods it overrides.
 
-    Each method returns what was read, as its library hands rows out.
+    Each method takes the tenant first and returns what was read, in the form in which the library returns rows.
     """
 
     async def open(self, place: Place) -> None:
@@ -61,69 +56,73 @@ class Contender:
         raise NotImplementedError
 
     async def close(self) -> None:
-        """Leave nothing open."""
+        """Close all connections."""
         raise NotImplementedError
 
-    async def user_by_telegram_id(self, telegram_id: int) -> Any:
+    async def user_by_telegram_id(self, tenant_id: UUID, telegram_id: int) -> Any:
         """Read a user."""
         raise NotImplementedError
 
-    async def get_or_create_user(self, telegram_id: int) -> Any:
-        """Read a user, or make one."""
+    async def get_or_create_user(self, tenant_id: UUID, telegram_id: int) -> Any:
+        """Read a user, or create the user."""
         raise NotImplementedError
 
-    async def append(self, conversation_id: UUID, said: Said) -> Any:
-        """Store a message under its conversation's next number, and say in the conversation when it was."""
+    async def get_or_start(self, tenant_id: UUID, user_id: UUID, chat: str) -> Any:
+        """Read a user's active conversation in a chat, or create one."""
         raise NotImplementedError
 
-    async def append_locked(self, conversation_id: UUID, said: Said) -> Any:
-        """Append with the guarantees that take a lock: no gap, no double."""
+    async def append(self, tenant_id: UUID, conversation_id: UUID, message: Incoming) -> Any:
+        """Insert a message under the next number of its conversation, and update the conversation's last message."""
         raise NotImplementedError
 
-    async def append_many(self, conversation_id: UUID, said: list[Said]) -> Any:
-        """Append a thousand in one transaction."""
+    async def append_locked(self, tenant_id: UUID, conversation_id: UUID, message: Incoming) -> Any:
+        """Append with the guarantees that take a lock: no gap, no duplicate."""
         raise NotImplementedError
 
-    async def recent(self, conversation_id: UUID, limit: int) -> Any:
+    async def append_many(self, tenant_id: UUID, conversation_id: UUID, messages: list[Incoming]) -> Any:
+        """Append many messages in one transaction."""
+        raise NotImplementedError
+
+    async def recent(self, tenant_id: UUID, conversation_id: UUID, limit: int) -> Any:
         """Read the last messages, the oldest first."""
         raise NotImplementedError
 
-    async def turn(self, telegram_id: int, chat: str, said: list[Said]) -> Any:
-        """Read the user, his active conversation and its last 20 messages, which are returned; append the new ones."""
+    async def turn(self, tenant_id: UUID, telegram_id: int, chat: str, messages: list[Incoming]) -> Any:
+        """Read a user, the active conversation and its last 20 messages, which are returned; append the new ones."""
         raise NotImplementedError
 
-    async def pages(self, conversation_id: UUID, pages: int) -> int:
-        """Go through a conversation, 100 a page, and return how many there were."""
+    async def pages(self, tenant_id: UUID, conversation_id: UUID, pages: int) -> int:
+        """Read a conversation, 100 messages a page, and return the number of messages."""
         raise NotImplementedError
 
-    async def stream(self, user_id: UUID) -> int:
-        """Go through all messages of a user in the order of their time, and return how many there were."""
+    async def stream(self, tenant_id: UUID, user_id: UUID) -> int:
+        """Read all messages of a user in the order of their time, and return the number of messages."""
         raise NotImplementedError
 
-    async def search(self, user_id: UUID, query: str) -> Any:
-        """Return the ten notes of a user that fit a query best, each with its rank and a snippet."""
+    async def search(self, tenant_id: UUID, user_id: UUID, query: str) -> Any:
+        """Return the ten notes of a user that match a query best, each with its rank and a snippet."""
         raise NotImplementedError
 
-    async def user_by_id(self, user_id: UUID) -> Any:
-        """Read a user by his key."""
+    async def user_by_id(self, tenant_id: UUID, user_id: UUID) -> Any:
+        """Read a user by key."""
         raise NotImplementedError
 
-    async def conversations_of(self, user_id: UUID) -> Any:
+    async def conversations_of(self, tenant_id: UUID, user_id: UUID) -> Any:
         """Read a user's last 20 conversations."""
         raise NotImplementedError
 
-    async def notes_of(self, user_id: UUID) -> Any:
+    async def notes_of(self, tenant_id: UUID, user_id: UUID) -> Any:
         """Read a user's last 20 notes."""
         raise NotImplementedError
 
-    async def upcoming(self, user_id: UUID, now: datetime) -> Any:
+    async def upcoming(self, tenant_id: UUID, user_id: UUID, now: datetime) -> Any:
         """Read a user's next 10 events."""
         raise NotImplementedError
 
-    async def add_note(self, user_id: UUID, title: str, content: str) -> Any:
-        """Store a note."""
+    async def add_note(self, tenant_id: UUID, user_id: UUID, title: str, content: str) -> Any:
+        """Insert a note."""
         raise NotImplementedError
 
-    async def set_timezone(self, user_id: UUID, timezone: str) -> Any:
-        """Change a user, and return him as he is then."""
+    async def set_timezone(self, tenant_id: UUID, user_id: UUID, timezone: str) -> Any:
+        """Update a user, and return the updated row."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The tables as Django's documentation would have them; settings have to be configured before the import."""
+"""The plain tables as Django's documentation shows them; import after `settings.configure`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contender that is no Python: Node runs it, npm brings its packages."""
+"""The contender in JavaScript: Node runs it, npm installs its packages."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ INSTALL_SECONDS: Final = 180
 
 
 class NotInstalledError(Exception):
-    """A contender cannot take part, for this reason."""
+    """A contender cannot take part: what it needs is missing."""
 
 
 def node_command(script: str) -> list[str]:
-    """Return what runs a script of this folder, its packages installed.
+    """Return the command that runs a script of this folder; install its packages first.
 
     Raises:
-        NotInstalledError: There is no Node, or npm cannot get the packages.
+        NotInstalledError: Node is missing, or npm cannot install the packages.
     """
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:

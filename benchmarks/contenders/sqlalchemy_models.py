@@ -1,4 +1,4 @@
-"""The tables as SQLAlchemy's documentation would have them mapped: plain, each with its id as the key."""
+"""The plain tables, mapped as SQLAlchemy's documentation shows it."""
 
 from __future__ import annotations
 

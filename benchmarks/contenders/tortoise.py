@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from tortoise import Tortoise
 from tortoise.exceptions import DoesNotExist
 from tortoise.expressions import F
 from tortoise.transactions import in_transaction
 
-from benchmarks.contenders.base import POOL_SIZE, Contender, Place, Said
+from benchmarks.contenders.base import POOL_SIZE, Contender, Incoming, Place
 from benchmarks.contenders.tortoise_models import Conversation, Message, User
 
 __all__ = ["TortoiseOrm"]
 
 
 class TortoiseOrm(Contender):
-    """On asyncpg's pool, which Tortoise brings."""
+    """On asyncpg's pool, as Tortoise creates it."""
 
     async def open(self, place: Place) -> None:
-        self._tenant = place.tenant_id
         await Tortoise.init(
             config={
                 "connections": {
@@ -45,84 +44,96 @@ class TortoiseOrm(Contender):
     async def close(self) -> None:
         await Tortoise.close_connections()
 
-    async def user_by_telegram_id(self, telegram_id: int) -> Any:
-        return await User.get_or_none(tenant_id=self._tenant, telegram_id=telegram_id, deleted_at=None)
+    async def user_by_telegram_id(self, tenant_id: UUID, telegram_id: int) -> Any:
+        return await User.get_or_none(tenant_id=tenant_id, telegram_id=telegram_id, deleted_at=None)
 
-    async def get_or_create_user(self, telegram_id: int) -> Any:
-        user, _ = await User.get_or_create(tenant_id=self._tenant, telegram_id=telegram_id, deleted_at=None)
+    async def get_or_create_user(self, tenant_id: UUID, telegram_id: int) -> Any:
+        user, _ = await User.get_or_create(tenant_id=tenant_id, telegram_id=telegram_id, deleted_at=None)
         return user
 
-    async def append(self, conversation_id: UUID, said: Said) -> Any:
+    async def get_or_start(self, tenant_id: UUID, user_id: UUID, chat: str) -> Any:
+        conversation, _ = await Conversation.get_or_create(
+            {"session_id": uuid4().hex},
+            tenant_id=tenant_id,
+            user_id=user_id,
+            channel="telegram",
+            external_chat_id=chat,
+            is_active=True,
+            deleted_at=None,
+        )
+        return conversation
+
+    async def append(self, tenant_id: UUID, conversation_id: UUID, message: Incoming) -> Any:
         async with in_transaction():
-            talk = await self._advance(conversation_id, [said])
+            conversation = await self._advance(tenant_id, conversation_id, [message])
             return await Message.create(
-                tenant_id=self._tenant,
+                tenant_id=tenant_id,
                 conversation_id=conversation_id,
-                user_id=talk.user_id,
-                seq=talk.last_seq,
-                **said._asdict(),
+                user_id=conversation.user_id,
+                seq=conversation.last_seq,
+                **message._asdict(),
             )
 
-    async def append_many(self, conversation_id: UUID, said: list[Said]) -> Any:
+    async def append_many(self, tenant_id: UUID, conversation_id: UUID, messages: list[Incoming]) -> Any:
         async with in_transaction():
-            talk = await self._advance(conversation_id, said)
-            messages = self._messages(talk, said)
-            await Message.bulk_create(messages)
-            return messages
+            conversation = await self._advance(tenant_id, conversation_id, messages)
+            new = self._messages(tenant_id, conversation, messages)
+            await Message.bulk_create(new)
+            return new
 
-    async def recent(self, conversation_id: UUID, limit: int) -> Any:
-        rows = await self._of(conversation_id).order_by("-seq").limit(limit)
+    async def recent(self, tenant_id: UUID, conversation_id: UUID, limit: int) -> Any:
+        rows = await self._of(tenant_id, conversation_id).order_by("-seq").limit(limit)
         return rows[::-1]
 
-    async def turn(self, telegram_id: int, chat: str, said: list[Said]) -> Any:
+    async def turn(self, tenant_id: UUID, telegram_id: int, chat: str, messages: list[Incoming]) -> Any:
         async with in_transaction():
-            user = await User.get(tenant_id=self._tenant, telegram_id=telegram_id, deleted_at=None)
-            talk = await Conversation.get(
-                tenant_id=self._tenant,
+            user = await User.get(tenant_id=tenant_id, telegram_id=telegram_id, deleted_at=None)
+            conversation = await Conversation.get(
+                tenant_id=tenant_id,
                 user_id=user.id,
                 channel="telegram",
                 external_chat_id=chat,
                 is_active=True,
                 deleted_at=None,
             )
-            rows = await self._of(talk.id).order_by("-seq").limit(20)
-            talk = await self._advance(talk.id, said)
-            await Message.bulk_create(self._messages(talk, said))
+            rows = await self._of(tenant_id, conversation.id).order_by("-seq").limit(20)
+            conversation = await self._advance(tenant_id, conversation.id, messages)
+            await Message.bulk_create(self._messages(tenant_id, conversation, messages))
             return rows[::-1]
 
-    async def pages(self, conversation_id: UUID, pages: int) -> int:
+    async def pages(self, tenant_id: UUID, conversation_id: UUID, pages: int) -> int:
         count, seq = 0, 0
         for _ in range(pages):
-            rows = await self._of(conversation_id).filter(seq__gt=seq).order_by("seq").limit(100)
+            rows = await self._of(tenant_id, conversation_id).filter(seq__gt=seq).order_by("seq").limit(100)
             count, seq = count + len(rows), rows[-1].seq
         return count
 
-    async def stream(self, user_id: UUID) -> int:
+    async def stream(self, tenant_id: UUID, user_id: UUID) -> int:
         count = 0
-        of_user = Message.filter(tenant_id=self._tenant, user_id=user_id, deleted_at=None)
-        async for _ in of_user.order_by("created_at"):  # which has them all in memory first
+        of_user = Message.filter(tenant_id=tenant_id, user_id=user_id, deleted_at=None)
+        async for _ in of_user.order_by("created_at"):  # reads all of them into memory first
             count += 1
         return count
 
-    def _of(self, conversation_id: UUID) -> Any:
-        return Message.filter(tenant_id=self._tenant, conversation_id=conversation_id, deleted_at=None)
+    def _of(self, tenant_id: UUID, conversation_id: UUID) -> Any:
+        return Message.filter(tenant_id=tenant_id, conversation_id=conversation_id, deleted_at=None)
 
-    async def _advance(self, conversation_id: UUID, said: list[Said]) -> Any:
-        """Count on, and read the row that the update has locked: it returns none."""
-        talks = Conversation.filter(tenant_id=self._tenant, id=conversation_id)
-        if not await talks.update(last_seq=F("last_seq") + len(said), last_message_at=said[-1].created_at):
+    async def _advance(self, tenant_id: UUID, conversation_id: UUID, messages: list[Incoming]) -> Any:
+        """Advance the counter, and read the row that the update has locked: the update returns no row."""
+        rows = Conversation.filter(tenant_id=tenant_id, id=conversation_id)
+        if not await rows.update(last_seq=F("last_seq") + len(messages), last_message_at=messages[-1].created_at):
             raise DoesNotExist(Conversation)
-        return await talks.get()
+        return await rows.get()
 
-    def _messages(self, talk: Any, said: list[Said]) -> list[Any]:
-        first = talk.last_seq - len(said) + 1
+    def _messages(self, tenant_id: UUID, conversation: Any, messages: list[Incoming]) -> list[Any]:
+        first = conversation.last_seq - len(messages) + 1
         return [
             Message(
-                tenant_id=self._tenant,
-                conversation_id=talk.id,
-                user_id=talk.user_id,
+                tenant_id=tenant_id,
+                conversation_id=conversation.id,
+                user_id=conversation.user_id,
                 seq=first + place,
                 **one._asdict(),
             )
-            for place, one in enumerate(said)
+            for place, one in enumerate(messages)
         ]

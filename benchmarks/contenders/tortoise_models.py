@@ -1,4 +1,4 @@
-"""The tables as Tortoise's documentation would have them."""
+"""The plain tables as Tortoise's documentation shows them."""
 
 from __future__ import annotations
 
