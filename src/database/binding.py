@@ -93,9 +93,9 @@ class TenantBinding:
             self._ready.add(connection.engine)
         return is_migrated
 
-    def as_script(self, tenant_id: UUID) -> str:
+    def as_script(self, tenant_id: UUID, *, read_only: bool = False) -> str:
         """Return what begins a transaction and binds it, for the simple protocol: one round trip, no parameters."""
-        return f"BEGIN; {self._script(tenant_id)}"
+        return f"BEGIN{' READ ONLY' if read_only else ''}; {self._script(tenant_id)}"
 
     def _script(self, tenant_id: UUID | None) -> str:
         limits = [f"set_config('{name}', '{value}', true)" for name, value in self._limits.items()]

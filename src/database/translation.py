@@ -25,6 +25,7 @@ from src.database.errors import (
     SchemaChangedError,
     SchemaDriftError,
     SerializationError,
+    TenantMismatchError,
     TlsFailed,
     TransactionAborted,
 )
@@ -57,6 +58,7 @@ _BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "53400": (DatabaseError, "a limit of the server's configuration is exceeded"),
     "55P03": (LockNotAvailable, "the lock was not free within its limit"),
     "57014": (QueryTimeout, "the statement was cancelled"),
+    "TH001": (TenantMismatchError, "the transaction is bound to another tenant"),
     "57P": (ConnectionFailed, "the server is shutting down or starting up"),
 }
 _AGAIN: Final = "run the whole unit of work again, as `run_transaction` does"

@@ -16,7 +16,6 @@ from structlog.testing import capture_logs
 
 from src.config import Settings
 from src.database import get_db, get_engine
-from src.database.base import uuid7
 from src.database.connect.embedded import APP_ROLE
 from src.database.health import HealthReport, checks, liveness, readiness
 from src.database.session import forget_settings
@@ -141,7 +140,7 @@ async def test_a_full_pool_is_degraded_and_says_nothing_of_the_server(cloned_dat
 async def test_the_stores_pool_is_counted_as_the_store_uses_it(cloned_database: URL, use_database: Use) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "2"}))
     pool = get_store().pool
-    slots = [await pool.take(uuid7()) for _ in range(2)]
+    slots = [await pool.take() for _ in range(2)]
     full = await look()
     for slot in slots:
         pool.give_back(slot)

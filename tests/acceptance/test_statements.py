@@ -28,7 +28,7 @@ MAKING_ROWS = [
     ("upsert, inserted", 1, lambda users: users.upsert({"telegram_id": 2}, key=["telegram_id"])),
     ("upsert, updated", 1, lambda users: users.upsert({"telegram_id": 1, "username": "x"}, key=["telegram_id"])),
     ("upsert, unchanged", 2, lambda users: users.upsert({"telegram_id": 1}, key=["telegram_id"])),
-    ("get_or_create, created", 2, lambda users: users.get_or_create_by_telegram_id(2)),
+    ("get_or_create, created", 1, lambda users: users.get_or_create_by_telegram_id(2)),
     ("get_or_create, found", 1, lambda users: users.get_or_create_by_telegram_id(1)),
 ]
 

@@ -81,7 +81,7 @@ async def test_every_connection_of_ours_finds_temporary_tables_last(
             paths = [await session.scalar(text("SHOW search_path"))]
         async with get_read_db() as reading:
             paths.append(await reading.scalar(text("SHOW search_path")))
-        slot = await get_store().pool.take(B)
+        slot = await get_store().pool.take()
         paths.append(await slot.connection.fetchval("SHOW search_path"))
         get_store().pool.discard(slot)
 

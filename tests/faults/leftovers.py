@@ -66,7 +66,7 @@ async def wrongly_bound() -> list[str]:
                 known = entry.info.get(_BOUND) if name == READING else None
                 wrong += await _faults_of(entry.dbapi_connection.driver_connection, known, where=name)
     for slot in the_store_pool()._idle:
-        wrong += await _faults_of(slot.connection, slot.bound_to, where="store")
+        wrong += await _faults_of(slot.connection, None, where="store")
     return wrong
 
 
@@ -80,7 +80,7 @@ def read_engine() -> DatabaseEngine:
 
 
 def the_store_pool() -> StorePool:
-    return get_store()._pool
+    return get_store().pool
 
 
 def _engines() -> dict[str, DatabaseEngine]:

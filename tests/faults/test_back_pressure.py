@@ -8,7 +8,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Coroutine
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import URL, event, text
@@ -58,8 +57,8 @@ async def granted(callers: list[Caller], monkeypatch: pytest.MonkeyPatch) -> lis
         assert task is not None
         names.append(task.get_name())
 
-    async def take(pool: StorePool, tenant_id: UUID) -> Slot:
-        slot = await original(pool, tenant_id)
+    async def take(pool: StorePool) -> Slot:
+        slot = await original(pool)
         note()
         return slot
 

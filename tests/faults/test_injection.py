@@ -29,6 +29,7 @@ from src.database.connect.embedded import SUPERUSER
 from src.database.errors import DatabaseError
 from src.database.pool import PoolLimits
 from src.database.store import Store, StorePool
+from src.database.store.calls import Calls
 from src.database.store.pool import Slot
 from src.database.tenancy import tenant_context
 from tests.acceptance.calls import Rows, fill
@@ -85,7 +86,7 @@ class Target:
             return raw.driver_connection
 
         pool = _Kept(given, PoolLimits(size=1, overflow=0, timeout=1, lifetime=3600))
-        return Store(pool, TenantBinding(self.tenant_id))
+        return Store(Calls(pool, TenantBinding(self.tenant_id)))
 
 
 class _Kept(StorePool):

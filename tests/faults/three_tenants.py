@@ -119,7 +119,7 @@ class World:
     def in_use(self) -> int:
         """How many connections the three pools think that somebody has."""
         pools: list[Any] = [engine.pool, _read_engine.pool]
-        return sum(int(pool.checkedout()) for pool in pools) + get_store()._pool.in_use
+        return sum(int(pool.checkedout()) for pool in pools) + get_store().pool.in_use
 
     def end_all_connections(self) -> None:
         self.superuser.execute(_END_ALL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Executable
 from sqlalchemy.util import greenlet_spawn
@@ -17,9 +17,21 @@ from src.database.errors import ConnectionFailed
 from src.database.statement_events import somebody_else_hears, tell_answered, tell_sent
 from src.database.tenancy import AsyncSession, TenantSession
 
-__all__ = ["Prepared", "rows"]
+__all__ = ["Prepared", "SentAsText", "records", "rows"]
 
 ModelT = TypeVar("ModelT", bound=TenantBase)
+
+
+class SentAsText(Protocol):
+    """A statement as the driver takes it: its text, and whether it may write."""
+
+    @property
+    def sql(self) -> str:
+        """The text, with $1, $2, ... for the parameters."""
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the transaction may have something to commit afterwards."""
 
 
 class Prepared(Generic[ModelT]):
@@ -96,6 +108,19 @@ async def rows(session: AsyncSession, statement: Executable, model: type[Any], *
     return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
 
 
+async def records(session: AsyncSession, statement: SentAsText, values: Sequence[Any]) -> list[Any]:
+    """Send a statement with positional parameters in the session's transaction, and return the rows as sequences.
+
+    The driver sends it; SQLAlchemy does if somebody listens to its statements.
+    """
+    if (connection := await _connection(session)) is not None:
+        return await _fetch(session, connection, statement, values)
+    if session.sync_session.has_changes():
+        await session.flush()
+    result = await (await session.connection()).exec_driver_sql(statement.sql, tuple(values))
+    return list(result.fetchall())
+
+
 def _loaded(session: AsyncSession, prepared: Ready, records: Sequence[Any], *, refresh: bool) -> list[Any]:
     sync = session.sync_session
     return prepared.entities.load(sync, records, refresh=refresh or sync.always_refreshes)
@@ -135,7 +160,9 @@ def _can_be_bypassed(connection: Connection) -> bool:
     return bool(adapter.autocommit or adapter.driver_connection.is_in_transaction())
 
 
-async def _fetch(session: AsyncSession, connection: Connection, prepared: Ready, values: Sequence[Any]) -> list[Any]:
+async def _fetch(
+    session: AsyncSession, connection: Connection, prepared: SentAsText, values: Sequence[Any]
+) -> list[Any]:
     """Send it; outside of a transaction, where nothing is written, once more if the connection turns out to be lost."""
     adapter: Any = connection.connection.dbapi_connection
     is_alone = adapter.autocommit
@@ -154,7 +181,7 @@ def _reconnect(session: TenantSession, connection: Connection) -> None:
     session.begin_on(connection)
 
 
-async def _send(connection: Connection, prepared: Ready, values: Sequence[Any]) -> list[Any]:
+async def _send(connection: Connection, prepared: SentAsText, values: Sequence[Any]) -> list[Any]:
     adapter: Any = connection.connection.dbapi_connection
     if prepared.may_write:
         note_write(connection)

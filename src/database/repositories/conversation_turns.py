@@ -6,9 +6,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from src.database.models import Conversation
-from src.database.repositories import turns
 from src.database.repositories.base import Repository
-from src.database.repositories.turns import LEASE, Turn
+from src.database.statements import turn_leases
+from src.database.statements.turn_leases import LEASE, Turn
 
 __all__ = ["ConversationTurns"]
 
@@ -37,7 +37,7 @@ class ConversationTurns(Repository[Conversation]):
             NotFoundError: This tenant has no such conversation.
             ValueError: The worker has no name, or the lease is not more than zero and at most a day.
         """
-        return await turns.claim(self.session, conversation_id, worker, lease)
+        return await turn_leases.claim(self.session, conversation_id, worker, lease)
 
     async def renew_turn(self, turn: Turn, *, lease: timedelta = LEASE) -> Turn:
         """Hold a turn for so long from now on; one that ran out too, as long as nobody else has taken it.
@@ -46,7 +46,7 @@ class ConversationTurns(Repository[Conversation]):
             StaleDataError: Another worker has taken it, or it was released.
             ValueError: The lease is not more than zero and at most a day.
         """
-        return await turns.renew(self.session, turn, lease)
+        return await turn_leases.renew(self.session, turn, lease)
 
     async def release_turn(self, turn: Turn) -> None:
         """Give a turn back before its lease runs out; a second time it does nothing.
@@ -54,4 +54,4 @@ class ConversationTurns(Repository[Conversation]):
         Raises:
             StaleDataError: Another worker has taken it.
         """
-        await turns.release(self.session, turn)
+        await turn_leases.release(self.session, turn)

@@ -8,19 +8,19 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import CTE, ColumnElement, Interval, Select, bindparam, func, literal, select, update
-from sqlalchemy.dialects.postgresql import insert
 
-from src.database.base import UtcDateTime, check_time, uuid7
-from src.database.errors import ForeignKeyError, NotFoundError, StaleDataError
-from src.database.models import Conversation, User
+from src.database.base import UtcDateTime
+from src.database.errors import NotFoundError, StaleDataError
+from src.database.models import Conversation
 from src.database.pagination import MAX_LIMIT, Page, check_limit
 from src.database.repositories.base import Condition
 from src.database.repositories.conversation_turns import ConversationTurns
-from src.database.repositories.turns import Turn, is_there, statement_time
+from src.database.statements.conversations import check_silence, get_or_start_conversation
+from src.database.statements.in_session import InSession
+from src.database.statements.turn_leases import Turn, is_there, statement_time
 
-__all__ = ["ConversationRepository", "Turn", "check_silence"]
+__all__ = ["ConversationRepository", "Turn"]
 
-LONGEST_SILENCE: Final = timedelta(days=36_500)
 MAX_SEQ: Final = 2**63 - 1
 IDLE: Final = "idle"
 _OF_METHODS: Final[Mapping[str, str]] = (
@@ -59,8 +59,13 @@ class ConversationRepository(ConversationTurns):
 
     async def get_active(self, user_id: UUID, channel: str, external_chat_id: str | None = None) -> Conversation | None:
         """Return the active conversation of a user in a chat, or None."""
-        rows = await self._active_at(user_id, channel, external_chat_id)
-        return rows[0][0] if rows else None
+        chat: dict[str, Any] = {"user_id": user_id, "channel": channel}
+        # As it is now: an idleness that an earlier look found may be over.
+        if external_chat_id is None:
+            return await self._first(ConversationRepository._active_in_no_chat, refresh=True, **chat)
+        return await self._first(
+            ConversationRepository._active_in_chat, refresh=True, **chat, external_chat_id=external_chat_id
+        )
 
     async def get_or_start(
         self,
@@ -87,19 +92,9 @@ class ConversationRepository(ConversationTurns):
             ForeignKeyError: This tenant has no such user, or a deleted one, to start a conversation for.
             ValueError: The timeout is negative, or `now` is naive or too early.
         """
-        check_silence("idle_timeout", idle_timeout or timedelta(0), now)
-        while True:  # a further round only where another call appended to, closed or started what this one looked for
-            if rows := await self._active_at(user_id, channel, external_chat_id):
-                found, at = rows[0][0], now or rows[0][1]
-                if idle_timeout is None or at - (found.last_message_at or found.created_at) <= idle_timeout:
-                    return found, False
-                # The condition is looked at again under the row's lock: an append may be on its way.
-                if not await self._close(found.id, IDLE, at, _last_active() < at - idle_timeout):
-                    continue
-            if started := await self._start(user_id, channel, external_chat_id):
-                return started, True
-            if not await self._has_user(user_id):
-                raise ForeignKeyError(f"this tenant has no User with id {user_id} to start a conversation for")
+        return await get_or_start_conversation(
+            InSession(self.session), user_id, channel, external_chat_id, idle_timeout=idle_timeout, now=now
+        )
 
     async def close(self, conversation_id: UUID, *, reason: str | None = None) -> Conversation:
         """Close a conversation; one that is closed stays as it was closed. It still takes messages on their way.
@@ -184,17 +179,9 @@ class ConversationRepository(ConversationTurns):
         )
         return written or await self._refuse_summary(conversation_id, upto_seq, expected_upto)
 
-    async def _active_at(self, user_id: UUID, channel: str, chat_id: str | None) -> list[tuple[Any, ...]]:
-        """Return the active conversation as it is now, if there is one, beside the present by the server's clock."""
-        values: dict[str, Any] = {"user_id": user_id, "channel": channel}
-        if chat_id is None:
-            return await self._tuples(ConversationRepository._active_in_no_chat, refresh=True, **values)
-        values["external_chat_id"] = chat_id
-        return await self._tuples(ConversationRepository._active_in_chat, refresh=True, **values)
-
     def _active(self, *of_chat: Condition) -> Select[Any]:
         of_user = (Conversation.user_id == bindparam("user_id"), Conversation.channel == bindparam("channel"))
-        return self._select(*of_user, Conversation.is_active, *of_chat).add_columns(statement_time())
+        return self._select(*of_user, Conversation.is_active, *of_chat)
 
     def _active_in_chat(self) -> Select[Any]:
         return self._active(Conversation.external_chat_id == bindparam("external_chat_id"))
@@ -232,30 +219,6 @@ class ConversationRepository(ConversationTurns):
             .prefix_with("MATERIALIZED")
         )
 
-    async def _start(self, user_id: UUID, channel: str, external_chat_id: str | None) -> Conversation | None:
-        """Insert a conversation beside its user; None: there is an active one, or no such user."""
-        user = select(
-            User.tenant_id,
-            User.id,
-            literal(channel, Conversation.channel.type),
-            literal(external_chat_id, Conversation.external_chat_id.type),
-            literal(str(uuid7()), Conversation.session_id.type),
-        ).where(User.tenant_id == self.session.tenant_id, User.id == user_id, User.deleted_at.is_(None))
-        started: Conversation | None = await self.session.scalar(
-            insert(Conversation)
-            .from_select(["tenant_id", "user_id", "channel", "external_chat_id", "session_id"], user)
-            .on_conflict_do_nothing(
-                index_elements=["tenant_id", "user_id", "channel", "external_chat_id"],
-                index_where=Conversation.is_active & Conversation.deleted_at.is_(None),
-            )
-            .returning(Conversation)
-        )
-        return started
-
-    async def _has_user(self, user_id: UUID) -> bool:
-        is_there = (User.tenant_id == self.session.tenant_id, User.id == user_id, User.deleted_at.is_(None))
-        return await self.session.scalar(select(User.id).where(*is_there)) is not None
-
     async def _close(
         self, conversation_id: UUID, reason: str | None, at: datetime | ColumnElement[datetime], *where: Condition
     ) -> Conversation | None:
@@ -285,15 +248,3 @@ class ConversationRepository(ConversationTurns):
 
 def _last_active() -> ColumnElement[datetime]:
     return func.coalesce(Conversation.last_message_at, Conversation.created_at)  # as ix_conversations_idle has it
-
-
-def check_silence(name: str, value: timedelta, now: datetime | None = None) -> None:
-    """Refuse a time of silence that no caller can mean.
-
-    Raises:
-        ValueError: It is negative or too long, or `now` is naive or too early.
-    """
-    if not timedelta(0) <= value <= LONGEST_SILENCE:
-        raise ValueError(f"{name} must be from zero to {LONGEST_SILENCE.days} days, got {value}")
-    if now is not None:
-        check_time("now", now, back=value)

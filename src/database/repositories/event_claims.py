@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Update, and_, exists, func, or_, select, u
 
 from src.database.models import Event, User
 from src.database.pagination import check_limit
-from src.database.repositories.turns import statement_time
+from src.database.statements.turn_leases import statement_time
 
 __all__ = ["MAX_ATTEMPTS", "check_claim", "claim_of", "pending"]
 

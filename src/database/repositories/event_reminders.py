@@ -17,7 +17,7 @@ from src.database.repositories.event_claims import MAX_ATTEMPTS, check_claim, cl
 from src.database.repositories.event_reminder_fields import NOT_HELD, reminder_lead, set_reminder
 from src.database.repositories.recurrence import Series
 from src.database.repositories.recurrence_bounds import check_instant, check_year
-from src.database.repositories.turns import statement_time
+from src.database.statements.turn_leases import statement_time
 
 __all__ = ["EventReminders"]
 

@@ -1,30 +1,23 @@
-"""Messages are appended: once each, without gaps, in the order in which they are committed."""
+"""Append messages through a session, and return them as its entities."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
-from operator import itemgetter
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
 
-from src.database.base import utc_now, uuid7
-from src.database.errors import IdempotencyConflictError, NotFoundError
-from src.database.models import Conversation, MessageHistory, User
+from src.database.errors import NotFoundError
+from src.database.models import Conversation, MessageHistory
 from src.database.repositories.message_rows import MessageRows
-from src.database.repositories.new_message import NewMessage
-from src.database.repositories.turns import check_is_last, check_token, is_there, statement_time
+from src.database.statements.in_session import InSession, entities, refresh
+from src.database.statements.messages import Outcome, append_messages, check_batch, first_of_each_key, pack, whole
+from src.database.statements.new_message import NewMessage
+from src.database.statements.turn_leases import check_is_last, check_token, is_there
 
-__all__ = ["KEY", "Appended", "MessageAppending", "check_batch", "first_of_each_key"]
-
-MAX_BATCH: Final = 1000
-
-KEY: Final = "uq_message_history_tenant_id_message_id"
-_COPIED: Final = tuple(field.name for field in fields(NewMessage) if field.name != "created_at")
+__all__ = ["Appended", "MessageAppending"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +66,22 @@ class MessageAppending(MessageRows):
             ValueError: There are more than 1000, or `turn` is no token but the turn itself.
         """
         check_batch(messages)
+        check_token(turn)
         first = first_of_each_key(messages)
-        conversation = await self._lock(conversation_id, turn)
-        while True:
-            stored = await self._stored(first)
-            gone = await self._check_stored(conversation, messages, stored)
-            missing = [message for key, message in first.items() if key not in stored]
-            inserted = await self._insert(conversation, missing)
-            if len(inserted) == len(missing):
-                break
-            # Another conversation took a key meanwhile. What was inserted has wrong numbers: take it back.
-            await self._take_back(inserted)
-        await self._advance(conversation, inserted)
-        new = {row.message_id: row for row in inserted}
+        if not first:
+            return []
+        rows = pack(list(first.values()))
+        outcomes = await append_messages(InSession(self.session), conversation_id, rows, turn=turn)
+        last = next(iter(outcomes.values()))
+        changed = {"last_seq": last.last_seq, "last_message_at": last.last_message_at, "updated_at": last.updated_at}
+        if any(one.is_inserted for one in outcomes.values()):
+            refresh(self.session, Conversation, conversation_id, **changed)
+        stored = await self._stored(rows, outcomes)
         results = []
         for message in messages:
-            row = new.pop(message.message_id, None)  # a second one of the same batch is a duplicate
-            if row is not None:
-                stored[message.message_id] = row
-            known = stored[message.message_id]
-            is_there = known.deleted_at is None and known.conversation_id not in gone
-            results.append(Appended(message=known, inserted=row is not None, is_there=is_there))
+            outcome = outcomes[message.message_id]
+            results.append(Appended(stored[message.message_id], inserted=outcome.is_inserted, is_there=outcome.is_live))
+            outcomes[message.message_id] = outcome._replace(outcome="duplicate")  # a second one of the same call
         return results
 
     async def _lock(self, conversation_id: UUID, turn: int | None) -> Conversation:
@@ -110,140 +98,23 @@ class MessageAppending(MessageRows):
         check_is_last(turn, conversation.turn_token)
         return conversation
 
-    async def _stored(self, keys: Collection[str]) -> dict[str, MessageHistory]:
-        """Find what is stored under these keys; a deleted message still holds its own."""
-        statement = self._select(MessageHistory.message_id.in_(list(keys)), include_deleted=True)
-        rows = await self.session.scalars(statement.execution_options(populate_existing=True))
-        return {row.message_id: row for row in rows}
-
-    async def _insert(self, conversation: Conversation, messages: Sequence[NewMessage]) -> list[MessageHistory]:
-        """Insert with the numbers that follow; the rows whose key somebody else holds do not come back."""
-        if not messages:
-            return []
-        now = utc_now()
-        rows: list[dict[str, Any]] = [
-            {name: getattr(message, name) for name in _COPIED}
-            | {
-                "tenant_id": self.session.tenant_id,
-                "id": uuid7(),
-                "conversation_id": conversation.id,
-                "user_id": conversation.user_id,
-                "seq": seq,
-                "fingerprint": message.fingerprint(),
-                "created_at": message.created_at or now,
-            }
-            for seq, message in enumerate(messages, start=conversation.last_seq + 1)
-        ]
-        statement = (
-            insert(MessageHistory)
-            # Not by `now()`, when the transaction began: an answer just begun would look stale to `interrupt_stale`.
-            .values(updated_at=statement_time())
-            .on_conflict_do_nothing(index_elements=[MessageHistory.tenant_id, MessageHistory.message_id])
-            .returning(MessageHistory)
-        )
-        # By key, so that two batches that share keys wait for each other in one direction only.
-        return list(await self.session.scalars(statement, sorted(rows, key=itemgetter("message_id"))))
-
-    async def _take_back(self, rows: Sequence[MessageHistory]) -> None:
+    async def _stored(self, rows: Sequence[Any], outcomes: dict[str, Outcome]) -> dict[str, MessageHistory]:
+        """Return the entities by key: of what was inserted, from what was sent; of duplicates, as they are stored."""
+        inserted = []
         for row in rows:
-            self.session.expunge(row)
-        await self.session.execute(
-            delete(MessageHistory).where(
-                MessageHistory.tenant_id == self.session.tenant_id,
-                MessageHistory.id.in_([row.id for row in rows]),
-            ),
-            execution_options={"synchronize_session": False},
-        )
-
-    async def _advance(self, conversation: Conversation, rows: Sequence[MessageHistory]) -> None:
-        if not rows:
-            return
-        last_said = max(row.created_at for row in rows)
-        await self.session.execute(
-            update(Conversation)
-            .where(Conversation.tenant_id == self.session.tenant_id, Conversation.id == conversation.id)
-            .values(
-                last_seq=Conversation.last_seq + len(rows),
-                last_message_at=func.greatest(Conversation.last_message_at, last_said),
+            values = whole(row)
+            outcome = outcomes[values["message_id"]]
+            if outcome.is_inserted:
+                places = ("conversation_id", "user_id", "seq", "updated_at")
+                inserted.append(
+                    values
+                    | {name: getattr(outcome, name) for name in places}
+                    | {"tenant_id": self.session.tenant_id, "deleted_at": None}
+                )
+        made = entities(self.session, MessageHistory, inserted, refresh=True)
+        known = [key for key, outcome in outcomes.items() if not outcome.is_inserted]
+        if known:
+            made += await self._fetch(
+                self._select(MessageHistory.message_id.in_(known), include_deleted=True), refresh=True
             )
-            .returning(Conversation)
-            .execution_options(populate_existing=True, synchronize_session=False)
-        )
-
-    async def _check_stored(
-        self, conversation: Conversation, messages: Sequence[NewMessage], stored: Mapping[str, MessageHistory]
-    ) -> set[UUID]:
-        """Refuse keys that other messages have, before anything is inserted; return what conversations are deleted."""
-        elsewhere: set[UUID] = set()
-        for message in messages:
-            if (row := stored.get(message.message_id)) is None:
-                continue
-            _refuse_another(message, row, row.fingerprint)
-            if row.conversation_id != conversation.id:
-                elsewhere.add(row.conversation_id)
-        earlier = await self._earlier(conversation, elsewhere) if elsewhere else {}
-        if len(earlier) < len(elsewhere):
-            raise IdempotencyConflictError(
-                "a message_id is taken by a message of another chat",
-                constraint=KEY,
-                hint="the key names its chat: <channel>:<account>:<chat>:<id>",
-            )
-        return {one for one, deleted_at in earlier.items() if deleted_at is not None}
-
-    async def _earlier(self, conversation: Conversation, others: set[UUID]) -> dict[UUID, datetime | None]:
-        """Tell which of these are conversations of the same chat, and when they were deleted.
-
-        A user who was deleted and came back is another row. An unnamed chat is a person's own, so there that row must
-        have the same Telegram id.
-        """
-        tenant_id, chat = self.session.tenant_id, conversation.external_chat_id
-        left: list[ColumnElement[bool]] = [User.deleted_at.is_not(None)]
-        if chat is None:
-            own_id = select(User.telegram_id).where(User.tenant_id == tenant_id, User.id == conversation.user_id)
-            left.append(User.telegram_id == own_id.scalar_subquery())
-        rows = await self.session.execute(
-            select(Conversation.id, Conversation.deleted_at)
-            .join(User, (User.tenant_id == Conversation.tenant_id) & (User.id == Conversation.user_id))
-            .where(
-                Conversation.tenant_id == tenant_id,
-                User.tenant_id == tenant_id,
-                Conversation.id.in_(others),
-                Conversation.channel == conversation.channel,
-                Conversation.external_chat_id.is_not_distinct_from(chat),
-                or_(Conversation.user_id == conversation.user_id, and_(*left)),
-            )
-        )
-        return {row.id: row.deleted_at for row in rows}
-
-
-def check_batch(messages: Sequence[NewMessage]) -> None:
-    """Refuse more messages than one call can bring.
-
-    Raises:
-        ValueError: There are more than 1000.
-    """
-    if len(messages) > MAX_BATCH:
-        raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
-
-
-def first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:
-    """Return the messages by their keys; a second one of a key has to be the same."""
-    first: dict[str, NewMessage] = {}
-    for message in messages:
-        before = first.setdefault(message.message_id, message)
-        if before is not message:
-            _refuse_another(message, before, before.fingerprint())
-    return first
-
-
-def _refuse_another(message: NewMessage, known: NewMessage | MessageHistory, fingerprint: bytes | None) -> None:
-    """Refuse a message whose key another one has; of a later version only who speaks can be compared."""
-    said = message.fingerprint()
-    differs = said is not None and fingerprint is not None and said != fingerprint
-    speaker, other = ((one.role, one.tool_call_id, one.tool_name) for one in (message, known))
-    if differs or speaker != other:
-        raise IdempotencyConflictError(
-            f"message_id {message.message_id!r} is taken by a message with other content",
-            constraint=KEY,
-            hint="a changed message keeps its key: `edit` it; another message needs a key of its own",
-        )
+        return {one.message_id: one for one in made}

@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, ColumnElement, Select, case, select
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories.base import Condition, Repository
 from src.database.repositories.deleted import conversation_is_there
-from src.database.repositories.turns import is_there
+from src.database.statements.turn_leases import is_there
 
 __all__ = ["MessageRows"]
 

@@ -13,8 +13,8 @@ from src.database.models import Conversation, MessageHistory
 from src.database.pagination import check_limit
 from src.database.repositories.base import Condition
 from src.database.repositories.message_rows import MessageRows
-from src.database.repositories.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
-from src.database.repositories.turns import check_is_last, check_token, statement_time
+from src.database.statements.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
+from src.database.statements.turn_leases import check_is_last, check_token, statement_time
 
 __all__ = ["MessageStreaming"]
 

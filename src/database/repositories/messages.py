@@ -17,8 +17,8 @@ from src.database.repositories.message_purge import MessagePurge
 from src.database.repositories.message_streaming import MessageStreaming
 from src.database.repositories.message_usage import MessageUsage
 from src.database.repositories.message_windows import MessageWindows
-from src.database.repositories.new_message import VERSIONS, NewMessage, check_extra
-from src.database.repositories.split_characters import SPLIT
+from src.database.statements.new_message import VERSIONS, NewMessage, check_extra
+from src.database.statements.split_characters import SPLIT
 
 __all__ = ["Appended", "MessageHistoryRepository", "NewMessage"]
 

@@ -8,15 +8,16 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Executable, Update, bindparam, func, or_, update
-from sqlalchemy.dialects.postgresql import insert
 
 from src.database.base import check_time, clean_text, utc_now
 from src.database.models import User
 from src.database.regional import check_locale, check_timezone
 from src.database.repositories.base import Repository
 from src.database.repositories.personal_data import erase_user, export_user
+from src.database.statements.in_session import InSession
+from src.database.statements.users import check_telegram_id, get_or_create_user
 
-__all__ = ["UserRepository", "check_profile", "check_telegram_id"]
+__all__ = ["UserRepository", "check_profile"]
 
 SEEN_AGAIN_AFTER: Final = timedelta(minutes=1)
 """How exact `last_seen_at` is: who is seen more often is not written each time."""
@@ -60,25 +61,8 @@ class UserRepository(Repository[User]):
             ValueError: The id is no whole number, an attribute is unknown, the zone is no IANA name, or the locale no
                 language tag.
         """
-        check_telegram_id(telegram_id)
         self._check_attributes(values)
-        if found := await self.get_by_telegram_id(telegram_id):
-            return found, False
-        statement = (
-            insert(User)
-            .values(tenant_id=self.session.tenant_id, telegram_id=telegram_id, **values)
-            .on_conflict_do_nothing(
-                index_elements=[User.tenant_id, User.telegram_id], index_where=User.deleted_at.is_(None)
-            )
-            .returning(User)
-        )
-        # Nothing comes back where another call was faster; it has committed by then, so the next look sees it. Only
-        # who deletes the user in between makes a further round.
-        while True:
-            if created := await self.session.scalar(statement):
-                return created, True
-            if found := await self.get_by_telegram_id(telegram_id):
-                return found, False
+        return await get_or_create_user(InSession(self.session), telegram_id, values)
 
     async def set_timezone(self, user_id: UUID, timezone: str) -> User:
         """Say in which zone a user lives.
@@ -161,12 +145,6 @@ class UserRepository(Repository[User]):
     def _check_attributes(self, values: Mapping[str, Any]) -> None:
         super()._check_attributes(values)
         check_profile(values)
-
-
-def check_telegram_id(telegram_id: object) -> None:
-    """Refuse what is none; None above all, which every user without one has."""
-    if not isinstance(telegram_id, int) or isinstance(telegram_id, bool) or not 0 < telegram_id < 2**63:
-        raise ValueError(f"telegram_id must be a whole number above 0, got {telegram_id!r}")
 
 
 def check_profile(values: Mapping[str, Any]) -> None:

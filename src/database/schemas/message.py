@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src.database.repositories.new_message import MAX_TOOL_CALL_ID, NewMessage
 from src.database.schemas.base import NOT_GIVEN, CreateInput, UpdateInput
 from src.database.schemas.fields import CLEAN, Instant, Int4, JsonArray, JsonObject, RowId, Text
+from src.database.statements.new_message import MAX_TOOL_CALL_ID, NewMessage
 
 __all__ = ["MessageCreate", "MessageUpdate"]
 

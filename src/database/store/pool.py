@@ -1,4 +1,4 @@
-"""The store's own connections: each remembers whom it is bound to, since nobody else's SQL ever runs on it."""
+"""The connections of the store: none remembers a tenant, since every statement of the store names its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
-from uuid import UUID
 
 import asyncpg
 
@@ -24,19 +23,18 @@ CLOSE_SECONDS: Final = 2.0
 class Slot:
     """One connection of the pool, in use by at most one call."""
 
-    __slots__ = ("bound_to", "connection", "generation", "idle_since", "retires_at", "sound_until")
+    __slots__ = ("connection", "generation", "idle_since", "retires_at", "sound_until")
 
     def __init__(self, connection: asyncpg.Connection[Any], *, generation: int, lifetime: float) -> None:
         now = time.monotonic()
         self.connection = connection
         self.generation = generation
-        self.bound_to: UUID | None = None
         self.idle_since = self.sound_until = now
         self.retires_at = now + lifetime * (1 - random.uniform(0, JITTER))  # noqa: S311 - spreads load, guards nothing
 
 
 class StorePool:
-    """Connections of one event loop, first come, first served; whoever finds one bound to his tenant gets that.
+    """Connections of one event loop. Callers are served in their order, with the connection that was used last.
 
     Args:
         open_connection: Opens one, or raises ConnectionFailed.
@@ -74,7 +72,7 @@ class StorePool:
         """How many there may be."""
         return self._most
 
-    async def take(self, tenant_id: UUID) -> Slot:
+    async def take(self) -> Slot:
         """Return a connection for one call, as a rule at once; `give_back` or `discard` it, whatever happens.
 
         Raises:
@@ -82,7 +80,7 @@ class StorePool:
             PoolExhausted: All were in use for too long.
         """
         while self._idle:
-            slot = self._pop(tenant_id)
+            slot = self._idle.pop()  # used last: its caches on the server are warm
             if time.monotonic() < slot.sound_until and not slot.connection.is_closed():
                 return slot
             if await self._still_lives(slot):
@@ -120,14 +118,6 @@ class StorePool:
         idle, self._idle = self._idle, []
         self._count -= len(idle)
         await asyncio.gather(*(_close(slot.connection) for slot in idle))
-
-    def _pop(self, tenant_id: UUID) -> Slot:
-        """Take an idle one, used last if it is this tenant's: what was used longest ago goes to another tenant."""
-        idle = self._idle
-        for place in range(len(idle) - 1, -1, -1):
-            if idle[place].bound_to == tenant_id:
-                return idle.pop(place)
-        return idle.pop(0)
 
     def _is_fresh(self, slot: Slot) -> bool:
         return not slot.connection.is_closed() and time.monotonic() < slot.retires_at

@@ -18,7 +18,7 @@ from src.database.models import Conversation, Event, MessageHistory, User
 from src.database.repositories.users import check_profile
 
 __all__ = [
-    "NOBODY",
+    "NO_PROFILE",
     "AppendedRow",
     "ConversationRow",
     "EventRow",
@@ -27,6 +27,7 @@ __all__ = [
     "TurnRows",
     "UserRow",
     "columns_of",
+    "names_of",
 ]
 
 
@@ -136,7 +137,7 @@ class Profile(NamedTuple):
         Raises:
             ValueError: The zone is no IANA name, or the locale no language tag.
         """
-        if self is not NOBODY:
+        if self is not NO_PROFILE:
             check_profile({"timezone": self.timezone, "locale": self.locale})
         return tuple(None if value is None else clean_text(value) for value in self)
 
@@ -145,7 +146,7 @@ class Profile(NamedTuple):
         return "<Profile>"
 
 
-NOBODY: Final = Profile()
+NO_PROFILE: Final = Profile()
 
 
 class UserRow(NamedTuple):
@@ -215,6 +216,12 @@ def columns_of(row: type[Any]) -> list[ColumnElement[Any]]:
     model: Any = _MODELS[row]
     names = row._fields if hasattr(row, "_fields") else tuple(row.__annotations__)
     return [_column(model, name.removesuffix("_json")).label(name) for name in names]
+
+
+def names_of(row: type[Any], *, labeled: bool = False) -> list[str]:
+    """Return the columns as a function's result has them; `labeled`: under the names that the row has."""
+    columns: list[Any] = columns_of(row)
+    return [f"{one.element.name} AS {one.name}" if labeled else one.element.name for one in columns]
 
 
 def _column(model: Any, name: str) -> Column[Any]:

@@ -1,33 +1,307 @@
-"""The store of the running event loop."""
+"""The store: the few calls of every turn, one round trip each, immutable rows."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from operator import attrgetter, itemgetter
+from typing import Any, Final
+from uuid import UUID
 
+from sqlalchemy import BigInteger, Integer, Select, bindparam, func, select
+
+from src.database.base import clean_text, uuid7
+from src.database.errors import DatabaseError
+from src.database.models import Conversation, MessageHistory, User
 from src.database.observe import source_of
-from src.database.session import get_engine, tenant_binding
-from src.database.store.appending import StoreAppending
+from src.database.pagination import MAX_LIMIT, InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
+from src.database.repositories import EventRepository
+from src.database.repositories.event_claims import MAX_ATTEMPTS, check_claim
+from src.database.repositories.message_windows import DEFAULT_LIMIT, TOKENS, checked
+from src.database.repositories.tool_pairs import whole_pairs
+from src.database.session import get_db, get_engine, tenant_binding
+from src.database.statements.call import Call
+from src.database.statements.conversations import check_silence
+from src.database.statements.messages import (
+    COLUMNS,
+    Outcome,
+    append_messages,
+    as_arrays,
+    check_batch,
+    check_outcome,
+    first_of_each_key,
+    pack,
+)
+from src.database.statements.new_message import NewMessage
+from src.database.statements.read import Read
+from src.database.statements.turn_leases import check_token
+from src.database.statements.users import check_telegram_id
+from src.database.store.calls import Calls
 from src.database.store.pool import StorePool
-from src.database.store.reminders import StoreReminders
-from src.database.store.turns import StoreTurns
-from src.database.store.users import StoreUsers
+from src.database.store.rows import (
+    NO_PROFILE,
+    AppendedRow,
+    ConversationRow,
+    EventRow,
+    MessageRow,
+    Profile,
+    TurnRows,
+    UserRow,
+    columns_of,
+    names_of,
+)
 from src.database.store.watched import WatchedCalls, WatchedPool
 
 __all__ = ["Store", "get_store"]
 
 POOL_NAME: Final = "store"
 
+DEFAULT_RECENT: Final = 20
+_REFUSED: Final = {"TH002": "other_content", "TH003": "other_chat"}
+"""The SQLSTATE with which app_turn refuses a message; the constraint's name is the message's key."""
+_KINDS: Final = 3
+"""The kinds of the rows that app_turn returns: about the user and the conversation, said before, appended."""
+_OF_CHAT: Final = 12
+"""How many arguments come before the messages, without the tenant."""
+_TURN: Final[Call[MessageRow]] = Call("app_turn", 1 + _OF_CHAT + len(COLUMNS), row=MessageRow)
+_seq: Final = itemgetter("seq")
+_user: Final = itemgetter(
+    "user_id", "telegram_id", "username", "display_name", "locale", "timezone", "is_active", "last_seen_at",
+    "user_created_at", "preferences",
+)  # fmt: skip
+_conversation: Final = itemgetter(
+    "id", "user_id", "session_id", "channel", "external_chat_id", "title", "summary", "summary_upto_seq", "last_seq",
+    "last_message_at", "created_at",
+)  # fmt: skip
+_appended: Final = itemgetter("message_id", "id", "conversation_id", "seq", "created_at")
+PAGE_LIMIT: Final = 100
+_LAST: Final = 2**63 - 1
+_LIMIT: Final = bindparam("limit", type_=Integer())
 
-class Store(StoreUsers, StoreTurns, StoreAppending, StoreReminders):
+
+class Store:
     """The few calls of every turn, on the fast path: each is one statement, atomic, and one round trip.
 
-    What they promise is what the repositories promise; for whatever is rare they ask these. Rows are immutable and
-    belong to no session, and what a method wrote is committed when it returns.
+    They promise what the repositories promise. Rows are immutable and belong to no session, and what a method wrote is
+    committed when it returns.
+
+    Args:
+        sender: Sends the statements.
     """
 
+    def __init__(self, sender: Calls) -> None:
+        self._sender = sender
 
-class _WatchedStore(WatchedCalls, Store):
-    """The same, where somebody listens."""
+    @property
+    def pool(self) -> StorePool:
+        """The connections, for metrics."""
+        return self._sender.pool
+
+    async def user_by_telegram_id(self, telegram_id: int) -> UserRow | None:
+        """Return the user with this Telegram id, or None.
+
+        Raises:
+            ValueError: It is not a whole number above 0.
+        """
+        check_telegram_id(telegram_id)
+        rows = await self._sender.read(_BY_TELEGRAM_ID, telegram_id)
+        return UserRow._make(rows[0]) if rows else None
+
+    async def get_or_create_user(self, telegram_id: int, profile: Profile = NO_PROFILE) -> tuple[UserRow, bool]:
+        """Return the user with this Telegram id, created with the profile if there is none, and whether it was.
+
+        Raises:
+            CheckViolation: A name is too long.
+            CommitOutcomeUnknown: The connection was lost before the server answered: call again.
+            ValueError: The id is not a whole number above 0, the zone no IANA name, or the locale no language tag.
+        """
+        check_telegram_id(telegram_id)
+        new_id = uuid7()
+        [row] = await self._sender.call(_GET_OR_CREATE, telegram_id, new_id, *profile.checked())
+        user = UserRow._make(row)
+        return user, user.id == new_id
+
+    async def append(self, conversation_id: UUID, message: NewMessage, *, turn: int | None = None) -> AppendedRow:
+        """Append a message to a conversation; as `append_many` does with one."""
+        return (await self.append_many(conversation_id, [message], turn=turn))[0]
+
+    async def append_many(
+        self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
+    ) -> list[AppendedRow]:
+        """Append messages in this order, each one once, without gaps; as `MessageHistoryRepository.append_many` does.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered: send them again.
+            IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
+            NotFoundError: This tenant has no such conversation.
+            StaleDataError: Another worker has claimed the turn since.
+            ValueError: There are more than 1000, or `turn` is no token.
+        """
+        check_batch(messages)
+        check_token(turn)
+        first = first_of_each_key(messages)
+        if not first:
+            return []
+        outcomes = await append_messages(self._sender, conversation_id, pack(list(first.values())), turn=turn)
+        return seen_once(messages, {key: _row(one) for key, one in outcomes.items()})
+
+    async def turn(
+        self,
+        telegram_id: int,
+        channel: str,
+        external_chat_id: str | None,
+        messages: Sequence[NewMessage],
+        *,
+        recent: int = DEFAULT_RECENT,
+        idle_timeout: timedelta | None = None,
+        profile: Profile = NO_PROFILE,
+    ) -> TurnRows:
+        """Append messages to the active conversation of a user's chat; create the user and the conversation if needed.
+
+        It does what `get_or_create_by_telegram_id`, `get_or_start`, `append_many` and, for the messages before,
+        `recent(before_seq=...)` do, atomically: all of it or nothing.
+
+        Args:
+            telegram_id: The user's Telegram id.
+            channel: The channel, for example `telegram`.
+            external_chat_id: The chat's id in the channel; None is one chat too.
+            messages: The new messages, 1 to 1000.
+            recent: How many of the messages before them to return, 1 to 1000.
+            idle_timeout: A conversation without a message for longer is closed, and another one started.
+            profile: The attributes of a user that is created.
+
+        Raises:
+            CheckViolation: A name, a key or the channel is too long.
+            CommitOutcomeUnknown: The connection was lost before the server answered: call again with the same messages.
+            IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
+            ValueError: An argument is not what its name says.
+        """
+        check_telegram_id(telegram_id)
+        check_limit(recent)
+        check_batch(messages)
+        if not messages:
+            raise ValueError("messages must be at least one, got none; to look without one, use `recent`")
+        check_silence("idle_timeout", idle_timeout or timedelta(0))
+        chat = clean_text(channel), None if external_chat_id is None else clean_text(external_chat_id)
+        user_id, conversation_id = uuid7(), uuid7()
+        rows = await self._turn(
+            telegram_id, user_id, *profile.checked(), *chat, conversation_id, str(uuid7()), idle_timeout, recent,
+            *as_arrays(pack(list(first_of_each_key(messages).values()))),
+        )  # fmt: skip
+        kinds: tuple[list[Any], ...] = tuple([] for _ in range(_KINDS))
+        for row in rows:
+            kinds[row["kind"]].append(row)
+        [about], said_before, new = kinds
+        user, conversation = UserRow._make(_user(about)), ConversationRow._make(_conversation(about))
+        appended = {
+            row["message_id"]: AppendedRow._make((*_appended(row), row["outcome"] == "inserted", row["is_live"]))
+            for row in new
+        }
+        return TurnRows(
+            user,
+            user.id == user_id,
+            conversation,
+            conversation.id == conversation_id,
+            whole_pairs(said_before[::-1], is_followed=True),
+            seen_once(messages, appended),
+        )
+
+    async def _turn(self, *arguments: Any) -> list[MessageRow]:
+        """Call the function.
+
+        Raises:
+            IdempotencyConflictError: It has refused a message.
+        """
+        try:
+            return await self._sender.call(_TURN, *arguments)
+        except DatabaseError as error:
+            if (outcome := _REFUSED.get(error.sqlstate or "")) is not None:
+                check_outcome(outcome, error.constraint or "")
+            raise
+
+    async def recent(
+        self, conversation_id: UUID, *, limit: int | None = None, token_budget: int | None = None
+    ) -> list[MessageRow]:
+        """Return the last messages, the oldest first, tools' calls and results kept together, unanswered ones left out.
+
+        See `MessageHistoryRepository.recent`.
+
+        Raises:
+            ValueError: The limit is not from 1 to 1000, or the budget is negative.
+        """
+        if token_budget is None:
+            rows = await self._before(conversation_id, _LAST, DEFAULT_LIMIT if limit is None else limit)
+        else:
+            check_limit(limit := MAX_LIMIT if limit is None else limit)
+            budget = checked("token_budget", token_budget)
+            rows = (await self._sender.read(_WITHIN_BUDGET, conversation_id, limit, budget))[::-1]
+        return whole_pairs(rows)
+
+    async def page(
+        self, conversation_id: UUID, *, after: str | None = None, limit: int = PAGE_LIMIT
+    ) -> Page[MessageRow]:
+        """Return one page of a conversation's messages, in their order, from a cursor on.
+
+        Raises:
+            InvalidCursorError: The cursor is not one of this conversation's.
+            ValueError: The limit is not from 1 to 1000.
+        """
+        check_limit(limit)
+        scope = f"store:{self._sender.tenant_id}:{conversation_id}"
+        seq = 0 if after is None else _position(after, scope)
+        rows = await self._sender.read(_AFTER, conversation_id, seq, limit + 1)
+        if len(rows) <= limit:
+            return Page(rows, None)
+        del rows[limit:]
+        return Page(rows, encode_cursor([rows[-1].seq], scope=scope))
+
+    async def stream_messages(self, user_id: UUID) -> AsyncGenerator[MessageRow, None]:
+        """Go through all messages of a user in the order of their time, of one state, a thousand in memory at a time.
+
+        It keeps a connection until it ends: `contextlib.aclosing` ends it early.
+        """
+        async with aclosing(self._sender.stream(_OF_USER, user_id)) as batches:
+            async for rows in batches:
+                for row in rows:
+                    yield row
+
+    async def _before(self, conversation_id: UUID, seq: int, limit: int) -> list[MessageRow]:
+        check_limit(limit)
+        return (await self._sender.read(_BEFORE, conversation_id, seq, limit))[::-1]
+
+    async def claim_due_reminders(
+        self,
+        worker: str,
+        *,
+        limit: int = 10,
+        lease: timedelta = timedelta(minutes=5),
+        max_attempts: int = MAX_ATTEMPTS,
+    ) -> list[EventRow]:
+        """Take reminders that are due, for a while, as `EventRepository.claim_due_reminders` does; they are committed.
+
+        Returns:
+            The events, the longest due first; `ack_reminder` wants their `reminder_token`.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost: what was claimed is free again when the lease ends.
+            ValueError: The limit is not from 1 to 1000, the lease not positive or longer than a year, or the worker
+                has no name.
+        """
+        check_claim(worker, limit, lease)
+        ready: list[EventRow] = []
+        while len(ready) < limit:
+            claimed = await self._sender.call(
+                _CLAIM, clean_text(worker), limit - len(ready), lease, uuid7(), max_attempts
+            )
+            given_up = [event for event in claimed if event.reminder_attempts > max_attempts]
+            ready += [event for event in claimed if event.reminder_attempts <= max_attempts]
+            if not given_up:  # a further round only where those have taken a place
+                break
+            async with get_db() as session:
+                for event in given_up:
+                    await EventRepository(session).skip_reminder(event.id, event.reminder_token)
+        return sorted(ready, key=attrgetter("reminder_datetime", "id"))
 
 
 def get_store() -> Store:
@@ -42,13 +316,105 @@ def get_store() -> Store:
     engine = get_engine(POOL_NAME)
     store: Store | None = engine.attached.get(POOL_NAME)
     if store is None:
-        source = source_of(engine)
-        pool = StorePool(engine.open_connection, engine.limits) if source is None else WatchedPool(engine, source)
-        engine.close_with(pool.close)
-        options = {"per_transaction": engine.is_pooled_elsewhere}
-        if source is None:
-            store = Store(pool, tenant_binding(), **options)
+        options = {"is_pooled_elsewhere": engine.is_pooled_elsewhere}
+        sender: Calls
+        if (source := source_of(engine)) is None:
+            sender = Calls(StorePool(engine.open_connection, engine.limits), tenant_binding(), **options)
         else:
-            store = _WatchedStore(pool, tenant_binding(), source, **options)
-        engine.attached[POOL_NAME] = store
+            sender = WatchedCalls(WatchedPool(engine, source), tenant_binding(), source, **options)
+        engine.close_with(sender.pool.close)
+        store = engine.attached[POOL_NAME] = Store(sender)
     return store
+
+
+def _by_telegram_id() -> Select[Any]:
+    return select(*columns_of(UserRow)).where(
+        User.tenant_id == bindparam("tenant_id"),
+        User.telegram_id == bindparam("telegram_id", type_=BigInteger()),
+        User.deleted_at.is_(None),
+    )
+
+
+_BY_TELEGRAM_ID: Final[Read[Any]] = Read(_by_telegram_id, ("telegram_id",))
+_GET_OR_CREATE: Final[Call[Any]] = Call(
+    "app_get_or_create_user", 3 + len(Profile._fields), columns=lambda: names_of(UserRow)
+)
+
+
+def seen_once(messages: Sequence[NewMessage], rows: Mapping[str, AppendedRow]) -> list[AppendedRow]:
+    """Return the row of each message; a second one of the same call is a duplicate of the first."""
+    seen: set[str] = set()
+    ordered = []
+    for message in messages:
+        row = rows[message.message_id]
+        ordered.append(row._replace(inserted=False) if row.message_id in seen else row)
+        seen.add(row.message_id)
+    return ordered
+
+
+def _row(one: Outcome) -> AppendedRow:
+    return AppendedRow(
+        one.message_id, one.id, one.conversation_id, one.seq, one.created_at, one.is_inserted, one.is_live
+    )
+
+
+def _position(cursor: str, scope: str) -> int:
+    values = decode_cursor(cursor, scope=scope)
+    if len(values) != 1 or type(values[0]) is not int or not 0 <= values[0] <= _LAST:
+        raise InvalidCursorError("the cursor cannot be read; begin again without one")
+    return values[0]
+
+
+def _of_conversation() -> Select[Any]:
+    is_there = select(Conversation.id).where(
+        Conversation.tenant_id == bindparam("tenant_id"),
+        Conversation.id == bindparam("conversation_id"),
+        Conversation.deleted_at.is_(None),
+    )
+    return select(*columns_of(MessageRow)).where(
+        MessageHistory.tenant_id == bindparam("tenant_id"),
+        MessageHistory.conversation_id == bindparam("conversation_id"),
+        MessageHistory.deleted_at.is_(None),
+        is_there.exists(),
+    )
+
+
+def _window(*, later: bool) -> Select[Any]:
+    seq = MessageHistory.seq
+    position = bindparam("seq", type_=BigInteger())
+    rows = _of_conversation().where(seq > position if later else seq < position)
+    return rows.order_by(seq.asc() if later else seq.desc()).limit(_LIMIT)
+
+
+def _within_budget() -> Select[Any]:
+    """The newest for as long as their tokens' sum is within the budget; by rows, so that the limit ends it."""
+    spent = func.sum(TOKENS, type_=BigInteger).over(order_by=MessageHistory.seq.desc(), rows=(None, 0))
+    newest = _of_conversation().order_by(MessageHistory.seq.desc()).limit(_LIMIT)
+    counted = newest.add_columns(spent.label("spent")).subquery()
+    columns = [counted.c[column.name] for column in columns_of(MessageRow)]
+    within = select(*columns).where(counted.c.spent <= bindparam("token_budget", type_=BigInteger()))
+    return within.order_by(counted.c.seq.desc())
+
+
+def _of_user() -> Select[Any]:
+    deleted = select(Conversation.id).where(
+        Conversation.tenant_id == bindparam("tenant_id"), Conversation.deleted_at.is_not(None)
+    )
+    rows = select(*columns_of(MessageRow)).where(
+        MessageHistory.tenant_id == bindparam("tenant_id"),
+        MessageHistory.user_id == bindparam("user_id"),
+        MessageHistory.deleted_at.is_(None),
+        MessageHistory.conversation_id.not_in(deleted),
+    )
+    return rows.order_by(MessageHistory.created_at, MessageHistory.id)  # the messages of one call have one time
+
+
+_AFTER: Final = Read(lambda: _window(later=True), ("conversation_id", "seq", "limit"), row=MessageRow)
+_BEFORE: Final = Read(lambda: _window(later=False), ("conversation_id", "seq", "limit"), row=MessageRow)
+_WITHIN_BUDGET: Final = Read(_within_budget, ("conversation_id", "limit", "token_budget"), row=MessageRow)
+_OF_USER: Final = Read(_of_user, ("user_id",), row=MessageRow)
+
+
+_CLAIM: Final[Call[EventRow]] = Call(
+    "app_claim_reminders", 6, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
+)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
+from src.database import observe
 from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine
 from src.database.errors import CommitOutcomeUnknown
-from src.database.observe import Call, PoolState, Source, Unit
-from src.database.store.calls import Calls
+from src.database.observe import PoolState, Source, Unit
+from src.database.statements.call import Call
+from src.database.statements.read import Read
+from src.database.store.calls import Calls, Sent
 from src.database.store.pool import Slot, StorePool
-from src.database.store.statement import Statement
 
 __all__ = ["WatchedCalls", "WatchedPool"]
 
@@ -29,11 +31,11 @@ class WatchedPool(StorePool):
         self._source = source
         source.pool_state = lambda: PoolState(self.size, self.in_use, self.waiting, self.most)
 
-    async def take(self, tenant_id: UUID) -> Slot:
+    async def take(self) -> Slot:
         """Return a connection for one call."""
         started = time.perf_counter()
         try:
-            return await super().take(tenant_id)
+            return await super().take()
         except BaseException as error:
             self._source.tell("failed", self._source, error)
             raise
@@ -55,25 +57,25 @@ class WatchedPool(StorePool):
 class WatchedCalls(Calls):
     """Sends statements as `Calls` does, and tells of each: a call of the store is a unit of work of its own."""
 
-    known_as: ClassVar = "Store"
-
     def __init__(
-        self, pool: StorePool, binding: TenantBinding, source: Source, *, per_transaction: bool = False
+        self, pool: StorePool, binding: TenantBinding, source: Source, *, is_pooled_elsewhere: bool = False
     ) -> None:
-        super().__init__(pool, binding, per_transaction=per_transaction)
+        super().__init__(pool, binding, is_pooled_elsewhere=is_pooled_elsewhere)
         self._source = source
 
-    async def _write(self, statement: Statement[RowT], *values: Any) -> list[RowT]:
+    async def call(self, call: Call[RowT], *arguments: Any) -> list[RowT]:
+        """Call a function."""
         try:
-            return await super()._write(statement, *values)
+            return await super().call(call, *arguments)
         except CommitOutcomeUnknown as error:
             self._source.tell("failed", self._source, error)
             raise
 
-    async def _stream(self, statement: Statement[RowT], *values: Any) -> AsyncGenerator[list[RowT], None]:
-        call, rows = self._begin(self._tenant(), statement, values), 0
+    async def stream(self, read: Read[RowT], *values: Any) -> AsyncGenerator[list[RowT], None]:
+        """Send a read in a transaction of its own, and yield its rows in batches."""
+        call, rows = self._begin(self.tenant_id, read, values), 0
         try:
-            async with aclosing(super()._stream(statement, *values)) as batches:
+            async with aclosing(super().stream(read, *values)) as batches:
                 async for batch in batches:
                     rows += len(batch)
                     handed_out = time.perf_counter()
@@ -87,9 +89,7 @@ class WatchedCalls(Calls):
             raise
         self._end(call, rows=rows)
 
-    async def _send(
-        self, slot: Slot, tenant_id: UUID, statement: Statement[RowT], arguments: Sequence[Any]
-    ) -> list[RowT]:
+    async def _send(self, slot: Slot, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]) -> list[Any]:
         call = self._begin(tenant_id, statement, arguments)
         try:
             rows = await super()._send(slot, tenant_id, statement, arguments)
@@ -99,15 +99,15 @@ class WatchedCalls(Calls):
         self._end(call, rows=len(rows))
         return rows
 
-    def _begin(self, tenant_id: UUID, statement: Statement[Any], values: Sequence[Any]) -> Call:
+    def _begin(self, tenant_id: UUID, statement: Sent, values: Sequence[Any]) -> observe.Call:
         unit = Unit(tenant=tenant_id)
         unit.source = self._source
-        call = Call(self._source, statement.sql, values, unit)
+        call = observe.Call(self._source, statement.sql, values, unit)
         self._source.tell("began", unit)
         self._source.tell("sent", call)
         return call
 
-    def _end(self, call: Call, *, rows: int | None = None, error: BaseException | None = None) -> None:
+    def _end(self, call: observe.Call, *, rows: int | None = None, error: BaseException | None = None) -> None:
         call.end(rows=rows, error=error)
         unit = call.unit
         assert unit is not None  # noqa: S101 - it was given one

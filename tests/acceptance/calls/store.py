@@ -10,6 +10,7 @@ from src.database.base import uuid7
 from src.database.repositories import NewMessage
 from src.database.session import get_engine, tenant_binding
 from src.database.store import Store, StorePool
+from src.database.store.calls import Calls
 from tests.acceptance.calls.rows import Call, Rows, a_message
 
 __all__ = ["CALLS", "Sent", "recorded_store"]
@@ -90,6 +91,6 @@ async def recorded_store(rewrite: Callable[[str], str] = str) -> AsyncIterator[t
 
     pool = StorePool(open_connection, engine.limits)
     try:
-        yield Store(pool, tenant_binding()), sent
+        yield Store(Calls(pool, tenant_binding())), sent
     finally:
         await pool.close()

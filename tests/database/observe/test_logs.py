@@ -168,7 +168,7 @@ async def test_the_stores_connections_tell_of_notices_too(use: Use, logs: Logs) 
     use(DATABASE_LOG_NOTICES="true")
     store = get_store()
     await store.user_by_telegram_id(1)
-    [slot] = store._pool._idle
+    [slot] = store.pool._idle
     await slot.connection.execute("COMMIT")
 
     assert [entry["sqlstate"] for entry in of(logs, "server_notice")] == ["25P01"]

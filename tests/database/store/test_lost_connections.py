@@ -85,23 +85,6 @@ async def test_behind_pgbouncer_only_a_write_whose_commit_was_sent_is_uncertain(
     assert set(before) == {"ConnectionFailed"}
 
 
-async def test_a_write_that_needs_another_tenants_connection_first_is_safe_to_repeat(
-    pooled: URL, conversation_id: UUID, use_database: Callable[..., Settings]
-) -> None:
-    async with relaying(SOCKETS) as relay:
-        use_database(relay.lead_to(pooled))
-        await get_store().append(conversation_id, said("a"))
-        with tenant_context(uuid7()):
-            await get_store().user_by_telegram_id(1)
-        relay.passed, relay.cut_before = 0, 1
-
-        with pytest.raises(ConnectionFailed):
-            await get_store().append(conversation_id, said("b"))
-
-        assert (await get_store().append(conversation_id, said("b"))).inserted
-        await get_engine("store").dispose()
-
-
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Settings under which a call is given up after LIMIT_SECONDS."""

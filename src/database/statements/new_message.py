@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from src.database.base import clean_json, clean_text
-from src.database.repositories.split_characters import SPLIT, has_halves, stored_form
+from src.database.statements.split_characters import SPLIT, has_halves, stored_form
 
 __all__ = ["NewMessage"]
 

@@ -1,0 +1,30 @@
+"""The operations of every turn as SQL functions, which take the tenant and bind their own transaction to it.
+
+Revision ID: 0006
+Revises: 0005
+Create Date: 2026-11-30
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from src.database.schema.functions import create_functions, drop_functions
+
+revision: str = "0006"
+down_revision: str | Sequence[str] | None = "0005"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+# Copies of src/database/statements/sql as they are in this revision.
+FUNCTIONS: Final = Path(__file__).parents[1] / "sql" / revision
+
+
+def upgrade() -> None:
+    create_functions(FUNCTIONS)
+
+
+def downgrade() -> None:
+    drop_functions(FUNCTIONS)

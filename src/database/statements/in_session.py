@@ -1,0 +1,94 @@
+"""Calls in a session's transaction, and the entities that they leave in the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy.orm.attributes import set_committed_value
+
+from src.database.base import TenantBase
+from src.database.direct import entities_of, records
+from src.database.errors import SchemaDriftError
+from src.database.statements.call import Call, drifted, is_missing
+from src.database.tenancy import AsyncSession
+
+__all__ = ["InSession", "entities", "entity_columns", "refresh"]
+
+ModelT = TypeVar("ModelT", bound=TenantBase)
+
+
+class InSession:
+    """Sends calls in a session's transaction.
+
+    Args:
+        session: The session; it keeps its tenant.
+    """
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    @property
+    def tenant_id(self) -> UUID:
+        """The session's tenant.
+
+        Raises:
+            NoTenantError: There is none.
+        """
+        return self._session.tenant_id
+
+    async def call(self, call: Call[Any], *arguments: Any) -> list[Any]:
+        """Send a call with the session's tenant and these arguments, and return its rows.
+
+        Raises:
+            SchemaDriftError: The database does not have the function.
+        """
+        try:
+            return await records(self._session, call, (self.tenant_id, *arguments))
+        except SchemaDriftError as error:
+            if is_missing(error):
+                raise drifted(call) from error
+            raise
+
+    async def entities(self, call: Call[Any], model: type[ModelT], *arguments: Any, refresh: bool) -> list[ModelT]:
+        """Send a call that returns the columns of `entity_columns`, and return its rows as the session's entities.
+
+        Args:
+            call: The call.
+            model: The mapped class.
+            arguments: What the function is sent after the tenant.
+            refresh: Set all attributes of an entity that the session has already; else only expired ones.
+        """
+        rows = await self.call(call, *arguments)
+        return entities_of(model).load(self._session.sync_session, rows, refresh=refresh)
+
+
+def entity_columns(model: type[TenantBase]) -> Callable[[], list[str]]:
+    """Return a function that names the columns of a model's entities, for a call."""
+    return lambda: [column.name for column in entities_of(model).columns]
+
+
+def entities(
+    session: AsyncSession, model: type[ModelT], rows: Sequence[Mapping[str, Any]], *, refresh: bool
+) -> list[ModelT]:
+    """Return the session's entities of rows that a call returned, or that are known from what it was sent.
+
+    Args:
+        session: The session.
+        model: The mapped class.
+        rows: The values of all columns by the column's name, as the driver returns them (JSON is decoded).
+        refresh: Set all attributes of an entity that the session has already; else only expired ones.
+    """
+    made = entities_of(model)
+    names = [column.name for column in made.columns]
+    return made.load(session.sync_session, [[row[name] for name in names] for row in rows], refresh=refresh)
+
+
+def refresh(session: AsyncSession, model: type[TenantBase], row_id: UUID, **values: Any) -> None:
+    """Set attributes of an entity as the server has them now, if the session has the entity."""
+    key = session.sync_session.identity_key(model, (session.tenant_id, row_id))
+    entity = session.sync_session.identity_map.get(key)
+    if entity is not None:
+        for name, value in values.items():
+            set_committed_value(entity, name, value)

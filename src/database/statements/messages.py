@@ -1,0 +1,239 @@
+"""Append messages to a conversation: each key once, without gaps in `seq`, in the order of their commits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from src.database.base import check_aware, check_id, clean_json, utc_now, uuid7
+from src.database.errors import IdempotencyConflictError, NotFoundError
+from src.database.statements.call import Call, Sender
+from src.database.statements.new_message import NewMessage
+from src.database.statements.turn_leases import check_is_last, check_token
+
+__all__ = [
+    "COLUMNS",
+    "KEY",
+    "Outcome",
+    "append_messages",
+    "check_batch",
+    "check_outcome",
+    "first_of_each_key",
+    "pack",
+    "whole",
+]
+
+MAX_BATCH: Final = 1000
+KEY: Final = "uq_message_history_tenant_id_message_id"
+
+_SAID: Final = ("message_id", "role", "content", "token_count")
+_MADE: Final = ("id", "fingerprint", "created_at")
+_REST: Final = (
+    "parent_id",
+    "tool_call_id",
+    "tool_name",
+    "model",
+    "input_tokens",
+    "output_tokens",
+    "state",
+    "edited_at",
+)
+_JSON: Final = ("parts", "attachments", "metadata")
+COLUMNS: Final = (*_SAID, *_MADE, *_REST, *_JSON)
+"""The columns that a message brings, in the order of the functions' parameters."""
+_PLAIN: Final = len(_SAID) + len(_MADE)
+"""How many of them most messages bring; the functions' defaults are the others."""
+
+_said: Final = attrgetter(*_SAID)
+_rest: Final = attrgetter(*_REST)
+_PLAIN_REST: Final = _rest(NewMessage(message_id="-", role="user"))
+_PLAIN_JSON: Final = (None, "[]", "{}")
+
+_OF_CONVERSATION: Final = 3
+_APPEND_PLAIN: Final[Call[Any]] = Call("app_append_message", _OF_CONVERSATION + _PLAIN)
+_APPEND: Final[Call[Any]] = Call("app_append_message", _OF_CONVERSATION + len(COLUMNS))
+_APPEND_MANY: Final[Call[Any]] = Call("app_append_messages", _OF_CONVERSATION + len(COLUMNS))
+
+
+class Outcome(NamedTuple):
+    """What the functions return of a message, and of its conversation as it is afterwards."""
+
+    outcome: str
+    message_id: str
+    id: UUID
+    conversation_id: UUID
+    user_id: UUID
+    seq: int
+    created_at: datetime
+    is_live: bool
+    last_seq: int
+    last_message_at: datetime | None
+    turn_token: int
+    updated_at: datetime
+
+    @property
+    def is_inserted(self) -> bool:
+        """Whether this call stored the message; False is a duplicate."""
+        return self.outcome == "inserted"
+
+
+async def append_messages(
+    sender: Sender, conversation_id: UUID, rows: Sequence[Sequence[Any]], *, turn: int | None
+) -> dict[str, Outcome]:
+    """Append packed messages, each with a key of its own, in one call.
+
+    The conversation's row is locked until the transaction ends, so that `seq` has no gap and a reader that follows the
+    conversation skips nothing. Either all that is new is stored, or nothing.
+
+    Args:
+        sender: Where the call is sent.
+        conversation_id: The conversation.
+        rows: At least one message, as `pack` returns it.
+        turn: The token of the turn that the caller holds, or None.
+
+    Returns:
+        The outcome of each message, by key.
+
+    Raises:
+        IdempotencyConflictError: A key belongs to a message with other content, or to another chat's message.
+        NotFoundError: The tenant has no such conversation.
+        StaleDataError: Another worker has claimed the turn since.
+    """
+    check_id("conversation_id", conversation_id)
+    check_token(turn)
+    if len(rows) == 1:
+        call = _APPEND_PLAIN if len(rows[0]) == _PLAIN else _APPEND
+        sent = await sender.call(call, conversation_id, turn, *rows[0])
+    else:
+        sent = await sender.call(_APPEND_MANY, conversation_id, turn, *as_arrays(rows))
+    outcomes = [Outcome._make(row) for row in sent]
+    check_outcome(outcomes[0].outcome, outcomes[0].message_id)
+    if outcomes[0].outcome == "no_conversation":
+        raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
+    if outcomes[0].outcome == "lost_turn":
+        check_is_last(turn, outcomes[0].turn_token)
+    return {one.message_id: one for one in outcomes}
+
+
+def check_outcome(outcome: str, message_id: str) -> None:
+    """Check that a key was not refused.
+
+    Raises:
+        IdempotencyConflictError: The key belongs to a message with other content, or to another chat's message.
+    """
+    if outcome == "other_content":
+        raise _other_content(message_id)
+    if outcome == "other_chat":
+        raise IdempotencyConflictError(
+            "a message_id is taken by a message of another chat",
+            constraint=KEY,
+            hint="the key names its chat: <channel>:<account>:<chat>:<id>",
+        )
+
+
+def pack(messages: Sequence[NewMessage]) -> list[tuple[Any, ...]]:
+    """Return what the functions are sent of each message, in the order of `COLUMNS`, with a new id and its fingerprint.
+
+    All rows have the same length: where no message brings more, they end after `created_at`.
+
+    Raises:
+        ValueError: A time is naive, or a value is none that JSON has.
+    """
+    is_plain = all(map(_is_plain, messages))
+    now = utc_now()
+    return [
+        (
+            *_said(message),
+            uuid7(),
+            message.fingerprint(),
+            _instant("created_at", message.created_at) or now,
+            *(() if is_plain else (*_rest(message), *_json(message))),
+        )
+        for message in messages
+    ]
+
+
+def whole(row: Sequence[Any]) -> dict[str, Any]:
+    """Return a packed message's values by column as they are stored, those that it leaves to the defaults included."""
+    rest = row[_PLAIN:] or (*_PLAIN_REST, *_PLAIN_JSON)
+    values = dict(zip(COLUMNS, (*row[:_PLAIN], *rest), strict=True))
+    for name in _JSON:
+        if values[name] is not None:
+            values[name] = json.loads(values[name])
+    return values
+
+
+def as_arrays(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Return packed messages as one array a column."""
+    if len(rows[0]) == _PLAIN:
+        rows = [(*row, *_PLAIN_REST, *_PLAIN_JSON) for row in rows]
+    return [list(values) for values in zip(*rows, strict=True)]
+
+
+def check_batch(messages: Sequence[NewMessage]) -> None:
+    """Check that one call can bring these messages.
+
+    Raises:
+        ValueError: There are more than 1000.
+    """
+    if len(messages) > MAX_BATCH:
+        raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
+
+
+def first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:
+    """Return the messages by key; a second message with a key is dropped.
+
+    Raises:
+        IdempotencyConflictError: The second one is another message.
+    """
+    first: dict[str, NewMessage] = {}
+    for message in messages:
+        before = first.setdefault(message.message_id, message)
+        if before is not message and not _is_same(message, before):
+            raise _other_content(message.message_id)
+    return first
+
+
+def _is_same(message: NewMessage, other: NewMessage) -> bool:
+    """Compare two messages with one key as app_append_messages does: of an edited version only the speaker."""
+    said, known = message.fingerprint(), other.fingerprint()
+    if said is not None and known is not None and said != known:
+        return False
+    speaker, its = ((one.role, one.tool_call_id, one.tool_name) for one in (message, other))
+    return speaker == its
+
+
+def _other_content(message_id: str) -> IdempotencyConflictError:
+    return IdempotencyConflictError(
+        f"message_id {message_id!r} is taken by a message with other content",
+        constraint=KEY,
+        hint="a changed message keeps its key: `edit` it; another message needs a key of its own",
+    )
+
+
+def _instant(name: str, value: datetime | None) -> datetime | None:
+    if value is None:
+        return None
+    check_aware(name, value)
+    return value.astimezone(UTC)
+
+
+def _is_plain(message: NewMessage) -> bool:
+    _instant("edited_at", message.edited_at)
+    has_json = message.parts is not None or message.attachments or message.extra
+    return not has_json and _rest(message) == _PLAIN_REST
+
+
+def _json(message: NewMessage) -> tuple[str | None, str, str]:
+    parts = None if message.parts is None else _dumps(message.parts)
+    return parts, _dumps(message.attachments), _dumps(message.extra)
+
+
+def _dumps(value: Any) -> str:
+    if not value and isinstance(value, dict | list):  # the common case
+        return "{}" if isinstance(value, dict) else "[]"
+    return json.dumps(clean_json(value), ensure_ascii=False)

@@ -1,0 +1,80 @@
+"""Get or create a user by Telegram id, exactly once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from src.database.base import clean_json, clean_text, uuid7
+from src.database.models import User
+from src.database.statements.call import Call
+from src.database.statements.in_session import InSession, entity_columns
+
+__all__ = ["check_telegram_id", "get_or_create_user", "new_user_values"]
+
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "username": None,
+    "display_name": None,
+    "locale": None,
+    "timezone": "UTC",
+    "is_active": True,
+    "preferences": {},
+    "retention_days": None,
+    "last_seen_at": None,
+    "extra": {},
+}
+"""The attributes that a new user is created with, in the order of the function's parameters."""
+_OF_KEY: Final = 3
+_GET_OR_CREATE: Final[Call[Any]] = Call(
+    "app_get_or_create_user", _OF_KEY + len(_DEFAULTS), columns=entity_columns(User)
+)
+
+
+async def get_or_create_user(sender: InSession, telegram_id: int, values: Mapping[str, Any]) -> tuple[User, bool]:
+    """Return the live user with a Telegram id, created with these attributes if there is none.
+
+    Args:
+        sender: Where the call is sent.
+        telegram_id: The Telegram id.
+        values: Attributes of a user that is created.
+
+    Returns:
+        The user, and whether this call created it.
+
+    Raises:
+        ValueError: A user cannot be created with one of the attributes.
+    """
+    check_telegram_id(telegram_id)
+    new_id = uuid7()
+    sent = new_user_values(values)
+    [user] = await sender.entities(_GET_OR_CREATE, User, telegram_id, new_id, *sent, refresh=False)
+    return user, user.id == new_id
+
+
+def new_user_values(values: Mapping[str, Any]) -> list[Any]:
+    """Return the function's arguments for a new user, cleaned as they are stored.
+
+    Raises:
+        ValueError: A user cannot be created with one of the attributes.
+    """
+    for name in values:
+        if name not in _DEFAULTS:
+            raise ValueError(f"User.{name} cannot be set by get_or_create; a new user takes {', '.join(_DEFAULTS)}")
+    return [_stored(values.get(name, default)) for name, default in _DEFAULTS.items()]
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    return json.dumps(clean_json(value), ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+def check_telegram_id(telegram_id: object) -> None:
+    """Check that a value can be a Telegram id; None is refused, since every user without one has it.
+
+    Raises:
+        ValueError: It is not a whole number above 0.
+    """
+    if not isinstance(telegram_id, int) or isinstance(telegram_id, bool) or not 0 < telegram_id < 2**63:
+        raise ValueError(f"telegram_id must be a whole number above 0, got {telegram_id!r}")
