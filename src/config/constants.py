@@ -3,7 +3,15 @@
 from typing import Final
 from uuid import UUID
 
-__all__ = ["APPLICATION_NAME", "DEFAULT_TENANT_ID", "ENVIRONMENTS", "LOCAL_ENVIRONMENTS", "PROFILES"]
+__all__ = [
+    "APPLICATION_NAME",
+    "DEFAULT_TENANT_ID",
+    "ENVIRONMENTS",
+    "LOCAL_ENVIRONMENTS",
+    "MIGRATION_ATTEMPTS",
+    "MIGRATION_WAIT_SECONDS",
+    "PROFILES",
+]
 
 APPLICATION_NAME: Final = "thea-database"
 
@@ -17,3 +25,9 @@ PROFILES: Final = {"development": "DB_VM_", "staging": "DB_STAGING_", "productio
 
 DEFAULT_TENANT_ID: Final = UUID("00000000-0000-7000-8000-000000000001")
 """Who acts in development and test when nobody is named."""
+
+MIGRATION_WAIT_SECONDS: Final = 120.0
+"""How long a migration waits for another migrator, by default."""
+
+MIGRATION_ATTEMPTS: Final = 10
+"""How often a migration that cannot have a lock is begun, by default."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy.engine import URL
 
 from src.config.constants import PROFILES
-from src.config.settings import Settings, get_settings
 from src.database.errors import ConfigurationError
 from src.database.target import SshGateway, Target
+
+if TYPE_CHECKING:
+    from src.config.settings import Settings
 
 __all__ = ["DatabaseConfig", "EnvironmentConfig", "Purpose", "complete", "get_environment_config", "named_target"]
 
@@ -118,6 +120,8 @@ def get_environment_config() -> EnvironmentConfig:
     Raises:
         ConfigurationError: With all the faults of the settings at once.
     """
+    from src.config.settings import get_settings  # noqa: PLC0415 - pydantic is imported with the first settings
+
     return EnvironmentConfig(get_settings())
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import Any, Final
-
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from typing import TYPE_CHECKING, Any, Final
 
 from src.config.constants import LOCAL_ENVIRONMENTS
+
+if TYPE_CHECKING:
+    import structlog
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 __all__ = ["configure_logging", "get_logger", "mask_secrets"]
 
@@ -24,6 +25,8 @@ _QUERY_PASSWORD: Final = re.compile(r"(?P<before>(?:^|[?&;\s])(?:password|pwd)=)
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return a logger for a module. A process that has not set structlog up writes to the standard error output."""
+    import structlog  # noqa: PLC0415 - with rich behind it: a service that logs nothing never imports them
+
     if not structlog.is_configured():
         configure_logging()
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
@@ -37,6 +40,8 @@ def configure_logging(environment: str | None = None, *, level: int = logging.IN
         environment: Which one; where it is not known, a terminal gets the console's form and all else JSON.
         level: The least level that is written.
     """
+    import structlog  # noqa: PLC0415 - the same
+
     for_people = sys.stderr.isatty() if environment is None else environment in LOCAL_ENVIRONMENTS
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if for_people else structlog.processors.JSONRenderer()

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from sqlalchemy import URL, Engine, Pool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
-from src.config import Settings, get_logger
+from src.config import get_logger
 from src.config.environment import Purpose, named_target
 from src.database import engine_events
 from src.database.connect import (
@@ -30,6 +30,9 @@ from src.database.pool import PoolLimits, SizedPool, keep_fresh
 from src.database.resolve import driver_arguments, is_pooled_elsewhere, named_provider, pool_limits, resolve_target
 from src.database.target import Target
 from src.database.translation import translate_connect
+
+if TYPE_CHECKING:
+    from src.config import Settings
 
 __all__ = ["SEES_EVERY_ROW", "DatabaseEngine", "create_engine"]
 

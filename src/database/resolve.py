@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from src.config import Settings
 from src.config.environment import Purpose, complete, named_target
 from src.database.connect import PasswordProvider, PgBouncerConnection, embedded_server, find_provider
 from src.database.errors import ConfigurationError
 from src.database.pool import PoolLimits
 from src.database.target import SessionAttributes, Target
+
+if TYPE_CHECKING:
+    from src.config import Settings
 
 __all__ = ["driver_arguments", "is_pooled_elsewhere", "pool_limits", "resolve_target", "transaction_limits"]
 

@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from src.config import get_settings
+from src import config
 from src.config.environment import Purpose
 from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine, create_engine
@@ -84,8 +84,8 @@ def _engine_of_loop(name: str) -> DatabaseEngine:
             with suppress(StopIteration):  # run to the yield: that is what registers it with the loop
                 guard.asend(None).send(None)
     if name not in engines:
-        made = _create_read_engine() if name == READING else create_engine(get_settings(), name=name)
-        engines[name] = watch(made, get_settings(), name=name)
+        made = _create_read_engine() if name == READING else create_engine(config.get_settings(), name=name)
+        engines[name] = watch(made, config.get_settings(), name=name)
     return engines[name]
 
 
@@ -121,7 +121,7 @@ def _forget_closed_loops() -> None:
 
 
 def _create_read_engine() -> DatabaseEngine:
-    made = create_engine(get_settings(), purpose="reading", name=READING)
+    made = create_engine(config.get_settings(), purpose="reading", name=READING)
     if isinstance(binding := _read_binding(), ReadBinding):
         binding.bind_at_checkout(made.sync_engine)
     return made
@@ -195,11 +195,11 @@ def numbered_binding() -> NumberedBinding:
 
 @functools.cache
 def _read_binding() -> TenantBinding:
-    return _make_binding(TenantBinding if get_settings().DATABASE_PGBOUNCER else ReadBinding, purpose="reading")
+    return _make_binding(TenantBinding if config.get_settings().DATABASE_PGBOUNCER else ReadBinding, purpose="reading")
 
 
 def _make_binding(kind: Callable[..., BindingT], purpose: Purpose = "application") -> BindingT:
-    settings = get_settings()
+    settings = config.get_settings()
     limits = transaction_limits(settings, purpose=purpose)
     return kind(settings.DATABASE_DEFAULT_TENANT, limits=limits, on_default_tenant=_default_tenant_log())
 
@@ -207,12 +207,12 @@ def _make_binding(kind: Callable[..., BindingT], purpose: Purpose = "application
 @functools.cache
 def _default_tenant_log() -> DefaultTenantLog | None:
     """Return the log of uses of the default tenant; in development and test there is none, and the use is usual."""
-    return None if get_settings().is_local else DefaultTenantLog()
+    return None if config.get_settings().is_local else DefaultTenantLog()
 
 
 def forget_settings() -> None:
     """Have the next engine and session read the settings anew: for tests that change the environment."""
-    get_settings.cache_clear()
+    config.get_settings.cache_clear()
     tenant_binding.cache_clear()
     numbered_binding.cache_clear()
     _read_binding.cache_clear()
@@ -245,7 +245,7 @@ async def _fresh_read_scope() -> AsyncGenerator[ReadSession, None]:
     """Yield a session for reading whose server has all that was committed before; the primary where no replica has."""
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(_ReadSessionLocal())
-        if get_settings().DATABASE_REPLICA_URL is not None and not await wait_for_replica(engine, session):
+        if config.get_settings().DATABASE_REPLICA_URL is not None and not await wait_for_replica(engine, session):
             await session.close()  # whoever reads from the primary keeps no connection to the replica
             primary = engine.execution_options(postgresql_readonly=True)
             session = await stack.enter_async_context(_ReadSessionLocal(bind=primary, binding=tenant_binding()))

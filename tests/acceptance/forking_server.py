@@ -13,16 +13,27 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from traceback import print_exc
 from typing import Final, NoReturn
 
 from alembic.config import main as alembic
 
+import src.database.cli
+import src.database.schema
 from src.database.cli import main
 
 FAILED = 70
 COMMANDS: Final[dict[str, Callable[[], object]]] = {"thea-db": main, "alembic": partial(alembic, prog="alembic")}
+
+
+def import_commands() -> None:
+    """Import what the commands would import when they run, each in each of the forked processes."""
+    for package in (src.database.cli, src.database.schema):
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
 
 
 def serve() -> None:
@@ -66,4 +77,5 @@ def be(program: str, arguments: list[str], folder: str, environment: dict[str, s
 
 
 if __name__ == "__main__":
+    import_commands()
     serve()

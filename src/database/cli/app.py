@@ -1,32 +1,28 @@
-"""The commands of thea-db, and how an error of ours leaves the process: one message, exit code 2, no traceback."""
+"""The commands of thea-db, and how an error of ours leaves the process: one message, exit code 2, no traceback.
+
+The modules of commands import little: `thea-db --help` reads all of them. A command imports its work when it runs.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from src.config import Settings, configure_logging, get_settings
-from src.config.environment import named_target
-from src.database.cli.demo import run_demo
-from src.database.cli.diagnose import run_activity, run_doctor, run_health, run_info, run_pool, run_wait
-from src.database.cli.diagnose.abandoned import leave
-from src.database.cli.diagnose.health import EXIT_UNHEALTHY
-from src.database.cli.diagnose.revision import explain_drift
+from src import config
+from src.database.cli import diagnose
+from src.database.cli.running import run_coroutine
 from src.database.cli.schema.diagram import diagram_app
 from src.database.cli.schema.drift import drift_app
 from src.database.cli.schema.migrations import migrations_app
 from src.database.cli.schema.service import service_app
 from src.database.cli.seed import seed_app
 from src.database.cli.tenant import tenant_app
-from src.database.connect import embedded_server
 from src.database.errors import ConfigurationError, DatabaseError
 
 __all__ = ["app", "main"]
@@ -63,7 +59,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except DatabaseError as raised:
-        error = explain_drift(raised, get_settings)
+        error = diagnose.explain_drift(raised, config.get_settings)
         if "--json" in sys.argv:
             typer.echo(json.dumps({"error": str(error)}))
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -72,6 +68,8 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(version("thea-database"))
         raise typer.Exit
 
@@ -84,16 +82,18 @@ def prepare(
     ] = False,
 ) -> None:
     """Set the logs up before any command runs."""
-    if "--help" in sys.argv or context.invoked_subcommand == "doctor":  # they may not have the right settings yet
-        configure_logging()
+    if "--help" in sys.argv:  # it writes no log, and may not have the right settings yet
+        return
+    if context.invoked_subcommand == "doctor":  # the same of the settings
+        config.configure_logging()
     else:
-        configure_logging(get_settings().ENVIRONMENT)
+        config.configure_logging(config.get_settings().ENVIRONMENT)
 
 
 @app.command()
 def info(as_json: Json = False) -> None:
     """Show where the settings lead, as whom and how, and where each of them comes from; exit code 2 if nowhere."""
-    raise typer.Exit(run_info(get_settings(), as_json=as_json))
+    raise typer.Exit(diagnose.run_info(config.get_settings(), as_json=as_json))
 
 
 @app.command()
@@ -103,9 +103,9 @@ def wait(
     as_json: Json = False,
 ) -> None:
     """Wait for the server to come up; exit code 1 if it does not in time, 2 at once if waiting cannot heal it."""
-    code = run_wait(get_settings(), timeout=timeout, interval=interval, as_json=as_json)
+    code = diagnose.run_wait(config.get_settings(), timeout=timeout, interval=interval, as_json=as_json)
     if code == EXIT_STILL_DOWN:  # a thread may still wait for a name server, and Python would wait for the thread
-        leave(code)
+        diagnose.leave(code)
     raise typer.Exit(code)
 
 
@@ -121,9 +121,9 @@ def health(
 
     Degraded is exit code 0: it serves, and somebody should look.
     """
-    code = run_health(live=live, drift=drift, timeout_seconds=timeout, as_json=as_json)
-    if code == EXIT_UNHEALTHY:  # as above
-        leave(code)
+    code = diagnose.run_health(live=live, drift=drift, timeout_seconds=timeout, as_json=as_json)
+    if code == diagnose.EXIT_UNHEALTHY:  # as above
+        diagnose.leave(code)
     raise typer.Exit(code)
 
 
@@ -140,17 +140,17 @@ def activity(
 
     It reads the server's statistics and locks, and no table.
     """
-    run_activity(get_settings(), queries=queries, long_after_seconds=long_after, as_json=as_json)
+    diagnose.run_activity(config.get_settings(), queries=queries, long_after_seconds=long_after, as_json=as_json)
 
 
 @app.command()
 def doctor(processes: Processes = 1, as_json: Json = False) -> None:
     """Look for what is wrong, and say what to do; exit code 1 if a check fails, 2 if the settings cannot be read."""
     try:
-        settings: Settings | ConfigurationError = get_settings()
+        settings: config.Settings | ConfigurationError = config.get_settings()
     except ConfigurationError as error:
         settings = error
-    raise typer.Exit(run_doctor(settings, processes=processes, as_json=as_json))
+    raise typer.Exit(diagnose.run_doctor(settings, processes=processes, as_json=as_json))
 
 
 @app.command()
@@ -161,13 +161,17 @@ def pool(
     as_json: Json = False,
 ) -> None:
     """Suggest a size for the pool; exit code 1 if what is set can exhaust the server, 2 if that cannot be told."""
-    code = run_pool(get_settings(), cores=cores, spindles=spindles, processes=processes, as_json=as_json)
+    code = diagnose.run_pool(
+        config.get_settings(), cores=cores, spindles=spindles, processes=processes, as_json=as_json
+    )
     raise typer.Exit(code)
 
 
 @app.command()
 def up() -> None:
     """Start the embedded server and keep it running until `thea-db down`."""
+    from src.database.connect import embedded_server
+
     folder = _embedded_folder()
     server = embedded_server(folder)
     server.keep()
@@ -177,6 +181,8 @@ def up() -> None:
 @app.command()
 def down() -> None:
     """Stop the embedded server, or leave that to the last process that uses it."""
+    from src.database.connect import embedded_server
+
     folder = _embedded_folder()
     if not folder.exists():
         typer.echo(f"no embedded server has been started in {folder}")
@@ -205,18 +211,22 @@ def demo(
     ] = "bot",
 ) -> None:
     """Bring the schema up to date, write a Telegram file through the repositories, and show what they are for."""
-    settings = get_settings()
+    from src.database.cli.demo import run_demo
+
+    settings = config.get_settings()
     if not re.fullmatch(r"[\w.-]{1,64}", account):
         raise ConfigurationError(f"--account must be 1 to 64 letters, digits, dots and dashes, got {account!r}")
     if not settings.is_local:
         raise ConfigurationError(
             f"the demo writes sample data: ENVIRONMENT must be development or test, got {settings.ENVIRONMENT}"
         )
-    asyncio.run(run_demo(settings, file, account=account, console=Console()))
+    run_coroutine(run_demo(settings, file, account=account, console=Console()))
 
 
 def _embedded_folder() -> Path:
-    settings = get_settings()
+    from src.config.environment import named_target
+
+    settings = config.get_settings()
     if named_target(settings) is not None:
         raise ConfigurationError(
             "DATABASE_URL or the environment's profile is set: there is no embedded server to start or stop",

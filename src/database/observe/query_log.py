@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
-import structlog
 
-from src.config import Settings, get_logger
+from src.config import get_logger
 from src.database.observe.callers import BINDING
 from src.database.observe.plans import Plans
 from src.database.observe.watcher import Call, Source, Watcher, name_of_error
+
+if TYPE_CHECKING:
+    import structlog
+
+    from src.config import Settings
 
 __all__ = ["Notices", "QueryLog", "RepeatLog", "log_watchers"]
 

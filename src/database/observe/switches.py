@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from src.config import Settings
 from src.database.engine import DatabaseEngine
 from src.database.errors import ConfigurationError
 from src.database.observe.engines import watch_engine
@@ -15,6 +14,8 @@ from src.database.observe.watcher import Source, Watcher
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from prometheus_client import CollectorRegistry
+
+    from src.config import Settings
 
 __all__ = [
     "count_retry",

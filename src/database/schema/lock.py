@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings, get_logger
+from src.config.constants import MIGRATION_ATTEMPTS, MIGRATION_WAIT_SECONDS
 from src.config.environment import named_target
 from src.database.engine import create_engine
 from src.database.errors import DatabaseError, LockNotAvailable
@@ -65,9 +66,9 @@ class Patience:
         pause: Seconds before the second attempt, give or take half; twice as long before each further one, up to 30.
     """
 
-    turn: float = 120.0
+    turn: float = MIGRATION_WAIT_SECONDS
     lock: float | None = None
-    attempts: int = 10
+    attempts: int = MIGRATION_ATTEMPTS
     pause: float = 1.0
 
     def __post_init__(self) -> None:

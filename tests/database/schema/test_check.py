@@ -103,7 +103,7 @@ async def test_strict_wants_squawk(settings: Settings, monkeypatch: pytest.Monke
     async def nothing_but_squawk(*_arguments: object, **_options: object) -> dict[str, check_module.Outcome]:
         return {"squawk": await check_module._squawk()}
 
-    monkeypatch.setattr("src.database.cli.schema.drift.run_check", nothing_but_squawk)
+    monkeypatch.setattr("src.database.schema.check.check", nothing_but_squawk)
     codes = [
         (await asyncio.to_thread(CliRunner().invoke, drift_app, ["check", *options])).exit_code
         for options in ([], ["--strict"])

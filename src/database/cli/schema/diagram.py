@@ -9,7 +9,6 @@ from typing import Annotated, Final
 import typer
 
 from src.database.errors import ConfigurationError
-from src.database.schema.diagram import mermaid
 
 __all__ = ["diagram_app"]
 
@@ -30,23 +29,26 @@ def erd(
     ] = None,
 ) -> None:
     """Draw the tables as a Mermaid diagram; in a page that is there, only its diagram is replaced."""
+    from src.database.schema.diagram import mermaid
+
+    diagram = mermaid()
     if file is None:
-        typer.echo(mermaid(), nl=False)
+        typer.echo(diagram, nl=False)
         return
     try:
-        file.write_text(_page(file) if file.suffix == ".md" else mermaid(), encoding="utf-8")
+        file.write_text(_page(file, diagram) if file.suffix == ".md" else diagram, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be written: {error.strerror}") from None
     typer.echo(f"the diagram is in {file}")
 
 
-def _page(file: Path) -> str:
+def _page(file: Path, diagram: str) -> str:
     """Return a page with the diagram in it; what is around it in one that is there stays.
 
     Raises:
         ConfigurationError: The page is there and has no diagram of tables.
     """
-    block = f"```mermaid\n{mermaid()}```"
+    block = f"```mermaid\n{diagram}```"
     if not file.exists():
         return _PAGE.format(block=block)
     text = file.read_text(encoding="utf-8")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from src.config import get_settings
+from src import config
 from src.database.cli.diagnose.finding import Finding, Status
 from src.database.cli.diagnose.output import print_findings, print_json
-from src.database.cli.schema.service_check import run_service_check
+from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
-from src.database.schema.catalogue import SNAPSHOT_FILE, Difference
-from src.database.schema.check import Outcome
-from src.database.schema.check import check as run_check
-from src.database.schema.verify import SchemaReport
-from src.database.schema.verify import verify as run_verify
+
+if TYPE_CHECKING:
+    from src.database.schema.catalogue import Difference
+    from src.database.schema.verify import SchemaReport
 
 __all__ = ["drift_app"]
 
@@ -45,7 +43,9 @@ def verify(
 
     Exit code 2 where it cannot be told. The remedies are to be run in this order, as the owner of the tables.
     """
-    report = asyncio.run(run_verify(get_settings(), scratch=scratch))
+    from src.database.schema.verify import verify as run_verify
+
+    report = run_coroutine(run_verify(config.get_settings(), scratch=scratch))
     if as_json:
         print_json(report.document())
     else:
@@ -75,13 +75,18 @@ def check(
     snapshot that is current; SQL that squawk finds nothing in. With --service: the database is up and a service of its
     own, which this one does without; the migrations are there; what is acknowledged is kept; the pool heals.
     """
+    from src.database.cli.schema.service_check import run_service_check
+    from src.database.schema.catalogue import SNAPSHOT_FILE
+    from src.database.schema.check import Outcome
+    from src.database.schema.check import check as run_check
+
     if service:
-        raise typer.Exit(run_service_check(get_settings(), as_json=as_json, restart_command=restart_command))
+        raise typer.Exit(run_service_check(config.get_settings(), as_json=as_json, restart_command=restart_command))
     if restart_command is not None:
         raise ConfigurationError("--restart-command belongs to --service")
     if update_snapshot and "site-packages" in SNAPSHOT_FILE.parts:
         raise ConfigurationError("an installed release's snapshot is the release's", hint="work in the checkout")
-    outcomes = asyncio.run(run_check(get_settings(), update_snapshot=update_snapshot))
+    outcomes = run_coroutine(run_check(config.get_settings(), update_snapshot=update_snapshot))
     if strict and outcomes[SQUAWK].status == "skipped":
         outcomes[SQUAWK] = Outcome("failed", outcomes[SQUAWK].found, outcomes[SQUAWK].remedy)
     if as_json:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from src.config import get_settings
+from src import config
+from src.config.constants import MIGRATION_ATTEMPTS, MIGRATION_WAIT_SECONDS
+from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
-from src.database.schema import HistoryEntry, Migrated, Patience, heads
-from src.database.schema import current as read_current
-from src.database.schema import downgrade as run_downgrade
-from src.database.schema import history as read_history
-from src.database.schema import revision as write_revision
-from src.database.schema import sql as write_sql
-from src.database.schema import stamp as run_stamp
-from src.database.schema import upgrade as run_upgrade
+
+if TYPE_CHECKING:
+    from src.database.schema import HistoryEntry, Migrated
 
 __all__ = ["migrations_app"]
 
 EXIT_BEHIND: int = 1
-_DEFAULT = Patience()
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Folder = Annotated[
@@ -45,15 +40,18 @@ def upgrade(
     revision: Annotated[str, typer.Argument(help="The revision to go up to, or +1.")] = "head",
     *,
     folder: Folder = None,
-    wait: Wait = _DEFAULT.turn,
+    wait: Wait = MIGRATION_WAIT_SECONDS,
     lock_timeout: LockTimeout = None,
-    attempts: Attempts = _DEFAULT.attempts,
+    attempts: Attempts = MIGRATION_ATTEMPTS,
     as_json: Json = False,
 ) -> None:
     """Bring the schema up to date; on several machines at once, one does it and the others wait."""
+    from src.database.schema import Patience
+    from src.database.schema import upgrade as run_upgrade
+
     patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
     _show(
-        asyncio.run(run_upgrade(get_settings(), _named(revision), folder=folder, patience=patience)),
+        run_coroutine(run_upgrade(config.get_settings(), _named(revision), folder=folder, patience=patience)),
         revision,
         as_json=as_json,
     )
@@ -65,13 +63,16 @@ def downgrade(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Outside of development and test: yes, with its data.")] = False,
     folder: Folder = None,
-    wait: Wait = _DEFAULT.turn,
+    wait: Wait = MIGRATION_WAIT_SECONDS,
     lock_timeout: LockTimeout = None,
-    attempts: Attempts = _DEFAULT.attempts,
+    attempts: Attempts = MIGRATION_ATTEMPTS,
     as_json: Json = False,
 ) -> None:
     """Take migrations back, with all the data that only they have room for."""
-    settings = get_settings()
+    from src.database.schema import Patience
+    from src.database.schema import downgrade as run_downgrade
+
+    settings = config.get_settings()
     if not (yes or settings.is_local):
         raise ConfigurationError(
             f"a downgrade drops tables and columns with their data: it wants --yes where"
@@ -80,7 +81,7 @@ def downgrade(
         )
     patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
     _show(
-        asyncio.run(run_downgrade(settings, _named(revision), folder=folder, patience=patience)),
+        run_coroutine(run_downgrade(settings, _named(revision), folder=folder, patience=patience)),
         revision,
         as_json=as_json,
     )
@@ -93,7 +94,9 @@ def stamp(
     as_json: Json = False,
 ) -> None:
     """Say that the database is at a revision, and change nothing else."""
-    _show(asyncio.run(run_stamp(get_settings(), _named(revision), folder=folder)), revision, as_json=as_json)
+    from src.database.schema import stamp as run_stamp
+
+    _show(run_coroutine(run_stamp(config.get_settings(), _named(revision), folder=folder)), revision, as_json=as_json)
 
 
 @migrations_app.command()
@@ -102,7 +105,10 @@ def current(
     as_json: Json = False,
 ) -> None:
     """Show the revision that the database is at."""
-    at, newest = asyncio.run(read_current(get_settings())), heads()
+    from src.database.schema import current as read_current
+    from src.database.schema import heads
+
+    at, newest = run_coroutine(read_current(config.get_settings())), heads()
     is_newest = set(at) == set(newest)
     if as_json:
         _print_json({"current": at, "heads": newest, "is_head": is_newest})
@@ -122,7 +128,9 @@ def history(
     as_json: Json = False,
 ) -> None:
     """List the migrations of this installation, the newest first."""
-    entries = asyncio.run(read_history(get_settings() if indicate_current else None, folder=folder))
+    from src.database.schema import history as read_history
+
+    entries = run_coroutine(read_history(config.get_settings() if indicate_current else None, folder=folder))
     if as_json:
         _print_json({"revisions": [asdict(entry) for entry in entries]})
         return
@@ -140,7 +148,9 @@ def revision(
     as_json: Json = False,
 ) -> None:
     """Write a new migration from the template, into the checkout or into a folder of yours."""
-    file = asyncio.run(write_revision(get_settings(), message, autogenerate=autogenerate, folder=folder))
+    from src.database.schema import revision as write_revision
+
+    file = run_coroutine(write_revision(config.get_settings(), message, autogenerate=autogenerate, folder=folder))
     if as_json:
         _print_json({"file": str(file)})
     else:
@@ -154,7 +164,9 @@ def sql(
     folder: Folder = None,
 ) -> None:
     """Print the SQL of migrations, for somebody else to run; no database is asked."""
-    typer.echo(asyncio.run(write_sql(_named(revisions), down=down, folder=folder)), nl=False)
+    from src.database.schema import sql as write_sql
+
+    typer.echo(run_coroutine(write_sql(_named(revisions), down=down, folder=folder)), nl=False)
 
 
 def _named(revision: str) -> str:

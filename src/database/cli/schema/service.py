@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from src.config import get_settings
+from src import config
 from src.database.cli.diagnose.output import print_error, print_json, print_warning
-from src.database.schema.archive import Manifest
-from src.database.schema.backup import back_up, verify_backup
-from src.database.schema.restore import Restored, restore
-from src.database.schema.roles import Bootstrapped, bootstrap
-from src.database.schema.roles_script import bootstrap_script
+from src.database.cli.running import run_coroutine
+
+if TYPE_CHECKING:
+    from src.database.schema.archive import Manifest
+    from src.database.schema.restore import Restored
+    from src.database.schema.roles import Bootstrapped
 
 __all__ = ["service_app"]
 
@@ -40,10 +40,13 @@ def bootstrap_command(
     The names and passwords are those of DATABASE_URL, DATABASE_MIGRATION_URL and DATABASE_BACKUP_URL. Exit code 1 if
     the server refused a statement.
     """
+    from src.database.schema.roles import bootstrap
+    from src.database.schema.roles_script import bootstrap_script
+
     if sql:
-        typer.echo(bootstrap_script(get_settings()), nl=False)
+        typer.echo(bootstrap_script(config.get_settings()), nl=False)
         return
-    done = asyncio.run(bootstrap(get_settings()))
+    done = run_coroutine(bootstrap(config.get_settings()))
     if as_json:
         print_json({"changed": done.changed, "refused": [asdict(refusal) for refusal in done.refused]})
     else:
@@ -62,11 +65,13 @@ def backup_command(
     as_json: Json = False,
 ) -> None:
     """Back the database up, every tenant's rows, of one instant; exit code 1 if the verification finds a difference."""
-    settings = get_settings()
-    manifest = asyncio.run(back_up(settings, file, programs=programs))
+    from src.database.schema.backup import back_up, verify_backup
+
+    settings = config.get_settings()
+    manifest = run_coroutine(back_up(settings, file, programs=programs))
     if not as_json:
         typer.echo(f"{file}: {_contents(manifest)}")
-    differences = asyncio.run(verify_backup(settings, file, manifest, programs=programs)) if verify else None
+    differences = run_coroutine(verify_backup(settings, file, manifest, programs=programs)) if verify else None
     if as_json:
         print_json({"file": str(file), **asdict(manifest), "differences": differences})
     elif differences == []:
@@ -81,8 +86,10 @@ def restore_command(
     as_json: Json = False,
 ) -> None:
     """Restore a backup into an empty database, all or nothing, and compare; exit code 1 if anything differs."""
-    settings = get_settings()
-    restored = asyncio.run(restore(settings, file, programs=programs))
+    from src.database.schema.restore import restore
+
+    settings = config.get_settings()
+    restored = run_coroutine(restore(settings, file, programs=programs))
     if as_json:
         print_json({"file": str(file), **asdict(restored)})
     else:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from src.config import Settings, get_settings
-from src.database.base import utc_now
-from src.database.cli.seed.fill import Report, fill, present_of
-from src.database.cli.seed.recipe import Recipe
+from src import config
+from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
-from src.database.schema import upgrade
+
+if TYPE_CHECKING:
+    from src.database.cli.seed.fill import Report
+    from src.database.cli.seed.recipe import Recipe
 
 __all__ = ["seed_app"]
 
@@ -44,20 +43,32 @@ def seed(
     The rows, ids and times included, depend on the numbers given here and on --until alone. Run again it adds what is
     missing and changes nothing; what was made with other numbers it refuses to add to.
     """
-    settings = get_settings()
+    from src.database.base import utc_now
+    from src.database.cli.seed.recipe import Recipe
+
+    settings = config.get_settings()
     if not settings.is_local:
         raise ConfigurationError(
             f"seeds are made-up data: ENVIRONMENT must be development or test, got {settings.ENVIRONMENT}"
         )
     recipe = Recipe(number, tenants, users, messages, utc_now() if until is None else _instant(until))
-    recipe, report = asyncio.run(_run(settings, recipe, has_present=until is not None, is_shown=not (quiet or as_json)))
+    recipe, report = run_coroutine(
+        _run(settings, recipe, has_present=until is not None, is_shown=not (quiet or as_json))
+    )
     if as_json:
         typer.echo(json.dumps(_document(recipe, report), indent=2, ensure_ascii=False))
     elif not quiet:
         _tell(recipe, report)
 
 
-async def _run(settings: Settings, recipe: Recipe, *, has_present: bool, is_shown: bool) -> tuple[Recipe, Report]:
+async def _run(
+    settings: config.Settings, recipe: Recipe, *, has_present: bool, is_shown: bool
+) -> tuple[Recipe, Report]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from src.database.cli.seed.fill import fill, present_of
+    from src.database.schema import upgrade
+
     await upgrade(settings)
     if not has_present:
         recipe = replace(recipe, until=await present_of(recipe.number))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
-from src.database.cli.tenant.registry import all_tenants, change, register, set_status
-from src.database.cli.tenant.rows import erase, export, purge
+from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
-from src.database.models import Tenant
+
+if TYPE_CHECKING:
+    from src.database.models import Tenant
 
 __all__ = ["tenant_app"]
 
@@ -37,13 +37,17 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Register a tenant, and print its id."""
-    _show_one(asyncio.run(register(slug, name, retention_days=retention_days)), as_json=as_json)
+    from src.database.cli.tenant.registry import register
+
+    _show_one(run_coroutine(register(slug, name, retention_days=retention_days)), as_json=as_json)
 
 
 @tenant_app.command("list")
 def show(as_json: Json = False) -> None:
     """List the tenants."""
-    tenants = asyncio.run(all_tenants())
+    from src.database.cli.tenant.registry import all_tenants
+
+    tenants = run_coroutine(all_tenants())
     if as_json:
         _print_json({"tenants": [_document(tenant) for tenant in tenants]})
         return
@@ -62,6 +66,8 @@ def update_command(
     as_json: Json = False,
 ) -> None:
     """Change what a tenant is called, what is shown, or how long its messages are kept."""
+    from src.database.cli.tenant.registry import change
+
     if keep_for_ever and retention_days is not None:
         raise ConfigurationError("--retention-days and --keep-for-ever cannot both be given", hint="say one of them")
     given = {"slug": new_slug, "name": name, "retention_days": retention_days}
@@ -72,19 +78,23 @@ def update_command(
         raise ConfigurationError(
             "nothing was changed: no change was given", hint="--name, --slug, --retention-days or --keep-for-ever"
         )
-    _show_one(asyncio.run(change(slug, values)), as_json=as_json)
+    _show_one(run_coroutine(change(slug, values)), as_json=as_json)
 
 
 @tenant_app.command()
 def suspend(slug: Slug, as_json: Json = False) -> None:
     """Have workers and purge pass over a tenant; its sessions work on."""
-    _show_one(asyncio.run(set_status(slug, "suspended")), as_json=as_json)
+    from src.database.cli.tenant.registry import set_status
+
+    _show_one(run_coroutine(set_status(slug, "suspended")), as_json=as_json)
 
 
 @tenant_app.command()
 def activate(slug: Slug, as_json: Json = False) -> None:
     """Have workers serve a tenant again."""
-    _show_one(asyncio.run(set_status(slug, "active")), as_json=as_json)
+    from src.database.cli.tenant.registry import set_status
+
+    _show_one(run_coroutine(set_status(slug, "active")), as_json=as_json)
 
 
 @tenant_app.command("export")
@@ -96,7 +106,9 @@ def export_command(
     ] = None,
 ) -> None:
     """Write all that is held on a tenant, or on one of its users, as JSON lines; deleted rows too."""
-    asyncio.run(export(slug, user_id=user, file=output))
+    from src.database.cli.tenant.rows import export
+
+    run_coroutine(export(slug, user_id=user, file=output))
 
 
 @tenant_app.command("erase")
@@ -106,7 +118,9 @@ def erase_command(
     as_json: Json = False,
 ) -> None:
     """Remove a tenant with all that is held on it, for good; stop its services first."""
-    removed = asyncio.run(erase(slug, confirm=None if yes else _ask_again))
+    from src.database.cli.tenant.rows import erase
+
+    removed = run_coroutine(erase(slug, confirm=None if yes else _ask_again))
     if as_json:
         _print_json({"tenant": slug, "removed": removed})
     else:
@@ -120,7 +134,9 @@ def purge_command(
     as_json: Json = False,
 ) -> None:
     """Remove what is older than its retention, and what was deleted long enough ago; it can stop anywhere."""
-    purged = asyncio.run(purge(slug, dry_run=dry_run))
+    from src.database.cli.tenant.rows import purge
+
+    purged = run_coroutine(purge(slug, dry_run=dry_run))
     if as_json:
         _print_json({"dry_run": dry_run, "tenants": purged})
         return
