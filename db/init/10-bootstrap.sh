@@ -2,6 +2,7 @@
 # Makes the database, its owner, the application's role and who makes backups. The image runs it on an empty volume, as
 # the superuser and over the Unix socket; it can be run again, and then changes what differs and sets the passwords anew:
 #   docker compose exec -u postgres db /docker-entrypoint-initdb.d/10-bootstrap.sh
+# It refuses a database or roles that somebody else uses; THEA_ADOPT=yes changes them too.
 # The SQL is what `thea-db bootstrap` does. A password goes from its file through psql's \password, which sends a verifier:
 # it is in no list of arguments, and the server does not get it.
 set -eu
@@ -18,7 +19,7 @@ as_superuser() {
 
 as_superuser -o /dev/null -f "$init/sql/bootstrap.sql" \
     -v database="${THEA_DATABASE:-thea}" -v owner="$owner" -v application="$application" -v backup="$backup" \
-    -v owner_verifier= -v application_verifier= -v backup_verifier= \
+    -v adopt="${THEA_ADOPT-}" -v owner_verifier= -v application_verifier= -v backup_verifier= \
     -v statement_timeout="${THEA_STATEMENT_TIMEOUT:-30000}" -v lock_timeout="${THEA_LOCK_TIMEOUT:-10000}" \
     -v idle_timeout="${THEA_IDLE_TRANSACTION_TIMEOUT:-60000}"
 

@@ -42,7 +42,8 @@ SELECT rolname || CASE WHEN rolsuper THEN ' is a superuser, whom row-level secur
   FROM pg_catalog.pg_roles
  WHERE rolname IN (:'owner', :'application') AND (rolsuper OR rolname = current_user)
 """,
-    "name another role in the URL; or, if you are sure that it is nobody else's: ALTER ROLE <role> NOSUPERUSER",
+    "name another role in the URL; `thea-db bootstrap` creates it. Leave the superuser as it is: a server whose only"
+    " superuser has lost the attribute cannot get it back",
 )
 
 ROLES_AND_DATABASE: Final = (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from src.database.errors import (
 )
 from src.database.resolve import resolve_target
 from src.database.schema.administration import open_connection, reach_target
+from src.database.schema.adoption import FOREIGN_ROLES_AND_DATABASE, FOREIGN_TABLES
 from src.database.schema.role_steps import INSIDE, REFUSALS, ROLES_AND_DATABASE, Step
 from src.database.schema.scram import create_verifier, is_verifier_of
 from src.database.schema.standing import OTHER_DATABASE, revision_of
@@ -33,6 +35,7 @@ LOCK_KEY: Final = 0x7468_6262
 _LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts what is longer, and would not find it again
 _PLACEHOLDER: Final = re.compile(r":'(\w+)'")
 _VERIFIER: Final = re.compile(r"'SCRAM-SHA-256\$[^']*'")
+_AND_MORE: Final = "-- then privileges on the database, the schema public and its tables, and default privileges"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,10 @@ class Roles:
         found = {"owner": self.owner, "application": self.application}
         return found if self.backup is None else {**found, "backup": self.backup}
 
-    def values(self, verifiers: Mapping[str, str]) -> dict[str, str]:
+    def values(self, verifiers: Mapping[str, str], *, adopt: bool) -> dict[str, str]:
         """Return what the steps' placeholders stand for; empty is what there is none of."""
         return {
+            "adopt": "yes" if adopt else "",
             "database": self.database,
             "backup": "",
             **{purpose: login.name for purpose, login in self.logins.items()},
@@ -143,11 +147,20 @@ def roles_of(settings: Settings) -> Roles:
     return roles
 
 
-async def bootstrap(settings: Settings) -> Bootstrapped:
-    """Bring about what `roles_of` says, as the administrator; what is there already is left alone.
+async def bootstrap(
+    settings: Settings, *, adopt: bool = False, on_plan: Callable[[Sequence[str]], None] | None = None
+) -> Bootstrapped:
+    """Create and change what `roles_of` describes, as the administrator.
+
+    Args:
+        settings: The URLs of the roles and of the administrator.
+        adopt: Change a database and roles that somebody else uses, too. A database that other migrations made is
+            refused all the same.
+        on_plan: Called with the statements that are to be executed, before the first of them; passwords are masked.
 
     Raises:
-        ConfigurationError: The URLs cannot be right, or name a role that nothing would bind.
+        ConfigurationError: The URLs cannot be right, name a role that row-level security does not bind, or, without
+            `adopt`, name a database or a role that somebody else uses. Nothing was changed.
         ConnectionFailed: The server cannot be reached.
     """
     roles = roles_of(settings)
@@ -155,16 +168,79 @@ async def bootstrap(settings: Settings) -> Bootstrapped:
     done = Bootstrapped()
     async with open_connection(administrator) as connection:
         await connection.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
-        values = roles.values({})
+        values = roles.values({}, adopt=adopt)
         if refused := await connection.fetch(fill(REFUSALS.query, values)):
             raise ConfigurationError("; ".join(str(row[0]) for row in refused), hint=REFUSALS.remedy)
         await _check_origin(connection, administrator, roles.database)
-        values = roles.values(await _verifiers_to_set(connection, roles))
+        values = roles.values(await _verifiers_to_set(connection, roles), adopt=adopt)
+        plan, foreign = await _plan(connection, administrator, values)
+        if foreign:
+            raise ConfigurationError("\n".join(_told_of_others(foreign, plan)), hint=FOREIGN_TABLES.remedy)
+        if on_plan is not None:
+            on_plan(plan)
         await _take(connection, ROLES_AND_DATABASE, values, done)
         if not done.is_stopped:
             async with open_connection(administrator, database=roles.database) as inside:
                 await _take(inside, INSIDE, values, done)
     return done
+
+
+async def _plan(
+    connection: asyncpg.Connection[Any], administrator: Target, values: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Return the statements that are needed, and what of the database and the roles somebody else uses.
+
+    Later steps depend on earlier ones. Those of roles and of the database are executed in a transaction that is rolled
+    back; those inside the database, which lock tables, are not executed.
+    """
+    foreign = await _first_column(connection, FOREIGN_ROLES_AND_DATABASE, values)
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", values["database"]):
+        return await _try_out(connection, ROLES_AND_DATABASE, values), foreign
+    async with AsyncExitStack() as stack:
+        try:
+            inside = await stack.enter_async_context(open_connection(administrator, database=values["database"]))
+        except DatabaseError:  # before the steps are taken, the administrator may not be allowed to connect
+            return await _try_out(connection, ROLES_AND_DATABASE, values), foreign
+        foreign += await _first_column(inside, FOREIGN_TABLES, values)
+        return await _try_out(inside, (*ROLES_AND_DATABASE, *INSIDE), values), foreign
+
+
+async def _try_out(
+    connection: asyncpg.Connection[Any], steps: tuple[Step, ...], values: Mapping[str, str]
+) -> list[str]:
+    plan: list[str] = []
+    is_complete = steps[-1] is INSIDE[-1]
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        for step in steps:
+            try:
+                async with connection.transaction():
+                    needed = await _first_column(connection, step, values)
+            except asyncpg.PostgresError:  # it depends on a database or a role that is not there yet
+                is_complete = False
+                continue
+            for statement in needed:
+                plan.append(_masked(statement))
+                if step in ROLES_AND_DATABASE and not statement.startswith("CREATE DATABASE"):
+                    with suppress(asyncpg.PostgresError):  # it is reported where it is executed
+                        async with connection.transaction():
+                            await connection.execute(statement)
+    finally:
+        await transaction.rollback()
+    return plan if is_complete else [*plan, _AND_MORE]
+
+
+async def _first_column(connection: asyncpg.Connection[Any], step: Step, values: Mapping[str, str]) -> list[str]:
+    return [str(row[0]) for row in await connection.fetch(fill(step.query, values))]
+
+
+def _told_of_others(foreign: Sequence[str], plan: Sequence[str]) -> list[str]:
+    return [f"{'; '.join(foreign)}; nothing was changed. bootstrap would execute:", *(f"  {line}" for line in plan)]
+
+
+def _masked(statement: str) -> str:
+    return _VERIFIER.sub("'***'", statement)
 
 
 async def _check_origin(connection: asyncpg.Connection[Any], administrator: Target, database: str) -> None:
@@ -202,7 +278,7 @@ async def _take(
     for step in steps:
         for row in await connection.fetch(fill(step.query, values)):
             statement = str(row[0])
-            shown = _VERIFIER.sub("'***'", statement)
+            shown = _masked(statement)
             try:
                 await connection.execute(statement)
             except asyncpg.PostgresError as error:

@@ -5,20 +5,37 @@ from __future__ import annotations
 from typing import Final
 
 from src.config import Settings
-from src.database.schema.role_steps import INSIDE, REFUSALS, ROLES_AND_DATABASE
-from src.database.schema.roles import roles_of
+from src.database.schema.adoption import FOREIGN_ROLES_AND_DATABASE, FOREIGN_TABLES
+from src.database.schema.role_steps import INSIDE, REFUSALS, ROLES_AND_DATABASE, Step
+from src.database.schema.roles import quote_literal, roles_of
 from src.database.schema.scram import create_verifier
 
 __all__ = ["bootstrap_script", "init_script", "script_body"]
 
 _RAISE: Final = (
-    "SELECT format('DO %L', format('BEGIN RAISE EXCEPTION USING MESSAGE = %L; END', reason))\n"
+    "SELECT format('DO %L', format('BEGIN RAISE EXCEPTION USING MESSAGE = %L, HINT = %L; END', reason, {}))\n"
     "  FROM ({}) AS refusal (reason)"
 )
 
+_IF_IT_EXISTS: Final = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = :'database') AS is_there
+\\gset
+\\set maintenance :DBNAME
+\\if :is_there
+\\connect :"database"
+"""
+_END_IF: Final = """
+\\connect :"maintenance"
+\\endif
+"""
 
-def bootstrap_script(settings: Settings) -> str:
+
+def bootstrap_script(settings: Settings, *, adopt: bool = False) -> str:
     """Return the same as a script for psql, to be run by whoever may; passwords are in it as verifiers alone.
+
+    Args:
+        settings: The URLs of the roles.
+        adopt: Change a database and roles that somebody else uses, too.
 
     Raises:
         ConfigurationError: The URLs cannot be right.
@@ -29,11 +46,13 @@ def bootstrap_script(settings: Settings) -> str:
         for purpose, login in roles.logins.items()
         if login.password is not None
     }
-    values = "".join(f"\\set {name} {_psql_quoted(value)}\n" for name, value in roles.values(verifiers).items())
+    given = roles.values(verifiers, adopt=adopt)
+    values = "".join(f"\\set {name} {_psql_quoted(value)}\n" for name, value in given.items())
     return (
         "-- Run by psql, as a superuser or as a role with CREATEROLE and CREATEDB:\n"
         "--   psql -X --dbname postgres --file <this file>\n"
-        f"-- It can be run again: what is there already is left alone.\n\\set ON_ERROR_STOP on\n{values}{script_body()}"
+        "-- It can be run again. It refuses a database or a role that somebody else uses, unless adopt is 'yes'.\n"
+        f"\\set ON_ERROR_STOP on\n{values}{script_body()}"
     )
 
 
@@ -50,12 +69,20 @@ def init_script() -> str:
 def script_body() -> str:
     """Return the steps for psql, whose variables have the values."""
     parts = [
-        _psql_step(REFUSALS.aim, _RAISE.format(REFUSALS.query.strip())),
+        _psql_refusal(REFUSALS),
+        _psql_refusal(FOREIGN_ROLES_AND_DATABASE),
+        _IF_IT_EXISTS,
+        _psql_refusal(FOREIGN_TABLES),
+        _END_IF,
         *(_psql_step(step.aim, step.query.strip()) for step in ROLES_AND_DATABASE),
         '\n\\connect :"database"\n',
         *(_psql_step(step.aim, step.query.strip()) for step in INSIDE),
     ]
     return "".join(parts)
+
+
+def _psql_refusal(step: Step) -> str:
+    return _psql_step(step.aim, _RAISE.format(quote_literal(step.remedy), step.query.strip()))
 
 
 def _psql_step(aim: str, query: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psycopg
@@ -250,3 +250,104 @@ async def test_a_database_that_other_migrations_made_keeps_its_owners_and_privil
     with cluster.connect("theirs_app", "theirs") as connection:
         assert other_migrations.dump(connection) == before
     assert cluster.sql("SELECT rolname FROM pg_roles WHERE rolname = 'theirs_owner'") == []
+
+
+def rights_of(cluster: Cluster, database: str) -> list[tuple[object, ...]]:
+    """Return the owner and the privileges of a database."""
+    query = "SELECT pg_get_userbyid(datdba), datacl::text FROM pg_database"
+    return cluster.sql(f"{query} WHERE datname = '{database}'")
+
+
+async def test_a_mistyped_owner_does_not_take_the_database_over(cluster: Cluster) -> None:
+    await bootstrap(cluster.settings("live"))
+    before = rights_of(cluster, "live")
+    mistyped = cluster.settings("live", DATABASE_MIGRATION_URL=cluster.url("live_onwer", "live"))
+
+    with pytest.raises(ConfigurationError, match="belongs to live_owner, and not to live_onwer") as caught:
+        await bootstrap(mistyped)
+
+    assert "ALTER DATABASE live OWNER TO live_onwer" in str(caught.value)
+    assert "--adopt" in str(caught.value.hint)
+    assert rights_of(cluster, "live") == before
+    assert cluster.sql("SELECT rolname FROM pg_roles WHERE rolname = 'live_onwer'") == []
+
+
+async def test_a_database_that_another_service_uses_is_refused_until_it_is_adopted(cluster: Cluster) -> None:
+    """It has the owner that the URL names; its tables and its readers are of another service."""
+    for role in ("shared_owner", "shared_reader"):
+        cluster.sql(f"CREATE ROLE {role} LOGIN PASSWORD $${CANARY}{role}$$")
+    cluster.sql("CREATE DATABASE shared OWNER shared_owner")
+    cluster.sql("CREATE TABLE bill (n int)", user="shared_owner", database="shared")
+    cluster.sql("GRANT SELECT ON bill TO shared_reader", user="shared_owner", database="shared")
+    before = rights_of(cluster, "shared")
+
+    with pytest.raises(ConfigurationError) as caught:
+        await bootstrap(cluster.settings("shared"))
+
+    told = str(caught.value)
+    assert "shared_reader would lose access to the database shared" in told
+    assert "has tables that are not thea-database's: public.bill of shared_owner" in told
+    assert "ON DATABASE shared FROM PUBLIC" in told
+    assert CANARY not in told
+    assert rights_of(cluster, "shared") == before
+    assert cluster.sql("SELECT n FROM bill", user="shared_reader", database="shared") == []
+    script = run_psql(cluster, bootstrap_script(cluster.settings("shared")))
+    assert "shared_reader would lose access" in script
+    assert "--adopt" in script
+    assert rights_of(cluster, "shared") == before
+    plans: list[list[str]] = []
+    adopted = await bootstrap(cluster.settings("shared"), adopt=True, on_plan=lambda plan: plans.append(list(plan)))
+    assert adopted.changed == plans[0]
+    assert await bootstrap(cluster.settings("shared")) == Bootstrapped()
+
+
+async def test_a_service_that_is_connected_as_anybody_may_keeps_its_access(cluster: Cluster) -> None:
+    cluster.sql(f"CREATE ROLE guest LOGIN PASSWORD $${CANARY}guest$$; CREATE ROLE visited_owner LOGIN")
+    cluster.sql("CREATE DATABASE visited OWNER visited_owner")
+
+    with cluster.connect("guest", "visited"), pytest.raises(ConfigurationError, match="guest would lose access"):
+        await bootstrap(cluster.settings("visited"))
+
+
+async def test_a_role_of_another_service_keeps_its_password_and_attributes(cluster: Cluster) -> None:
+    cluster.sql(f"CREATE ROLE etl LOGIN CREATEROLE PASSWORD $${CANARY}etl$$")
+    cluster.sql("CREATE DATABASE etl_data OWNER etl")
+    settings = cluster.settings("careless", DATABASE_URL=cluster.url("etl", "careless", "another"))
+    kept = "SELECT rolpassword, rolcreaterole, rolconnlimit FROM pg_authid WHERE rolname = 'etl'"
+    before = cluster.sql(kept)
+
+    with pytest.raises(ConfigurationError, match="the role etl is in use outside of the database careless"):
+        await bootstrap(settings)
+
+    assert cluster.sql(kept) == before
+    assert cluster.sql("SELECT datname FROM pg_database WHERE datname = 'careless'") == []
+    assert (await bootstrap(settings, adopt=True)).refused == []
+
+
+async def test_the_same_roles_serve_a_second_database_without_adoption(cluster: Cluster) -> None:
+    """As when one moves into a new database: name it in the URLs, bootstrap, restore."""
+    await bootstrap(cluster.settings("moving"))
+    urls = {
+        f"DATABASE_{name}URL": cluster.url(f"moving_{role}", "moved")
+        for name, role in (("", "app"), ("MIGRATION_", "owner"), ("BACKUP_", "backup"))
+    }
+
+    done = await bootstrap(cluster.settings("moved", **urls))
+
+    assert done.changed[0].startswith("CREATE DATABASE moved OWNER moving_owner")
+    assert done.refused == []
+
+
+async def test_the_plan_is_what_is_executed(cluster: Cluster) -> None:
+    plans: list[list[str]] = []
+
+    def keep(plan: Sequence[str]) -> None:
+        assert cluster.sql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'planned%'") == []
+        plans.append(list(plan))
+
+    done = await bootstrap(cluster.settings("planned"), on_plan=keep)
+
+    assert plans[0][-1].startswith("-- then privileges on the database")
+    assert set(plans[0][:-1]) <= set(done.changed)
+    assert "CREATE DATABASE planned OWNER planned_owner ENCODING 'UTF8' TEMPLATE template0" in plans[0]
+    assert "ALTER ROLE planned_app SET statement_timeout = '30000'" in plans[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -33,20 +34,25 @@ service_app = typer.Typer()
 @service_app.command("bootstrap")
 def bootstrap_command(
     sql: Annotated[bool, typer.Option("--sql", help="Print a script for psql, and connect to nothing.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Change a database and roles that somebody else uses, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make the database, its owner and the application's role, as DATABASE_ADMIN_URL; what is there is left alone.
+    """Create the database, its owner and the application's role, or change theirs, as DATABASE_ADMIN_URL.
 
-    The names and passwords are those of DATABASE_URL, DATABASE_MIGRATION_URL and DATABASE_BACKUP_URL. Exit code 1 if
-    the server refused a statement.
+    The names and passwords are those of DATABASE_URL, DATABASE_MIGRATION_URL and DATABASE_BACKUP_URL. The plan is
+    printed before it is executed. A database that belongs to another role, has other tables or is used by other roles,
+    and a role that is used elsewhere, are refused without --adopt, with the plan and exit code 2. Exit code 1 if the
+    server refused a statement.
     """
     from src.database.schema.roles import bootstrap
     from src.database.schema.roles_script import bootstrap_script
 
     if sql:
-        typer.echo(bootstrap_script(config.get_settings()), nl=False)
+        typer.echo(bootstrap_script(config.get_settings(), adopt=adopt), nl=False)
         return
-    done = run_coroutine(bootstrap(config.get_settings()))
+    done = run_coroutine(bootstrap(config.get_settings(), adopt=adopt, on_plan=None if as_json else _show_plan))
     if as_json:
         print_json({"changed": done.changed, "refused": [asdict(refusal) for refusal in done.refused]})
     else:
@@ -95,6 +101,11 @@ def restore_command(
     else:
         _tell(restored)
     _end_with(restored.differences, as_json=as_json)
+
+
+def _show_plan(plan: Sequence[str]) -> None:
+    for statement in plan:
+        typer.echo(f"plan: {statement}")
 
 
 def _show(done: Bootstrapped) -> None:
