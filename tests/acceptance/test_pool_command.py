@@ -10,6 +10,7 @@ from pytest_postgresql.executors import NoopExecutor
 
 from src.config import Settings
 from src.database.cli.diagnose import run_pool
+from src.database.cli.diagnose.demand import demand_of
 from src.database.connect.embedded import MAX_CONNECTIONS
 from tests.acceptance.command import CANARY
 from tests.conftest import url_of
@@ -32,7 +33,7 @@ def test_suggests_by_the_machine_and_the_server(
     code, shown = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging")
 
     assert code == 0
-    assert shown["suggested"] == {"DATABASE_POOL_SIZE": 8, "DATABASE_MAX_OVERFLOW": 8}
+    assert shown["suggested"] == {"DATABASE_POOL_SIZE": 5, "DATABASE_MAX_OVERFLOW": 5}
     assert shown["server"]["maximum"] == MAX_CONNECTIONS
     assert shown["server"]["available"] < MAX_CONNECTIONS
     assert shown["warnings"] == []
@@ -47,8 +48,20 @@ def test_processes_that_can_exhaust_the_server_are_exit_code_1(
     behind_pgbouncer, _ = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging", DATABASE_PGBOUNCER="true", processes=11)
 
     assert code == 1
-    assert "all processes together can open 330 connections" in shown["warnings"][0]
+    assert "all processes together can open 495 connections" in shown["warnings"][0]
     assert behind_pgbouncer == 0
+
+
+def test_counts_the_pool_of_the_store(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the three pools of a process can open is what their own limits say."""
+    url = url_of(postgresql_shared.template_dbname)
+    settings = Settings(ENVIRONMENT="staging", DATABASE_URL=url)
+    with_replica = settings.model_copy(update={"DATABASE_REPLICA_URL": settings.DATABASE_URL})
+
+    _, shown = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging")
+
+    assert shown["demand"]["most"] == 3 * (settings.DATABASE_POOL_SIZE + settings.DATABASE_MAX_OVERFLOW) == 45
+    assert demand_of(with_replica, processes=1).most == 30
 
 
 def test_says_that_development_has_no_pool(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,7 +75,7 @@ def test_suggests_by_the_machine_alone_where_the_server_is_down(capsys: pytest.C
     code, shown = pool(capsys, DATABASE_URL=f"postgresql://u:{CANARY}@127.0.0.1:1/d")
 
     assert code == 2
-    assert shown["suggested"]["DATABASE_POOL_SIZE"] == 8
+    assert shown["suggested"]["DATABASE_POOL_SIZE"] == 5
     assert "nothing listens there" in shown["warnings"][0]
 
 

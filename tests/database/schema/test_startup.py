@@ -63,3 +63,44 @@ async def test_off_does_not_look(use_database: Callable[..., Settings]) -> None:
     nowhere = URL.create("postgresql", username="nobody", host="127.0.0.1", port=1, database="none")
 
     assert await verify_at_startup(use_database(nowhere, DATABASE_VERIFY_SCHEMA="off")) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP INDEX ix_notes_user_id",
+        "DROP INDEX ix_notes_user_id; CREATE INDEX ix_notes_user_id ON notes (user_id)",
+        "ALTER INDEX ix_notes_user_id RENAME TO by_user",
+        "ALTER TABLE notes DROP CONSTRAINT ck_notes_tags",
+        "ALTER TABLE events ALTER all_day DROP NOT NULL",
+    ],
+)
+async def test_error_starts_where_no_statement_can_fail(
+    start: Callable[[str], Settings], superuser: psycopg.Connection, change: str
+) -> None:
+    superuser.execute(change.encode())
+
+    with capture_logs() as logs:
+        report = await verify_at_startup(start("error"))
+
+    assert report is not None
+    assert [one.severity for one in report.differences] == ["warning"]
+    assert [one["event"] for one in logs] == ["schema_drift"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE tenants DROP CONSTRAINT uq_tenants_slug",
+        "DROP INDEX ix_notes_user_id; CREATE UNIQUE INDEX ix_notes_user_id ON notes (tenant_id, user_id)",
+        "ALTER TABLE events ALTER location SET NOT NULL",
+        "ALTER TABLE notes DISABLE ROW LEVEL SECURITY",
+    ],
+)
+async def test_error_refuses_what_makes_statements_fail_or_removes_an_isolation_layer(
+    start: Callable[[str], Settings], superuser: psycopg.Connection, change: str
+) -> None:
+    superuser.execute(change.encode())
+
+    with pytest.raises(SchemaDriftError):
+        await verify_at_startup(start("error"))

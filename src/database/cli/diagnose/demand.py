@@ -36,7 +36,7 @@ class Demand:
         return (self.size + self.overflow) * self.engines * self.processes
 
     def __str__(self) -> str:
-        return f"({self.size} + {self.overflow}) x {self.engines} engines x {self.processes} process(es) = {self.most}"
+        return f"({self.size} + {self.overflow}) x {self.engines} pools x {self.processes} process(es) = {self.most}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,15 @@ class Suggestion:
 
 
 def demand_of(settings: Settings, *, processes: int) -> Demand:
-    """Read what is set. `get_db` and `get_read_db` have an engine each; with a replica the latter's is elsewhere."""
+    """Return what the settings allow. `get_db`, `get_read_db` and `get_store` have a pool each, of the same limits.
+
+    With a replica, the pool of `get_read_db` is on another server.
+    """
     limits = pool_limits(resolve_target(settings), settings)
     return Demand(
         size=limits.size,
         overflow=limits.overflow,
-        engines=2 if settings.DATABASE_REPLICA_URL is None else 1,
+        engines=3 if settings.DATABASE_REPLICA_URL is None else 2,
         processes=processes,
         is_pooled=not isinstance(create_engine(settings).pool, NullPool),
     )

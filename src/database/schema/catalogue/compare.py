@@ -19,6 +19,7 @@ _RENAMED: Final[Mapping[str, str]] = {
     "constraint": "ALTER TABLE {table} RENAME CONSTRAINT {old} TO {new}",
     "index": "ALTER INDEX {old} RENAME TO {new}",
 }
+_KEEP: Final = "-- it breaks nothing: keep it if an operator or a newer release made it"
 _KEYS_FIRST: Final = {"PRIMARY KEY": 0, "UNIQUE": 1, "FOREIGN KEY": 3}
 
 
@@ -62,12 +63,15 @@ def _extras(kind: str, expected: Catalogue, live: Catalogue) -> Iterator[Case]:
 
 
 def _missing(case: Case) -> Difference:
-    return _difference(case, "missing", REMEDIES[case.kind].make(case), expected=_shown(case.wanted))
+    remedy, severity = REMEDIES[case.kind].make(case), _severity_of_missing(case)
+    return _difference(case, "missing", remedy, expected=_shown(case.wanted), severity=severity)
 
 
 def _extra(case: Case) -> Difference:
-    remedy = REMEDIES[case.kind].drop(case)
-    return _difference(case, "extra", remedy, found=_shown(case.found), severity=_severity_of_extra(case))
+    remedy, severity = REMEDIES[case.kind].drop(case), _severity_of_extra(case)
+    if severity == "warning":
+        remedy = (_KEEP, *remedy)
+    return _difference(case, "extra", remedy, found=_shown(case.found), severity=severity)
 
 
 def _changed(case: Case) -> Iterator[Difference]:
@@ -75,7 +79,31 @@ def _changed(case: Case) -> Iterator[Difference]:
         found = case.found.get(attribute)
         if found != wanted:
             remedy = REMEDIES[case.kind].change(case, attribute)
-            yield _difference(case, attribute, remedy, expected=wanted, found=found)
+            severity = _severity_of_change(case, attribute)
+            yield _difference(case, attribute, remedy, expected=wanted, found=found, severity=severity)
+
+
+def _severity_of_missing(case: Case) -> Severity:
+    """Return warning for what only makes statements slower, or lets values pass that the code does not write.
+
+    ON CONFLICT needs its unique index, and a foreign key keeps tenants apart: without these it is an error.
+    """
+    is_plain_index = case.kind == "index" and not case.wanted["unique"]
+    is_check = case.kind == "constraint" and case.wanted["kind"] == "CHECK"
+    return "warning" if is_plain_index or is_check else "error"
+
+
+def _severity_of_change(case: Case, attribute: str) -> Severity:
+    """Return warning where no statement can fail, as of an index that is not unique or a NOT NULL that is missing."""
+    match case.kind, attribute:
+        case "index", _:
+            return "error" if case.wanted["unique"] or case.found["unique"] else "warning"
+        case "column", "nullability":
+            return "error" if case.wanted["nullability"] == "NULL" else "warning"
+        case ("constraint", "validated") | ("table", "persistence"):
+            return "warning"
+        case _:
+            return "error"
 
 
 def _severity_of_extra(case: Case) -> Severity:
@@ -110,7 +138,16 @@ def _rename(kind: str, old: str, new: str, live: Catalogue) -> Difference:
     remedy: Statements = (statement,)
     if kind == "column":
         remedy = (f"-- {facts['_name']} is like {short}: if it is not the same, add {short} and keep it", statement)
-    return Difference(kind=kind, object=new, attribute="name", expected=short, found=facts["_name"], remedy=remedy)
+    severity: Severity = "warning" if kind == "index" and not facts["unique"] else "error"
+    return Difference(
+        kind=kind,
+        object=new,
+        attribute="name",
+        expected=short,
+        found=facts["_name"],
+        remedy=remedy,
+        severity=severity,
+    )
 
 
 def _compared(facts: Facts) -> dict[str, Any]:
