@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from threading import Lock
@@ -114,14 +114,18 @@ async def downgrade(
 async def stamp(
     settings: Settings, revision: str, *, folder: Path | None = None, patience: Patience | None = None
 ) -> Migrated:
-    """Say that the database is at a revision, and change nothing else: it has to be so already.
+    """Record a revision in alembic_version, and run no migration: the schema has to be at this revision already.
+
+    Returns:
+        The revisions that were and are recorded, without steps.
 
     Raises:
         ConfigurationError: The revision is unknown.
         ConnectionFailed: The database cannot be reached.
         LockNotAvailable: Somebody else has been migrating for too long.
     """
-    return await _migrate(settings, lambda config, _at: command.stamp(config, revision), folder, patience)
+    stamped = await _migrate(settings, lambda config, _at: command.stamp(config, revision), folder, patience)
+    return replace(stamped, steps=())
 
 
 async def current(settings: Settings) -> tuple[str, ...]:
@@ -291,5 +295,6 @@ def _check_that_it_is_up(scripts: ScriptDirectory, asked: str, at: tuple[str, ..
     if is_back:
         raise ConfigurationError(
             f"upgrade goes up, and {asked} lies behind {', '.join(at) or 'an empty database'}",
-            hint=f"`thea-db downgrade {asked}` takes migrations back, with their data",
+            hint="nothing has to be taken back: an older release runs on the newer schema. `thea-db downgrade` drops"
+            " tables and columns with their data",
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from alembic import context
-from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
 from sqlalchemy import Connection
 from sqlalchemy.util import await_only
 
@@ -120,10 +120,11 @@ class _Steps:
             yield step
             self._done += 1  # its transaction is committed by now
             self.attempts = 0
-            self._tell(Step(step.short_log, time.monotonic() - began))
+            self._tell(Step(step.short_log, time.monotonic() - began), is_stamp=isinstance(step, StampStep))
 
-    def _tell(self, step: Step) -> None:
-        get_logger(__name__).info("migrated", step=step.name, seconds=round(step.seconds, 3))
+    def _tell(self, step: Step, *, is_stamp: bool) -> None:
+        event = "stamped" if is_stamp else "migrated"
+        get_logger(__name__).info(event, step=step.name, seconds=round(step.seconds, 3))
         if self.applied is not None:
             self.applied.append(step)
 
@@ -140,7 +141,7 @@ def _given_up(error: DatabaseError, steps: _Steps, connection: Connection) -> Lo
         f"{steps.current}: {error.args[0]}; given up after {steps.attempts} attempts; the steps before it are committed"
         + (f"; the lock was held by {held_by}" if held_by else ""),
         sqlstate=error.sqlstate,
-        hint="run it again when that transaction has ended, or end it by pg_terminate_backend(pid)"
+        hint="run it again when that transaction has ended; pg_terminate_backend(pid) ends it and discards its changes"
         if held_by
         else f"who holds a lock: {WHO_HOLDS}",
     )

@@ -15,6 +15,7 @@ from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftEr
 from src.database.resolve import resolve_target
 from src.database.schema import OTHER_DATABASE, script_directory, upgrade
 from src.database.schema.catalogue import Catalogue, Difference, compare, load_snapshot, read_catalogue
+from src.database.schema.catalogue.read import Facts
 from src.database.schema.scratch import scratch_database
 
 __all__ = ["SchemaReport", "read_live", "verify", "verify_at_startup"]
@@ -23,6 +24,10 @@ Yardstick = Literal["snapshot", "scratch database", "nothing"]
 _State = Literal["empty", "foreign", "unstamped", "behind", "newest", "newer"]
 
 _LATER: Final = ("-- a newer release's migrations may have made it so: install that release, or leave it",)
+_OF_A_LATER_MIGRATION: Final = (
+    "-- a later migration made it so, and the schema is past the revision that is recorded:",
+    "-- `thea-db verify` without --scratch names the revision to stamp",
+)
 _SHOWN_IN_ERROR: Final = 5
 
 
@@ -88,13 +93,19 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
         compared_with="nothing",
         differences=_of_revision(state, live, heads),
     )
-    if state in {"empty", "foreign"} or (state == "behind" and not scratch):
+    if state == "behind" and not scratch:
+        return (
+            _stamped_too_low(report, heads) if snapshot.revisions == heads and not compare(snapshot, live) else report
+        )
+    if state in {"empty", "foreign"}:
         return report
     by_building = scratch and state in {"behind", "newest"}
     expected = await _build(settings, live.revisions or heads) if by_building else _snapshot_of(heads, snapshot)
     differences = compare(expected, live)
     if state == "newer":
         differences = tuple(replace(one, remedy=_LATER) for one in differences)
+    elif state == "behind":
+        differences = tuple(_without_loss(one, live, snapshot) for one in differences)
     return replace(
         report,
         compared_with="scratch database" if by_building else "snapshot",
@@ -183,6 +194,26 @@ def _of_revision(state: _State, live: Catalogue, heads: tuple[str, ...]) -> tupl
             severity="warning" if state == "newer" else "error",
         ),
     )
+
+
+def _stamped_too_low(report: SchemaReport, heads: tuple[str, ...]) -> SchemaReport:
+    """Return the report of a schema that is at the newest revision although an older one is recorded."""
+    remedy = ("-- the schema is at the newest revision already:", f"thea-db stamp {','.join(heads)}")
+    differences = tuple(replace(one, remedy=remedy) for one in report.differences)
+    return replace(report, compared_with="snapshot", differences=differences)
+
+
+def _without_loss(difference: Difference, live: Catalogue, snapshot: Catalogue) -> Difference:
+    """Return a difference without its statements where a later migration made it so: they would undo the migration."""
+    found = live.of(difference.kind).get(difference.object)
+    later = snapshot.of(difference.kind).get(difference.object)
+    if found is None or later is None or _visible(found) != _visible(later):
+        return difference
+    return replace(difference, remedy=_OF_A_LATER_MIGRATION)
+
+
+def _visible(facts: Facts) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if not name.startswith("_")}
 
 
 def _other_migrations(live: Catalogue) -> Difference:

@@ -50,11 +50,8 @@ def upgrade(
     from src.database.schema import upgrade as run_upgrade
 
     patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
-    _show(
-        run_coroutine(run_upgrade(config.get_settings(), _named(revision), folder=folder, patience=patience)),
-        revision,
-        as_json=as_json,
-    )
+    migrated = run_coroutine(run_upgrade(config.get_settings(), _named(revision), folder=folder, patience=patience))
+    _show(migrated, as_json=as_json)
 
 
 @migrations_app.command(context_settings={"ignore_unknown_options": True})  # -1 is no option
@@ -80,23 +77,37 @@ def downgrade(
             hint="the old release runs on the new schema: to go back to it needs no downgrade",
         )
     patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
-    _show(
-        run_coroutine(run_downgrade(settings, _named(revision), folder=folder, patience=patience)),
-        revision,
-        as_json=as_json,
-    )
+    migrated = run_coroutine(run_downgrade(settings, _named(revision), folder=folder, patience=patience))
+    _show(migrated, " taken back", as_json=as_json)
 
 
 @migrations_app.command()
 def stamp(
     revision: Annotated[str, typer.Argument(help="The revision that the schema is at already.")],
+    *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Outside of development and test: yes, the schema is at this revision.")
+    ] = False,
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Say that the database is at a revision, and change nothing else."""
+    """Record a revision in alembic_version, and run no migration: the schema has to be at this revision already."""
     from src.database.schema import stamp as run_stamp
 
-    _show(run_coroutine(run_stamp(config.get_settings(), _named(revision), folder=folder)), revision, as_json=as_json)
+    settings = config.get_settings()
+    if not (yes or settings.is_local):
+        raise ConfigurationError(
+            "a stamp that is not true makes later migrations fail, or leaves some out: it needs --yes where"
+            f" ENVIRONMENT={settings.ENVIRONMENT}",
+            hint="`thea-db verify` compares the schema with the newest revision, and names the one to stamp",
+        )
+    stamped = run_coroutine(run_stamp(settings, _named(revision), folder=folder))
+    if as_json:
+        _print_json(asdict(stamped))
+    elif stamped.before == stamped.after:
+        typer.echo(f"{_revisions(stamped.after)} is recorded already; nothing was changed")
+    else:
+        typer.echo(f"recorded {_revisions(stamped.after)}, before {_revisions(stamped.before)}; no migration was run")
 
 
 @migrations_app.command()
@@ -113,7 +124,7 @@ def current(
     if as_json:
         _print_json({"current": at, "heads": newest, "is_head": is_newest})
     else:
-        told = ", ".join(at) or "none: there is no schema"
+        told = ", ".join(at) or "none is recorded"
         typer.echo(f"{told} (head)" if is_newest else f"{told}; the newest here is {', '.join(newest)}")
     if check_heads and not is_newest:
         raise typer.Exit(EXIT_BEHIND)
@@ -176,14 +187,21 @@ def _named(revision: str) -> str:
     return revision
 
 
-def _show(migrated: Migrated, asked: str, *, as_json: bool) -> None:
+def _show(migrated: Migrated, done: str = "", *, as_json: bool) -> None:
     if as_json:
         _print_json(asdict(migrated))
         return
-    at = ", ".join(migrated.after) or "base"
     count = len(migrated.steps)
-    done = f"{count} migration{'' if count == 1 else 's'}" if count else "nothing to do"
-    typer.echo(f"the schema is at {asked if asked == at else f'{asked} ({at})'}: {done}")
+    told = f"{count} migration{'' if count == 1 else 's'}{done}" if count else "nothing to do"
+    typer.echo(f"the schema is at {_revisions(migrated.after)}: {told}")
+
+
+def _revisions(revisions: tuple[str, ...]) -> str:
+    from src.database.schema import heads
+
+    if not revisions:
+        return "base"
+    return ", ".join(revisions) + (" (head)" if set(revisions) == set(heads()) else "")
 
 
 def _line(entry: HistoryEntry) -> str:

@@ -1,0 +1,74 @@
+"""What upgrade, downgrade and stamp report, and what they need before they change anything."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from structlog.testing import capture_logs
+from typer.testing import CliRunner, Result
+
+from src.config import Settings
+from src.database.cli.schema.migrations import migrations_app
+from src.database.errors import ConfigurationError
+from src.database.schema import heads, script_directory
+from src.database.schema.verify import verify
+from src.database.session import forget_settings
+
+(HEAD,) = heads()
+BEFORE = str(script_directory().get_revision(HEAD).down_revision)
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(migrations_app, list(arguments))
+
+
+def test_reports_name_the_revision_and_what_was_done(owner_settings: Settings) -> None:
+    back, up, again = call("downgrade", "-1"), call("upgrade", "+1"), call("upgrade")
+
+    assert back.output == f"the schema is at {BEFORE}: 1 migration taken back\n"
+    assert up.output == f"the schema is at {HEAD} (head): 1 migration\n"
+    assert again.output == f"the schema is at {HEAD} (head): nothing to do\n"
+
+
+def test_a_stamp_reports_no_migration(owner_settings: Settings) -> None:
+    with capture_logs() as logs:
+        stamped = call("stamp", BEFORE)
+    document = call("stamp", "head", "--json")
+    same = call("stamp", "head")
+
+    assert stamped.output == f"recorded {BEFORE}, before {HEAD} (head); no migration was run\n"
+    assert [one["event"] for one in logs if one["event"] in {"migrated", "stamped"}] == ["stamped"]
+    assert '"steps": []' in document.output
+    assert same.output == f"{HEAD} (head) is recorded already; nothing was changed\n"
+
+
+@pytest.mark.parametrize("command", ["stamp", "downgrade"])
+def test_in_production_it_needs_yes(
+    command: str, owner_settings: Settings, superuser: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    forget_settings()
+
+    refused = call(command, BEFORE)
+    recorded = superuser.execute("SELECT version_num FROM alembic_version").fetchone()
+    accepted = call(command, BEFORE, "--yes")
+
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "--yes" in str(refused.exception)
+    assert recorded == (HEAD,)
+    assert accepted.exit_code == 0, accepted.exception
+    assert superuser.execute("SELECT version_num FROM alembic_version").fetchone() == (BEFORE,)
+
+
+@pytest.mark.parametrize("recorded", ["base", BEFORE])
+async def test_the_remedies_after_a_wrong_stamp_lead_back(
+    recorded: str, owner_settings: Settings, superuser: psycopg.Connection
+) -> None:
+    """`upgrade` fails there, since the schema has what the migrations make; verify names the revision to stamp."""
+    superuser.execute("DELETE FROM alembic_version")
+    if recorded != "base":
+        superuser.execute("INSERT INTO alembic_version VALUES (%s)", (recorded,))
+
+    report = await verify(owner_settings)
+
+    assert [one.remedy[-1] for one in report.differences] == [f"thea-db stamp {HEAD}"]
