@@ -19,6 +19,7 @@ from src.database.cli.diagnose.doctor import examine
 from src.database.cli.diagnose.finding import Finding
 from src.database.connect.embedded import SUPERUSER, EmbeddedServer
 from src.database.errors import ConfigurationError
+from tests import other_migrations
 from tests.acceptance.command import CANARY, run
 from tests.conftest import SOCKETS, url_of
 from tests.database.connect.tls_proxy import TlsProxy
@@ -152,13 +153,17 @@ def test_a_database_that_is_not_there() -> None:
     findings = doctor(f"postgresql://thea_app:{CANARY}@/nothing?host={SOCKETS}")
 
     assert ill(findings) == {"database": "failed"}
-    assert 'CREATE DATABASE "nothing"' in str(findings["database"].remedy)
+    assert "check the database's name" in str(findings["database"].remedy)
+    assert "thea-db bootstrap" in str(findings["database"].remedy)
 
 
 def test_a_role_that_row_level_security_does_not_bind(postgresql_shared: NoopExecutor) -> None:
     url = url_of(postgresql_shared.template_dbname, "postgres")
 
     assert ill(doctor(url)) == {"role": "warning"}
+    remedy = str(doctor(url)["role"].remedy)
+    assert "ALTER ROLE" not in remedy, "a server whose only superuser loses the attribute cannot get it back"
+    assert "thea-db bootstrap" in remedy
     assert ill(doctor(url, ENVIRONMENT="production")) == {"role": "failed"}
 
 
@@ -184,8 +189,67 @@ def test_a_role_that_can_create_tables(cloned_database: URL, superuser: psycopg.
     assert "TEMPORARY, CREATE on the database and CREATE on the schema public" in findings["creation"].found
     remedy = str(findings["creation"].remedy)
     assert f'REVOKE TEMPORARY, CREATE ON DATABASE "{name}" FROM PUBLIC, "thea_app";' in remedy
+    assert "grant it to those that need it" in remedy
     superuser.execute(remedy.partition(": ")[2])
     assert doctor(cloned_database)["creation"].status == "ok"
+
+
+def test_a_database_of_other_migrations_keeps_what_it_grants(
+    cloned_database: URL, superuser: psycopg.Connection
+) -> None:
+    superuser.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")
+    other_migrations.make(superuser)
+
+    assert doctor(cloned_database)["creation"].found == "the database is not thea-database's: see revision"
+
+
+def test_the_remedy_of_missing_rights_grants_these_alone(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    """Neither writing alembic_version nor the tables of others."""
+    superuser.execute("CREATE TABLE invoices (id int); REVOKE DELETE, SELECT ON notes FROM thea_app")
+    superuser.execute("REVOKE ALL ON invoices FROM thea_app; REVOKE INSERT, DELETE ON alembic_version FROM thea_app")
+
+    remedy = str(doctor(cloned_database)["rights"].remedy)
+    superuser.execute(remedy.partition(": ")[2])
+
+    rights = (
+        "SELECT has_table_privilege('thea_app', 'notes', 'SELECT'), has_table_privilege('thea_app', 'notes', 'DELETE'),"
+    )
+    rights += " has_table_privilege('thea_app', 'alembic_version', 'INSERT'),"
+    rights += " has_table_privilege('thea_app', 'invoices', 'SELECT')"
+    assert superuser.execute(rights).fetchone() == (True, True, False, False)
+    assert doctor(cloned_database)["rights"].status == "ok"
+
+
+@pytest.mark.parametrize("where", ["DATABASE {database}", "ROLE thea_app IN DATABASE {database}"])
+def test_the_remedy_of_a_read_only_default_changes_nothing_for_others(
+    cloned_database: URL, superuser: psycopg.Connection, where: str
+) -> None:
+    name = str(cloned_database.database)
+    superuser.execute(f"ALTER {where.format(database=name)} SET default_transaction_read_only = on")
+
+    remedy = str(doctor(cloned_database)["writable"].remedy)
+    with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname="postgres", autocommit=True) as administrator:
+        administrator.execute(remedy.partition("administrator: ")[2])
+
+    assert doctor(cloned_database)["writable"].status == "ok"
+    kept = "SELECT setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = %s AND"
+    others = superuser.execute(f"{kept} setrole = 0", (name,)).fetchall()
+    assert others == ([(["default_transaction_read_only=on"],)] if where.startswith("DATABASE") else [])
+
+
+def test_a_role_for_backups_is_not_made_writable(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    name = str(cloned_database.database)
+    superuser.execute("CREATE ROLE saver LOGIN BYPASSRLS")
+    try:
+        superuser.execute(
+            f"ALTER ROLE saver SET default_transaction_read_only = on; GRANT CONNECT ON DATABASE {name} TO saver"
+        )
+        remedy = str(doctor(cloned_database.set(username="saver"))["writable"].remedy)
+    finally:
+        superuser.execute("DROP OWNED BY saver; DROP ROLE saver")
+
+    assert "ALTER" not in remedy
+    assert "name the application's role in DATABASE_URL" in remedy
 
 
 def test_pools_that_are_too_many(postgresql_shared: NoopExecutor) -> None:

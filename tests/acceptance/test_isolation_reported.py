@@ -152,7 +152,9 @@ async def test_the_doctor_reports_what_is_set_for_every_session_and_its_remedy_r
     superuser.execute(setting.format(role=APP_ROLE, database=cloned_database.database).encode())
 
     ill = await doctor(cloned_database)
-    superuser.execute(str(ill["session defaults"].remedy).encode())
+    remedy = str(ill["session defaults"].remedy)
+    superuser.execute(remedy.encode())
 
     assert ill["session defaults"].status == status
+    assert remedy.startswith(f"ALTER ROLE {APP_ROLE} IN DATABASE"), "other roles and databases keep their defaults"
     assert "session defaults" not in await doctor(cloned_database)

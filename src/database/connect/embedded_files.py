@@ -139,5 +139,5 @@ def _refuse_a_trap(sockets: Path) -> None:
     if sockets.is_symlink() or (os.geteuid() != 0 and state.st_uid != os.geteuid()):
         raise ConfigurationError(
             f"{sockets} must be a folder of this user's, and is not",
-            hint="remove it, or set DATABASE_EMBEDDED_DIR",
+            hint="set DATABASE_EMBEDDED_DIR to a folder in this user's home; find out who made that one",
         )

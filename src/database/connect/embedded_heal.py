@@ -88,7 +88,7 @@ def clear_leftovers(folder: Path, sockets: Path) -> None:
     if left and left.data != data and keeper.is_postgres(left.pid, left.data):
         raise ConnectionFailed(
             f"{folder} was copied from {left.data.parent} while the server there ran: its files may not fit together",
-            hint=f"stop that server and copy again; or try your luck with this copy: remove {pid_file}",
+            hint="stop that server, and copy its folder again",
         )
     _end_strays(data)
     for lock in sockets.glob(".s.PGSQL.*.lock"):

@@ -116,7 +116,8 @@ def _read_known_hosts(gateway: SshGateway) -> SSHKnownHosts | None:
         # asyncssh quotes the line that it cannot read, which is a secret where the file is a key.
         raise ConfigurationError(
             f"DB_SSH_KNOWN_HOSTS must be a readable known_hosts file, got {str(path)!r}: {_reason_of_file(error)}",
-            hint="name a file of OpenSSH's form; `ssh-keyscan` writes one",
+            hint="name a file of OpenSSH's form; `ssh-keyscan` writes one, whose fingerprints must be compared with the"
+            " gateway's own",
         ) from None
 
 

@@ -102,7 +102,8 @@ def _place(archive: Path) -> Path:
     for path in (archive, manifest_path(archive)):
         if path.exists():
             raise ConfigurationError(
-                f"the backup's file must not be there yet, got {str(path)!r}", hint="name it by the time, or remove it"
+                f"the backup's file must not be there yet, got {str(path)!r}",
+                hint="name another file, by the time for example",
             )
     return archive
 

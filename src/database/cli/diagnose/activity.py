@@ -140,8 +140,8 @@ def _print(activity: Activity, *, queries: bool) -> None:
     print_rows(title, _HEADER if rows else (), rows, under=under)
     if activity.hidden:
         print_warning(
-            f"{activity.hidden} session(s) are other roles': what they do is hidden from {activity.user};"
-            f' as a superuser: GRANT pg_read_all_stats TO "{activity.user}";'
+            f"{activity.hidden} session(s) are other roles': what they do is hidden from {activity.user}; name an"
+            " operator's role, a member of pg_read_all_stats, in DATABASE_URL for this command alone"
         )
     if long := [str(session.pid) for session in activity.sessions if session.is_long]:
         print_warning(f"long transactions keep rows from being vacuumed, and locks: pid {', '.join(long)}")

@@ -27,7 +27,7 @@ def check_namespace(paths: Iterable[str]) -> Finding:
     if hiding:
         return failed(
             f"{', '.join(hiding)} hides src.database from what starts there",
-            f"delete the file, or write into it: {EXTEND_PATH}",
+            f"write into the file: {EXTEND_PATH}",
         )
     return ok(f"{', '.join(map(str, inits))} lets src.database through" if inits else "no src/__init__.py hides us")
 

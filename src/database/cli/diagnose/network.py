@@ -74,7 +74,7 @@ def findings_of_failure(error: DatabaseError, target: Target) -> dict[str, Findi
 
 def _remedy(error: DatabaseError, target: Target) -> str | None:
     if isinstance(error, DatabaseMissing):
-        return f"as an administrator: CREATE DATABASE \"{target.database}\" ENCODING 'UTF8' TEMPLATE template0;"
+        return "check the database's name in DATABASE_URL; `thea-db bootstrap` creates a new one, with its owner"
     if isinstance(error, AuthenticationFailed) and error.sqlstate == _NO_ENTRY:
         return (
             "create the role, with LOGIN; or pg_hba.conf has no line for this user, database and address, or one for"
@@ -85,7 +85,7 @@ def _remedy(error: DatabaseError, target: Target) -> str | None:
     if isinstance(error, AuthenticationFailed):
         return (
             f"check the password in DATABASE_URL, percent-encoded; an administrator sets another with:"
-            f' \\password "{target.user}"'
+            f' \\password "{target.user}", which every service that connects as this role then needs'
         )
     return error.hint
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -48,7 +48,7 @@ _OWNS_THE_DATABASE: Final = """
 SELECT pg_has_role(datdba, 'USAGE') FROM pg_catalog.pg_database WHERE datname = current_database()
 """
 _LACKING: Final = """
-SELECT name || ' (' || string_agg(privilege, ', ') || ')'
+SELECT name, string_agg(privilege, ', ')
   FROM unnest($1::text[]) AS name, unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS privilege
  WHERE NOT has_table_privilege(to_regclass(name), privilege) GROUP BY name ORDER BY name
 """
@@ -69,13 +69,15 @@ async def check_role(patient: Patient) -> Finding:
         return worse(
             patient.settings,
             f"{user} {'is a superuser' if is_superuser else 'has BYPASSRLS'}: row-level security does not bind it",
-            f'connect as another role, or ALTER ROLE "{user}" NOSUPERUSER NOBYPASSRLS;',
+            "name another role in DATABASE_URL: `thea-db bootstrap` creates one that row-level security binds. Leave"
+            f" the attributes of {user} as they are: others may need them",
         )
     owned = [row["name"] for row in await patient.connection.fetch(_OWNED, TABLES)]
     if owned:
         return warning(
             f"{user} owns {', '.join(owned)}: it can switch row-level security off",
-            "connect as a role that owns nothing; name the owner in DATABASE_MIGRATION_URL",
+            "name a role that owns nothing in DATABASE_URL, and the owner in DATABASE_MIGRATION_URL; `thea-db"
+            " bootstrap` creates the former",
         )
     return ok(f"{user} is bound by row-level security, and owns none of the tables")
 
@@ -85,6 +87,8 @@ async def check_creation(patient: Patient) -> Finding:
     connection, user = patient.connection, patient.target.user
     if await connection.fetchval(_OWNS_THE_DATABASE):  # also true of a superuser
         return skipped(f"{user} has the privileges of the database's owner, which no REVOKE takes away: see role")
+    if await _is_of_others(connection):
+        return skipped("the database is not thea-database's: see revision")
     temporary, schemas, in_schemas = await connection.fetchrow(_MAY_CREATE)
     found, remedies = [], []
     on_database = [name for name, is_granted in (("TEMPORARY", temporary), ("CREATE", schemas)) if is_granted]
@@ -99,9 +103,18 @@ async def check_creation(patient: Patient) -> Finding:
     if found:
         return warning(
             f"{user} has {' and '.join(found)}: a table of its SQL can take the place of one of ours",
-            f"`thea-db bootstrap`, or as the owner of the database: {' '.join(remedies)}",
+            "other roles lose what PUBLIC loses, so grant it to those that need it; then `thea-db bootstrap`, or as the"
+            f" owner of the database: {' '.join(remedies)}",
         )
     return ok(f"{user} can create no temporary tables, and nothing in the schemas of the search path")
+
+
+async def _is_of_others(connection: asyncpg.Connection[Any]) -> bool:
+    """Return True if other migrations made the database: its privileges are its owner's business."""
+    try:
+        return (await revision_of(connection)).is_foreign
+    except asyncpg.InsufficientPrivilegeError:  # it is thea-database's, and alembic_version may not be read
+        return False
 
 
 async def check_rights(patient: Patient) -> Finding:
@@ -112,11 +125,12 @@ async def check_rights(patient: Patient) -> Finding:
         return skipped("the tables are not there, or their schema may not be used: see revision")
     if not Origin.of(await connection.fetchrow(ORIGIN)).is_ours:
         return skipped("the tables are not this package's: see revision")
-    lacking = [row[0] for row in await connection.fetch(_LACKING, TABLES)]
+    lacking = await connection.fetch(_LACKING, TABLES)
     if lacking:
+        grants = [f'GRANT {privileges} ON {name} TO "{user}";' for name, privileges in lacking]
         return failed(
-            f"{user} lacks rights on {'; '.join(lacking)}",
-            f'as the owner: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{user}";',
+            f"{user} lacks rights on {'; '.join(f'{name} ({privileges})' for name, privileges in lacking)}",
+            f"as the owner: {' '.join(grants)}",
         )
     if not await connection.fetchval(
         "SELECT has_function_privilege(to_regprocedure('app_set_tenant(uuid)'), 'EXECUTE')"
@@ -173,5 +187,5 @@ async def check_migrations(settings: Settings) -> Finding:
             return ok(f"{reached.target.user} can create tables")
         return failed(
             f"{reached.target.user} may not create tables",
-            f'as the owner of the database: GRANT CREATE ON SCHEMA public TO "{reached.target.user}";',
+            "name the owner of the database in DATABASE_MIGRATION_URL: `thea-db bootstrap` creates it",
         )

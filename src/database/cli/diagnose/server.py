@@ -38,7 +38,18 @@ __all__ = [
 CLOCK_TOLERANCE_SECONDS: Final = 2.0
 _KNOWS_HOW_WE_CAME: Final = 16
 """The first major that tells a session how it was authenticated."""
-_SCRAM: Final = "let pg_hba.conf ask for scram-sha-256, and give the role a password"
+_SCRAM: Final = (
+    "give each role that connects a password, put it into its URL, then have pg_hba.conf require scram-sha-256"
+)
+_VERIFY_FULL: Final = (
+    "once the server has a certificate for this host's name: DATABASE_SSL_MODE=verify-full, and DATABASE_SSL_CA where"
+    " no public CA issued it; try it first by `thea-db info`"
+)
+_READ_ONLY: Final = """
+SELECT source, (SELECT rolbypassrls AND NOT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
+       quote_ident(current_user)
+  FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'
+"""
 _COLLATION: Final = """
 SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_catalog.pg_database
  WHERE datname = current_database()
@@ -72,10 +83,10 @@ def tls_finding(encryption: Encryption, target: Target, settings: Settings) -> F
     if target.route != "direct":
         return ok(f"{encryption}, over {target.route}")
     if encryption.kind == "plaintext" and not all(_is_loopback(host.name) for host in target.hosts):
-        return warning(f"{encryption} to {target.host}: who listens reads all of it", "DATABASE_SSL_MODE=verify-full")
+        return warning(f"{encryption} to {target.host}: who listens reads all of it", _VERIFY_FULL)
     if encryption.kind == "TLS" and target.ssl_mode != "verify-full" and not settings.is_local:
         whose = "the server's name" if encryption.peer else "who the server is"
-        return warning(f"{encryption}; {whose} is not verified", "DATABASE_SSL_MODE=verify-full, and DATABASE_SSL_CA")
+        return warning(f"{encryption}; {whose} is not verified", _VERIFY_FULL)
     return ok(str(encryption))
 
 
@@ -118,9 +129,24 @@ async def check_writable(patient: Patient) -> Finding:
     if read_only:
         return failed(
             "default_transaction_read_only is on",
-            f'ALTER ROLE "{patient.target.user}" RESET default_transaction_read_only; the database may have it too',
+            await _remedy_of_read_only(patient),
         )
     return ok("a primary")
+
+
+async def _remedy_of_read_only(patient: Patient) -> str:
+    source, bypasses, role = await patient.connection.fetchrow(_READ_ONLY)
+    if bypasses:
+        return (
+            "name the application's role in DATABASE_URL: this one, as the role for backups, is meant to be read-only"
+        )
+    if source == "client":
+        return "remove default_transaction_read_only from `options` in DATABASE_URL, or from PGOPTIONS"
+    return (
+        "find out who made it read-only, and why: a failover or a maintenance does so. Then, as an administrator:"
+        f" ALTER ROLE {role} IN DATABASE {await patient.connection.fetchval('SELECT quote_ident(current_database())')}"
+        " SET default_transaction_read_only = off;"
+    )
 
 
 async def check_clock(patient: Patient) -> Finding:
@@ -163,12 +189,12 @@ async def check_pooler(patient: Patient) -> Finding:
     if is_pooled and not patient.settings.DATABASE_PGBOUNCER:
         return warning(
             "a pooler stands between us and the server: what a session sets or prepares does not stay with us",
-            "DATABASE_PGBOUNCER=true, and DATABASE_MIGRATION_URL to the server itself",
+            "name the server itself in DATABASE_MIGRATION_URL, then DATABASE_PGBOUNCER=true",
         )
     if patient.settings.DATABASE_PGBOUNCER and not is_pooled:
         return warning(
             "DATABASE_PGBOUNCER=true, and this is the server itself: each query costs more than it need",
-            "DATABASE_PGBOUNCER=false",
+            "DATABASE_PGBOUNCER=false, if really no pooler stands between",
         )
     return ok("a pooler, as is set" if is_pooled else "none")
 
@@ -192,7 +218,8 @@ async def check_collation(patient: Patient) -> Finding:
     database = patient.target.database
     return warning(
         f"indexes over text were built with version {built}, and the system now has {actual}: they may miss rows",
-        f'REINDEX DATABASE "{database}"; then ALTER DATABASE "{database}" REFRESH COLLATION VERSION;',
+        f'as its owner: REINDEX DATABASE CONCURRENTLY "{database}"; and only when that has ended without an error:'
+        f' ALTER DATABASE "{database}" REFRESH COLLATION VERSION;',
     )
 
 

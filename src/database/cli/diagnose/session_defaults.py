@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import asyncpg
+
 from src.database.cli.diagnose.finding import Finding, failed, ok, warning
 from src.database.cli.diagnose.server import Patient
 
@@ -13,14 +15,9 @@ _DEFAULTS: Final = """
 SELECT name, setting, source, format('%I', current_user) AS role, format('%I', current_database()) AS database
   FROM pg_catalog.pg_settings WHERE name IN ('row_security', 'default_transaction_isolation')
 """
-_RESETS: Final = {
-    "user": "ALTER ROLE {role} RESET {name};",
-    "database": "ALTER DATABASE {database} RESET {name};",
-    "database user": "ALTER ROLE {role} IN DATABASE {database} RESET {name};",
-    "client": "remove {name} from `options` in DATABASE_URL, or from PGOPTIONS",
-    "global": "ALTER ROLE ALL RESET {name};",
-}
-_IN_THE_SERVER: Final = "remove {name} from postgresql.conf, or ALTER SYSTEM RESET {name}; SELECT pg_reload_conf();"
+_IN_THE_CLIENT: Final = "remove {name} from `options` in DATABASE_URL, or from PGOPTIONS"
+_FOR_THIS_ROLE: Final = "ALTER ROLE {role} IN DATABASE {database} SET {name} = '{value}';"
+"""It goes before what the role, the database and the server have, and changes nothing for anybody else."""
 
 
 async def check_session_defaults(patient: Patient) -> Finding:
@@ -30,14 +27,19 @@ async def check_session_defaults(patient: Patient) -> Finding:
     found, remedies = [], []
     if security["setting"] == "off":
         found.append("row_security is off: every statement on a table with row-level security fails")
-        remedies.append(_RESETS.get(security["source"], _IN_THE_SERVER).format_map(dict(security)))
+        remedies.append(_remedy(security, "on"))
     if isolation["setting"] != "read committed":
         found.append(
             f"default_transaction_isolation is {isolation['setting']}: get-or-create, append and claims are written for"
             " read committed, and fail with SerializationError when two callers meet"
         )
-        remedies.append(_RESETS.get(isolation["source"], _IN_THE_SERVER).format_map(dict(isolation)))
+        remedies.append(_remedy(isolation, "read committed"))
     if not found:
         return ok("row_security is on; transactions are read committed")
     judge = failed if security["setting"] == "off" else warning
     return judge("\n".join(found), "\n".join(remedies))
+
+
+def _remedy(row: asyncpg.Record, value: str) -> str:
+    remedy = _IN_THE_CLIENT if row["source"] == "client" else _FOR_THIS_ROLE
+    return remedy.format(**dict(row), value=value)

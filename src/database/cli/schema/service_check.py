@@ -150,12 +150,14 @@ async def _check_durability(settings: Settings) -> Finding:
         unlogged = [row["relname"] for row in await reached.connection.fetch(_UNLOGGED)]
     if lax := [f"{name} = off" for name, value in sorted(values.items()) if value == "off"]:
         return failed(
-            f"{', '.join(lax)}: a crash loses what was acknowledged", "take these lines out of the configuration"
+            f"{', '.join(lax)}: a crash loses what was acknowledged",
+            "take these lines out of the configuration, and reload it",
         )
     if unlogged:
         return failed(
             f"{', '.join(unlogged)} is unlogged: a crash empties it",
-            "; ".join(f"ALTER TABLE {name} SET LOGGED" for name in unlogged),
+            "at a quiet hour, as nobody can use the table meanwhile: "
+            + "; ".join(f"ALTER TABLE {name} SET LOGGED" for name in unlogged),
         )
     return ok(", ".join(f"{name} = {value}" for name, value in sorted(values.items())))
 
@@ -215,7 +217,7 @@ def _compare(before: _State, after: _State) -> Finding:
     if lost or before.revision != after.revision:
         return failed(
             f"not all survived: {'; '.join(lost) or f'revision {before.revision} before, {after.revision} after'}",
-            "if nobody removed them meanwhile, restore a backup: `thea-db restore`",
+            "if nobody removed them meanwhile, restore a backup into a new database: `thea-db restore`",
         )
     return ok(f"{after.tenants} tenants and {after.rows:,} rows of the first {_FEW} are there as before; one cluster")
 

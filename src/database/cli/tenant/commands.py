@@ -152,7 +152,9 @@ def _ask_again(slug: str) -> None:
     """
     typer.echo(f"This removes {slug} and all that is held on it for good. Type {slug} again:", err=True)
     if sys.stdin.readline().strip() != slug:
-        raise ConfigurationError("nothing was removed: the slug was not typed again", hint="or say --yes")
+        raise ConfigurationError(
+            "nothing was removed: the slug was not typed again", hint="type the tenant's slug as it is shown"
+        )
 
 
 def _show_one(tenant: Tenant, *, as_json: bool) -> None:
