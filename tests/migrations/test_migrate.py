@@ -38,7 +38,7 @@ async def test_tells_where_it_was_and_is_and_what_was_done(owner_settings: Setti
 
 
 @pytest.mark.parametrize("asked", ["base", "-1", "head_before"])
-async def test_upgrade_does_not_go_down_and_names_downgrade(
+async def test_upgrade_does_not_go_down_and_warns_of_downgrade(
     owner_settings: Settings, drafts: Drafts, asked: str
 ) -> None:
     before = drafts.newest
@@ -46,8 +46,12 @@ async def test_upgrade_does_not_go_down_and_names_downgrade(
     await upgrade(owner_settings, folder=drafts.folder)
     asked = before if asked == "head_before" else asked
 
-    with pytest.raises(ConfigurationError, match=f"{asked} lies behind one\nhint: `thea-db downgrade {asked}`"):
+    with pytest.raises(
+        ConfigurationError, match=f"{asked} lies behind one\nhint: nothing has to be taken back"
+    ) as caught:
         await upgrade(owner_settings, asked, folder=drafts.folder)
+
+    assert f"downgrade {asked}" not in str(caught.value), "it would drop tables, followed literally"
 
     assert (await downgrade(owner_settings, "-1", folder=drafts.folder)).after == (before,)
 

@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from src.database import errors
 from src.database.observe.watcher import Call, Source, Unit, Watcher, name_of_error
 
 __all__ = ["Metrics", "metrics_of"]
@@ -24,6 +25,19 @@ _POOL: Final = {
     "waiting": "Callers who wait for a connection to be free or opened.",
     "limit": "The most connections there may be.",
 }
+_SEEN: Final = {
+    "replica_up": "Whether the replica answered: 1 or 0.",
+    "replica_lag_seconds": "How far the replica was behind when it last answered.",
+    "revision_behind": "Whether the schema is not at this release's revision: 1 or 0.",
+}
+"""What a check finds out: an alert on a 0 that nobody has measured would fire in every service."""
+_ERRORS: Final = tuple(
+    kind.__name__
+    for kind in map(vars(errors).__getitem__, errors.__all__)
+    if isinstance(kind, type) and issubclass(kind, errors.DatabaseError)
+)
+_REASONS: Final = ("lost", "aged", "cancelled")
+_RETRIED: Final = ("ConnectionFailed", "DeadlockError", "SchemaChangedError", "SerializationError")
 
 _of_registry: Final[WeakKeyDictionary[CollectorRegistry, Metrics]] = WeakKeyDictionary()
 
@@ -57,15 +71,10 @@ class Metrics(Watcher):
         self._opened = counter("connections_opened", "Connections that were opened.", "pool")
         self._dropped = counter("connections_dropped", "Connections that were given up.", "pool", "reason")
         self._retries = counter("retries", "Units of work that were done again.", "reason")
-        self._replica_lag = Gauge(
-            "thea_db_replica_lag_seconds", "How far the replica was behind when last looked at.", registry=registry
-        )
-        self._replica_up = Gauge("thea_db_replica_up", "Whether the replica answered: 1 or 0.", registry=registry)
-        self._behind = Gauge(
-            "thea_db_revision_behind",
-            "Whether the schema is not at this release's revision: 1 or 0.",
-            registry=registry,
-        )
+        for reason in _RETRIED:
+            self._retries.labels(reason)
+        self._registry = registry
+        self._known: dict[str, Gauge] = {}
         # prometheus-client's own look-up takes a lock and makes text of the labels.
         self._child: Callable[..., Any] = functools.cache(lambda metric, *labels: metric.labels(*labels))
         self._open: WeakSet[Unit] = WeakSet()
@@ -73,8 +82,13 @@ class Metrics(Watcher):
         registry.register(_Now(self._sources, self._open))
 
     def joined(self, source: Source) -> None:
+        """Create the counters of a pool: increase() does not see the first error unless 0 was scraped before it."""
         self._sources.add(source)
         self._opened.labels(source.name)
+        for error in _ERRORS:
+            self._errors.labels(source.name, error)
+        for reason in _REASONS:
+            self._dropped.labels(source.name, reason)
 
     def answered(self, call: Call) -> None:
         self._child(self._statements, call.source.name, call.place.name).observe(call.seconds)
@@ -106,12 +120,20 @@ class Metrics(Watcher):
         self._child(self._retries, reason).inc()
 
     def replica_seen(self, lag_seconds: float | None) -> None:
-        self._replica_up.set(lag_seconds is not None)
-        if lag_seconds is not None:
-            self._replica_lag.set(lag_seconds)
+        self._show("replica_up", float(lag_seconds is not None))
+        self._show("replica_lag_seconds", lag_seconds)
 
     def revision_seen(self, *, is_behind: bool) -> None:
-        self._behind.set(is_behind)
+        self._show("revision_behind", float(is_behind))
+
+    def _show(self, name: str, value: float | None) -> None:
+        """Export a value from the time on when it is known, and no longer where it is None."""
+        if value is not None:
+            if name not in self._known:
+                self._known[name] = Gauge(f"thea_db_{name}", _SEEN[name], registry=self._registry)
+            self._known[name].set(value)
+        elif name in self._known:
+            self._registry.unregister(self._known.pop(name))
 
 
 class _Now(Collector):

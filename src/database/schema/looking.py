@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from src.config import get_logger
+from src.config import get_logger, get_settings
 from src.database.errors import DatabaseError, SchemaDriftError
 from src.database.observe import report_replica, report_revision
 from src.database.schema.standing import ORIGIN, Origin, compared
@@ -43,11 +43,13 @@ async def keep_looking(*, every: float = EVERY_SECONDS) -> None:
 
 
 async def look() -> None:
-    """Look once at the replica, or at the primary where there is none, and at the schema's revision."""
+    """Check once how far the replica is behind, if there is one, and the schema's revision."""
     await asyncio.gather(_look_at_replica(), _look_at_revision())
 
 
 async def _look_at_replica() -> None:
+    if get_settings().DATABASE_REPLICA_URL is None:
+        return
     lag = None
     try:
         async with asyncio.timeout(LOOK_SECONDS), get_read_db() as session:
