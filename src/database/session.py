@@ -34,6 +34,7 @@ __all__ = [
     "get_db",
     "get_engine",
     "get_read_db",
+    "has_replica",
     "numbered_binding",
     "open_connection",
     "tenant_binding",
@@ -104,6 +105,11 @@ async def open_connection(*, reading: bool = False) -> asyncpg.Connection[Any]:
         ConfigurationError: It is not what the settings ask for.
     """
     return await _engine_of_loop(READING if reading else DEFAULT).open_connection()
+
+
+def has_replica() -> bool:
+    """Return True if `get_read_db` goes to another server than `get_db`."""
+    return get_settings().DATABASE_REPLICA_URL is not None
 
 
 def _forget_closed_loops() -> None:

@@ -7,11 +7,11 @@ from typing import Final
 
 from sqlalchemy import text
 
-from src.config import get_logger, get_settings
+from src.config import get_logger
 from src.database.errors import DatabaseError, SchemaDriftError
 from src.database.observe import report_replica, report_revision
 from src.database.schema.standing import ORIGIN, Origin, compared
-from src.database.session import get_db, get_read_db
+from src.database.session import get_db, get_read_db, has_replica
 
 __all__ = ["keep_looking", "look"]
 
@@ -48,7 +48,7 @@ async def look() -> None:
 
 
 async def _look_at_replica() -> None:
-    if get_settings().DATABASE_REPLICA_URL is None:
+    if not has_replica():
         return
     lag = None
     try:
