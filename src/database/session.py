@@ -109,7 +109,7 @@ async def open_connection(*, reading: bool = False) -> asyncpg.Connection[Any]:
 
 def has_replica() -> bool:
     """Return True if `get_read_db` goes to another server than `get_db`."""
-    return get_settings().DATABASE_REPLICA_URL is not None
+    return config.get_settings().DATABASE_REPLICA_URL is not None
 
 
 def _forget_closed_loops() -> None:
