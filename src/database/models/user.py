@@ -61,9 +61,7 @@ class User(TenantBase):
         ),
         # Look-up by @username as people type it. Under row-level security an index on lower(username) would not serve.
         Index("ix_users_username_lower", "tenant_id", "username_lower"),
-        # Who was here lately; who is gone.
-        Index("ix_users_last_seen_at", "tenant_id", "last_seen_at"),
-        # Pages of the active ones.
+        # `page(User.is_active.is_(True))`.
         Index(
             "ix_users_active",
             "tenant_id",
@@ -77,4 +75,6 @@ class User(TenantBase):
             "deleted_at",
             postgresql_where=text("deleted_at IS NOT NULL"),
         ),
+        # touch_seen changes the row in each turn, and no indexed column: with room in the page it is heap-only.
+        {"postgresql_with": {"fillfactor": 90}},
     )

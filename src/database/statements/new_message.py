@@ -21,8 +21,15 @@ VERSIONS: Final = "versions"
 
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
-_REQUIRED: Final = frozenset({"message_id", "role", "state"})
-_LIMITED: Final = tuple((name, limit) for name, limit in MESSAGES.items() if name not in {"seq", "fingerprint"})
+_REQUIRED: Final = frozenset({"message_id", "role", "state", "attachments", "extra"})
+_LIMITED_ALWAYS: Final = tuple((name, MESSAGES[name]) for name in ("message_id", "role"))
+_MOSTLY: Final[tuple[Any, ...]] = ("complete", None, [], None, None, None, None, {})
+"""What most messages bring of the other limited attributes: the defaults, which are not checked one by one."""
+_LIMITED: Final = (
+    *_LIMITED_ALWAYS,
+    *((name, MESSAGES[name]) for name in ("state", "parts", "attachments", "tool_call_id")),
+    *((name, MESSAGES[name]) for name in ("input_tokens", "output_tokens", "token_count", "extra")),
+)
 _limited: Final = attrgetter(*(name for name, _ in _LIMITED))
 
 
@@ -57,10 +64,13 @@ class NewMessage:
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        for (name, limit), value in zip(_LIMITED, _limited(self), strict=True):
-            if value is None and name in _REQUIRED:
+        values = _limited(self)
+        limited = _LIMITED_ALWAYS if values[len(_LIMITED_ALWAYS) :] == _MOSTLY else _LIMITED
+        for (name, limit), value in zip(limited, values, strict=False):
+            if value is not None:
+                limit.check(name, value)
+            elif name in _REQUIRED:
                 raise ValueError(f"{name} must be given, got None")
-            limit.check(name, value)
         check_extra(self.extra)
         if self.state == "incomplete" and self.content is not None and has_halves(self.content):
             content, split = stored_form(self.content)  # `extend` joins the rest to it

@@ -1,6 +1,7 @@
-"""Limits of single values of users, conversations and messages: Python checks them before a statement is sent.
+"""Lower write cost: CHECKs whose limits Python checks before a statement is sent, and indexes that no query uses.
 
 Each CHECK cost an append some 2 %. Those stay whose violation would do harm beyond the value; the models name it.
+Pages of users and conversations keep room for heap-only updates: `last_seen_at` and turns are not indexed.
 
 Revision ID: 0007
 Revises: 0006
@@ -15,6 +16,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
+from src.database.schema.operations import drop_index_concurrently
 from src.database.schema.outside import outside_transactions
 
 revision: str = "0007"
@@ -52,17 +54,30 @@ CHECKS: Final[Mapping[str, Mapping[str, str]]] = {
         "token_count": "token_count >= 0",
     },
 }
+INDEXES: Final = {
+    "ix_conversations_chat": ("conversations", ("tenant_id", "channel", "external_chat_id")),
+    "ix_users_last_seen_at": ("users", ("tenant_id", "last_seen_at")),
+}
+FILLFACTORS: Final = {"users": 90, "conversations": 80}
 
 
 def upgrade() -> None:
+    for name in INDEXES:
+        drop_index_concurrently(name)
     # One table a transaction: no lock on a table is held while another one is waited for. Repeated, it goes on.
     with outside_transactions("a DROP CONSTRAINT on several tables"):
         for table, checks in CHECKS.items():
             dropped = ", ".join(f"DROP CONSTRAINT IF EXISTS ck_{table}_{name}" for name in checks)
             op.execute(f"ALTER TABLE {table} {dropped}")
+        for table, percent in FILLFACTORS.items():  # for new pages: no row is moved
+            op.execute(f"ALTER TABLE {table} SET (fillfactor = {percent})")
 
 
 def downgrade() -> None:
+    for name, (table, columns) in INDEXES.items():
+        op.create_index(name, table, list(columns))
+    for table in FILLFACTORS:
+        op.execute(f"ALTER TABLE {table} RESET (fillfactor)")
     for table, checks in CHECKS.items():
         for name, condition in checks.items():
             op.create_check_constraint(op.f(f"ck_{table}_{name}"), table, sa.text(condition))
