@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKeyConstrai
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from src.database.base import TenantBase
+from src.database.limits import RETENTION_DAYS
 
 if TYPE_CHECKING:
     from src.database.models.conversation import Conversation
@@ -47,13 +48,9 @@ class User(TenantBase):
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),
-        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
-        CheckConstraint("jsonb_typeof(preferences) = 'object'", name="preferences"),
-        CheckConstraint("length(username) BETWEEN 1 AND 64", name="username"),
-        CheckConstraint("length(display_name) BETWEEN 1 AND 256", name="display_name"),
-        CheckConstraint("length(locale) BETWEEN 2 AND 35", name="locale"),
-        CheckConstraint("length(timezone) BETWEEN 1 AND 64", name="timezone"),
-        CheckConstraint("retention_days > 0", name="retention_days"),
+        # The other limits are checked before a statement is sent (`src.database.limits`).
+        # With zero days or fewer, `purge_expired` would delete all that the user has.
+        CheckConstraint(RETENTION_DAYS.sql("retention_days"), name="retention_days"),
         # get_or_create_by_telegram_id; a deleted user's id is free again.
         Index(
             "uq_users_telegram_id",
@@ -64,9 +61,7 @@ class User(TenantBase):
         ),
         # Look-up by @username as people type it. Under row-level security an index on lower(username) would not serve.
         Index("ix_users_username_lower", "tenant_id", "username_lower"),
-        # Who was here lately; who is gone.
-        Index("ix_users_last_seen_at", "tenant_id", "last_seen_at"),
-        # Pages of the active ones.
+        # `page(User.is_active.is_(True))`.
         Index(
             "ix_users_active",
             "tenant_id",
@@ -80,4 +75,6 @@ class User(TenantBase):
             "deleted_at",
             postgresql_where=text("deleted_at IS NOT NULL"),
         ),
+        # touch_seen changes the row in each turn, and no indexed column: with room in the page it is heap-only.
+        {"postgresql_with": {"fillfactor": 90}},
     )

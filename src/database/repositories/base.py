@@ -27,6 +27,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from src.database.base import TenantBase, check_id, utc_now
 from src.database.direct import insert_alone
 from src.database.errors import MultipleResultsFoundError, NotFoundError
+from src.database.limits import LIMITS, check_limits
 from src.database.pagination import Page, check_limit
 from src.database.repositories.asking import Asking
 from src.database.repositories.conditions import Condition, Option, check_conditions, check_options, check_value, within
@@ -288,6 +289,7 @@ class Repository(Asking[ModelT]):
         derived = {column.key for column in self.model.__table__.columns if column.computed is not None}
         fixed = {"tenant_id", "id", "created_at", "updated_at", *derived, *([] if version is None else [version.key])}
         known = set(self.model.__mapper__.column_attrs.keys()) - fixed
+        check_limits(LIMITS.get(self.model.__tablename__, {}), values)
         for name, value in values.items():
             check_value(self.model, value)
             if name in fixed:

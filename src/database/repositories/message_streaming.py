@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Text, case, func, literal, literal_column,
 
 from src.database.base import clean_json, clean_text
 from src.database.errors import NotFoundError, StaleDataError
+from src.database.limits import MESSAGES, check_limits
 from src.database.models import Conversation, MessageHistory
 from src.database.pagination import check_limit
 from src.database.repositories.base import Condition
@@ -132,11 +133,10 @@ class MessageStreaming(MessageRows):
             turn: The token of the turn that the caller holds, if it holds one: who has lost it ends nothing.
 
         Raises:
-            CheckViolation: A number of tokens is negative.
             NotFoundError: This tenant has no such message.
             StaleDataError: It was interrupted, is complete with other values, or another worker has claimed the turn
                 since.
-            ValueError: `turn` is no token but the turn itself.
+            ValueError: A number of tokens is negative, `parts` is no list, or `turn` is no token but the turn itself.
         """
         values = {
             "parts": parts,
@@ -160,11 +160,10 @@ class MessageStreaming(MessageRows):
         """End an incomplete message with what it has: nothing more will come. As `mark_complete` otherwise.
 
         Raises:
-            CheckViolation: A number of tokens is negative.
             NotFoundError: This tenant has no such message.
             StaleDataError: It is complete, was interrupted with other values, or another worker has claimed the turn
                 since.
-            ValueError: `turn` is no token but the turn itself.
+            ValueError: A number of tokens is negative, `parts` is no list, or `turn` is no token but the turn itself.
         """
         values = {
             "model": model,
@@ -222,6 +221,7 @@ class MessageStreaming(MessageRows):
     async def _end(
         self, message_id: str, state: Literal["complete", "interrupted"], values: dict[str, Any], turn: int | None
     ) -> MessageHistory:
+        check_limits(MESSAGES, values)
         known = {name: clean_json(value) for name, value in values.items() if value is not None}
         ended = await self._change(message_id, turn, state=state, **known)
         if ended is not None:

@@ -7,14 +7,15 @@ from typing import Annotated
 from pydantic import Field
 
 from src.database.base import uuid7
+from src.database.limits import CHANNEL, CHAT_ID, SESSION_ID
 from src.database.schemas.base import NOT_GIVEN, CreateInput, UpdateInput
-from src.database.schemas.fields import CLEAN, JsonObject, RowId, Text
+from src.database.schemas.fields import CLEAN, JsonObject, RowId, Text, sized
 
 __all__ = ["ConversationCreate", "ConversationUpdate"]
 
-SessionId = Annotated[str, Field(strict=True, min_length=1, max_length=255), CLEAN]
-Channel = Annotated[str, Field(strict=True, min_length=1, max_length=64), CLEAN]
-ChatId = Annotated[str, Field(strict=True, min_length=1, max_length=255), CLEAN]
+SessionId = Annotated[str, sized(SESSION_ID), CLEAN]
+Channel = Annotated[str, sized(CHANNEL), CLEAN]
+ChatId = Annotated[str, sized(CHAT_ID), CLEAN]
 
 
 class ConversationCreate(CreateInput):

@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Strict
 
 from src.database.base import clean_text
+from src.database.limits import LOCALE, TIMEZONE, Length, Whole
 from src.database.regional import is_locale, is_timezone
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "RowId",
     "Text",
     "TimeZone",
+    "number",
+    "sized",
 ]
 
 DEEPEST_JSON: Final = 100
@@ -91,6 +94,16 @@ def _check_locale(value: str) -> str:
     return value
 
 
+def sized(limit: Length) -> Any:
+    """Return the field of a text of this length."""
+    return Field(strict=True, min_length=limit.minimum or None, max_length=limit.maximum)
+
+
+def number(limit: Whole) -> Any:
+    """Return the field of a whole number."""
+    return Field(strict=True, ge=limit.minimum, le=limit.maximum)
+
+
 CLEAN: Final = BeforeValidator(_clean)
 """Comes last, so it is done first: a lone surrogate would be refused as text; the length is that of what is stored."""
 
@@ -102,5 +115,5 @@ Instant = Annotated[AwareDatetime, BeforeValidator(_parse_instant), AfterValidat
 RowId = Annotated[UUID, BeforeValidator(_parse_id)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_clean_json)]
 JsonArray = Annotated[list[Any], BeforeValidator(_clean_json)]
-TimeZone = Annotated[str, Field(strict=True, min_length=1, max_length=64), CLEAN, AfterValidator(_check_zone)]
-Locale = Annotated[str, Field(strict=True, min_length=2, max_length=35), CLEAN, AfterValidator(_check_locale)]
+TimeZone = Annotated[str, sized(TIMEZONE), CLEAN, AfterValidator(_check_zone)]
+Locale = Annotated[str, sized(LOCALE), CLEAN, AfterValidator(_check_locale)]

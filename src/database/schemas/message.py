@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from src.database.limits import MESSAGE_ID, TOKENS, TOOL_CALL_ID, Role, State
 from src.database.schemas.base import NOT_GIVEN, CreateInput, UpdateInput
-from src.database.schemas.fields import CLEAN, Instant, Int4, JsonArray, JsonObject, RowId, Text
-from src.database.statements.new_message import MAX_TOOL_CALL_ID, NewMessage
+from src.database.schemas.fields import CLEAN, Instant, JsonArray, JsonObject, RowId, Text, number, sized
+from src.database.statements.new_message import NewMessage
 
 __all__ = ["MessageCreate", "MessageUpdate"]
 
-MessageId = Annotated[str, Field(strict=True, min_length=1, max_length=512), CLEAN]
-ToolCallId = Annotated[str, Field(strict=True, max_length=MAX_TOOL_CALL_ID), CLEAN]
-Role = Literal["system", "developer", "user", "assistant", "tool"]
-State = Literal["complete", "incomplete", "interrupted"]
-Tokens = Annotated[Int4, Field(ge=0)]
+MessageId = Annotated[str, sized(MESSAGE_ID), CLEAN]
+ToolCallId = Annotated[str, sized(TOOL_CALL_ID), CLEAN]
+Tokens = Annotated[int, number(TOKENS)]
 
 
 class MessageCreate(CreateInput):

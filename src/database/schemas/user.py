@@ -6,14 +6,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from src.database.limits import DISPLAY_NAME, RETENTION_DAYS, USERNAME
 from src.database.schemas.base import NOT_GIVEN, CreateInput, UpdateInput
-from src.database.schemas.fields import CLEAN, Boolean, Int4, Int8, JsonObject, Locale, TimeZone
+from src.database.schemas.fields import CLEAN, Boolean, Int8, JsonObject, Locale, TimeZone, number, sized
 
 __all__ = ["UserCreate", "UserUpdate"]
 
-Username = Annotated[str, Field(strict=True, min_length=1, max_length=64), CLEAN]
-DisplayName = Annotated[str, Field(strict=True, min_length=1, max_length=256), CLEAN]
-RetentionDays = Annotated[Int4, Field(gt=0)]
+Username = Annotated[str, sized(USERNAME), CLEAN]
+DisplayName = Annotated[str, sized(DISPLAY_NAME), CLEAN]
+RetentionDays = Annotated[int, number(RETENTION_DAYS)]
 
 
 class UserCreate(CreateInput):

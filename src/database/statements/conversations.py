@@ -8,11 +8,12 @@ from uuid import UUID
 
 from src.database.base import check_id, check_time, clean_text, uuid7
 from src.database.errors import ForeignKeyError
+from src.database.limits import CHANNEL, CHAT_ID
 from src.database.models import Conversation
 from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns
 
-__all__ = ["check_silence", "get_or_start_conversation"]
+__all__ = ["check_silence", "get_or_start_conversation", "stored_chat"]
 
 LONGEST_SILENCE: Final = timedelta(days=36_500)
 _GET_OR_START: Final[Call[Any]] = Call("app_get_or_start_conversation", 8, columns=entity_columns(Conversation))
@@ -42,13 +43,13 @@ async def get_or_start_conversation(
 
     Raises:
         ForeignKeyError: The tenant has no such live user.
-        ValueError: The timeout is negative or too long, or `now` is naive or too early.
+        ValueError: The timeout is negative or too long, `now` is naive or too early, or the channel or the chat's id
+            has not the right length.
     """
     check_id("user_id", user_id)
     check_silence("idle_timeout", idle_timeout or timedelta(0), now)
-    chat = None if external_chat_id is None else clean_text(external_chat_id)
+    where = (user_id, *stored_chat(channel, external_chat_id))
     new_id = uuid7()
-    where = (user_id, clean_text(channel), chat)
     rows = await sender.entities(
         _GET_OR_START, Conversation, *where, new_id, str(uuid7()), idle_timeout, now, refresh=True
     )
@@ -56,6 +57,19 @@ async def get_or_start_conversation(
     if not active:
         raise ForeignKeyError(f"this tenant has no User with id {user_id} to start a conversation for")
     return active[0], active[0].id == new_id
+
+
+def stored_chat(channel: str, external_chat_id: str | None) -> tuple[str, str | None]:
+    """Return a chat's names as they are stored.
+
+    Raises:
+        ValueError: One of them is no text, or has not the right length.
+    """
+    if channel is None:
+        raise ValueError("channel must be given, got None")
+    CHANNEL.check("channel", channel)
+    CHAT_ID.check("external_chat_id", external_chat_id)
+    return clean_text(channel), None if external_chat_id is None else clean_text(external_chat_id)
 
 
 def check_silence(name: str, value: timedelta, now: datetime | None = None) -> None:

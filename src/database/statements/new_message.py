@@ -6,21 +6,31 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from operator import attrgetter
+from typing import Any, Final
 from uuid import UUID
 
 from src.database.base import clean_json, clean_text
+from src.database.limits import MESSAGES, Role, State
 from src.database.statements.split_characters import SPLIT, has_halves, stored_form
 
 __all__ = ["NewMessage"]
 
-MAX_TOOL_CALL_ID: Final = 255
 VERSIONS: Final = "versions"
 """The name in a message's `extra` under which `edit` keeps what was there before."""
 
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
-Role = Literal["system", "developer", "user", "assistant", "tool"]
+_REQUIRED: Final = frozenset({"message_id", "role", "state", "attachments", "extra"})
+_LIMITED_ALWAYS: Final = tuple((name, MESSAGES[name]) for name in ("message_id", "role"))
+_MOSTLY: Final[tuple[Any, ...]] = ("complete", None, [], None, None, None, None, {})
+"""What most messages bring of the other limited attributes: the defaults, which are not checked one by one."""
+_LIMITED: Final = (
+    *_LIMITED_ALWAYS,
+    *((name, MESSAGES[name]) for name in ("state", "parts", "attachments", "tool_call_id")),
+    *((name, MESSAGES[name]) for name in ("input_tokens", "output_tokens", "token_count", "extra")),
+)
+_limited: Final = attrgetter(*(name for name, _ in _LIMITED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +43,7 @@ class NewMessage:
     surrogates the character that it encodes; content is never cut.
 
     Raises:
-        ValueError: `extra` has "versions", or `tool_call_id` is longer than 255 characters.
+        ValueError: An attribute is out of its limit (`src.database.limits`), or `extra` has "versions".
     """
 
     message_id: str
@@ -48,12 +58,19 @@ class NewMessage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     token_count: int | None = None
-    state: Literal["complete", "incomplete", "interrupted"] = "complete"
+    state: State = "complete"
     created_at: datetime | None = None
     edited_at: datetime | None = None
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        values = _limited(self)
+        limited = _LIMITED_ALWAYS if values[len(_LIMITED_ALWAYS) :] == _MOSTLY else _LIMITED
+        for (name, limit), value in zip(limited, values, strict=False):
+            if value is not None:
+                limit.check(name, value)
+            elif name in _REQUIRED:
+                raise ValueError(f"{name} must be given, got None")
         check_extra(self.extra)
         if self.state == "incomplete" and self.content is not None and has_halves(self.content):
             content, split = stored_form(self.content)  # `extend` joins the rest to it
@@ -63,10 +80,6 @@ class NewMessage:
         for name in ("message_id", "content", "tool_call_id", "tool_name"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, clean_text(value))
-        if self.tool_call_id is not None and len(self.tool_call_id) > MAX_TOOL_CALL_ID:
-            raise ValueError(
-                f"tool_call_id must be at most {MAX_TOOL_CALL_ID} characters, got {len(self.tool_call_id)}"
-            )
 
     def fingerprint(self) -> bytes | None:
         """Return the SHA-256 of what makes two messages the same one, or None for a later version.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from src.database.base import clean_json, clean_text, uuid7
+from src.database.limits import USERS, check_limits
 from src.database.models import User
 from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns
@@ -61,6 +62,7 @@ def new_user_values(values: Mapping[str, Any]) -> list[Any]:
     for name in values:
         if name not in _DEFAULTS:
             raise ValueError(f"User.{name} cannot be set by get_or_create; a new user takes {', '.join(_DEFAULTS)}")
+    check_limits(USERS, values)
     return [_stored(values.get(name, default)) for name, default in _DEFAULTS.items()]
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, Final, Literal, NamedTuple, dataclass_transform
+from typing import Any, Final, NamedTuple, dataclass_transform
 from uuid import UUID
 
 import asyncpg
@@ -14,6 +14,7 @@ from sqlalchemy import Column, ColumnElement
 from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import clean_text
+from src.database.limits import USERS, Role, State, check_limits
 from src.database.models import Conversation, Event, MessageHistory, User
 from src.database.repositories.users import check_profile
 
@@ -66,7 +67,7 @@ class MessageRow(_Row, json_columns=("parts", "attachments", "extra")):
     user_id: UUID
     seq: int
     message_id: str
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Role
     content: str | None
     parts: list[Any] | None
     attachments: list[Any]
@@ -77,7 +78,7 @@ class MessageRow(_Row, json_columns=("parts", "attachments", "extra")):
     input_tokens: int | None
     output_tokens: int | None
     token_count: int | None
-    state: Literal["complete", "incomplete", "interrupted"]
+    state: State
     created_at: datetime
     edited_at: datetime | None
     extra: dict[str, Any]
@@ -135,9 +136,10 @@ class Profile(NamedTuple):
         """Return it as it is stored.
 
         Raises:
-            ValueError: The zone is no IANA name, or the locale no language tag.
+            ValueError: The zone is no IANA name, the locale no language tag, or a name has not the right length.
         """
         if self is not NO_PROFILE:
+            check_limits(USERS, self._asdict())
             check_profile({"timezone": self.timezone, "locale": self.locale})
         return tuple(None if value is None else clean_text(value) for value in self)
 

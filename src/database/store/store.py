@@ -22,7 +22,7 @@ from src.database.repositories.message_windows import DEFAULT_LIMIT, TOKENS, che
 from src.database.repositories.tool_pairs import whole_pairs
 from src.database.session import get_db, get_engine, tenant_binding
 from src.database.statements.call import Call
-from src.database.statements.conversations import check_silence
+from src.database.statements.conversations import check_silence, stored_chat
 from src.database.statements.messages import (
     COLUMNS,
     Outcome,
@@ -112,9 +112,9 @@ class Store:
         """Return the user with this Telegram id, created with the profile if there is none, and whether it was.
 
         Raises:
-            CheckViolation: A name is too long.
             CommitOutcomeUnknown: The connection was lost before the server answered: call again.
-            ValueError: The id is not a whole number above 0, the zone no IANA name, or the locale no language tag.
+            ValueError: The id is not a whole number above 0, the zone no IANA name, the locale no language tag, or a
+                name has not the right length.
         """
         check_telegram_id(telegram_id)
         new_id = uuid7()
@@ -172,7 +172,6 @@ class Store:
             profile: The attributes of a user that is created.
 
         Raises:
-            CheckViolation: A name, a key or the channel is too long.
             CommitOutcomeUnknown: The connection was lost before the server answered: call again with the same messages.
             IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
             ValueError: An argument is not what its name says.
@@ -183,7 +182,7 @@ class Store:
         if not messages:
             raise ValueError("messages must be at least one, got none; to look without one, use `recent`")
         check_silence("idle_timeout", idle_timeout or timedelta(0))
-        chat = clean_text(channel), None if external_chat_id is None else clean_text(external_chat_id)
+        chat = stored_chat(channel, external_chat_id)
         user_id, conversation_id = uuid7(), uuid7()
         rows = await self._turn(
             telegram_id, user_id, *profile.checked(), *chat, conversation_id, str(uuid7()), idle_timeout, recent,

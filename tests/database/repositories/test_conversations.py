@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from src.database.base import utc_now, uuid7
-from src.database.errors import CheckViolation, DuplicateKeyError, ForeignKeyError
+from src.database.errors import DuplicateKeyError, ForeignKeyError
 from src.database.models import Conversation, User
 from src.database.repositories import ConversationRepository, UserRepository
 from src.database.tenancy import AsyncSession
@@ -117,7 +117,7 @@ async def test_refuses_a_chat_without_a_name_and_a_negative_timeout(
 ) -> None:
     with pytest.raises(ValueError, match="idle_timeout must be from zero to 36500 days, got -1 day"):
         await conversations.get_or_start(user.id, "telegram", idle_timeout=timedelta(days=-1))
-    with pytest.raises(CheckViolation):
+    with pytest.raises(ValueError, match="external_chat_id must be 1 to 255 characters, got 0"):
         await conversations.get_or_start(user.id, "telegram", "")
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from src.database import get_db
 from src.database.base import utc_now, uuid7
@@ -248,3 +248,20 @@ async def test_of_8_that_claim_at_once_one_gets_the_turn() -> None:
     turns = await asyncio.gather(*(claim(f"w{n}") for n in range(8)))
 
     assert [turn.token for turn in turns if turn is not None] == [1]
+
+
+async def test_claims_of_turns_leave_the_indexes_as_they_are(
+    conversations: ConversationRepository, session: AsyncSession, user: User
+) -> None:
+    """Heap-only updates take room in the page, which new rows leave."""
+    made = [
+        Conversation(user_id=user.id, session_id=f"s{n}", channel="web", external_chat_id=f"{n}") for n in range(200)
+    ]
+    await conversations.add_many(made)
+
+    for conversation in made[::10]:
+        await claimed(conversations, conversation)
+
+    table = text("'conversations'::regclass")
+    counted = select(func.pg_stat_get_xact_tuples_updated(table), func.pg_stat_get_xact_tuples_hot_updated(table))
+    assert tuple((await session.execute(counted)).one()) == (20, 20)

@@ -45,9 +45,9 @@ _COLUMNS = (
     ),
     of("ALTER TABLE events ALTER location TYPE varchar(10)", ("column", "events.location", "type")),
     of(
-        "ALTER TABLE users ALTER timezone TYPE varchar(64)",
-        ("column", "users.timezone", "type"),
-        ("constraint", "users.ck_users_timezone", "definition"),
+        "ALTER TABLE events ALTER title TYPE varchar(512)",
+        ("column", "events.title", "type"),
+        ("constraint", "events.ck_events_title", "definition"),
     ),
     of("ALTER TABLE events ALTER all_day DROP NOT NULL", ("column", "events.all_day", "nullability")),
     of("ALTER TABLE events ALTER location SET NOT NULL", ("column", "events.location", "nullability")),

@@ -1,4 +1,4 @@
-"""What the inputs refuse is what the live database refuses, no less and no more."""
+"""What the inputs refuse is what the live database refuses, and what is checked before a statement is sent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from src.database.base import Base
+from src.database.limits import LIMITS, Json, Length, Whole
 from src.database.models import Conversation, Event, MessageHistory, Note, Tenant, User
 from src.database.repositories import NewMessage
 from src.database.schemas import (
@@ -38,16 +39,14 @@ SCHEMAS: Final[dict[type[Base], tuple[type[BaseModel], type[BaseModel]]]] = {
 }
 NOT_FROM_OUTSIDE: Final = {
     # Counted and claimed by the repositories.
-    "ck_conversations_last_seq",
     "ck_conversations_summary_upto_seq",
-    "ck_conversations_turn_token",
     "ck_conversations_turn_claim",
     "ck_conversations_closed_is_inactive",
-    "ck_message_history_seq",
-    "ck_message_history_fingerprint",
     "ck_events_reminder_attempts",
     "ck_events_reminder_claim",
 }
+CHECKED_TWICE: Final = {("message_history", "role"), ("message_history", "state"), ("users", "retention_days")}
+"""The limits that a CHECK states too."""
 OF_TWO_COLUMNS: Final = {"ck_events_end_datetime", "ck_events_recurrence_id"}
 """The schemas compare the two; test_inputs.py sees it."""
 FILLED_IN: Final = {"tenant_id", "id", "seq"}
@@ -56,10 +55,7 @@ OPTIONAL: Final = {(MessageCreate, "created_at")}
 APPENDED_TO: Final = {"conversation_id", "user_id"}
 """What `append` knows of a message."""
 CHANGES: Final = [
-    (
-        "DROP CONSTRAINT ck_users_username, ADD CONSTRAINT ck_users_username CHECK (length(username) <= 65)",
-        "UserCreate.username",
-    ),
+    ("ADD CONSTRAINT ck_users_username CHECK (length(username) <= 65)", "UserCreate.username"),
     ("ADD CONSTRAINT ck_users_new CHECK (telegram_id > 5)", "UserCreate.telegram_id"),
     ("ADD CONSTRAINT ck_users_new CHECK (telegram_id <> 5)", "no schema mirrors ck_users_new"),
     ("ADD CONSTRAINT ck_users_new CHECK (length(locale) > length(timezone))", "no schema mirrors ck_users_new"),
@@ -67,7 +63,7 @@ CHANGES: Final = [
     ("ALTER timezone DROP NOT NULL", "UserUpdate.timezone"),
     ("ALTER retention_days TYPE bigint", "UserCreate.retention_days"),
     ("ADD mood text NOT NULL", "users.mood must have a value"),
-    ("DROP CONSTRAINT ck_users_preferences", "UserCreate.preferences"),
+    ("DROP CONSTRAINT ck_users_retention_days", "UserCreate.retention_days"),
 ]
 """Of the table users, and what is then found."""
 
@@ -85,13 +81,14 @@ def problems(connection: psycopg.Connection) -> list[str]:
             if of_table != table:
                 continue
             attribute = attributes.get(name, name)
+            limits = column.limits if column.checks else column.limits | checked_here(table, attribute)
             for schema in schemas:
                 if attribute not in schema.model_fields:
                     continue
                 mirrored |= column.checks
-                ours, theirs = wanted(schema, attribute), (column.limits, column.nullable)
+                ours, theirs = wanted(schema, attribute), (limits, column.nullable)
                 if (schema, attribute) in OPTIONAL:
-                    theirs = (column.limits, True)
+                    theirs = (limits, True)
                 if ours != theirs:
                     found.append(f"{schema.__name__}.{attribute}: {ours}, and the column: {theirs}")
             if not (column.nullable or column.has_default) and not _is_required(create, attribute):
@@ -103,6 +100,21 @@ def problems(connection: psycopg.Connection) -> list[str]:
         f"no schema mirrors {check}" for check in (of_one - mirrored | others) - NOT_FROM_OUTSIDE - OF_TWO_COLUMNS
     ]
     return found
+
+
+def checked_here(table: str, attribute: str) -> dict[str, Any]:
+    """Return the limit that is checked before a statement is sent and that no CHECK repeats."""
+    limit: Any = None if (table, attribute) in CHECKED_TWICE else LIMITS.get(table, {}).get(attribute)
+    match limit:
+        case Length(minimum=0, maximum=maximum):
+            return {"maxLength": maximum}
+        case Length(minimum=minimum, maximum=maximum):
+            return {"minLength": minimum, "maxLength": maximum}
+        case Json(kind=kind):
+            return {"type": kind}
+        case Whole(minimum=minimum):
+            return {"minimum": minimum}
+    return {}
 
 
 def _is_required(create: type[BaseModel], attribute: str) -> bool:

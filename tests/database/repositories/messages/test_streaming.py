@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from src.database.errors import CheckViolation, NotFoundError, StaleDataError
+from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories import MessageHistoryRepository
 from tests.database.repositories.messages.conftest import message
@@ -141,7 +141,7 @@ async def test_a_message_that_is_not_there_cannot_be_extended(
 
 
 async def test_tokens_below_zero_are_refused(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
-    with pytest.raises(CheckViolation):
+    with pytest.raises(ValueError, match="output_tokens must be a whole number from 0 to 2147483647, got -1"):
         await messages.mark_complete("answer", output_tokens=-1)
 
 
