@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from io import StringIO
@@ -12,9 +13,15 @@ from dotenv.parser import parse_stream
 
 from src.database.errors import ConfigurationError
 
-__all__ = ["environment_files", "faults_of_file", "near_misses"]
+__all__ = ["environment_files", "faults_of_file", "faults_of_process"]
 
 _PREFIXES: Final = ("DATABASE_", "DB_")
+_LIKELY: Final = 0.85
+"""The similarity above which an unknown name in the process environment is taken for a misspelled setting."""
+_OF_PLATFORMS: Final = re.compile(
+    r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)|^DATABASE_URL_|^DATABASE_(PUBLIC|PRIVATE|DIRECT|READ)_URL$"
+)
+"""What platforms set beside DATABASE_URL: Kubernetes for a service that is named `db`, Railway, Neon, Vercel."""
 
 
 def environment_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
@@ -54,13 +61,30 @@ def faults_of_file(file: Path, known: Collection[str]) -> list[str]:
     return faults
 
 
-def near_misses(environ: Mapping[str, str], known: Collection[str]) -> list[str]:
-    """Name what in the process environment, which others share, looks like a setting that is misspelt."""
-    unknown = sorted(name for name in environ if name.startswith(_PREFIXES) and name not in known)
-    nearest = {name: get_close_matches(name, known, n=1, cutoff=0.85) for name in unknown}
-    return [
-        f"{name} in the environment is no setting; did you mean {near[0]}?" for name, near in nearest.items() if near
-    ]
+def faults_of_process(environ: Mapping[str, str], known: Collection[str]) -> list[str]:
+    """Return a sentence for each variable of the process environment that looks like a misspelled setting.
+
+    Other programs share the environment: a name that resembles no setting is not reported, nor is one that a platform
+    sets. The values are not part of the sentences.
+    """
+    faults = []
+    for name in sorted(environ):
+        upper = name.upper()
+        if name in known or not upper.startswith(_PREFIXES) or _OF_PLATFORMS.search(upper):
+            continue
+        if near := _nearest_setting(upper, known):
+            faults.append(f"{name} in the environment is not a setting, and is ignored; did you mean {near}?")
+    return faults
+
+
+def _nearest_setting(upper: str, known: Collection[str]) -> str | None:
+    """Return the setting that a name is a misspelling or a part of, or None."""
+    if upper in known:
+        return upper
+    if near := get_close_matches(upper, known, n=1, cutoff=_LIKELY):
+        return near[0]
+    beginning = [name for name in known if name.startswith(f"{upper}_") or upper.startswith(f"{name}_")]
+    return get_close_matches(upper, beginning, n=1, cutoff=0.0)[0] if beginning else None
 
 
 def _read(file: Path) -> tuple[dict[str, str | None], list[int]]:

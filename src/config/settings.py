@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL
 
 from src.config.constants import APPLICATION_NAME, DEFAULT_TENANT_ID, ENVIRONMENTS, LOCAL_ENVIRONMENTS, PROFILES
-from src.config.files import environment_files, faults_of_file, near_misses
+from src.config.files import environment_files, faults_of_file, faults_of_process
 from src.config.logging import get_logger
 from src.database.errors import ConfigurationError
 from src.database.target import Target
@@ -216,7 +216,7 @@ def get_settings() -> Settings:
     files = environment_files(os.environ)
     fields = Settings.model_fields
     faults = [fault for file in files for fault in faults_of_file(file, fields)]
-    for fault in near_misses(os.environ, fields):
+    for fault in faults_of_process(os.environ, fields):
         get_logger(__name__).warning("unknown_setting", fault=fault)
     if faults:
         raise _configuration_error([*faults, *_faults_beside(files)])

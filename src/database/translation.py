@@ -6,7 +6,7 @@ import errno
 import re
 import socket
 import ssl
-from typing import Final
+from typing import Final, Literal
 
 import asyncpg
 
@@ -30,7 +30,9 @@ from src.database.errors import (
     TransactionAborted,
 )
 
-__all__ = ["translate", "translate_connect"]
+__all__ = ["Encryption", "translate", "translate_connect"]
+
+Encryption = Literal["TLS", "plaintext", "Unix socket"]
 
 # SQLSTATE, or its two-character class, to the error: https://www.postgresql.org/docs/18/errcodes-appendix.html
 _BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
@@ -38,13 +40,15 @@ _BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "22": (DatabaseError, "the server refused a value"),
     "23": (IntegrityError, "a rule of the schema refused the row"),
     "23502": (CheckViolation, "a column must not be null"),
-    "23503": (ForeignKeyError, "the row refers to one that is not there, or is referred to itself"),
+    "23001": (ForeignKeyError, "other rows still refer to the row"),
+    "23503": (ForeignKeyError, "the row refers to a row that does not exist, or other rows still refer to it"),
     "23505": (DuplicateKeyError, "a row with this key is there already"),
     "23514": (CheckViolation, "a check refused the row"),
     "25006": (DatabaseError, "the transaction is read-only"),
     "25P03": (QueryTimeout, "the server ended the transaction, which was idle for longer than its limit"),
     "25P04": (QueryTimeout, "the server ended the transaction, which took longer than its limit"),
     "28": (AuthenticationFailed, "the server refused the user or the password"),
+    "3F000": (DatabaseError, "the schema does not exist"),
     "3D000": (DatabaseMissing, "the database does not exist"),
     "40001": (SerializationError, "the transaction conflicts with another one"),
     "40P01": (DeadlockError, "the transaction and another one waited for each other"),
@@ -65,13 +69,17 @@ _AGAIN: Final = "run the whole unit of work again, as `run_transaction` does"
 _HINTS: Final[dict[type[DatabaseError], str]] = {
     SchemaDriftError: "`thea-db verify` names each difference from this release and its remedy: `thea-db upgrade` where"
     " the schema is behind",
-    AuthenticationFailed: "check the user and the password; `thea-db info` says where they come from",
-    DatabaseMissing: "check the database's name, or create it",
+    AuthenticationFailed: "check the user and the password, whose sources `thea-db info` shows; if the role does not"
+    " exist yet, `thea-db bootstrap` creates it",
+    DatabaseMissing: "check the database's name; if the database does not exist yet, `thea-db bootstrap` creates it",
+    LockNotAvailable: "`thea-db activity` shows which session holds the lock; run the unit of work again once that"
+    " session's transaction has ended",
     SerializationError: _AGAIN,
     DeadlockError: _AGAIN,
     SchemaChangedError: _AGAIN,
 }
 _SQLSTATE_HINTS: Final = {
+    "3F000": "correct the name in the statement, or in the search_path",
     "25006": "write through get_db: get_read_db reads, and a replica takes no writes",
     "53100": "free space on the volume of the server's data, or enlarge it; what is committed is kept, and the server"
     " accepts writes again once there is space",
@@ -130,6 +138,21 @@ _CHECKS_POLICIES: Final = "ExecWithCheckOptions"
 """The server's function that refuses a row because of a policy; its SQLSTATE is that of a missing privilege."""
 _LOOK_UP_OPERATORS: Final = frozenset({"arrayfuncs.c", "parse_oper.c", "rowtypes.c"})
 """The server's files that report a missing operator; its SQLSTATE is that of a missing function."""
+_CHOOSE_WHERE_TO_CREATE: Final = "CreationNamespace"
+"""Part of the names of the server's functions that find no schema of the search_path to create a table in."""
+_CHECKS_PG_HBA: Final = "ClientAuthentication"
+"""The server's function that refuses a connection because of pg_hba.conf, before it asks for a password."""
+_LOOKS_UP_THE_ROLE: Final = "InitializeSessionUserId"
+"""The server's function that refuses a role that does not exist, or that may not log in."""
+_NOT_ALLOWED_IN: Final = "28000"
+_SEARCH_PATH: Final = (
+    "the role, the database or `options` in the URL sets the search_path (`thea-db doctor` shows which): name a schema"
+    " that exists there, or create it with CREATE SCHEMA"
+)
+_PG_HBA_LINE: Final = (
+    "an administrator adds a line for this user, database and address to pg_hba.conf, with scram-sha-256 and never with"
+    " trust"
+)
 
 
 def translate(error: BaseException, statement: str | None = None) -> DatabaseError | None:
@@ -154,7 +177,10 @@ def translate(error: BaseException, statement: str | None = None) -> DatabaseErr
         kind, message = SchemaChangedError, "the schema has changed under a prepared statement"
     if sqlstate == "42883" and getattr(origin, "server_source_filename", None) in _LOOK_UP_OPERATORS:
         kind, message = DatabaseError, "no operator takes values of these types"
-    if sqlstate == "42501" and getattr(origin, "server_source_function", None) == _CHECKS_POLICIES:
+    has_no_schema = sqlstate == "3F000" and _CHOOSE_WHERE_TO_CREATE in str(_function_of(origin))
+    if has_no_schema:
+        message = "no schema of the search_path exists"
+    if sqlstate == "42501" and _function_of(origin) == _CHECKS_POLICIES:
         kind, message = CheckViolation, "row-level security refused the row: its tenant_id is not the acting one"
     elif _speaks_of_names_alone(sqlstate):
         message = f"{message}: {origin.args[0]}"
@@ -169,21 +195,51 @@ def translate(error: BaseException, statement: str | None = None) -> DatabaseErr
     where = ", ".join(f"{place} {name}" for place, name in places.items() if name) or f"SQLSTATE {sqlstate}"
     _redact(error)
     hint = _CONSTRAINT_HINTS.get(constraint or "") or _SQLSTATE_HINTS.get(sqlstate) or _HINTS.get(kind)
+    hint = _SEARCH_PATH if has_no_schema else hint
     translated = kind(f"{message} ({where})", sqlstate=sqlstate, constraint=constraint, hint=hint)
     translated.came_from_server = getattr(origin, "severity", None) is not None  # the driver refuses values too
     return translated
 
 
-def translate_connect(error: BaseException, *, where: str) -> DatabaseError:
-    """Turn whatever a connection attempt raised into ours; ``where`` names the target without its password."""
+def translate_connect(error: BaseException, *, where: str, encryption: Encryption | None = None) -> DatabaseError:
+    """Return our error for what a connection attempt raised.
+
+    Args:
+        error: What the attempt raised.
+        where: Names the target, without its password.
+        encryption: How the attempt was encrypted; None: not known.
+    """
     if isinstance(error, DatabaseError):
         return error
     if refused := _refused_tls(error, where):
         return refused
     if not _is_refused_by_a_pooler(error) and (answered := translate(error)):
+        if answered.sqlstate == _NOT_ALLOWED_IN:
+            return _refused_before_a_password(error, where, encryption)
         return type(answered)(f"{where}: {answered.args[0]}", sqlstate=answered.sqlstate, hint=answered.hint)
     reason, remedy = _reason_of_no_connection(error)
     return ConnectionFailed(f"no connection to {where}: {reason}", hint=remedy)
+
+
+def _refused_before_a_password(error: BaseException, where: str, encryption: Encryption | None) -> AuthenticationFailed:
+    """Return the error for SQLSTATE 28000, which has several causes: the server's function tells which one it was."""
+    function = _function_of(_origin(error))
+    message = _BY_SQLSTATE["28"][1]
+    if function == _LOOKS_UP_THE_ROLE:
+        message = f"{message}: it has no such role, or the role may not log in"
+        hint = "check the user; `thea-db bootstrap` creates the roles; ALTER ROLE ... LOGIN lets a role log in"
+    elif encryption == "plaintext":
+        hint = (
+            "connect with TLS: sslmode=require in the URL, or DATABASE_SSL_MODE=require, and verify-full once the CA's"
+            f" certificate is at hand (DATABASE_SSL_CA). If the server refuses TLS too, {_PG_HBA_LINE}"
+        )
+    elif encryption == "TLS":
+        hint = f"{_PG_HBA_LINE}; if its line asks for a client certificate, set DATABASE_SSL_CERT and DATABASE_SSL_KEY"
+    else:
+        hint = f"check the user; {_PG_HBA_LINE}"
+    if function == _CHECKS_PG_HBA:
+        message = "the server's pg_hba.conf does not allow this connection"
+    return AuthenticationFailed(f"{where}: {message}", sqlstate=_NOT_ALLOWED_IN, hint=hint)
 
 
 def _refused_tls(error: BaseException, where: str) -> TlsFailed | None:
@@ -236,6 +292,11 @@ def _origin(error: BaseException) -> BaseException:
     while not hasattr(error, "constraint_name") and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _function_of(origin: BaseException) -> object:
+    """Return the server's function that raised the error, or None."""
+    return getattr(origin, "server_source_function", None)
 
 
 def _redact(error: BaseException) -> None:

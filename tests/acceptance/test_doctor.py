@@ -97,7 +97,32 @@ def test_a_wrong_password(secret_url: str) -> None:
     assert ill(findings) == {"password": "failed"}
     assert findings["TLS"].status == "ok"
     assert findings["database"] == Finding("skipped", "see password")
-    assert "check the password" in str(findings["password"].remedy)
+    assert "check the user and the password" in str(findings["password"].remedy)
+
+
+@pytest.mark.parametrize("login", [f"nobody_yet:{CANARY}", "nobody_yet"])
+def test_a_server_without_our_roles_is_referred_to_bootstrap(password_server: EmbeddedServer, login: str) -> None:
+    """The server answers an unknown role as it answers a wrong password."""
+    findings = doctor(f"postgresql://{login}@127.0.0.1:{password_server.target().port}/thea")
+
+    assert ill(findings) == {"password": "failed"}
+    assert "`thea-db bootstrap`" in str(findings["password"].remedy)
+
+
+def test_a_search_path_without_a_schema_is_reported_with_its_reset(
+    cloned_database: URL, superuser: psycopg.Connection
+) -> None:
+    superuser.execute(f"REVOKE TEMPORARY ON DATABASE {cloned_database.database} FROM PUBLIC")
+    superuser.execute(f"ALTER DATABASE {cloned_database.database} SET search_path = missing")
+    owner = cloned_database.set(username="thea_owner")
+
+    findings = doctor(cloned_database, DATABASE_MIGRATION_URL=owner)
+
+    assert ill(findings) == {"session defaults": "failed", "migrations": "failed"}
+    assert "CREATE SCHEMA" in str(findings["migrations"].remedy)
+    remedy = str(findings["session defaults"].remedy)
+    superuser.execute(remedy.partition("or: ")[2])
+    assert doctor(cloned_database)["session defaults"].status == "ok"
 
 
 def test_no_password(password_server: EmbeddedServer) -> None:
@@ -119,7 +144,9 @@ def test_a_role_that_is_not_there_is_not_told_to_trust_everybody() -> None:
     findings = doctor(f"postgresql://nobody:{CANARY}@/thea?host={SOCKETS}")
 
     assert ill(findings) == {"password": "failed"}
-    assert "never with trust" in str(findings["password"].remedy)
+    assert "no such role" in findings["password"].found
+    assert "`thea-db bootstrap` creates the roles" in str(findings["password"].remedy)
+    assert "trust" not in str(findings["password"].remedy)
 
 
 def test_a_server_without_tls(secret_url: str) -> None:
@@ -294,6 +321,18 @@ def test_a_revision_that_may_not_be_read(cloned_database: URL, superuser: psycop
     superuser.execute("REVOKE ALL ON alembic_version FROM thea_app")
 
     assert ill(doctor(cloned_database)) == {"revision": "warning"}
+
+
+def test_a_misspelled_setting_in_the_process_environment_is_a_warning(
+    postgresql_shared: NoopExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_POOLSIZE", CANARY)
+
+    findings = doctor(url_of(postgresql_shared.template_dbname))
+
+    assert ill(findings) == {"settings": "warning"}
+    assert "DATABASE_POOLSIZE in the environment is not a setting" in findings["settings"].found
+    assert "did you mean DATABASE_POOL_SIZE?" in findings["settings"].found
 
 
 def test_settings_that_cannot_be_read_end_only_what_needs_them(

@@ -239,13 +239,46 @@ def test_tells_all_faults_at_once(load: Load) -> None:
     assert "DATABASE_URL must be set" in text
 
 
-def test_an_unknown_name_in_the_process_environment_is_warned_about_where_it_is_a_near_miss(load: Load) -> None:
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("DATABASE_POOL_SISE", "DATABASE_POOL_SIZE"),
+        ("DATABASE_POOLSIZE", "DATABASE_POOL_SIZE"),
+        ("DATABASE_STATEMENT_TIMEOUT_MS", "DATABASE_STATEMENT_TIMEOUT"),
+        ("DATABASE_SSL", "DATABASE_SSL_"),
+        ("DATABASE_MIGRATIONS_URL", "DATABASE_MIGRATION_URL"),
+        ("database_pool_size", "DATABASE_POOL_SIZE"),
+        ("DB_PROD_PASS", "DB_PROD_PASSWORD"),
+    ],
+)
+def test_a_misspelled_name_in_the_process_environment_is_a_warning_with_the_nearest_name(
+    load: Load, name: str, nearest: str
+) -> None:
     with capture_logs() as logs:
-        load(DATABASE_POOL_SISE="5", DATABASE_OF_ANOTHER_PROGRAM="x")
+        load(**{name: CANARY})
 
-    assert [entry["fault"] for entry in logs] == [
-        "DATABASE_POOL_SISE in the environment is no setting; did you mean DATABASE_POOL_SIZE?"
-    ]
+    (entry,) = logs
+    assert entry["log_level"] == "warning"
+    assert f"{name} in the environment is not a setting, and is ignored; did you mean {nearest}" in entry["fault"]
+    assert CANARY not in str(entry)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DATABASE_OF_ANOTHER_PROGRAM",
+        "DATABASE_PUBLIC_URL",
+        "DATABASE_SERVICE_PORT",
+        "DATABASE_URL_UNPOOLED",
+        "DB_PORT_5432_TCP_ADDR",
+        "DB_SERVICE_HOST",
+    ],
+)
+def test_a_name_of_another_program_in_the_process_environment_is_no_warning(load: Load, name: str) -> None:
+    with capture_logs() as logs:
+        load(**{name: "x"})
+
+    assert logs == []
 
 
 def test_no_text_of_the_settings_shows_a_password(load: Load) -> None:

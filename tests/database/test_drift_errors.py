@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Awaitable, Callable
 
 import psycopg
@@ -62,6 +64,46 @@ async def test_the_hint_of_a_missing_column_is_verify(session: AsyncSession) -> 
         await session.execute(text("SELECT nothing FROM users"))
 
     assert str(caught.value.hint).startswith("`thea-db verify`")
+
+
+async def test_a_traceback_prints_the_hint_of_a_missing_function_once(
+    clone_name: str, superuser: psycopg.Connection, use_database: Callable[..., Settings]
+) -> None:
+    use_database(url_of(clone_name))
+    superuser.execute("ALTER FUNCTION app_get_or_create_user RENAME TO renamed")
+
+    async def by_session() -> None:
+        async with get_db() as session:
+            await UserRepository(session).get_or_create_by_telegram_id(1)
+
+    printed = {}
+    for call in (by_session, lambda: get_store().get_or_create_user(1)):
+        with pytest.raises(SchemaDriftError, match="app_get_or_create_user") as caught:
+            await call()
+        assert caught.value.sqlstate == "42883"
+        printed[call] = "".join(traceback.format_exception(caught.value))
+    await get_engine("store").dispose()
+
+    assert [text.count("hint:") for text in printed.values()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("statement", "hint"),
+    [
+        ("SET LOCAL search_path = nothing; CREATE TABLE made ()", "ALTER|CREATE SCHEMA"),
+        ("CREATE TABLE nothing.made ()", "correct the name"),
+    ],
+)
+async def test_a_missing_schema_has_a_remedy(session: AsyncSession, statement: str, hint: str) -> None:
+    *before, failing = statement.split("; ")
+    for one in before:
+        await session.execute(text(one))
+
+    with pytest.raises(DatabaseError) as caught:
+        await session.execute(text(failing))
+
+    assert caught.value.sqlstate == "3F000"
+    assert re.search(hint, str(caught.value.hint))
 
 
 @pytest.mark.parametrize(

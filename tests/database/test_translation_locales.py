@@ -67,7 +67,13 @@ CASES: dict[str, tuple[tuple[str, ...], type[DatabaseError], str]] = {
     "a missing column": (("SELECT nothing FROM users",), SchemaDriftError, "a column is missing"),
     "a missing table": (("SELECT * FROM nothing",), SchemaDriftError, "a table is missing"),
     "a duplicate key": ((BOUND, REGISTERED, USER, USER), DuplicateKeyError, "a row with this key"),
-    "a missing parent": ((BOUND, USER), ForeignKeyError, "the row refers to one"),
+    "a missing parent": ((BOUND, USER), ForeignKeyError, "the row refers to a row that does not exist"),
+    "no schema to create in": (
+        ("SET LOCAL search_path = nothing", "CREATE TABLE made ()"),
+        DatabaseError,
+        "no schema of the search_path exists",
+    ),
+    "a missing schema": (("CREATE TABLE nothing.made ()",), DatabaseError, "the schema does not exist"),
     "a failed check": (
         ("INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), '', 'T')",),
         CheckViolation,
@@ -139,8 +145,10 @@ async def test_a_lock_that_is_not_free_has_one_class_in_every_language(engine: A
     async with engine.connect() as holder, engine.connect() as other:
         await holder.execute(text("SELECT pg_advisory_xact_lock(14)"))
         await other.execute(text("SET LOCAL lock_timeout = 5"))
-        with pytest.raises(LockNotAvailable):
+        with pytest.raises(LockNotAvailable) as raised:
             await other.execute(text("SELECT pg_advisory_xact_lock(14)"))
+
+    assert "`thea-db activity`" in str(raised.value.hint)
 
 
 async def test_an_aborted_transaction_has_one_class_in_every_language(engine: AsyncEngine) -> None:

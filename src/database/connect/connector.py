@@ -16,7 +16,7 @@ from src.database.connect.password import PasswordProvider, with_password
 from src.database.connect.tls import create_ssl_context
 from src.database.errors import AuthenticationFailed, ConnectionFailed, DatabaseMissing, TlsFailed
 from src.database.target import Host, SessionAttributes, Target
-from src.database.translation import translate_connect
+from src.database.translation import Encryption, translate_connect
 
 if TYPE_CHECKING:
     from src.database.connect.cloudsql import CloudSqlConnector
@@ -204,13 +204,20 @@ async def _attempt(near: Host, host: Host, target: Target, arguments: Mapping[st
             made = await asyncpg.connect(host=near.name, port=near.port, ssl=encryption, direct_tls=False, **arguments)
         except (*DRIVER_ERRORS, UnicodeError) as error:
             where = f"{host}, database {target.database}, user {target.user}"
-            failed = translate_connect(error, where=where)
+            failed = translate_connect(error, where=where, encryption=_kind_of(encryption, host))
             if number < len(ways) and (isinstance(failed, TlsFailed) or failed.sqlstate == _REJECTED_BY_PG_HBA):
                 continue
             raise failed from error
         _keep_alive(made)
         return made
     raise AssertionError("the last way returns or raises")
+
+
+def _kind_of(encryption: Any, host: Host) -> Encryption:
+    """Return how the server sees the connection: over TLS, in plaintext, or from its own socket."""
+    if host.is_socket:
+        return "Unix socket"
+    return "TLS" if encryption else "plaintext"
 
 
 def _keep_alive(connection: asyncpg.Connection[Any]) -> None:
@@ -256,7 +263,7 @@ def _sum_up(refusals: Sequence[ConnectionFailed]) -> ConnectionFailed:
         return refusals[0]
     reasons = "; ".join(dict.fromkeys(str(refusal.args[0]) for refusal in refusals))
     error = ConnectionFailed(f"none of the hosts serves: {reasons}", hint=refusals[0].hint)
-    error.__cause__ = refusals[-1]
+    error.__cause__ = refusals[-1].__cause__  # the driver's: a traceback prints one hint
     return error
 
 

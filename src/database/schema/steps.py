@@ -87,7 +87,7 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
             connection.rollback()
             steps.attempts += 1
             if steps.attempts == patience.attempts:
-                raise _given_up(error, steps, connection) from error
+                raise _given_up(error, steps, connection) from error.__cause__  # a traceback prints one hint
             pause = _pause(patience.pause, steps.attempts)
             get_logger(__name__).warning(
                 "migration_begins_again", step=steps.current, error=type(error).__name__, in_seconds=round(pause, 1)

@@ -78,5 +78,6 @@ def drifted(call: Call[Any]) -> SchemaDriftError:
     """Return the error of a call whose function the database does not have as this release calls it."""
     return SchemaDriftError(
         f"the function {call.function} is missing in the database, or has other parameters than this release calls",
+        sqlstate=_UNDEFINED_FUNCTION,
         hint="`thea-db verify` lists what differs; `thea-db upgrade` applies migrations that are missing",
     )

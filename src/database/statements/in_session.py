@@ -48,7 +48,7 @@ class InSession:
             return await records(self._session, call, (self.tenant_id, *arguments))
         except SchemaDriftError as error:
             if is_missing(error):
-                raise drifted(call) from error
+                raise drifted(call) from error.__cause__  # not from ours: a traceback would print two hints
             raise
 
     async def entities(self, call: Call[Any], model: type[ModelT], *arguments: Any, refresh: bool) -> list[ModelT]:

@@ -109,7 +109,7 @@ class Calls:
             ) from lost.__cause__
         except SchemaDriftError as error:
             if is_missing(error):
-                raise drifted(call) from error
+                raise drifted(call) from error.__cause__  # not from ours: a traceback would print two hints
             raise
 
     async def _send_on_a_live_one(self, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]) -> list[Any]:

@@ -16,6 +16,7 @@ import pytest
 
 from src.config import Settings
 from src.database import create_engine
+from src.database.cli.diagnose.doctor import examine
 from src.database.connect import connect
 from src.database.connect.embedded_files import free_port
 from src.database.errors import AuthenticationFailed, ConfigurationError, TlsFailed
@@ -120,3 +121,30 @@ async def test_plaintext_is_rejected_by_the_server_and_refused_by_the_settings(s
 
 async def test_20_connections_at_once_are_all_encrypted(server: Target) -> None:
     assert set(await asyncio.gather(*(encryption(server) for _ in range(20)))) == {(True, "TLSv1.3")}
+
+
+async def test_plaintext_that_pg_hba_conf_refuses_suggests_tls(server: Target) -> None:
+    with pytest.raises(AuthenticationFailed, match=r"pg_hba\.conf does not allow") as caught:
+        await connect(server)
+
+    assert str(caught.value.hint).startswith("connect with TLS: sslmode=require")
+
+
+async def test_tls_that_pg_hba_conf_refuses_suggests_a_line_or_a_certificate(server: Target) -> None:
+    with pytest.raises(AuthenticationFailed, match=r"certified") as caught:
+        await encryption(server, user="certified")
+
+    assert "DATABASE_SSL_CERT" in str(caught.value.hint)
+
+
+async def test_a_role_that_does_not_exist_is_referred_to_bootstrap(server: Target) -> None:
+    with pytest.raises(AuthenticationFailed, match="it has no such role") as caught:
+        await encryption(server, user="nobody_yet")
+
+    assert "`thea-db bootstrap`" in str(caught.value.hint)
+
+
+async def test_the_doctor_repeats_the_remedy_for_plaintext(server: Target) -> None:
+    findings = await examine(Settings(ENVIRONMENT="test", DATABASE_URL=url(server, "app")))
+
+    assert str(findings["password"].remedy).startswith("connect with TLS: sslmode=require")

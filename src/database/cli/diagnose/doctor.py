@@ -11,11 +11,11 @@ from dataclasses import asdict
 from typing import Final
 
 from src.config import Settings
-from src.config.files import environment_files
+from src.config.files import environment_files, faults_of_process
 from src.config.sources import set_values
 from src.database.cli.diagnose import network, schema, server
 from src.database.cli.diagnose.drift import check_schema
-from src.database.cli.diagnose.finding import Finding, failed, ok, skipped
+from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warning
 from src.database.cli.diagnose.installation import check_localhost, check_namespace
 from src.database.cli.diagnose.output import print_findings, print_json
 from src.database.cli.diagnose.reach import reach
@@ -85,7 +85,7 @@ async def examine(settings: Settings | ConfigurationError, *, processes: int = 1
         if isinstance(settings, ConfigurationError):
             raise settings
         target = resolve_target(settings)
-        findings["settings"] = ok(_in_force(settings))
+        findings["settings"] = _settings_finding(settings)
     except ConfigurationError as error:
         findings["settings"] = failed(str(error.args[0]), error.hint)
     findings["src/__init__.py"] = check_namespace(sys.path)
@@ -132,6 +132,17 @@ async def _guarded(check: Awaitable[Finding]) -> Finding:
         return failed(str(translate_connect(error, where="the server").args[0]), None)
     except Exception as error:  # noqa: BLE001 - the doctor has to finish; the server's text could quote data
         return failed(f"the check itself failed: {type(error).__name__}", "report it: it is a fault of thea-db")
+
+
+def _settings_finding(settings: Settings) -> Finding:
+    """Return what is in force, and a warning for each variable that looks like a misspelled setting."""
+    misspelled = faults_of_process(os.environ, Settings.model_fields)
+    if not misspelled:
+        return ok(_in_force(settings))
+    return warning(
+        "\n".join([_in_force(settings), *misspelled]),
+        "correct the name, or unset the variable; .env.example lists the settings",
+    )
 
 
 def _in_force(settings: Settings) -> str:

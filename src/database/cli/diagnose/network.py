@@ -30,7 +30,8 @@ _STUMBLES: Final[dict[type, str]] = {
     AuthenticationFailed: "password",
     DatabaseMissing: "database",
 }
-_NO_ENTRY: Final = "28000"
+_NOT_ALLOWED_IN: Final = "28000"
+_BOOTSTRAP: Final = "`thea-db bootstrap` creates the database and its roles"
 
 
 def hosts_to_reach(target: Target) -> tuple[Host, ...]:
@@ -75,17 +76,18 @@ def findings_of_failure(error: DatabaseError, target: Target) -> dict[str, Findi
 def _remedy(error: DatabaseError, target: Target) -> str | None:
     if isinstance(error, DatabaseMissing):
         return "check the database's name in DATABASE_URL; `thea-db bootstrap` creates a new one, with its owner"
-    if isinstance(error, AuthenticationFailed) and error.sqlstate == _NO_ENTRY:
-        return (
-            "create the role, with LOGIN; or pg_hba.conf has no line for this user, database and address, or one for"
-            " TLS alone (DATABASE_SSL_MODE=require): add one with scram-sha-256, and never with trust"
-        )
+    if isinstance(error, AuthenticationFailed) and error.sqlstate == _NOT_ALLOWED_IN:
+        return error.hint
     if isinstance(error, AuthenticationFailed) and not target.password:
-        return "no password is set: put one into DATABASE_URL, or where the target is set"
+        return (
+            "no password is set: put one into DATABASE_URL, or where the target is set; on a server without these"
+            f" roles, {_BOOTSTRAP}"
+        )
     if isinstance(error, AuthenticationFailed):
         return (
-            f"check the password in DATABASE_URL, percent-encoded; an administrator sets another with:"
-            f' \\password "{target.user}", which every service that connects as this role then needs'
+            "check the user and the password in DATABASE_URL, percent-encoded: the server does not report which of the"
+            f' two is wrong. An administrator sets another password with: \\password "{target.user}", which every service'
+            f" that connects as this role then needs; on a server without these roles, {_BOOTSTRAP}"
         )
     return error.hint
 

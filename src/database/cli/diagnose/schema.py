@@ -144,6 +144,8 @@ async def check_rights(patient: Patient) -> Finding:
 
 async def check_revision(patient: Patient) -> Finding:
     """Compare the schema with the migrations of this installation."""
+    if await patient.connection.fetchval("SELECT current_schema() IS NULL"):
+        return skipped("no schema of the search_path exists: see session defaults")
     try:
         return revision_finding(await revision_of(patient.connection))
     except asyncpg.InsufficientPrivilegeError:
@@ -183,6 +185,12 @@ async def check_migrations(settings: Settings) -> Finding:
     if settings.DATABASE_MIGRATION_URL is None:
         return skipped("DATABASE_MIGRATION_URL is not set: the application's role migrates, or the embedded server's")
     async with reach(settings, "migrations") as reached:
+        schema = await reached.connection.fetchval("SELECT quote_ident(current_schema())")
+        if schema is None:
+            return failed(
+                f"the search_path of {reached.target.user} has no schema that exists: no table can be created",
+                "name a schema that exists in its search_path (ALTER ROLE ... SET search_path), or CREATE SCHEMA",
+            )
         if await reached.connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
             return ok(f"{reached.target.user} can create tables")
         return failed(

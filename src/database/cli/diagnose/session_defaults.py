@@ -13,7 +13,7 @@ __all__ = ["check_session_defaults"]
 
 _DEFAULTS: Final = """
 SELECT name, setting, source, format('%I', current_user) AS role, format('%I', current_database()) AS database
-  FROM pg_catalog.pg_settings WHERE name IN ('row_security', 'default_transaction_isolation')
+  FROM pg_catalog.pg_settings WHERE name IN ('row_security', 'default_transaction_isolation', 'search_path')
 """
 _IN_THE_CLIENT: Final = "remove {name} from `options` in DATABASE_URL, or from PGOPTIONS"
 _FOR_THIS_ROLE: Final = "ALTER ROLE {role} IN DATABASE {database} SET {name} = '{value}';"
@@ -21,7 +21,7 @@ _FOR_THIS_ROLE: Final = "ALTER ROLE {role} IN DATABASE {database} SET {name} = '
 
 
 async def check_session_defaults(patient: Patient) -> Finding:
-    """Check that row_security is on, and that transactions are READ COMMITTED unless they choose otherwise."""
+    """Check that row_security is on, transactions are READ COMMITTED by default, and search_path has a schema."""
     rows = {row["name"]: row for row in await patient.connection.fetch(_DEFAULTS)}
     security, isolation = rows["row_security"], rows["default_transaction_isolation"]
     found, remedies = [], []
@@ -34,9 +34,17 @@ async def check_session_defaults(patient: Patient) -> Finding:
             " read committed, and fail with SerializationError when two callers meet"
         )
         remedies.append(_remedy(isolation, "read committed"))
+    path = rows["search_path"]
+    has_schema = await patient.connection.fetchval("SELECT current_schema() IS NOT NULL")
+    if not has_schema:
+        found.append(
+            f"search_path is {path['setting']}, and none of these schemas exists, or the role has no USAGE on them: no"
+            " table is found, and none can be created"
+        )
+        remedies.append(f"create the schema (CREATE SCHEMA), grant USAGE on it, or: {_remedy(path, 'public')}")
     if not found:
-        return ok("row_security is on; transactions are read committed")
-    judge = failed if security["setting"] == "off" else warning
+        return ok("row_security is on; transactions are read committed; the search_path has a schema that exists")
+    judge = failed if security["setting"] == "off" or not has_schema else warning
     return judge("\n".join(found), "\n".join(remedies))
 
 
