@@ -48,6 +48,7 @@ SERVER = EmbeddedServer(
         "full_page_writes": "off",
         "io_method": "sync",
         "shared_buffers": "32MB",
+        "dynamic_shared_memory_type": "mmap",  # for the replicas too: nothing is left in /dev/shm
     },
 )
 SOCKETS = SERVER.target().host

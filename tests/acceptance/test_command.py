@@ -71,6 +71,26 @@ def test_up_keeps_the_embedded_server_until_down(open_folder: Path) -> None:
     assert not (open_folder / ".thea" / "postgres" / "data" / "postmaster.pid").exists()
 
 
+def test_every_folder_of_a_project_has_the_projects_embedded_server(open_folder: Path) -> None:
+    (open_folder / "pyproject.toml").touch()
+    below = open_folder / "scripts" / "nightly"
+    below.mkdir(parents=True)
+    open_folder.joinpath("scripts").chmod(0o755)
+
+    started = run("up", folder=below)
+    again = run("info", folder=open_folder)
+    stopped = run("down", folder=open_folder)
+
+    folder = open_folder / ".thea" / "postgres"
+    assert (folder / "data").is_dir()
+    assert not (below / ".thea").exists()
+    assert "embedded_database_created" in started.stderr
+    assert str(folder) in started.stderr
+    assert str(folder) in again.stdout
+    assert "embedded_database_created" not in again.stderr
+    assert "is stopped" in stopped.stdout
+
+
 def test_down_without_a_server_says_so(tmp_path: Path) -> None:
     assert "no embedded server has been started" in run("down", folder=tmp_path).stdout
 

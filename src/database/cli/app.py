@@ -225,6 +225,7 @@ def demo(
 
 def _embedded_folder() -> Path:
     from src.config.environment import named_target
+    from src.database.connect import embedded_folder
 
     settings = config.get_settings()
     if named_target(settings) is not None:
@@ -232,4 +233,4 @@ def _embedded_folder() -> Path:
             "DATABASE_URL or the environment's profile is set: there is no embedded server to start or stop",
             hint="unset it to use one; `thea-db info` says where it comes from",
         )
-    return settings.DATABASE_EMBEDDED_DIR.expanduser().absolute()
+    return embedded_folder(settings.DATABASE_EMBEDDED_DIR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from src.database.connect.codec import decode_jsonb
 from src.database.connect.command import command_connection
@@ -33,11 +33,40 @@ __all__ = [
     "connect_embedded",
     "connection_name",
     "decode_jsonb",
+    "embedded_folder",
     "embedded_server",
     "find_provider",
     "search_temporary_last",
     "to_its_end",
 ]
+
+
+_MARKS_A_PROJECT: Final = ("pyproject.toml", ".git")
+
+
+def embedded_folder(folder: Path) -> Path:
+    """Return the absolute path of the embedded server's folder.
+
+    A relative path starts at the project: the nearest directory, from the working directory upward, that has a
+    pyproject.toml or a .git; without one, at the working directory. Started in `tests/` or `scripts/`, a program thus
+    finds the database that the project has, and creates no second one.
+
+    Args:
+        folder: DATABASE_EMBEDDED_DIR.
+
+    Raises:
+        ConfigurationError: There is no such home directory, or the working directory was deleted.
+    """
+    try:
+        expanded = folder.expanduser()
+        if expanded.is_absolute():
+            return expanded
+        working = Path.cwd()
+    except (OSError, RuntimeError) as error:
+        raise ConfigurationError(f"DATABASE_EMBEDDED_DIR cannot be found: {str(folder)!r}") from error
+    parents = (working, *working.parents)
+    project = next((one for one in parents if any((one / name).exists() for name in _MARKS_A_PROJECT)), working)
+    return project / expanded
 
 
 def embedded_server(folder: Path) -> EmbeddedServer:
@@ -54,8 +83,8 @@ def embedded_server(folder: Path) -> EmbeddedServer:
     from src.database.connect import embedded  # noqa: PLC0415 - an extra, imported where it is used
 
     try:
-        return embedded.handle(folder.expanduser().absolute())
-    except (OSError, RuntimeError) as error:  # no such home, or the working folder is gone
+        return embedded.handle(embedded_folder(folder))
+    except (OSError, RuntimeError) as error:  # the path has a loop, or a folder of it may not be entered
         raise ConfigurationError(f"DATABASE_EMBEDDED_DIR cannot be found: {str(folder)!r}") from error
 
 

@@ -21,6 +21,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from src.config import get_logger
 from src.database.connect import embedded_faults as faults
 from src.database.connect import embedded_files as files
 from src.database.connect import embedded_heal as heal
@@ -40,6 +41,9 @@ DATABASE: Final = "thea"
 MAX_CONNECTIONS: Final = 300
 
 _NO_ANSWER: Final = 2  # pg_isready's
+# In the data folder. A server that was killed leaves its segments; in /dev/shm nothing removes them when the folder of
+# the server is deleted and the server does not start again.
+_SHARED_MEMORY: Final = {} if sys.platform == "win32" else {"dynamic_shared_memory_type": "mmap"}
 START_TIMEOUT_SECONDS: Final = 60
 LOCK_TIMEOUT_SECONDS: Final = 90
 
@@ -224,6 +228,7 @@ class EmbeddedServer:
             heal.clear_leftovers(self.folder, sockets)
             if not (self._data / "PG_VERSION").exists():
                 self._create_cluster()
+                get_logger(__name__).info("embedded_database_created", folder=str(self.folder))
             self._start()
         if not self._is_bootstrapped():
             self._bootstrap()
@@ -246,6 +251,7 @@ class EmbeddedServer:
             "unix_socket_directories": "" if self.over_tcp else str(files.socket_folder(self.folder)),
             "port": str(port),
             "max_connections": str(MAX_CONNECTIONS),
+            **_SHARED_MEMORY,
             **self.config,
         }
         flags = " ".join(shlex.quote(f"--{name}={value}") for name, value in options.items())

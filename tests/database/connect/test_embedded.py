@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from src.config import Settings
-from src.database.connect import connect, embedded_server
+from src.database.connect import connect, embedded_folder, embedded_server
 from src.database.connect.embedded import EmbeddedServer
 from src.database.errors import ConfigurationError, ConnectionFailed
 from tests.database.connect.conftest import end, query, start, wait_for_use
@@ -211,3 +211,22 @@ def test_a_forks_end_does_not_take_the_parents_server_away(folder: Path) -> None
 
     assert done.returncode == 0, done.stderr
     assert not EmbeddedServer(folder).is_running()
+
+
+@pytest.mark.parametrize("mark", ["pyproject.toml", ".git"])
+def test_a_relative_folder_starts_at_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
+    below = tmp_path / "project" / "tests" / "unit"
+    below.mkdir(parents=True)
+    (tmp_path / "project" / mark).touch()
+    monkeypatch.chdir(below)
+
+    assert embedded_folder(Path(".thea/postgres")) == tmp_path / "project" / ".thea" / "postgres"
+    assert embedded_folder(tmp_path / "elsewhere") == tmp_path / "elsewhere"
+
+
+def test_a_relative_folder_outside_of_a_project_starts_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert embedded_folder(Path(".thea/postgres")) == tmp_path / ".thea" / "postgres"

@@ -259,3 +259,17 @@ def test_a_test_run_that_was_killed_leaves_no_process(folder: Path) -> None:
     run.wait()
 
     assert are_all_gone(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc and /dev/shm are Linux's")
+def test_a_server_that_is_killed_leaves_no_shared_memory_behind(used_folder: Path) -> None:
+    """The server has no segment in /dev/shm, where nothing would remove it once the folder is deleted."""
+    server = EmbeddedServer(used_folder)
+    server.acquire()
+    try:
+        mapped = Path(f"/proc/{pid_of(used_folder)}/maps").read_text()
+    finally:
+        server.release()
+
+    assert "/dev/shm/PostgreSQL" not in mapped  # noqa: S108 - the name of a segment
+    assert "pg_dynshmem" in mapped
