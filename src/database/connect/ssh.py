@@ -165,7 +165,7 @@ class SshTunnel:
             reason = error.strerror or type(error).__name__
             raise TunnelFailed(
                 f"no SSH tunnel through {self._gateway}: this machine cannot listen for it: {reason}",
-                hint=f"check {tempfile.gettempdir()}, and the limit of open files",
+                hint=_hint_for_listening(as_socket=as_socket),
             ) from error
         local = Host("127.0.0.1", listener.get_port()) if folder is None else Host(str(folder), host.port)
         self._forwards[host, as_socket] = _Forward(local, listener, folder)
@@ -199,10 +199,29 @@ class SshTunnel:
 
 
 def _create_folder() -> Path:
-    """Make a folder that only this user can enter, with a path short enough for a socket's."""
-    longest = Path(tempfile.gettempdir()) / "thea-12345678" / ".s.PGSQL.65535"
-    short = len(os.fsencode(longest)) <= _SOCKET_PATH_BYTES
-    return Path(tempfile.mkdtemp(prefix="thea-", dir=None if short else "/tmp"))  # noqa: S108 - it is made private
+    """Create a folder that only this user can enter, with a path that is short enough for a socket."""
+    return Path(tempfile.mkdtemp(prefix="thea-", dir=_parent_folder()))
+
+
+def _parent_folder() -> Path:
+    """Return the temporary folder, or /tmp if a socket's path in the temporary folder would be too long."""
+    folder = Path(tempfile.gettempdir())
+    longest = folder / "thea-12345678" / ".s.PGSQL.65535"
+    is_short = len(os.fsencode(longest)) <= _SOCKET_PATH_BYTES
+    return folder if is_short else Path("/tmp")  # noqa: S108 - the folder in it is private
+
+
+def _hint_for_listening(*, as_socket: bool) -> str:
+    """Return the remedy for a listener that cannot be opened; it names the folder that was used, if there was one."""
+    limit = "check the limit of open files (ulimit -n)"
+    if not as_socket:
+        return limit
+    try:
+        folder = _parent_folder()
+    except OSError:
+        return f"set TMPDIR to a folder that this user can write to; {limit}"
+    variable = " (from TMPDIR)" if os.environ.get("TMPDIR") == str(folder) else ""
+    return f"check that {folder}{variable} exists, has space, and can be written to by this user; {limit}"
 
 
 def _socket(folder: Path | str, port: int) -> str:

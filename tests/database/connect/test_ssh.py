@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import tempfile
 from collections.abc import AsyncIterator
@@ -55,8 +56,50 @@ async def test_a_socket_has_a_short_path(tunnel: SshTunnel, tmp_path: Path, monk
 async def test_a_full_disk_is_told(tunnel: SshTunnel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
 
-    with pytest.raises(TunnelFailed, match="this machine cannot listen for it: No such file"):
+    with pytest.raises(TunnelFailed, match="this machine cannot listen for it: No such file") as caught:
         await tunnel.forward(SERVER, as_socket=True)
+
+    assert "check that /nowhere exists" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder", "named"),
+    [
+        ("/nowhere", "/nowhere", "/nowhere (from TMPDIR) exists"),
+        ("/nowhere/" + "long" * 25, "/nowhere/" + "long" * 25, "/tmp exists"),  # noqa: S108 - a path in a message
+        (None, "/nowhere", "/nowhere exists"),
+    ],
+    ids=["TMPDIR", "a TMPDIR that is too long", "the system's"],
+)
+async def test_the_hint_names_the_folder_that_was_used(
+    tunnel: SshTunnel, monkeypatch: pytest.MonkeyPatch, variable: str | None, folder: str, named: str
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("TMPDIR", variable)
+
+    with pytest.raises(TunnelFailed) as caught:
+        await tunnel.forward(SERVER, as_socket=True)
+
+    assert named in str(caught.value.hint)
+    assert ("TMPDIR" in str(caught.value.hint)) is ("TMPDIR" in named)
+
+
+async def test_a_port_that_cannot_be_opened_names_no_folder(tunnel: SshTunnel, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(ssh, "_open_listener", refuse)
+
+    with pytest.raises(TunnelFailed) as caught:
+        await tunnel.forward(SERVER, as_socket=False)
+
+    assert caught.value.hint == "check the limit of open files (ulimit -n)"
 
 
 async def test_each_server_has_one_address(tunnel: SshTunnel) -> None:
