@@ -126,8 +126,10 @@ def test_a_name_server_that_says_nothing_holds_it_no_longer_either(tmp_path: Pat
 
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+    # A shell without job control starts background jobs with SIGINT ignored, and Python keeps that.
+    as_from_a_terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     process = subprocess.Popen(
-        [sys.executable, "-c", "from src.database.cli import main; main()", "wait"],
+        [sys.executable, "-c", f"{as_from_a_terminal}from src.database.cli import main; main()", "wait"],
         cwd=tmp_path,
         env={
             **os.environ,

@@ -66,6 +66,12 @@ def is_checkout() -> bool:
 def explain(error: CommandError, folder: Path | None = None) -> ConfigurationError:
     """Turn what Alembic says into an error of ours, with the remedy where it is known."""
     text = str(error)
+    if "not up to date" in text:
+        return ConfigurationError(
+            f"the models can only be compared with a database at the newest revision,"
+            f" {', '.join(heads(folder))}: this database is behind",
+            hint="`thea-db upgrade` (`alembic upgrade head`) applies the missing migrations; then run this again",
+        )
     if "locate revision" not in text:
         return ConfigurationError(f"Alembic: {text}")
     known = [script.revision for script in script_directory(folder).walk_revisions()]

@@ -61,6 +61,7 @@ def test_from_nothing_to_a_restored_backup_without_a_word_of_a_password(
     assert [each.exit_code for each in done] == [0] * 5, [each.output for each in done]
     assert "done: ALTER ROLE told_app PASSWORD '***'" in made.output
     assert made.output.index("plan: CREATE DATABASE told") < made.output.index("done: CREATE ROLE told_app")
+    assert "`thea-db restore <file>` in place of it" in made.output  # after `upgrade` a restore is refused
     assert json.loads(again.output) == {"changed": [], "refused": []}
     assert "saved.dump: 1 rows in 1 tables of told" in saved.output
     assert "restored into a scratch database, compared, dropped" in saved.output

@@ -86,8 +86,8 @@ def _remedy(error: DatabaseError, target: Target) -> str | None:
     if isinstance(error, AuthenticationFailed):
         return (
             "check the user and the password in DATABASE_URL, percent-encoded: the server does not report which of the"
-            f' two is wrong. An administrator sets another password with: \\password "{target.user}", which every service'
-            f" that connects as this role then needs; on a server without these roles, {_BOOTSTRAP}"
+            f' two is wrong. An administrator sets another password with: \\password "{target.user}", which every'
+            f" service that connects as this role then needs; on a server without these roles, {_BOOTSTRAP}"
         )
     return error.hint
 

@@ -120,7 +120,10 @@ def _show(done: Bootstrapped) -> None:
     elif not done.changed and not done.refused:
         typer.echo("nothing to do: database, roles and rights are as they are to be")
     elif done.changed:
-        typer.echo("next: `thea-db upgrade`")
+        typer.echo(
+            "next: `thea-db upgrade`; to restore a backup, `thea-db restore <file>` in place of it: a restore needs the"
+            " database without tables"
+        )
 
 
 def _tell(restored: Restored) -> None:
