@@ -151,7 +151,7 @@ class IdempotencyConflictError(DuplicateKeyError):
 
 
 class ForeignKeyError(IntegrityError):
-    """The row refers to one that is not there, or is referred to itself."""
+    """The row refers to a row that does not exist, or other rows still refer to it."""
 
 
 class CheckViolation(IntegrityError):

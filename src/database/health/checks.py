@@ -96,7 +96,7 @@ async def check_drift(looking: asyncio.Task[Look], settings: Settings) -> Check:
     if report.is_sound:
         return healthy("no difference")
     found = f"{len(report.differences)} difference(s), {len(report.errors)} of which can make statements fail"
-    remedy = "`thea-db verify` names each, and what mends it"
+    remedy = "`thea-db verify` lists each difference with its remedy"
     return unhealthy(found, remedy) if report.errors else degraded(found, remedy)
 
 

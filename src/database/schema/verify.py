@@ -250,5 +250,5 @@ def _drift_error(report: SchemaReport) -> SchemaDriftError:
     rest = [f"and {len(errors) - _SHOWN_IN_ERROR} more"] if len(errors) > _SHOWN_IN_ERROR else []
     return SchemaDriftError(
         "the database is not what the code expects:\n" + "\n".join([*shown, *rest]),
-        hint="`thea-db verify` names each and what mends it; with DATABASE_VERIFY_SCHEMA=warn the service starts",
+        hint="`thea-db verify` lists each with its remedy; with DATABASE_VERIFY_SCHEMA=warn the service starts",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from datetime import date
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from src.database.capacity import Capacity
 from src.database.cli.diagnose.demand import Demand, Suggestion, suggest, useful_connections
 from src.database.cli.diagnose.encryption import Encryption
 from src.database.cli.diagnose.installation import EXTEND_PATH, check_localhost, check_namespace
+from src.database.cli.diagnose.network import check_ports
 from src.database.cli.diagnose.releases import version_finding
 from src.database.cli.diagnose.server import clock_finding, connections_finding, tls_finding
 from src.database.cli.diagnose.wait import time_heals
@@ -24,8 +27,10 @@ from src.database.errors import (
     TlsFailed,
     TunnelFailed,
 )
+from src.database.schema.catalogue import Difference
 from src.database.target import Host, Target
 
+ROOT = Path(__file__).parents[3]
 TODAY = date(2026, 11, 22)
 TLS = Encryption(kind="TLS", version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384")
 
@@ -38,11 +43,15 @@ class PermissionDenied(Exception):
     ("version", "status", "words"),
     [
         (180006, "ok", "PostgreSQL 18.6"),
-        (180004, "warning", "behind 18.6, which closes: row-level security of a role that has changed"),
-        (170000, "warning", "behind 17.11"),
+        (
+            180004,
+            "warning",
+            "known vulnerabilities that 18.6 fixes: a cached query plan can apply the row-level security",
+        ),
+        (170000, "warning", "vulnerabilities that 17.11 fixes"),
         (170000, "warning", "CVE-2024-10976"),
-        (150003, "warning", "MERGE past row-level security"),
-        (140024, "failed", "15 is the oldest"),
+        (150003, "warning", "MERGE does not check row-level security"),
+        (140024, "failed", "15 is the oldest supported version"),
         (190000, "ok", "PostgreSQL 19.0"),
     ],
 )
@@ -55,7 +64,7 @@ def test_a_release_is_judged_by_the_holes_that_later_ones_close(version: int, st
 
 def test_a_major_ends_with_november_of_its_last_year() -> None:
     assert version_finding(180099, today=date(2030, 11, 30)).status == "ok"
-    assert "no fixes since November 2030" in version_finding(180099, today=date(2030, 12, 1)).found
+    assert "not supported since November 2030" in version_finding(180099, today=date(2030, 12, 1)).found
 
 
 def _demand(size: int = 5, overflow: int = 10, *, processes: int = 1, is_pooled: bool = True) -> Demand:
@@ -180,3 +189,44 @@ def _tunnel(cause: Exception) -> TunnelFailed:
 )
 def test_time_heals_what_starts_and_no_mistake(error: DatabaseError, heals: bool) -> None:
     assert time_heals(error) is heals
+
+
+REPLACED = (
+    "no port of ours",
+    "without versions",
+    "who the server is is",
+    "which closes:",
+    ", is nothing",
+    "is referred to itself",
+    "what mends it",
+    "cannot have a lock",
+)
+"""What users could not understand at first reading."""
+
+
+@pytest.mark.parametrize("text", REPLACED)
+def test_a_text_that_was_not_understood_is_in_no_source_file(text: str) -> None:
+    files = (ROOT / "src").rglob("*.py")
+
+    assert [str(file) for file in files if text in file.read_text()] == []
+
+
+def test_a_finding_is_a_sentence() -> None:
+    unpooled = Target(hosts=(Host("db"),), database="d", user="u", ssl_mode="require")
+    settings = Settings(ENVIRONMENT="production", DATABASE_URL="postgresql://u@h/d")
+    revision = Difference(kind="revision", object="alembic_version", attribute="revision", expected="0003", remedy=())
+
+    assert "the server's certificate is not verified, so that" in tls_finding(TLS, unpooled, settings).found
+    assert str(revision) == "the database must be at revision 0003, and is at none"
+    assert asyncio.run(check_ports([])).found.startswith("this machine opens no port:")
+
+
+def test_every_vulnerability_has_its_source_in_a_comment() -> None:
+    source = (ROOT / "src/database/cli/diagnose/releases.py").read_text()
+
+    numbers = re.findall(r"\((CVE-[\d-]+)\)", source)
+
+    assert numbers
+    assert [
+        number for number in numbers if f"# https://www.postgresql.org/support/security/{number}/" not in source
+    ] == []

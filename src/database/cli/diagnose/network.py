@@ -45,7 +45,9 @@ async def check_names(hosts: Sequence[Host]) -> Finding:
     """Resolve the names of all hosts."""
     named = [host for host in hosts if not (host.is_socket or _is_address(host.name))]
     if not named:
-        return skipped("no host has a name")
+        return skipped(
+            "no host name is set: every host is an IP address or a socket, or is not reached from this machine"
+        )
     answers = await asyncio.gather(*(_resolve(host.name) for host in named))
     told = "; ".join(
         f"{host.name} is {', '.join(addresses) or 'not known'}" for host, addresses in zip(named, answers, strict=True)
@@ -56,7 +58,7 @@ async def check_names(hosts: Sequence[Host]) -> Finding:
 async def check_ports(hosts: Sequence[Host]) -> Finding:
     """Open a connection to the port, or the socket, of every host, and close it."""
     if not hosts:
-        return skipped("the route has no port of ours")
+        return skipped("this machine opens no port: the embedded server, or the Cloud SQL connector, is used")
     reasons = await asyncio.gather(*(_knock(host) for host in hosts))
     told = "; ".join(f"{host} {reason or 'is open'}" for host, reason in zip(hosts, reasons, strict=True))
     remedy = "start the server; check host and port, listen_addresses in postgresql.conf, and the firewall"

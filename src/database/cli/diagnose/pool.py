@@ -71,7 +71,9 @@ def _warnings(
     if capacity is not None and capacity.available < demand.engines * demand.processes:
         warnings.append("the server has not even one connection for each pool: put PgBouncer before it")
     if demand.is_pooled and demand.steady > useful:
-        warnings.append(f"{demand.steady} connections are kept, of which {useful} at a time are of use to the server")
+        warnings.append(
+            f"the pools keep {demand.steady} connections open; the server can work on about {useful} at the same time"
+        )
     if not demand.is_pooled:
         warnings.append(
             f"ENVIRONMENT={settings.ENVIRONMENT} has no pool, and each use opens a connection: nothing bounds their"
@@ -103,7 +105,7 @@ def _print(document: dict[str, Any], demand: Demand, capacity: Capacity | None, 
     for name, value in document["suggested"].items():
         typer.echo(f"{name}={value}")
     lines: list[tuple[str, object]] = [
-        ("useful", f"{useful}: (cores x 2) + spindles"),
+        ("at work", f"the server can work on about {useful} connections at the same time: (cores x 2) + spindles"),
         ("server", capacity and f"{capacity.available} of max_connections {capacity.maximum}"),
         ("set", demand),
     ]

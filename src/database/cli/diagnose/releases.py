@@ -1,6 +1,6 @@
-"""PostgreSQL's releases: which ones have holes that a later one closes, and until when a major is supported.
+"""PostgreSQL's releases: which ones have vulnerabilities that a later one fixes, and until when a major is supported.
 
-Sources: https://www.postgresql.org/support/versioning/ and https://www.postgresql.org/support/security/.
+Source of the versions: https://www.postgresql.org/support/versioning/
 """
 
 from __future__ import annotations
@@ -18,23 +18,35 @@ __all__ = ["version_finding"]
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release that closed holes: the minor of each major, and what the older ones are open to."""
+    """A release that fixed vulnerabilities.
+
+    Args:
+        minors: The minor release of each major that has the fix.
+        fixes: What an attacker could do before, and the number of the vulnerability.
+    """
 
     minors: Mapping[int, int]
-    closes: str
+    fixes: str
 
 
-# The newest first, to November 2026. Those that touch row-level security, which the tenants' wall is, say so.
+# The newest first, to November 2026: those that concern row-level security, which isolates the tenants, or that let SQL
+# run code.
 RELEASES: Final = (
+    # https://www.postgresql.org/support/security/CVE-2026-14666/
     Release(
         {18: 6, 17: 11, 16: 15, 15: 19},
-        "row-level security of a role that has changed, cached (CVE-2026-14666), and other holes",
+        "a cached query plan can apply the row-level security of another role (CVE-2026-14666)",
     ),
-    Release({18: 4, 17: 10, 16: 14, 15: 18}, "memory overwritten through crafted input (CVE-2026-6473)"),
-    Release({18: 2, 17: 8, 16: 12, 15: 16}, "code run through crafted text (CVE-2026-2006)"),
-    Release({17: 6, 16: 10, 15: 14}, "rows that row-level security hides, seen in statistics (CVE-2025-8713)"),
-    Release({17: 1, 16: 5, 15: 9}, "another role's row-level security below a subquery (CVE-2024-10976)"),
-    Release({15: 4}, "MERGE past row-level security (CVE-2023-39418)"),
+    # https://www.postgresql.org/support/security/CVE-2026-6473/
+    Release({18: 4, 17: 10, 16: 14, 15: 18}, "crafted input can overwrite the server's memory (CVE-2026-6473)"),
+    # https://www.postgresql.org/support/security/CVE-2026-2006/
+    Release({18: 2, 17: 8, 16: 12, 15: 16}, "crafted text can run code in the server (CVE-2026-2006)"),
+    # https://www.postgresql.org/support/security/CVE-2025-8713/
+    Release({17: 6, 16: 10, 15: 14}, "statistics can show rows that row-level security hides (CVE-2025-8713)"),
+    # https://www.postgresql.org/support/security/CVE-2024-10976/
+    Release({17: 1, 16: 5, 15: 9}, "a subquery can apply the row-level security of another role (CVE-2024-10976)"),
+    # https://www.postgresql.org/support/security/CVE-2023-39418/
+    Release({15: 4}, "MERGE does not check row-level security for the rows that it writes (CVE-2023-39418)"),
 )
 LAST_YEARS: Final = {15: 2027, 16: 2028, 17: 2029, 18: 2030}
 """A major's last release comes in November of this year."""
@@ -45,19 +57,19 @@ def version_finding(version: int, *, today: date) -> Finding:
     major, minor = divmod(version, 10_000)
     name = f"PostgreSQL {major}.{minor}"
     if major < OLDEST_SERVER:
-        return failed(f"{name}: {OLDEST_SERVER} is the oldest that is served", "move the database to a newer major")
+        return failed(f"{name}: {OLDEST_SERVER} is the oldest supported version", "move the database to a newer major")
     last_year = LAST_YEARS.get(major, today.year)
     if today >= date(last_year, 12, 1):
         return warning(
-            f"{name}: no fixes since November {last_year}, not even of security holes",
+            f"{name}: not supported since November {last_year}: it gets no security fixes",
             "move the database to a newer major",
         )
-    open_to = [release for release in RELEASES if minor < release.minors.get(major, 0)]
-    if not open_to:
+    lacking = [release for release in RELEASES if minor < release.minors.get(major, 0)]
+    if not lacking:
         return ok(name)
-    newest = open_to[0].minors[major]
-    holes = "; ".join(release.closes for release in open_to)
+    newest = lacking[0].minors[major]
+    vulnerabilities = "; ".join(release.fixes for release in lacking)
     return warning(
-        f"{name} is behind {major}.{newest}, which closes: {holes}",
-        f"take the newest {major}.x, at least {major}.{newest}: only the server's programs change",
+        f"{name} has known vulnerabilities that {major}.{newest} fixes: {vulnerabilities}",
+        f"update to the newest {major}.x, at least {major}.{newest}: the data stays as it is",
     )

@@ -159,13 +159,13 @@ async def check_extensions(patient: Patient) -> Finding:
     """Look for what the migrations build upon."""
     rows = await patient.connection.fetch(_EXTENSIONS, NEEDED_EXTENSIONS)
     if missing := [name for name, available in rows if not available]:
-        return failed(f"the server cannot have {', '.join(missing)}", "install PostgreSQL's contrib package there")
+        return failed(f"the server does not offer {', '.join(missing)}", "install PostgreSQL's contrib package there")
     if absent := [name for name, available in rows if available]:
         return failed(f"not created: {', '.join(absent)}", "; ".join(f"CREATE EXTENSION {name}" for name in absent))
     if without := [row["name"] for row in await patient.connection.fetch(_DICTIONARIES, NEEDED_DICTIONARIES)]:
         return failed(
-            f"no text search configuration {', '.join(without)}",
-            "take a server with PostgreSQL's own: they are part of it",
+            f"the text search configuration {', '.join(without)} is missing",
+            "use a server with PostgreSQL's standard configurations",
         )
     return ok(f"{', '.join(NEEDED_EXTENSIONS)}; text search in {', '.join(NEEDED_DICTIONARIES)}")
 

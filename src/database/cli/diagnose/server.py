@@ -83,20 +83,23 @@ def tls_finding(encryption: Encryption, target: Target, settings: Settings) -> F
     if target.route != "direct":
         return ok(f"{encryption}, over {target.route}")
     if encryption.kind == "plaintext" and not all(_is_loopback(host.name) for host in target.hosts):
-        return warning(f"{encryption} to {target.host}: who listens reads all of it", _VERIFY_FULL)
+        return warning(f"{encryption} to {target.host}: others on the network can read all of it", _VERIFY_FULL)
     if encryption.kind == "TLS" and target.ssl_mode != "verify-full" and not settings.is_local:
-        whose = "the server's name" if encryption.peer else "who the server is"
-        return warning(f"{encryption}; {whose} is not verified", _VERIFY_FULL)
+        unverified = "the host name in the server's certificate" if encryption.peer else "the server's certificate"
+        return warning(
+            f"{encryption}: {unverified} is not verified, so that another server could answer in its place",
+            _VERIFY_FULL,
+        )
     return ok(str(encryption))
 
 
 async def check_password(patient: Patient) -> Finding:
-    """Look at how the server let us in. No wrong password is tried: that can lock the account."""
+    """Check how the server authenticated the connection. No wrong password is tried: that can lock the account."""
     target, connection = patient.target, patient.connection
     if target.embedded is not None:
-        return ok("the embedded server is this user's alone")
+        return ok("not needed: only this user can reach the embedded server")
     if await _is_pooled(connection):
-        return skipped("a pooler let us in, and what it asks for cannot be seen")
+        return skipped("a pooler accepted the connection; how the server authenticates the pooler is not visible")
     came_by = None if target.password is None and target.ssl_cert is None else "password"
     if connection.get_server_version().major >= _KNOWS_HOW_WE_CAME:
         came_by = str(await connection.fetchval("SELECT system_user") or "").partition(":")[0] or None
@@ -104,8 +107,8 @@ async def check_password(patient: Patient) -> Finding:
         return worse(patient.settings, "the server takes any password, or none (trust)", _SCRAM)
     if await connection.fetchval("SHOW password_encryption") != "scram-sha-256":
         return warning(
-            "new passwords are kept as MD5, which is broken",
-            "password_encryption = 'scram-sha-256' in postgresql.conf, then set the password anew",
+            "the server stores new passwords as MD5 hashes, which are insecure",
+            "password_encryption = 'scram-sha-256' in postgresql.conf, then set the password again",
         )
     return ok(f"accepted ({came_by or 'trust, on a Unix socket'})")
 
@@ -162,7 +165,7 @@ def clock_finding(ahead: float, *, round_trip: float) -> Finding:
     told = f"the server's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours"
     if abs(ahead) - round_trip / 2 <= CLOCK_TOLERANCE_SECONDS:
         return ok(told)
-    return warning(told, "have both machines keep time by NTP: reminders and the order of ids go by it")
+    return warning(told, "synchronize both clocks by NTP: reminders and the order of ids depend on them")
 
 
 async def check_connections(patient: Patient) -> Finding:
@@ -188,15 +191,16 @@ async def check_pooler(patient: Patient) -> Finding:
     is_pooled = await _is_pooled(patient.connection)
     if is_pooled and not patient.settings.DATABASE_PGBOUNCER:
         return warning(
-            "a pooler stands between us and the server: what a session sets or prepares does not stay with us",
+            "a pooler is between this program and the server: a session's settings and prepared statements can be lost"
+            " between two transactions",
             "name the server itself in DATABASE_MIGRATION_URL, then DATABASE_PGBOUNCER=true",
         )
     if patient.settings.DATABASE_PGBOUNCER and not is_pooled:
         return warning(
-            "DATABASE_PGBOUNCER=true, and this is the server itself: each query costs more than it need",
-            "DATABASE_PGBOUNCER=false, if really no pooler stands between",
+            "DATABASE_PGBOUNCER=true, but the connection goes to the server itself: each query does unneeded work",
+            "DATABASE_PGBOUNCER=false, if no pooler is between this program and the server",
         )
-    return ok("a pooler, as is set" if is_pooled else "none")
+    return ok("a pooler, and DATABASE_PGBOUNCER=true" if is_pooled else "none")
 
 
 async def check_encoding(patient: Patient) -> Finding:
@@ -205,8 +209,9 @@ async def check_encoding(patient: Patient) -> Finding:
     if encoding == "UTF8":
         return ok(encoding)
     return failed(
-        f"the database is in {encoding} and refuses what that has no character for",
-        f"move into a new one: CREATE DATABASE \"{patient.target.database}_utf8\" ENCODING 'UTF8' TEMPLATE template0;",
+        f"the database has the encoding {encoding}, and rejects text with characters that {encoding} does not have",
+        f"create a database with UTF8, and move the data there:"
+        f" CREATE DATABASE \"{patient.target.database}_utf8\" ENCODING 'UTF8' TEMPLATE template0;",
     )
 
 
@@ -214,10 +219,11 @@ async def check_collation(patient: Patient) -> Finding:
     """Look whether the order of text is still the one that the indexes were built in."""
     built, actual = await patient.connection.fetchrow(_COLLATION)
     if built == actual:
-        return ok(f"version {actual}" if actual else "without versions")
+        return ok(f"version {actual}" if actual else "its provider has no versions: nothing to compare")
     database = patient.target.database
     return warning(
-        f"indexes over text were built with version {built}, and the system now has {actual}: they may miss rows",
+        f"indexes on text were built with collation version {built}, and the system now has {actual}: an index can miss"
+        " rows",
         f'as its owner: REINDEX DATABASE CONCURRENTLY "{database}"; and only when that has ended without an error:'
         f' ALTER DATABASE "{database}" REFRESH COLLATION VERSION;',
     )

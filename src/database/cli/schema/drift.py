@@ -39,9 +39,9 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Name each difference between the database and what the migrations build, and what mends it; exit code 1 if any.
+    """List each difference between the database and what the migrations build, with its remedy; exit code 1 if any.
 
-    Exit code 2 where it cannot be told. The remedies are to be run in this order, as the owner of the tables.
+    Exit code 2 if the two cannot be compared. Run the remedies in this order, as the owner of the tables.
     """
     from src.database.schema.verify import verify as run_verify
 
@@ -69,11 +69,12 @@ def check(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Do for the migrations what a CI wants, in a scratch database that is dropped again; exit code 1 if one fails.
+    """Check the migrations in a scratch database, which is dropped afterwards; exit code 1 if a check fails.
 
-    One head; an empty autogenerate diff, and models that agree to the letter; up, down and up again without a trace; a
-    snapshot that is current; SQL that squawk finds nothing in. With --service: the database is up and a service of its
-    own, which this one does without; the migrations are there; what is acknowledged is kept; the pool heals.
+    The checks: there is one head; autogenerate finds no difference to the models; up, down and up again leaves the same
+    schema; the snapshot is current; squawk reports nothing. With --service, in place of these: the database is a
+    service of its own, which this service does not need to start; it is migrated; acknowledged writes survive a
+    restart; the pool recovers.
     """
     from src.database.cli.schema.service_check import run_service_check
     from src.database.schema.catalogue import SNAPSHOT_FILE
@@ -116,7 +117,7 @@ def _summary(report: SchemaReport) -> Finding:
 def _yardstick(report: SchemaReport) -> str:
     match report.compared_with:
         case "nothing":
-            return "nothing: see the revision"
+            return "nothing, because of its revision"
         case "snapshot":
             return f"this release's snapshot of {report.head}"
         case _:
@@ -128,4 +129,4 @@ def _finding(difference: Difference) -> Finding:
     found = str(difference).removeprefix(f"{difference.kind} ")
     ends = ("" if line.startswith(("--", "thea-db")) else ";" for line in difference.remedy)
     remedy = "\n".join(line + end for line, end in zip(difference.remedy, ends, strict=True))
-    return Finding(status, found, remedy or "mended with the difference beside it")
+    return Finding(status, found, remedy or "the remedy of another difference in this list repairs it too")

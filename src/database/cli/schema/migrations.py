@@ -23,14 +23,14 @@ EXIT_BEHIND: int = 1
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Folder = Annotated[
-    Path | None, typer.Option(help="Has further revisions, which follow upon this installation's: drafts.")
+    Path | None, typer.Option(help="A folder with further revisions (drafts) that follow those of this installation.")
 ]
-Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another machine that migrates.")]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for a migration that runs elsewhere.")]
 LockTimeout = Annotated[
     float | None,
-    typer.Option(min=0, help="Seconds to wait for each lock; by default the URL's lock_timeout, or 5. 0: no end."),
+    typer.Option(min=0, help="Seconds to wait for each lock; by default the URL's lock_timeout, or 5. 0: no limit."),
 ]
-Attempts = Annotated[int, typer.Option(min=1, help="How often a migration is begun that cannot have a lock.")]
+Attempts = Annotated[int, typer.Option(min=1, help="How often to try a migration that does not get a lock.")]
 
 migrations_app = typer.Typer(pretty_exceptions_show_locals=False)
 
@@ -56,16 +56,16 @@ def upgrade(
 
 @migrations_app.command(context_settings={"ignore_unknown_options": True})  # -1 is no option
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="The newest revision that stays, or -1, or base.")],
+    revision: Annotated[str, typer.Argument(help="The revision to go back to; -1: one step; base: no schema.")],
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Outside of development and test: yes, with its data.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Needed in staging and production, as data is deleted.")] = False,
     folder: Folder = None,
     wait: Wait = MIGRATION_WAIT_SECONDS,
     lock_timeout: LockTimeout = None,
     attempts: Attempts = MIGRATION_ATTEMPTS,
     as_json: Json = False,
 ) -> None:
-    """Take migrations back, with all the data that only they have room for."""
+    """Undo migrations: the tables and columns that they created are dropped, with the data in them."""
     from src.database.schema import Patience
     from src.database.schema import downgrade as run_downgrade
 

@@ -43,7 +43,9 @@ class Difference:
             case "missing":
                 return f"{name} is missing"
             case "extra":
-                return f"{name} is not of this schema"
+                return f"{name} is not part of this release's schema"
+            case "revision":
+                return f"the database must be at revision {_show(self.expected)}, and is at {_show(self.found)}"
             case _:
                 return f"{name}: {self.attribute} must be {_show(self.expected)}, is {_show(self.found)}"
 
@@ -75,4 +77,4 @@ class Case:
 def _show(value: Any) -> str:
     if isinstance(value, str):
         return value.strip() or "''"
-    return "nothing" if value in (None, [], {}) else json.dumps(value, ensure_ascii=False)
+    return "none" if value in (None, [], {}) else json.dumps(value, ensure_ascii=False)
