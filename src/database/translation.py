@@ -81,6 +81,9 @@ _HINTS: Final[dict[type[DatabaseError], str]] = {
 _SQLSTATE_HINTS: Final = {
     "3F000": "correct the name in the statement, or in the search_path",
     "25006": "write through get_db: get_read_db reads, and a replica takes no writes",
+    "42501": "`thea-db doctor` reports which rights the role lacks, with the GRANT for each",
+    "57014": "if a time limit ended it: a narrower statement, or a higher DATABASE_STATEMENT_TIMEOUT; `thea-db"
+    " activity` shows what a statement waits for",
     "53100": "free space on the volume of the server's data, or enlarge it; what is committed is kept, and the server"
     " accepts writes again once there is space",
     "53200": "fewer connections (`thea-db pool`), a smaller work_mem, or more memory for the server",
@@ -172,16 +175,16 @@ def translate(error: BaseException, statement: str | None = None) -> DatabaseErr
     if sqlstate == _ABORTED:
         _redact(error)
         return TransactionAborted("a statement", sqlstate=sqlstate)
-    kind, message = _lookup(sqlstate)
+    (kind, message), remedy = _lookup(sqlstate), _SQLSTATE_HINTS.get(sqlstate)
     if isinstance(origin, asyncpg.InvalidCachedStatementError):
         kind, message = SchemaChangedError, "the schema has changed under a prepared statement"
     if sqlstate == "42883" and getattr(origin, "server_source_filename", None) in _LOOK_UP_OPERATORS:
         kind, message = DatabaseError, "no operator takes values of these types"
-    has_no_schema = sqlstate == "3F000" and _CHOOSE_WHERE_TO_CREATE in str(_function_of(origin))
-    if has_no_schema:
-        message = "no schema of the search_path exists"
+    if sqlstate == "3F000" and _CHOOSE_WHERE_TO_CREATE in str(_function_of(origin)):
+        message, remedy = "no schema of the search_path exists", _SEARCH_PATH
     if sqlstate == "42501" and _function_of(origin) == _CHECKS_POLICIES:
-        kind, message = CheckViolation, "row-level security refused the row: its tenant_id is not the acting one"
+        kind, message = CheckViolation, "row-level security refused the row: its tenant_id is not the current tenant's"
+        remedy = "write the row in a session of its own tenant (`tenant_context`)"
     elif _speaks_of_names_alone(sqlstate):
         message = f"{message}: {origin.args[0]}"
     constraint = getattr(origin, "constraint_name", None)
@@ -194,8 +197,7 @@ def translate(error: BaseException, statement: str | None = None) -> DatabaseErr
         places[missing] = places[missing] or _name_at_position(origin, statement)
     where = ", ".join(f"{place} {name}" for place, name in places.items() if name) or f"SQLSTATE {sqlstate}"
     _redact(error)
-    hint = _CONSTRAINT_HINTS.get(constraint or "") or _SQLSTATE_HINTS.get(sqlstate) or _HINTS.get(kind)
-    hint = _SEARCH_PATH if has_no_schema else hint
+    hint = _CONSTRAINT_HINTS.get(constraint or "") or remedy or _HINTS.get(kind)
     translated = kind(f"{message} ({where})", sqlstate=sqlstate, constraint=constraint, hint=hint)
     translated.came_from_server = getattr(origin, "severity", None) is not None  # the driver refuses values too
     return translated

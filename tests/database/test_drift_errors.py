@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Awaitable, Callable
 
@@ -90,11 +89,14 @@ async def test_a_traceback_prints_the_hint_of_a_missing_function_once(
 @pytest.mark.parametrize(
     ("statement", "hint"),
     [
-        ("SET LOCAL search_path = nothing; CREATE TABLE made ()", "ALTER|CREATE SCHEMA"),
+        ("SET LOCAL search_path = nothing; CREATE TABLE made ()", "CREATE SCHEMA"),
         ("CREATE TABLE nothing.made ()", "correct the name"),
+        ("SELECT * FROM pg_authid", "`thea-db doctor`"),
+        ("INSERT INTO users (tenant_id, id) VALUES (gen_random_uuid(), gen_random_uuid())", "tenant_context"),
+        ("SET LOCAL statement_timeout = 5; SELECT pg_sleep(5)", "DATABASE_STATEMENT_TIMEOUT"),
     ],
 )
-async def test_a_missing_schema_has_a_remedy(session: AsyncSession, statement: str, hint: str) -> None:
+async def test_an_error_of_the_server_has_a_remedy(session: AsyncSession, statement: str, hint: str) -> None:
     *before, failing = statement.split("; ")
     for one in before:
         await session.execute(text(one))
@@ -102,8 +104,7 @@ async def test_a_missing_schema_has_a_remedy(session: AsyncSession, statement: s
     with pytest.raises(DatabaseError) as caught:
         await session.execute(text(failing))
 
-    assert caught.value.sqlstate == "3F000"
-    assert re.search(hint, str(caught.value.hint))
+    assert hint in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
