@@ -176,3 +176,15 @@ async def test_through_a_transaction_pooler_the_lock_is_worth_nothing(cloned_dat
 def alembic(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Alembic itself, from the checkout."""
     return run_forked("alembic", arguments, ROOT, os.environ)
+
+
+async def test_a_search_path_without_a_schema_is_refused(
+    owner_settings: Settings, cloned_database: URL, superuser: psycopg.Connection
+) -> None:
+    """pg_temp is searched last: as the only schema it took the tables, and `upgrade` reported success."""
+    superuser.execute(f"ALTER DATABASE {cloned_database.database} SET search_path = missing")
+
+    with pytest.raises(ConfigurationError, match="no schema of the search_path exists") as caught:
+        await upgrade(owner_settings)
+
+    assert "CREATE SCHEMA" in str(caught.value.hint)

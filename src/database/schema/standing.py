@@ -15,7 +15,16 @@ from src.database.base import Base
 from src.database.errors import ConfigurationError
 from src.database.schema.scripts import script_directory
 
-__all__ = ["ORIGIN", "OTHER_DATABASE", "Origin", "Revision", "check_origin", "compared", "revision_of"]
+__all__ = [
+    "ORIGIN",
+    "OTHER_DATABASE",
+    "Origin",
+    "Revision",
+    "check_origin",
+    "check_search_path",
+    "compared",
+    "revision_of",
+]
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
@@ -138,6 +147,24 @@ def check_origin(connection: Connection, applied: Collection[str]) -> None:
     revision = compared(applied, origin)
     if revision.is_foreign:
         raise ConfigurationError(f"{revision.foreign_origin()}; nothing was changed", hint=OTHER_DATABASE)
+
+
+def check_search_path(connection: Connection) -> None:
+    """Check that the search_path has a schema in which tables can be created.
+
+    Connections search pg_temp last (`TEMPORARY_LAST`). If no other schema of the search_path exists, pg_temp is the
+    first one: the migrations would create temporary tables, and the database would be empty afterwards.
+
+    Raises:
+        ConfigurationError: No schema of the search_path exists.
+    """
+    schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
+    if schema is None or str(schema).startswith("pg_temp"):
+        raise ConfigurationError(
+            "no schema of the search_path exists, or the role has no USAGE on it: there is no place for the tables",
+            hint="`thea-db doctor` shows what sets the search_path: name a schema that exists there, or create it with"
+            " CREATE SCHEMA",
+        )
 
 
 def compared(applied: Collection[str] | None, origin: Origin) -> Revision:

@@ -17,7 +17,7 @@ from sqlalchemy.util import await_only
 from src.config import get_logger
 from src.database.errors import DatabaseError, DeadlockError, LockNotAvailable
 from src.database.schema.lock import DEFAULT_LOCK_SECONDS, Patience, watch_of
-from src.database.schema.standing import check_origin
+from src.database.schema.standing import check_origin, check_search_path
 
 __all__ = ["APPLIED", "CONNECTION", "PATIENCE", "Step", "print_steps", "run_steps"]
 
@@ -65,13 +65,15 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
         options: Further arguments of `context.configure`.
 
     Raises:
-        ConfigurationError: Other migrations than this package's made the database.
+        ConfigurationError: Other migrations than this package's made the database, or no schema of the search_path
+            exists.
         LockNotAvailable: The lock was not to be had, however often it was asked for; it says who held it.
     """
     is_ours = not connection.in_transaction()
     options["transaction_per_migration"] = True
     context.configure(connection=connection, **options)
     check_origin(connection, context.get_context().get_current_heads())
+    check_search_path(connection)
     if is_ours:
         connection.rollback()  # of what was read
     steps = _Steps(context.get_context().opts["fn"], connection, context.config.attributes.get(APPLIED))
