@@ -6,7 +6,8 @@ import os
 import threading
 import time
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
-from typing import Any, Final
+from math import isfinite
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import (
@@ -30,6 +31,7 @@ from src.database.errors import LazyLoadError
 from src.database.mutable import ChangeableDict, ChangeableList
 
 __all__ = [
+    "DEEPEST_JSON",
     "LAST_INSTANT",
     "Base",
     "CleanText",
@@ -57,6 +59,14 @@ _UNSTORABLE: Final = {0: "\N{REPLACEMENT CHARACTER}"}
 FIRST_INSTANT: Final = datetime.min.replace(tzinfo=UTC)
 LAST_INSTANT: Final = datetime.max.replace(tzinfo=UTC)
 _ENDS: Final = (MINYEAR, MAXYEAR)
+
+DEEPEST_JSON: Final = 100
+"""How many lists and dicts a JSON value may have inside each other."""
+_LARGEST_NUMBER_BITS: Final = 14_284  # 4,300 digits: Python neither writes nor reads more
+_LONGEST_STEP: Final = 40
+_LONGEST_PATH: Final = 120
+_Where: TypeAlias = "tuple[_Where, str | int] | None"
+"""The place in a JSON value: the place around it, and the name or the number there."""
 
 _tick_lock: Final = threading.Lock()
 _last_tick = 0
@@ -110,14 +120,28 @@ class CleanText(TypeDecorator[str]):
 
 
 class Json(TypeDecorator[Any]):
-    """``jsonb`` whose strings, names included, are cleaned as those of :class:`CleanText` are."""
+    """``jsonb`` whose strings, names included, are cleaned as those of :class:`CleanText` are.
+
+    Args:
+        attribute: The mapped attribute's name, for errors.
+        none_as_null: As of SQLAlchemy's JSON.
+    """
 
     impl = JSONB
     cache_ok = True
 
+    def __init__(self, attribute: str = "JSON", *, none_as_null: bool = False) -> None:
+        super().__init__(none_as_null=none_as_null)
+        self.attribute = attribute
+        self.none_as_null = none_as_null  # part of the cache key
+
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        """Clean the value on its way in."""
-        return clean_json(value)
+        """Clean the value.
+
+        Raises:
+            ValueError: jsonb cannot hold the value.
+        """
+        return clean_json(value, self.attribute)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -180,29 +204,68 @@ def check_id(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a uuid.UUID, got a text that is none") from None
 
 
-def clean_json(value: Any) -> Any:
-    """Clean the strings of a JSON value, names included, as `clean_text` does.
+def clean_json(value: Any, attribute: str = "JSON", *, of: str = "") -> Any:
+    """Return a JSON value with its strings, names included, cleaned as `clean_text` does.
+
+    Args:
+        value: The value.
+        attribute: The attribute's name, for errors.
+        of: The owner of the attribute, for errors: `message 'telegram:bot:42:7'`.
 
     Raises:
-        ValueError: There is something in it that JSON has not.
+        ValueError: jsonb cannot hold the value; the message names the attribute, the rule and the path.
     """
+    try:
+        return _clean_json(value, None, 0)
+    except _NotJson as fault:
+        owner = f"{of}: " if of else ""
+        raise ValueError(f"{owner}{attribute} must {fault.rule} at {attribute}{_path(fault.where)}") from None
+
+
+class _NotJson(Exception):
+    def __init__(self, rule: str, where: _Where) -> None:
+        self.rule, self.where = rule, where
+
+
+def _clean_json(value: Any, where: _Where, depth: int) -> Any:
     if isinstance(value, str):
         return clean_text(value)
-    if isinstance(value, dict):
-        return {_clean_name(name): clean_json(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean_json(item) for item in value]
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool):
         return value
-    raise ValueError(
-        f"JSON must be text, numbers, true, false, null, lists and dicts all through, got {type(value).__name__}"
+    if isinstance(value, int):
+        if value.bit_length() > _LARGEST_NUMBER_BITS:
+            raise _NotJson("have numbers of at most 4300 digits, got more", where)
+        return value
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise _NotJson(f"have finite numbers all through, got {value}", where)
+        return value
+    if depth >= DEEPEST_JSON and isinstance(value, dict | list | tuple):
+        raise _NotJson(f"be nested at most {DEEPEST_JSON} deep, got more", where)
+    if isinstance(value, dict):
+        return {_clean_name(name, where): _clean_json(item, (where, name), depth + 1) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean_json(item, (where, index), depth + 1) for index, item in enumerate(value)]
+    raise _NotJson(
+        f"be text, numbers, true, false, null, lists and dicts all through, got {type(value).__name__}", where
     )
 
 
-def _clean_name(name: Any) -> Any:
-    if isinstance(name, list | tuple | dict):
-        raise ValueError(f"JSON must have text as names, got {type(name).__name__}")  # noqa: TRY004 - bad input
-    return clean_json(name)
+def _clean_name(name: Any, where: _Where) -> str:
+    if not isinstance(name, str):  # json.dumps would make text of some, and two names could become one
+        raise _NotJson(f"have text as names, got {type(name).__name__}", where)
+    return clean_text(name)
+
+
+def _path(where: _Where) -> str:
+    """Return the place in a JSON value as Python's own text: `[0].score`; a long one is cut."""
+    parts: list[str] = []
+    while where is not None:
+        where, step = where
+        is_plain = isinstance(step, str) and step.isidentifier() and len(step) <= _LONGEST_STEP
+        parts.append(f".{step}" if is_plain else f"[{(step[:_LONGEST_STEP] if isinstance(step, str) else step)!r}]")
+    path = "".join(reversed(parts))
+    return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…"
 
 
 class Base(DeclarativeBase):
@@ -227,7 +290,11 @@ class Base(DeclarativeBase):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=900)
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now(), sort_order=901)
     extra: Mapped[dict[str, Any]] = mapped_column(
-        "metadata", default=dict, server_default=text("'{}'::jsonb"), sort_order=902
+        "metadata",
+        ChangeableDict.as_mutable(Json("extra")),
+        default=dict,
+        server_default=text("'{}'::jsonb"),
+        sort_order=902,
     )
 
 

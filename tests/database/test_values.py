@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
 from datetime import UTC, date, datetime
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Dialect
 from sqlalchemy.dialects import postgresql
 
-from src.database.base import Json, UtcDateTime, clean_text, utc_now, uuid7
+from src.database.base import DEEPEST_JSON, Json, UtcDateTime, clean_json, clean_text, utc_now, uuid7
 
 DIALECT = cast("Dialect", postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call] # as it ships
 
@@ -89,3 +90,39 @@ def test_refuses_what_is_no_datetime(value: object) -> None:
 def test_refuses_what_json_does_not_have(value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Json().process_bind_param(value, DIALECT)
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "extra must have finite numbers all through, got nan at extra"),
+        (
+            {"a": [1, {"b c": float("-inf")}]},
+            "extra must have finite numbers all through, got -inf at extra.a[1]['b c']",
+        ),
+        ({"a": {1: 2, "b": 3}}, "extra must have text as names, got int at extra.a"),
+        ({"a": {None: 2}}, "extra must have text as names, got NoneType at extra.a"),
+        ([utc_now()], "extra must be text, numbers, true, false, null, lists and dicts all through, got datetime at"),
+        ([10**5000], "extra must have numbers of at most 4300 digits, got more at extra[0]"),
+        (nested(DEEPEST_JSON + 1), "extra must be nested at most 100 deep, got more at extra[0][0]"),
+        (nested(100_000), "extra must be nested at most 100 deep, got more at extra[0][0]"),
+    ],
+)
+def test_an_error_about_json_names_the_attribute_the_rule_and_the_path(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}") as caught:
+        clean_json(value, "extra")
+
+    assert len(str(caught.value)) < 300
+
+
+def test_json_of_the_greatest_depth_and_number_is_accepted() -> None:
+    value = [nested(DEEPEST_JSON - 1), 10**4299, -0.0]
+
+    assert clean_json(value) == value

@@ -36,9 +36,9 @@ class MessageHistory(TenantBase):
     fingerprint: Mapped[bytes | None]
     role: Mapped[str]
     content: Mapped[str | None]
-    parts: Mapped[list[Any] | None] = mapped_column(ChangeableList.as_mutable(Json(none_as_null=True)))
+    parts: Mapped[list[Any] | None] = mapped_column(ChangeableList.as_mutable(Json("parts", none_as_null=True)))
     attachments: Mapped[list[Any]] = mapped_column(
-        ChangeableList.as_mutable(Json()), default=list, server_default=text("'[]'::jsonb")
+        ChangeableList.as_mutable(Json("attachments")), default=list, server_default=text("'[]'::jsonb")
     )
     parent_id: Mapped[UUID | None]
     tool_call_id: Mapped[str | None]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from src.database.base import TenantBase
+from src.database.base import Json, TenantBase
 from src.database.limits import RETENTION_DAYS
+from src.database.mutable import ChangeableDict
 
 if TYPE_CHECKING:
     from src.database.models.conversation import Conversation
@@ -36,7 +37,9 @@ class User(TenantBase):
     locale: Mapped[str | None]
     timezone: Mapped[str] = mapped_column(default="UTC", server_default="UTC")
     is_active: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
-    preferences: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'::jsonb"))
+    preferences: Mapped[dict[str, Any]] = mapped_column(
+        ChangeableDict.as_mutable(Json("preferences")), default=dict, server_default=text("'{}'::jsonb")
+    )
     retention_days: Mapped[int | None]
     last_seen_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]

@@ -222,7 +222,7 @@ class MessageStreaming(MessageRows):
         self, message_id: str, state: Literal["complete", "interrupted"], values: dict[str, Any], turn: int | None
     ) -> MessageHistory:
         check_limits(MESSAGES, values)
-        known = {name: clean_json(value) for name, value in values.items() if value is not None}
+        known = {name: clean_json(value, name) for name, value in values.items() if value is not None}
         ended = await self._change(message_id, turn, state=state, **known)
         if ended is not None:
             return ended

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Strict
 
-from src.database.base import clean_text
+from src.database.base import DEEPEST_JSON, clean_text
 from src.database.limits import LOCALE, TIMEZONE, Length, Whole
 from src.database.regional import is_locale, is_timezone
 
@@ -28,8 +28,6 @@ __all__ = [
     "number",
     "sized",
 ]
-
-DEEPEST_JSON: Final = 100
 
 
 def _clean(value: Any) -> Any:

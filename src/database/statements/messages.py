@@ -229,11 +229,16 @@ def _is_plain(message: NewMessage) -> bool:
 
 
 def _json(message: NewMessage) -> tuple[str | None, str, str]:
-    parts = None if message.parts is None else _dumps(message.parts)
-    return parts, _dumps(message.attachments), _dumps(message.extra)
+    parts = None if message.parts is None else _dumps(message, "parts", list)
+    return parts, _dumps(message, "attachments", list), _dumps(message, "extra", dict)
 
 
-def _dumps(value: Any) -> str:
-    if not value and isinstance(value, dict | list):  # the common case
-        return "{}" if isinstance(value, dict) else "[]"
-    return json.dumps(clean_json(value), ensure_ascii=False)
+def _dumps(message: NewMessage, name: str, kind: type[list[Any] | dict[str, Any]]) -> str:
+    value = getattr(message, name)
+    if not isinstance(value, kind) and not (kind is list and isinstance(value, tuple)):
+        raise ValueError(
+            f"message {message.message_id!r}: {name} must be a {kind.__name__}, got {type(value).__name__}"
+        )
+    if not value:  # the common case
+        return "{}" if kind is dict else "[]"
+    return json.dumps(clean_json(value, name, of=f"message {message.message_id!r}"), ensure_ascii=False)

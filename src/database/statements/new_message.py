@@ -84,13 +84,17 @@ class NewMessage:
     def fingerprint(self) -> bytes | None:
         """Return the SHA-256 of what makes two messages the same one, or None for a later version.
 
-        Of attachments only the kinds count: they are references, and the same file is named anew by each source.
+        Of attachments only the kinds count: they are references, and each source names the same file differently.
+
+        Raises:
+            ValueError: jsonb cannot hold `parts`; the message names the path.
         """
         if self.edited_at is not None:
             return None
         kinds = [file.get("kind") if isinstance(file, dict) else None for file in self.attachments]
-        parts = self.parts and clean_json(self.parts)
-        said = [self.role, self.content, parts, kinds and clean_json(kinds), self.tool_call_id, self.tool_name]
+        kinds = kinds and clean_json(kinds, "attachments", of=f"message {self.message_id!r}")
+        parts = self.parts and clean_json(self.parts, "parts", of=f"message {self.message_id!r}")
+        said = [self.role, self.content, parts, kinds, self.tool_call_id, self.tool_name]
         return hashlib.sha256(_ENCODER.encode(said).encode()).digest()
 
 

@@ -63,13 +63,15 @@ def new_user_values(values: Mapping[str, Any]) -> list[Any]:
         if name not in _DEFAULTS:
             raise ValueError(f"User.{name} cannot be set by get_or_create; a new user takes {', '.join(_DEFAULTS)}")
     check_limits(USERS, values)
-    return [_stored(values.get(name, default)) for name, default in _DEFAULTS.items()]
+    return [_stored(name, values.get(name, default)) for name, default in _DEFAULTS.items()]
 
 
-def _stored(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean_text(value)
-    return json.dumps(clean_json(value), ensure_ascii=False) if isinstance(value, dict | list) else value
+def _stored(name: str, value: Any) -> Any:
+    if isinstance(_DEFAULTS[name], dict):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} must be a dict, got {type(value).__name__}")  # noqa: TRY004 - bad input
+        return json.dumps(clean_json(value, name), ensure_ascii=False)
+    return clean_text(value) if isinstance(value, str) else value
 
 
 def check_telegram_id(telegram_id: object) -> None:

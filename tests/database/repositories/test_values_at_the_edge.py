@@ -1,4 +1,4 @@
-"""Times at the ends of the calendar, and ids that are none: refused by name, or served."""
+"""Times at the ends of the calendar, ids that are none, and values that JSON has not: refused by name, or served."""
 
 from __future__ import annotations
 
@@ -113,3 +113,98 @@ async def test_the_text_of_an_id_is_one(session: AsyncSession, user: User) -> No
 
     assert await UserRepository(session).get(as_text) is user
     assert await UserRepository(session).get_many([as_text]) == [user]
+
+
+NAN = {"a": [1, {"b": float("nan")}]}
+DEEP: Any = []
+for _ in range(500):
+    DEEP = [DEEP]
+WRONG = {
+    "NaN": (NAN, r"must have finite numbers all through, got nan at \w+(\[0\]|\.x)?\.a\[1\]\.b$"),
+    "mixed names": ({1: 1, "a": 2}, r"must have text as names, got int at \w+(\[0\]|\.x)?$"),
+    "nesting": ({"a": DEEP}, r"must be nested at most 100 deep, got more at \w+(\[0\]|\.x)?\.a\[0\]\[0\]"),
+}
+
+
+async def append_one_of_fifty(session: AsyncSession, user: User, **wrong: Any) -> None:
+    found, _ = await ConversationRepository(session).get_or_start(user.id, "telegram")
+    messages = [NewMessage(message_id=f"t:b:1:{number}", role="user", content="x") for number in range(50)]
+    messages[31] = NewMessage(message_id="t:b:1:31", role="user", content="x", **wrong)
+    await MessageHistoryRepository(session).append_many(found.id, messages)
+
+
+async def append_a_duplicate(session: AsyncSession, user: User, value: Any) -> None:
+    """Compare two messages with one key."""
+    found, _ = await ConversationRepository(session).get_or_start(user.id, "telegram")
+    messages = [NewMessage(message_id="t:b:1:31", role="user", parts=[value]) for _ in range(2)]
+    await MessageHistoryRepository(session).append_many(found.id, messages)
+
+
+async def complete(session: AsyncSession, user: User, value: Any) -> None:
+    found, _ = await ConversationRepository(session).get_or_start(user.id, "telegram")
+    messages = MessageHistoryRepository(session)
+    await messages.append(found.id, NewMessage(message_id="t:b:1:1", role="assistant", state="incomplete"))
+    await messages.mark_complete("t:b:1:1", parts=[value])
+
+
+async def change_in_place(session: AsyncSession, user: User, value: Any) -> None:
+    user.preferences["x"] = value
+    await session.flush()
+
+
+async def create_user(session: AsyncSession, user: User, value: Any) -> None:
+    await UserRepository(session).get_or_create_by_telegram_id(99, preferences=value)
+
+
+async def upsert_note(session: AsyncSession, user: User, value: Any) -> None:
+    row = {"id": uuid7(), "user_id": user.id, "content": "x", "extra": value}
+    await NoteRepository(session).upsert(row, key=["id"])
+
+
+JSON_STEPS: dict[str, tuple[Callable[[AsyncSession, User, Any], Awaitable[Any]], str]] = {
+    "parts": (lambda s, u, v: append_one_of_fifty(s, u, parts=[v]), r"message 't:b:1:31': parts "),
+    "attachments": (lambda s, u, v: append_one_of_fifty(s, u, attachments=[v]), r"message 't:b:1:31': attachments "),
+    "extra": (lambda s, u, v: append_one_of_fifty(s, u, extra=v), r"message 't:b:1:31': extra "),
+    "a duplicate": (append_a_duplicate, r"message 't:b:1:31': parts "),
+    "mark_complete": (complete, "parts "),
+    "get_or_create": (create_user, "preferences "),
+    "add": (lambda s, u, v: NoteRepository(s).add(Note(user_id=u.id, content="x", extra=v)), "extra "),
+    "add_many": (
+        lambda s, u, v: NoteRepository(s).add_many(
+            [Note(user_id=u.id, content="x"), Note(user_id=u.id, content="x", extra=v)]
+        ),
+        "extra ",
+    ),
+    "update": (lambda s, u, v: UserRepository(s).update(u.id, preferences=v), "preferences "),
+    "upsert": (upsert_note, "extra "),
+    "in place": (change_in_place, "preferences "),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", JSON_STEPS)
+async def test_what_jsonb_cannot_hold_is_refused_with_attribute_and_path(
+    session: AsyncSession, user: User, name: str, wrong: str
+) -> None:
+    step, where = JSON_STEPS[name]
+    value, rule = WRONG[wrong]
+
+    with pytest.raises(ValueError, match=f"^{where}{rule}"):
+        await step(session, user, value)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "rule"),
+    [("parts", {"a": 1}, "a list, got dict"), ("extra", ["a"], "a dict, got list"), ("parts", "x", "a list, got str")],
+)
+async def test_json_of_another_kind_is_refused_by_name(
+    session: AsyncSession, user: User, attribute: str, value: Any, rule: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^message 't:b:1:31': {attribute} must be {rule}$"):
+        await append_one_of_fifty(session, user, **{attribute: value})
+
+
+@pytest.mark.parametrize("value", ["text", ["a"], float("nan")])
+async def test_preferences_that_are_no_dict_are_refused_by_name(session: AsyncSession, user: User, value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^preferences must be a dict, got "):
+        await create_user(session, user, value)

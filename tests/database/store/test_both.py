@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -48,6 +49,24 @@ async def test_a_deleted_users_id_is_free_again(path: Path) -> None:
 async def test_a_wrong_profile_is_refused(path: Path, wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
         await path.get_or_create_user(7, **wrong)
+
+
+@pytest.mark.parametrize("name", ["parts", "attachments"])
+async def test_a_message_that_jsonb_cannot_hold_is_named_before_anything_is_sent(
+    path: Path, conversation_id: UUID, name: str
+) -> None:
+    wrong: dict[str, Any] = {name: [{"a": float("nan")}]}
+    messages = [*map(said, range(3)), said("wrong", **wrong)]
+    rule = rf"^message 'wrong': {name} must have finite numbers all through, got nan at {name}\[0\]\.a$"
+
+    with pytest.raises(ValueError, match=rule):
+        await path.append_many(conversation_id, messages)
+    with pytest.raises(ValueError, match=rule):
+        await path.turn(9, "1", messages)
+
+    assert await path.recent(conversation_id) == []
+    if isinstance(path, ByStore):
+        assert await path.user(9) is None
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 2**63, True, "7", None])
