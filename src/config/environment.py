@@ -101,6 +101,7 @@ class EnvironmentConfig:
             "application_name": target.application_name,
             "connect_timeout": max(1, round(target.connect_timeout or 0)),
             "target_session_attrs": target.target_session_attrs,
+            "options": target.search_path and f"-csearch_path={target.search_path}",
         }
         return DatabaseConfig({name: value for name, value in parameters.items() if value is not None})
 

@@ -29,7 +29,7 @@ from src.config.files import environment_files, faults_of_file, faults_of_proces
 from src.config.logging import get_logger
 from src.database.errors import ConfigurationError
 from src.database.target import Target
-from src.database.url import SslMode, hosts_of, parse_url
+from src.database.url import SslMode, hosts_of, parse_url, warnings_of
 
 __all__ = ["Settings", "get_settings"]
 
@@ -220,7 +220,12 @@ def get_settings() -> Settings:
         get_logger(__name__).warning("unknown_setting", fault=fault)
     if faults:
         raise _configuration_error([*faults, *_faults_beside(files)])
-    return Settings(_env_file=files)
+    settings = Settings(_env_file=files)
+    for name in ("DATABASE_URL", *_OTHER_URLS):
+        url = getattr(settings, name)
+        for warning in warnings_of(url) if url is not None else ():
+            get_logger(__name__).warning("parameter_without_effect", setting=name, fault=warning)
+    return settings
 
 
 def _faults_beside(files: tuple[Path, ...]) -> list[str]:

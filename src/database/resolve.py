@@ -91,11 +91,12 @@ def transaction_limits(settings: Settings, *, purpose: Purpose = "application") 
 
 
 def _limits(target: Target, settings: Settings) -> dict[str, str]:
-    return {
+    limits = {
         "statement_timeout": str(target.statement_timeout),
         "lock_timeout": str(target.lock_timeout),
         "idle_in_transaction_session_timeout": str(settings.DATABASE_IDLE_TRANSACTION_TIMEOUT),
     }
+    return limits if target.search_path is None else {**limits, "search_path": target.search_path}
 
 
 def is_pooled_elsewhere(settings: Settings, purpose: Purpose) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 from sqlalchemy.engine import URL
 
 from src.database.errors import ConfigurationError
-from src.database.url import Host, SessionAttributes, SslMode, hosts_of, parameters_of
+from src.database.url import Host, LibpqUrl, SessionAttributes, SslMode, hosts_of, parameters_of
 
 __all__ = ["Host", "Route", "SessionAttributes", "SshGateway", "SslMode", "Target"]
 
@@ -26,6 +26,7 @@ _FIELDS: Final = {
     "pool_idle": "pool_idle",
     "pool_max": "pool_max",
     "pool_min": "pool_min",
+    "search_path": "search_path",
     "sslcert": "ssl_cert",
     "sslkey": "ssl_key",
     "sslmode": "ssl_mode",
@@ -76,6 +77,8 @@ class Target:
     """Milliseconds; 0 is without end."""
     lock_timeout: int | None = None
     """Milliseconds; 0 is without end."""
+    search_path: str | None = None
+    """The schemas that are searched, separated by commas; None is as the server, the database or the role sets it."""
     pool_min: int | None = None
     pool_max: int | None = None
     pool_idle: int | None = None
@@ -118,11 +121,13 @@ class Target:
             for parameter, attribute in _FIELDS.items()
             if (value := getattr(self, attribute)) is not None
         }
+        if (search_path := query.pop("search_path", None)) is not None:
+            query["options"] = f"-csearch_path={search_path}"
         one = self.hosts[0] if len(self.hosts) == 1 and not self.hosts[0].is_socket else None
         if one is None:
             query["host"] = ",".join(host.name for host in self.hosts)
             query["port"] = ",".join(str(host.port) for host in self.hosts)
-        return URL.create(
+        return LibpqUrl.create(
             "postgresql+asyncpg",
             username=self.user,
             password=self.password,

@@ -15,7 +15,17 @@ from sqlalchemy.engine import URL
 from sqlalchemy.engine import make_url as sqlalchemy_url
 from sqlalchemy.exc import ArgumentError
 
-__all__ = ["DEFAULT_PORT", "Host", "SessionAttributes", "SslMode", "hosts_of", "parameters_of", "parse_url"]
+__all__ = [
+    "DEFAULT_PORT",
+    "Host",
+    "LibpqUrl",
+    "SessionAttributes",
+    "SslMode",
+    "hosts_of",
+    "parameters_of",
+    "parse_url",
+    "warnings_of",
+]
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 SessionAttributes = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
@@ -25,6 +35,8 @@ _LAST_PORT: Final = 65535
 _LARGEST_INTEGER: Final = 2_147_483_647  # of a server parameter
 _SCHEMES: Final = ("postgres", "postgresql", "postgresql+asyncpg")
 _AUTHORITY: Final = re.compile(r"^(?P<scheme>[\w+]+://)(?P<user>[^/?#]*@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)$", re.DOTALL)
+_CREDENTIALS: Final = re.compile(r"[\w+]+://(?:[^:/]*(?::[^@]*)?@)?")  # as SQLAlchemy finds them
+_NOT_UTF8: Final = "its percent-encoded characters must be UTF-8 (%C3%B1, not %F1, for the letter n with a tilde)"
 _PERCENT_ENCODE: Final = "percent-encode what is special in the password (@ is %40, / is %2F, : is %3A)"
 _NAME: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]{1,253}")
 
@@ -45,6 +57,21 @@ class Host:
         if self.is_socket:
             return self.name if self.port == DEFAULT_PORT else f"{self.name} (port {self.port})"
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+
+
+class LibpqUrl(URL):
+    """A URL whose text has `%20` for a blank, as libpq reads it; SQLAlchemy writes `+`, which libpq leaves as it is."""
+
+    def render_as_string(self, hide_password: bool = True) -> str:
+        """Return the URL's text; the password is masked unless `hide_password` is False."""
+        base, mark, query = super().render_as_string(hide_password).partition("?")
+        return f"{base}{mark}{query.replace('+', '%20')}"
+
+    def __str__(self) -> str:
+        return self.render_as_string()
+
+    def __repr__(self) -> str:
+        return self.render_as_string()
 
 
 def parse_url(text: str | URL) -> URL:
@@ -68,7 +95,7 @@ def parse_url(text: str | URL) -> URL:
         raise ValueError("it names no database")
     if "\0" in f"{url.username}{url.password}{url.database}":
         raise ValueError("it has a NUL in it")
-    return url.set(drivername="postgresql+asyncpg")
+    return LibpqUrl(*url.set(drivername="postgresql+asyncpg"))
 
 
 def hosts_of(url: URL) -> tuple[Host, ...]:
@@ -100,7 +127,11 @@ def _trimmed(entry: str) -> str:
 
 
 def parameters_of(url: URL) -> tuple[dict[str, Any], list[str]]:
-    """Return the parameters' values by name, and every fault: an unknown name, one said twice, a value out of range."""
+    """Return the parameters' values by name, and every fault: an unknown name, one said twice, a value out of range.
+
+    What platforms and other clients call a parameter of ours has our name in the result: `connection_limit` is
+    `pool_max`, `schema` is `search_path`, and what `options` sets is there by its own name.
+    """
     values: dict[str, Any] = {}
     faults = []
     for name, value in url.query.items():
@@ -112,10 +143,25 @@ def parameters_of(url: URL) -> tuple[dict[str, Any], list[str]]:
             faults.append(f"{name!r} is said more than once")
         else:
             try:
-                values[name] = _PARAMETERS[name](value)
+                parsed = _PARAMETERS[name](value)
             except ValueError as error:
                 faults.append(f"{name} must be {error}, got {value!r}")
+                continue
+            for ours, one in parsed.items() if isinstance(parsed, dict) else ((name, parsed),):
+                if ours in values:
+                    faults.append(f"{ours!r} is said more than once")
+                values[ours] = one
+    values.pop("channel_binding", None)
     return values, faults
+
+
+def warnings_of(url: URL) -> list[str]:
+    """Return what the driver cannot do of what the URL asks for, with the remedy."""
+    if url.query.get("channel_binding") != "require":
+        return []
+    return [
+        "channel_binding=require has no effect: the driver does not support it; sslmode=verify-full proves the server"
+    ]
 
 
 def _last(url: URL, parameter: str) -> str | None:
@@ -125,7 +171,11 @@ def _last(url: URL, parameter: str) -> str | None:
 
 def _read(text: str) -> URL:
     try:
-        return sqlalchemy_url(_several_hosts_as_parameters(text))
+        unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError(_NOT_UTF8) from None
+    try:
+        return sqlalchemy_url(_plus_as_itself(_several_hosts_as_parameters(text)))
     except (ArgumentError, ValueError):
         raise ValueError(_why_it_is_none(text)) from None
 
@@ -154,6 +204,13 @@ def _several_hosts_as_parameters(text: str) -> str:
     path, _, query = found["rest"].partition("?")
     hosts = "&".join(f"host={quote(unquote(host), safe='')}" for host in found["hosts"].split(","))
     return f"{found['scheme']}{found['user'] or ''}{path or '/'}?{'&'.join(filter(None, [query, hosts]))}"
+
+
+def _plus_as_itself(text: str) -> str:
+    """Encode each `+` of the parameters: SQLAlchemy reads it as a blank, and libpq as itself."""
+    before = _CREDENTIALS.match(text)
+    start = -1 if before is None else text.find("?", before.end())
+    return text if start < 0 else text[:start] + text[start:].replace("+", "%2B")
 
 
 def _split(entry: str) -> tuple[str, int | None]:
@@ -221,14 +278,59 @@ def _label(text: str) -> str:
     return text
 
 
+def _search_path(text: str) -> str:
+    schemas = [schema.strip() for schema in text.split(",")]
+    if not all(map(_SCHEMA.fullmatch, schemas)):
+        raise ValueError("names of schemas, separated by commas")
+    return ",".join(schemas)
+
+
+def _schema(text: str) -> dict[str, str]:
+    """Parse Prisma's parameter: the one schema that is searched, whose name is written without quotes."""
+    if not text.isprintable() or re.search(r"""["'\\\s,]""", text):
+        raise ValueError("the name of one schema")
+    return {"search_path": text if re.fullmatch(r"[a-z_][a-z0-9_$]*", text) else f'"{text}"'}
+
+
+def _options(text: str) -> dict[str, Any]:
+    """Parse what libpq sends as the command line of the server's process: `-c name=value`, `--name=value`."""
+    found: dict[str, Any] = {}
+    words = re.sub(r"(?:^|(?<=\s))-c\s+", "-c", text.strip()).split()
+    for word in words:
+        name, is_set, value = word.removeprefix("-c").removeprefix("--").partition("=")
+        if not (word.startswith(("-c", "--")) and is_set):
+            if word.startswith(("endpoint=", "project=")):
+                raise ValueError("left out on Neon: the driver names the host in the TLS handshake (SNI)")
+            raise ValueError("like -csearch_path=app")
+        name = name.replace("-", "_")
+        if name not in _OF_OPTIONS:
+            raise ValueError(f"of {', '.join(_OF_OPTIONS)} alone; ALTER ROLE … SET serves for others")
+        try:
+            found[name] = _OF_OPTIONS[name](value)
+        except ValueError as error:
+            raise ValueError(f"right, and {name} in it {error}") from None
+    return found
+
+
+_SCHEMA: Final = re.compile(r'"[^"\'\\\s,]{1,63}"|[A-Za-z_][\w$]{0,62}|\$user')
+_OF_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "lock_timeout": _whole(0, _LARGEST_INTEGER, " (milliseconds)"),
+    "search_path": _search_path,
+    "statement_timeout": _whole(0, _LARGEST_INTEGER, " (milliseconds)"),
+}
+
 _PARAMETERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "application_name": _label,
+    "channel_binding": _one_of(("disable", "prefer", "require")),
+    "connection_limit": lambda text: {"pool_max": _whole(1, 1000, "")(text)},
     "connect_timeout": _whole(1, 600, " (seconds)"),
     "lock_timeout": _whole(0, _LARGEST_INTEGER, " (milliseconds)"),
     "max_lifetime": _whole(1, _LARGEST_INTEGER, " (seconds)"),
+    "options": _options,
     "pool_idle": _whole(1, _LARGEST_INTEGER, " (milliseconds)"),
     "pool_max": _whole(1, 1000, ""),
     "pool_min": _whole(0, 1000, ""),
+    "schema": _schema,
     "sslcert": _path,
     "sslkey": _path,
     "sslmode": _one_of(get_args(SslMode)),
@@ -238,35 +340,40 @@ _PARAMETERS: Final[Mapping[str, Callable[[str], Any]]] = {
 }
 _KNOWN: Final = (*_PARAMETERS, "dbname", "host", "password", "port", "user")
 _SAID_ELSEWHERE: Final = {
+    "currentSchema": "schema",
     "command_timeout": "statement_timeout",
     "idle_timeout": "pool_idle",
     "max": "pool_max",
     "max_overflow": "pool_max",
-    "options": "statement_timeout or lock_timeout",
     "pool_recycle": "max_lifetime",
     "pool_size": "pool_max",
-    "server_settings": "statement_timeout or lock_timeout",
+    "server_settings": "options",
+    "socket_timeout": "statement_timeout",
     "ssl": "sslmode",
+    "sslaccept": "sslmode",
     "timeout": "connect_timeout",
 }
 """What other drivers call a parameter of ours."""
 _NOT_TAKEN: Final = {
-    "channel_binding": "the driver has none; leave it out and let sslmode=verify-full prove the server",
     "gssencmode": "the driver has no GSS encryption; leave it out and use sslmode",
     "hostaddr": "name the address as the host",
     "keepalives": "connections are kept alive always; leave it out",
     "passfile": "settings alone decide; put the password into the URL",
+    "pgbouncer": "leave it out, and if it is true set DATABASE_PGBOUNCER=true",
+    "pool_timeout": "leave it out, and set DATABASE_POOL_TIMEOUT (seconds)",
     "prepared_statement_cache_size": "set DATABASE_PGBOUNCER=true where there is PgBouncer, and else leave it out",
     "service": "settings alone decide; name host, user and database",
     "sslcrl": "the driver looks at no revocation list; leave it out",
+    "sslidentity": "leave it out, and name the client's certificate and key as PEM files: sslcert and sslkey",
     "sslnegotiation": "the driver negotiates; leave it out",
+    "sslpassword": "the driver reads keys without a password; leave it out, and store the key of sslkey without one",
+    "statement_cache_size": "set DATABASE_PGBOUNCER=true where there is PgBouncer, and else leave it out",
+    "supa": "leave it out: it tells Vercel's clients which pooler the URL leads to",
 }
 """What libpq and other drivers have and we do not, with what to do."""
 
 
 def _remedy(name: str) -> str:
-    if name == "pgbouncer":
-        return "set DATABASE_PGBOUNCER=true"
     if instead := _NOT_TAKEN.get(name):
         return instead
     if elsewhere := _SAID_ELSEWHERE.get(name):

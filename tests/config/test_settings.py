@@ -167,7 +167,7 @@ def test_refuses_an_env_file_that_is_not_there(load: Load) -> None:
         ({"DATABASE_URL": "postgresql://u:p@h:1/d?port=2"}, "its port is said twice"),
         ({"DATABASE_URL": "postgresql://u:p@h:1,i:2/d?port=3"}, "its port is said twice"),
         ({"DATABASE_URL": "postgresql://u:p@h/d?host=i"}, "its host is said twice"),
-        ({"DATABASE_URL": "postgresql://u:p@h/d?channel_binding=require"}, "foreign parameter 'channel_binding'; the "),
+        ({"DATABASE_URL": "postgresql://u:p@h/d?gssencmode=disable"}, "foreign parameter 'gssencmode'; the "),
         (
             {"DATABASE_REPLICA_URL": "postgresql://u:p@h/d"},
             "DATABASE_URL must be set beside DATABASE_REPLICA_URL: they",
