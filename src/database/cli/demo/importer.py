@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
 from src.database.base import clean_text
 from src.database.cli.demo.telegram import TelegramMessage
-from src.database.errors import DatabaseError, IdempotencyConflictError
+from src.database.errors import DatabaseError, IdempotencyConflictError, IntegrityError
 from src.database.regional import is_locale
 from src.database.repositories import (
     ConversationRepository,
@@ -26,6 +27,8 @@ __all__ = ["ImportReport", "import_messages"]
 CHANNEL: Final = "telegram"
 CHATS_AT_ONCE: Final = 8
 BATCH: Final = 50
+WINDOW: Final = 2_000
+"""How many messages are in memory: those are sorted, and written chat by chat."""
 NAME_LENGTH: Final = 256
 USERNAME_LENGTH: Final = 64
 
@@ -40,24 +43,35 @@ class ImportReport:
     conflicts: int = 0
     users_created: int = 0
     conversations_started: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    """Messages that the database cannot hold, by the kind of error."""
     conversations: dict[UUID, int] = field(default_factory=dict)
     """How many entries of the file belong to each conversation."""
 
 
 async def import_messages(
-    messages: Sequence[TelegramMessage], *, account: str, on_progress: Callable[[int], None]
+    messages: Iterable[TelegramMessage], *, account: str, on_progress: Callable[[int], None]
 ) -> ImportReport:
-    """Write messages, each once, in the order of their numbers; several chats at a time.
+    """Write messages, each once, several chats at a time, in constant memory; no message ends the import.
 
     Args:
-        messages: In any order, some of them twice.
-        account: Whose numbering the messages have.
+        messages: In any order, some of them twice; those of a window are written in the order of their numbers.
+        account: The account whose numbers the messages have.
         on_progress: Called with the number of messages that a batch brought.
     """
-    chats: dict[tuple[int, int], list[TelegramMessage]] = defaultdict(list)
-    for message in sorted(messages, key=_by_number):
-        chats[message.chat_id, message.owner_id].append(message)
     report = ImportReport()
+    remaining = iter(messages)
+    while window := list(islice(remaining, WINDOW)):
+        await _write_window(window, account, report, on_progress)
+    return report
+
+
+async def _write_window(
+    window: list[TelegramMessage], account: str, report: ImportReport, on_progress: Callable[[int], None]
+) -> None:
+    chats: dict[tuple[str, int, int], list[TelegramMessage]] = defaultdict(list)
+    for message in sorted(window, key=_by_number):
+        chats[message.business or "", message.chat_id, message.owner_id].append(message)
     slots = asyncio.Semaphore(CHATS_AT_ONCE)
 
     async def one_chat(chat: Sequence[TelegramMessage]) -> None:
@@ -76,7 +90,6 @@ async def import_messages(
         if ours is None:
             raise
         raise ours.exceptions[0] from group
-    return report
 
 
 def _by_number(message: TelegramMessage) -> tuple[int, int, float]:
@@ -85,15 +98,21 @@ def _by_number(message: TelegramMessage) -> tuple[int, int, float]:
 
 
 async def _write(batch: Sequence[TelegramMessage], account: str, report: ImportReport) -> None:
-    """Write a batch in one transaction; where a key in it is taken by another message, each one in its own."""
+    """Write a batch in one transaction; if a message in it is refused, write each message in its own."""
     try:
         done = await _append(batch, account)
-    except IdempotencyConflictError:
-        if len(batch) == 1:
-            report.conflicts += 1
+    except (IntegrityError, ValueError) as error:
+        if len(batch) > 1:
+            for message in batch:
+                await _write([message], account, report)
             return
-        for message in batch:
-            await _write([message], account, report)
+        as_stored = await _with_stored_role(batch[0], account) if isinstance(error, IdempotencyConflictError) else None
+        if as_stored is not None:
+            await _write([as_stored], account, report)
+        elif isinstance(error, IdempotencyConflictError):
+            report.conflicts += 1
+        else:
+            report.refused[type(error).__name__] += 1
         return
     report.added += done.added
     report.duplicates += done.duplicates
@@ -104,13 +123,22 @@ async def _write(batch: Sequence[TelegramMessage], account: str, report: ImportR
         report.conversations[conversation_id] = report.conversations.get(conversation_id, 0) + count
 
 
+async def _with_stored_role(message: TelegramMessage, account: str) -> TelegramMessage | None:
+    """Return the message with the role that is stored, or None if it has that: in a group the export names no bots."""
+    async with get_db() as session:
+        stored = await MessageHistoryRepository(session).get_by_message_id(_key(message, account))
+    if stored is None or (stored.role == "assistant") == message.is_bot:
+        return None
+    return replace(message, is_bot=not message.is_bot)
+
+
 async def _append(batch: Sequence[TelegramMessage], account: str) -> ImportReport:
     done = ImportReport()
     first = batch[0]
     async with get_db() as session:
         messages = MessageHistoryRepository(session)
         user, created = await UserRepository(session).get_or_create_by_telegram_id(first.owner_id, **_profile(batch))
-        conversation, started = await ConversationRepository(session).get_or_start(user.id, CHANNEL, str(first.chat_id))
+        conversation, started = await ConversationRepository(session).get_or_start(user.id, CHANNEL, _chat(first))
         results = await messages.append_many(conversation.id, [_to_append(message, account) for message in batch])
         for message, result in zip(batch, results, strict=True):
             if result.inserted:
@@ -135,7 +163,7 @@ async def _edit(messages: MessageHistoryRepository, message: TelegramMessage, ac
 
 def _profile(batch: Sequence[TelegramMessage]) -> dict[str, Any]:
     """Describe the user by a message of their own, if the batch has one."""
-    own = next((message for message in batch if message.author_id == message.owner_id), None)
+    own = next((message for message in batch if message.is_by_owner), None)
     if own is None:
         return {}
     return {
@@ -146,7 +174,13 @@ def _profile(batch: Sequence[TelegramMessage]) -> dict[str, Any]:
 
 
 def _key(message: TelegramMessage, account: str) -> str:
+    if message.business is not None:  # numbered by that account, and not by the bot's
+        account = f"{account}.{message.business}"
     return f"{CHANNEL}:{account}:{message.chat_id}:{message.number}"
+
+
+def _chat(message: TelegramMessage) -> str:
+    return str(message.chat_id) if message.business is None else f"{message.business}:{message.chat_id}"
 
 
 def _to_append(message: TelegramMessage, account: str) -> NewMessage:

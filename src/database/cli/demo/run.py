@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
@@ -17,6 +18,8 @@ from src.database.cli.demo.telegram import TelegramFile, read_telegram
 from src.database.schema import upgrade
 
 __all__ = ["run_demo"]
+
+_SAMPLE: Final = "the sample (dialogues of chatterbot-corpus, BSD licence)"
 
 
 class _Rate(ProgressColumn):
@@ -36,37 +39,55 @@ async def run_demo(settings: Settings, file: Path | None, *, account: str, conso
     """
     if file is None:
         with as_file(files(__package__) / "sample.jsonl") as sample:
-            content = read_telegram(sample)
-        source = "the sample (dialogues of chatterbot-corpus, BSD licence)"
+            report = await _read_and_import(settings, sample, _SAMPLE, account, console)
     else:
-        content, source = read_telegram(file), str(file)
+        report = await _read_and_import(settings, file, str(file), account, console)
+    if report.conversations:
+        await show_what_it_is_for(report, console)
+
+
+async def _read_and_import(settings: Settings, file: Path, source: str, account: str, console: Console) -> ImportReport:
+    content = read_telegram(file)
     await upgrade(settings)
-    console.print(f"Reading {source}: {content.kind}, {len(content.messages):,} messages", highlight=False)
+    console.print(f"Reading {source}: {content.kind}, {content.count:,} messages", highlight=False)
     started = time.perf_counter()
     report = await _import(content, account, console)
     _tell(report, content, time.perf_counter() - started, console)
-    if report.conversations:
-        await show_what_it_is_for(report, console)
+    return report
 
 
 async def _import(content: TelegramFile, account: str, console: Console) -> ImportReport:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate())
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("Writing", total=len(content.messages))
+        bar = progress.add_task("Writing", total=content.count)
         return await import_messages(
-            content.messages, account=account, on_progress=lambda count: progress.advance(bar, count)
+            content.messages(), account=account, on_progress=lambda count: progress.advance(bar, count)
         )
 
 
 def _tell(report: ImportReport, content: TelegramFile, seconds: float, console: Console) -> None:
-    rate = len(content.messages) / seconds
+    rate = content.count / seconds
     console.print(
         f"{report.added:,} added, {report.duplicates:,} duplicates, {report.edited:,} edits applied,"
         f" {report.users_created:,} users created; {seconds:.1f} s, {rate:,.0f} messages/s",
         highlight=False,
     )
     if content.skipped:
-        console.print(f"{content.skipped:,} entries were no messages and were passed over", highlight=False)
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in content.skipped.most_common())
+        console.print(
+            f"{content.skipped.total():,} entries bring no message and were not imported: {kinds}",
+            highlight=False,
+            markup=False,
+        )
+    if content.first_fault:
+        console.print(
+            f"The first one that cannot be read: {content.first_fault}", style="yellow", highlight=False, markup=False
+        )
+    if report.refused:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in report.refused.most_common())
+        console.print(
+            f"The database refused {report.refused.total():,} messages: {kinds}", style="yellow", highlight=False
+        )
     if report.conflicts:
         console.print(
             f"{report.conflicts:,} messages were refused: their key is taken by a message with other content."

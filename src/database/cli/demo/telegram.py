@@ -1,48 +1,90 @@
 """Reads Telegram: Bot API updates as JSON lines, and the chat export of Telegram Desktop.
 
-Sources: https://core.telegram.org/bots/api#update, https://core.telegram.org/import-export.
+Sources: https://core.telegram.org/bots/api#update, https://core.telegram.org/import-export, and of the export
+`export_output_json.cpp` of Telegram Desktop.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from src.database.cli.demo.json_stream import JsonStream, JsonSyntaxError
 from src.database.errors import ConfigurationError
 
 __all__ = ["TelegramFile", "TelegramMessage", "read_telegram"]
 
-_UPDATE_KINDS: Final = ("message", "edited_message", "channel_post", "edited_channel_post")
+_UPDATES: Final = "Bot API updates"
+_EXPORT: Final = "Telegram Desktop export"
+_UPDATE_KINDS: Final = (
+    "message",
+    "edited_message",
+    "channel_post",
+    "edited_channel_post",
+    "business_message",
+    "edited_business_message",
+    "guest_message",
+)
 _MEDIA: Final = ("animation", "audio", "document", "photo", "sticker", "video", "video_note", "voice")
-_OTHER_CONTENT: Final = ("contact", "dice", "location", "poll", "venue")
-_EXPORTED_CONTENT: Final = ("contact_information", "location_information", "poll")
+_OTHER_CONTENT: Final = (
+    "checklist",
+    "contact",
+    "dice",
+    "game",
+    "giveaway",
+    "invoice",
+    "location",
+    "paid_media",
+    "poll",
+    "story",
+    "venue",
+)
+_EXPORTED_CONTENT: Final = {
+    "todo_list": "checklist",
+    "contact_information": "contact",
+    "game_title": "game",
+    "giveaway_information": "giveaway",
+    "invoice_information": "invoice",
+    "location_information": "location",
+    "paid_stars_amount": "paid_media",
+    "poll": "poll",
+    "place_name": "venue",
+}
 _EXPORTED_KINDS: Final = {
     "animation": "animation",
     "audio_file": "audio",
-    "contact_information": "contact",
-    "location_information": "location",
-    "poll": "poll",
     "sticker": "sticker",
     "video_file": "video",
     "video_message": "video_note",
     "voice_message": "voice",
 }
 """The export's names of what the Bot API names otherwise; any other file is a document."""
+_ABOUT_A_MESSAGE: Final = frozenset(
+    {
+        "author_signature", "business_connection_id", "chat", "date", "from", "message_id", "message_thread_id",
+        "sender_boost_count", "sender_business_bot", "sender_chat", "text",
+    }
+)  # fmt: skip
 _LARGEST_ID: Final = 2**63 - 1
 _SUPERGROUP: Final = -1_000_000_000_000
 """What the Bot API puts before the number of a supergroup or a channel; the export has the bare number."""
+_AUTHORS_OF_BOT_CHAT: Final = 2
+_GROUP_AS_OWNER: Final = 2_000_000_000_000
+_UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelegramMessage:
-    """A message as both formats tell it.
+    """A message as both formats have it.
 
-    Chats are numbered as the bot sees them: a private one as its user, a group negatively. `owner_id` is whose
-    conversation it belongs to: the author's, or for a bot's own message in a private chat the other side's.
+    Chats are numbered as the bot sees them: a private one as its user, a group negatively. `owner_id` is the
+    Telegram id of the user whose conversation the message belongs to: the author's, or in a private chat with a bot the
+    person's. A channel, or a group whose administrator is anonymous, owns what is written in its name: see `_owner`.
     """
 
     chat_id: int
@@ -57,113 +99,261 @@ class TelegramMessage:
     edited_at: datetime | None
     text: str | None = field(repr=False)
     attachments: list[dict[str, Any]] = field(repr=False)
+    business: str | None = None
+    """The business connection, whose account numbers the messages."""
+
+    @property
+    def is_by_owner(self) -> bool:
+        """Whether the owner of the conversation has written it."""
+        return _owner(self.author_id) == self.owner_id
 
 
 @dataclass(frozen=True, slots=True)
 class TelegramFile:
-    """What a file held: its messages, and how many entries were none (members who joined, button presses, ...)."""
+    """A file of messages, which are read from it anew each time; and what of it cannot be imported, counted by kind."""
 
     kind: str
-    messages: list[TelegramMessage]
-    skipped: int
+    path: Path
+    count: int
+    skipped: Counter[str]
+    first_fault: str | None
+    """The place of the first entry that cannot be read, and the reason."""
+
+    def messages(self) -> Iterator[TelegramMessage]:
+        """Yield the messages, in the order of the file."""
+        for _, found in _parse(self.path):
+            if isinstance(found, TelegramMessage):
+                yield found
 
 
-@dataclass(frozen=True, slots=True)
-class _Exported:
-    """An entry of an export, with the chat that it is in, and in a chat with a bot the person."""
+class _Skipped(NamedTuple):
+    """An entry that brings no message."""
+
+    kind: str
+    fault: str | None = None
+
+
+class _Entry(NamedTuple):
+    """An entry of a file, or the reason why it cannot be read."""
+
+    where: str
+    content: Any
+    fault: str | None = None
+
+
+class _Exported(NamedTuple):
+    """A message of an export, and its chat: `id`, `type`, and the first two `authors`."""
 
     chat: dict[str, Any]
     message: dict[str, Any]
-    user_id: int | None
 
 
 def read_telegram(path: Path) -> TelegramFile:
-    """Read a file of either format, whole, before anything of it is used.
+    """Read a file of either format once, before anything of it is used, in constant memory.
 
     Raises:
-        ConfigurationError: It is neither, or an entry cannot be read; the message names the line or the message.
+        ConfigurationError: It is neither, it is no JSON, or it holds no message; the error names the line or message.
     """
+    count, skipped, first_fault, kind = 0, Counter[str](), None, _UPDATES
+    for kind, found in _parse(path):  # noqa: B007 - the last one
+        if isinstance(found, TelegramMessage):
+            count += 1
+        else:
+            skipped[found.kind] += 1
+            first_fault = first_fault or found.fault
+    if not count and first_fault is not None:
+        raise ConfigurationError(f"{path}, {first_fault}")
+    if not count:
+        raise ConfigurationError(f"{path} holds no message; it must be Bot API updates or a Telegram Desktop export")
+    return TelegramFile(kind, path, count, skipped, first_fault)
+
+
+def _parse(path: Path) -> Iterator[tuple[str, TelegramMessage | _Skipped]]:
+    """Yield for each entry the file's kind, and the message or the reason why there is none."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        kind = _kind_of(path)
+        for entry in _entries(path, kind):
+            yield kind, _parse_entry(entry, kind)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} must be a readable UTF-8 file: {type(error).__name__}") from None
-    whole = _as_one_document(text)
-    if isinstance(whole, dict) and ("messages" in whole or "chats" in whole):
-        return _collect("Telegram Desktop export", path, _exported(whole), _from_export)
-    if isinstance(whole, dict) and "result" in whole:  # what getUpdates answers
-        return _collect("Bot API updates", path, _numbered(whole["result"]), _from_update)
-    return _collect("Bot API updates", path, _lines(text, path), _from_update)
+    except JsonSyntaxError as error:
+        raise ConfigurationError(f"{path}, {error}", hint="repair that line; nothing was imported") from None
 
 
-def _as_one_document(text: str) -> Any:
+def _parse_entry(entry: _Entry, kind: str) -> TelegramMessage | _Skipped:
+    if entry.fault is not None:
+        return _Skipped("not JSON", f"{entry.where}: {entry.fault}")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _collect(
-    kind: str, path: Path, entries: Iterator[tuple[str, Any]], parse: Callable[[Any], TelegramMessage | None]
-) -> TelegramFile:
-    messages, skipped, where = [], 0, "its structure"
-    try:
-        for where, entry in entries:  # noqa: B007 - named in the error
-            message = parse(entry)
-            if message is None:
-                skipped += 1
-            else:
-                messages.append(message)
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
+        return _from_export(entry.content) if kind == _EXPORT else _from_update(entry.content)
+    except _UNREADABLE as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else type(error).__name__
-        raise ConfigurationError(f"{path}, {where}: it is no entry of {kind}: {what}") from None
-    if not messages:
-        raise ConfigurationError(f"{path} holds no message; it must be Bot API updates or a Telegram Desktop export")
-    return TelegramFile(kind=kind, messages=messages, skipped=skipped)
+        return _Skipped("unreadable", f"{entry.where}: it is no entry of {kind}: {what}")
 
 
-def _lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+def _open(path: Path) -> Any:
+    return path.open(encoding="utf-8-sig", newline="\n")
+
+
+def _kind_of(path: Path) -> str:
+    """Return the kind of a file by the first of its names that decides it."""
+    with _open(path) as file:
+        stream = JsonStream(file)
+        if stream.peek() != "{":
+            return _UPDATES
+        try:
+            for name in stream.names():
+                if name == "update_id":
+                    return _UPDATES
+                if name in {"messages", "chats", "left_chats"}:
+                    return _EXPORT
+                if name == "result":
+                    return f"{_UPDATES} (getUpdates)"
+                stream.value()
+        except JsonSyntaxError as error:
+            if error.line > 1:
+                raise
+    return _UPDATES
+
+
+def _entries(path: Path, kind: str) -> Iterator[_Entry]:
+    if kind == _UPDATES:
+        with _open(path) as file:
+            yield from _lines(file)
+    elif kind == _EXPORT:
+        yield from _exported(path)
+    else:
+        with _open(path) as file:
+            yield from _numbered(JsonStream(file))
+
+
+def _lines(file: Any) -> Iterator[_Entry]:
+    for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         try:
-            yield f"line {number}", json.loads(line)
+            yield _Entry(f"line {number}", json.loads(line, strict=False))
         except (ValueError, RecursionError) as error:
-            raise ConfigurationError(
-                f"{path}, line {number}: it must be one JSON object, and is not ({getattr(error, 'msg', 'too deep')})"
-            ) from None
+            reason = getattr(error, "msg", "too deep")
+            yield _Entry(f"line {number}", None, f"it must be one JSON object, and is not ({reason})")
 
 
-def _numbered(updates: list[Any]) -> Iterator[tuple[str, Any]]:
-    for number, update in enumerate(updates, start=1):
-        yield f"update {number}", update
+def _numbered(stream: JsonStream) -> Iterator[_Entry]:
+    for name in stream.names():
+        if name == "result" and stream.peek() == "[":
+            for number, _ in enumerate(stream.items(), start=1):
+                yield _Entry(f"update {number}", stream.value())
+        else:
+            stream.value()
 
 
-def _from_update(update: dict[str, Any]) -> TelegramMessage | None:
-    message = next((update[kind] for kind in _UPDATE_KINDS if kind in update), None)
-    if message is None:
+def _exported(path: Path) -> Iterator[_Entry]:
+    """Yield the messages of an export with their chats, whose other attributes may stand behind the messages."""
+    chats: list[dict[str, Any]] = []
+    with _open(path) as file:
+        for chat, message in _walk(JsonStream(file)):
+            if not chats or chats[-1] is not chat:
+                chats.append(chat)
+            if len(chat.get("authors", ())) < _AUTHORS_OF_BOT_CHAT:
+                _note_the_author(chat, message)
+    with _open(path) as file:
+        before, remaining = None, iter(chats)
+        known: dict[str, Any] = {}
+        for chat, message in _walk(JsonStream(file)):
+            if chat is not before:
+                before, known = chat, next(remaining)
+            named = message.get("id") if isinstance(message, dict) else None
+            yield _Entry(f"message {named} of chat {known.get('id')}", _Exported(known, message))
+
+
+def _walk(stream: JsonStream) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Yield each message of an export with its chat, a dict of the chat's own that is filled as it is read."""
+    root: dict[str, Any] = {}
+    for name in stream.names():
+        if name in {"chats", "left_chats"} and stream.peek() == "{":
+            for inner in stream.names():
+                if inner != "list" or stream.peek() != "[":
+                    stream.value()
+                    continue
+                for _ in stream.items():
+                    yield from _walk_chat(stream)
+        elif name == "messages" and stream.peek() == "[":
+            for _ in stream.items():
+                yield root, stream.value()
+        else:
+            _note(root, name, stream.value())
+
+
+def _walk_chat(stream: JsonStream) -> Iterator[tuple[dict[str, Any], Any]]:
+    chat: dict[str, Any] = {}
+    if stream.peek() != "{":
+        stream.value()
+        return
+    for name in stream.names():
+        if name == "messages" and stream.peek() == "[":
+            for _ in stream.items():
+                yield chat, stream.value()
+        else:
+            _note(chat, name, stream.value())
+
+
+def _note(chat: dict[str, Any], name: str, value: Any) -> None:
+    if name in {"id", "type"}:
+        chat[name] = value
+
+
+def _note_the_author(chat: dict[str, Any], message: Any) -> None:
+    """Note the first two authors of a chat: in a chat with a bot, one of them is the person."""
+    try:
+        author = _author_id(chat, message) if message.get("type") == "message" else None
+    except _UNREADABLE:
+        return
+    authors = chat.setdefault("authors", [])
+    if author is not None and author not in authors:
+        authors.append(author)
+
+
+def _person(chat: dict[str, Any]) -> int | None:
+    """Return the person of a chat with a bot, or None for another chat."""
+    if chat.get("type") != "bot_chat":
         return None
-    text = _text(message.get("text", message.get("caption")))
-    attachments = [_attachment(kind, message[kind]) for kind in _MEDIA if kind in message]
-    attachments += [{"kind": kind} for kind in _OTHER_CONTENT if kind in message]
+    bot = _id(chat["id"])
+    return next((author for author in chat.get("authors", ()) if author != bot), bot)
+
+
+def _from_update(update: dict[str, Any]) -> TelegramMessage | _Skipped:
+    kind = next((kind for kind in _UPDATE_KINDS if kind in update), None)
+    if kind is None:
+        return _Skipped(next((name for name in update if name != "update_id"), "empty update"))
+    message = update[kind]
+    text = _text(message.get("text", message.get("caption"))) or _checklist(message.get("checklist"), "tasks")
+    # An animation is repeated as a document, and a venue's place as a location, for old clients.
+    repeated = {"document"} if "animation" in message else set()
+    attachments = [_attachment(one, message[one]) for one in _MEDIA if one in message and one not in repeated]
+    attachments += [{"kind": one} for one in _OTHER_CONTENT if one in message]
     if text is None and not attachments:
-        return None
-    author = message.get("from") or message.get("sender_chat") or message["chat"]
+        return _Skipped(next((name for name in message if name not in _ABOUT_A_MESSAGE), "empty message"))
+    # Who writes in the name of a chat has a bot of Telegram's in `from`: GroupAnonymousBot, Channel_Bot.
+    author = message.get("sender_chat") or message.get("from") or message["chat"]
     names = (author.get("first_name"), author.get("last_name"))
     edited = message.get("edit_date")
-    answers_in_private = bool(author.get("is_bot")) and message["chat"].get("type") == "private"
+    chat_id, author_id = _id(message["chat"]["id"]), _id(author["id"])
+    business = _text(message.get("business_connection_id"))
+    is_private = message["chat"].get("type") == "private"
+    is_bot = bool(author.get("is_bot")) or (business is not None and is_private and author_id != chat_id)
     return TelegramMessage(
-        chat_id=_id(message["chat"]["id"]),
+        chat_id=chat_id,
         number=_id(message["message_id"]),
-        owner_id=_id(message["chat"]["id"] if answers_in_private else author["id"]),
-        author_id=_id(author["id"]),
+        owner_id=_owner(chat_id if is_bot and is_private else author_id),
+        author_id=author_id,
         author_name=" ".join(_text(name) or "" for name in names if name) or _text(author.get("title")),
         username=_text(author.get("username")),
         language=_text(author.get("language_code")),
-        is_bot=bool(author.get("is_bot")),
+        is_bot=is_bot,
         sent_at=_instant(message["date"]),
         edited_at=_instant(edited) if edited else None,
         text=text,
         attachments=attachments,
+        business=business,
     )
 
 
@@ -172,39 +362,36 @@ def _attachment(kind: str, media: Any) -> dict[str, Any]:
     return {"kind": kind, "file_id": file["file_id"], "file_unique_id": file.get("file_unique_id")}
 
 
-def _exported(export: dict[str, Any]) -> Iterator[tuple[str, _Exported]]:
-    whole_account = [*export.get("chats", {}).get("list", []), *export.get("left_chats", {}).get("list", [])]
-    for chat in whole_account or [export]:
-        said = [message for message in chat["messages"] if message.get("type") == "message"]
-        user_id = _user_of_bot_chat(chat, said) if chat.get("type") == "bot_chat" else None
-        for message in chat["messages"]:
-            yield f"message {message.get('id')} of chat {chat.get('id')}", _Exported(chat, message, user_id)
-
-
-def _user_of_bot_chat(chat: dict[str, Any], messages: list[dict[str, Any]]) -> int:
-    """Find the person in a chat with a bot: the export has the bot's number where the bot sees the person's."""
-    authors = (_author_id(chat, message) for message in messages)
-    return next((author for author in authors if author != int(chat["id"])), int(chat["id"]))
-
-
-def _from_export(entry: _Exported) -> TelegramMessage | None:
-    chat, message, user_id = entry.chat, entry.message, entry.user_id
-    if message.get("type") != "message":
+def _checklist(checklist: Any, tasks: str) -> str | None:
+    """Return the text of a checklist: its title and its tasks, a line each."""
+    if checklist is None:
         return None
-    text = _flatten(message.get("text", "")) or None
+    lines = [
+        _flatten(checklist.get("title", "")),
+        *(f"- {_flatten(task['text'])}" for task in checklist.get(tasks, [])),
+    ]
+    return "\n".join(lines)
+
+
+def _from_export(entry: _Exported) -> TelegramMessage | _Skipped:
+    chat, message = entry.chat, entry.message
+    if message.get("type") != "message":
+        return _Skipped(_text(message.get("action")) or _text(message.get("type")) or "no type")
+    text = _flatten(message.get("text", "")) or _checklist(message.get("todo_list"), "answers")
     kinds = {"photo": "photo", "file": _EXPORTED_KINDS.get(message.get("media_type", ""), "document")}
     attachments: list[dict[str, Any]] = [
         {"kind": kind, "path": _text(message[name])} for name, kind in kinds.items() if name in message
     ]
-    attachments += [{"kind": _EXPORTED_KINDS[name]} for name in _EXPORTED_CONTENT if name in message]
+    attachments += [{"kind": kind} for name, kind in _EXPORTED_CONTENT.items() if name in message]
     if text is None and not attachments:
-        return None
+        return _Skipped("message without text")
     author_id = _author_id(chat, message)
+    user_id = _person(chat)
     edited = message.get("edited_unixtime") or message.get("edited")
     return TelegramMessage(
         chat_id=_chat_id(chat) if user_id is None else user_id,
         number=_id(message["id"]),
-        owner_id=author_id if user_id is None else user_id,
+        owner_id=_owner(author_id if user_id is None else user_id),
         author_id=author_id,
         author_name=_text(message.get("from")),
         username=None,
@@ -245,10 +432,25 @@ def _chat_id(chat: dict[str, Any]) -> int:
 
 
 def _author_id(chat: dict[str, Any], message: dict[str, Any]) -> int:
+    """Return the author's id as the Bot API has it: negative for a chat that is written for in its own name."""
     named = str(message.get("from_id") or "")
     if named.startswith("channel"):
         return _id(_SUPERGROUP - int(named.removeprefix("channel")))
+    if named.startswith("chat"):
+        return _id(-int(named.removeprefix("chat")))
     return _id(int(named.removeprefix("user"))) if named else _chat_id(chat)
+
+
+def _owner(author_id: int) -> int:
+    """Return the Telegram id under which an author is a user: a person's own; for a chat a number that no person has.
+
+    A supergroup's or a channel's is its number in the Bot API without the sign (1,000,000,000,000 and above), a small
+    group's stands above 2,000,000,000,000.
+    """
+    if author_id > 0:
+        return author_id
+    owner = -author_id if author_id < _SUPERGROUP else _GROUP_AS_OWNER - author_id
+    return _id(owner)
 
 
 def _instant(value: int | str) -> datetime:
