@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from src.config import Settings
 from src.database import get_db, get_read_db
+from src.database.cli.diagnose.reach import reach
 from src.database.errors import ConfigurationError
 from src.database.target import Target
 from src.database.url import parse_url, warnings_of
@@ -53,7 +54,7 @@ def test_a_documented_url_has_its_documented_outcome(url: str, outcome: str) -> 
         [message] = re.findall(r"`([^`]+)`", outcome)
         with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
             read(url)
-        assert "secret" not in str(caught.value)
+        assert "{pw}" not in str(caught.value)
         return
 
     target = read(url)
@@ -83,7 +84,13 @@ def test_reads_plus_and_percent_as_libpq_does(url: str, name: str, value: str) -
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://u%F1@h/d", "postgresql://u@h/d%F1", "postgresql://u@h/d?password=%ff", "postgresql://u@%2Ft%F1/d"],
+    [
+        "postgresql://u:p%F1@h/d",
+        "postgresql://u%F1@h/d",
+        "postgresql://u@h/d%F1",
+        "postgresql://u@h/d?password=%ff",
+        "postgresql://u@%2Ft%F1/d",
+    ],
 )
 def test_what_is_not_utf8_is_refused_everywhere(url: str) -> None:
     with pytest.raises(ConfigurationError, match="must be UTF-8"):
@@ -116,6 +123,15 @@ async def test_the_search_path_of_the_url_is_in_force(
             paths = [await one.scalar(text("SHOW search_path")) for one in (session, reading)]
 
         assert paths == ["public,elsewhere, pg_temp"] * 2
+
+
+async def test_the_search_path_of_the_url_is_in_force_in_commands(
+    cloned_database: URL, use_database: Callable[..., Settings]
+) -> None:
+    url = cloned_database.update_query_dict({"options": "-csearch_path=elsewhere"})
+
+    async with reach(use_database(url)) as reached:
+        assert await reached.connection.fetchval("SHOW search_path") == "elsewhere"
 
 
 def test_a_parameter_without_effect_is_logged(use_database: Callable[..., Settings]) -> None:

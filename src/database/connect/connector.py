@@ -192,7 +192,8 @@ async def connect(target: Target) -> asyncpg.Connection[Any]:
     Raises:
         ConnectionFailed: Or the child of it that says why; never a bare ``OSError``.
     """
-    settings = {"application_name": target.application_name} if target.application_name else None
+    named = {"application_name": target.application_name, "search_path": target.search_path}
+    settings = {name: value for name, value in named.items() if value}
     return await Connector(lambda: target, driver_arguments={"server_settings": settings}).connect()
 
 

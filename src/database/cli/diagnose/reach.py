@@ -39,8 +39,11 @@ async def reach(settings: Settings, purpose: Purpose = "application") -> AsyncIt
         ConnectionFailed: Or the child of it that says why there is no connection.
     """
     target = await reach_target(settings, purpose)
+    # A pooler refuses it as a parameter of the connection, and kept by the session it would reach other clients.
+    search_path = None if settings.DATABASE_PGBOUNCER else target.search_path
     connecting = command_connection(
         target,
+        server_settings=None if search_path is None else {"search_path": search_path},
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         close_seconds=CLOSE_TIMEOUT_SECONDS,
         password=named_provider(target, settings),
