@@ -27,9 +27,11 @@ class OneConnection(Calls):
     def __init__(
         self, connection: asyncpg.Connection[Any], tenant_id: UUID, rewrite: Callable[[str], str] = str
     ) -> None:
-        self._connection = connection
+        self.connection = connection
         self._tenant_id = tenant_id
         self._rewrite = rewrite
+        self.received: list[Any] = []
+        """The rows that the server returned."""
 
     @property
     def tenant_id(self) -> UUID:
@@ -38,14 +40,17 @@ class OneConnection(Calls):
 
     async def call(self, call: Call[Any], *arguments: Any) -> list[Any]:
         """Call a function."""
-        sql = self._rewrite(call.sql)
-        return await self._connection.fetch(sql, self._tenant_id, *arguments, record_class=call.row)
+        return await self._fetch(self._rewrite(call.sql), self._tenant_id, *arguments, row=call.row)
 
     async def read(self, read: Read[Any], *values: Any) -> list[Any]:
         """Send a read."""
-        sql = self._rewrite(read.sql)
-        return await self._connection.fetch(sql, *read.arguments(self._tenant_id, values), record_class=read.row)
+        return await self._fetch(self._rewrite(read.sql), *read.arguments(self._tenant_id, values), row=read.row)
 
     async def stream(self, read: Read[Any], *values: Any) -> AsyncGenerator[list[Any], None]:
         """Send a read, and yield its rows in one batch."""
         yield await self.read(read, *values)
+
+    async def _fetch(self, sql: str, *arguments: Any, row: Any) -> list[Any]:
+        rows: list[Any] = await self.connection.fetch(sql, *arguments, record_class=row)
+        self.received += rows
+        return rows

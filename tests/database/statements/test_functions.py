@@ -124,7 +124,7 @@ async def test_tables_and_functions_of_another_schema_or_temporary_ones_are_not_
 
     for table in TABLES[:3]:
         counts = [
-            await connection.fetchval(f"SELECT count(*) FROM {schema}.{table} WHERE tenant_id = $1", tenant)
+            await connection.fetchval(f"SELECT count(*) FROM {schema}.{table} WHERE tenant_id = $1", tenant)  # noqa: S608
             for schema in ("public", "other", "pg_temp")
         ]
         assert counts == [3 if table == "message_history" else 1, 0, 0]
