@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from pytest_postgresql.executors import NoopExecutor
 
 from src.database.base import uuid7
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
+from src.database.connect.embedded import APP_ROLE, OWNER_ROLE
 from src.database.store import Store
 from tests.acceptance.calls import a_message
-from tests.conftest import SOCKETS
 from tests.database.statements.bodies import BODIES, FROZEN, bodies, code_of, without_a_copy
 from tests.database.statements.one_connection import OneConnection
 
@@ -25,17 +22,6 @@ SYNTAX = {"coalesce", "greatest", "least", "nullif", "unnest"}
 """What reads like a function's name, and is resolved without the search path; unnest where it has several arrays."""
 CALLED = re.compile(r"(?<![\w.])(?<!AS )([a-z_]\w*)\(")
 TABLES = ("users", "conversations", "message_history", "events")
-
-
-@pytest.fixture
-async def connection(postgresql_shared: NoopExecutor) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A superuser's connection, in a transaction that is rolled back."""
-    made = await asyncpg.connect(host=SOCKETS, user=SUPERUSER, database=postgresql_shared.template_dbname)
-    outer = made.transaction()
-    await outer.start()
-    yield made
-    await outer.rollback()
-    await made.close()
 
 
 def test_the_newest_copy_of_each_function_is_its_body() -> None:

@@ -6,19 +6,16 @@ As a superuser, whom row-level security does not bind: the predicates stand alon
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import pytest
-from pytest_postgresql.executors import NoopExecutor
 
-from src.database.connect.embedded import SUPERUSER
 from src.database.statements.read import Read
 from src.database.store import store
-from tests.conftest import SOCKETS
 from tests.database.statements.bodies import bodies
 from tests.database.statements.twins import FIRST, SECOND, answers, insert_rows
 
@@ -74,17 +71,6 @@ def mutants_of_reads() -> Iterator[Mutant]:
         for match in PREDICATE.finditer(read.sql):
             changed = f"{read.sql[: match.start()]}true{read.sql[match.end() :]}"
             yield Mutant(f"{name}, {match[1]}", read.sql, changed, (read.sql,), is_function=False)
-
-
-@pytest.fixture
-async def connection(postgresql_shared: NoopExecutor) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A superuser's connection, in a transaction that is rolled back."""
-    made = await asyncpg.connect(host=SOCKETS, user=SUPERUSER, database=postgresql_shared.template_dbname)
-    outer = made.transaction()
-    await outer.start()
-    yield made
-    await outer.rollback()
-    await made.close()
 
 
 async def test_each_predicate_that_is_removed_changes_what_a_call_answers(

@@ -6,7 +6,7 @@ second tenant is there for a predicate: it would be found, counted or changed if
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -17,6 +17,7 @@ from src.database.base import tenant_tables
 from src.database.statements.call import Call
 from src.database.store import Store
 from tests.acceptance.calls import STORE_CALLS, Rows, a_message
+from tests.acceptance.calls import Call as StoreCall
 from tests.database.statements.one_connection import OneConnection
 
 __all__ = ["CALLS", "FIRST", "SECOND", "answers", "insert_rows", "state_of"]
@@ -36,7 +37,7 @@ FIRST: Final = named("first")
 SECOND: Final = named("second")
 _BOTH: Final = (FIRST, SECOND)
 
-_USERS: Final = {
+_USERS: Final[dict[str, tuple[int, tuple[UUID, ...], tuple[UUID, ...]]]] = {
     "u1": (1, _BOTH, ()),
     "in the same group": (2, _BOTH, (SECOND,)),
     "before u1": (1, _BOTH, _BOTH),
@@ -44,7 +45,7 @@ _USERS: Final = {
     "of the second alone": (5, (SECOND,), ()),
 }
 """Telegram id, tenants, tenants in which the user is deleted."""
-_CONVERSATIONS: Final = {
+_CONVERSATIONS: Final[dict[str, tuple[str, dict[UUID, str | None], tuple[UUID, ...], tuple[UUID, ...]]]] = {
     "c1": ("u1", {FIRST: "1", SECOND: "1"}, _BOTH, ()),
     "in another chat": ("u1", {FIRST: "2", SECOND: "1"}, (FIRST,), ()),
     "in the same group": ("in the same group", {FIRST: "1", SECOND: "1"}, _BOTH, ()),
@@ -56,7 +57,7 @@ _CONVERSATIONS: Final = {
     "of the second alone, u1": ("u1", {SECOND: "7"}, (SECOND,), ()),
 }
 """User, the chat in each tenant, tenants in which the conversation is active, tenants in which it is deleted."""
-_EVENTS: Final = {
+_EVENTS: Final[dict[str, tuple[str, tuple[UUID, ...], int]]] = {
     "due": ("u1", _BOTH, 2),
     "of a deleted user": ("deleted", _BOTH, 3),
     "of the second alone": ("u1", (SECOND,), 4),
@@ -113,6 +114,10 @@ _ROWS: Final = Rows(named("u1"), named("c1"), named("in c1"), named("due"), name
 Answer = Callable[[Store, OneConnection], Awaitable[Any]]
 
 
+def _of_the_store(call: StoreCall) -> Answer:
+    return lambda store, _: call.run(store, _ROWS)
+
+
 def _append(conversation: str, *keys: str) -> Answer:
     return lambda store, _: store.append_many(named(conversation), [a_message(key) for key in keys])
 
@@ -150,7 +155,7 @@ _SKIP_ONCE: Final = """
 """
 
 CALLS: Final[Mapping[str, Answer]] = {
-    **{name: (lambda store, _, call=call: call.run(store, _ROWS)) for name, call in STORE_CALLS.items()},
+    **{name: _of_the_store(call) for name, call in STORE_CALLS.items()},
     "user, none": lambda store, _: store.user_by_telegram_id(5),
     "create user": lambda store, _: store.get_or_create_user(5),
     "append where nothing is": _append("of the second alone", "x"),
@@ -179,7 +184,7 @@ CALLS: Final[Mapping[str, Answer]] = {
 
 async def answers(
     connection: asyncpg.Connection[Any], names: Iterable[str] = CALLS, rewrite: Callable[[str], str] = str
-) -> AsyncIterator[tuple[str, Any, list[str]]]:
+) -> AsyncGenerator[tuple[str, Any, list[str]], None]:
     """Make calls as the first tenant, and undo each; yield its name, what it returned or raised, what it sent.
 
     Args:
@@ -217,10 +222,11 @@ async def state_of(connection: asyncpg.Connection[Any]) -> list[Any]:
         f"SELECT '{table.name}', md5(string_agg(t::text, '' ORDER BY id)) FROM {table.name} t WHERE tenant_id = $1"  # noqa: S608
         for table in tenant_tables()
     )
-    return await connection.fetch(digests, SECOND)
+    rows: list[Any] = await connection.fetch(digests, SECOND)
+    return rows
 
 
-_IDS: Final = {named(name) for names in (_USERS, _CONVERSATIONS, _EVENTS) for name in names}
+_IDS: Final = {named(name) for name in (*_USERS, *_CONVERSATIONS, *_EVENTS)}
 
 
 def _known(part: Any) -> Any:
