@@ -107,8 +107,7 @@ WRITES: dict[str, Callable[[AsyncSession, Rows, int], Awaitable[object]]] = {
 async def test_a_write_of_a_repository_is_three_round_trips_whatever_tenant_the_connection_served_before(
     relay: Relay,
 ) -> None:
-    """BEGIN with the binding, the call, COMMIT. The first call of a kind prepares its statement in further ones, and asks for the types
-    of its arrays once a connection.
+    """BEGIN with the binding, the call, COMMIT. The first call of a kind prepares its statement in further ones.
 
     The message that an append duplicates is read in a further one too.
     """
