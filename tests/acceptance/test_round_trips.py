@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from sqlalchemy import URL, select, text
@@ -11,11 +11,14 @@ from src.config import Settings
 from src.database import engine, get_db, get_read_db
 from src.database.base import uuid7
 from src.database.errors import ConnectionFailed, DatabaseError
-from src.database.models import User
+from src.database.models import Tenant, User
+from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage, UserRepository
 from src.database.session import SessionScope, _read_engine
 from src.database.tenancy import AsyncSession, tenant_context
+from tests.acceptance.calls import Rows, a_message, fill
 from tests.acceptance.counting_relay import Relay
 
+FIRST_CALL_TRIPS = 8
 READ = select(User.display_name).order_by(User.display_name)
 
 
@@ -82,6 +85,52 @@ async def test_a_warm_connection_is_checked_out_and_given_back_without_a_word(re
 
     assert relay.sent == []
     assert relay.starts == 1
+
+
+WRITES: dict[str, Callable[[AsyncSession, Rows, int], Awaitable[object]]] = {
+    "append": lambda session, rows, n: MessageHistoryRepository(session).append(rows.conversation, a_message(str(n))),
+    "append, a duplicate": lambda session, rows, _: MessageHistoryRepository(session).append(
+        rows.conversation, NewMessage(message_id="same", role="user", content="secret")
+    ),
+    "append_many": lambda session, rows, n: MessageHistoryRepository(session).append_many(
+        rows.conversation, [a_message(f"{n}:{place}") for place in range(20)]
+    ),
+    "get_or_create": lambda session, *_: UserRepository(session).get_or_create_by_telegram_id(1),
+    "get_or_create, a new one": lambda session, _, n: UserRepository(session).get_or_create_by_telegram_id(100 + n),
+    "get_or_start": lambda session, rows, _: ConversationRepository(session).get_or_start(rows.user, "telegram", "1"),
+    "get_or_start, a new one": lambda session, rows, n: ConversationRepository(session).get_or_start(
+        rows.user, "telegram", f"chat {n}"
+    ),
+}
+
+
+async def test_a_write_of_a_repository_is_three_round_trips_whatever_tenant_the_connection_served_before(
+    relay: Relay,
+) -> None:
+    """BEGIN with the binding, the call, COMMIT. The first call of a kind prepares its statement in further ones.
+
+    The message that an append duplicates is read in a further one too.
+    """
+    tenants = [uuid7() for _ in range(3)]
+    async with get_db() as session:
+        session.add_all(Tenant(id=one, slug=str(one), name="T") for one in tenants)
+    rows = {}
+    for tenant in tenants:
+        with tenant_context(tenant):
+            async with get_db() as session:
+                rows[tenant] = await fill(session)
+    trips: dict[str, list[int]] = {}
+    for name, write in WRITES.items():
+        for number, tenant in enumerate(tenants):
+            with tenant_context(tenant):
+                relay.sent.clear()
+                async with get_db() as session:
+                    await write(session, rows[tenant], number)
+                trips.setdefault(name, []).append(len(relay.sent))
+
+    expected = dict.fromkeys(WRITES, 3) | {"append, a duplicate": 4}
+    assert {name: cost[1:] for name, cost in trips.items()} == {name: [cost] * 2 for name, cost in expected.items()}
+    assert {name for name, cost in trips.items() if cost[0] > FIRST_CALL_TRIPS} == set(), trips
 
 
 @pytest.mark.parametrize("read_your_writes", [False, True])

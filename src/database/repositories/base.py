@@ -261,7 +261,8 @@ class Repository(Asking[ModelT]):
     ) -> ModelT:
         """Delete or restore a row in one statement; one that is restored and was not deleted keeps its time too."""
         model = self.model
-        changed_at = case((model.deleted_at.is_(None), model.updated_at), else_=func.now())
+        now = select(func.now()).scalar_subquery()  # Citus refuses now() itself in a CASE of an UPDATE
+        changed_at = case((model.deleted_at.is_(None), model.updated_at), else_=now)
         values |= {"deleted_at": None, "updated_at": changed_at} if deleted_at is None else {"deleted_at": deleted_at}
         statement = update(model).where(*self._is(row_id), *where).values(**values).returning(model)
         if deleted_at is not None:

@@ -70,8 +70,14 @@ class Sender(Protocol):
 
 
 def is_missing(error: DatabaseError) -> bool:
-    """Return True if the server does not know a function, or knows it with other parameters."""
-    return error.sqlstate == _UNDEFINED_FUNCTION
+    """Return True if the server does not know the called function, or knows it with other parameters.
+
+    False for a function that the called function calls: the error names that one.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not hasattr(cause, "internal_position"):
+        cause = cause.__cause__
+    return error.sqlstate == _UNDEFINED_FUNCTION and getattr(cause, "internal_position", None) is None
 
 
 def drifted(call: Call[Any]) -> SchemaDriftError:

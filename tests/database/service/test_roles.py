@@ -19,6 +19,7 @@ from src.database.schema.roles import Bootstrapped, bootstrap, roles_of
 from src.database.schema.roles_script import bootstrap_script, init_script
 from tests import other_migrations
 from tests.database.service.conftest import CANARY, Cluster
+from tests.database.statements.bodies import bodies
 
 ATTRIBUTES = "SELECT rolcanlogin, rolsuper, rolbypassrls, rolcreatedb, rolcreaterole, rolreplication FROM pg_roles"
 PLAIN = (True, False, False, False, False, False)
@@ -47,6 +48,10 @@ async def test_makes_all_of_it_and_nothing_the_second_time(
         user, created = await UserRepository(session).get_or_create_by_telegram_id(1)
         assert created
         assert user.telegram_id == 1
+    allowed = "SELECT proname, has_function_privilege('made_app', oid, 'EXECUTE'), proowner::regrole::text FROM pg_proc"
+    rows = cluster.sql(f"{allowed} WHERE proname ~ '^app_' AND prorettype <> 'trigger'::regtype", database="made")
+    assert set(bodies()) <= {name for name, *_ in rows}
+    assert {(is_allowed, owner) for _, is_allowed, owner in rows} == {(True, "made_owner")}
 
 
 async def test_nobody_else_connects_and_the_application_makes_no_tables(cluster: Cluster) -> None:

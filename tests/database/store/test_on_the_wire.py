@@ -42,6 +42,10 @@ CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
 }
 
 
+FIRST_CALL_TRIPS = 4
+"""On a new connection, beside its start: it is set up, and the statement is prepared and executed."""
+
+
 @pytest.fixture
 async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> AsyncIterator[Relay]:
     async with relaying(SOCKETS) as relay:
@@ -69,6 +73,65 @@ async def test_each_call_is_one_round_trip_whatever_tenant_the_connection_served
     # The first call of a kind prepares its statement on the connection in a round trip of its own; the turn's is known.
     assert {name: trips[1:] for name, trips in cost.items()} == {name: [1, 1] for name in CALLS}
     assert {name for name, trips in cost.items() if trips[0] > 2} == set()
+
+
+async def test_the_first_call_on_a_new_connection_connects_and_prepares(relay: Relay) -> None:
+    """The schema is checked once a store, not once a connection."""
+    cost = []
+    for _ in range(2):
+        relay.passed = relay.starts = 0
+        relay.sent.clear()
+        await get_store().get_or_create_user(1)
+        cost.append((relay.starts, len(relay.sent)))
+        relay.sent.clear()
+        await get_store().get_or_create_user(1)
+        cost.append((0, len(relay.sent)))
+        await get_store().pool.close()
+
+    first, then, second, last = cost
+    assert then == last == (0, 1)
+    assert second == (1, FIRST_CALL_TRIPS)
+    assert first[1] >= second[1]
+
+
+@needs_pgbouncer
+async def test_behind_pgbouncer_a_call_is_one_transaction_and_two_round_trips_without_errors(
+    cloned_database: URL, use_database: Callable[..., Settings]
+) -> None:
+    """Without the driver's statement cache each call parses first (Flush), and then binds and executes (Sync)."""
+    tenants = [uuid7() for _ in range(4)]
+    use_database(cloned_database)
+    async with get_db() as session:
+        session.add_all(Tenant(id=one, slug=str(one), name="x") for one in tenants)
+    with pgbouncer(SOCKETS, pool_size=4) as bouncer:
+        async with relaying(bouncer.sockets) as relay:
+            use_database(relay.lead_to(cloned_database), DATABASE_PGBOUNCER="true")
+            chats, sent = {}, {}
+            for tenant in tenants:
+                with tenant_context(tenant):
+                    chats[tenant] = (await ByStore().turn(1, "1", [said("first")])).conversation_id
+            for name, call in CALLS.items():
+                for tenant in tenants[:2]:
+                    with tenant_context(tenant):
+                        relay.sent.clear()
+                        await call(get_store(), chats[tenant])
+                        sent[name] = list(relay.sent)
+            await get_engine("store").dispose()
+        use_database(bouncer.url(str(cloned_database.database), pool_max="16"), DATABASE_PGBOUNCER="true")
+
+        async def call_one(number: int) -> object:
+            tenant = tenants[number % len(tenants)]
+            with tenant_context(tenant):
+                if number % 3:
+                    return await get_store().user_by_telegram_id(1)
+                return await get_store().append(chats[tenant], said(f"n{number}"))
+
+        results = await asyncio.gather(*(call_one(number) for number in range(2000)), return_exceptions=True)
+        await get_engine("store").dispose()
+
+    assert {name: len(letters) for name, letters in sent.items()} == dict.fromkeys(CALLS, 2)
+    assert {name: letters.count("S") for name, letters in sent.items()} == dict.fromkeys(CALLS, 1), "one transaction"
+    assert [one for one in results if isinstance(one, BaseException)] == []
 
 
 @needs_pgbouncer
