@@ -30,4 +30,4 @@ MIGRATION_WAIT_SECONDS: Final = 120.0
 """How long a migration waits for another migrator, by default."""
 
 MIGRATION_ATTEMPTS: Final = 10
-"""How often a migration that cannot have a lock is begun, by default."""
+"""How often a migration that does not get a lock is tried, by default."""

@@ -20,7 +20,13 @@ from src.database.connect.embedded_process import run
 from src.database.schema import upgrade
 
 # What it acknowledges survives its own death, though not the machine's: `synchronous_commit` stays on.
-CONFIG = {"fsync": "off", "full_page_writes": "off", "io_method": "sync", "shared_buffers": "64MB"}
+CONFIG = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "io_method": "sync",
+    "shared_buffers": "64MB",
+    "dynamic_shared_memory_type": "mmap",  # a kill leaves its segments: not in /dev/shm
+}
 _BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
 _TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM"

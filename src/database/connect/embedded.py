@@ -41,9 +41,6 @@ DATABASE: Final = "thea"
 MAX_CONNECTIONS: Final = 300
 
 _NO_ANSWER: Final = 2  # pg_isready's
-# In the data folder. A server that was killed leaves its segments; in /dev/shm nothing removes them when the folder of
-# the server is deleted and the server does not start again.
-_SHARED_MEMORY: Final = {} if sys.platform == "win32" else {"dynamic_shared_memory_type": "mmap"}
 START_TIMEOUT_SECONDS: Final = 60
 LOCK_TIMEOUT_SECONDS: Final = 90
 
@@ -251,7 +248,6 @@ class EmbeddedServer:
             "unix_socket_directories": "" if self.over_tcp else str(files.socket_folder(self.folder)),
             "port": str(port),
             "max_connections": str(MAX_CONNECTIONS),
-            **_SHARED_MEMORY,
             **self.config,
         }
         flags = " ".join(shlex.quote(f"--{name}={value}") for name, value in options.items())

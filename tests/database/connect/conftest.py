@@ -61,6 +61,7 @@ def stopped_server() -> Iterator[Path]:
         server.release()
         with (server.folder / "data" / "postgresql.conf").open("a") as configuration:
             configuration.write("fsync = off\n")  # a kill is no power cut: the system has what was written
+            configuration.write("dynamic_shared_memory_type = mmap\n")  # a kill leaves its segments: not in /dev/shm
         yield server.folder
 
 

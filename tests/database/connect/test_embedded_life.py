@@ -262,8 +262,8 @@ def test_a_test_run_that_was_killed_leaves_no_process(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc and /dev/shm are Linux's")
-def test_a_server_that_is_killed_leaves_no_shared_memory_behind(used_folder: Path) -> None:
-    """The server has no segment in /dev/shm, where nothing would remove it once the folder is deleted."""
+def test_a_server_that_a_test_kills_leaves_no_shared_memory_behind(used_folder: Path) -> None:
+    """The suite's servers have no segment in /dev/shm, where nothing would remove it once the folder is deleted."""
     server = EmbeddedServer(used_folder)
     server.acquire()
     try:
