@@ -14,8 +14,9 @@ from src.database.base import CleanText, UtcDateTime
 from src.database.models import Event
 from src.database.models.event import start_local_values
 from src.database.repositories.event_moves import Move, end_at
-from src.database.repositories.event_reminder_fields import NOT_HELD, reminder_lead
+from src.database.repositories.event_reminder_fields import reminder_lead
 from src.database.repositories.recurrence_clock import to_instant, to_wall_clock
+from src.database.statements.reminders import NOT_HELD
 from src.database.tenancy import AsyncSession
 from src.database.zones import get_zone
 

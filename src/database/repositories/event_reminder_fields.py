@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Final
 
 from src.database.models import Event
 from src.database.repositories.recurrence import Series
+from src.database.statements.reminders import NOT_HELD
 
-__all__ = ["NOT_HELD", "drop_claim", "has_reminder", "reminder_lead", "set_reminder"]
-
-# What a row says that no worker holds.
-NOT_HELD: Final[dict[str, Any]] = {
-    "reminder_claimed_by": None,
-    "reminder_claimed_until": None,
-    "reminder_token": None,
-}
+__all__ = ["drop_claim", "has_reminder", "reminder_lead", "set_reminder"]
 
 
 def reminder_lead(event: Event, series: Series | None = None) -> timedelta:

@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Executable, bindparam, select, update
+from sqlalchemy import ColumnElement, select
 
-from src.database.base import uuid7
-from src.database.errors import StaleDataError
 from src.database.models import Event
 from src.database.pagination import check_limit
 from src.database.repositories.base import Repository
-from src.database.repositories.event_claims import MAX_ATTEMPTS, check_claim, claim_of, pending
-from src.database.repositories.event_reminder_fields import NOT_HELD, reminder_lead, set_reminder
+from src.database.repositories.event_reminder_fields import reminder_lead, set_reminder
 from src.database.repositories.recurrence import Series
 from src.database.repositories.recurrence_bounds import check_instant, check_year
+from src.database.statements import reminders
+from src.database.statements.in_session import InSession
+from src.database.statements.reminders import CLAIM, MAX_ATTEMPTS, pending
 from src.database.statements.turn_leases import statement_time
 
 __all__ = ["EventReminders"]
-
-# Built once: a worker sends one of them for each reminder.
-_HELD: Final = update(Event).where(
-    Event.tenant_id == bindparam("tenant"),
-    Event.id == bindparam("event"),
-    Event.reminder_token == bindparam("held_under"),
-)
-# `updated_at` brings the server's clock back with the row: Citus takes no such function in RETURNING.
-_RELEASED: Final = (
-    _HELD.values({**NOT_HELD, "updated_at": statement_time()})
-    .returning(Event)
-    .execution_options(populate_existing=True, synchronize_session=False)
-)
-_SENT: Final = _RELEASED.values(reminder_sent_at=statement_time())
-_HELD_BACK: Final = (
-    _HELD.values(reminder_claimed_until=bindparam("until"), reminder_token=bindparam("nobodys"))
-    .returning(Event)
-    .execution_options(populate_existing=True, synchronize_session=False)
-)
 
 
 class EventReminders(Repository[Event]):
@@ -91,33 +73,20 @@ class EventReminders(Repository[Event]):
             ValueError: The limit is not from 1 to 1000, the lease not positive or longer than a year, or the worker
                 has no name.
         """
-        check_claim(worker, limit, lease)
-        ready: list[Event] = []
-        while len(ready) < limit:
-            claimed = await self._claim(worker, limit - len(ready), lease, user_id, max_attempts)
-            given_up = [event for event in claimed if event.reminder_attempts > max_attempts]
-            ready += [event for event in claimed if event.reminder_attempts <= max_attempts]
-            for event in given_up:
-                await self._go_on(event, now=_claimed_at(event, lease))
-            if not given_up:  # a further round only where those have taken a place
-                break
-        return sorted(ready, key=lambda event: (event.reminder_datetime or event.start_datetime, event.id))
-
-    async def _claim(
-        self, worker: str, limit: int, lease: timedelta, user_id: UUID | None, max_attempts: int
-    ) -> list[Event]:
-        """Take what is due, and series whose reminder was tried too often and whose occurrence has begun."""
-        claim = claim_of(
-            self._pending(user_id),
-            tenant_id=self.session.tenant_id,
-            worker=worker,
+        return await reminders.claim_due(
+            partial(InSession(self.session).entities, CLAIM, Event, refresh=True),
+            partial(self._give_up, lease=lease),
+            worker,
             limit=limit,
             lease=lease,
-            token=uuid7(),
             max_attempts=max_attempts,
+            user_id=user_id,
         )
-        claimed = claim.returning(Event).execution_options(populate_existing=True, synchronize_session=False)
-        return list(await self.session.scalars(claimed))
+
+    async def _give_up(self, events: Sequence[Event], *, lease: timedelta) -> None:
+        """Set the reminders of series, just claimed, to those of their next occurrences."""
+        for event in events:
+            await self._go_on(event, now=_claimed_at(event, lease))
 
     async def _go_on(self, event: Event, *, now: datetime) -> None:
         """Set a series' reminder to that of its next occurrence that begins after `now`; to None where it has none."""
@@ -150,7 +119,7 @@ class EventReminders(Repository[Event]):
         """
         if now is not None:
             check_year("now", now)
-        acked = await self._give_back(_SENT, event_id, token)
+        acked = await reminders.acknowledge(self.session, event_id, token)
         if acked.rrule is not None and acked.reminder_datetime is not None:
             series = Series(acked)
             lead = reminder_lead(acked, series)
@@ -176,9 +145,9 @@ class EventReminders(Repository[Event]):
             ValueError: `retry_at` is naive.
         """
         if retry_at is None:
-            return await self._give_back(_RELEASED, event_id, token)
+            return await reminders.release(self.session, event_id, token)
         check_instant("retry_at", retry_at)
-        return await self._give_back(_HELD_BACK, event_id, token, until=retry_at, nobodys=uuid7())
+        return await reminders.hold_back(self.session, event_id, token, retry_at)
 
     async def skip_reminder(self, event_id: UUID, token: UUID) -> Event:
         """Give a claimed reminder up: a series goes on to the one of its next occurrence; of another it is released.
@@ -190,7 +159,7 @@ class EventReminders(Repository[Event]):
         Raises:
             StaleDataError: The claim is not held under this token any more.
         """
-        event = await self._give_back(_RELEASED, event_id, token)
+        event = await reminders.release(self.session, event_id, token)
         if event.rrule is not None:
             await self._go_on(event, now=event.updated_at)
         return event
@@ -219,16 +188,6 @@ class EventReminders(Repository[Event]):
     def _pending(self, user_id: UUID | None) -> list[ColumnElement[bool]]:
         of_user = [] if user_id is None else [Event.user_id == user_id]
         return [*pending(self.session.tenant_id), *of_user]
-
-    async def _give_back(self, statement: Executable, event_id: UUID, token: UUID, **more: Any) -> Event:
-        claim = {"tenant": self.session.tenant_id, "event": event_id, "held_under": token}
-        row: Event | None = await self.session.scalar(statement, {**claim, **more})
-        if row is None:
-            raise StaleDataError(
-                f"the reminder of event {event_id} is not held under this token",
-                hint="another worker has claimed or sent it; a longer lease leaves more time to send",
-            )
-        return row
 
     async def _next_reminder(self, event: Event, series: Series, *, after: datetime) -> datetime | None:
         """Say when to remind of the first occurrence after an instant; a changed one has a reminder of its own."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from operator import attrgetter, itemgetter
+from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Integer, Select, bindparam, func, select
+from src.database.repositories.tool_pairs import whole_pairs
 
 from src.database.base import clean_text, uuid7
 from src.database.errors import DatabaseError
@@ -17,9 +19,7 @@ from src.database.models import Conversation, MessageHistory, User
 from src.database.observe import source_of
 from src.database.pagination import MAX_LIMIT, InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
 from src.database.repositories import EventRepository
-from src.database.repositories.event_claims import MAX_ATTEMPTS, check_claim
 from src.database.repositories.message_windows import DEFAULT_LIMIT, TOKENS, checked
-from src.database.repositories.tool_pairs import whole_pairs
 from src.database.session import get_db, get_engine, tenant_binding
 from src.database.statements.call import Call
 from src.database.statements.conversations import check_silence, stored_chat
@@ -35,6 +35,7 @@ from src.database.statements.messages import (
 )
 from src.database.statements.new_message import NewMessage
 from src.database.statements.read import Read
+from src.database.statements.reminders import FUNCTION, MAX_ATTEMPTS, PARAMETERS, claim_due
 from src.database.statements.turn_leases import check_token
 from src.database.statements.users import check_telegram_id
 from src.database.store.calls import Calls
@@ -287,20 +288,17 @@ class Store:
             ValueError: The limit is not from 1 to 1000, the lease not positive or longer than a year, or the worker
                 has no name.
         """
-        check_claim(worker, limit, lease)
-        ready: list[EventRow] = []
-        while len(ready) < limit:
-            claimed = await self._sender.call(
-                _CLAIM, clean_text(worker), limit - len(ready), lease, uuid7(), max_attempts
-            )
-            given_up = [event for event in claimed if event.reminder_attempts > max_attempts]
-            ready += [event for event in claimed if event.reminder_attempts <= max_attempts]
-            if not given_up:  # a further round only where those have taken a place
-                break
-            async with get_db() as session:
-                for event in given_up:
-                    await EventRepository(session).skip_reminder(event.id, event.reminder_token)
-        return sorted(ready, key=attrgetter("reminder_datetime", "id"))
+        return await claim_due(
+            partial(self._sender.call, _CLAIM), _give_up, worker, limit=limit, lease=lease, max_attempts=max_attempts
+        )
+
+
+async def _give_up(events: Sequence[EventRow]) -> None:
+    """Skip the claimed reminders of series, in a transaction of a session."""
+    async with get_db() as session:
+        repository = EventRepository(session)
+        for event in events:
+            await repository.skip_reminder(event.id, event.reminder_token)
 
 
 def get_store() -> Store:
@@ -415,5 +413,5 @@ _OF_USER: Final = Read(_of_user, ("user_id",), row=MessageRow)
 
 
 _CLAIM: Final[Call[EventRow]] = Call(
-    "app_claim_reminders", 6, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
+    FUNCTION, PARAMETERS, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
 )
