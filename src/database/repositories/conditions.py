@@ -18,7 +18,7 @@ from sqlalchemy.sql.selectable import FromClause, SelectBase
 
 from src.database.base import Base, TenantBase
 from src.database.models import MessageHistory
-from src.database.repositories.deleted import conversation_is_there
+from src.database.statements.windows import conversation_is_there
 
 __all__ = ["Condition", "Option", "check_conditions", "check_options", "check_value", "within"]
 

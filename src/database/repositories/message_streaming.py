@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final, Literal
+from typing import Any
 
-from sqlalchemy import ColumnElement, Text, case, func, literal, literal_column, null, select, update
-
-from src.database.base import clean_json, clean_text
-from src.database.errors import NotFoundError, StaleDataError
-from src.database.limits import MESSAGES, check_limits
-from src.database.models import Conversation, MessageHistory
-from src.database.pagination import check_limit
-from src.database.repositories.base import Condition
+from src.database.models import MessageHistory
 from src.database.repositories.message_rows import MessageRows
-from src.database.statements.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
-from src.database.statements.turn_leases import check_is_last, check_token, statement_time
+from src.database.statements import answers
 
 __all__ = ["MessageStreaming"]
-
-_MOST_CHARACTERS: Final = 2**30  # of a text that PostgreSQL can hold
-_ROUNDS: Final = 10
-"""How often a piece is added again to a content that was changed meanwhile."""
-_LONGEST_SILENCE: Final = timedelta(days=36_500)
-# As the index says it: where the value is a parameter the planner cannot see that the index serves.
-_IS_INCOMPLETE: Final[ColumnElement[bool]] = (MessageHistory.state != literal_column("'complete'")) & (
-    MessageHistory.state == literal_column("'incomplete'")
-)
 
 
 class MessageStreaming(MessageRows):
@@ -56,59 +39,7 @@ class MessageStreaming(MessageRows):
                 has written something else there, or another worker has claimed the turn since.
             ValueError: The offset is negative, beyond what a text can hold or not whole, or `turn` is no token.
         """
-        if type(offset) is not int or not 0 <= offset <= _MOST_CHARACTERS:
-            raise ValueError(f"offset must be the number of characters before the piece, got {offset!r}")
-        if not has_halves(content):
-            extended = await self._extend_stored(message_id, clean_text(content), offset, turn)
-            if extended is not None:
-                return extended
-        for _ in range(_ROUNDS):
-            message = await self._of_key(message_id, turn)
-            split = message.extra.get(SPLIT)
-            sent = sent_form(message.content or "", split)
-            known = len(sent) - offset
-            follows = known >= 0 and is_the_same(content[:known], sent[offset : offset + len(content)])
-            if message.state != "incomplete":
-                if follows and known >= len(content):
-                    return message
-                raise _has_ended(message)
-            if not follows:
-                raise StaleDataError(
-                    f"the piece at {offset} does not follow what is stored, which has {len(sent)} characters",
-                    hint="send again from the offset of the first piece that is missing; a message has one writer",
-                )
-            extended = await self._replace(message, sent + content[known:], turn)
-            if extended is not None:
-                return extended
-        raise StaleDataError("the message was changed by others again and again", hint="a message has one writer")
-
-    async def _extend_stored(self, message_id: str, piece: str, offset: int, turn: int | None) -> MessageHistory | None:
-        """Add a piece without halves to a message without split characters, in one statement, or return None."""
-        stored = func.coalesce(MessageHistory.content, "")
-        known = func.char_length(stored) - offset  # so much of the piece, and may be more behind it
-        return await self._change(
-            message_id,
-            turn,
-            ~MessageHistory.extra.has_key(literal(SPLIT, Text)),
-            known >= 0,
-            func.substr(stored, offset + 1, len(piece)) == func.left(piece, known),
-            content=stored.concat(func.substr(piece, known + 1)),
-            token_count=case((known < len(piece), null()), else_=MessageHistory.token_count),
-        )
-
-    async def _replace(self, message: MessageHistory, sent: str, turn: int | None) -> MessageHistory | None:
-        """Store what the sender has sent by now, if nobody has changed the content since it was read."""
-        content, split = stored_form(sent)
-        extra = {name: value for name, value in message.extra.items() if name != SPLIT}
-        return await self._change(
-            message.message_id,
-            turn,
-            MessageHistory.content.is_not_distinct_from(message.content),
-            MessageHistory.extra == dict(message.extra),
-            content=content,
-            extra=extra | ({SPLIT: split} if split else {}),
-            token_count=message.token_count if content == (message.content or "") else None,
-        )
+        return await answers.extend(self.session, message_id, content, offset=offset, turn=turn)
 
     async def mark_complete(
         self,
@@ -145,7 +76,7 @@ class MessageStreaming(MessageRows):
             "output_tokens": output_tokens,
             "token_count": token_count,
         }
-        return await self._end(message_id, "complete", values, turn)
+        return await answers.end(self.session, message_id, "complete", values, turn)
 
     async def mark_interrupted(
         self,
@@ -171,7 +102,7 @@ class MessageStreaming(MessageRows):
             "output_tokens": output_tokens,
             "token_count": token_count,
         }
-        return await self._end(message_id, "interrupted", values, turn)
+        return await answers.end(self.session, message_id, "interrupted", values, turn)
 
     async def interrupt_stale(self, *, older_than: timedelta, limit: int = 100) -> list[MessageHistory]:
         """Interrupt messages that are incomplete and have not changed for longer than this: their writers have died.
@@ -189,106 +120,4 @@ class MessageStreaming(MessageRows):
         Raises:
             ValueError: The time is not positive or over 36,500 days, or the limit is not from 1 to 1000.
         """
-        check_limit(limit)
-        if older_than <= timedelta(0):
-            raise ValueError(f"older_than must be positive, got {older_than}")
-        if older_than > _LONGEST_SILENCE:
-            raise ValueError(f"older_than must be at most {_LONGEST_SILENCE.days} days, got {older_than.days}")
-        stale = (
-            select(MessageHistory.id)
-            .where(
-                MessageHistory.tenant_id == self.session.tenant_id,
-                MessageHistory.deleted_at.is_(None),
-                MessageHistory.updated_at < statement_time() - older_than,
-                _IS_INCOMPLETE,
-                self._conversation_is_there(),
-            )
-            .order_by(MessageHistory.conversation_id, MessageHistory.seq)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            .cte("stale")
-            .prefix_with("MATERIALIZED")
-        )
-        interrupt = (
-            update(MessageHistory)
-            .where(MessageHistory.tenant_id == self.session.tenant_id, MessageHistory.id == stale.c.id)
-            .values(state="interrupted", updated_at=statement_time())
-            .returning(MessageHistory)
-            .execution_options(populate_existing=True, synchronize_session=False)
-        )
-        return sorted(await self.session.scalars(interrupt), key=lambda message: (message.conversation_id, message.seq))
-
-    async def _end(
-        self, message_id: str, state: Literal["complete", "interrupted"], values: dict[str, Any], turn: int | None
-    ) -> MessageHistory:
-        check_limits(MESSAGES, values)
-        known = {name: clean_json(value, name) for name, value in values.items() if value is not None}
-        ended = await self._change(message_id, turn, state=state, **known)
-        if ended is not None:
-            return ended
-        message = await self._of_key(message_id, turn)
-        if message.state == state and all(getattr(message, name) == value for name, value in known.items()):
-            return message
-        raise _has_ended(message)
-
-    async def _change(
-        self, message_id: str, turn: int | None, *where: Condition, **values: Any
-    ) -> MessageHistory | None:
-        """Change a message if it is incomplete, the conditions hold, and the turn, if there is one, is not lost."""
-        check_token(turn)
-        if turn is not None:
-            where += (self._has_turn(message_id, turn),)
-        changed: MessageHistory | None = await self.session.scalar(
-            update(MessageHistory)
-            .where(
-                MessageHistory.tenant_id == self.session.tenant_id,
-                MessageHistory.message_id == message_id,
-                MessageHistory.deleted_at.is_(None),
-                MessageHistory.state == "incomplete",
-                self._conversation_is_there(),
-                *where,
-            )
-            .values(**values, updated_at=statement_time())
-            .returning(MessageHistory)
-            .execution_options(populate_existing=True, synchronize_session=False)
-        )
-        return changed
-
-    def _has_turn(self, message_id: str, turn: int) -> ColumnElement[bool]:
-        """Lock the message's conversation, and say whether this is, under the lock, the last token of its turn."""
-        conversation = select(MessageHistory.conversation_id).where(
-            MessageHistory.tenant_id == self.session.tenant_id, MessageHistory.message_id == message_id
-        )
-        held = (
-            select(Conversation.id)
-            .where(
-                Conversation.tenant_id == self.session.tenant_id,
-                Conversation.id == conversation.scalar_subquery(),
-                Conversation.deleted_at.is_(None),
-                Conversation.turn_token == turn,
-            )
-            .with_for_update(key_share=True)  # a claim's own lock; messages that refer to the row do not wait
-            .cte("held")
-            .prefix_with("MATERIALIZED")
-        )
-        return MessageHistory.conversation_id.in_(select(held.c.id))
-
-    async def _of_key(self, message_id: str, turn: int | None) -> MessageHistory:
-        """Read the message anew, and refuse a turn that was lost before anything else is said of it."""
-        last = select(Conversation.turn_token).where(
-            Conversation.tenant_id == self.session.tenant_id, Conversation.id == MessageHistory.conversation_id
-        )
-        statement = self._select(MessageHistory.message_id == message_id).add_columns(last.scalar_subquery())
-        row = (await self.session.execute(statement.execution_options(populate_existing=True))).one_or_none()
-        if row is None:
-            raise NotFoundError("this tenant has no message with this message_id")
-        message: MessageHistory = row[0]
-        check_is_last(turn, row[1])
-        return message
-
-
-def _has_ended(message: MessageHistory) -> StaleDataError:
-    return StaleDataError(
-        f"message {message.id} is {message.state}, and only one that is incomplete can be changed so",
-        hint="its writer, or `interrupt_stale`, has ended it before; append what is still to say as another message",
-    )
+        return await answers.interrupt_stale(self.session, older_than=older_than, limit=limit)

@@ -16,6 +16,7 @@ from src.database.models import MessageHistory
 from src.database.pagination import check_limit
 from src.database.regional import check_timezone
 from src.database.repositories.message_rows import MessageRows
+from src.database.statements import windows
 from src.database.zones import zone_offsets
 
 __all__ = ["MessageUsage", "Usage"]
@@ -79,7 +80,11 @@ class MessageUsage(MessageRows):
         check_timezone(timezone)
         if user_id is None and conversation_id is None and since is None:
             raise ValueError("usage must be narrowed by user_id, conversation_id or since, got none of them")
-        statement = self._select(include_deleted=True) if include_deleted else self._among_many()
+        statement = (
+            self._select(include_deleted=True)
+            if include_deleted
+            else windows.among_many((MessageHistory,), self.session.tenant_id)
+        )
         if user_id is not None:
             statement = statement.where(MessageHistory.user_id == user_id)
         if conversation_id is not None:

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from itertools import takewhile
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Executable, Select, Text, bindparam, case, cast, func, select, union_all
+from sqlalchemy import Executable, Select, Subquery, bindparam, select, union_all
 from sqlalchemy.orm import aliased
 
 from src.database.base import check_id
 from src.database.models import MessageHistory
-from src.database.pagination import MAX_LIMIT, check_limit
-from src.database.repositories.base import Condition
+from src.database.pagination import MAX_LIMIT
 from src.database.repositories.message_rows import MessageRows
-from src.database.repositories.tool_pairs import whole_pairs
+from src.database.statements import windows
+from src.database.statements.tool_pairs import whole_pairs
+from src.database.statements.windows import DEFAULT_LIMIT, check_number, window_limit
 
-__all__ = ["TOKENS", "MessageWindows", "checked"]
-
-DEFAULT_LIMIT: Final = 50
-CHARACTERS_A_TOKEN: Final = 4
-
-_BIGGEST: Final = 2**63 - 1
-_CHARACTERS: Final = func.coalesce(func.length(MessageHistory.content), 0) + func.coalesce(
-    func.length(cast(MessageHistory.parts, Text)), 0
-)
-TOKENS: Final = case(  # not coalesce(): what has its count is not unpacked to be measured
-    (MessageHistory.token_count.is_not(None), MessageHistory.token_count),
-    else_=func.div(_CHARACTERS + CHARACTERS_A_TOKEN - 1, CHARACTERS_A_TOKEN),
-)
+__all__ = ["MessageWindows"]
 
 
 class MessageWindows(MessageRows):
@@ -69,17 +58,20 @@ class MessageWindows(MessageRows):
         Raises:
             ValueError: The limit is not from 1 to 1000, or a number is negative.
         """
-        limit = _checked_limit(limit, DEFAULT_LIMIT if token_budget is None else MAX_LIMIT)
+        limit = window_limit(limit, token_budget=token_budget)
         if before_seq is None and token_budget is None:
             newest_first = await self._all(
                 MessageWindows._newest, refresh=True, **_window(conversation_id, limit=limit)
             )
             return whole_pairs(newest_first[::-1])
-        newest = self._in(conversation_id).order_by(MessageHistory.seq.desc()).limit(limit)
-        if before_seq is not None:
-            newest = newest.where(MessageHistory.seq < checked("before_seq", before_seq))
+        messages_of_it = self._in(conversation_id)
+        if before_seq is None:
+            newest = windows.newest(messages_of_it, limit=limit)
+        else:
+            newest = windows.before(messages_of_it, seq=check_number("before_seq", before_seq), limit=limit)
         if token_budget is not None:
-            newest = _within(newest, checked("token_budget", token_budget))
+            budget = check_number("token_budget", token_budget)
+            newest = windows.within_budget(newest, _entities, token_budget=budget)
         messages = (await self._read(newest))[::-1]
         whole = whole_pairs(messages)
         if before_seq is None or len(closed := whole_pairs(messages, is_followed=True)) == len(whole):
@@ -92,13 +84,13 @@ class MessageWindows(MessageRows):
         Raises:
             ValueError: The limit is not from 1 to 1000, or the number is negative.
         """
-        window = _window(conversation_id, seq=checked("seq", seq))
-        return (await self._all(MessageWindows._before, refresh=True, **window, limit=_checked_limit(limit)))[::-1]
+        window = _window(conversation_id, seq=check_number("seq", seq))
+        return (await self._all(MessageWindows._before, refresh=True, **window, limit=window_limit(limit)))[::-1]
 
     async def after(self, conversation_id: UUID, seq: int, *, limit: int = DEFAULT_LIMIT) -> list[MessageHistory]:
         """Return the first messages after a number; as `before` otherwise. To follow a conversation, use `tail`."""
-        window = _window(conversation_id, seq=checked("seq", seq))
-        return await self._all(MessageWindows._after, refresh=True, **window, limit=_checked_limit(limit))
+        window = _window(conversation_id, seq=check_number("seq", seq))
+        return await self._all(MessageWindows._after, refresh=True, **window, limit=window_limit(limit))
 
     async def around(
         self, conversation_id: UUID, seq: int, *, before: int = DEFAULT_LIMIT // 2, after: int = DEFAULT_LIMIT // 2
@@ -111,9 +103,9 @@ class MessageWindows(MessageRows):
         for name, count in (("before", before), ("after", after)):
             if type(count) is not int or not 0 <= count <= MAX_LIMIT:
                 raise ValueError(f"{name} must be from 0 to {MAX_LIMIT}, got {count!r}")
-        of_conversation, anchor = self._in(conversation_id), checked("seq", seq)
-        earlier = of_conversation.where(MessageHistory.seq < anchor).order_by(MessageHistory.seq.desc()).limit(before)
-        later = of_conversation.where(MessageHistory.seq > anchor).order_by(MessageHistory.seq).limit(after)
+        of_conversation, anchor = self._in(conversation_id), check_number("seq", seq)
+        earlier = windows.before(of_conversation, seq=anchor, limit=before)
+        later = windows.after(of_conversation, seq=anchor, limit=after)
         both = union_all(earlier, of_conversation.where(MessageHistory.seq == anchor), later).order_by("seq")
         return await self._read(select(MessageHistory).from_statement(both))
 
@@ -135,16 +127,14 @@ class MessageWindows(MessageRows):
     async def _read(self, statement: Executable) -> list[MessageHistory]:
         return await self._fetch(statement, refresh=True)
 
-    def _newest(self, *where: Condition) -> Select[Any]:
-        of_conversation = self._in(bindparam("conversation_id")).where(*where)
-        return of_conversation.order_by(MessageHistory.seq.desc()).limit(bindparam("limit"))
+    def _newest(self) -> Select[Any]:
+        return windows.newest(self._in(bindparam("conversation_id")))
 
     def _before(self) -> Select[Any]:
-        return self._newest(MessageHistory.seq < bindparam("seq"))
+        return windows.before(self._in(bindparam("conversation_id")))
 
     def _after(self) -> Select[Any]:
-        later = self._in(bindparam("conversation_id")).where(MessageHistory.seq > bindparam("seq"))
-        return later.order_by(MessageHistory.seq).limit(bindparam("limit"))
+        return windows.after(self._in(bindparam("conversation_id")))
 
     async def _has_from(self, conversation_id: UUID, seq: int) -> bool:
         """Return True if the conversation has a message with this number or a later one."""
@@ -157,28 +147,5 @@ def _window(conversation_id: UUID, **values: int) -> dict[str, Any]:
     return {"conversation_id": conversation_id, **values}
 
 
-def _within(newest: Select[Any], token_budget: int) -> Select[Any]:
-    """Keep the newest messages for as long as their tokens' sum is within the budget."""
-    # By rows: the server then stops with the limit, and does not first add the whole conversation up.
-    spent = func.sum(TOKENS, type_=BigInteger).over(order_by=MessageHistory.seq.desc(), rows=(None, 0))
-    counted = newest.add_columns(spent.label("spent")).subquery()
-    message = aliased(MessageHistory, counted)
-    return select(message).where(counted.c.spent <= token_budget).order_by(message.seq.desc())
-
-
-def _checked_limit(limit: int | None, default: int = DEFAULT_LIMIT) -> int:
-    if limit is None:
-        return default
-    check_limit(limit)
-    return limit
-
-
-def checked(name: str, value: int) -> int:
-    """Return a position or a budget.
-
-    Raises:
-        ValueError: It is negative, or not whole.
-    """
-    if type(value) is not int or not 0 <= value <= _BIGGEST:
-        raise ValueError(f"{name} must be from 0 to 2^63 - 1, and whole, got {value!r}")
-    return value
+def _entities(counted: Subquery) -> list[Any]:
+    return [aliased(MessageHistory, counted)]

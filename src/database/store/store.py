@@ -10,17 +10,16 @@ from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, Select, bindparam, func, select
-from src.database.repositories.tool_pairs import whole_pairs
+from sqlalchemy import BigInteger, Select, bindparam, select
 
 from src.database.base import clean_text, uuid7
 from src.database.errors import DatabaseError
-from src.database.models import Conversation, MessageHistory, User
+from src.database.models import MessageHistory, User
 from src.database.observe import source_of
-from src.database.pagination import MAX_LIMIT, InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
+from src.database.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
 from src.database.repositories import EventRepository
-from src.database.repositories.message_windows import DEFAULT_LIMIT, TOKENS, checked
 from src.database.session import get_db, get_engine, tenant_binding
+from src.database.statements import windows
 from src.database.statements.call import Call
 from src.database.statements.conversations import check_silence, stored_chat
 from src.database.statements.messages import (
@@ -34,8 +33,9 @@ from src.database.statements.messages import (
     pack,
 )
 from src.database.statements.new_message import NewMessage
-from src.database.statements.read import Read
+from src.database.statements.read import TENANT, Read
 from src.database.statements.reminders import FUNCTION, MAX_ATTEMPTS, PARAMETERS, claim_due
+from src.database.statements.tool_pairs import whole_pairs
 from src.database.statements.turn_leases import check_token
 from src.database.statements.users import check_telegram_id
 from src.database.store.calls import Calls
@@ -77,8 +77,6 @@ _conversation: Final = itemgetter(
 )  # fmt: skip
 _appended: Final = itemgetter("message_id", "id", "conversation_id", "seq", "created_at")
 PAGE_LIMIT: Final = 100
-_LAST: Final = 2**63 - 1
-_LIMIT: Final = bindparam("limit", type_=Integer())
 
 
 class Store:
@@ -230,13 +228,13 @@ class Store:
         Raises:
             ValueError: The limit is not from 1 to 1000, or the budget is negative.
         """
+        limit = windows.window_limit(limit, token_budget=token_budget)
         if token_budget is None:
-            rows = await self._before(conversation_id, _LAST, DEFAULT_LIMIT if limit is None else limit)
+            rows = await self._sender.read(_NEWEST, conversation_id, limit)
         else:
-            check_limit(limit := MAX_LIMIT if limit is None else limit)
-            budget = checked("token_budget", token_budget)
-            rows = (await self._sender.read(_WITHIN_BUDGET, conversation_id, limit, budget))[::-1]
-        return whole_pairs(rows)
+            budget = windows.check_number("token_budget", token_budget)
+            rows = await self._sender.read(_WITHIN_BUDGET, conversation_id, limit, budget)
+        return whole_pairs(rows[::-1])
 
     async def page(
         self, conversation_id: UUID, *, after: str | None = None, limit: int = PAGE_LIMIT
@@ -265,10 +263,6 @@ class Store:
             async for rows in batches:
                 for row in rows:
                     yield row
-
-    async def _before(self, conversation_id: UUID, seq: int, limit: int) -> list[MessageRow]:
-        check_limit(limit)
-        return (await self._sender.read(_BEFORE, conversation_id, seq, limit))[::-1]
 
     async def claim_due_reminders(
         self,
@@ -326,7 +320,7 @@ def get_store() -> Store:
 
 def _by_telegram_id() -> Select[Any]:
     return select(*columns_of(UserRow)).where(
-        User.tenant_id == bindparam("tenant_id"),
+        User.tenant_id == bindparam(TENANT),
         User.telegram_id == bindparam("telegram_id", type_=BigInteger()),
         User.deleted_at.is_(None),
     )
@@ -357,57 +351,31 @@ def _row(one: Outcome) -> AppendedRow:
 
 def _position(cursor: str, scope: str) -> int:
     values = decode_cursor(cursor, scope=scope)
-    if len(values) != 1 or type(values[0]) is not int or not 0 <= values[0] <= _LAST:
+    if len(values) != 1 or type(values[0]) is not int or not 0 <= values[0] <= windows.MAX_SEQ:
         raise InvalidCursorError("the cursor cannot be read; begin again without one")
     return values[0]
 
 
 def _of_conversation() -> Select[Any]:
-    is_there = select(Conversation.id).where(
-        Conversation.tenant_id == bindparam("tenant_id"),
-        Conversation.id == bindparam("conversation_id"),
-        Conversation.deleted_at.is_(None),
-    )
-    return select(*columns_of(MessageRow)).where(
-        MessageHistory.tenant_id == bindparam("tenant_id"),
-        MessageHistory.conversation_id == bindparam("conversation_id"),
-        MessageHistory.deleted_at.is_(None),
-        is_there.exists(),
-    )
-
-
-def _window(*, later: bool) -> Select[Any]:
-    seq = MessageHistory.seq
-    position = bindparam("seq", type_=BigInteger())
-    rows = _of_conversation().where(seq > position if later else seq < position)
-    return rows.order_by(seq.asc() if later else seq.desc()).limit(_LIMIT)
+    return windows.of_conversation(columns_of(MessageRow), bindparam(TENANT), bindparam("conversation_id"))
 
 
 def _within_budget() -> Select[Any]:
-    """The newest for as long as their tokens' sum is within the budget; by rows, so that the limit ends it."""
-    spent = func.sum(TOKENS, type_=BigInteger).over(order_by=MessageHistory.seq.desc(), rows=(None, 0))
-    newest = _of_conversation().order_by(MessageHistory.seq.desc()).limit(_LIMIT)
-    counted = newest.add_columns(spent.label("spent")).subquery()
-    columns = [counted.c[column.name] for column in columns_of(MessageRow)]
-    within = select(*columns).where(counted.c.spent <= bindparam("token_budget", type_=BigInteger()))
-    return within.order_by(counted.c.seq.desc())
+    names = [column.name for column in columns_of(MessageRow)]
+    return windows.within_budget(
+        windows.newest(_of_conversation()), lambda counted: [counted.c[name] for name in names]
+    )
 
 
 def _of_user() -> Select[Any]:
-    deleted = select(Conversation.id).where(
-        Conversation.tenant_id == bindparam("tenant_id"), Conversation.deleted_at.is_not(None)
+    of_user = windows.among_many(columns_of(MessageRow), bindparam(TENANT)).where(
+        MessageHistory.user_id == bindparam("user_id")
     )
-    rows = select(*columns_of(MessageRow)).where(
-        MessageHistory.tenant_id == bindparam("tenant_id"),
-        MessageHistory.user_id == bindparam("user_id"),
-        MessageHistory.deleted_at.is_(None),
-        MessageHistory.conversation_id.not_in(deleted),
-    )
-    return rows.order_by(MessageHistory.created_at, MessageHistory.id)  # the messages of one call have one time
+    return of_user.order_by(MessageHistory.created_at, MessageHistory.id)  # the messages of one call have one time
 
 
-_AFTER: Final = Read(lambda: _window(later=True), ("conversation_id", "seq", "limit"), row=MessageRow)
-_BEFORE: Final = Read(lambda: _window(later=False), ("conversation_id", "seq", "limit"), row=MessageRow)
+_NEWEST: Final = Read(lambda: windows.newest(_of_conversation()), ("conversation_id", "limit"), row=MessageRow)
+_AFTER: Final = Read(lambda: windows.after(_of_conversation()), ("conversation_id", "seq", "limit"), row=MessageRow)
 _WITHIN_BUDGET: Final = Read(_within_budget, ("conversation_id", "limit", "token_budget"), row=MessageRow)
 _OF_USER: Final = Read(_of_user, ("user_id",), row=MessageRow)
 

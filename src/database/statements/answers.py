@@ -1,0 +1,214 @@
+"""Extend a streamed answer, end it, and interrupt the answers whose writers have died."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, Text, case, func, literal, literal_column, null, select, update
+
+from src.database.base import clean_json, clean_text
+from src.database.errors import NotFoundError, StaleDataError
+from src.database.limits import MESSAGES, check_limits
+from src.database.models import Conversation, MessageHistory
+from src.database.pagination import check_limit
+from src.database.statements.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
+from src.database.statements.turn_leases import check_is_last, check_token, statement_time
+from src.database.statements.windows import conversation_is_there
+from src.database.tenancy import AsyncSession
+
+__all__ = ["end", "extend", "interrupt_stale"]
+
+_MOST_CHARACTERS: Final = 2**30  # of a text that PostgreSQL can hold
+_ROUNDS: Final = 10
+"""How often a piece is added again to a content that was changed meanwhile."""
+_LONGEST_SILENCE: Final = timedelta(days=36_500)
+# As the index says it: where the value is a parameter the planner cannot see that the index serves.
+_IS_INCOMPLETE: Final[ColumnElement[bool]] = (MessageHistory.state != literal_column("'complete'")) & (
+    MessageHistory.state == literal_column("'incomplete'")
+)
+
+
+async def extend(
+    session: AsyncSession, message_id: str, content: str, *, offset: int, turn: int | None
+) -> MessageHistory:
+    """Add a piece to the content of an incomplete message, once; see `MessageHistoryRepository.extend`."""
+    if type(offset) is not int or not 0 <= offset <= _MOST_CHARACTERS:
+        raise ValueError(f"offset must be the number of characters before the piece, got {offset!r}")
+    if not has_halves(content):
+        extended = await _extend_stored(session, message_id, clean_text(content), offset, turn)
+        if extended is not None:
+            return extended
+    for _ in range(_ROUNDS):
+        message = await _of_key(session, message_id, turn)
+        split = message.extra.get(SPLIT)
+        sent = sent_form(message.content or "", split)
+        known = len(sent) - offset
+        follows = known >= 0 and is_the_same(content[:known], sent[offset : offset + len(content)])
+        if message.state != "incomplete":
+            if follows and known >= len(content):
+                return message
+            raise _has_ended(message)
+        if not follows:
+            raise StaleDataError(
+                f"the piece at {offset} does not follow what is stored, which has {len(sent)} characters",
+                hint="send again from the offset of the first piece that is missing; a message has one writer",
+            )
+        extended = await _replace(session, message, sent + content[known:], turn)
+        if extended is not None:
+            return extended
+    raise StaleDataError("the message was changed by others again and again", hint="a message has one writer")
+
+
+async def end(
+    session: AsyncSession,
+    message_id: str,
+    state: Literal["complete", "interrupted"],
+    values: dict[str, Any],
+    turn: int | None,
+) -> MessageHistory:
+    """End an incomplete message; see `MessageHistoryRepository.mark_complete` and `mark_interrupted`."""
+    check_limits(MESSAGES, values)
+    known = {name: clean_json(value, name) for name, value in values.items() if value is not None}
+    ended = await _change(session, message_id, turn, state=state, **known)
+    if ended is not None:
+        return ended
+    message = await _of_key(session, message_id, turn)
+    if message.state == state and all(getattr(message, name) == value for name, value in known.items()):
+        return message
+    raise _has_ended(message)
+
+
+async def interrupt_stale(session: AsyncSession, *, older_than: timedelta, limit: int) -> list[MessageHistory]:
+    """Interrupt messages that have not changed for longer than this; see `MessageHistoryRepository.interrupt_stale`."""
+    check_limit(limit)
+    if older_than <= timedelta(0):
+        raise ValueError(f"older_than must be positive, got {older_than}")
+    if older_than > _LONGEST_SILENCE:
+        raise ValueError(f"older_than must be at most {_LONGEST_SILENCE.days} days, got {older_than.days}")
+    stale = (
+        select(MessageHistory.id)
+        .where(
+            MessageHistory.tenant_id == session.tenant_id,
+            MessageHistory.deleted_at.is_(None),
+            MessageHistory.updated_at < statement_time() - older_than,
+            _IS_INCOMPLETE,
+            conversation_is_there(session.tenant_id),
+        )
+        .order_by(MessageHistory.conversation_id, MessageHistory.seq)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("stale")
+        .prefix_with("MATERIALIZED")
+    )
+    interrupt = (
+        update(MessageHistory)
+        .where(MessageHistory.tenant_id == session.tenant_id, MessageHistory.id == stale.c.id)
+        .values(state="interrupted", updated_at=statement_time())
+        .returning(MessageHistory)
+        .execution_options(populate_existing=True, synchronize_session=False)
+    )
+    return sorted(await session.scalars(interrupt), key=lambda message: (message.conversation_id, message.seq))
+
+
+async def _extend_stored(
+    session: AsyncSession, message_id: str, piece: str, offset: int, turn: int | None
+) -> MessageHistory | None:
+    """Add a piece without halves to a message without split characters, in one statement, or return None."""
+    stored = func.coalesce(MessageHistory.content, "")
+    known = func.char_length(stored) - offset  # so much of the piece, and may be more behind it
+    return await _change(
+        session,
+        message_id,
+        turn,
+        ~MessageHistory.extra.has_key(literal(SPLIT, Text)),
+        known >= 0,
+        func.substr(stored, offset + 1, len(piece)) == func.left(piece, known),
+        content=stored.concat(func.substr(piece, known + 1)),
+        token_count=case((known < len(piece), null()), else_=MessageHistory.token_count),
+    )
+
+
+async def _replace(
+    session: AsyncSession, message: MessageHistory, sent: str, turn: int | None
+) -> MessageHistory | None:
+    """Store what the sender has sent by now, if nobody has changed the content since it was read."""
+    content, split = stored_form(sent)
+    extra = {name: value for name, value in message.extra.items() if name != SPLIT}
+    return await _change(
+        session,
+        message.message_id,
+        turn,
+        MessageHistory.content.is_not_distinct_from(message.content),
+        MessageHistory.extra == dict(message.extra),
+        content=content,
+        extra=extra | ({SPLIT: split} if split else {}),
+        token_count=message.token_count if content == (message.content or "") else None,
+    )
+
+
+async def _change(
+    session: AsyncSession, message_id: str, turn: int | None, *where: ColumnElement[bool], **values: Any
+) -> MessageHistory | None:
+    """Change a message if it is incomplete, the conditions hold, and the turn, if there is one, is not lost."""
+    check_token(turn)
+    if turn is not None:
+        where += (_has_turn(session, message_id, turn),)
+    changed: MessageHistory | None = await session.scalar(
+        update(MessageHistory)
+        .where(*_is_live(session, message_id), MessageHistory.state == "incomplete", *where)
+        .values(**values, updated_at=statement_time())
+        .returning(MessageHistory)
+        .execution_options(populate_existing=True, synchronize_session=False)
+    )
+    return changed
+
+
+def _has_turn(session: AsyncSession, message_id: str, turn: int) -> ColumnElement[bool]:
+    """Lock the message's conversation, and say whether this is, under the lock, the last token of its turn."""
+    conversation = select(MessageHistory.conversation_id).where(
+        MessageHistory.tenant_id == session.tenant_id, MessageHistory.message_id == message_id
+    )
+    held = (
+        select(Conversation.id)
+        .where(
+            Conversation.tenant_id == session.tenant_id,
+            Conversation.id == conversation.scalar_subquery(),
+            Conversation.deleted_at.is_(None),
+            Conversation.turn_token == turn,
+        )
+        .with_for_update(key_share=True)  # a claim's own lock; messages that refer to the row do not wait
+        .cte("held")
+        .prefix_with("MATERIALIZED")
+    )
+    return MessageHistory.conversation_id.in_(select(held.c.id))
+
+
+async def _of_key(session: AsyncSession, message_id: str, turn: int | None) -> MessageHistory:
+    """Read the message anew, and refuse a turn that was lost before anything else is said of it."""
+    last = select(Conversation.turn_token).where(
+        Conversation.tenant_id == session.tenant_id, Conversation.id == MessageHistory.conversation_id
+    )
+    statement = select(MessageHistory, last.scalar_subquery()).where(*_is_live(session, message_id))
+    row = (await session.execute(statement.execution_options(populate_existing=True))).one_or_none()
+    if row is None:
+        raise NotFoundError("this tenant has no message with this message_id")
+    message: MessageHistory = row[0]
+    check_is_last(turn, row[1])
+    return message
+
+
+def _is_live(session: AsyncSession, message_id: str) -> list[ColumnElement[bool]]:
+    return [
+        MessageHistory.tenant_id == session.tenant_id,
+        MessageHistory.message_id == message_id,
+        MessageHistory.deleted_at.is_(None),
+        conversation_is_there(session.tenant_id),
+    ]
+
+
+def _has_ended(message: MessageHistory) -> StaleDataError:
+    return StaleDataError(
+        f"message {message.id} is {message.state}, and only one that is incomplete can be changed so",
+        hint="its writer, or `interrupt_stale`, has ended it before; append what is still to say as another message",
+    )
