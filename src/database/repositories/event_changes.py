@@ -11,7 +11,6 @@ from sqlalchemy.orm import aliased
 
 from src.database.errors import StaleDataError
 from src.database.models import Event
-from src.database.repositories.changed_occurrences import cancel_changed, get_changed, lock_changed, move_changed
 from src.database.repositories.event_moves import (
     Move,
     Scope,
@@ -26,6 +25,7 @@ from src.database.repositories.event_reminder_fields import drop_claim, has_remi
 from src.database.repositories.event_reminders import EventReminders
 from src.database.repositories.recurrence import Series, Slot
 from src.database.repositories.recurrence_bounds import check_instant, check_year
+from src.database.statements.changed_occurrences import cancel_changed, get_changed, lock_changed, move_changed
 
 __all__ = ["EventChanges", "Scope"]
 
@@ -206,7 +206,7 @@ class EventChanges(EventReminders):
 
     async def _move_all(self, event: Event, move: Move, changed: list[Event], now: datetime | None) -> Event:
         lead = reminder_lead(event, move.series)
-        replaced = await move_changed(self.session, changed, move, into=event)
+        replaced = await self._move_changed(changed, move, into=event)
         event.exdates = move.starts(event.exdates)
         event.rrule = str(move.rule)
         event.start_datetime, event.end_datetime = move.begins, move.ends
@@ -224,9 +224,16 @@ class EventChanges(EventReminders):
         self.session.add(new)
         end_before(event, series, slot)
         await self.session.flush()
-        replaced = await move_changed(self.session, changed, move, into=new)
+        replaced = await self._move_changed(changed, move, into=new)
         await self._remind_of_next(new, lead, now, replaced)
         return new
+
+    async def _move_changed(self, changed: list[Event], move: Move, *, into: Event) -> set[datetime]:
+        """Move changed occurrences along with their series, and return their original starts in it."""
+        if changed:
+            since = min(row.recurrence_id for row in changed if row.recurrence_id is not None)
+            await move_changed(self.session, move.series.event.id, move.along(changed), since=since, into=into)
+        return {row.recurrence_id for row in changed if row.recurrence_id is not None}
 
     async def _remind_of_next(
         self, event: Event, lead: timedelta, now: datetime | None, replaced: set[datetime]

@@ -7,8 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete
-
 from src.database.models import Event
 from src.database.models.event import start_local_values
 from src.database.repositories.base import Upserted
@@ -18,6 +16,7 @@ from src.database.repositories.event_reminder_fields import has_reminder, remind
 from src.database.repositories.recurrence import Series
 from src.database.repositories.recurrence_bounds import check_year
 from src.database.repositories.upsert import insert_unless_there, select_by_key
+from src.database.statements.changed_occurrences import delete_single
 
 __all__ = ["EventEntries"]
 
@@ -102,8 +101,7 @@ class EventEntries(EventChanges):
             NotFoundError: This tenant has none.
             ForeignKeyError: It is a series, and changed occurrences still refer to it; `cancel` it.
         """
-        single = delete(Event).where(*self._is(row_id), Event.series_id.is_(None)).returning(Event.id)
-        if await self.session.scalar(single, execution_options={"synchronize_session": "fetch"}) is not None:
+        if await delete_single(self.session, row_id):
             return
         event, series = await self._lock(row_id)
         if series is not None and event.recurrence_id is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -15,6 +15,7 @@ from src.database.repositories.recurrence_bounds import check_year
 from src.database.repositories.recurrence_clock import lasting, to_instant, to_wall_clock, wall_clock_duration
 from src.database.repositories.recurrence_rule import MAX_COUNT, Rule, check_rrule, parse_rrule
 from src.database.repositories.recurrence_times import has_first
+from src.database.statements.changed_occurrences import Moved
 from src.database.zones import get_zone
 
 __all__ = ["Move", "Scope", "copy_of", "end_at", "end_before", "is_next_reminded", "place", "plan_move", "slot_meant"]
@@ -49,6 +50,22 @@ class Move:
     def starts(self, instants: Iterable[datetime]) -> list[datetime]:
         """Return where these original starts will be, in order."""
         return sorted(to_instant(self.places[one][1], self.series.zone) for one in instants)
+
+    def along(self, rows: Sequence[Event]) -> list[Moved]:
+        """Return what each changed occurrence is to be: moved as far as its place in the series."""
+        moved = []
+        for row in rows:
+            original = row.recurrence_id or row.start_datetime
+            old, new = self.places[original]
+            if self.is_named and original == self.slot.start:
+                start, end = self.start, self.end or end_at(row, self.start)
+            else:
+                zone, all_day = get_zone(row.timezone), bool(row.all_day)
+                start = to_instant(to_wall_clock(row.start_datetime, zone, all_day=all_day) + (new - old), zone)
+                end = end_at(row, start)
+            reminder = None if row.reminder_datetime is None else start - reminder_lead(row)
+            moved.append(Moved(row.id, to_instant(new, self.series.zone), start, end, reminder, row.timezone))
+        return moved
 
 
 def plan_move(

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
-
-from src.database.errors import NotFoundError
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories.message_rows import MessageRows
 from src.database.statements.in_session import InSession, entities, refresh
 from src.database.statements.messages import Outcome, append_messages, check_batch, first_of_each_key, pack, whole
 from src.database.statements.new_message import NewMessage
-from src.database.statements.turn_leases import check_is_last, check_token, is_there
+from src.database.statements.turn_leases import check_token
 
 __all__ = ["Appended", "MessageAppending"]
 
@@ -83,20 +80,6 @@ class MessageAppending(MessageRows):
             results.append(Appended(stored[message.message_id], inserted=outcome.is_inserted, is_there=outcome.is_live))
             outcomes[message.message_id] = outcome._replace(outcome="duplicate")  # a second one of the same call
         return results
-
-    async def _lock(self, conversation_id: UUID, turn: int | None) -> Conversation:
-        """Lock the conversation's row in a statement of its own: the next one then sees what its last holder wrote."""
-        check_token(turn)
-        conversation: Conversation | None = await self.session.scalar(
-            select(Conversation)
-            .where(*is_there(self.session, conversation_id))
-            .with_for_update()
-            .execution_options(populate_existing=True)
-        )
-        if conversation is None:
-            raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
-        check_is_last(turn, conversation.turn_token)
-        return conversation
 
     async def _stored(self, rows: Sequence[Any], outcomes: dict[str, Outcome]) -> dict[str, MessageHistory]:
         """Return the entities by key: of what was inserted, from what was sent; of duplicates, as they are stored."""

@@ -7,16 +7,12 @@ from datetime import datetime
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
-from sqlalchemy import update
-
-from src.database.base import check_aware, clean_text, utc_now
-from src.database.errors import NotFoundError
 from src.database.models import MessageHistory
 from src.database.repositories.message_appending import Appended, MessageAppending
-from src.database.repositories.message_purge import MessagePurge
 from src.database.repositories.message_streaming import MessageStreaming
 from src.database.repositories.message_usage import MessageUsage
 from src.database.repositories.message_windows import MessageWindows
+from src.database.statements import message_changes
 from src.database.statements.new_message import VERSIONS, NewMessage, check_extra
 from src.database.statements.split_characters import SPLIT
 
@@ -31,7 +27,7 @@ _FIXED: Final[Mapping[str, str]] = dict.fromkeys(
 }
 
 
-class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreaming, MessageUsage, MessagePurge):
+class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreaming, MessageUsage):
     """The messages of the acting tenant."""
 
     async def get_by_message_id(self, message_id: str) -> MessageHistory | None:
@@ -51,27 +47,7 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
             NotFoundError: This tenant has no such message.
             ValueError: `edited_at` is naive.
         """
-        check_aware("edited_at", edited_at)
-        content = None if content is None else clean_text(content)
-        statement = self._select(MessageHistory.message_id == message_id).with_for_update()
-        row: MessageHistory | None = await self.session.scalar(statement.execution_options(populate_existing=True))
-        if row is None:
-            raise NotFoundError("this tenant has no message with this message_id")
-        versions: list[dict[str, Any]] = row.extra.get(VERSIONS, [])
-        # Compared with edits alone: when it was appended may be our clock's word, and an edit's time is the sender's.
-        if row.edited_at is not None and edited_at <= row.edited_at:
-            of_that_time = [
-                version["content"] for version in versions if datetime.fromisoformat(version["at"]) == edited_at
-            ]
-            if edited_at < row.edited_at or content in {row.content, *of_that_time}:
-                return False
-        if row.content != content:
-            last = (row.edited_at or row.created_at).isoformat()
-            row.extra = {**_without_split(row.extra), VERSIONS: [*versions, {"content": row.content, "at": last}]}
-            row.token_count = None
-        row.content, row.edited_at = content, edited_at
-        await self.session.flush()
-        return True
+        return await message_changes.edit(self.session, message_id, content, edited_at=edited_at)
 
     async def pop_last(
         self, conversation_id: UUID, *, seq: int | None = None, turn: int | None = None
@@ -92,22 +68,39 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
             NotFoundError: This tenant has no such conversation.
             StaleDataError: Another worker has claimed the turn since.
         """
-        await self._lock(conversation_id, turn)
-        of_conversation = self._in(conversation_id).with_only_columns(MessageHistory.id)
-        last = of_conversation.order_by(MessageHistory.seq.desc()).limit(1)
-        popped: MessageHistory | None = await self.session.scalar(
-            update(MessageHistory)
-            .where(
-                MessageHistory.tenant_id == self.session.tenant_id,
-                MessageHistory.id == last.scalar_subquery(),
-                MessageHistory.deleted_at.is_(None),  # `delete` does not wait for the conversation
-                *([] if seq is None else [MessageHistory.seq == seq]),
-            )
-            .values(deleted_at=utc_now())
-            .returning(MessageHistory)
-            .execution_options(populate_existing=True, synchronize_session=False)
+        return await message_changes.pop_last(self.session, conversation_id, seq=seq, turn=turn)
+
+    async def purge(
+        self,
+        before: datetime,
+        *,
+        user_id: UUID | None = None,
+        only_deleted: bool = False,
+        limit: int = 1000,
+        dry_run: bool = False,
+    ) -> int:
+        """Erase the oldest messages that were said before an instant, soft-deleted ones too: one batch.
+
+        Commit, and call again until it returns 0; it goes on where it was, after a crash too. Notes and answers that
+        refer to what is erased stay, without the reference. A `seq` is not given again. A key is free again: what
+        is delivered once more after that is appended as new. What another transaction holds is passed over.
+
+        Args:
+            before: Exclusive.
+            user_id: Only this user's.
+            only_deleted: Only what was soft-deleted before that instant, whenever it was said.
+            limit: The batch's size, 1 to 1000.
+            dry_run: Erase nothing, and count all that the calls would erase, in all batches.
+
+        Returns:
+            How many were erased, or would be.
+
+        Raises:
+            ValueError: `before` is naive, or the limit is not from 1 to 1000.
+        """
+        return await message_changes.purge(
+            self.session, before, user_id=user_id, only_deleted=only_deleted, limit=limit, dry_run=dry_run
         )
-        return popped
 
     async def update(self, row_id: UUID, /, **values: Any) -> MessageHistory:
         """Change attributes of a message, as `Repository.update` does; the versions in `extra` stay.
@@ -159,11 +152,6 @@ class MessageHistoryRepository(MessageAppending, MessageWindows, MessageStreamin
         for name in values:
             if name in _FIXED:
                 raise ValueError(f"MessageHistory.{name} cannot be set: {_FIXED[name]}")
-
-
-def _without_split(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `extra` without the positions in a content that is replaced."""
-    return {name: value for name, value in extra.items() if name != SPLIT}
 
 
 def _refuse_to_bypass(method: str) -> NoReturn:

@@ -8,15 +8,15 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import BindParameter, Executable, Select, bindparam, func, select, update
+from sqlalchemy import BindParameter, Executable, Select, bindparam, func, select
 
-from src.database.base import check_aware, utc_now
 from src.database.models import Note
 from src.database.models.note import clean_tags
 from src.database.pagination import Page, check_limit
 from src.database.repositories.base import Condition, Repository, Upserted
 from src.database.repositories.note_search import MATCHED_WORDS, parameters_of, rank_of, wanted
 from src.database.repositories.note_snippet import HIGHLIGHT, snippet
+from src.database.statements import notes
 
 __all__ = ["HIGHLIGHT", "NoteHit", "NoteRepository", "TagCount"]
 
@@ -146,7 +146,7 @@ class NoteRepository(Repository[Note]):
         Raises:
             NotFoundError: This tenant has none.
         """
-        return await self._set(note_id, pinned=pinned)
+        return self._found(await notes.pin(self.session, note_id, pinned=pinned), f"id {note_id}")
 
     async def archive(self, note_id: UUID, *, now: datetime | None = None) -> Note:
         """Put a note away: search and lists leave it out unless asked. One in the archive keeps its time.
@@ -159,9 +159,7 @@ class NoteRepository(Repository[Note]):
             NotFoundError: This tenant has none.
             ValueError: `now` is naive.
         """
-        now = now or utc_now()
-        check_aware("now", now)
-        return await self._set(note_id, archived_at=func.coalesce(Note.archived_at, now))
+        return self._found(await notes.archive(self.session, note_id, now), f"id {note_id}")
 
     async def unarchive(self, note_id: UUID) -> Note:
         """Take a note back from the archive; it may not be there.
@@ -169,7 +167,7 @@ class NoteRepository(Repository[Note]):
         Raises:
             NotFoundError: This tenant has none.
         """
-        return await self._set(note_id, archived_at=None)
+        return self._found(await notes.unarchive(self.session, note_id), f"id {note_id}")
 
     async def archived(self, user_id: UUID, *, limit: int = 50) -> list[Note]:
         """Return what a user put away last, the latest first.
@@ -192,11 +190,6 @@ class NoteRepository(Repository[Note]):
     def _first_page(self) -> Executable:
         of_user = self._select(*_of(bindparam("user_id"), None, include_archived=False))
         return of_user.order_by(Note.id.desc()).limit(bindparam("limit"))
-
-    async def _set(self, note_id: UUID, **values: Any) -> Note:
-        statement = update(Note).where(*self._is(note_id), Note.deleted_at.is_(None)).values(**values).returning(Note)
-        options = {"populate_existing": True, "synchronize_session": False}
-        return self._found(await self.session.scalar(statement, execution_options=options), f"id {note_id}")
 
 
 def _of(

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from src.database.base import Base, TenantBase
 from src.database.errors import DatabaseError, NotFoundError
 from src.database.models import Tenant, User
-from src.database.repositories.removal import (
+from src.database.statements.removal import (
     PERSON,
     Ids,
     dependants,

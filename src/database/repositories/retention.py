@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Interval, Table, and_, func, literal, sele
 from src.database.base import Base, UtcDateTime, check_time
 from src.database.models import MessageHistory, Tenant, User
 from src.database.pagination import check_limit
-from src.database.repositories.removal import Ids, dependants, nothing_needs, remove, tables_of_tenants
+from src.database.statements.removal import Ids, dependants, nothing_needs, remove, tables_of_tenants
 from src.database.statements.turn_leases import statement_time
 from src.database.tenancy import AsyncSession
 

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import Select, delete, select, text, update
+from sqlalchemy import Select, select
 
-from src.database.errors import ForeignKeyError, NotFoundError
+from src.database.errors import NotFoundError
 from src.database.models import Tenant
 from src.database.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
+from src.database.statements import tenants
 from src.database.tenancy import AsyncSession
 
 __all__ = ["TenantRepository"]
@@ -106,13 +107,7 @@ class TenantRepository:
             ForeignKeyError: It has users.
             NotFoundError: There is none of this id.
         """
-        statement = delete(Tenant).where(Tenant.id == tenant_id).returning(Tenant.id)
-        await self._name_entry(tenant_id)
-        try:
-            gone = await self.session.scalar(statement.execution_options(synchronize_session="evaluate"))
-        except ForeignKeyError as error:
-            raise _has_users(tenant_id, error) from None
-        if gone is None:
+        if not await tenants.delete_tenant(self.session, tenant_id):
             raise _no_such_tenant(tenant_id)
 
     async def page(self, *, status: Status | None = None, after: str | None = None, limit: int = 50) -> Page[Tenant]:
@@ -153,24 +148,8 @@ class TenantRepository:
                 return
             last = batch[-1].id
 
-    async def _name_entry(self, tenant_id: UUID) -> None:
-        """Set which entry this transaction may change beside its current tenant's, until it ends.
-
-        The policy has a setting of its own for that: binding the transaction to the tenant in place of its own would
-        show it that tenant's rows. SET takes no parameters, and set_config() does not reach the workers of Citus.
-        """
-        await self.session.execute(text(f"SET LOCAL app.registry_id = '{UUID(str(tenant_id))}'"))
-
     async def _set(self, tenant_id: UUID, **values: Any) -> Tenant:
-        await self._name_entry(tenant_id)
-        tenant: Tenant | None = await self.session.scalar(
-            update(Tenant)
-            .where(Tenant.id == tenant_id)
-            .values(**values)
-            .returning(Tenant)
-            .execution_options(populate_existing=True, synchronize_session=False)
-        )
-        return _found(tenant, tenant_id)
+        return _found(await tenants.update_tenant(self.session, tenant_id, **values), tenant_id)
 
 
 def _check(values: Mapping[str, Any]) -> None:
@@ -227,12 +206,3 @@ def _found(tenant: Tenant | None, tenant_id: UUID) -> Tenant:
 
 def _no_such_tenant(tenant_id: UUID) -> NotFoundError:
     return NotFoundError(f"there is no tenant with id {tenant_id}", hint="`thea-db tenant list` shows them")
-
-
-def _has_users(tenant_id: UUID, error: ForeignKeyError) -> ForeignKeyError:
-    return ForeignKeyError(
-        f"the tenant {tenant_id} still has users",
-        sqlstate=error.sqlstate,
-        constraint=error.constraint,
-        hint="stop its services; then `thea-db tenant erase` removes it with all that is held on it",
-    )

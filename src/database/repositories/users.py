@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, Update, bindparam, func, or_, update
+from sqlalchemy import Executable, bindparam, func
 
-from src.database.base import check_time, clean_text, utc_now
+from src.database.base import clean_text
 from src.database.models import User
 from src.database.regional import check_locale, check_timezone
 from src.database.repositories.base import Repository
 from src.database.repositories.personal_data import erase_user, export_user
+from src.database.statements import users
 from src.database.statements.in_session import InSession
 from src.database.statements.users import check_telegram_id, get_or_create_user
 
 __all__ = ["UserRepository", "check_profile"]
-
-SEEN_AGAIN_AFTER: Final = timedelta(minutes=1)
-"""How exact `last_seen_at` is: who is seen more often is not written each time."""
 
 
 class UserRepository(Repository[User]):
@@ -72,8 +70,7 @@ class UserRepository(Repository[User]):
             ValueError: The zone is no IANA name.
         """
         check_timezone(timezone)
-        user = await self._first(UserRepository._set_timezone, refresh=True, user_id=user_id, new_timezone=timezone)
-        return self._found(user, f"id {user_id}")
+        return self._found(await users.set_timezone(self.session, user_id, timezone), f"id {user_id}")
 
     async def touch_seen(self, user_id: UUID, *, now: datetime | None = None) -> bool:
         """Note that a user was here; call it as often as you like.
@@ -88,10 +85,7 @@ class UserRepository(Repository[User]):
         Raises:
             ValueError: `now` is naive or too early.
         """
-        now = now or utc_now()
-        check_time("now", now, back=SEEN_AGAIN_AFTER)
-        seen: dict[str, Any] = {"user_id": user_id, "now": now, "before": now - SEEN_AGAIN_AFTER}
-        return await self._first(UserRepository._touch, refresh=True, **seen) is not None
+        return await users.touch_seen(self.session, user_id, now)
 
     async def export(self, user_id: UUID) -> AsyncIterator[dict[str, Any]]:
         r"""Go through all that is held on a user, deleted rows too, in constant memory and of one state.
@@ -125,17 +119,6 @@ class UserRepository(Repository[User]):
 
     def _by_telegram_id(self) -> Executable:
         return self._select(User.telegram_id == bindparam("telegram_id"))
-
-    def _set_timezone(self) -> Executable:
-        return self._update().values(timezone=bindparam("new_timezone")).returning(User)
-
-    def _touch(self) -> Executable:
-        was_long_ago = or_(User.last_seen_at.is_(None), User.last_seen_at <= bindparam("before"))
-        return self._update().where(was_long_ago).values(last_seen_at=bindparam("now")).returning(User)
-
-    def _update(self) -> Update:
-        is_there = (User.tenant_id == self.session.tenant_id, User.deleted_at.is_(None))
-        return update(User).where(*is_there, User.id == bindparam("user_id"))
 
     def _check_rows(self, rows: Sequence[User]) -> None:
         super()._check_rows(rows)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Text, case, func, literal, literal_column, null, select, update
+from sqlalchemy import ColumnElement, Text, case, func, literal, literal_column, null, select
 
 from src.database.base import clean_json, clean_text
 from src.database.errors import NotFoundError, StaleDataError
@@ -14,6 +15,7 @@ from src.database.models import Conversation, MessageHistory
 from src.database.pagination import check_limit
 from src.database.statements.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
 from src.database.statements.turn_leases import check_is_last, check_token, statement_time
+from src.database.statements.updating import update_one, update_rows
 from src.database.statements.windows import conversation_is_there
 from src.database.tenancy import AsyncSession
 
@@ -101,14 +103,10 @@ async def interrupt_stale(session: AsyncSession, *, older_than: timedelta, limit
         .cte("stale")
         .prefix_with("MATERIALIZED")
     )
-    interrupt = (
-        update(MessageHistory)
-        .where(MessageHistory.tenant_id == session.tenant_id, MessageHistory.id == stale.c.id)
-        .values(state="interrupted", updated_at=statement_time())
-        .returning(MessageHistory)
-        .execution_options(populate_existing=True, synchronize_session=False)
-    )
-    return sorted(await session.scalars(interrupt), key=lambda message: (message.conversation_id, message.seq))
+    is_stale = MessageHistory.id == stale.c.id
+    interrupt = {"state": "interrupted", "updated_at": statement_time()}
+    interrupted = await update_rows(session, MessageHistory, is_stale, **interrupt)
+    return sorted(interrupted, key=attrgetter("conversation_id", "seq"))
 
 
 async def _extend_stored(
@@ -154,14 +152,8 @@ async def _change(
     check_token(turn)
     if turn is not None:
         where += (_has_turn(session, message_id, turn),)
-    changed: MessageHistory | None = await session.scalar(
-        update(MessageHistory)
-        .where(*_is_live(session, message_id), MessageHistory.state == "incomplete", *where)
-        .values(**values, updated_at=statement_time())
-        .returning(MessageHistory)
-        .execution_options(populate_existing=True, synchronize_session=False)
-    )
-    return changed
+    where += (*_is_live(session, message_id), MessageHistory.state == "incomplete")
+    return await update_one(session, MessageHistory, *where, **values, updated_at=statement_time())
 
 
 def _has_turn(session: AsyncSession, message_id: str, turn: int) -> ColumnElement[bool]:

@@ -13,9 +13,21 @@ from sqlalchemy.orm import aliased
 from src.database.base import check_id
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Conversation
+from src.database.statements.updating import update_one
 from src.database.tenancy import AsyncSession
 
-__all__ = ["LEASE", "Turn", "check_is_last", "check_token", "claim", "is_there", "release", "renew", "statement_time"]
+__all__ = [
+    "LEASE",
+    "Turn",
+    "check_is_last",
+    "check_token",
+    "claim",
+    "is_there",
+    "lock_conversation",
+    "release",
+    "renew",
+    "statement_time",
+]
 
 LEASE: Final = timedelta(seconds=60)
 LONGEST_LEASE: Final = timedelta(days=1)
@@ -59,17 +71,9 @@ async def claim(session: AsyncSession, conversation_id: UUID, worker: str, lease
 async def renew(session: AsyncSession, turn: Turn, lease: timedelta) -> Turn:
     """Prolong a turn that is held under its token, also one whose lease ran out while nobody else took it."""
     _check_lease(lease)
-    renewed: Conversation | None = await session.scalar(
-        update(Conversation)
-        .where(
-            *is_there(session, turn.conversation_id),
-            Conversation.turn_token == turn.token,
-            Conversation.turn_claimed_until.is_not(None),
-        )
-        .values(turn_claimed_until=statement_time() + lease)
-        .returning(Conversation)
-        .execution_options(populate_existing=True, synchronize_session=False)
-    )
+    held = (Conversation.turn_token == turn.token, Conversation.turn_claimed_until.is_not(None))
+    this_one = is_there(session, turn.conversation_id)
+    renewed = await update_one(session, Conversation, *this_one, *held, turn_claimed_until=statement_time() + lease)
     if (prolonged := _turn_of(renewed, turn.worker)) is None:
         raise _lost(turn)
     return prolonged
@@ -77,14 +81,9 @@ async def renew(session: AsyncSession, turn: Turn, lease: timedelta) -> Turn:
 
 async def release(session: AsyncSession, turn: Turn) -> None:
     """Give a turn back; twice is as once."""
-    released = await session.scalar(
-        update(Conversation)
-        .where(*is_there(session, turn.conversation_id), Conversation.turn_token == turn.token)
-        .values(turn_claimed_by=None, turn_claimed_until=None)
-        .returning(Conversation)
-        .execution_options(populate_existing=True, synchronize_session=False)
-    )
-    if released is None:
+    held = (*is_there(session, turn.conversation_id), Conversation.turn_token == turn.token)
+    nobodys = {"turn_claimed_by": None, "turn_claimed_until": None}
+    if await update_one(session, Conversation, *held, **nobodys) is None:
         raise _lost(turn)
 
 
@@ -110,6 +109,26 @@ def check_is_last(turn: int | None, last: int) -> None:
             f"turn must be the conversation's last, {last}, got {turn}",
             hint="another worker answers now: drop what was made under the lost turn",
         )
+
+
+async def lock_conversation(session: AsyncSession, conversation_id: UUID, turn: int | None) -> Conversation:
+    """Lock a conversation's row in a statement of its own: the next statement then sees what its last holder wrote.
+
+    Raises:
+        NotFoundError: The tenant has no such conversation.
+        StaleDataError: Another worker has claimed the turn since.
+    """
+    check_token(turn)
+    conversation: Conversation | None = await session.scalar(
+        select(Conversation)
+        .where(*is_there(session, conversation_id))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if conversation is None:
+        raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
+    check_is_last(turn, conversation.turn_token)
+    return conversation
 
 
 def is_there(session: AsyncSession, conversation_id: UUID | BindParameter[UUID]) -> tuple[ColumnElement[bool], ...]:

@@ -1,18 +1,27 @@
-"""Get or create a user by Telegram id, exactly once."""
+"""Get or create a user by Telegram id, exactly once; record when a user was seen, and in which zone the user lives."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
-from src.database.base import clean_json, clean_text, uuid7
+from sqlalchemy import Uuid, bindparam, or_, update
+
+from src.database.base import check_time, clean_json, clean_text, utc_now, uuid7
+from src.database.direct import Prepared
 from src.database.limits import USERS, check_limits
 from src.database.models import User
 from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns
+from src.database.tenancy import AsyncSession
 
-__all__ = ["check_telegram_id", "get_or_create_user", "new_user_values"]
+__all__ = ["check_telegram_id", "get_or_create_user", "new_user_values", "set_timezone", "touch_seen"]
+
+SEEN_AGAIN_AFTER: Final = timedelta(minutes=1)
+"""How exact `last_seen_at` is: a user that is seen more often is not written each time."""
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "username": None,
@@ -29,6 +38,19 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 _OF_KEY: Final = 3
 _GET_OR_CREATE: Final[Call[Any]] = Call(
     "app_get_or_create_user", _OF_KEY + len(_DEFAULTS), columns=entity_columns(User)
+)
+
+_LIVE: Final = update(User).where(
+    User.tenant_id == bindparam("acting_tenant", type_=Uuid()),
+    User.id == bindparam("user_id"),
+    User.deleted_at.is_(None),
+)
+_SET_TIMEZONE: Final = Prepared(_LIVE.values(timezone=bindparam("new_timezone")).returning(User), User)
+_TOUCH: Final = Prepared(
+    _LIVE.where(or_(User.last_seen_at.is_(None), User.last_seen_at <= bindparam("before")))
+    .values(last_seen_at=bindparam("now"))
+    .returning(User),
+    User,
 )
 
 
@@ -51,6 +73,23 @@ async def get_or_create_user(sender: InSession, telegram_id: int, values: Mappin
     sent = new_user_values(values)
     [user] = await sender.entities(_GET_OR_CREATE, User, telegram_id, new_id, *sent, refresh=False)
     return user, user.id == new_id
+
+
+async def set_timezone(session: AsyncSession, user_id: UUID, timezone: str) -> User | None:
+    """Set the zone in which a user lives, and return the user, or None if there is none."""
+    return await _SET_TIMEZONE.first(session, refresh=True, user_id=user_id, new_timezone=timezone)
+
+
+async def touch_seen(session: AsyncSession, user_id: UUID, now: datetime | None) -> bool:
+    """Record that a user was seen; return False if the user was seen less than a minute before, or does not exist.
+
+    Raises:
+        ValueError: `now` is naive or too early.
+    """
+    now = now or utc_now()
+    check_time("now", now, back=SEEN_AGAIN_AFTER)
+    seen = {"user_id": user_id, "now": now, "before": now - SEEN_AGAIN_AFTER}
+    return await _TOUCH.first(session, refresh=True, **seen) is not None
 
 
 def new_user_values(values: Mapping[str, Any]) -> list[Any]:

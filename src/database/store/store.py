@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, Select, bindparam, select
 
-from src.database.base import clean_text, uuid7
+from src.database.base import uuid7
 from src.database.errors import DatabaseError
 from src.database.models import MessageHistory, User
 from src.database.observe import source_of

@@ -1,0 +1,106 @@
+"""Edit a message, delete the last one of a conversation, and erase old messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+
+from src.database.base import check_aware, clean_text, utc_now
+from src.database.errors import NotFoundError
+from src.database.models import MessageHistory, Note
+from src.database.pagination import check_limit
+from src.database.statements.new_message import VERSIONS
+from src.database.statements.split_characters import SPLIT
+from src.database.statements.turn_leases import lock_conversation
+from src.database.statements.updating import update_one
+from src.database.statements.windows import conversation_is_there, newest, of_conversation
+from src.database.tenancy import AsyncSession
+
+__all__ = ["edit", "pop_last", "purge"]
+
+
+async def edit(session: AsyncSession, message_id: str, content: str | None, *, edited_at: datetime) -> bool:
+    """Bring a message up to a later version, and return whether it changed; see `MessageHistoryRepository.edit`."""
+    check_aware("edited_at", edited_at)
+    content = None if content is None else clean_text(content)
+    row: MessageHistory | None = await session.scalar(
+        select(MessageHistory)
+        .where(
+            MessageHistory.tenant_id == session.tenant_id,
+            MessageHistory.message_id == message_id,
+            MessageHistory.deleted_at.is_(None),
+            conversation_is_there(session.tenant_id),
+        )
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if row is None:
+        raise NotFoundError("this tenant has no message with this message_id")
+    versions: list[dict[str, Any]] = row.extra.get(VERSIONS, [])
+    # Compared with edits alone: when it was appended may be our clock's word, and an edit's time is the sender's.
+    if row.edited_at is not None and edited_at <= row.edited_at:
+        of_that_time = [
+            version["content"] for version in versions if datetime.fromisoformat(version["at"]) == edited_at
+        ]
+        if edited_at < row.edited_at or content in {row.content, *of_that_time}:
+            return False
+    if row.content != content:
+        last = (row.edited_at or row.created_at).isoformat()
+        row.extra = {**_without_split(row.extra), VERSIONS: [*versions, {"content": row.content, "at": last}]}
+        row.token_count = None
+    row.content, row.edited_at = content, edited_at
+    await session.flush()
+    return True
+
+
+async def pop_last(
+    session: AsyncSession, conversation_id: UUID, *, seq: int | None, turn: int | None
+) -> MessageHistory | None:
+    """Soft-delete the last message of a conversation; see `MessageHistoryRepository.pop_last`."""
+    await lock_conversation(session, conversation_id, turn)
+    last = newest(of_conversation((MessageHistory.id,), session.tenant_id, conversation_id), limit=1)
+    where = [MessageHistory.id == last.scalar_subquery()]
+    where.append(MessageHistory.deleted_at.is_(None))  # `delete` does not wait for the conversation
+    if seq is not None:
+        where.append(MessageHistory.seq == seq)
+    return await update_one(session, MessageHistory, *where, deleted_at=utc_now())
+
+
+async def purge(
+    session: AsyncSession, before: datetime, *, user_id: UUID | None, only_deleted: bool, limit: int, dry_run: bool
+) -> int:
+    """Erase a batch of the oldest messages, or count them all; see `MessageHistoryRepository.purge`."""
+    check_limit(limit)
+    check_aware("before", before)
+    since = MessageHistory.deleted_at if only_deleted else MessageHistory.created_at
+    of_user = [] if user_id is None else [MessageHistory.user_id == user_id]
+    old = (MessageHistory.tenant_id == session.tenant_id, since < before, *of_user)
+    if dry_run:
+        return await session.scalar(select(func.count()).select_from(MessageHistory).where(*old)) or 0
+    batch = select(MessageHistory.id).where(*old).order_by(since).limit(limit)
+    ids = list(await session.scalars(batch.with_for_update(skip_locked=True)))
+    if ids:
+        await _erase(session, ids)
+    return len(ids)
+
+
+async def _erase(session: AsyncSession, ids: list[UUID]) -> None:
+    """Erase locked messages, each step in a statement of its own: it sees every reference made before the lock."""
+    tenant_id = session.tenant_id
+    for statement in (
+        update(Note).where(Note.tenant_id == tenant_id, Note.source_message_id.in_(ids)).values(source_message_id=None),
+        update(MessageHistory)
+        .where(MessageHistory.tenant_id == tenant_id, MessageHistory.parent_id.in_(ids))
+        .values(parent_id=None),
+        delete(MessageHistory).where(MessageHistory.tenant_id == tenant_id, MessageHistory.id.in_(ids)),
+    ):
+        await session.execute(statement, execution_options={"synchronize_session": False})
+
+
+def _without_split(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `extra` without the positions in a content that is replaced."""
+    return {name: value for name, value in extra.items() if name != SPLIT}
