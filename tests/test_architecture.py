@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), ROOT / "migrations" / "env.py"])
@@ -20,6 +24,13 @@ MAY_ASK_FOR_SETTINGS = {
     "src/database/health/readiness.py",
     "src/database/session.py",
 }
+
+GENERIC = {"base.py", "upsert.py"}
+"""The generic base of repositories: add, update, upsert and delete of any row."""
+DML = re.compile(
+    r"\b(insert\s+into|delete\s+from|merge\s+into|truncate\s+\w|update\s+(only\s+)?[\w.\"]+(\s+(as\s+)?\w+)?\s+set)\b",
+    re.IGNORECASE,
+)
 
 
 def test_src_is_a_namespace() -> None:
@@ -56,3 +67,86 @@ def test_rules_are_expanded_without_the_library_that_the_tests_bring() -> None:
     library = re.compile(r"^\s*(from|import) dateutil\b", re.MULTILINE)
 
     assert [path.name for path in SOURCES if library.search(path.read_text())] == []
+
+
+def test_repositories_and_the_store_contain_no_dml() -> None:
+    """Each write is implemented once, in `statements/`; repositories and the store call it."""
+    database = ROOT / "src" / "database"
+    paths = [*(database / "repositories").rglob("*.py"), *(database / "store").rglob("*.py")]
+    found = {
+        f"{path.relative_to(ROOT)}:{line}: {what}"
+        for path in paths
+        if path.name not in GENERIC or path.parent.name != "repositories"
+        for line, what in dml_in(path.read_text())
+    }
+
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from sqlalchemy import select, update",
+        "from sqlalchemy.dialects.postgresql import insert as pg_insert",
+        "from sqlalchemy.sql.expression import Delete",
+        "import sqlalchemy as sa\nsa.delete(User)",
+        "import sqlalchemy.dialects.postgresql as pg\npg.insert(User)",
+        "User.__table__.update().values(name='-')",
+        "text('DELETE FROM users')",
+        "text(f'INSERT INTO {table} VALUES (1)')",
+        "text(f'UPDATE {table} AS t SET name = 1')",
+        "connection.copy_records_to_table('users', records=[])",
+        "session.execute(base.update(User))",
+    ],
+)
+def test_dml_is_noticed(source: str) -> None:
+    assert list(dml_in(source))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "known = set()\nknown.update([1])",
+        "async def update(self):\n    await super().update(1)\n    await EventRepository(session).delete(2)",
+        '"""Update a row; DELETE FROM is not sent here."""',
+        "raise ValueError('use `update` to set it')",
+        "statement.with_for_update()",
+    ],
+)
+def test_what_only_looks_like_dml_passes(source: str) -> None:
+    assert not list(dml_in(source))
+
+
+def dml_in(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of what builds or sends DML in a module."""
+    tree = ast.parse(source)
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    modules = {"base", "upsert"} | {name.asname or name.name for node in imports for name in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, name) for name in imported_dml(node))
+        elif isinstance(node, ast.Attribute) and is_dml(node, modules):
+            yield node.lineno, ast.unparse(node)
+        elif isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in documentation and DML.search(sql(node)):
+            yield node.lineno, sql(node)
+
+
+def imported_dml(node: ast.ImportFrom) -> list[str]:
+    if not (node.module or "").startswith(("sqlalchemy", "src.database.repositories")):
+        return []
+    return [name.name for name in node.names if name.name.lower() in {"insert", "update", "delete", "merge"}]
+
+
+def is_dml(node: ast.Attribute, modules: set[str]) -> bool:
+    if node.attr in {"copy_records_to_table", "copy_to_table"}:
+        return True
+    owner = ast.unparse(node.value)
+    return node.attr in {"insert", "update", "delete"} and (owner in modules or owner.endswith("__table__"))
+
+
+def sql(node: ast.Constant | ast.JoinedStr) -> str:
+    """Return a text, with a name for each of its values."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    return "".join(sql(part) if isinstance(part, ast.Constant) else "value" for part in node.values)
