@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, bindparam, func
+from sqlalchemy import Executable, func
 
 from src.database.base import clean_text
 from src.database.models import User
@@ -118,7 +118,7 @@ class UserRepository(Repository[User]):
         return await erase_user(self.session, user_id)
 
     def _by_telegram_id(self) -> Executable:
-        return self._select(User.telegram_id == bindparam("telegram_id"))
+        return users.by_telegram_id((User,), self.session.tenant_id)
 
     def _check_rows(self, rows: Sequence[User]) -> None:
         super()._check_rows(rows)

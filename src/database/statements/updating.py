@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ColumnExpressionArgument, update
 
 from src.database.base import TenantBase
 from src.database.tenancy import AsyncSession
@@ -15,7 +15,7 @@ ModelT = TypeVar("ModelT", bound=TenantBase)
 
 
 async def update_rows(
-    session: AsyncSession, model: type[ModelT], /, *where: ColumnElement[bool], **values: Any
+    session: AsyncSession, model: type[ModelT], /, *where: ColumnExpressionArgument[bool], **values: Any
 ) -> list[ModelT]:
     """Update the rows that satisfy the conditions, and return them."""
     statement = update(model).where(model.tenant_id == session.tenant_id, *where).values(**values).returning(model)
@@ -24,7 +24,7 @@ async def update_rows(
 
 
 async def update_one(
-    session: AsyncSession, model: type[ModelT], /, *where: ColumnElement[bool], **values: Any
+    session: AsyncSession, model: type[ModelT], /, *where: ColumnExpressionArgument[bool], **values: Any
 ) -> ModelT | None:
     """Update the row that satisfies the conditions, which name at most one, and return it, or None."""
     rows = await update_rows(session, model, *where, **values)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, or_, update
+from sqlalchemy import BigInteger, Select, Uuid, bindparam, or_, select, update
 
 from src.database.base import check_time, clean_json, clean_text, utc_now, uuid7
 from src.database.direct import Prepared
@@ -18,7 +18,7 @@ from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns
 from src.database.tenancy import AsyncSession
 
-__all__ = ["check_telegram_id", "get_or_create_user", "new_user_values", "set_timezone", "touch_seen"]
+__all__ = ["by_telegram_id", "check_telegram_id", "get_or_create_user", "new_user_values", "set_timezone", "touch_seen"]
 
 SEEN_AGAIN_AFTER: Final = timedelta(minutes=1)
 """How exact `last_seen_at` is: a user that is seen more often is not written each time."""
@@ -73,6 +73,15 @@ async def get_or_create_user(sender: InSession, telegram_id: int, values: Mappin
     sent = new_user_values(values)
     [user] = await sender.entities(_GET_OR_CREATE, User, telegram_id, new_id, *sent, refresh=False)
     return user, user.id == new_id
+
+
+def by_telegram_id(columns: Sequence[Any], tenant_id: Any) -> Select[Any]:
+    """Return a select of the live user with a Telegram id, which is the parameter `telegram_id`."""
+    return select(*columns).where(
+        User.tenant_id == tenant_id,
+        User.telegram_id == bindparam("telegram_id", type_=BigInteger()),
+        User.deleted_at.is_(None),
+    )
 
 
 async def set_timezone(session: AsyncSession, user_id: UUID, timezone: str) -> User | None:

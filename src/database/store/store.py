@@ -10,11 +10,11 @@ from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Select, bindparam, select
+from sqlalchemy import Select, bindparam
 
 from src.database.base import uuid7
 from src.database.errors import DatabaseError
-from src.database.models import MessageHistory, User
+from src.database.models import MessageHistory
 from src.database.observe import source_of
 from src.database.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
 from src.database.repositories import EventRepository
@@ -37,7 +37,7 @@ from src.database.statements.read import TENANT, Read
 from src.database.statements.reminders import FUNCTION, MAX_ATTEMPTS, PARAMETERS, claim_due
 from src.database.statements.tool_pairs import whole_pairs
 from src.database.statements.turn_leases import check_token
-from src.database.statements.users import check_telegram_id
+from src.database.statements.users import by_telegram_id, check_telegram_id
 from src.database.store.calls import Calls
 from src.database.store.pool import StorePool
 from src.database.store.rows import (
@@ -66,7 +66,6 @@ _KINDS: Final = 3
 _OF_CHAT: Final = 12
 """How many arguments come before the messages, without the tenant."""
 _TURN: Final[Call[MessageRow]] = Call("app_turn", 1 + _OF_CHAT + len(COLUMNS), row=MessageRow)
-_seq: Final = itemgetter("seq")
 _user: Final = itemgetter(
     "user_id", "telegram_id", "username", "display_name", "locale", "timezone", "is_active", "last_seen_at",
     "user_created_at", "preferences",
@@ -318,15 +317,9 @@ def get_store() -> Store:
     return store
 
 
-def _by_telegram_id() -> Select[Any]:
-    return select(*columns_of(UserRow)).where(
-        User.tenant_id == bindparam(TENANT),
-        User.telegram_id == bindparam("telegram_id", type_=BigInteger()),
-        User.deleted_at.is_(None),
-    )
-
-
-_BY_TELEGRAM_ID: Final[Read[Any]] = Read(_by_telegram_id, ("telegram_id",))
+_BY_TELEGRAM_ID: Final[Read[Any]] = Read(
+    lambda: by_telegram_id(columns_of(UserRow), bindparam(TENANT)), ("telegram_id",)
+)
 _GET_OR_CREATE: Final[Call[Any]] = Call(
     "app_get_or_create_user", 3 + len(Profile._fields), columns=lambda: names_of(UserRow)
 )

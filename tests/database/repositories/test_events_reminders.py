@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 
 from src.database.base import utc_now, uuid7
@@ -205,3 +206,16 @@ async def test_a_series_reminds_at_the_same_time_on_the_wall(events: EventReposi
     await events.ack_reminder(event.id, token, now=start)
 
     assert event.reminder_datetime == start + DAY - HOUR - 10 * MINUTE
+
+
+async def test_a_claim_is_one_call_of_the_function(events: EventRepository, session: AsyncSession, user: User) -> None:
+    """The store sends the same call: the two cannot differ in what they claim."""
+    await add(events, user)
+    sent: list[str] = []
+    connection = (await session.connection()).sync_connection
+    sqlalchemy_event.listen(connection, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
+
+    await claim(events)
+
+    [statement] = sent
+    assert "FROM app_claim_reminders(" in statement
