@@ -21,10 +21,10 @@ from src.database.tenancy import AsyncSession
 
 __all__ = [
     "CLAIM",
-    "FUNCTION",
+    "CLAIM_FUNCTION",
+    "CLAIM_PARAMETERS",
     "MAX_ATTEMPTS",
     "NOT_HELD",
-    "PARAMETERS",
     "acknowledge",
     "claim_due",
     "hold_back",
@@ -36,9 +36,9 @@ ReminderT = TypeVar("ReminderT")
 
 MAX_ATTEMPTS: Final = 5
 LONGEST_LEASE: Final = timedelta(days=366)
-FUNCTION: Final = "app_claim_reminders"
-PARAMETERS: Final = 7
-CLAIM: Final[Call[Any]] = Call(FUNCTION, PARAMETERS, columns=entity_columns(Event))
+CLAIM_FUNCTION: Final = "app_claim_reminders"
+CLAIM_PARAMETERS: Final = 7
+CLAIM: Final[Call[Any]] = Call(CLAIM_FUNCTION, CLAIM_PARAMETERS, columns=entity_columns(Event))
 """The claim in a session, for `InSession.entities`."""
 
 NOT_HELD: Final[Mapping[str, Any]] = {

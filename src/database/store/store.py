@@ -34,7 +34,7 @@ from src.database.statements.messages import (
 )
 from src.database.statements.new_message import NewMessage
 from src.database.statements.read import TENANT, Read
-from src.database.statements.reminders import FUNCTION, MAX_ATTEMPTS, PARAMETERS, claim_due
+from src.database.statements.reminders import CLAIM_FUNCTION, CLAIM_PARAMETERS, MAX_ATTEMPTS, claim_due
 from src.database.statements.tool_pairs import whole_pairs
 from src.database.statements.turn_leases import check_token
 from src.database.statements.users import by_telegram_id, check_telegram_id
@@ -374,5 +374,5 @@ _OF_USER: Final = Read(_of_user, ("user_id",), row=MessageRow)
 
 
 _CLAIM: Final[Call[EventRow]] = Call(
-    FUNCTION, PARAMETERS, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
+    CLAIM_FUNCTION, CLAIM_PARAMETERS, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
 )
