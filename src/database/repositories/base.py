@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    update,
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -32,7 +33,6 @@ from src.database.repositories.asking import Asking
 from src.database.repositories.conditions import Condition, Option, check_conditions, check_options, check_value, within
 from src.database.repositories.keyset import Keyset
 from src.database.repositories.upsert import Upserted, upsert
-from src.database.statements.updating import update_one
 
 __all__ = ["Condition", "Option", "Repository", "Upserted"]
 
@@ -264,10 +264,11 @@ class Repository(Asking[ModelT]):
         now = select(func.now()).scalar_subquery()  # Citus refuses now() itself in a CASE of an UPDATE
         changed_at = case((model.deleted_at.is_(None), model.updated_at), else_=now)
         values |= {"deleted_at": None, "updated_at": changed_at} if deleted_at is None else {"deleted_at": deleted_at}
+        statement = update(model).where(*self._is(row_id), *where).values(**values).returning(model)
         if deleted_at is not None:
-            where += (model.deleted_at.is_(None),)
-        changed = await update_one(self.session, model, *self._is(row_id), *where, **values)
-        return self._found(changed, f"id {row_id}")
+            statement = statement.where(model.deleted_at.is_(None))
+        options = {"populate_existing": True, "synchronize_session": False}
+        return self._found(await self.session.scalar(statement, execution_options=options), f"id {row_id}")
 
     def _found(self, row: ModelT | None, what: str) -> ModelT:
         if row is None:
