@@ -36,7 +36,6 @@ class TenantSession(Session):
     """Rows that are read again become as they are by then."""
     own_hooks: ClassVar[int] = 1
     """How many hooks of ours each statement passes; one more is somebody else's."""
-    own_hooks_of_a_flush: ClassVar[int] = 1
     is_read_to_its_end = False
     """It has only read, and went well: there is nothing to commit."""
 

@@ -74,13 +74,6 @@ class Prepared(Generic[ModelT]):
                 return None
             return prepared, await _fetch(session, connection, prepared, prepared.named_arguments(values))
 
-    async def record(self, session: AsyncSession, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Execute it, and return what the first row holds, by attribute; None: SQLAlchemy has to, nothing was sent."""
-        if (sent := await self._send(session, values)) is None:
-            return None
-        prepared, records = sent
-        return prepared.entities.values(records[0])
-
     async def first(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> ModelT | None:
         """Execute it, and return the first row, or None."""
         found = await self.rows(session, refresh=refresh, **values)

@@ -25,7 +25,6 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import TenantBase, check_id, utc_now
-from src.database.direct import insert_alone
 from src.database.errors import MultipleResultsFoundError, NotFoundError
 from src.database.limits import LIMITS, check_limits
 from src.database.pagination import Page, check_limit
@@ -107,9 +106,8 @@ class Repository(Asking[ModelT]):
         """Insert rows in one statement; as `add` does otherwise."""
         rows = list(rows)
         self._check_rows(rows)
-        if len(rows) != 1 or not await insert_alone(self.session, rows[0]):
-            self.session.add_all(rows)
-            await self.session.flush()
+        self.session.add_all(rows)
+        await self.session.flush()
         return rows
 
     async def update(self, row_id: UUID, /, **values: Any) -> ModelT:
