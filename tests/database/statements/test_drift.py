@@ -37,6 +37,10 @@ REPOSITORIES: dict[str, tuple[str, Callable[[AsyncSession, Rows], Awaitable[Any]
         "app_append_messages",
         lambda session, rows: MessageHistoryRepository(session).append_many(rows.conversation, KEYS),
     ),
+    "claim_due_reminders": (
+        "app_claim_reminders",
+        lambda session, _: EventRepository(session).claim_due_reminders("w"),
+    ),
     "get_or_create": (
         "app_get_or_create_user",
         lambda session, _: UserRepository(session).get_or_create_by_telegram_id(1),
