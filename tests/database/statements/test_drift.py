@@ -14,7 +14,7 @@ from src.config import Settings, get_settings
 from src.database import engine, get_db, get_engine
 from src.database.errors import SchemaDriftError
 from src.database.health import readiness
-from src.database.repositories import ConversationRepository, MessageHistoryRepository, UserRepository
+from src.database.repositories import ConversationRepository, EventRepository, MessageHistoryRepository, UserRepository
 from src.database.schema.verify import verify
 from src.database.store import get_store
 from src.database.tenancy import AsyncSession
