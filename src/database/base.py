@@ -218,8 +218,8 @@ def clean_json(value: Any, attribute: str = "JSON", *, of: str = "") -> Any:
     try:
         return _clean_json(value, None, 0)
     except _NotJson as fault:
-        owner = f"{of}: " if of else ""
-        raise ValueError(f"{owner}{attribute} must {fault.rule} at {attribute}{_path(fault.where)}") from None
+        message = f"{attribute} must {fault.rule} at {attribute}{_path(fault.where)}"
+    raise ValueError(f"{of}: {message}" if of else message)  # here, so that no context keeps what was said
 
 
 class _NotJson(Exception):
@@ -258,12 +258,14 @@ def _clean_name(name: Any, where: _Where) -> str:
 
 
 def _path(where: _Where) -> str:
-    """Return the place in a JSON value as Python's own text: `[0].score`; a long one is cut."""
+    """Return the place in a JSON value as Python's own text: `[0].score`; a name that is no identifier is left out."""
     parts: list[str] = []
     while where is not None:
         where, step = where
-        is_plain = isinstance(step, str) and step.isidentifier() and len(step) <= _LONGEST_STEP
-        parts.append(f".{step}" if is_plain else f"[{(step[:_LONGEST_STEP] if isinstance(step, str) else step)!r}]")
+        if isinstance(step, int):
+            parts.append(f"[{step}]")
+        else:  # a name that is no identifier can be what somebody wrote
+            parts.append(f".{step}" if step.isidentifier() and len(step) <= _LONGEST_STEP else "[…]")
     path = "".join(reversed(parts))
     return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…"
 

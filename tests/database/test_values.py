@@ -105,7 +105,7 @@ def nested(levels: int) -> Any:
         (float("nan"), "extra must have finite numbers all through, got nan at extra"),
         (
             {"a": [1, {"b c": float("-inf")}]},
-            "extra must have finite numbers all through, got -inf at extra.a[1]['b c']",
+            "extra must have finite numbers all through, got -inf at extra.a[1][…]",
         ),
         ({"a": {1: 2, "b": 3}}, "extra must have text as names, got int at extra.a"),
         ({"a": {None: 2}}, "extra must have text as names, got NoneType at extra.a"),

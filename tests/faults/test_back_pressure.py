@@ -168,8 +168,9 @@ async def test_a_session_inside_another_on_a_full_pool_is_refused_and_told_why(
     async with asyncio.timeout(0.3 + 10):
         errors = await asyncio.gather(*(nest() for _ in range(POOL_SIZE)), return_exceptions=True)
 
-    assert isinstance(errors[0], PoolExhausted)
-    assert "the task that asks holds 1 of them itself: it opened a session inside another" in str(errors[0])
+    refused = [error for error in errors if error is not None]
+    assert refused
+    assert "the task that asks holds 1 of them itself: it opened a session inside another" in str(refused[0])
     assert {type(error) for error in errors} <= {PoolExhausted, type(None)}, "the first to give up lets another on"
     assert not any(in_use().values())
 

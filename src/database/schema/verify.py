@@ -207,7 +207,7 @@ def _without_loss(difference: Difference, live: Catalogue, snapshot: Catalogue) 
     """Return a difference without its statements where a later migration made it so: they would undo the migration."""
     found = live.of(difference.kind).get(difference.object)
     later = snapshot.of(difference.kind).get(difference.object)
-    if found is None or later is None or _visible(found) != _visible(later):
+    if (found and _visible(found)) != (later and _visible(later)):  # None is equal: a later migration dropped it
         return difference
     return replace(difference, remedy=_OF_A_LATER_MIGRATION)
 

@@ -144,7 +144,7 @@ def test_a_copy_made_while_the_server_ran_is_refused_and_left_alone(used_folder:
         with pytest.raises(ConnectionFailed, match=r"was copied from .* while the server there ran") as caught:
             EmbeddedServer(copied).acquire()
 
-        assert "stop that server and copy again" in str(caught.value)
+        assert "stop that server, and copy its folder again" in str(caught.value)
         assert pid_of(copied) == pid_of(used_folder)
         assert server.is_running()
         assert query(server, "SELECT n FROM kept") == 42

@@ -40,13 +40,18 @@ async def seven(users: UserRepository) -> list[User]:
     rows = [
         User(
             is_active=n % 3 > 0,
-            timezone=["UTC", "Europe/Madrid", "Ñandú «x»"][n % 3],  # no zone: cursors carry any text
+            timezone=["UTC", "Europe/Madrid", "Asia/Tokyo"][n % 3],
             created_at=SAME + timedelta(microseconds=n % 2),
         )
         for n in range(7)
     ]
     users.session.add_all(rows)
     await users.session.flush()
+    # No zone, so that an entity refuses it: cursors carry any text.
+    odd = text("UPDATE users SET timezone = 'Ñandú «x»' WHERE tenant_id = :tenant AND timezone = 'Asia/Tokyo'")
+    await users.session.execute(odd, {"tenant": users.session.tenant_id})
+    for row in rows:
+        await users.session.refresh(row)
     return rows
 
 

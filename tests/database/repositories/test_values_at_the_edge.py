@@ -85,7 +85,7 @@ async def test_the_ends_of_the_calendar_are_served_or_refused_by_name(
     step, refused = STEPS[name]
     for now in (*BEYOND, FIRST, LAST):
         if now in (*BEYOND, *refused):
-            with pytest.raises(ValueError, match=r"(now|before|since|a datetime|within) must (be|not lead)"):
+            with pytest.raises(ValueError, match=r"(now|before|since|a datetime|within|created_at) must (be|not lead)"):
                 await step(session, user, now)
         else:
             await step(session, user, now)
@@ -200,7 +200,7 @@ async def test_what_jsonb_cannot_hold_is_refused_with_attribute_and_path(
 async def test_json_of_another_kind_is_refused_by_name(
     session: AsyncSession, user: User, attribute: str, value: Any, rule: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"^message 't:b:1:31': {attribute} must be {rule}$"):
+    with pytest.raises(ValueError, match=f"^{attribute} must be {rule}$"):
         await append_one_of_fifty(session, user, **{attribute: value})
 
 
