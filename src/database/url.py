@@ -366,7 +366,8 @@ _NOT_TAKEN: Final = {
     "sslcrl": "the driver looks at no revocation list; leave it out",
     "sslidentity": "leave it out, and name the client's certificate and key as PEM files: sslcert and sslkey",
     "sslnegotiation": "the driver negotiates; leave it out",
-    "sslpassword": "the driver reads keys without a password; leave it out, and store the key of sslkey without one",
+    "sslpassword": "the driver reads keys without a password;"  # pragma: allowlist secret
+    " leave it out, and store the key of sslkey without one",
     "statement_cache_size": "set DATABASE_PGBOUNCER=true where there is PgBouncer, and else leave it out",
     "supa": "leave it out: it tells Vercel's clients which pooler the URL leads to",
 }
