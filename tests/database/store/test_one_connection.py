@@ -42,7 +42,8 @@ class Service:
         turn = await get_store().turn(1, "telegram", "1", [said(key)], recent=1000)
         assert turn.conversation.id == self.conversation
         self.acknowledged.append(key)
-        self.check([row.message_id for row in turn.recent], [key])
+        if turn.appended[0].inserted:  # else a cancelled call had stored the key, and what came after it is not before
+            self.check([row.message_id for row in turn.recent], [key])
 
     async def recent(self, key: str) -> None:
         del key
