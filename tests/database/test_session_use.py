@@ -222,6 +222,19 @@ async def test_a_second_task_is_refused_while_a_repository_waits(session: AsyncS
     assert await asyncio.create_task(users.get(user.id)) is user, "one task after the other may"
 
 
+async def test_a_second_task_is_refused_while_a_function_is_called(session: AsyncSession) -> None:
+    users = UserRepository(session)
+    await users.get_by_telegram_id(1)  # the transaction is open by now
+
+    first, second = await asyncio.gather(
+        users.get_or_create_by_telegram_id(1), users.get_or_create_by_telegram_id(2), return_exceptions=True
+    )
+
+    assert not isinstance(first, BaseException)
+    assert isinstance(second, SessionInUse)
+    assert await asyncio.create_task(users.get_or_create_by_telegram_id(1)) == (first[0], False)
+
+
 @pytest.mark.parametrize("scope", [get_db, get_read_db])
 async def test_gather_over_one_session_leaks_no_connection(url: URL, scope: Callable[[], Any]) -> None:
     """`gather` does not cancel the other calls: the block ends while one of them still waits for the server."""

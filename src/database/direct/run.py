@@ -69,10 +69,10 @@ class Prepared(Generic[ModelT]):
 
     async def _send(self, session: AsyncSession, values: Mapping[str, Any]) -> tuple[Ready, list[Any]] | None:
         """Send it; None: SQLAlchemy has to."""
-        with session.sync_session.use:
-            if (prepared := self._ready) is None or (connection := await _connection(session)) is None:
-                return None
-            return prepared, await _fetch(session, connection, prepared, prepared.named_arguments(values))
+        if (prepared := self._ready) is None:
+            return None
+        records = await _sent(session, prepared, prepared.named_arguments(values))
+        return None if records is None else (prepared, records)
 
     async def first(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> ModelT | None:
         """Execute it, and return the first row, or None."""
@@ -94,10 +94,8 @@ async def rows(session: AsyncSession, statement: Executable, model: type[Any], *
     """
     session.sync_session.note_callers_sql()  # its conditions may be
     made = ready(statement, model)
-    with session.sync_session.use:
-        if made is not None and (connection := await _connection(session)) is not None:
-            prepared, values = made
-            return _loaded(session, prepared, await _fetch(session, connection, prepared, values), refresh=refresh)
+    if made is not None and (found := await _sent(session, *made)) is not None:
+        return _loaded(session, made[0], found, refresh=refresh)
     return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
 
 
@@ -106,8 +104,8 @@ async def records(session: AsyncSession, statement: SentAsText, values: Sequence
 
     The driver sends it; SQLAlchemy does if somebody listens to its statements.
     """
-    if (connection := await _connection(session)) is not None:
-        return await _fetch(session, connection, statement, values)
+    if (found := await _sent(session, statement, values)) is not None:
+        return found
     if session.sync_session.has_changes():
         await session.flush()
     result = await (await session.connection()).exec_driver_sql(statement.sql, tuple(values))
@@ -128,6 +126,17 @@ async def _by_sqlalchemy(
 
 def _options(*, refresh: bool) -> dict[str, Any]:
     return {"populate_existing": True, "synchronize_session": False} if refresh else {}
+
+
+async def _sent(session: AsyncSession, statement: SentAsText, values: Sequence[Any]) -> list[Any] | None:
+    """Send a statement while no other task uses the session, and return the records; None: SQLAlchemy has to send it.
+
+    Raises:
+        SessionInUse: Another task uses the session.
+    """
+    with session.sync_session.use:
+        connection = await _connection(session)
+        return None if connection is None else await _fetch(session, connection, statement, values)
 
 
 async def _connection(session: AsyncSession) -> Connection | None:
