@@ -11,9 +11,9 @@ import asyncpg
 from sqlalchemy import Connection, Engine, TextClause, Uuid, bindparam, text
 from sqlalchemy.util.concurrency import await_
 
-from src.database.as_sqlalchemy import raise_as_always
-from src.database.commits import READS_ONLY
 from src.database.connect import TEMPORARY_LAST
+from src.database.engine.commits import READS_ONLY
+from src.database.engine.sqlalchemy_internals import raise_as_always
 from src.database.errors import ConnectionFailed
 from src.database.translation import translate
 

@@ -15,8 +15,8 @@ from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
 from src.database.binding import TenantBinding
 from src.database.connect import DRIVER_ERRORS
+from src.database.engine.pool import drop
 from src.database.errors import ConnectionFailed, SchemaChangedError
-from src.database.pool import drop
 from src.database.tenancy import AsyncSession, TenantSession, current_tenant
 from src.database.translation import translate
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from src.config.environment import Purpose, complete, named_target
 from src.database.connect import PasswordProvider, PgBouncerConnection, embedded_server, find_provider
 from src.database.errors import ConfigurationError
-from src.database.pool import PoolLimits
-from src.database.target import SessionAttributes, Target
+from src.database.target import PoolLimits, SessionAttributes, Target
 
 if TYPE_CHECKING:
     from src.config import Settings

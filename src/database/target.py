@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 from src.database.errors import ConfigurationError
 from src.database.url import Host, LibpqUrl, SessionAttributes, SslMode, hosts_of, parameters_of
 
-__all__ = ["Host", "Route", "SessionAttributes", "SshGateway", "SslMode", "Target"]
+__all__ = ["Host", "PoolLimits", "Route", "SessionAttributes", "SshGateway", "SslMode", "Target"]
 
 Route = Literal["direct", "Unix socket", "SSH tunnel", "Cloud SQL", "embedded"]
 
@@ -51,6 +51,20 @@ class SshGateway:
 
     def __str__(self) -> str:
         return f"{f'{self.user}@' if self.user else ''}{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How many connections a pool opens, and how long it keeps each; times are in seconds."""
+
+    size: int
+    overflow: int
+    timeout: float
+    lifetime: float
+    idle: float | None = None
+    """Replace a connection that was idle for longer; None sets no limit besides `lifetime`."""
+    minimum: int = 0
+    """How many connections are opened with the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

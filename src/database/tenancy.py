@@ -14,7 +14,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from src.database.base import TenantBase
 from src.database.binding import TenantBinding
-from src.database.commits import twice_if_lost
+from src.database.engine.commits import twice_if_lost
 from src.database.errors import (
     LazyLoadError,
     NoTenantError,

@@ -25,8 +25,8 @@ from src.database import engine as application_engine
 from src.database.base import tenant_tables
 from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine
+from src.database.engine.pool import SizedPool
 from src.database.errors import ForeignKeyError
-from src.database.pool import SizedPool
 from src.database.repositories import MessageHistoryRepository, TenantRepository
 from src.database.tenancy import AsyncSession
 from tests.acceptance.calls import CALLS, REGISTRY_CALLS, STORE_CALLS, Call, fill, missing_calls

@@ -18,11 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings
-from src.database import create_engine, get_db, get_engine, pool
+from src.database import create_engine, get_db, get_engine
 from src.database.connect import connection_name
-from src.database.engine import DatabaseEngine
+from src.database.engine import DatabaseEngine, pool
+from src.database.engine.pool import SizedPool
 from src.database.errors import ConfigurationError, ConnectionFailed, PoolExhausted, QueryTimeout
-from src.database.pool import SizedPool
 from tests.conftest import url_of
 
 PID = text("SELECT pg_backend_pid()")
@@ -164,7 +164,7 @@ async def test_what_is_opened_ahead_gives_way_to_who_waits(
     cloned_database: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others have taken what it counted on: it waits for them no longer than a moment, and they are served."""
-    monkeypatch.setattr(import_module("src.database.engine"), "FILL_SECONDS", 0.2)
+    monkeypatch.setattr(import_module("src.database.engine.create"), "FILL_SECONDS", 0.2)
     sizes = {"pool_max": "3"}
     async with pooled(cloned_database.update_query_dict(sizes), DATABASE_POOL_TIMEOUT=5) as engine:
         await asyncio.gather(engine._open(4), *(pid(engine) for _ in range(6)))

@@ -13,7 +13,8 @@ from sqlalchemy import URL
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings
-from src.database import create_engine, pool
+from src.database import create_engine
+from src.database.engine import pool
 from src.database.errors import ConnectionFailed
 from tests.conftest import url_of
 from tests.database.mute_relay import MuteRelay, relaying

@@ -14,7 +14,7 @@ import psycopg
 from src.database import engine, get_engine
 from src.database.connect import DRIVER_ERRORS
 from src.database.engine import DatabaseEngine
-from src.database.pool import SizedPool
+from src.database.engine.pool import SizedPool
 from src.database.reading import _BOUND
 from src.database.session import READING, _engine_of_loop
 from src.database.store import StorePool, get_store

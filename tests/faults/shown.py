@@ -9,8 +9,8 @@ from src.config import Settings, get_settings
 from src.database import create_engine
 from src.database.base import uuid7
 from src.database.binding import TenantBinding
+from src.database.engine.pool import SizedPool
 from src.database.models import Conversation, Event, MessageHistory, Note, User
-from src.database.pool import SizedPool
 from src.database.repositories import NewMessage
 from src.database.schema import upgrade
 from src.database.store import Profile

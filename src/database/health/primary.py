@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from src.database.capacity import Capacity, capacity_of
 from src.database.connect import DRIVER_ERRORS
+from src.database.engine.capacity import Capacity, capacity_of
 from src.database.reading import WRITTEN
 from src.database.session import open_connection
 

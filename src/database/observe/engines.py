@@ -12,9 +12,9 @@ from sqlalchemy import Connection, ExceptionContext, PoolProxiedConnection, even
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import SessionTransaction
 
+from src.database.engine.events import hear
+from src.database.engine.pool import SizedPool
 from src.database.observe.watcher import Call, PoolState, Source, Unit
-from src.database.pool import SizedPool
-from src.database.statement_events import hear
 from src.database.tenancy import TenantSession
 
 __all__ = ["watch_engine", "watch_sessions"]

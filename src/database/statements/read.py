@@ -11,7 +11,7 @@ import asyncpg
 from sqlalchemy import BindParameter, ColumnClause, Select, literal_column
 from sqlalchemy.sql.visitors import replacement_traverse
 
-from src.database.direct import DIALECT
+from src.database.statements.entities import DIALECT
 
 __all__ = ["TENANT", "Read"]
 

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import asyncpg
 
+from src.database.engine.pool import JITTER, PING_AFTER_IDLE_SECONDS, PING_TIMEOUT_SECONDS
 from src.database.errors import PoolExhausted
-from src.database.pool import JITTER, PING_AFTER_IDLE_SECONDS, PING_TIMEOUT_SECONDS, PoolLimits
+from src.database.target import PoolLimits
 
 __all__ = ["Slot", "StorePool"]
 

@@ -14,9 +14,9 @@ from src.config import Settings
 from src.database import create_engine
 from src.database.base import uuid7
 from src.database.binding import TenantBinding
+from src.database.engine.pool import SizedPool
 from src.database.errors import DatabaseError
 from src.database.models import Tenant
-from src.database.pool import SizedPool
 from src.database.tenancy import AsyncSession
 
 COLUMNS = {

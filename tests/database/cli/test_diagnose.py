@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from src.config import Settings
-from src.database.capacity import Capacity
 from src.database.cli.diagnose.demand import Demand, Suggestion, suggest, useful_connections
 from src.database.cli.diagnose.encryption import Encryption
 from src.database.cli.diagnose.installation import EXTEND_PATH, check_localhost, check_namespace
@@ -18,6 +17,7 @@ from src.database.cli.diagnose.network import check_ports
 from src.database.cli.diagnose.releases import version_finding
 from src.database.cli.diagnose.server import clock_finding, connections_finding, tls_finding
 from src.database.cli.diagnose.wait import time_heals
+from src.database.engine.capacity import Capacity
 from src.database.errors import (
     AuthenticationFailed,
     ConfigurationError,

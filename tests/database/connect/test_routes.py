@@ -20,8 +20,8 @@ from src.database import create_engine
 from src.database.connect import cloudsql, embedded, embedded_server
 from src.database.connect.embedded import APP_ROLE, EmbeddedServer
 from src.database.engine import DatabaseEngine
+from src.database.engine.pool import SizedPool
 from src.database.errors import ConfigurationError, ConnectionFailed, TlsFailed, TunnelFailed
-from src.database.pool import SizedPool
 from tests.conftest import SOCKETS
 from tests.database.connect.certificates import Certificates
 from tests.database.connect.gateway import Gateway, free_port

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings
-from src.database.capacity import KEPT_FREE
 from src.database.engine import create_engine
+from src.database.engine.capacity import KEPT_FREE
 from src.database.resolve import pool_limits, resolve_target
 
 __all__ = ["Demand", "Suggestion", "demand_of", "suggest", "useful_connections"]

@@ -10,10 +10,10 @@ from typing import Any, Final
 import typer
 
 from src.config import Settings
-from src.database.capacity import Capacity, capacity_of
 from src.database.cli.diagnose.demand import Demand, demand_of, suggest, useful_connections
 from src.database.cli.diagnose.output import print_json, print_lines, print_warning
 from src.database.cli.diagnose.reach import reach
+from src.database.engine.capacity import Capacity, capacity_of
 from src.database.errors import DatabaseError
 
 __all__ = ["run_pool"]

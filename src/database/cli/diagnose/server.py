@@ -11,11 +11,11 @@ from typing import Any, Final
 import asyncpg
 
 from src.config import Settings
-from src.database.capacity import Capacity, capacity_of
 from src.database.cli.diagnose.demand import Demand, demand_of
 from src.database.cli.diagnose.encryption import Encryption, encryption_of
 from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warning
 from src.database.cli.diagnose.releases import version_finding
+from src.database.engine.capacity import Capacity, capacity_of
 from src.database.target import Target
 
 __all__ = [

@@ -10,7 +10,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final, cast
@@ -25,8 +24,9 @@ from sqlalchemy.util.concurrency import await_
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
 
 from src.database.errors import PoolExhausted
+from src.database.target import PoolLimits
 
-__all__ = ["IDLE_SINCE", "PoolLimits", "SizedPool", "drop", "keep_fresh"]
+__all__ = ["IDLE_SINCE", "SizedPool", "drop", "keep_fresh"]
 
 PING_AFTER_IDLE_SECONDS: Final = 30.0
 """A connection that lay idle for longer is asked whether it lives: a firewall that dropped it has told nobody."""
@@ -37,21 +37,7 @@ JITTER: Final = 0.1
 _RETIRES_AT: Final = "thea_retires_at"
 IDLE_SINCE: Final = "thea_idle_since"
 """In the `info` of a connection that the pool has kept before: since when it last lay idle."""
-_LIBRARIES: Final = str(Path(asyncio.__file__).parents[1]), str(Path(sys.prefix)), str(Path(__file__).parent)
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """How many connections, and how long one is used; seconds throughout."""
-
-    size: int
-    overflow: int
-    timeout: float
-    lifetime: float
-    idle: float | None = None
-    """Replace one that lay idle for longer; None: as long as it lives."""
-    minimum: int = 0
-    """How many are opened with the first."""
+_LIBRARIES: Final = str(Path(asyncio.__file__).parents[1]), str(Path(sys.prefix)), str(Path(__file__).parents[1])
 
 
 class _FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):

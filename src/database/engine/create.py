@@ -15,7 +15,6 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from src.config import get_logger
 from src.config.environment import Purpose, named_target
-from src.database import engine_events
 from src.database.connect import (
     DRIVER_ERRORS,
     Connector,
@@ -25,10 +24,11 @@ from src.database.connect import (
     decode_jsonb,
     search_temporary_last,
 )
+from src.database.engine.listeners import LOGGING_NAME, listen
+from src.database.engine.pool import SizedPool, keep_fresh
 from src.database.errors import ConfigurationError, DatabaseError
-from src.database.pool import PoolLimits, SizedPool, keep_fresh
 from src.database.resolve import driver_arguments, is_pooled_elsewhere, named_provider, pool_limits, resolve_target
-from src.database.target import Target
+from src.database.target import PoolLimits, Target
 from src.database.translation import translate_connect
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def create_engine(
         connect_args=_connect_args(opener, settings, purpose=purpose),
         poolclass=poolclass,
         hide_parameters=True,
-        logging_name=engine_events.LOGGING_NAME,
+        logging_name=LOGGING_NAME,
         **_pool_options(poolclass, limits, name),
         **_reading_options(settings, purpose),
     )
@@ -213,7 +213,7 @@ def create_engine(
     writes = purpose != "reading"
     needs_a_writer = writes and target.target_session_attrs in {"read-write", "primary"}
     made.dialect.setup_asyncpg_jsonb_codec = decode_jsonb  # type: ignore[attr-defined] # a hook for other dialects
-    engine_events.listen(engine.sync_engine, writes=writes, needs_a_writer=needs_a_writer)
+    listen(engine.sync_engine, writes=writes, needs_a_writer=needs_a_writer)
     keep_fresh(engine.sync_engine, limits)
     if limits.minimum > 1 and issubclass(poolclass, SizedPool):
         event.listen(engine.sync_engine, "connect", lambda *_: engine.fill_in_background(), once=True)

@@ -10,9 +10,9 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.functions import FunctionElement, GenericFunction, next_value
 
+from src.database.engine.events import hear
+from src.database.engine.pool import IDLE_SINCE
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
-from src.database.pool import IDLE_SINCE
-from src.database.statement_events import hear
 
 __all__ = [
     "READS_ONLY",

@@ -9,12 +9,12 @@ from typing import Any, Generic, Protocol, TypeVar
 from sqlalchemy import Connection, Executable
 from sqlalchemy.util import greenlet_spawn
 
-from src.database.as_sqlalchemy import raise_as_always
 from src.database.base import TenantBase
-from src.database.commits import note_write, reconnect
-from src.database.direct.ready import Ready, compile_once, ready
+from src.database.engine.commits import note_write, reconnect
+from src.database.engine.events import somebody_else_hears, tell_answered, tell_sent
+from src.database.engine.sqlalchemy_internals import raise_as_always
 from src.database.errors import ConnectionFailed
-from src.database.statement_events import somebody_else_hears, tell_answered, tell_sent
+from src.database.statements.compiled import Ready, compile_once, ready
 from src.database.tenancy import AsyncSession, TenantSession
 
 __all__ = ["Prepared", "SentAsText", "records", "rows"]

@@ -10,8 +10,8 @@ from sqlalchemy.sql.cache_key import CacheKey
 from sqlalchemy.util import LRUCache
 
 from src.database.base import TenantBase
-from src.database.commits import can_only_read
-from src.database.direct.entities import DIALECT, Entities, entities_of
+from src.database.engine.commits import can_only_read
+from src.database.statements.entities import DIALECT, Entities, entities_of
 
 __all__ = ["Ready", "compile_once", "ready"]
 
