@@ -91,6 +91,27 @@ def test_every_folder_of_a_project_has_the_projects_embedded_server(open_folder:
     assert "is stopped" in stopped.stdout
 
 
+def test_a_new_database_of_the_project_names_the_one_below_it_that_is_passed_over(open_folder: Path) -> None:
+    (open_folder / "pyproject.toml").touch()
+    scripts = open_folder / "scripts"
+    (scripts / "nightly").mkdir(parents=True)
+    scripts.chmod(0o755)
+    was_used = run("up", folder=scripts, DATABASE_EMBEDDED_DIR=f"{scripts}/.thea/postgres")
+    run("down", folder=scripts, DATABASE_EMBEDDED_DIR=f"{scripts}/.thea/postgres")
+
+    created = run("up", folder=scripts / "nightly")
+    again = run("up", folder=scripts / "nightly")
+    run("down", folder=scripts)
+    *_, remedy = re.findall(r"DATABASE_EMBEDDED_DIR=([^\s\"]+)", created.stderr)
+    followed = run("info", folder=scripts / "nightly", DATABASE_EMBEDDED_DIR=remedy)
+
+    assert "passed_over" not in was_used.stderr
+    assert "embedded_database_passed_over" in created.stderr
+    assert str(open_folder / ".thea" / "postgres") in created.stderr
+    assert str(scripts / ".thea" / "postgres") in followed.stdout
+    assert "passed_over" not in again.stderr
+
+
 def test_down_without_a_server_says_so(tmp_path: Path) -> None:
     assert "no embedded server has been started" in run("down", folder=tmp_path).stdout
 

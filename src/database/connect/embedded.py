@@ -225,10 +225,21 @@ class EmbeddedServer:
             heal.clear_leftovers(self.folder, sockets)
             if not (self._data / "PG_VERSION").exists():
                 self._create_cluster()
-                get_logger(__name__).info("embedded_database_created", folder=str(self.folder))
+                self._log_creation()
             self._start()
         if not self._is_bootstrapped():
             self._bootstrap()
+
+    def _log_creation(self) -> None:
+        """Log where the new database is, and a warning for each database nearer to the working directory."""
+        get_logger(__name__).info("embedded_database_created", folder=str(self.folder))
+        for passed_over in files.find_passed_over(self.folder):
+            get_logger(__name__).warning(
+                "embedded_database_passed_over",
+                folder=str(passed_over),
+                used=str(self.folder),
+                hint=f"to use it again: DATABASE_EMBEDDED_DIR={shlex.quote(str(passed_over))}",
+            )
 
     def _create_cluster(self) -> None:
         """Make the cluster beside its place and move it there whole: half a cluster is never taken for one."""

@@ -23,6 +23,7 @@ __all__ = [
     "check_path",
     "count_users",
     "create_user_lock",
+    "find_passed_over",
     "free_port",
     "fresh_folder",
     "prepare",
@@ -75,6 +76,27 @@ def remove_short_socket_folder(folder: Path) -> None:
     """Remove the socket's folder where it is not inside the server's own."""
     if sys.platform != "win32" and (sockets := socket_folder(folder)).parent != folder:
         shutil.rmtree(sockets, ignore_errors=True)
+
+
+def find_passed_over(folder: Path) -> list[Path]:
+    """Return the servers' folders that lie between the working directory and the project whose server is used.
+
+    A program that was started in a directory below the project may have left a database there, under the same name.
+
+    Args:
+        folder: The resolved folder of the project's server.
+    """
+    try:
+        working = Path.cwd()
+    except OSError:  # the working directory was deleted
+        return []
+    below: list[Path] = []
+    for directory in (working, *working.parents):
+        if folder.is_relative_to(directory):
+            same_name = folder.relative_to(directory)
+            return [one / same_name for one in below if (one / same_name).is_dir()]
+        below.append(directory)
+    return []
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 from src.config import Settings
 from src.database.connect import connect, embedded_folder, embedded_server
 from src.database.connect.embedded import EmbeddedServer
+from src.database.connect.embedded_files import find_passed_over
 from src.database.errors import ConfigurationError, ConnectionFailed
 from tests.database.connect.conftest import end, query, start, wait_for_use
 
@@ -230,3 +231,26 @@ def test_a_relative_folder_outside_of_a_project_starts_at_the_working_directory(
     monkeypatch.chdir(tmp_path)
 
     assert embedded_folder(Path(".thea/postgres")) == tmp_path / ".thea" / "postgres"
+
+
+@pytest.mark.parametrize(
+    ("working", "passed_over"),
+    [
+        ("project", []),
+        ("project/scripts", ["project/scripts"]),
+        ("project/scripts/nightly/x", ["project/scripts/nightly", "project/scripts"]),
+        ("project/docs", []),
+        ("elsewhere", []),
+    ],
+)
+def test_databases_between_the_working_directory_and_the_project_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, working: str, passed_over: list[str]
+) -> None:
+    for name in ("", "elsewhere", "project", "project/scripts", "project/scripts/nightly"):
+        (tmp_path / name / ".thea/postgres").mkdir(parents=True)
+    (tmp_path / working).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / working)
+
+    found = find_passed_over(tmp_path / "project/.thea/postgres")
+
+    assert found == [tmp_path / name / ".thea/postgres" for name in passed_over]
