@@ -29,7 +29,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
-from src.database.schema.operations import (
+from src.database.migrate.operations import (
     add_check,
     add_foreign_key,
     backfill,
@@ -38,7 +38,7 @@ from src.database.schema.operations import (
     set_not_null,
     validate,
 )
-from src.database.schema.row_level_security import protect
+from src.database.migrate.row_level_security import protect
 ${imports if imports else ""}
 revision: str = ${repr(up_revision)}
 down_revision: str | Sequence[str] | None = ${repr(down_revision)}

@@ -25,8 +25,8 @@ from src.database import create_engine
 from src.database.base import uuid7
 from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.migrate import upgrade
 from src.database.models import User
-from src.database.schema import upgrade
 from src.database.session import forget_settings
 from src.database.tenancy import AsyncSession
 from tests.clones import Clones

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from src.database.schema.row_level_security import create_binding_function, drop_binding_function, protect
+from src.database.migrate.row_level_security import create_binding_function, drop_binding_function, protect
 
 revision: str = "0001"
 down_revision: str | Sequence[str] | None = None

@@ -16,8 +16,8 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from src.database.schema.operations import drop_index_concurrently
-from src.database.schema.outside import outside_transactions
+from src.database.migrate.autocommit import outside_transactions
+from src.database.migrate.operations import drop_index_concurrently
 
 revision: str = "0007"
 down_revision: str | Sequence[str] | None = "0006"

@@ -23,7 +23,7 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.connect.embedded_process import give, run
-from src.database.schema import upgrade
+from src.database.migrate import upgrade
 from tests.conftest import FOLDER, SERVER
 
 CATCH_UP_SECONDS = 10

@@ -21,8 +21,8 @@ from src.database.health import HealthReport, checks, liveness, readiness
 from src.database.session import forget_settings
 from src.database.store import get_store
 from tests.acceptance.command import CANARY
+from tests.database.drift.test_verify import OUTAGE
 from tests.database.mute_relay import relaying
-from tests.database.schema.test_verify import OUTAGE
 from tests.database.test_silence import relayed
 
 Use = Callable[..., Settings]

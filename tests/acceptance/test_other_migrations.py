@@ -15,10 +15,10 @@ from sqlalchemy import URL
 
 from src.config import Settings
 from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
+from src.database.drift.verify import verify, verify_at_startup
 from src.database.errors import ConfigurationError, SchemaDriftError
-from src.database.health import readiness
-from src.database.schema import current, downgrade, history, looking, revision, stamp, upgrade
-from src.database.schema.verify import verify, verify_at_startup
+from src.database.health import gauges, readiness
+from src.database.migrate import current, downgrade, history, revision, stamp, upgrade
 from tests import other_migrations
 from tests.acceptance.command import ROOT, database, run, run_forked
 from tests.conftest import SOCKETS, url_of
@@ -147,8 +147,8 @@ async def test_a_role_that_may_not_read_the_revision_is_told_too(
 @pytest.mark.usefixtures("settings")
 async def test_the_metric_reports_that_the_schema_is_not_the_releases(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    monkeypatch.setattr(looking, "report_revision", lambda *, is_behind: seen.append(is_behind))
+    monkeypatch.setattr(gauges, "report_revision", lambda *, is_behind: seen.append(is_behind))
 
-    await looking.look()
+    await gauges.look()
 
     assert seen == [True]

@@ -24,7 +24,7 @@ from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.connect.embedded_process import give
 from src.database.errors import AuthenticationFailed, ConfigurationError
-from src.database.schema import upgrade
+from src.database.migrate import upgrade
 from src.database.tenancy import AsyncSession
 from tests.acceptance.runbooks import blocks, perform, quick_folder
 from tests.conftest import SERVER

@@ -18,7 +18,7 @@ import pytest
 
 from src.database.cli import main
 from src.database.connect.embedded import OWNER_ROLE
-from src.database.schema import heads
+from src.database.migrate import heads
 from tests.conftest import url_of
 
 ROOT = Path(__file__).parents[2]
@@ -156,7 +156,7 @@ def test_has_what_it_needs_and_no_more(wheel: Path) -> None:
         "src/database/_packaged/migrations/script.py.mako",
         "src/database/cli/demo/sample.jsonl",
         "src/database/cli/demo/NOTICE",
-        "src/database/schema/catalogue/snapshot.json",
+        "src/database/drift/snapshot.json",
     } <= names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"src"}
     assert not [name for name in names if "__pycache__" in name]

@@ -29,7 +29,7 @@ from src.database.errors import (
     SchemaDriftError,
     TransactionAborted,
 )
-from src.database.schema import upgrade
+from src.database.migrate import upgrade
 from tests.system_server import GRANTS, system_server
 
 LOCALE = "es_ES.UTF-8"

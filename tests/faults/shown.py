@@ -10,9 +10,9 @@ from src.database import create_engine
 from src.database.base import uuid7
 from src.database.binding import TenantBinding
 from src.database.engine.pool import SizedPool
+from src.database.migrate import upgrade
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.repositories import NewMessage
-from src.database.schema import upgrade
 from src.database.store import Profile
 from tests.faults.canary import CONTENT, SECRET
 from tests.faults.failures import SAID

@@ -17,7 +17,7 @@ from src.config import Settings
 from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.connect.embedded_keeper import find_postmaster
 from src.database.connect.embedded_process import run
-from src.database.schema import upgrade
+from src.database.migrate import upgrade
 
 # What it acknowledges survives its own death, though not the machine's: `synchronous_commit` stays on.
 CONFIG = {

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
 
-from src.database.schema import heads
+from src.database.migrate import heads
 
 REVISION = '''"""{revision}, an example."""
 
 import sqlalchemy as sa
 from alembic import op
 
-from src.database.schema.operations import *
+from src.database.migrate.operations import *
 
 revision = {revision!r}
 down_revision = {follows!r}

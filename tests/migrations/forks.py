@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, event, make_url
 
 from src.config import Settings
-from src.database.schema import upgrade
+from src.database.migrate import upgrade
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ import pytest
 
 from src.config import Settings
 from src.database.errors import ConfigurationError
-from src.database.schema import revision
+from src.database.migrate import revision
 from tests.migrations.drafts import Drafts
 
 ROOT = Path(__file__).parents[2]

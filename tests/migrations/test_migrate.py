@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from src.config import Settings
 from src.database.connect.embedded import OWNER_ROLE
 from src.database.errors import ConfigurationError, DatabaseError
-from src.database.schema import current, downgrade, heads, history, revision, sql, stamp, upgrade
+from src.database.migrate import current, downgrade, heads, history, revision, sql, stamp, upgrade
 from tests.acceptance.command import run_forked
 from tests.conftest import url_of
 from tests.migrations.drafts import Drafts
@@ -126,7 +126,7 @@ async def test_a_generated_revision_says_the_rules_and_runs(owner_settings: Sett
 
 
 async def test_a_release_takes_no_new_revisions(owner_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.database.schema.migrate.is_checkout", lambda: False)
+    monkeypatch.setattr("src.database.migrate.run.is_checkout", lambda: False)
 
     with pytest.raises(ConfigurationError, match="name a folder of your own"):
         await revision(owner_settings, "A new one")

@@ -12,8 +12,8 @@ import pytest
 from src.config import Settings
 from src.database import get_db, tenant_context
 from src.database.base import uuid7
+from src.database.migrate import upgrade
 from src.database.models import Tenant
-from src.database.schema import upgrade
 from tests.acceptance.calls import CALLS, fill
 from tests.migrations.drafts import Drafts
 

@@ -11,7 +11,7 @@ import pytest
 from src.config import Settings
 from src.database.base import uuid7
 from src.database.errors import DatabaseError, DuplicateKeyError, ForeignKeyError, LockNotAvailable
-from src.database.schema import Patience, current, downgrade, sql, tenants, upgrade
+from src.database.migrate import Patience, current, downgrade, sql, tenants, upgrade
 from tests.migrations.conftest import catalogue, fill
 from tests.migrations.drafts import Drafts, expand_and_contract
 

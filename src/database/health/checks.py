@@ -10,14 +10,14 @@ from typing import Any, Final
 import asyncpg
 
 from src.config import Settings
+from src.database.drift.verify import verify
 from src.database.engine.capacity import KEPT_FREE
 from src.database.engine.pool import SizedPool
 from src.database.errors import ConnectionFailed
 from src.database.health.failures import NO_CONNECTION_FREE, failed
 from src.database.health.primary import NO_PRIMARY, Look, close, has_seen
 from src.database.health.report import Check, degraded, healthy, skipped, unhealthy
-from src.database.schema import OTHER_DATABASE, Revision, revision_of
-from src.database.schema.verify import verify
+from src.database.migrate import OTHER_DATABASE, Revision, revision_of
 from src.database.session import engines_of_loop, open_connection
 from src.database.store.store import POOL_NAME, get_store
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 import asyncpg
 
 from src.config import Settings
+from src.database.drift.isolation import Isolation, read_isolation
 from src.database.health.primary import NO_PRIMARY, Look, has_seen
 from src.database.health.report import Check, degraded, healthy, skipped, unhealthy
+from src.database.migrate import Revision, revision_of
 from src.database.resolve import resolve_target
-from src.database.schema import Revision, revision_of
-from src.database.schema.isolation import Isolation, read_isolation
 
 __all__ = ["check_isolation"]
 

@@ -17,6 +17,7 @@ from src.database.cli.diagnose.network import check_ports
 from src.database.cli.diagnose.releases import version_finding
 from src.database.cli.diagnose.server import clock_finding, connections_finding, tls_finding
 from src.database.cli.diagnose.wait import time_heals
+from src.database.drift import Difference
 from src.database.engine.capacity import Capacity
 from src.database.errors import (
     AuthenticationFailed,
@@ -27,7 +28,6 @@ from src.database.errors import (
     TlsFailed,
     TunnelFailed,
 )
-from src.database.schema.catalogue import Difference
 from src.database.target import Host, Target
 
 ROOT = Path(__file__).parents[3]

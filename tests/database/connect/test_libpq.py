@@ -12,8 +12,8 @@ from src.database.connect.embedded import SUPERUSER
 from src.database.connect.embedded_process import programs
 from src.database.connect.libpq import libpq_environment
 from src.database.errors import ConfigurationError
+from src.database.operations.programs import Program
 from src.database.resolve import resolve_target
-from src.database.schema.programs import Program
 from src.database.target import Host, Target
 from tests.database.connect.gateway import SERVER, Gateway
 

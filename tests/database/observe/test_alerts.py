@@ -18,8 +18,8 @@ from src.config import Settings
 from src.database import engine, get_db, get_read_db, observe
 from src.database.engine import DatabaseEngine
 from src.database.errors import CheckViolation, ConnectionFailed, DatabaseError, PoolExhausted
+from src.database.health.gauges import look
 from src.database.models import Tenant, User
-from src.database.schema.looking import look
 from src.database.store import get_store
 from tests.database.observe.conftest import Use
 from tests.database.observe.promql import Scrapes

@@ -10,10 +10,10 @@ from sqlalchemy import text
 
 from src.database import create_engine, engine, get_db, get_read_db, observe
 from src.database.errors import CheckViolation, DatabaseError, DuplicateKeyError, PoolExhausted
+from src.database.health.gauges import look
 from src.database.models import Tenant, User
 from src.database.observe.metrics import metrics_of
 from src.database.repositories import NewMessage, UserRepository
-from src.database.schema.looking import look
 from src.database.store import get_store
 from tests.database.observe.conftest import Use, value
 

@@ -12,10 +12,10 @@ from sqlalchemy import URL
 
 from src.config import Settings, get_settings
 from src.database import engine, get_db, get_engine
+from src.database.drift.verify import verify
 from src.database.errors import SchemaDriftError
 from src.database.health import readiness
 from src.database.repositories import ConversationRepository, EventRepository, MessageHistoryRepository, UserRepository
-from src.database.schema.verify import verify
 from src.database.store import get_store
 from src.database.tenancy import AsyncSession
 from tests.acceptance.calls import Rows, a_message, fill

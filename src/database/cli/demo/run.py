@@ -15,7 +15,7 @@ from src.config import Settings
 from src.database.cli.demo.importer import ImportReport, import_messages
 from src.database.cli.demo.show import show_what_it_is_for
 from src.database.cli.demo.telegram import TelegramFile, read_telegram
-from src.database.schema import upgrade
+from src.database.migrate import upgrade
 
 __all__ = ["run_demo"]
 

@@ -6,9 +6,9 @@ from typing import Final
 
 from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warning
 from src.database.cli.diagnose.server import Patient
+from src.database.drift import Difference
+from src.database.drift.verify import verify
 from src.database.engine import SEES_EVERY_ROW
-from src.database.schema.catalogue import Difference
-from src.database.schema.verify import verify
 
 __all__ = ["check_schema"]
 

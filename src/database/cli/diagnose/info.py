@@ -17,8 +17,8 @@ from src.database.cli.diagnose.output import print_error, print_json, print_line
 from src.database.cli.diagnose.reach import reach
 from src.database.engine import create_engine
 from src.database.errors import DatabaseError
+from src.database.migrate import Revision, revision_of
 from src.database.resolve import pool_limits, resolve_target
-from src.database.schema import Revision, revision_of
 from src.database.target import Target
 
 __all__ = ["run_info"]

@@ -12,8 +12,8 @@ import asyncpg
 from src.config import Settings
 from src.config.environment import Purpose
 from src.database.connect import command_connection
+from src.database.operations.administration import reach_target
 from src.database.resolve import named_provider
-from src.database.schema.administration import reach_target
 from src.database.target import Target
 
 __all__ = ["Reached", "reach"]

@@ -12,7 +12,7 @@ from src.config import Settings
 from src.database.cli.diagnose.finding import Finding, failed, ok
 from src.database.cli.diagnose.reach import reach
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
-from src.database.schema import OTHER_DATABASE, Revision, revision_of
+from src.database.migrate import OTHER_DATABASE, Revision, revision_of
 
 __all__ = ["explain_drift", "revision_finding"]
 

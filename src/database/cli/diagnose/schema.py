@@ -13,8 +13,8 @@ from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warn
 from src.database.cli.diagnose.reach import reach
 from src.database.cli.diagnose.revision import revision_finding
 from src.database.cli.diagnose.server import Patient, worse
-from src.database.schema import revision_of
-from src.database.schema.standing import ORIGIN, Origin
+from src.database.migrate import revision_of
+from src.database.migrate.revision_status import ORIGIN, Origin
 
 __all__ = [
     "check_creation",

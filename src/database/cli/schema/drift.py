@@ -14,8 +14,8 @@ from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from src.database.schema.catalogue import Difference
-    from src.database.schema.verify import SchemaReport
+    from src.database.drift import Difference
+    from src.database.drift.verify import SchemaReport
 
 __all__ = ["drift_app"]
 
@@ -43,7 +43,7 @@ def verify(
 
     Exit code 2 if the two cannot be compared. Run the remedies in this order, as the owner of the tables.
     """
-    from src.database.schema.verify import verify as run_verify
+    from src.database.drift.verify import verify as run_verify
 
     report = run_coroutine(run_verify(config.get_settings(), scratch=scratch))
     if as_json:
@@ -77,9 +77,9 @@ def check(
     restart; the pool recovers.
     """
     from src.database.cli.schema.service_check import run_service_check
-    from src.database.schema.catalogue import SNAPSHOT_FILE
-    from src.database.schema.check import Outcome
-    from src.database.schema.check import check as run_check
+    from src.database.drift import SNAPSHOT_FILE
+    from src.database.drift.check import Outcome
+    from src.database.drift.check import check as run_check
 
     if service:
         raise typer.Exit(run_service_check(config.get_settings(), as_json=as_json, restart_command=restart_command))

@@ -15,7 +15,7 @@ from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from src.database.schema import HistoryEntry, Migrated
+    from src.database.migrate import HistoryEntry, Migrated
 
 __all__ = ["migrations_app"]
 
@@ -46,8 +46,8 @@ def upgrade(
     as_json: Json = False,
 ) -> None:
     """Bring the schema up to date; on several machines at once, one does it and the others wait."""
-    from src.database.schema import Patience
-    from src.database.schema import upgrade as run_upgrade
+    from src.database.migrate import Patience
+    from src.database.migrate import upgrade as run_upgrade
 
     patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
     migrated = run_coroutine(run_upgrade(config.get_settings(), _named(revision), folder=folder, patience=patience))
@@ -66,8 +66,8 @@ def downgrade(
     as_json: Json = False,
 ) -> None:
     """Undo migrations: the tables and columns that they created are dropped, with the data in them."""
-    from src.database.schema import Patience
-    from src.database.schema import downgrade as run_downgrade
+    from src.database.migrate import Patience
+    from src.database.migrate import downgrade as run_downgrade
 
     settings = config.get_settings()
     if not (yes or settings.is_local):
@@ -92,7 +92,7 @@ def stamp(
     as_json: Json = False,
 ) -> None:
     """Record a revision in alembic_version, and run no migration: the schema has to be at this revision already."""
-    from src.database.schema import stamp as run_stamp
+    from src.database.migrate import stamp as run_stamp
 
     settings = config.get_settings()
     if not (yes or settings.is_local):
@@ -116,8 +116,8 @@ def current(
     as_json: Json = False,
 ) -> None:
     """Show the revision that the database is at."""
-    from src.database.schema import current as read_current
-    from src.database.schema import heads
+    from src.database.migrate import current as read_current
+    from src.database.migrate import heads
 
     at, newest = run_coroutine(read_current(config.get_settings())), heads()
     is_newest = set(at) == set(newest)
@@ -139,7 +139,7 @@ def history(
     as_json: Json = False,
 ) -> None:
     """List the migrations of this installation, the newest first."""
-    from src.database.schema import history as read_history
+    from src.database.migrate import history as read_history
 
     entries = run_coroutine(read_history(config.get_settings() if indicate_current else None, folder=folder))
     if as_json:
@@ -159,7 +159,7 @@ def revision(
     as_json: Json = False,
 ) -> None:
     """Write a new migration from the template, into the checkout or into a folder of yours."""
-    from src.database.schema import revision as write_revision
+    from src.database.migrate import revision as write_revision
 
     file = run_coroutine(write_revision(config.get_settings(), message, autogenerate=autogenerate, folder=folder))
     if as_json:
@@ -175,7 +175,7 @@ def sql(
     folder: Folder = None,
 ) -> None:
     """Print the SQL of migrations, for somebody else to run; no database is asked."""
-    from src.database.schema import sql as write_sql
+    from src.database.migrate import sql as write_sql
 
     typer.echo(run_coroutine(write_sql(_named(revisions), down=down, folder=folder)), nl=False)
 
@@ -197,7 +197,7 @@ def _show(migrated: Migrated, done: str = "", *, as_json: bool) -> None:
 
 
 def _revisions(revisions: tuple[str, ...]) -> str:
-    from src.database.schema import heads
+    from src.database.migrate import heads
 
     if not revisions:
         return "base"

@@ -14,9 +14,9 @@ from src.database.cli.diagnose.output import print_error, print_json, print_warn
 from src.database.cli.running import run_coroutine
 
 if TYPE_CHECKING:
-    from src.database.schema.archive import Manifest
-    from src.database.schema.restore import Restored
-    from src.database.schema.roles import Bootstrapped
+    from src.database.operations.archive import Manifest
+    from src.database.operations.bootstrap import Bootstrapped
+    from src.database.operations.restore import Restored
 
 __all__ = ["service_app"]
 
@@ -46,8 +46,8 @@ def bootstrap_command(
     and a role that is used elsewhere, are refused without --adopt, with the plan and exit code 2. Exit code 1 if the
     server refused a statement.
     """
-    from src.database.schema.roles import bootstrap
-    from src.database.schema.roles_script import bootstrap_script
+    from src.database.operations.bootstrap import bootstrap
+    from src.database.operations.bootstrap_script import bootstrap_script
 
     if sql:
         typer.echo(bootstrap_script(config.get_settings(), adopt=adopt), nl=False)
@@ -71,7 +71,7 @@ def backup_command(
     as_json: Json = False,
 ) -> None:
     """Back the database up, every tenant's rows, of one instant; exit code 1 if the verification finds a difference."""
-    from src.database.schema.backup import back_up, verify_backup
+    from src.database.operations.backup import back_up, verify_backup
 
     settings = config.get_settings()
     manifest = run_coroutine(back_up(settings, file, programs=programs))
@@ -92,7 +92,7 @@ def restore_command(
     as_json: Json = False,
 ) -> None:
     """Restore a backup into an empty database, all or nothing, and compare; exit code 1 if anything differs."""
-    from src.database.schema.restore import restore
+    from src.database.operations.restore import restore
 
     settings = config.get_settings()
     restored = run_coroutine(restore(settings, file, programs=programs))

@@ -27,8 +27,8 @@ from src.database.cli.diagnose.revision import revision_finding
 from src.database.cli.diagnose.wait import wait_for_server
 from src.database.engine import create_engine
 from src.database.errors import DatabaseError
+from src.database.migrate import revision_of
 from src.database.resolve import resolve_target
-from src.database.schema import revision_of
 
 __all__ = ["examine_service", "run_service_check"]
 

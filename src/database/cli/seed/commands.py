@@ -67,7 +67,7 @@ async def _run(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from src.database.cli.seed.fill import fill, present_of
-    from src.database.schema import upgrade
+    from src.database.migrate import upgrade
 
     await upgrade(settings)
     if not has_present:

@@ -9,10 +9,10 @@ from typing import Any, Final
 from sqlalchemy import text
 
 from src.database.errors import ConfigurationError, DuplicateKeyError, NotFoundError
+from src.database.migrate.revision_status import ORIGIN, OTHER_DATABASE, Origin, compared
 from src.database.models import Tenant
 from src.database.repositories import TenantRepository
 from src.database.repositories.tenants import Status
-from src.database.schema.standing import ORIGIN, OTHER_DATABASE, Origin, compared
 from src.database.session import get_db
 from src.database.tenancy import AsyncSession
 

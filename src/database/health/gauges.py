@@ -1,0 +1,75 @@
+"""How far the replica and the schema are behind, looked at now and then, for the metrics to say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from sqlalchemy import text
+
+from src.config import get_logger
+from src.database.errors import DatabaseError, SchemaDriftError
+from src.database.migrate.revision_status import ORIGIN, Origin, compared
+from src.database.observe import report_replica, report_revision
+from src.database.session import get_db, get_read_db, has_replica
+
+__all__ = ["keep_looking", "look"]
+
+EVERY_SECONDS: Final = 15.0
+LOOK_SECONDS: Final = 5.0
+"""How long one look may take."""
+
+# A replica that has replayed all that it received is behind by nothing, as long as it is receiving.
+_LAG: Final = text("""
+SELECT CASE
+    WHEN NOT pg_is_in_recovery() THEN 0
+    WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
+    ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)
+END::float8
+""")
+_ORIGIN: Final = text(ORIGIN)
+_REVISIONS: Final = text("SELECT version_num FROM alembic_version")
+
+
+async def keep_looking(*, every: float = EVERY_SECONDS) -> None:
+    """Look again and again, until the task is cancelled; what cannot be seen is logged, and ends nothing.
+
+    Args:
+        every: Seconds from one look to the next.
+    """
+    while True:
+        await look()
+        await asyncio.sleep(every)
+
+
+async def look() -> None:
+    """Check once how far the replica is behind, if there is one, and the schema's revision."""
+    await asyncio.gather(_look_at_replica(), _look_at_revision())
+
+
+async def _look_at_replica() -> None:
+    if not has_replica():
+        return
+    lag = None
+    try:
+        async with asyncio.timeout(LOOK_SECONDS), get_read_db() as session:
+            lag = await session.scalar(_LAG)
+    except (DatabaseError, TimeoutError) as error:
+        get_logger(__name__).warning("replica_not_seen", error=type(error).__name__)
+    report_replica(lag)
+
+
+async def _look_at_revision() -> None:
+    try:
+        async with asyncio.timeout(LOOK_SECONDS), get_db() as session:
+            origin = Origin.of((await session.execute(_ORIGIN)).one())
+            applied = set(await session.scalars(_REVISIONS))
+    except SchemaDriftError:  # there is not even the table
+        report_revision(is_behind=True)
+        return
+    except (DatabaseError, TimeoutError) as error:
+        get_logger(__name__).warning("revision_not_seen", error=type(error).__name__)
+        return
+    revision = compared(applied, origin)
+    is_behind = revision.is_known and revision.database != revision.head  # not where it is newer
+    report_revision(is_behind=is_behind or revision.is_foreign)

@@ -1,0 +1,1 @@
+"""Operations of an administrator: roles and privileges, backup, restore."""

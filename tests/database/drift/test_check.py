@@ -1,0 +1,163 @@
+"""`thea-db check`: what a CI wants to know, in a scratch database that is gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import URL
+from typer.testing import CliRunner
+
+from src.config import Settings
+from src.database.base import Base
+from src.database.cli.schema.drift import drift_app
+from src.database.connect.embedded import SUPERUSER
+from src.database.drift import Catalogue, snapshot
+from src.database.drift import check as check_module
+from src.database.drift.check import check
+from src.database.drift.scratch import scratch_database
+from src.database.migrate import lint
+from tests.conftest import url_of
+
+SQUAWK = lint.find_squawk()
+SHIPPED = snapshot.SNAPSHOT_FILE.read_text()
+
+
+@pytest.fixture
+def settings(use_database: Callable[..., Settings]) -> Settings:
+    """Of one who may create databases; none of his own is touched."""
+    return use_database(url_of("postgres", SUPERUSER))
+
+
+@pytest.fixture
+def without_squawk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_module, "find_squawk", lambda: None)
+
+
+def text_of(file: Path) -> str:
+    return file.read_text()
+
+
+@pytest.fixture
+def stale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A snapshot in the place of the one that ships, and one word in it another."""
+    file = tmp_path / "snapshot.json"
+    file.write_text(SHIPPED.replace('"nullability": "NOT NULL"', '"nullability": "NULL"', 1))
+    for module in (snapshot, check_module):
+        monkeypatch.setattr(module, "SNAPSHOT_FILE", file)
+    snapshot.load_snapshot.cache_clear()
+    yield file
+    snapshot.load_snapshot.cache_clear()
+
+
+async def test_all_is_well_and_nothing_is_left(
+    settings: Settings, stale: Path, scratches: Callable[[], list[Any]]
+) -> None:
+    outcomes = await check(settings, update_snapshot=True)
+
+    squawk = "ok" if SQUAWK else "skipped"
+    assert {name: one.status for name, one in outcomes.items()} == {
+        **dict.fromkeys(("one head", "build", "autogenerate", "models", "up, down, up", "snapshot"), "ok"),
+        "squawk": squawk,
+    }, outcomes
+    assert text_of(stale) == SHIPPED, "the snapshot that ships is stale: thea-db check --update-snapshot"
+    assert scratches() == []
+
+
+def test_a_stale_snapshot_is_named(stale: Path) -> None:
+    shipped = json.loads(SHIPPED)
+    built = Catalogue(objects=shipped["objects"], server_major=shipped["server"], revisions=tuple(shipped["revisions"]))
+
+    outcome = check_module._snapshot(built)
+
+    assert stale.exists()
+    assert (outcome.status, "nullability must be" in outcome.found) == ("failed", True)
+
+
+@pytest.fixture
+def changed_models() -> Iterator[None]:
+    """A predicate that no migration has: autogenerate passes over it."""
+    notes = Base.metadata.tables["notes"]
+    index = next(index for index in notes.indexes if index.name == "ix_notes_pinned")
+    before = index.dialect_options["postgresql"]["where"]
+    index.dialect_options["postgresql"]["where"] = sa.text("pinned")
+    yield
+    index.dialect_options["postgresql"]["where"] = before
+
+
+@pytest.mark.usefixtures("without_squawk", "changed_models")
+async def test_what_the_models_say_and_no_migration_builds_is_named(settings: Settings) -> None:
+    outcomes = await check(settings)
+
+    assert {name for name, one in outcomes.items() if one.status == "failed"} == {"models"}
+    assert "ix_notes_pinned" in outcomes["models"].found
+
+
+@pytest.mark.usefixtures("without_squawk")
+async def test_strict_wants_squawk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing_but_squawk(*_arguments: object, **_options: object) -> dict[str, check_module.Outcome]:
+        return {"squawk": await check_module._squawk()}
+
+    monkeypatch.setattr("src.database.drift.check.check", nothing_but_squawk)
+    codes = [
+        (await asyncio.to_thread(CliRunner().invoke, drift_app, ["check", *options])).exit_code
+        for options in ([], ["--strict"])
+    ]
+
+    assert settings.is_local
+    assert codes == [0, 1]
+
+
+@pytest.mark.skipif(SQUAWK is None, reason="squawk is not installed")
+@pytest.mark.parametrize(
+    ("statement", "rule"),
+    [
+        ("CREATE INDEX by_title ON notes (title);", "require-concurrent-index-creation"),
+        ("ALTER TABLE notes ADD CONSTRAINT c CHECK (title > '');", "constraint-missing-not-valid"),
+        ("ALTER TABLE notes ALTER title SET NOT NULL;", "adding-not-nullable-field"),
+        ("ALTER TABLE notes RENAME COLUMN title TO heading;", "renaming-column"),
+    ],
+)
+async def test_squawk_finds_what_locks_a_table_or_breaks_the_old_release(
+    statement: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sql(_revisions: str) -> str:
+        return statement
+
+    monkeypatch.setattr(lint, "sql", sql)
+
+    assert rule in {fault.rule for fault in (await lint.lint(str(SQUAWK))).faults}
+
+
+async def test_a_scratch_database_is_dropped_when_its_user_is_cancelled(
+    settings: Settings, scratches: Callable[[], list[Any]]
+) -> None:
+    inside = asyncio.Event()
+
+    async def use() -> None:
+        async with scratch_database(settings):
+            inside.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(use())
+    await inside.wait()
+    assert len(scratches()) == 1
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert scratches() == []
+
+
+async def test_who_cannot_build_is_told_and_the_rest_is_checked(
+    use_database: Callable[..., Settings], cloned_database: URL
+) -> None:
+    outcomes = await check(use_database(cloned_database))
+
+    assert outcomes["build"].status == "failed"
+    assert "CREATEDB" in str(outcomes["build"].remedy)
+    assert (outcomes["one head"].status, outcomes["snapshot"].status) == ("ok", "skipped")

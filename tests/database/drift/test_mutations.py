@@ -1,0 +1,70 @@
+"""Whatever is changed in the catalogue is found and named, and the remedy mends it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+import psycopg
+import pytest
+from sqlalchemy.pool import NullPool
+
+from src.config import Settings
+from src.database import create_engine
+from src.database.connect.embedded import OWNER_ROLE, SUPERUSER
+from src.database.drift import Catalogue, Difference, compare, read_catalogue
+from tests.conftest import url_of
+from tests.database.drift.conftest import connect
+from tests.database.drift.mutations import MUTATIONS, Mutation
+
+Look = Callable[[], Awaitable[tuple[Difference, ...]]]
+
+
+@pytest.fixture
+async def look(drifting: str, expected: Catalogue) -> AsyncIterator[Look]:
+    """Compare, over one connection as the application."""
+    engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url_of(drifting)), poolclass=NullPool)
+    async with engine.connect() as connection:
+
+        async def look() -> tuple[Difference, ...]:
+            found = await read_catalogue(connection, tables=expected.of("table"))
+            await connection.rollback()
+            return compare(expected, found)
+
+        yield look
+    await engine.dispose()
+
+
+def mend(connection: psycopg.Connection, differences: Iterable[Difference]) -> None:
+    for difference in differences:
+        for statement in difference.remedy:
+            if not statement.startswith("--"):
+                connection.execute(statement.encode())
+
+
+def named(differences: Iterable[Difference], database: str) -> set[tuple[str, str, str]]:
+    return {(one.kind, one.object.removesuffix(f" {database}"), one.attribute) for one in differences}
+
+
+async def trial(mutation: Mutation, database: str, look: Look) -> str | None:
+    """Change, look, mend, look again; say what went wrong."""
+    with connect(database, SUPERUSER if mutation.as_superuser else OWNER_ROLE) as connection:
+        connection.execute(mutation.statement.encode())
+        found = await look()
+        if named(found, database) != mutation.differences:
+            return f"it was called {named(found, database)}"
+        try:
+            mend(connection, found)
+        except psycopg.Error as error:
+            return f"{error}: {[one.remedy for one in found]}"
+        left = await look()
+        return f"{left} is left after {[one.remedy for one in found]}" if left else None
+
+
+@pytest.mark.parametrize("kind", MUTATIONS)
+async def test_each_mutation_is_named_and_mended(kind: str, drifting: str, look: Look) -> None:
+    failed = {}
+    for mutation in MUTATIONS[kind]:
+        if problem := await trial(mutation, drifting, look):
+            failed[str(mutation)] = problem
+
+    assert failed == {}

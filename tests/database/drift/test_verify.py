@@ -1,0 +1,135 @@
+"""Verify: what it compares with, what it calls a difference, and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+
+from src.config import Settings
+from src.database.connect.embedded import OWNER_ROLE
+from src.database.drift import Catalogue, compare
+from src.database.drift.verify import read_live, verify
+from src.database.errors import ConfigurationError
+from tests.conftest import url_of
+from tests.database.drift.conftest import connect
+from tests.database.drift.test_mutations import mend
+
+OUTAGE = "ALTER TABLE events DROP COLUMN location"
+MENDED = ("ALTER TABLE events ADD COLUMN location text",)
+
+
+async def test_the_missing_column_of_the_outage_is_named_with_its_remedy(
+    settings: Settings, superuser: psycopg.Connection
+) -> None:
+    assert (await verify(settings)).is_sound
+    superuser.execute(OUTAGE)
+
+    report = await verify(settings)
+
+    assert [str(one) for one in report.differences] == ["column events.location is missing"]
+    assert report.differences[0].remedy == MENDED
+    assert report.compared_with == "snapshot"
+    mend(superuser, report.differences)
+    assert (await verify(settings)).is_sound
+
+
+async def test_verifying_writes_nothing_and_needs_no_more_than_the_applications_role(
+    settings: Settings, superuser: psycopg.Connection
+) -> None:
+    superuser.execute(f"ALTER DATABASE {superuser.info.dbname} SET default_transaction_read_only = on".encode())
+
+    assert (await verify(settings)).is_sound
+
+
+async def test_what_is_not_of_our_tables_is_nobodys_business(settings: Settings, superuser: psycopg.Connection) -> None:
+    superuser.execute(
+        "CREATE TABLE theirs (id int PRIMARY KEY, note text CHECK (note > '')); CREATE INDEX ON theirs (note);"
+        "CREATE SEQUENCE their_numbers; CREATE VIEW their_view AS SELECT 1 AS one; CREATE TYPE theirs_too AS ENUM ();"
+        "CREATE FUNCTION theirs() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE SCHEMA elsewhere;"
+        "CREATE TABLE elsewhere.notes (id int); CREATE EXTENSION hstore; GRANT SELECT ON theirs TO PUBLIC"
+    )
+
+    assert (await verify(settings)).is_sound
+
+
+async def test_extras_that_can_break_nothing_are_warnings(settings: Settings, superuser: psycopg.Connection) -> None:
+    superuser.execute("ALTER TABLE notes ADD COLUMN colour text; CREATE INDEX by_colour ON notes (colour)")
+
+    report = await verify(settings)
+
+    assert {one.severity for one in report.differences} == {"warning"}
+    assert len(report.differences) == 2
+    assert report.errors == ()
+
+
+async def test_a_lost_table_is_made_again_with_all_that_it_had(expected: Catalogue, drifting: str) -> None:
+    lost = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(drifting))
+    with connect(drifting, OWNER_ROLE) as owner:
+        owner.execute("DROP TABLE notes CASCADE")
+        found = compare(expected, await read_live(lost))
+        assert {(one.object, one.attribute) for one in found if one.kind == "table"} == {("notes", "missing")}
+        assert "-- notes comes back empty: what it held is in a backup" in found[0].remedy
+
+        mend(owner, found)
+
+        assert compare(expected, await read_live(lost)) == ()
+
+
+async def test_a_renamed_table_is_pointed_at(settings: Settings, superuser: psycopg.Connection) -> None:
+    superuser.execute("ALTER TABLE notes RENAME TO notes_old")
+
+    missing = next(one for one in (await verify(settings)).differences if one.kind == "table")
+
+    assert "ALTER TABLE notes_old RENAME TO notes" in missing.remedy[0]
+
+
+async def test_a_foreign_key_is_not_called_valid_over_rows_that_break_it(
+    settings: Settings, superuser: psycopg.Connection
+) -> None:
+    superuser.execute("ALTER TABLE notes DROP CONSTRAINT fk_notes_tenant_id_user_id")
+    superuser.execute(
+        "INSERT INTO notes (tenant_id, id, user_id, content)"
+        " VALUES (gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'x')"
+    )
+    differences = (await verify(settings)).differences
+
+    with connect(superuser.info.dbname, OWNER_ROLE) as owner, pytest.raises(psycopg.errors.ForeignKeyViolation):
+        mend(owner, differences)
+
+
+async def test_a_scratch_database_gives_the_same_and_is_gone(
+    with_scratch: Settings, superuser: psycopg.Connection, scratches: Callable[[], list[Any]]
+) -> None:
+    superuser.execute(OUTAGE)
+
+    report = await verify(with_scratch, scratch=True)
+
+    assert report.compared_with == "scratch database"
+    assert [one.remedy for one in report.differences] == [MENDED]
+    assert scratches() == []
+
+
+async def test_who_may_not_create_databases_is_told_so(
+    cloned_database: URL, use_database: Callable[..., Settings]
+) -> None:
+    assert cloned_database.database is not None
+    owner = url_of(cloned_database.database, OWNER_ROLE).render_as_string()
+
+    with pytest.raises(ConfigurationError, match="CREATEDB"):
+        await verify(use_database(cloned_database, DATABASE_MIGRATION_URL=owner), scratch=True)
+
+
+async def test_another_schema_of_the_search_path_is_read(settings: Settings, superuser: psycopg.Connection) -> None:
+    superuser.execute(
+        "ALTER SCHEMA public RENAME TO thea; CREATE SCHEMA public; CREATE TABLE public.other (id int);"
+        "GRANT USAGE ON SCHEMA public TO PUBLIC;"
+        f"ALTER DATABASE {superuser.info.dbname} SET search_path = public, thea"
+    )
+
+    report = await verify(settings)
+
+    assert (report.schema, report.differences) == ("thea", ())

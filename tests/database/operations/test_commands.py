@@ -1,0 +1,183 @@
+"""The commands: what they print, their exit codes, and no password in any of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+from typer.testing import CliRunner, Result
+
+from src.config import Settings
+from src.database.cli.schema import service_check
+from src.database.cli.schema.drift import drift_app
+from src.database.cli.schema.service import service_app
+from src.database.cli.schema.service_check import check_nothing_embedded, examine_service
+from src.database.connect.embedded import OWNER_ROLE
+from src.database.session import forget_settings
+from tests.acceptance.command import run
+from tests.conftest import url_of
+from tests.database.operations.conftest import Cluster
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Result]]:
+    """Run a command in this process, in an empty folder and with these variables."""
+
+    def call(*arguments: str, **variables: str) -> Result:
+        for name in [name for name in os.environ if name.startswith("DATABASE_")]:
+            monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        forget_settings()
+        return CliRunner().invoke(service_app, list(arguments))
+
+    monkeypatch.chdir(tmp_path)
+    yield call
+    monkeypatch.undo()
+    forget_settings()
+
+
+def test_from_nothing_to_a_restored_backup_without_a_word_of_a_password(
+    cluster: Cluster, call: Callable[..., Result]
+) -> None:
+    variables, others = cluster.variables("told"), cluster.variables("told2")
+
+    made = call("bootstrap", **variables)
+    again = call("bootstrap", "--json", **variables)
+    script = call("bootstrap", "--sql", **variables)
+    cluster.sql("CREATE TABLE kept AS SELECT 1 AS n", user="told_owner", database="told")
+    saved = call("backup", "saved.dump", "--verify", **variables)
+    call("bootstrap", **others)
+    restored = call("restore", "saved.dump", "--json", **others)
+    refused = call("restore", "saved.dump", **variables)
+
+    done = (made, again, script, saved, restored)
+    assert [each.exit_code for each in done] == [0] * 5, [each.output for each in done]
+    assert "done: ALTER ROLE told_app PASSWORD '***'" in made.output
+    assert made.output.index("plan: CREATE DATABASE told") < made.output.index("done: CREATE ROLE told_app")
+    assert "`thea-db restore <file>` in place of it" in made.output  # after `upgrade` a restore is refused
+    assert json.loads(again.output) == {"changed": [], "refused": []}
+    assert "saved.dump: 1 rows in 1 tables of told" in saved.output
+    assert "restored into a scratch database, compared, dropped" in saved.output
+    assert json.loads(restored.output)["differences"] == []
+    assert "must be empty, and has kept" in str(refused.exception)
+    assert not [each for each in (*done, refused) if "c4n4ry" in each.output + str(each.exception)]
+
+
+def test_what_is_refused_is_told_with_exit_code_1(cluster: Cluster, call: Callable[..., Result]) -> None:
+    cluster.sql("CREATE ROLE weak LOGIN PASSWORD 'c4n4ry-weak'")
+    admin = cluster.url("weak", "postgres", "c4n4ry-weak")
+
+    done = call("bootstrap", **cluster.variables("unmade", DATABASE_ADMIN_URL=admin))
+
+    assert done.exit_code == 1
+    assert "refused: CREATE ROLE unmade_app LOGIN" in done.output
+    assert "remedy: run this as a role with CREATEROLE" in done.output
+    assert "c4n4ry" not in done.output
+
+
+def test_an_administrator_is_asked_for_by_name(cluster: Cluster, call: Callable[..., Result], tmp_path: Path) -> None:
+    given = cluster.variables("unasked")
+    without = {name: given[name] for name in ("ENVIRONMENT", "DATABASE_URL", "DATABASE_MIGRATION_URL")}
+
+    made, saved = call("bootstrap", **without), run("backup", "x", folder=tmp_path, **without)
+
+    assert "DATABASE_ADMIN_URL must be set: a role that may make roles" in str(made.exception)
+    assert "DATABASE_BACKUP_URL or DATABASE_ADMIN_URL must be set" in saved.stderr
+    assert saved.returncode == 2
+
+
+async def test_a_service_of_its_own_is_found_well(cloned_database: URL, use_database: Callable[..., Settings]) -> None:
+    settings = use_database(cloned_database, DATABASE_MIGRATION_URL=_text(url_of(_name(cloned_database), OWNER_ROLE)))
+
+    findings = await examine_service(settings)
+
+    statuses = {name: finding.status for name, finding in findings.items()}
+    # The suite's own server does not outlive a power cut, and comes from the extra.
+    assert statuses == {
+        "settings": "ok",
+        "no database of its own": "warning",
+        "database": "ok",
+        "migrations": "ok",
+        "durability": "failed",
+        "healing": "ok",
+        "restart": "skipped",
+    }
+    assert findings["durability"].found.startswith("fsync = off, full_page_writes = off")
+
+
+async def test_migrations_that_go_elsewhere_are_found(
+    cloned_database: URL, use_database: Callable[..., Settings]
+) -> None:
+    elsewhere = _text(url_of("postgres", OWNER_ROLE))
+
+    findings = await examine_service(use_database(cloned_database, DATABASE_MIGRATION_URL=elsewhere))
+
+    assert findings["migrations"].found.startswith("migrations go elsewhere")
+
+
+async def test_no_database_named_is_found_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+
+    findings = await examine_service(Settings(ENVIRONMENT="development", DATABASE_EMBEDDED_DIR=tmp_path / "none"))
+
+    assert findings["settings"].status == "failed"
+    rest = [finding.status for name, finding in findings.items() if name not in {"settings", "no database of its own"}]
+    assert set(rest) == {"skipped"}
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_installed_server_is_a_fault_outside_of_development() -> None:
+    production = Settings(ENVIRONMENT="production", DATABASE_URL="postgresql://u@h/d")
+
+    assert check_nothing_embedded(production, lambda _name: object()).status == "failed"
+    assert check_nothing_embedded(production, lambda _name: None).status == "ok"
+
+
+async def test_data_survives_a_restart_that_is_done(cluster: Cluster) -> None:
+    """Really: the server is stopped and started by the command."""
+    cluster.sql("CREATE TABLE IF NOT EXISTS alembic_version (version_num text)")
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=cluster.admin_url)
+    data = str(cluster.server.folder / "data")
+    command = shlex.join([sys.executable, "-c", RESTART, data])
+
+    findings = await examine_service(settings, restart_command=command)
+    idle, ended, unknown = [
+        await service_check._guarded(service_check._check_restart(settings, other))
+        for other in ("true", "false", "/no/such/program")
+    ]
+
+    assert findings["restart"].status == "ok", findings["restart"]
+    assert "did not restart the database that we use" in idle.found
+    assert ended.found == "the command ended with 1"
+    assert unknown.found == "the command cannot be run: FileNotFoundError"
+
+
+RESTART = """
+import sys
+from src.database.connect.embedded_process import run
+restart = ("pg_ctl", "restart", "-D", sys.argv[1], "-w", "-m", "fast", "-l", sys.argv[1] + "/../server.log")
+sys.exit(run(*restart, capture=False).returncode)
+"""
+
+
+def test_a_restart_is_of_the_service() -> None:
+    asked = CliRunner().invoke(drift_app, ["check", "--restart-command", "true"])
+    assert "--restart-command belongs to --service" in str(asked.exception)
+
+
+def _text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def _name(url: URL) -> str:
+    assert url.database is not None
+    return url.database

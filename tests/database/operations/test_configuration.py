@@ -1,0 +1,173 @@
+"""db/'s configuration files on real servers: all of it is taken, and who may not come in does not."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from src.config import Settings
+from src.database.connect.embedded_process import programs
+from src.database.errors import ConfigurationError
+from src.database.operations.backup import back_up, verify_backup
+from src.database.operations.bootstrap import bootstrap
+from tests.database.operations.configured import DB, PASSWORDS, SYSTEM, Configured, configured_server
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the image is Linux's")
+SETTING = re.compile(r"^(\w+) = ", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def newest() -> Iterator[Configured]:
+    """The wheel's PostgreSQL 18, after the init script; without TLS."""
+    with configured_server(system=False) as server:
+        server.run_init()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def with_tls() -> Iterator[Configured]:
+    """The system's, after the init script; without what is of 18 alone."""
+    if not (SYSTEM / "initdb").exists():
+        pytest.skip("no system PostgreSQL in /usr/lib/postgresql")
+    with configured_server(system=True) as server:
+        server.run_init()
+        yield server
+
+
+def settings_of(server: Configured) -> Settings:
+    """Name it as an operator on its machine does, over the socket."""
+    host = f"?host={server.folder}&port={server.port}"
+    return Settings(
+        ENVIRONMENT="test",
+        DATABASE_URL=f"postgresql://thea_app@/thea{host}",
+        DATABASE_MIGRATION_URL=f"postgresql://thea_owner@/thea{host}",
+        DATABASE_BACKUP_URL=f"postgresql://thea_backup:{PASSWORDS['backup']}@/thea{host}",
+        DATABASE_ADMIN_URL=f"postgresql://postgres@/postgres{host}",
+    )
+
+
+def rules() -> list[list[str]]:
+    return [line.split() for line in (DB / "pg_hba.conf").read_text().splitlines() if line and line[0] != "#"]
+
+
+def check_every_setting_is_in_force(server: Configured) -> None:
+    written = set(SETTING.findall(server.configuration.read_text()))
+    query = (
+        "SELECT name FROM pg_file_settings WHERE error IS NULL OR name IN ('listen_addresses', 'port', 'ssl', 'fsync')"
+    )
+    taken = set(server.psql("user=postgres dbname=postgres", query).splitlines())
+
+    assert len(written) > 50
+    assert written - taken == set(), server.log
+    assert server.psql("user=postgres dbname=postgres", "SHOW shared_buffers") == "1GB"
+    hba = "SELECT count(*), count(error) FILTER (WHERE error NOT LIKE 'hostssl record cannot%') FROM pg_hba_file_rules"
+    assert server.psql("user=postgres dbname=postgres", hba) == f"{len(rules())}|0"
+
+
+def test_every_setting_is_in_force_on_18(newest: Configured) -> None:
+    check_every_setting_is_in_force(newest)
+
+
+def test_every_setting_is_in_force_on_the_systems(with_tls: Configured) -> None:
+    check_every_setting_is_in_force(with_tls)
+
+
+def test_postgres_itself_reads_the_file(newest: Configured) -> None:
+    read = newest.run("postgres", "-D", "data", "-c", f"config_file={newest.configuration}", "-C", "max_wal_size")
+
+    assert read == "2048"
+
+
+def check_roles(server: Configured, way: str) -> None:
+    """Each role comes in by its own password, and by no other and by none."""
+    for name, role in {"owner": "thea_owner", "app": "thea_app", "backup": "thea_backup"}.items():
+        conninfo = f"{way} user={role} dbname=thea"
+        assert server.psql(conninfo, password=PASSWORDS[name]) == role
+        told = server.psql(conninfo, password=PASSWORDS["app" if name != "app" else "owner"], check=False)
+        assert "password authentication failed" in told
+    assert "no password supplied" in server.psql(conninfo, check=False)
+
+
+def test_each_role_comes_in_over_the_socket_with_its_password_alone(newest: Configured) -> None:
+    check_roles(newest, "")
+
+
+def test_each_role_comes_in_from_outside_by_tls_with_its_password_alone(with_tls: Configured) -> None:
+    check_roles(with_tls, f"host=127.0.0.1 sslmode=verify-full sslrootcert={with_tls.ca}")
+
+
+def test_plaintext_from_outside_is_refused(with_tls: Configured, newest: Configured) -> None:
+    for server in (with_tls, newest):
+        told = server.psql(
+            "host=127.0.0.1 sslmode=disable user=thea_app dbname=thea", password=PASSWORDS["app"], check=False
+        )
+        assert "pg_hba.conf rejects connection" in told
+
+
+def test_the_superuser_and_replicas_are_refused_from_outside(with_tls: Configured) -> None:
+    with_tls.psql("user=postgres dbname=postgres", "ALTER ROLE postgres PASSWORD 'known'")
+    for mode in ("require", "disable"):
+        told = with_tls.psql(f"host=127.0.0.1 sslmode={mode} user=postgres dbname=thea", password="known", check=False)
+        assert "pg_hba.conf rejects connection" in told
+    told = with_tls.psql(
+        "host=127.0.0.1 sslmode=require user=thea_owner replication=true", password=PASSWORDS["owner"], check=False
+    )
+    assert "pg_hba.conf rejects replication connection" in told
+
+
+def test_nobody_becomes_another_over_the_socket(newest: Configured) -> None:
+    assert newest.psql("user=postgres dbname=postgres") == "postgres"  # by the system's word
+    newest.psql("user=postgres dbname=postgres", "CREATE ROLE other LOGIN SUPERUSER")
+
+    assert "no password supplied" in newest.psql("user=other dbname=postgres", check=False)
+
+
+def test_nothing_is_trusted() -> None:
+    assert {rule[-1] for rule in rules()} == {"peer", "scram-sha-256", "reject"}
+    assert not [rule for rule in rules() if rule[0] != "local" and rule[-1] == "peer"]
+    assert rules()[-1] == ["host", "all", "all", "all", "reject"]
+
+
+@pytest.mark.parametrize("which", ["newest", "with_tls"])
+async def test_the_init_script_can_be_run_again_and_is_what_bootstrap_does(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    server: Configured = request.getfixturevalue(which)
+
+    again = server.run_init()
+
+    assert again == ""
+    done = await bootstrap(settings_of(server))
+    assert (done.changed, done.refused) == ([], [])
+    assert "c4n4ry" not in server.log
+    assert "PASSWORD 'SCRAM-SHA-256$4096:" in server.log  # \password's own
+
+
+def test_the_init_script_refuses_an_empty_password(newest: Configured) -> None:
+    secret = newest.folder / "secrets" / "app_password"
+    kept = secret.read_text()
+    secret.write_text("\n")
+
+    try:
+        with pytest.raises(AssertionError, match="app_password is empty"):
+            newest.run_init()
+    finally:
+        secret.write_text(kept)
+
+
+async def test_the_systems_server_is_backed_up_by_its_own_programs(with_tls: Configured, tmp_path: Path) -> None:
+    """pg_restore from 17 on sets what an older server does not know."""
+    settings, archive = settings_of(with_tls), tmp_path / "systems.dump"
+    with_tls.psql("user=postgres dbname=thea", "SET ROLE thea_owner; CREATE TABLE kept AS SELECT 1 AS n")
+
+    manifest = await back_up(settings, archive)
+
+    assert manifest.program_version == manifest.server_version
+    assert await verify_backup(settings, archive, manifest) == []
+    if manifest.server_version < 17:
+        with pytest.raises(ConfigurationError, match="pg_restore 18 sets what PostgreSQL"):
+            await verify_backup(settings, archive, manifest, programs=programs())

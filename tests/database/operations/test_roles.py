@@ -1,0 +1,358 @@
+"""bootstrap: what is there afterwards, that a second run changes nothing, and what it says where it may not."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from src.config import Settings
+from src.database import get_db
+from src.database.connect.embedded_process import programs
+from src.database.errors import ConfigurationError
+from src.database.migrate import upgrade
+from src.database.operations.bootstrap import Bootstrapped, bootstrap, roles_of
+from src.database.operations.bootstrap_script import bootstrap_script, init_script
+from src.database.repositories import UserRepository
+from tests import other_migrations
+from tests.database.operations.conftest import CANARY, Cluster
+from tests.database.statements.bodies import bodies
+
+ATTRIBUTES = "SELECT rolcanlogin, rolsuper, rolbypassrls, rolcreatedb, rolcreaterole, rolreplication FROM pg_roles"
+PLAIN = (True, False, False, False, False, False)
+
+
+def attributes(cluster: Cluster, role: str) -> tuple[object, ...]:
+    return cluster.sql(f"{ATTRIBUTES} WHERE rolname = '{role}'")[0]
+
+
+async def test_makes_all_of_it_and_nothing_the_second_time(
+    cluster: Cluster, use_database: Callable[..., Settings]
+) -> None:
+    settings = cluster.settings("made")
+
+    first = await bootstrap(settings)
+    await upgrade(settings)
+    second = await bootstrap(settings)
+
+    assert first.changed
+    assert first.refused == []
+    assert second == Bootstrapped()
+    assert attributes(cluster, "made_owner") == attributes(cluster, "made_app") == PLAIN
+    assert attributes(cluster, "made_backup") == (True, False, True, False, False, False)
+    use_database(cluster.url("made_app", "made"))
+    async with get_db() as session:
+        user, created = await UserRepository(session).get_or_create_by_telegram_id(1)
+        assert created
+        assert user.telegram_id == 1
+    allowed = "SELECT proname, has_function_privilege('made_app', oid, 'EXECUTE'), proowner::regrole::text FROM pg_proc"
+    rows = cluster.sql(f"{allowed} WHERE proname ~ '^app_' AND prorettype <> 'trigger'::regtype", database="made")
+    assert set(bodies()) <= {name for name, *_ in rows}
+    assert {(is_allowed, owner) for _, is_allowed, owner in rows} == {(True, "made_owner")}
+
+
+async def test_nobody_else_connects_and_the_application_makes_no_tables(cluster: Cluster) -> None:
+    await bootstrap(cluster.settings("walls"))
+    cluster.sql(f"CREATE ROLE walls_stranger LOGIN PASSWORD $${CANARY}walls_stranger$$")
+
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        cluster.connect("walls_stranger", "walls")
+    cluster.sql("GRANT CONNECT ON DATABASE walls TO walls_stranger")
+    for user in ("walls_stranger", "walls_app"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for schema public"):
+            cluster.sql("CREATE TABLE mine (n int)", user=user, database="walls")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        cluster.sql("CREATE TEMPORARY TABLE mine (n int)", user="walls_app", database="walls")
+    cluster.sql("CREATE TABLE ours (n int)", user="walls_owner", database="walls")
+    cluster.sql("INSERT INTO ours VALUES (1)", user="walls_app", database="walls")
+    assert cluster.sql("SELECT n FROM ours", user="walls_backup", database="walls") == [(1,)]
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        cluster.sql("DELETE FROM ours", user="walls_backup", database="walls")
+    assert cluster.sql("SELECT has_table_privilege('walls_backup', 'ours', 'DELETE')", database="walls") == [(False,)]
+
+
+async def test_only_the_owner_may_write_the_revision(cluster: Cluster) -> None:
+    settings = cluster.settings("revised")
+    rights = "SELECT DISTINCT grantee::regrole::text, privilege_type FROM pg_class, aclexplode(relacl)"
+    rights += " WHERE oid = 'alembic_version'::regclass AND grantee <> relowner ORDER BY 1"
+    readers = [("revised_app", "SELECT"), ("revised_backup", "SELECT")]
+    await bootstrap(settings)
+    await upgrade(settings)
+    assert cluster.sql(rights, database="revised") == readers
+
+    cluster.sql("GRANT ALL ON alembic_version TO revised_app", database="revised")
+    done = await bootstrap(settings)
+
+    assert [statement for statement in done.changed if "alembic_version" in statement] == done.changed
+    assert len(done.changed) == 1
+    assert cluster.sql(rights, database="revised") == readers
+
+
+async def test_time_limits_hold_for_who_sets_none(cluster: Cluster) -> None:
+    url = cluster.url("limits_app", "limits").update_query_dict({"statement_timeout": "1234"})
+    await bootstrap(cluster.settings("limits", DATABASE_URL=url, DATABASE_LOCK_TIMEOUT="77"))
+
+    def shown(user: str) -> list[tuple[object, ...]]:
+        query = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
+        return cluster.sql(query, user=user, database="limits")
+
+    assert shown("limits_app") == [("1234ms", "77ms")]
+    assert shown("limits_owner") == [("0", "77ms")]
+
+
+async def test_a_changed_password_is_the_one_thing_that_changes(cluster: Cluster) -> None:
+    await bootstrap(cluster.settings("turned"))
+
+    done = await bootstrap(cluster.settings("turned", DATABASE_URL=cluster.url("turned_app", "turned", "another")))
+
+    assert done.changed == ["ALTER ROLE turned_app PASSWORD '***'"]
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        cluster.connect("turned_app", "turned")
+
+
+async def test_mends_what_is_too_mighty(cluster: Cluster) -> None:
+    await bootstrap(cluster.settings("mended"))
+    cluster.sql("ALTER ROLE mended_app BYPASSRLS CREATEDB CREATEROLE REPLICATION")
+    cluster.sql("CREATE ROLE mended_between; GRANT mended_owner TO mended_between; GRANT mended_between TO mended_app")
+    cluster.sql("GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC, mended_app", database="mended")
+    cluster.sql("GRANT CREATE, TEMPORARY ON DATABASE mended TO mended_app")
+    cluster.sql("CREATE TABLE old (id bigserial PRIMARY KEY)", user="mended_app", database="mended")
+
+    done = await bootstrap(cluster.settings("mended"))
+
+    assert done.refused == []
+    assert attributes(cluster, "mended_app") == PLAIN
+    assert cluster.sql("SELECT pg_has_role('mended_app', 'mended_owner', 'MEMBER')") == [(False,)]
+    owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'old%'"
+    assert cluster.sql(owners, database="mended") == [("mended_owner",)]
+    cluster.sql("INSERT INTO old DEFAULT VALUES", user="mended_app", database="mended")
+    for statement in ("CREATE TEMPORARY TABLE mine ()", "CREATE TABLE mine ()", "CREATE SCHEMA mended_app"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            cluster.sql(statement, user="mended_app", database="mended")
+    assert await bootstrap(cluster.settings("mended")) == Bootstrapped()
+
+
+async def test_refuses_a_superuser_as_application_and_an_administrator_as_owner(cluster: Cluster) -> None:
+    cluster.sql("CREATE ROLE mighty_app LOGIN SUPERUSER")
+
+    with pytest.raises(ConfigurationError, match="mighty_app is a superuser, whom row-level security does not bind"):
+        await bootstrap(cluster.settings("mighty"))
+    settings = cluster.settings("mighty2", DATABASE_MIGRATION_URL=cluster.admin_url.set(database="mighty2"))
+    with pytest.raises(ConfigurationError, match="postgres is a superuser"):
+        await bootstrap(settings)
+    assert attributes(cluster, "mighty_app")[1] is True  # it may be somebody's
+    assert cluster.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'mighty%'") == [(1,)]
+
+
+async def test_works_without_a_superuser_but_for_bypassrls_and_says_so(cluster: Cluster) -> None:
+    """As on RDS and Cloud SQL."""
+    cluster.sql(f"CREATE ROLE boss LOGIN CREATEROLE CREATEDB PASSWORD $${CANARY}boss$$")
+    settings = cluster.settings("managed", DATABASE_ADMIN_URL=cluster.url("boss", "postgres"))
+
+    first = await bootstrap(settings)
+    second = await bootstrap(settings)
+
+    for done in (first, second):
+        assert [refusal.statement for refusal in done.refused] == ["ALTER ROLE managed_backup BYPASSRLS"]
+        assert "permission denied" in done.refused[0].reason
+        assert "the provider's snapshots" in done.refused[0].remedy
+    assert not first.is_stopped
+    assert second.changed == []
+    assert attributes(cluster, "managed_app") == attributes(cluster, "managed_owner") == PLAIN
+    cluster.sql("CREATE TABLE made (n int)", user="managed_owner", database="managed")
+    cluster.sql("INSERT INTO made VALUES (1)", user="managed_app", database="managed")
+
+
+async def test_names_the_statement_that_was_refused_and_stops(cluster: Cluster) -> None:
+    cluster.sql(f"CREATE ROLE nobody_much LOGIN CREATEDB PASSWORD $${CANARY}nobody_much$$")
+    settings = cluster.settings("lacking", DATABASE_ADMIN_URL=cluster.url("nobody_much", "postgres"))
+
+    done = await bootstrap(settings)
+
+    assert done.is_stopped
+    assert done.changed == []
+    assert done.refused[0].statement.startswith("CREATE ROLE lacking_app LOGIN NOSUPERUSER")
+    assert done.refused[0].remedy == "run this as a role with CREATEROLE"
+
+
+async def test_a_role_of_another_administrator_is_refused_with_the_remedy(cluster: Cluster) -> None:
+    cluster.sql(f"CREATE ROLE second_boss LOGIN CREATEROLE CREATEDB PASSWORD $${CANARY}second_boss$$")
+    cluster.sql("CREATE ROLE foreign_owner LOGIN; CREATE ROLE foreign_app LOGIN")
+
+    settings = cluster.settings("foreign", DATABASE_ADMIN_URL=cluster.url("second_boss", "postgres"))
+    done = await bootstrap(settings)
+
+    assert done.refused[0].statement == "ALTER ROLE foreign_app PASSWORD '***'"
+    assert "WITH ADMIN OPTION" in done.refused[0].remedy
+
+
+def test_one_user_for_both_or_two_databases_are_refused(cluster: Cluster) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_MIGRATION_URL must be set, and name another user"):
+        roles_of(cluster.settings("x", DATABASE_MIGRATION_URL=None))
+    with pytest.raises(ConfigurationError, match="must name the database of DATABASE_URL, x, got y"):
+        roles_of(cluster.settings("x", DATABASE_MIGRATION_URL=cluster.url("x_owner", "y")))
+    with pytest.raises(ConfigurationError, match="DATABASE_BACKUP_URL must name a user of its own"):
+        roles_of(cluster.settings("x", DATABASE_BACKUP_URL=cluster.url("x_owner", "x")))
+    with pytest.raises(ConfigurationError, match="at most 63 bytes"):
+        roles_of(cluster.settings("ñ" * 32))
+
+
+def run_psql(cluster: Cluster, script: str) -> str:
+    done = subprocess.run(
+        [programs() / "psql", "-X", "-h", "127.0.0.1", "-p", str(cluster.port), "-U", "postgres", "-d", "postgres"],
+        input=script,
+        env={"PGPASSWORD": str(cluster.admin_url.password)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+async def test_the_script_does_the_same_and_has_no_password_in_it(cluster: Cluster) -> None:
+    settings = cluster.settings("by_script's")
+    script = bootstrap_script(settings)
+
+    first, second = run_psql(cluster, script), run_psql(cluster, script)
+
+    assert "c4n4ry" not in script
+    assert "CREATE ROLE" in first
+    assert "ERROR" not in first + second
+    assert "CREATE" not in second
+    assert await bootstrap(settings) == Bootstrapped()  # the passwords too
+    cluster.sql("CREATE ROLE sc_mighty_app LOGIN SUPERUSER")
+    assert "sc_mighty_app is a superuser" in run_psql(cluster, bootstrap_script(cluster.settings("sc_mighty")))
+
+
+def test_the_images_script_is_current() -> None:
+    kept = Path(__file__).parents[3] / "db" / "init" / "sql" / "bootstrap.sql"
+
+    assert kept.read_text() == init_script(), "its first line says how it is made"
+
+
+async def test_no_password_reaches_the_servers_log(cluster: Cluster) -> None:
+    """The server logs every statement."""
+    await bootstrap(cluster.settings("logged"))
+
+    assert "ALTER ROLE logged_app PASSWORD 'SCRAM-SHA-256$4096:" in cluster.log
+    # `CREATE ROLE` of a test of this file has the canary in it as a superuser sent it; ours are of this name.
+    assert not [line for line in cluster.log.splitlines() if "logged" in line and "c4n4ry" in line]
+
+
+async def test_a_database_that_other_migrations_made_keeps_its_owners_and_privileges(cluster: Cluster) -> None:
+    cluster.sql(f"CREATE ROLE theirs_app LOGIN PASSWORD $${CANARY}theirs_app$$")
+    cluster.sql("CREATE DATABASE theirs OWNER theirs_app")
+    with cluster.connect("theirs_app", "theirs") as connection:
+        other_migrations.make(connection)
+        before = other_migrations.dump(connection)
+
+    with pytest.raises(ConfigurationError, match="other migrations than thea-database's made this database"):
+        await bootstrap(cluster.settings("theirs"))
+
+    with cluster.connect("theirs_app", "theirs") as connection:
+        assert other_migrations.dump(connection) == before
+    assert cluster.sql("SELECT rolname FROM pg_roles WHERE rolname = 'theirs_owner'") == []
+
+
+def rights_of(cluster: Cluster, database: str) -> list[tuple[object, ...]]:
+    """Return the owner and the privileges of a database."""
+    query = "SELECT pg_get_userbyid(datdba), datacl::text FROM pg_database"
+    return cluster.sql(f"{query} WHERE datname = '{database}'")
+
+
+async def test_a_mistyped_owner_does_not_take_the_database_over(cluster: Cluster) -> None:
+    await bootstrap(cluster.settings("live"))
+    before = rights_of(cluster, "live")
+    mistyped = cluster.settings("live", DATABASE_MIGRATION_URL=cluster.url("live_onwer", "live"))
+
+    with pytest.raises(ConfigurationError, match="belongs to live_owner, and not to live_onwer") as caught:
+        await bootstrap(mistyped)
+
+    assert "ALTER DATABASE live OWNER TO live_onwer" in str(caught.value)
+    assert "--adopt" in str(caught.value.hint)
+    assert rights_of(cluster, "live") == before
+    assert cluster.sql("SELECT rolname FROM pg_roles WHERE rolname = 'live_onwer'") == []
+
+
+async def test_a_database_that_another_service_uses_is_refused_until_it_is_adopted(cluster: Cluster) -> None:
+    """It has the owner that the URL names; its tables and its readers are of another service."""
+    for role in ("shared_owner", "shared_reader"):
+        cluster.sql(f"CREATE ROLE {role} LOGIN PASSWORD $${CANARY}{role}$$")
+    cluster.sql("CREATE DATABASE shared OWNER shared_owner")
+    cluster.sql("CREATE TABLE bill (n int)", user="shared_owner", database="shared")
+    cluster.sql("GRANT SELECT ON bill TO shared_reader", user="shared_owner", database="shared")
+    before = rights_of(cluster, "shared")
+
+    with pytest.raises(ConfigurationError) as caught:
+        await bootstrap(cluster.settings("shared"))
+
+    told = str(caught.value)
+    assert "shared_reader would lose access to the database shared" in told
+    assert "has tables that are not thea-database's: public.bill of shared_owner" in told
+    assert "ON DATABASE shared FROM PUBLIC" in told
+    assert CANARY not in told
+    assert rights_of(cluster, "shared") == before
+    assert cluster.sql("SELECT n FROM bill", user="shared_reader", database="shared") == []
+    script = run_psql(cluster, bootstrap_script(cluster.settings("shared")))
+    assert "shared_reader would lose access" in script
+    assert "--adopt" in script
+    assert rights_of(cluster, "shared") == before
+    plans: list[list[str]] = []
+    adopted = await bootstrap(cluster.settings("shared"), adopt=True, on_plan=lambda plan: plans.append(list(plan)))
+    assert adopted.changed == plans[0]
+    assert await bootstrap(cluster.settings("shared")) == Bootstrapped()
+
+
+async def test_a_service_that_is_connected_as_anybody_may_keeps_its_access(cluster: Cluster) -> None:
+    cluster.sql(f"CREATE ROLE guest LOGIN PASSWORD $${CANARY}guest$$; CREATE ROLE visited_owner LOGIN")
+    cluster.sql("CREATE DATABASE visited OWNER visited_owner")
+
+    with cluster.connect("guest", "visited"), pytest.raises(ConfigurationError, match="guest would lose access"):
+        await bootstrap(cluster.settings("visited"))
+
+
+async def test_a_role_of_another_service_keeps_its_password_and_attributes(cluster: Cluster) -> None:
+    cluster.sql(f"CREATE ROLE etl LOGIN CREATEROLE PASSWORD $${CANARY}etl$$")
+    cluster.sql("CREATE DATABASE etl_data OWNER etl")
+    settings = cluster.settings("careless", DATABASE_URL=cluster.url("etl", "careless", "another"))
+    kept = "SELECT rolpassword, rolcreaterole, rolconnlimit FROM pg_authid WHERE rolname = 'etl'"
+    before = cluster.sql(kept)
+
+    with pytest.raises(ConfigurationError, match="the role etl is in use outside of the database careless"):
+        await bootstrap(settings)
+
+    assert cluster.sql(kept) == before
+    assert cluster.sql("SELECT datname FROM pg_database WHERE datname = 'careless'") == []
+    assert (await bootstrap(settings, adopt=True)).refused == []
+
+
+async def test_the_same_roles_serve_a_second_database_without_adoption(cluster: Cluster) -> None:
+    """As when one moves into a new database: name it in the URLs, bootstrap, restore."""
+    await bootstrap(cluster.settings("moving"))
+    urls = {
+        f"DATABASE_{name}URL": cluster.url(f"moving_{role}", "moved")
+        for name, role in (("", "app"), ("MIGRATION_", "owner"), ("BACKUP_", "backup"))
+    }
+
+    done = await bootstrap(cluster.settings("moved", **urls))
+
+    assert done.changed[0].startswith("CREATE DATABASE moved OWNER moving_owner")
+    assert done.refused == []
+
+
+async def test_the_plan_is_what_is_executed(cluster: Cluster) -> None:
+    plans: list[list[str]] = []
+
+    def keep(plan: Sequence[str]) -> None:
+        assert cluster.sql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'planned%'") == []
+        plans.append(list(plan))
+
+    done = await bootstrap(cluster.settings("planned"), on_plan=keep)
+
+    assert plans[0][-1].startswith("-- then privileges on the database")
+    assert set(plans[0][:-1]) <= set(done.changed)
+    assert "CREATE DATABASE planned OWNER planned_owner ENCODING 'UTF8' TEMPLATE template0" in plans[0]
+    assert "ALTER ROLE planned_app SET statement_timeout = '30000'" in plans[0]
