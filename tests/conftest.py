@@ -23,12 +23,10 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings, get_settings
 from src.database import create_engine
 from src.database.base import uuid7
-from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.migrate import upgrade
 from src.database.models import User
-from src.database.session import forget_settings
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession, TenantBinding, forget_settings
 from tests.clones import Clones
 
 # In memory where there is room: it is there that hundreds of databases are cloned, in a sixth of the time.

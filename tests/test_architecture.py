@@ -22,7 +22,8 @@ MAY_ASK_FOR_SETTINGS = {
     "src/database/cli/schema/service.py",
     "src/database/cli/seed/commands.py",
     "src/database/health/readiness.py",
-    "src/database/session.py",
+    "src/database/session/engines.py",
+    "src/database/session/scopes.py",
 }
 
 GENERIC = {"base.py", "upsert.py"}

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from src.database.base import Base
     from src.database.engine import create_engine
-    from src.database.session import AsyncSessionLocal, engine, get_db, get_engine, get_read_db
-    from src.database.tenancy import AsyncSession, current_tenant, tenant_context
-    from src.database.transactions import run_transaction
+    from src.database.session import (
+        AsyncSession,
+        AsyncSessionLocal,
+        current_tenant,
+        engine,
+        get_db,
+        get_engine,
+        get_read_db,
+        run_transaction,
+        tenant_context,
+    )
 
 __all__ = [
     "AsyncSession",
@@ -29,17 +37,17 @@ __all__ = [
 ]
 
 _ROOMS: Final = {
-    "AsyncSession": "tenancy",
+    "AsyncSession": "session",
     "AsyncSessionLocal": "session",
     "Base": "base",
     "create_engine": "engine",
-    "current_tenant": "tenancy",
+    "current_tenant": "session",
     "engine": "session",
     "get_db": "session",
     "get_engine": "session",
     "get_read_db": "session",
-    "run_transaction": "transactions",
-    "tenant_context": "tenancy",
+    "run_transaction": "session",
+    "tenant_context": "session",
 }
 
 

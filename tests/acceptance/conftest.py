@@ -13,7 +13,7 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database import engine
 from src.database.connect.embedded import EmbeddedServer
-from src.database.session import _read_engine
+from src.database.session.scopes import read_engine
 from tests.acceptance.command import CANARY
 from tests.acceptance.counting_relay import Relay, relaying
 from tests.conftest import HAS_ROOM, MEMORY, SOCKETS
@@ -70,4 +70,4 @@ async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> 
         use_database(relay.lead_to(cloned_database))
         yield relay
         await engine.dispose()
-        await _read_engine.dispose()
+        await read_engine.dispose()

@@ -18,7 +18,7 @@ from src.database import AsyncSession, AsyncSessionLocal, create_engine, engine,
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
 from src.database.models import User
 from src.database.repositories import UserRepository
-from src.database.session import _read_engine
+from src.database.session.scopes import read_engine
 from tests.acceptance.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.acceptance.replication import Node, Pair, running_pair
 
@@ -35,7 +35,7 @@ POOLED = {"pool_max": "5"}
 async def _end_of_engines() -> AsyncIterator[None]:
     yield
     await engine.dispose()
-    await _read_engine.dispose()
+    await read_engine.dispose()
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from src.database.base import uuid7
 from src.database.errors import DuplicateKeyError
 from src.database.models import Tenant, User
 from src.database.repositories import UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 pytestmark = pytest.mark.usefixtures("cloned_database")
 

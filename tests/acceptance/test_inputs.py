@@ -31,7 +31,7 @@ from src.database.schemas import (
     UserCreate,
     UserUpdate,
 )
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -18,7 +18,8 @@ from src.database.base import uuid7
 from src.database.errors import ConnectionFailed, DatabaseError, LockNotAvailable, QueryTimeout
 from src.database.models import Tenant, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage, UserRepository
-from src.database.session import SessionScope, _read_engine
+from src.database.session import SessionScope
+from src.database.session.scopes import read_engine
 from src.database.store import get_store
 from tests.acceptance.command import database, run
 from tests.acceptance.pgbouncer import PgBouncer, needs_pgbouncer, pgbouncer
@@ -51,7 +52,7 @@ async def database_behind(
     use_database(url, DATABASE_PGBOUNCER="true")
     yield url
     await engine.dispose()
-    await _read_engine.dispose()
+    await read_engine.dispose()
 
 
 class Service:
@@ -257,7 +258,7 @@ async def test_temporary_tables_of_another_client_take_no_row(
         async with get_read_db() as reading:
             count = await UserRepository(reading).count()
         await engine.dispose()
-        await _read_engine.dispose()
+        await read_engine.dispose()
         await get_engine("store").dispose()
 
     assert count == 2

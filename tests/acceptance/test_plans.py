@@ -23,12 +23,11 @@ from src.config import Settings
 from src.database import create_engine, get_db, get_engine, tenant_context
 from src.database import engine as application_engine
 from src.database.base import tenant_tables
-from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine
 from src.database.engine.pool import SizedPool
 from src.database.errors import ForeignKeyError
 from src.database.repositories import MessageHistoryRepository, TenantRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession, TenantBinding
 from tests.acceptance.calls import CALLS, REGISTRY_CALLS, STORE_CALLS, Call, fill, missing_calls
 from tests.acceptance.calls.store import Sent, recorded_store
 

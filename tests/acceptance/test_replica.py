@@ -15,7 +15,7 @@ from src.database.errors import ConnectionFailed, DatabaseError
 from src.database.health import Check, readiness
 from src.database.models import User
 from src.database.repositories import UserRepository
-from src.database.session import _read_engine
+from src.database.session.scopes import read_engine
 from tests.acceptance.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.acceptance.replication import Pair, running_pair
 
@@ -36,7 +36,7 @@ async def pair(running: Pair) -> AsyncIterator[Pair]:
     running.wait_until_streaming()
     yield running
     await engine.dispose()
-    await _read_engine.dispose()
+    await read_engine.dispose()
     running.second.sql("SELECT pg_wal_replay_resume()")
 
 

@@ -20,12 +20,11 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.connect.embedded_process import give
 from src.database.errors import AuthenticationFailed, ConfigurationError
 from src.database.migrate import upgrade
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession, TenantBinding
 from tests.acceptance.runbooks import blocks, perform, quick_folder
 from tests.conftest import SERVER
 

@@ -13,8 +13,8 @@ from src.database.base import uuid7
 from src.database.errors import ConnectionFailed, DatabaseError
 from src.database.models import Tenant, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage, UserRepository
-from src.database.session import SessionScope, _read_engine
-from src.database.tenancy import AsyncSession, tenant_context
+from src.database.session import AsyncSession, SessionScope, tenant_context
+from src.database.session.scopes import read_engine
 from tests.acceptance.calls import Rows, a_message, fill
 from tests.acceptance.counting_relay import Relay
 
@@ -24,7 +24,7 @@ READ = select(User.display_name).order_by(User.display_name)
 
 async def dispose() -> None:
     await engine.dispose()
-    await _read_engine.dispose()
+    await read_engine.dispose()
 
 
 async def read(session: AsyncSession, times: int = 1) -> list[str | None]:

@@ -32,7 +32,7 @@ from src.database.repositories import (
     UserRepository,
 )
 from src.database.repositories.recurrence import Series
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 SIZES = ("--tenants", "2", "--users", "24", "--messages", "600", "--until", "2026-03-01")
 UNTIL = datetime(2026, 3, 1, tzinfo=UTC)

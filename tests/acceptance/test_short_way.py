@@ -16,9 +16,9 @@ from src.database import get_db, get_read_db, tenant_context
 from src.database.base import uuid7
 from src.database.errors import ConnectionFailed, DatabaseError
 from src.database.models import Note, Tenant, User
-from src.database.reading import ReadSession
 from src.database.repositories import NoteRepository, UserRepository
-from src.database.session import _read_engine
+from src.database.session import ReadSession
+from src.database.session.scopes import read_engine
 from tests.acceptance.counting_relay import Relay
 
 TERMINATE = (
@@ -111,7 +111,7 @@ async def by_condition(session: ReadSession, stolen: str) -> None:
 
 
 async def by_engine(_session: ReadSession, stolen: str) -> None:
-    async with _read_engine.connect() as connection:
+    async with read_engine.connect() as connection:
         await connection.execute(text(f"SET app.tenant_id = '{stolen}'"))
 
 

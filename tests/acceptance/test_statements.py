@@ -13,7 +13,7 @@ from src.database import engine, get_db
 from src.database.errors import ForeignKeyError
 from src.database.models import User
 from src.database.repositories import Repository, TenantRepository, UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.acceptance.calls import CALLS, REGISTRY_CALLS, STORE_CALLS, Call, fill, missing_calls
 from tests.acceptance.calls.store import recorded_store
 

@@ -23,7 +23,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from src.config import Settings
 from src.database import tenant_context
 from src.database.base import tenant_tables, utc_now, uuid7
-from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, SUPERUSER
 from src.database.errors import DatabaseError, ForeignKeyError, NotFoundError, StaleDataError
 from src.database.models import Event, Note, User
@@ -36,8 +35,8 @@ from src.database.repositories import (
     TenantRepository,
     UserRepository,
 )
+from src.database.session import AsyncSession, TenantBinding
 from src.database.store import get_store
-from src.database.tenancy import AsyncSession
 from tests.acceptance.calls import CALLS, REGISTRY_CALLS, STORE_CALLS, Call, Rows, a_message, fill, missing_calls
 from tests.citus_rules import broken
 from tests.faults.three_tenants import living, parts_of

@@ -12,7 +12,7 @@ from src.config import get_settings
 from src.database import create_engine, tenant_context
 from src.database.base import uuid7
 from src.database.models import Tenant, User
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 A, B = uuid7(), uuid7()
 COUNT = text("SELECT count(*) FROM users")

@@ -14,9 +14,8 @@ from src.database import get_db
 from src.database.errors import DatabaseError, SchemaDriftError
 from src.database.models import User
 from src.database.repositories import UserRepository
-from src.database.session import get_engine
+from src.database.session import AsyncSession, get_engine
 from src.database.store import get_store
-from src.database.tenancy import AsyncSession
 from tests.conftest import url_of
 
 Send = Callable[[AsyncSession], Awaitable[object]]

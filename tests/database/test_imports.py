@@ -26,7 +26,7 @@ NOT_FOR_SERVICES = {
     "structlog",
     "typer",
 }
-SERVICE = ("src.database.session", "src.database.repositories", "src.database.store", "src.database.transactions")
+SERVICE = ("src.database.session", "src.database.repositories", "src.database.store")
 
 
 def run(code: str) -> str:

@@ -14,8 +14,8 @@ from src.database.base import Base, uuid7
 from src.database.limits import LIMITS
 from src.database.models import Conversation, MessageHistory, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage, UserRepository
+from src.database.session import AsyncSession
 from src.database.store import Profile, get_store
-from src.database.tenancy import AsyncSession
 from tests.database.repositories.messages.conftest import message
 
 UNREACHABLE: Final = URL.create("postgresql+asyncpg", "nobody", host="127.0.0.1", port=1, database="none")

@@ -13,8 +13,8 @@ from src.database import engine, get_db, get_read_db, run_transaction, tenant_co
 from src.database.connect import TEMPORARY_LAST
 from src.database.models import Note, Tenant, User
 from src.database.repositories import NoteRepository, UserRepository
+from src.database.session import AsyncSession
 from src.database.store import get_store
-from src.database.tenancy import AsyncSession
 from tests.database.conftest import A, B
 
 CREATE = (

@@ -15,9 +15,8 @@ from src.database import get_db, get_read_db, tenant_context
 from src.database.base import uuid7
 from src.database.models import MessageHistory, Tenant
 from src.database.repositories import MessageHistoryRepository, NewMessage
-from src.database.session import SessionScope
+from src.database.session import AsyncSession, SessionScope
 from src.database.store import get_store
-from src.database.tenancy import AsyncSession
 
 Call = Callable[[], Awaitable[None]]
 

@@ -22,8 +22,8 @@ from src.database.repositories import (
     NoteRepository,
     UserRepository,
 )
+from src.database.session import tenant_context
 from src.database.store import Profile, get_store
-from src.database.tenancy import tenant_context
 from tests.faults.canary import CONTENT
 
 __all__ = ["IN_THE_DATABASE", "SAID", "Failing"]

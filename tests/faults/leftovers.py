@@ -15,8 +15,8 @@ from src.database import engine, get_engine
 from src.database.connect import DRIVER_ERRORS
 from src.database.engine import DatabaseEngine
 from src.database.engine.pool import SizedPool
-from src.database.reading import _BOUND
-from src.database.session import READING, _engine_of_loop
+from src.database.session.engines import READING, engine_of_loop
+from src.database.session.reading import _BOUND
 from src.database.store import StorePool, get_store
 
 _BACKENDS = (
@@ -76,7 +76,7 @@ async def dispose_of_all() -> None:
 
 
 def read_engine() -> DatabaseEngine:
-    return _engine_of_loop(READING)
+    return engine_of_loop(READING)
 
 
 def the_store_pool() -> StorePool:

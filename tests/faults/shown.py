@@ -8,11 +8,11 @@ from typing import Any, Final
 from src.config import Settings, get_settings
 from src.database import create_engine
 from src.database.base import uuid7
-from src.database.binding import TenantBinding
 from src.database.engine.pool import SizedPool
 from src.database.migrate import upgrade
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.repositories import NewMessage
+from src.database.session import TenantBinding
 from src.database.store import Profile
 from tests.faults.canary import CONTENT, SECRET
 from tests.faults.failures import SAID

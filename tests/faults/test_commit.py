@@ -13,14 +13,14 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import func, select, text, update
 
 from src.config import Settings, get_settings
-from src.database import AsyncSession, engine, get_db, get_engine, run_transaction, transaction_status
+from src.database import AsyncSession, engine, get_db, get_engine, run_transaction
 from src.database.base import uuid7
 from src.database.connect.embedded import SUPERUSER
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
 from src.database.models import User
 from src.database.repositories import NewMessage, UserRepository
+from src.database.session import Retry, transaction_status
 from src.database.store import get_store
-from src.database.transactions import Retry
 from tests.conftest import SOCKETS, url_of
 from tests.faults.cutting_relay import Cut, CuttingRelay, cutting
 

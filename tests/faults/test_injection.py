@@ -23,15 +23,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from typer.testing import CliRunner
 
 from src.database.base import TenantBase, uuid7
-from src.database.binding import TenantBinding
 from src.database.cli.app import app as command
 from src.database.connect.embedded import SUPERUSER
 from src.database.errors import DatabaseError
+from src.database.session import TenantBinding, tenant_context
 from src.database.store import Store, StorePool
 from src.database.store.calls import Calls
 from src.database.store.pool import Slot
 from src.database.target import PoolLimits
-from src.database.tenancy import tenant_context
 from tests.acceptance.calls import Rows, fill
 from tests.acceptance.test_tenants import act_as
 from tests.faults.payloads import HOSTILE

@@ -15,7 +15,7 @@ from src.database import AsyncSession, engine, get_db, get_engine, get_read_db, 
 from src.database.errors import SchemaChangedError
 from src.database.models import User
 from src.database.repositories import UserRepository
-from src.database.session import _read_engine
+from src.database.session.scopes import read_engine
 from src.database.store import get_store
 from tests.acceptance.replication import running_pair
 
@@ -53,7 +53,7 @@ async def pooled(cloned_database: URL, use_database: Callable[..., Settings]) ->
 
 
 async def dispose() -> None:
-    await asyncio.gather(engine.dispose(), _read_engine.dispose(), get_engine("store").dispose())
+    await asyncio.gather(engine.dispose(), read_engine.dispose(), get_engine("store").dispose())
 
 
 async def all_at_once(calls: tuple[Callable[[], Awaitable[None]], ...] = CALLS) -> None:

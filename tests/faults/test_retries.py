@@ -16,7 +16,7 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL, inspect, select, text
 
 from src.config import Settings
-from src.database import AsyncSession, get_db, run_transaction, transactions
+from src.database import AsyncSession, get_db, run_transaction
 from src.database.base import uuid7
 from src.database.connect.embedded import SUPERUSER
 from src.database.errors import (
@@ -34,7 +34,7 @@ from src.database.errors import (
 )
 from src.database.models import User
 from src.database.repositories import UserRepository
-from src.database.transactions import Retry
+from src.database.session import Retry, transactions
 from tests.conftest import SOCKETS, url_of
 
 TELEGRAM_ID = select(User.telegram_id).where(User.telegram_id.is_not(None))

@@ -13,13 +13,13 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL, text
 
 from src.config import Settings
-from src.database import AsyncSession, get_db, run_transaction, transactions
+from src.database import AsyncSession, get_db, run_transaction
 from src.database.base import uuid7
 from src.database.connect.embedded import SUPERUSER
 from src.database.errors import ConnectionFailed, QueryTimeout
 from src.database.models import User
 from src.database.repositories import UserRepository
-from src.database.transactions import Retry
+from src.database.session import Retry, transactions
 from tests.conftest import SOCKETS, url_of
 
 # One for all of these tests, each of which has a tenant of its own.
@@ -112,8 +112,8 @@ async def test_pauses_last_for_half_a_minute_by_default(monkeypatch: pytest.Monk
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr("src.database.transactions.time.monotonic", lambda: now)
-    monkeypatch.setattr("src.database.transactions.asyncio.sleep", sleep)
+    monkeypatch.setattr("src.database.session.transactions.time.monotonic", lambda: now)
+    monkeypatch.setattr("src.database.session.transactions.asyncio.sleep", sleep)
     with pytest.raises(ConnectionFailed):
         await run_transaction(fail)
 

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database import AsyncSession, engine, get_db, get_engine, run_transaction, transaction_status
+from src.database import AsyncSession, engine, get_db, get_engine, run_transaction
 from src.database.connect.embedded import APP_ROLE, DATABASE, SUPERUSER
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
 from src.database.repositories import (
@@ -27,6 +27,7 @@ from src.database.repositories import (
     NewMessage,
     UserRepository,
 )
+from src.database.session import transaction_status
 from src.database.store import get_store
 from tests.acceptance.replication import Node, _copy_template
 

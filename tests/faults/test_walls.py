@@ -14,15 +14,15 @@ from sqlalchemy import URL, event, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from src.config import Settings
-from src.database import tenancy, tenant_scope
+from src.database import tenant_scope
 from src.database.base import TenantBase, tenant_tables, uuid7
-from src.database.binding import TenantBinding
 from src.database.connect.embedded import APP_ROLE, SUPERUSER
 from src.database.errors import DatabaseError, ForeignKeyError, TenantMismatchError
-from src.database.reading import ReadBinding
 from src.database.repositories import Repository, asking
+from src.database.session import TenantBinding, TenantSession
+from src.database.session import session as sessions
+from src.database.session.reading import ReadBinding
 from src.database.store.calls import Calls
-from src.database.tenancy import TenantSession
 from tests.acceptance.calls import CALLS, fill, missing_calls
 from tests.acceptance.test_tenants import act_as
 from tests.faults import looks
@@ -124,7 +124,7 @@ IN_THE_CODE: dict[str, tuple[Any, str, Any, Look, str]] = {
     ),
     "the bind at checkout": (ReadBinding, "bind_at_checkout", lambda *_: None, looks.at_bindings, APP_ROLE),
     "one tenant a session": (
-        TenantSession, "acting_tenant", lambda _: tenancy.current_tenant(), looks.at_contexts, APP_ROLE
+        TenantSession, "acting_tenant", lambda _: tenant_scope.current_tenant(), looks.at_contexts, APP_ROLE
     ),
     "a tenant at all": (TenantSession, "required_tenant", lambda *_: uuid7(), looks.at_contexts, APP_ROLE),
     "a tenant at all, in the store": (Calls, "tenant_id", property(lambda _: uuid7()), looks.at_contexts, APP_ROLE),
@@ -187,11 +187,11 @@ async def test_what_is_flushed_unseen_is_noticed(
     cloned_database: URL, superuser: psycopg.Connection, use_database: Callable[..., Settings]
 ) -> None:
     async with living(cloned_database, superuser, use_database) as world:
-        event.remove(TenantSession, "before_flush", tenancy._before_flush)
+        event.remove(TenantSession, "before_flush", sessions._before_flush)
         try:
             assert await looks.at_what_is_added(world)
         finally:
-            event.listen(TenantSession, "before_flush", tenancy._before_flush)
+            event.listen(TenantSession, "before_flush", sessions._before_flush)
 
 
 async def test_a_role_that_no_policy_binds_is_noticed(

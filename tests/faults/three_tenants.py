@@ -17,7 +17,7 @@ from src.database.base import Base, TenantBase, tenant_tables, uuid7
 from src.database.connect.embedded import APP_ROLE
 from src.database.errors import ConnectionFailed, PoolExhausted
 from src.database.models import Tenant
-from src.database.session import _read_engine
+from src.database.session.scopes import read_engine
 from src.database.store import get_store
 from tests.acceptance.calls import Rows, fill
 from tests.conftest import url_of
@@ -118,7 +118,7 @@ class World:
 
     def in_use(self) -> int:
         """How many connections the three pools think that somebody has."""
-        pools: list[Any] = [engine.pool, _read_engine.pool]
+        pools: list[Any] = [engine.pool, read_engine.pool]
         return sum(int(pool.checkedout()) for pool in pools) + get_store().pool.in_use
 
     def end_all_connections(self) -> None:

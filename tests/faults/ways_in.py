@@ -21,8 +21,8 @@ from src.database.repositories import (
     UserRepository,
 )
 from src.database.repositories.tenants import TenantRepository
+from src.database.session import AsyncSession
 from src.database.store import Profile, Store
-from src.database.tenancy import AsyncSession
 from tests.acceptance.calls import Rows
 
 __all__ = ["WAYS", "Place", "Way"]

@@ -12,8 +12,7 @@ import asyncpg
 
 from src.database.connect import DRIVER_ERRORS
 from src.database.engine.capacity import Capacity, capacity_of
-from src.database.reading import WRITTEN
-from src.database.session import open_connection
+from src.database.session import WRITTEN, open_connection
 
 __all__ = ["NO_PRIMARY", "Look", "close", "has_seen", "looking"]
 

@@ -21,6 +21,8 @@ UNKNOWN: Final = "unknown"
 _Kind = Literal["room", "ours", "library", "service"]
 
 _PACKAGE: Final = Path(__file__).parents[1]
+_UNNAMED: Final = {_PACKAGE.name, "engine", "observe", "session"}
+"""The folders whose functions are on the way of every statement: their names do not tell which it is."""
 _LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -94,6 +96,5 @@ def _file(filename: str) -> str:
 def _kind(filename: str) -> _Kind:
     path = Path(filename)
     if path.is_relative_to(_PACKAGE):
-        is_named = path.parent != _PACKAGE and path.parent.name != "observe"
-        return "room" if is_named else "ours"
+        return "ours" if path.parent.name in _UNNAMED else "room"
     return "library" if filename.startswith(("<", *_LIBRARIES)) else "service"

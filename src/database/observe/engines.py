@@ -10,12 +10,11 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, ExceptionContext, PoolProxiedConnection, event
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction
 
 from src.database.engine.events import hear
 from src.database.engine.pool import SizedPool
-from src.database.observe.watcher import Call, PoolState, Source, Unit
-from src.database.tenancy import TenantSession
+from src.database.observe.watcher import Call, PoolState, Source, TenantsSession, Unit
 
 __all__ = ["watch_engine", "watch_sessions"]
 
@@ -113,25 +112,25 @@ def watch_sessions() -> None:
         "after_transaction_end": _end,
     }
     for name, listener in listeners.items():
-        if not event.contains(TenantSession, name, listener):
-            event.listen(TenantSession, name, listener, insert=True)  # before it is bound: that is its first statement
+        if not event.contains(Session, name, listener):
+            event.listen(Session, name, listener, insert=True)  # before it is bound: that is its first statement
 
 
-def _begin(session: TenantSession, transaction: SessionTransaction, connection: Connection) -> None:
-    if not transaction.nested:
+def _begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    if not transaction.nested and isinstance(session, TenantsSession):
         _units[connection] = session.info[_UNIT] = Unit(session)
 
 
-def _commit(session: TenantSession) -> None:
+def _commit(session: Session) -> None:
     unit = session.info.get(_UNIT)
     if unit is not None and not session.in_nested_transaction():
         unit.is_committed = True
 
 
-def _end(session: TenantSession, transaction: SessionTransaction) -> None:
+def _end(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is not None or (unit := session.info.pop(_UNIT, None)) is None:
         return
     unit.is_over = True
-    unit.is_committed |= session.is_read_to_its_end
+    unit.is_committed |= isinstance(session, TenantsSession) and session.is_read_to_its_end
     if unit.source is not None:
         unit.source.tell("ended", unit)

@@ -7,26 +7,41 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from src.config import get_logger
 from src.database.engine import DatabaseEngine
 from src.database.observe.callers import Place, find_place
-from src.database.tenancy import TenantSession, current_tenant
+from src.database.tenant_scope import current_tenant
 
 __all__ = ["Call", "PoolState", "Source", "Unit", "Watcher", "name_of_error"]
+
+
+@runtime_checkable
+class TenantsSession(Protocol):
+    """A session of this package, as far as an observer needs it.
+
+    Attributes:
+        is_read_to_its_end: True if the session has only read and its block ended without an error.
+    """
+
+    is_read_to_its_end: bool
+
+    @property
+    def known_tenant(self) -> UUID | None:
+        """The tenant that the session has taken; None before its first use."""
 
 
 class Unit:
     """A unit of work: a session's transaction from its first statement to its end, or a call of the store.
 
     Args:
-        session: Whose transaction; None: a call of the store.
-        tenant: Who acts, where there is no session that knows.
+        session: The session of the transaction; None for a call of the store.
+        tenant: The tenant of a call of the store.
     """
 
-    def __init__(self, session: TenantSession | None = None, tenant: UUID | None = None) -> None:
+    def __init__(self, session: TenantsSession | None = None, tenant: UUID | None = None) -> None:
         self.source: Source | None = None
         """Where it sends its statements to; None before the first."""
         self.started = time.perf_counter()
@@ -43,7 +58,7 @@ class Unit:
         """Who acts, or None."""
         session = None if self._session is None else self._session()
         if session is not None:
-            self._tenant = session._tenant_id or self._tenant  # noqa: SLF001 - who observes must not make it take one
+            self._tenant = session.known_tenant or self._tenant
         return self._tenant
 
     @cached_property

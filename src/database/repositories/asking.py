@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from sqlalchemy import Executable, Uuid, bindparam
 
 from src.database.base import TenantBase
+from src.database.session import AsyncSession
 from src.database.statements.sending import Prepared, rows
-from src.database.tenancy import AsyncSession
 
 __all__ = ["Asking"]
 

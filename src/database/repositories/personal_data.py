@@ -27,6 +27,7 @@ from sqlalchemy import (
 from src.database.base import Base, TenantBase
 from src.database.errors import DatabaseError, NotFoundError
 from src.database.models import Tenant, User
+from src.database.session import AsyncSession
 from src.database.statements.removal import (
     PERSON,
     Ids,
@@ -35,7 +36,6 @@ from src.database.statements.removal import (
     remove,
     tables_of_tenants,
 )
-from src.database.tenancy import AsyncSession
 
 __all__ = ["erase_tenant_batch", "erase_user", "export_tenant", "export_user"]
 

@@ -11,9 +11,9 @@ from sqlalchemy import ColumnElement, Interval, Table, and_, func, literal, sele
 from src.database.base import Base, UtcDateTime, check_time
 from src.database.models import MessageHistory, Tenant, User
 from src.database.pagination import check_limit
+from src.database.session import AsyncSession
 from src.database.statements.removal import Ids, dependants, nothing_needs, remove, tables_of_tenants
 from src.database.statements.turn_leases import statement_time
-from src.database.tenancy import AsyncSession
 
 __all__ = ["DELETED_DAYS", "purge_expired"]
 

@@ -12,8 +12,8 @@ from sqlalchemy import Select, select
 from src.database.errors import NotFoundError
 from src.database.models import Tenant
 from src.database.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
+from src.database.session import AsyncSession
 from src.database.statements import tenants
-from src.database.tenancy import AsyncSession
 
 __all__ = ["TenantRepository"]
 

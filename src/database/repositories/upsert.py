@@ -25,7 +25,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 from src.database.base import TenantBase, utc_now
 from src.database.errors import DuplicateKeyError
 from src.database.repositories.conditions import check_value
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 __all__ = ["Upserted", "insert_unless_there", "select_by_key", "upsert"]
 

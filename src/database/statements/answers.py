@@ -13,11 +13,11 @@ from src.database.errors import NotFoundError, StaleDataError
 from src.database.limits import MESSAGES, check_limits
 from src.database.models import Conversation, MessageHistory
 from src.database.pagination import check_limit
+from src.database.session import AsyncSession
 from src.database.statements.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
 from src.database.statements.turn_leases import check_is_last, check_token, statement_time
 from src.database.statements.updating import update_one, update_rows
 from src.database.statements.windows import conversation_is_there
-from src.database.tenancy import AsyncSession
 
 __all__ = ["end", "extend", "interrupt_stale"]
 

@@ -13,9 +13,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from src.database.base import CleanText, UtcDateTime, check_id
 from src.database.models import Event
 from src.database.models.event import start_local_values
+from src.database.session import AsyncSession
 from src.database.statements.reminders import NOT_HELD
 from src.database.statements.updating import update_rows
-from src.database.tenancy import AsyncSession
 
 __all__ = ["Moved", "cancel_changed", "get_changed", "lock_changed", "move_changed"]
 

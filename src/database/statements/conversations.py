@@ -13,12 +13,12 @@ from src.database.errors import ForeignKeyError, NotFoundError, StaleDataError
 from src.database.limits import CHANNEL, CHAT_ID
 from src.database.models import Conversation
 from src.database.pagination import MAX_LIMIT, check_limit
+from src.database.session import AsyncSession
 from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns
 from src.database.statements.turn_leases import is_there, statement_time
 from src.database.statements.updating import update_one, update_rows
 from src.database.statements.windows import MAX_SEQ
-from src.database.tenancy import AsyncSession
 
 __all__ = ["check_silence", "close", "close_stale", "get_or_start_conversation", "set_summary", "stored_chat"]
 

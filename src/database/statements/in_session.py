@@ -10,10 +10,10 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from src.database.base import TenantBase
 from src.database.errors import SchemaDriftError
+from src.database.session import AsyncSession
 from src.database.statements.call import Call, drifted, is_missing
 from src.database.statements.entities import entities_of
 from src.database.statements.sending import records
-from src.database.tenancy import AsyncSession
 
 __all__ = ["InSession", "entities", "entity_columns", "refresh"]
 

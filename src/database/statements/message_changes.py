@@ -13,12 +13,12 @@ from src.database.base import check_aware, clean_text, utc_now
 from src.database.errors import NotFoundError
 from src.database.models import MessageHistory, Note
 from src.database.pagination import check_limit
+from src.database.session import AsyncSession
 from src.database.statements.new_message import VERSIONS
 from src.database.statements.split_characters import SPLIT
 from src.database.statements.turn_leases import lock_conversation
 from src.database.statements.updating import update_one
 from src.database.statements.windows import conversation_is_there, newest, of_conversation
-from src.database.tenancy import AsyncSession
 
 __all__ = ["edit", "pop_last", "purge"]
 

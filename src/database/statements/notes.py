@@ -10,8 +10,8 @@ from sqlalchemy import func
 
 from src.database.base import check_aware, check_id, utc_now
 from src.database.models import Note
+from src.database.session import AsyncSession
 from src.database.statements.updating import update_one
-from src.database.tenancy import AsyncSession
 
 __all__ = ["archive", "pin", "unarchive"]
 

@@ -14,10 +14,10 @@ from src.database.base import clean_text, uuid7
 from src.database.errors import StaleDataError
 from src.database.models import Event, User
 from src.database.pagination import check_limit
+from src.database.session import AsyncSession
 from src.database.statements.call import Call
 from src.database.statements.in_session import entity_columns
 from src.database.statements.turn_leases import statement_time
-from src.database.tenancy import AsyncSession
 
 __all__ = [
     "CLAIM",

@@ -29,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 __all__ = ["Ids", "Reference", "dependants", "nothing_needs", "references", "remove", "tables_of_tenants"]
 

@@ -14,8 +14,8 @@ from src.database.engine.commits import note_write, reconnect
 from src.database.engine.events import somebody_else_hears, tell_answered, tell_sent
 from src.database.engine.sqlalchemy_internals import raise_as_always
 from src.database.errors import ConnectionFailed
+from src.database.session import AsyncSession, TenantSession
 from src.database.statements.compiled import Ready, compile_once, ready
-from src.database.tenancy import AsyncSession, TenantSession
 
 __all__ = ["Prepared", "SentAsText", "records", "rows"]
 

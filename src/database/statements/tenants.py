@@ -9,7 +9,7 @@ from sqlalchemy import delete, text, update
 
 from src.database.errors import ForeignKeyError
 from src.database.models import Tenant
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 __all__ = ["delete_tenant", "update_tenant"]
 

@@ -13,8 +13,8 @@ from sqlalchemy.orm import aliased
 from src.database.base import check_id
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Conversation
+from src.database.session import AsyncSession
 from src.database.statements.updating import update_one
-from src.database.tenancy import AsyncSession
 
 __all__ = [
     "LEASE",

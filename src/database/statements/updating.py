@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnExpressionArgument, update
 
 from src.database.base import TenantBase
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 __all__ = ["update_one", "update_rows"]
 

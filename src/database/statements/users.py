@@ -13,10 +13,10 @@ from sqlalchemy import BigInteger, Select, Uuid, bindparam, or_, select, update
 from src.database.base import check_time, clean_json, clean_text, utc_now, uuid7
 from src.database.limits import USERS, check_limits
 from src.database.models import User
+from src.database.session import AsyncSession
 from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns
 from src.database.statements.sending import Prepared
-from src.database.tenancy import AsyncSession
 
 __all__ = ["by_telegram_id", "check_telegram_id", "get_or_create_user", "new_user_values", "set_timezone", "touch_seen"]
 

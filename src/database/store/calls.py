@@ -9,14 +9,13 @@ from uuid import UUID
 
 import asyncpg
 
-from src.database.binding import TenantBinding
 from src.database.connect import DRIVER_ERRORS
 from src.database.connect.last_words import fatal_error
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, DatabaseError, NoTenantError, SchemaDriftError
+from src.database.session import TenantBinding, current_tenant
 from src.database.statements.call import Call, drifted, is_missing
 from src.database.statements.read import Read
 from src.database.store.pool import Slot, StorePool
-from src.database.tenancy import current_tenant
 from src.database.translation import translate
 
 __all__ = ["Calls", "Sent"]

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from src.database import observe
-from src.database.binding import TenantBinding
 from src.database.engine import DatabaseEngine
 from src.database.errors import CommitOutcomeUnknown
 from src.database.observe import PoolState, Source, Unit
+from src.database.session import TenantBinding
 from src.database.statements.call import Call
 from src.database.statements.read import Read
 from src.database.store.calls import Calls, Sent

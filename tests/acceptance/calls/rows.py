@@ -13,7 +13,7 @@ import pytest
 from src.database.base import utc_now, uuid7
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.repositories import NewMessage
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 TOKEN: Final = uuid7()
 """Of the claim on the event's reminder."""

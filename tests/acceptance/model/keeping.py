@@ -11,7 +11,7 @@ from hypothesis.stateful import rule
 from src.database.base import uuid7
 from src.database.models import Event, Note
 from src.database.repositories import EventRepository, NoteRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.acceptance.model.memory import Dated, Jotted
 from tests.acceptance.model.steps import PICK, TENANT, Steps, change, nothing, pick
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from src.database.errors import NotFoundError
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.acceptance.model.memory import Memory
 from tests.acceptance.model.world import World
 

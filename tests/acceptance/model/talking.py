@@ -19,7 +19,7 @@ from src.database.repositories import (
     UserRepository,
 )
 from src.database.repositories.conversations import Turn
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.acceptance.model.memory import Person, Talk
 from tests.acceptance.model.steps import PICK, TENANT, Steps, change, nothing, pick
 

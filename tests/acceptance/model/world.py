@@ -13,11 +13,10 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database import create_engine
 from src.database.base import uuid7
-from src.database.binding import TenantBinding
 from src.database.engine.pool import SizedPool
 from src.database.errors import DatabaseError
 from src.database.models import Tenant
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession, TenantBinding
 
 COLUMNS = {
     "users": "id, telegram_id, display_name, deleted_at IS NOT NULL",

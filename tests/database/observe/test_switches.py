@@ -14,7 +14,7 @@ from src.config import Settings
 from src.database import get_db, get_engine, observe
 from src.database.errors import ConfigurationError
 from src.database.observe import source_of
-from src.database.session import _engine_of_loop
+from src.database.session.engines import engine_of_loop
 from src.database.store import get_store
 from tests.conftest import url_of
 from tests.database.observe.conftest import Use, value
@@ -24,7 +24,7 @@ async def test_nobody_listens_where_nothing_is_switched_on(use: Use) -> None:
     use()
     async with get_db() as session:
         await session.execute(text("SELECT 1"))
-    made = _engine_of_loop("default")
+    made = engine_of_loop("default")
 
     assert source_of(made) is None
     assert source_of(get_engine("store")) is None
@@ -38,7 +38,7 @@ async def test_a_setting_switches_on(use: Use, setting: str) -> None:
     use(**{setting: "true"})
     async with get_db() as session:
         await session.execute(text("SELECT 1"))
-    source = source_of(_engine_of_loop("default"))
+    source = source_of(engine_of_loop("default"))
 
     assert source is not None
     assert source.hears("answered")
@@ -58,7 +58,7 @@ async def test_what_is_not_installed_is_named_with_how_to_install_it(
     monkeypatch.delattr(f"src.database.observe.{extra}", raising=False)
     use(**{setting: "true"})
     with pytest.raises(ConfigurationError, match=f"thea-database\\[{extra}\\]"):
-        _engine_of_loop("default")
+        engine_of_loop("default")
 
     use(**{setting: "false"})  # so that what is disposed of afterwards can be made
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from src.database.base import tenant_tables, utc_now
 from src.database.models import Conversation, Event, MessageHistory, Note, User
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 async def live(session: AsyncSession, name: str, *, at: datetime | None = None, **values: Any) -> User:

@@ -17,7 +17,7 @@ from src.database.errors import (
 from src.database.models import Event, Note, User
 from src.database.pagination import InvalidCursorError
 from src.database.repositories import ConversationRepository, EventRepository, NoteRepository, UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 @pytest.fixture

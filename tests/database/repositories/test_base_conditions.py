@@ -29,7 +29,7 @@ from src.database.base import uuid7
 from src.database.errors import DuplicateKeyError, NotFoundError
 from src.database.models import Event, Note, User
 from src.database.repositories import EventRepository, NoteRepository, UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from src.database.base import tenant_tables
 from src.database.errors import LazyLoadError
 from src.database.models import Event, Note, User
 from src.database.repositories import NoteRepository, UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 NAMES = "|".join(table.name for table in tenant_tables())
 

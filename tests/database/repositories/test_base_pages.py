@@ -25,7 +25,7 @@ from src.database.repositories import (
     Repository,
     UserRepository,
 )
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 SAME = datetime(2030, 1, 1, tzinfo=UTC)
 

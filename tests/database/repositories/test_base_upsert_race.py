@@ -10,7 +10,7 @@ from src.database import get_db
 from src.database.base import uuid7
 from src.database.models import Tenant
 from src.database.repositories import UserRepository
-from src.database.tenancy import tenant_context
+from src.database.session import tenant_context
 
 
 @pytest.mark.usefixtures("cloned_database")

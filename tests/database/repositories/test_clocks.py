@@ -18,7 +18,7 @@ from src.database.repositories import (
     UserRepository,
     purge_expired,
 )
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.repositories.messages.conftest import message
 from tests.database.repositories.skewed import skew_clock
 

@@ -10,7 +10,7 @@ from src.database.base import utc_now, uuid7
 from src.database.errors import DuplicateKeyError, ForeignKeyError
 from src.database.models import Conversation, User
 from src.database.repositories import ConversationRepository, UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from src.database.base import utc_now, uuid7
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Conversation, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.acceptance.calls import a_message
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -12,7 +12,7 @@ from src.database.base import utc_now, uuid7
 from src.database.errors import CheckViolation, StaleDataError
 from src.database.models import Event, User
 from src.database.repositories import EventRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 @pytest.fixture

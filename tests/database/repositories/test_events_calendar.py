@@ -14,7 +14,7 @@ from src.database.base import uuid7
 from src.database.models import Event, User
 from src.database.repositories import EventRepository, Occurrence
 from src.database.repositories.recurrence import Series
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.repositories.random_rules import by_the_library, random_event
 
 JUNE = datetime(2026, 6, 1, tzinfo=UTC)

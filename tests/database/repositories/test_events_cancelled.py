@@ -8,7 +8,7 @@ import pytest
 
 from src.database.models import Event, User
 from src.database.repositories import EventRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.repositories.weekly import DAY, HOUR, NINE, add, add_weekly, claimed, mondays, starts
 
 

@@ -12,7 +12,7 @@ from src.database.base import uuid7
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Event, User
 from src.database.repositories import EventRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.repositories.weekly import DAY, HOUR, NINE, NOW, add, add_weekly, claimed, mondays, starts
 
 

@@ -10,7 +10,7 @@ import pytest
 from src.database.models import Event, User
 from src.database.repositories import EventRepository, UserRepository
 from src.database.repositories.recurrence_rule import check_rrule
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 START = datetime(2026, 5, 1, 9, tzinfo=UTC)
 UNREAL = ["FREQ=YEARLY;BYDAY=60MO", "FREQ=MONTHLY;BYDAY=9MO", "FREQ=DAILY;UNTIL=00010101T000000Z"]

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from src.database.models import Event, User
 from src.database.repositories import EventRepository
 from src.database.repositories.recurrence_clock import to_instant
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from src.database.zones import get_zone, local_time
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

@@ -9,7 +9,7 @@ import pytest
 
 from src.database.models import Event, User
 from src.database.repositories import EventRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from src.database.base import utc_now, uuid7
 from src.database.errors import StaleDataError
 from src.database.models import Event, User
 from src.database.repositories import EventRepository, UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from src.database.base import utc_now
 from src.database.models import Event, User
 from src.database.repositories import EventRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 

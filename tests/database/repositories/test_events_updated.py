@@ -11,7 +11,7 @@ from src.database.base import utc_now, uuid7
 from src.database.errors import NotFoundError
 from src.database.models import Event, User
 from src.database.repositories import EventRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 START = datetime(2030, 5, 6, 9, tzinfo=UTC)

@@ -13,7 +13,7 @@ from src.database.models import Note, User
 from src.database.pagination import InvalidCursorError
 from src.database.repositories import NoteRepository
 from src.database.repositories.notes import TagCount
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import pytest
 from src.database.models import Note, User
 from src.database.repositories import NoteRepository
 from src.database.repositories.note_snippet import FRAGMENT_LENGTH, snippet
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 HOSTILE = [
     "' & | ! ( \\ <-> :*",

@@ -13,7 +13,7 @@ from src.database.models import Note, User
 from src.database.models.note import plain as plain_sql
 from src.database.repositories import NoteRepository
 from src.database.repositories.note_search import plain
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from src.database.repositories import (
     NewMessage,
     NoteRepository,
 )
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from src.database.errors import DatabaseError, ForeignKeyError, NotFoundError
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.repositories import MessageHistoryRepository, TenantRepository, UserRepository
 from src.database.repositories.personal_data import erase_tenant_batch, export_tenant
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.acceptance.calls.rows import a_message, listed
 from tests.acceptance.test_tenants import check_statements
 from tests.database.repositories.lives import counts, days_ago, first_of, live, message

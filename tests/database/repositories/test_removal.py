@@ -19,7 +19,7 @@ from src.database.repositories import (
     UserRepository,
     purge_expired,
 )
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.repositories.lives import days_ago, first_of, live, message
 
 SLOWER = """

@@ -14,7 +14,7 @@ from src.database import get_db
 from src.database.base import utc_now
 from src.database.models import Conversation, MessageHistory, Note, Tenant
 from src.database.repositories import MessageHistoryRepository, NoteRepository, UserRepository, purge_expired
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.acceptance.test_tenants import check_statements
 from tests.database.repositories.lives import counts, days_ago, first_of, live, message
 

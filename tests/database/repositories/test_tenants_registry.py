@@ -17,7 +17,7 @@ from src.database.models import Tenant, User
 from src.database.pagination import InvalidCursorError
 from src.database.repositories import TenantRepository, UserRepository
 from src.database.schemas import TenantUpdate
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.conftest import A, B
 
 

@@ -14,7 +14,7 @@ from src.database.base import utc_now, uuid7
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Conversation, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, Turn, UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.acceptance.calls import a_message
 
 A_MOMENT = timedelta(milliseconds=1)

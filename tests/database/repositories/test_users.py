@@ -13,7 +13,7 @@ from src.database.base import utc_now, uuid7
 from src.database.errors import NotFoundError
 from src.database.models import User
 from src.database.repositories import UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from src.database.repositories import (
     UserRepository,
 )
 from src.database.repositories.retention import purge_expired
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 DAY = timedelta(days=1)
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

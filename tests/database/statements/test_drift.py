@@ -16,8 +16,8 @@ from src.database.drift.verify import verify
 from src.database.errors import SchemaDriftError
 from src.database.health import readiness
 from src.database.repositories import ConversationRepository, EventRepository, MessageHistoryRepository, UserRepository
+from src.database.session import AsyncSession
 from src.database.store import get_store
-from src.database.tenancy import AsyncSession
 from tests.acceptance.calls import Rows, a_message, fill
 
 KEYS = [a_message("x"), a_message("y")]

@@ -16,7 +16,7 @@ from src.database import engine, get_db
 from src.database.errors import DuplicateKeyError, TransactionAborted
 from src.database.models import Note, User
 from src.database.repositories import NoteRepository, UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 async def by_sqlalchemy(session: AsyncSession, user: User) -> User:

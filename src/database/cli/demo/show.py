@@ -24,8 +24,7 @@ from src.database.repositories import (
     NoteRepository,
     UserRepository,
 )
-from src.database.session import get_db
-from src.database.tenancy import AsyncSession, tenant_context
+from src.database.session import AsyncSession, get_db, tenant_context
 
 __all__ = ["show_what_it_is_for"]
 

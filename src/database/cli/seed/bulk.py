@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from src.database.base import TenantBase
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 __all__ = ["insert_missing"]
 

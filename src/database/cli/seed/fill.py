@@ -20,8 +20,7 @@ from src.database.errors import ConfigurationError
 from src.database.models import Event, MessageHistory, Tenant
 from src.database.models.event import start_local_values
 from src.database.repositories import TenantRepository
-from src.database.session import get_db
-from src.database.tenancy import AsyncSession, tenant_context
+from src.database.session import AsyncSession, get_db, tenant_context
 
 __all__ = ["Report", "fill", "present_of"]
 

@@ -13,8 +13,7 @@ from src.database.migrate.revision_status import ORIGIN, OTHER_DATABASE, Origin,
 from src.database.models import Tenant
 from src.database.repositories import TenantRepository
 from src.database.repositories.tenants import Status
-from src.database.session import get_db
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession, get_db
 
 __all__ = ["all_tenants", "change", "find", "register", "registry_session", "set_status"]
 

@@ -20,8 +20,7 @@ from src.database.errors import ConfigurationError
 from src.database.models import Tenant
 from src.database.repositories import TenantRepository, UserRepository, purge_expired
 from src.database.repositories.personal_data import erase_tenant_batch, export_tenant
-from src.database.session import get_db
-from src.database.tenancy import AsyncSession, tenant_context
+from src.database.session import AsyncSession, get_db, tenant_context
 
 __all__ = ["erase", "export", "purge"]
 

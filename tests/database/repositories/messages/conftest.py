@@ -8,7 +8,7 @@ import pytest
 
 from src.database.models import Conversation, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 
 
 def message(key: str = "t:bot:1:1", content: str | None = "hola", **more: Any) -> NewMessage:

@@ -11,7 +11,7 @@ from src.database.base import uuid7
 from src.database.errors import IdempotencyConflictError, NotFoundError, StaleDataError
 from src.database.models import Conversation, MessageHistory, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.repositories.messages.conftest import message
 
 

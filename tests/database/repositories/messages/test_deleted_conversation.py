@@ -14,7 +14,7 @@ from src.database.base import utc_now
 from src.database.errors import IdempotencyConflictError, NotFoundError
 from src.database.models import Conversation, MessageHistory, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.repositories.messages.conftest import message
 
 Reads = Callable[[MessageHistoryRepository, UUID, UUID], Awaitable[Any]]

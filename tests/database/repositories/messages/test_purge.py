@@ -9,7 +9,7 @@ import pytest
 from src.database.base import Base
 from src.database.models import Conversation, MessageHistory, Note, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.repositories.messages.conftest import message
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -15,7 +15,7 @@ from src.database import get_db
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, Turn, UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.repositories.messages.conftest import message
 
 Step = Callable[[MessageHistoryRepository, Any], Awaitable[MessageHistory]]

@@ -11,7 +11,7 @@ import pytest
 
 from src.database.models import Conversation, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, Usage
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from src.database.zones import get_zone, local_time, zone_offsets
 from tests.database.repositories.messages.conftest import message
 

@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 from src.database.base import uuid7
 from src.database.models import Conversation, MessageHistory, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.repositories.messages.conftest import message
 
 BAD_LIMITS = [0, -1, 1001]

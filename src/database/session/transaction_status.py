@@ -13,9 +13,9 @@ import asyncpg
 from sqlalchemy import Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from src.database.binding import TenantBinding
 from src.database.errors import DatabaseError
-from src.database.tenancy import AsyncSession, TenantSession
+from src.database.session.binding import TenantBinding
+from src.database.session.session import AsyncSession, TenantSession
 
 __all__ = ["Number", "NumberedBinding", "NumberedSession", "Outcome", "find_outcome"]
 

@@ -26,9 +26,10 @@ from src.database.errors import (
     TlsFailed,
 )
 from src.database.observe import count_retry
-from src.database.session import engine, numbered_binding
-from src.database.tenancy import AsyncSession
-from src.database.transaction_status import NumberedSession, Outcome, find_outcome
+from src.database.session.engines import numbered_binding
+from src.database.session.scopes import engine
+from src.database.session.session import AsyncSession
+from src.database.session.transaction_status import NumberedSession, Outcome, find_outcome
 
 __all__ = ["Isolation", "Retry", "run_transaction"]
 

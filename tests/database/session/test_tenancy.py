@@ -18,7 +18,7 @@ from src.database.base import Base, uuid7
 from src.database.errors import CheckViolation, ForeignKeyError, NoTenantError, TenantMismatchError
 from src.database.models import Conversation, Event, Note, Tenant, User
 from src.database.repositories import UserRepository
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
 from tests.database.conftest import A, B
 
 C = uuid7()

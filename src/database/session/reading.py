@@ -13,11 +13,12 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
-from src.database.binding import TenantBinding
 from src.database.connect import DRIVER_ERRORS
 from src.database.engine.pool import drop
 from src.database.errors import ConnectionFailed, SchemaChangedError
-from src.database.tenancy import AsyncSession, TenantSession, current_tenant
+from src.database.session.binding import TenantBinding
+from src.database.session.session import AsyncSession, TenantSession
+from src.database.tenant_scope import current_tenant
 from src.database.translation import translate
 
 __all__ = ["WRITTEN", "ReadBinding", "ReadSession", "wait_for_replica"]

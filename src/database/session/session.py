@@ -13,7 +13,6 @@ from sqlalchemy.orm import exc as orm_exc
 from sqlalchemy.util.concurrency import in_greenlet
 
 from src.database.base import TenantBase
-from src.database.binding import TenantBinding
 from src.database.engine.commits import twice_if_lost
 from src.database.errors import (
     LazyLoadError,
@@ -22,10 +21,11 @@ from src.database.errors import (
     TenantMismatchError,
     TransactionAborted,
 )
-from src.database.session_use import GuardedAsyncSession, SessionUse, guard_operations
-from src.database.tenant_scope import current_tenant, tenant_context
+from src.database.session.binding import TenantBinding
+from src.database.session.use import GuardedAsyncSession, SessionUse, guard_operations
+from src.database.tenant_scope import current_tenant
 
-__all__ = ["AsyncSession", "TenantSession", "current_tenant", "tenant_context"]
+__all__ = ["AsyncSession", "TenantSession"]
 
 
 @guard_operations
@@ -46,6 +46,11 @@ class TenantSession(Session):
         self._tenant_id: UUID | None = None
         self._connection_in_use: Connection | None = None
         self._bound_to: UUID | None = None
+
+    @property
+    def known_tenant(self) -> UUID | None:
+        """The tenant that the session has taken; None before its first use."""
+        return self._tenant_id
 
     def acting_tenant(self) -> UUID | None:
         """Return the tenant that this session acts for, and keep to it from now on.

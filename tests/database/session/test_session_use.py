@@ -22,7 +22,7 @@ from src.database.base import uuid7
 from src.database.errors import SessionClosed, SessionInUse
 from src.database.models import Tenant, User
 from src.database.repositories import UserRepository
-from src.database.session import _read_engine
+from src.database.session.scopes import read_engine
 
 SLEEP = text("SELECT pg_sleep(0.05)")
 ID = uuid7()
@@ -73,7 +73,7 @@ def url(cloned_database: URL, use_database: Callable[..., Settings]) -> URL:
 
 def connections_in_use() -> int:
     gc.collect()
-    pools: list[Any] = [engine.pool, _read_engine.pool]
+    pools: list[Any] = [engine.pool, read_engine.pool]
     return sum(int(pool.checkedout()) for pool in pools)
 
 

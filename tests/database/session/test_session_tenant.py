@@ -15,11 +15,11 @@ from sqlalchemy.orm import make_transient_to_detached
 
 from src.database import AsyncSession, get_db, get_read_db, run_transaction, tenant_context
 from src.database.base import uuid7
-from src.database.binding import TenantBinding
 from src.database.errors import TenantMismatchError
 from src.database.models import Tenant, User
 from src.database.observe.watcher import Unit
 from src.database.repositories import UserRepository
+from src.database.session import TenantBinding
 
 A, B, DEFAULT = uuid7(), uuid7(), uuid7()
 ID = uuid7()

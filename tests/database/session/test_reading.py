@@ -20,7 +20,7 @@ from src.database.base import uuid7
 from src.database.errors import DatabaseError, NoTenantError
 from src.database.models import Note, Tenant, User
 from src.database.repositories import NoteRepository, UserRepository
-from src.database.tenancy import current_tenant
+from src.database.session import current_tenant
 from tests.database.mute_relay import relaying
 
 A, B = uuid7(), uuid7()

@@ -21,8 +21,8 @@ from src.database import AsyncSessionLocal, create_engine, engine, get_db
 from src.database.errors import ConnectionFailed, DatabaseError, DuplicateKeyError, TransactionAborted
 from src.database.models import User
 from src.database.repositories import UserRepository
-from src.database.session import _engines
-from src.database.tenancy import AsyncSession
+from src.database.session import AsyncSession
+from src.database.session.engines import _engines
 
 
 async def count_users() -> int:

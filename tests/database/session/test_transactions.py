@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import URL, text
 
 from src.config import Settings
-from src.database import AsyncSession, engine, get_db, run_transaction, tenant_context, transactions
+from src.database import AsyncSession, engine, get_db, run_transaction, tenant_context
 from src.database.base import uuid7
 from src.database.errors import ConnectionFailed, DuplicateKeyError
 from src.database.models import Tenant, User
 from src.database.repositories import UserRepository
-from src.database.transactions import Retry
+from src.database.session import Retry, transactions
 
 
 async def add_user(session: AsyncSession, telegram_id: int = 1) -> User:

@@ -1,0 +1,40 @@
+"""Sessions: tenant_context, get_db, get_read_db, run_transaction, and the engines behind them."""
+
+from src.database.session.binding import TenantBinding
+from src.database.session.engines import (
+    engines_of_loop,
+    forget_settings,
+    get_engine,
+    has_replica,
+    open_connection,
+    tenant_binding,
+)
+from src.database.session.reading import WRITTEN, ReadSession
+from src.database.session.scopes import AsyncSessionLocal, SessionScope, engine, get_db, get_read_db
+from src.database.session.session import AsyncSession, TenantSession
+from src.database.session.transactions import Isolation, Retry, run_transaction
+from src.database.tenant_scope import current_tenant, tenant_context
+
+__all__ = [
+    "WRITTEN",
+    "AsyncSession",
+    "AsyncSessionLocal",
+    "Isolation",
+    "ReadSession",
+    "Retry",
+    "SessionScope",
+    "TenantBinding",
+    "TenantSession",
+    "current_tenant",
+    "engine",
+    "engines_of_loop",
+    "forget_settings",
+    "get_db",
+    "get_engine",
+    "get_read_db",
+    "has_replica",
+    "open_connection",
+    "run_transaction",
+    "tenant_binding",
+    "tenant_context",
+]
