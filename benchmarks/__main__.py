@@ -23,7 +23,7 @@ from benchmarks.results import Results
 from benchmarks.run import GROWING, Runner, measure_all, profile
 from benchmarks.sample import Sample
 from benchmarks.server import BenchmarkServer, running_server
-from src.database.connect.embedded import APP_ROLE
+from src.database.embedded import APP_ROLE
 
 OUT: Final = Path(".cache/benchmarks")
 PUBLISHED: Final = Path("docs/benchmarks")

@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from benchmarks.contenders.base import POOL_SIZE
 from src.config import Settings
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.migrate import upgrade
 
 __all__ = ["BenchmarkServer", "running_server"]

@@ -8,7 +8,7 @@ from itertools import count
 
 import psycopg
 
-from src.database.connect.embedded import SUPERUSER
+from src.database.embedded import SUPERUSER
 
 
 class Clones:

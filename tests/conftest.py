@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings, get_settings
 from src.database import create_engine
 from src.database.base import uuid7
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.migrate import upgrade
 from src.database.models import User
 from src.database.session import AsyncSession, TenantBinding, forget_settings

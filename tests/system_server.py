@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
+from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
 
 SYSTEM = Path("/usr/lib/postgresql/15/bin")
 GRANTS = f"""

@@ -28,8 +28,7 @@ from src.config.constants import APPLICATION_NAME, DEFAULT_TENANT_ID, ENVIRONMEN
 from src.config.files import environment_files, faults_of_file, faults_of_process
 from src.config.logging import get_logger
 from src.database.errors import ConfigurationError
-from src.database.target import Target
-from src.database.url import SslMode, hosts_of, parse_url, warnings_of
+from src.database.target import SslMode, Target, hosts_of, parse_url, warnings_of
 
 __all__ = ["Settings", "get_settings"]
 

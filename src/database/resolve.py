@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from src.config.environment import Purpose, complete, named_target
-from src.database.connect import PasswordProvider, PgBouncerConnection, embedded_server, find_provider
+from src.database.connect import PasswordProvider, PgBouncerConnection, find_provider
+from src.database.embedded import embedded_server
 from src.database.errors import ConfigurationError
 from src.database.target import PoolLimits, SessionAttributes, Target
 

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from src.config import Settings
 from src.database import engine
-from src.database.connect.embedded import EmbeddedServer
+from src.database.embedded import EmbeddedServer
 from src.database.session.scopes import read_engine
 from tests.acceptance.command import CANARY
 from tests.acceptance.counting_relay import Relay, relaying

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE
+from src.database.embedded import APP_ROLE, OWNER_ROLE
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed: apt install pgbouncer")

@@ -21,8 +21,8 @@ from filelock import FileLock
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
-from src.database.connect.embedded_process import give, run
+from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.embedded.process import give, run
 from src.database.migrate import upgrade
 from tests.conftest import FOLDER, SERVER
 

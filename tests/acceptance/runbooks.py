@@ -15,8 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from src.database.connect.embedded import SUPERUSER
-from src.database.connect.embedded_process import give, programs, server_uid
+from src.database.embedded import SUPERUSER
+from src.database.embedded.process import give, programs, server_uid
 from tests.acceptance.command import ROOT
 from tests.conftest import FOLDER, SERVER
 

@@ -17,7 +17,7 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database.cli.diagnose import run_activity
 from src.database.cli.diagnose.activity import Activity, sessions_of
-from src.database.connect.embedded import APP_ROLE, SUPERUSER
+from src.database.embedded import APP_ROLE, SUPERUSER
 
 CANARY = "c4n4ry-c0nt3nt"
 LOCK = "LOCK TABLE notes IN SHARE ROW EXCLUSIVE MODE"

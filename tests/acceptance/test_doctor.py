@@ -17,7 +17,7 @@ from src.config import Settings
 from src.database.cli.diagnose import run_doctor
 from src.database.cli.diagnose.doctor import examine
 from src.database.cli.diagnose.finding import Finding
-from src.database.connect.embedded import SUPERUSER, EmbeddedServer
+from src.database.embedded import SUPERUSER, EmbeddedServer
 from src.database.errors import ConfigurationError
 from tests import other_migrations
 from tests.acceptance.command import CANARY, run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.database.connect.embedded import EmbeddedServer
+from src.database.embedded import EmbeddedServer
 from src.database.target import Target
 from tests.acceptance.command import CANARY, ROOT, run_forked
 from tests.conftest import SOCKETS

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from src.config import Settings
 from src.database import get_db, get_engine
-from src.database.connect.embedded import APP_ROLE
+from src.database.embedded import APP_ROLE
 from src.database.health import HealthReport, checks, liveness, readiness
 from src.database.session import forget_settings
 from src.database.store import get_store

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database.cli.diagnose.doctor import examine
 from src.database.cli.diagnose.finding import Finding
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
+from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
 from src.database.health import Check, HealthReport, isolation, readiness
 from tests.conftest import url_of
 

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER
-from src.database.connect.embedded_process import programs
+from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER
+from src.database.embedded.process import programs
 from src.database.migrate import upgrade
 from tests.acceptance.runbooks import ask, blocks, folder_of_server, perform, quick_folder, settle, skip_unless
 

@@ -11,7 +11,7 @@ from pytest_postgresql.executors import NoopExecutor
 from src.config import Settings
 from src.database.cli.diagnose import run_pool
 from src.database.cli.diagnose.demand import demand_of
-from src.database.connect.embedded import MAX_CONNECTIONS
+from src.database.embedded import MAX_CONNECTIONS
 from tests.acceptance.command import CANARY
 from tests.conftest import url_of
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from src.database.connect.embedded_process import programs
-from src.database.connect.embedded_process import run as run_program
+from src.database.embedded.process import programs
+from src.database.embedded.process import run as run_program
 from tests.acceptance.replication import Node, _copy_template
 from tests.acceptance.runbooks import ask, blocks, folder_of_server, perform, quick_folder, settle, skip_unless
 

@@ -20,8 +20,8 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
-from src.database.connect.embedded_process import give
+from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.embedded.process import give
 from src.database.errors import AuthenticationFailed, ConfigurationError
 from src.database.migrate import upgrade
 from src.database.session import AsyncSession, TenantBinding

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from src.config import Settings
 from src.database import tenant_context
 from src.database.base import tenant_tables, utc_now, uuid7
-from src.database.connect.embedded import APP_ROLE, SUPERUSER
+from src.database.embedded import APP_ROLE, SUPERUSER
 from src.database.errors import DatabaseError, ForeignKeyError, NotFoundError, StaleDataError
 from src.database.models import Event, Note, User
 from src.database.repositories import (

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from src.database.cli import main
-from src.database.connect.embedded import OWNER_ROLE
+from src.database.embedded import OWNER_ROLE
 from src.database.migrate import heads
 from tests.conftest import url_of
 

@@ -20,7 +20,7 @@ from benchmarks.results import Case
 from benchmarks.run import Runner, measure_all
 from benchmarks.sample import Rows, Sample
 from src.config import Settings
-from src.database.connect.embedded import APP_ROLE, SUPERUSER
+from src.database.embedded import APP_ROLE, SUPERUSER
 from tests.clones import Clones
 from tests.conftest import SOCKETS, url_of
 

@@ -16,7 +16,7 @@ from src.config import Settings, get_settings
 from src.config.constants import DEFAULT_TENANT_ID
 from src.database.errors import ConfigurationError
 from src.database.session import forget_settings
-from src.database.url import hosts_of
+from src.database.target import hosts_of
 
 ROOT = Path(__file__).parents[2]
 CANARY = "c4n4ry-p4ss"

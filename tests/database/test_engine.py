@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.connect.embedded import SUPERUSER, EmbeddedServer
+from src.database.embedded import SUPERUSER, EmbeddedServer
 from src.database.errors import (
     AuthenticationFailed,
     ConfigurationError,

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.database.errors import ConfigurationError
-from src.database.target import Host, SshGateway, Target
-from src.database.url import parse_url
+from src.database.target import Host, SshGateway, Target, parse_url
 
 CANARY = "c4n4ry"
 

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
+from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
 from src.database.errors import (
     CheckViolation,
     DatabaseError,

@@ -15,8 +15,7 @@ from src.config import Settings
 from src.database import get_db, get_read_db
 from src.database.cli.diagnose.reach import reach
 from src.database.errors import ConfigurationError
-from src.database.target import Target
-from src.database.url import parse_url, warnings_of
+from src.database.target import Target, parse_url, warnings_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "database-urls.md"
 ROWS = re.findall(r"^\| ([^|]+) \| `([^`]+)` \| (.+) \|$", PAGE.read_text(), re.MULTILINE)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from src.database import current_tenant, get_db, get_read_db, tenant_context
 from src.database.base import uuid7
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE
+from src.database.embedded import APP_ROLE, OWNER_ROLE
 from src.database.errors import DatabaseError, NoTenantError, TenantMismatchError
 from src.database.models import User
 from src.database.repositories import NoteRepository, UserRepository

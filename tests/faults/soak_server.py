@@ -14,9 +14,9 @@ import psycopg
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.connect.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
-from src.database.connect.embedded_keeper import find_postmaster
-from src.database.connect.embedded_process import run
+from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.embedded.keeper import find_postmaster
+from src.database.embedded.process import run
 from src.database.migrate import upgrade
 
 # What it acknowledges survives its own death, though not the machine's: `synchronous_commit` stays on.

@@ -15,7 +15,7 @@ from sqlalchemy import func, select, text, update
 from src.config import Settings, get_settings
 from src.database import AsyncSession, engine, get_db, get_engine, run_transaction
 from src.database.base import uuid7
-from src.database.connect.embedded import SUPERUSER
+from src.database.embedded import SUPERUSER
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
 from src.database.models import User
 from src.database.repositories import NewMessage, UserRepository

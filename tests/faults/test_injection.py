@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from src.database.base import TenantBase, uuid7
 from src.database.cli.app import app as command
-from src.database.connect.embedded import SUPERUSER
+from src.database.embedded import SUPERUSER
 from src.database.errors import DatabaseError
 from src.database.session import TenantBinding, tenant_context
 from src.database.store import Store, StorePool

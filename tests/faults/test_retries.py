@@ -18,7 +18,7 @@ from sqlalchemy import URL, inspect, select, text
 from src.config import Settings
 from src.database import AsyncSession, get_db, run_transaction
 from src.database.base import uuid7
-from src.database.connect.embedded import SUPERUSER
+from src.database.embedded import SUPERUSER
 from src.database.errors import (
     AuthenticationFailed,
     CheckViolation,

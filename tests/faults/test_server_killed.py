@@ -19,7 +19,7 @@ from sqlalchemy import URL
 
 from src.config import Settings
 from src.database import AsyncSession, engine, get_db, get_engine, run_transaction
-from src.database.connect.embedded import APP_ROLE, DATABASE, SUPERUSER
+from src.database.embedded import APP_ROLE, DATABASE, SUPERUSER
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
 from src.database.repositories import (
     ConversationRepository,

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.connect.embedded import APP_ROLE
+from src.database.embedded import APP_ROLE
 from src.database.errors import DatabaseError
 from tests.faults.tenants_steps import FAULTS, STEPS, Planned, Walker, undisturbed
 from tests.faults.three_tenants import World, living

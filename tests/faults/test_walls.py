@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from src.config import Settings
 from src.database import tenant_scope
 from src.database.base import TenantBase, tenant_tables, uuid7
-from src.database.connect.embedded import APP_ROLE, SUPERUSER
+from src.database.embedded import APP_ROLE, SUPERUSER
 from src.database.errors import DatabaseError, ForeignKeyError, TenantMismatchError
 from src.database.repositories import Repository, asking
 from src.database.session import TenantBinding, TenantSession

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Row
 from src.config import Settings
 from src.database import engine, get_db, get_engine, tenant_context
 from src.database.base import Base, TenantBase, tenant_tables, uuid7
-from src.database.connect.embedded import APP_ROLE
+from src.database.embedded import APP_ROLE
 from src.database.errors import ConnectionFailed, PoolExhausted
 from src.database.models import Tenant
 from src.database.session.scopes import read_engine

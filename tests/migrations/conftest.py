@@ -13,7 +13,7 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.connect.embedded import OWNER_ROLE, SUPERUSER
+from src.database.embedded import OWNER_ROLE, SUPERUSER
 from tests.conftest import SOCKETS, url_of
 from tests.migrations.drafts import Drafts
 

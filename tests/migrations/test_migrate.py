@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from structlog.testing import capture_logs
 
 from src.config import Settings
-from src.database.connect.embedded import OWNER_ROLE
+from src.database.embedded import OWNER_ROLE
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.migrate import current, downgrade, heads, history, revision, sql, stamp, upgrade
 from tests.acceptance.command import run_forked

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from src.config import Settings
 from src.database.base import Base
-from src.database.connect.embedded import OWNER_ROLE
 from src.database.drift import check as check_module
+from src.database.embedded import OWNER_ROLE
 from src.database.migrate import migration_connection, revision, upgrade
 from tests.acceptance.command import ROOT, run_forked
 from tests.migrations.drafts import Drafts

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 
-from src.database.connect.embedded import SUPERUSER
+from src.database.embedded import SUPERUSER
 from tests.conftest import SOCKETS
 from tests.migrations.conftest import catalogue, fill
 from tests.migrations.drafts import Drafts, expand_and_contract

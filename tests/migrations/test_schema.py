@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 
 from src.config import Settings
 from src.database.base import Base, tenant_tables, uuid7
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE
+from src.database.embedded import APP_ROLE, OWNER_ROLE
 from src.database.errors import CheckViolation, ConfigurationError
 from src.database.migrate import downgrade, migration_connection, upgrade
 from tests.acceptance.command import run_forked

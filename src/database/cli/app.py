@@ -170,7 +170,7 @@ def pool(
 @app.command()
 def up() -> None:
     """Start the embedded server and keep it running until `thea-db down`."""
-    from src.database.connect import embedded_server
+    from src.database.embedded import embedded_server
 
     folder = _embedded_folder()
     server = embedded_server(folder)
@@ -181,7 +181,7 @@ def up() -> None:
 @app.command()
 def down() -> None:
     """Stop the embedded server, or leave that to the last process that uses it."""
-    from src.database.connect import embedded_server
+    from src.database.embedded import embedded_server
 
     folder = _embedded_folder()
     if not folder.exists():
@@ -225,7 +225,7 @@ def demo(
 
 def _embedded_folder() -> Path:
     from src.config.environment import named_target
-    from src.database.connect import embedded_folder
+    from src.database.embedded import embedded_folder
 
     settings = config.get_settings()
     if named_target(settings) is not None:

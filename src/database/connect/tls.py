@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from src.database.errors import ConfigurationError
-from src.database.url import SslMode
+from src.database.target import SslMode
 
 __all__ = ["create_ssl_context"]
 

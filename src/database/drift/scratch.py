@@ -14,7 +14,8 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.config.environment import named_target
-from src.database.connect import embedded_server, to_its_end
+from src.database.connect import to_its_end
+from src.database.embedded import embedded_server
 from src.database.engine import create_engine
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.target import Target
@@ -52,7 +53,7 @@ async def _roles(settings: Settings) -> tuple[Target, Target]:
         return named, named
     server = embedded_server(settings.DATABASE_EMBEDDED_DIR)
     await asyncio.to_thread(server.acquire)
-    from src.database.connect.embedded import SUPERUSER  # noqa: PLC0415 - an extra, imported where it is used
+    from src.database.embedded import SUPERUSER  # noqa: PLC0415 - an extra, imported where it is used
 
     return server.target_as(SUPERUSER, SUPERUSER), server.target(as_owner=True)
 

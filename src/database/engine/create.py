@@ -19,11 +19,11 @@ from src.database.connect import (
     DRIVER_ERRORS,
     Connector,
     PasswordProvider,
-    connect_embedded,
     connection_name,
     decode_jsonb,
     search_temporary_last,
 )
+from src.database.embedded import connect_embedded
 from src.database.engine.listeners import LOGGING_NAME, listen
 from src.database.engine.pool import SizedPool, keep_fresh
 from src.database.errors import ConfigurationError, DatabaseError

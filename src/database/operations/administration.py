@@ -12,7 +12,8 @@ import asyncpg
 
 from src.config import Settings
 from src.config.environment import Purpose, named_target
-from src.database.connect import command_connection, embedded_server
+from src.database.connect import command_connection
+from src.database.embedded import embedded_server
 from src.database.resolve import resolve_target
 from src.database.target import Target
 

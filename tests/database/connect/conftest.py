@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from src.database.connect import connect
-from src.database.connect.embedded import EmbeddedServer
-from src.database.connect.embedded_keeper import PID_FILE
+from src.database.embedded import EmbeddedServer
+from src.database.embedded.keeper import PID_FILE
 from tests.database.connect.gateway import Gateway
 
 USE_IT = """
 import asyncio, os, sys
 from pathlib import Path
-from src.database.connect import connect, embedded_server
+from src.database.connect import connect
+from src.database.embedded import embedded_server
 
 async def main():
     server = embedded_server(Path(sys.argv[1]))
@@ -135,7 +136,7 @@ def processes_of(folder: Path, what: str = "") -> list[int]:
 
 
 def is_keeper(command: str, folder: Path) -> bool:
-    return f"embedded_keeper.py {folder} " in command
+    return f"embedded/keeper.py {folder} " in command
 
 
 def has_come(condition: Callable[[], bool], *, within_seconds: float = 8) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import asyncssh
 
-from src.database.connect.embedded import SUPERUSER
+from src.database.embedded import SUPERUSER
 from src.database.target import Host, SshGateway
 from tests.conftest import SOCKETS
 

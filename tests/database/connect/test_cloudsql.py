@@ -29,7 +29,7 @@ from yarl import URL
 
 from src.database.connect import cloudsql
 from src.database.connect.cloudsql import CloudSqlConnector, is_mounted
-from src.database.connect.embedded import SUPERUSER
+from src.database.embedded import SUPERUSER
 from src.database.errors import AuthenticationFailed, ConfigurationError, ConnectionFailed, DatabaseError
 from src.database.target import Host
 from tests.conftest import SOCKETS

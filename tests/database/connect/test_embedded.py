@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from src.config import Settings
-from src.database.connect import connect, embedded_folder, embedded_server
-from src.database.connect.embedded import EmbeddedServer
-from src.database.connect.embedded_files import find_passed_over
+from src.database.connect import connect
+from src.database.embedded import EmbeddedServer, embedded_folder, embedded_server
+from src.database.embedded.files import find_passed_over
 from src.database.errors import ConfigurationError, ConnectionFailed
 from tests.database.connect.conftest import end, query, start, wait_for_use
 
@@ -148,7 +148,7 @@ def test_says_so_when_it_does_not_start(folder: Path) -> None:
 
 
 def test_names_the_extra_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr("src.database.connect.find_spec", lambda _name: None)
+    monkeypatch.setattr("src.database.embedded.find_spec", lambda _name: None)
 
     with pytest.raises(ConfigurationError, match="the embedded PostgreSQL is not installed") as caught:
         embedded_server(Settings(ENVIRONMENT="test", DATABASE_EMBEDDED_DIR=folder).DATABASE_EMBEDDED_DIR)
@@ -199,11 +199,11 @@ def test_two_handles_of_one_process_share_it(folder: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_forks_end_does_not_take_the_parents_server_away(folder: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from src.database.connect import embedded_server\n"
+        "import os, sys; from pathlib import Path; from src.database.embedded import embedded_server\n"
         "server = embedded_server(Path(sys.argv[1])); server.acquire(); child = os.fork()\n"
         "if child == 0: os._exit(0)\n"
         "os.waitpid(child, 0)\n"
-        "from src.database.connect.embedded import EmbeddedServer\n"
+        "from src.database.embedded import EmbeddedServer\n"
         "other = EmbeddedServer(Path(sys.argv[1])); other.acquire(); other.release()\n"
         "assert server.is_running()\n"
     )

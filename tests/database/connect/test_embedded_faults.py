@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from src.database.connect import embedded_process
-from src.database.connect.embedded import EmbeddedServer
+from src.database.embedded import EmbeddedServer
+from src.database.embedded import process as embedded_process
 from src.database.errors import ConfigurationError, ConnectionFailed
 from tests.database.connect.conftest import are_all_gone, query
 
@@ -91,7 +91,7 @@ def test_a_full_disk_under_our_own_files_is_named_too(used_folder: Path, monkeyp
     def fail(_folder: Path) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("src.database.connect.embedded_files.prepare", fail)
+    monkeypatch.setattr("src.database.embedded.files.prepare", fail)
 
     with pytest.raises(ConnectionFailed, match=f"no space left on device in {used_folder}: [0-9.]+ MB free"):
         EmbeddedServer(used_folder).acquire()
@@ -136,7 +136,7 @@ def test_a_folder_of_roots_is_refused_to_an_ordinary_user(used_folder: Path) -> 
     used_folder.parent.parent.chmod(0o711)
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from src.database.connect.embedded import EmbeddedServer\n"
+        "from src.database.embedded import EmbeddedServer\n"
         "import pwd; from src.database.errors import ConfigurationError; os.setgid(1); os.setuid(1)\n"
         "try: EmbeddedServer(Path(sys.argv[1])).acquire()\n"
         "except ConfigurationError as error: print(error)\n"

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from src.database.connect import embedded_process
-from src.database.connect.embedded import EmbeddedServer
-from src.database.connect.embedded_keeper import PID_FILE
+from src.database.embedded import EmbeddedServer
+from src.database.embedded import process as embedded_process
+from src.database.embedded.keeper import PID_FILE
 from src.database.errors import ConnectionFailed
 from tests.database.connect.conftest import (
     are_all_gone,
@@ -173,7 +173,7 @@ def test_a_removed_folder_with_its_socket_elsewhere_is_begun_anew(used_folder: P
     used_folder.rename(folder)
     server = EmbeddedServer(folder)
     server.acquire()
-    for keeper in processes_of(folder, "embedded_keeper"):
+    for keeper in processes_of(folder, "embedded/keeper"):
         os.kill(keeper, 9)
     shutil.rmtree(folder)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from src.database.connect.embedded import EmbeddedServer
+from src.database.embedded import EmbeddedServer
 from tests.database.connect.conftest import (
     are_all_gone,
     children_of,
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tests send 
 def test_the_server_ends_after_its_last_user_was_killed(used_folder: Path, number: signal.Signals) -> None:
     users = [start(used_folder, "wait") for _ in range(2)]
     assert wait_for_use(users[0]) == wait_for_use(users[1])
-    (keeper,) = processes_of(used_folder, "embedded_keeper")
+    (keeper,) = processes_of(used_folder, "embedded/keeper")
     os.kill(keeper, signal.SIGINT)
     os.kill(keeper, signal.SIGHUP)
 
@@ -49,7 +49,7 @@ def test_the_server_ends_after_its_last_user_was_killed(used_folder: Path, numbe
 def test_a_regular_end_stops_the_server_and_then_its_keeper(used_folder: Path) -> None:
     user = start(used_folder, "wait")
     wait_for_use(user)
-    (keeper,) = processes_of(used_folder, "embedded_keeper")
+    (keeper,) = processes_of(used_folder, "embedded/keeper")
     end(user)
 
     assert processes_of(used_folder) in ([keeper], [])
@@ -59,13 +59,13 @@ def test_a_regular_end_stops_the_server_and_then_its_keeper(used_folder: Path) -
 def test_a_keeper_that_was_killed_is_replaced_by_the_next_user(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
-    (keeper,) = processes_of(used_folder, "embedded_keeper")
+    (keeper,) = processes_of(used_folder, "embedded/keeper")
     os.kill(keeper, signal.SIGKILL)
     assert has_come(lambda: keeper not in processes_of(used_folder))
 
     user = start(used_folder, "wait")
     wait_for_use(user)
-    assert len(processes_of(used_folder, "embedded_keeper")) == 1
+    assert len(processes_of(used_folder, "embedded/keeper")) == 1
     server.release()
     user.kill()
     user.communicate()
@@ -76,7 +76,7 @@ def test_a_keeper_that_was_killed_is_replaced_by_the_next_user(used_folder: Path
 def test_a_keeper_that_was_killed_is_not_missed_at_a_regular_end(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
-    (keeper,) = processes_of(used_folder, "embedded_keeper")
+    (keeper,) = processes_of(used_folder, "embedded/keeper")
     os.kill(keeper, signal.SIGKILL)
     server.release()
 
@@ -197,7 +197,7 @@ def test_a_folder_that_was_removed_under_its_server_is_begun_anew(used_folder: P
     assert pid_of(used_folder) not in first
     assert has_come(lambda: not set(first) & set(processes_of(used_folder)))
     assert query(server, "SELECT 1") == 1, "the old server's end has not taken the socket away"
-    assert len(processes_of(used_folder, "embedded_keeper")) == 1
+    assert len(processes_of(used_folder, "embedded/keeper")) == 1
     server.release()
 
     assert are_all_gone(used_folder)
@@ -227,7 +227,7 @@ def test_the_keeper_ends_the_server_of_a_folder_that_is_gone(used_folder: Path, 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_forked_worker_that_uses_the_server_outlives_its_parent(used_folder: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from src.database.connect import embedded_server\n"
+        "import os, sys; from pathlib import Path; from src.database.embedded import embedded_server\n"
         "server = embedded_server(Path(sys.argv[1])); server.acquire(); read, write = os.pipe()\n"
         "if os.fork() == 0:\n"
         "    server.acquire(); os.write(write, b'.'); sys.stdin.readline(); os._exit(0)\n"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from src.config import Settings
-from src.database.connect.embedded import SUPERUSER
-from src.database.connect.embedded_process import programs
 from src.database.connect.libpq import libpq_environment
+from src.database.embedded import SUPERUSER
+from src.database.embedded.process import programs
 from src.database.errors import ConfigurationError
 from src.database.operations.programs import Program
 from src.database.resolve import resolve_target

@@ -17,8 +17,8 @@ from sqlalchemy import text
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.connect import cloudsql, embedded, embedded_server
-from src.database.connect.embedded import APP_ROLE, EmbeddedServer
+from src.database.connect import cloudsql
+from src.database.embedded import APP_ROLE, EmbeddedServer, embedded_server
 from src.database.engine import DatabaseEngine
 from src.database.engine.pool import SizedPool
 from src.database.errors import ConfigurationError, ConnectionFailed, TlsFailed, TunnelFailed
@@ -163,7 +163,7 @@ async def test_an_embedded_server_over_tcp_is_started_by_its_first_session(
 ) -> None:
     """As on Windows: its port is known only once it runs."""
     server = EmbeddedServer(folder, over_tcp=True)
-    monkeypatch.setattr(embedded, "handle", lambda _folder: server)
+    monkeypatch.setattr("src.database.embedded._server_of", lambda _folder: server)
     given = Settings(ENVIRONMENT="test", DATABASE_URL=None, DATABASE_EMBEDDED_DIR=folder)
     async with engine_of(given) as engine:
         assert await ask(engine) == 42
@@ -230,7 +230,7 @@ async def test_cloud_sql_is_reached_through_its_socket_where_it_is_mounted(
     """Cloud Run mounts it at /cloudsql; here that is elsewhere, and leads to the test's server."""
     mounted = short_folder() / "project:region:instance"
     mounted.symlink_to(SOCKETS)
-    monkeypatch.setattr("src.database.target.CLOUD_SQL_FOLDER", f"{mounted.parent}/")
+    monkeypatch.setattr("src.database.target.target.CLOUD_SQL_FOLDER", f"{mounted.parent}/")
     url = f"postgresql://{APP_ROLE}@/{cloned_name}?host={mounted}"
     given = Settings(ENVIRONMENT="production", DATABASE_URL=url)
     async with engine_of(given) as engine:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from src.database.connect.tls import create_ssl_context
 from src.database.errors import ConfigurationError
-from src.database.url import SslMode
+from src.database.target import SslMode
 
 CA = Path(certifi.where())
 

@@ -12,8 +12,7 @@ import trustme
 
 from src.database.connect import connect
 from src.database.errors import ConfigurationError, ConnectionFailed, TlsFailed
-from src.database.target import Host, Target
-from src.database.url import SslMode
+from src.database.target import Host, SslMode, Target
 from tests.conftest import SOCKETS
 from tests.database.connect.certificates import Certificates
 from tests.database.connect.tls_proxy import Answer, TlsProxy, running

@@ -18,7 +18,7 @@ from src.config import Settings
 from src.database import create_engine
 from src.database.cli.diagnose.doctor import examine
 from src.database.connect import connect
-from src.database.connect.embedded_files import free_port
+from src.database.embedded.files import free_port
 from src.database.errors import AuthenticationFailed, ConfigurationError, TlsFailed
 from src.database.target import Host, Target
 from tests.database.connect.certificates import Certificates

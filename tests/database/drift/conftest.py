@@ -14,9 +14,9 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings, get_settings
-from src.database.connect.embedded import OWNER_ROLE, SUPERUSER
 from src.database.drift import Catalogue, scratch
 from src.database.drift.verify import read_live
+from src.database.embedded import OWNER_ROLE, SUPERUSER
 from tests.clones import Clones
 from tests.conftest import SOCKETS, url_of
 

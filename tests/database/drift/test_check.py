@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from src.config import Settings
 from src.database.base import Base
 from src.database.cli.schema.drift import drift_app
-from src.database.connect.embedded import SUPERUSER
 from src.database.drift import Catalogue, snapshot
 from src.database.drift import check as check_module
 from src.database.drift.check import check
 from src.database.drift.scratch import scratch_database
+from src.database.embedded import SUPERUSER
 from src.database.migrate import lint
 from tests.conftest import url_of
 

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
-from src.database.connect.embedded_process import programs
 from src.database.drift import Catalogue, compare
 from src.database.drift.verify import read_live, verify
+from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
+from src.database.embedded.process import programs
 from src.database.migrate import upgrade
 from tests.conftest import SOCKETS, url_of
 from tests.database.drift.conftest import MORE, connect

@@ -10,8 +10,8 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.connect.embedded import OWNER_ROLE, SUPERUSER
 from src.database.drift import Catalogue, Difference, compare, read_catalogue
+from src.database.embedded import OWNER_ROLE, SUPERUSER
 from tests.conftest import url_of
 from tests.database.drift.conftest import connect
 from tests.database.drift.mutations import MUTATIONS, Mutation

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.connect.embedded import OWNER_ROLE
 from src.database.drift import Catalogue, compare
 from src.database.drift.verify import read_live, verify
+from src.database.embedded import OWNER_ROLE
 from src.database.errors import ConfigurationError
 from tests.conftest import url_of
 from tests.database.drift.conftest import connect

@@ -15,8 +15,8 @@ from typing import Any
 
 import trustme
 
-from src.database.connect.embedded_files import free_port
-from src.database.connect.embedded_process import programs, server_uid
+from src.database.embedded.files import free_port
+from src.database.embedded.process import programs, server_uid
 from tests.conftest import HAS_ROOM, MEMORY
 
 DB = Path(__file__).parents[3] / "db"

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.connect.embedded import SUPERUSER, EmbeddedServer
+from src.database.embedded import SUPERUSER, EmbeddedServer
 from tests.conftest import HAS_ROOM, MEMORY, SERVER
 
 CANARY = "c4n4ry'p4%ss\\ñ"

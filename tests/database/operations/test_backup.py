@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from src.database.connect.embedded_process import programs
+from src.database.embedded.process import programs
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.migrate import upgrade
 from src.database.operations.archive import Manifest, Table, compare, read_manifest

@@ -18,7 +18,7 @@ from src.database.cli.schema import service_check
 from src.database.cli.schema.drift import drift_app
 from src.database.cli.schema.service import service_app
 from src.database.cli.schema.service_check import check_nothing_embedded, examine_service
-from src.database.connect.embedded import OWNER_ROLE
+from src.database.embedded import OWNER_ROLE
 from src.database.session import forget_settings
 from tests.acceptance.command import run
 from tests.conftest import url_of
@@ -163,7 +163,7 @@ async def test_data_survives_a_restart_that_is_done(cluster: Cluster) -> None:
 
 RESTART = """
 import sys
-from src.database.connect.embedded_process import run
+from src.database.embedded.process import run
 restart = ("pg_ctl", "restart", "-D", sys.argv[1], "-w", "-m", "fast", "-l", sys.argv[1] + "/../server.log")
 sys.exit(run(*restart, capture=False).returncode)
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.config import Settings
-from src.database.connect.embedded_process import programs
+from src.database.embedded.process import programs
 from src.database.errors import ConfigurationError
 from src.database.operations.backup import back_up, verify_backup
 from src.database.operations.bootstrap import bootstrap

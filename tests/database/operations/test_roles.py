@@ -11,7 +11,7 @@ import pytest
 
 from src.config import Settings
 from src.database import get_db
-from src.database.connect.embedded_process import programs
+from src.database.embedded.process import programs
 from src.database.errors import ConfigurationError
 from src.database.migrate import upgrade
 from src.database.operations.bootstrap import Bootstrapped, bootstrap, roles_of

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
 
-from src.database.connect.embedded import SUPERUSER
+from src.database.embedded import SUPERUSER
 from tests.conftest import SOCKETS
 
 

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from src.database.base import uuid7
-from src.database.connect.embedded import APP_ROLE, OWNER_ROLE
+from src.database.embedded import APP_ROLE, OWNER_ROLE
 from src.database.store import Store
 from tests.acceptance.calls import a_message
 from tests.database.statements.bodies import BODIES, FROZEN, bodies, code_of, without_a_copy

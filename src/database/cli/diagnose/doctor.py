@@ -25,9 +25,8 @@ from src.database.cli.diagnose.zones import check_zones
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.resolve import resolve_target
-from src.database.target import Target
+from src.database.target import Target, hosts_of, parse_url
 from src.database.translation import translate_connect
-from src.database.url import hosts_of, parse_url
 
 __all__ = ["examine", "run_doctor"]
 

@@ -1,49 +1,34 @@
-"""Target: where the database is and how it is reached, parsed once; it renders itself without its password."""
+"""Target: where the database is and how it is reached, parsed once; its text does not show the password."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from sqlalchemy.engine import URL
 
 from src.database.errors import ConfigurationError
-from src.database.url import Host, LibpqUrl, SessionAttributes, SslMode, hosts_of, parameters_of
-
-__all__ = ["Host", "PoolLimits", "Route", "SessionAttributes", "SshGateway", "SslMode", "Target"]
+from src.database.target.url import Host, LibpqUrl, SessionAttributes, SslMode, hosts_of, parameters_of
 
 Route = Literal["direct", "Unix socket", "SSH tunnel", "Cloud SQL", "embedded"]
 
 CLOUD_SQL_FOLDER: Final = "/cloudsql/"
 
-# The URL's parameters that are fields here, under the name that the field has.
-_FIELDS: Final = {
-    "application_name": "application_name",
-    "connect_timeout": "connect_timeout",
-    "lock_timeout": "lock_timeout",
-    "max_lifetime": "max_lifetime",
-    "pool_idle": "pool_idle",
-    "pool_max": "pool_max",
-    "pool_min": "pool_min",
-    "search_path": "search_path",
-    "sslcert": "ssl_cert",
-    "sslkey": "ssl_key",
-    "sslmode": "ssl_mode",
-    "sslrootcert": "ssl_ca",
-    "statement_timeout": "statement_timeout",
-    "target_session_attrs": "target_session_attrs",
-}
+_FIELD_OF: Final = {"sslcert": "ssl_cert", "sslkey": "ssl_key", "sslmode": "ssl_mode", "sslrootcert": "ssl_ca"}
+"""The fields whose names are not those of their URL parameters."""
+_PARAMETER_OF: Final = {attribute: parameter for parameter, attribute in _FIELD_OF.items()}
+_OUTSIDE_OF_PARAMETERS: Final = {"hosts", "database", "user", "password", "ssh", "embedded", "search_path"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshGateway:
-    """The machine that an SSH tunnel goes through, and how we prove ourselves and it itself."""
+    """The machine that an SSH tunnel goes through, and how both sides authenticate."""
 
     host: str
     port: int = 22
     user: str | None = None
-    """None: the user that runs this process, as ssh does."""
+    """None: the user of this process, as in ssh."""
     key: Path | None = None
     """A private key; None: the agent, and the usual files in ~/.ssh."""
     known_hosts: Path | Literal["none"] | None = None
@@ -69,7 +54,7 @@ class PoolLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One database as one user. None leaves a choice to whoever connects."""
+    """One database as one user. None leaves the choice to the code that connects."""
 
     hosts: tuple[Host, ...]
     """At least one; tried in this order."""
@@ -82,17 +67,17 @@ class Target:
     ssl_key: Path | None = None
     ssh: SshGateway | None = None
     embedded: Path | None = None
-    """The folder of the embedded server that this leads to."""
+    """The folder of the embedded server, if the target is one."""
     target_session_attrs: SessionAttributes | None = None
     application_name: str | None = None
     connect_timeout: float | None = None
     """Seconds for one host."""
     statement_timeout: int | None = None
-    """Milliseconds; 0 is without end."""
+    """Milliseconds; 0 means no limit."""
     lock_timeout: int | None = None
-    """Milliseconds; 0 is without end."""
+    """Milliseconds; 0 means no limit."""
     search_path: str | None = None
-    """The schemas that are searched, separated by commas; None is as the server, the database or the role sets it."""
+    """The schemas to search, separated by commas; None: as the server, the database or the role sets it."""
     pool_min: int | None = None
     pool_max: int | None = None
     pool_idle: int | None = None
@@ -102,11 +87,11 @@ class Target:
 
     @classmethod
     def from_url(cls, url: URL, *, name: str = "the database URL") -> Self:
-        """Read what `parse_url` made; what it does not say, its parameters included, stays None or the default.
+        """Create a target from a URL of `parse_url`; what the URL does not set stays None or the default.
 
         Args:
             url: The URL.
-            name: What the errors call it.
+            name: The URL's name in errors.
 
         Raises:
             ConfigurationError: With all the faults of hosts and parameters; nothing secret is in the text.
@@ -119,24 +104,24 @@ class Target:
             database=url.database or "",
             user=url.username or "",
             password=str(url.password) if url.password is not None else None,
-            **{_FIELDS[parameter]: value for parameter, value in values.items()},
+            **{_FIELD_OF.get(parameter, parameter): value for parameter, value in values.items()},
         )
 
     @staticmethod
     def faults_of_url(url: URL) -> list[str]:
-        """Name what of the URL's hosts and parameters cannot be right, without anything secret."""
+        """Return the faults of the URL's hosts and parameters, without anything secret."""
         return _read(url)[2]
 
     @property
     def url(self) -> URL:
-        """The same as a URL, whose own text masks the password; the gateway of a tunnel has no place in it."""
+        """The target as a URL, whose text masks the password; the gateway of a tunnel is not part of it."""
         query = {
-            parameter: str(value)
-            for parameter, attribute in _FIELDS.items()
-            if (value := getattr(self, attribute)) is not None
+            _PARAMETER_OF.get(each.name, each.name): str(value)
+            for each in fields(self)
+            if each.name not in _OUTSIDE_OF_PARAMETERS and (value := getattr(self, each.name)) is not None
         }
-        if (search_path := query.pop("search_path", None)) is not None:
-            query["options"] = f"-csearch_path={search_path}"
+        if self.search_path is not None:
+            query["options"] = f"-csearch_path={self.search_path}"
         one = self.hosts[0] if len(self.hosts) == 1 and not self.hosts[0].is_socket else None
         if one is None:
             query["host"] = ",".join(host.name for host in self.hosts)
@@ -163,7 +148,7 @@ class Target:
 
     @property
     def route(self) -> Route:
-        """Which way leads there."""
+        """How the database is reached."""
         if self.embedded is not None:
             return "embedded"
         if self.ssh is not None:
@@ -174,17 +159,17 @@ class Target:
 
     @property
     def has_pool_parameters(self) -> bool:
-        """Whether it says anything of a pool."""
+        """Whether the URL had a parameter of the pool."""
         return any(value is not None for value in (self.pool_min, self.pool_max, self.pool_idle, self.max_lifetime))
 
     @property
     def is_socket(self) -> bool:
-        """Whether every way leads through a Unix socket, where TLS means nothing."""
+        """Whether every host is a Unix socket, where TLS means nothing."""
         return all(host.is_socket for host in self.hosts)
 
     @property
     def cloud_sql_instance(self) -> str | None:
-        """``project:region:instance`` where the host is Cloud SQL's folder for it."""
+        """``project:region:instance`` if the host is Cloud SQL's folder for an instance, or None."""
         if not self.host.startswith(CLOUD_SQL_FOLDER):
             return None
         return self.host.removeprefix(CLOUD_SQL_FOLDER).partition("/")[0]
@@ -209,7 +194,7 @@ def _read(url: URL) -> tuple[dict[str, Any], tuple[Host, ...], list[str]]:
 
 
 def _contradictions(values: dict[str, Any], hosts: tuple[Host, ...]) -> list[str]:
-    """Name what cannot hold together."""
+    """Return a fault for each set of values that contradict one another."""
     faults = []
     if values.get("pool_min", 0) > values.get("pool_max", float("inf")):
         faults.append(f"pool_min must not be above pool_max, got {values['pool_min']} and {values['pool_max']}")
@@ -224,6 +209,6 @@ def _contradictions(values: dict[str, Any], hosts: tuple[Host, ...]) -> list[str
 
 
 def _names_an_instance(folder: str) -> bool:
-    """Say whether it is ``project:region:instance``; a project can be of a domain, which adds a part."""
+    """Return True for ``project:region:instance``; the project of a domain has one part more."""
     parts = folder.removeprefix(CLOUD_SQL_FOLDER).partition("/")[0].split(":")
     return len(parts) in {3, 4} and all(parts)

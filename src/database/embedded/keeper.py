@@ -1,8 +1,7 @@
-"""The keeper: a small process that stops a server which nobody uses any more, however the last of its users ended.
+"""The keeper: a small process that stops a server which is no longer used, however the last of its users ended.
 
-It is run by its path and imports the standard library alone: with the package it would weigh 60 MB and take half
-a second to start. What it has to know of the server's process and of the locks is therefore here, for the
-others to import.
+It is run by its path and imports only the standard library: with the package it would need 60 MB and half a second to
+start. The functions for the server's process and for the locks are therefore defined here, and imported from here.
 """
 
 from __future__ import annotations
@@ -16,32 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = [
-    "KEEPER_FILE",
-    "PID_FILE",
-    "Postmaster",
-    "find_postmaster",
-    "is_postgres",
-    "is_postmaster",
-    "names_folder",
-    "read_pid_file",
-    "stop",
-    "try_lock",
-    "works_in",
-]
-
 KEEPER_FILE: Final = "keeper"
 PID_FILE: Final = "postmaster.pid"
 STOP_TIMEOUT_SECONDS: Final = 60
-_LOOK_SECONDS: Final = 0.5
-_QUICK_LOOK_SECONDS: Final = 0.05
-_QUICK_LOOKS: Final = 100
+_POLL_SECONDS: Final = 0.5
+_QUICK_POLL_SECONDS: Final = 0.05
+_QUICK_POLLS: Final = 100
 _NO_SERVER_SECONDS: Final = 2  # one whose starter was killed has written its pid file by then
 _DATA_LINE, _SOCKETS_LINE, _STATUS_LINE = 1, 4, 7  # of the pid file
 
 
 class Postmaster(NamedTuple):
-    """What a server says of itself in its pid file."""
+    """The content of a server's pid file."""
 
     pid: int
     data: Path
@@ -50,7 +35,7 @@ class Postmaster(NamedTuple):
 
 
 def read_pid_file(path: Path) -> Postmaster | None:
-    """Return what a server wrote down, or None where that says of no process; it may have ended since."""
+    """Return the content of a pid file, or None if it names no process; the process may have ended since."""
     try:
         lines = path.read_text(errors="replace").splitlines()
         pid = abs(int(lines[0]))  # negative where a single user works in the folder without a server
@@ -62,13 +47,13 @@ def read_pid_file(path: Path) -> Postmaster | None:
 
 
 def find_postmaster(data: Path) -> Postmaster | None:
-    """Return the server that works in a folder now: its pid may be a dead one's, or be somebody else's by now."""
+    """Return the server that works in a folder now, or None: the pid in the file may belong to another program."""
     postmaster = read_pid_file(data / PID_FILE)
     return postmaster if postmaster and is_postgres(postmaster.pid, data) else None
 
 
 def is_postgres(pid: int, data: Path) -> bool:
-    """Say whether a process is alive, is PostgreSQL, and works in this folder; where that is in doubt, it does."""
+    """Return True if a process is alive, is PostgreSQL and works in this folder; also if the folder cannot be seen."""
     if sys.platform == "win32":
         return f"pgsignal_{pid}" in os.listdir(r"\\.\pipe")  # noqa: PTH208 - no folder that pathlib knows
     is_at_work = works_in(pid, data)
@@ -79,7 +64,7 @@ def is_postgres(pid: int, data: Path) -> bool:
 
 
 def works_in(pid: int, data: Path) -> bool | None:
-    """Say whether a process is PostgreSQL and has this folder, by whatever name, for its own; None: cannot be seen."""
+    """Return True if a process is PostgreSQL and works in this folder by any name; None if that is not visible."""
     if not _is_program(_command(pid)):
         return False
     try:
@@ -89,12 +74,12 @@ def works_in(pid: int, data: Path) -> bool | None:
 
 
 def is_postmaster(pid: int) -> bool:
-    """Tell a server's first process from those that it started."""
+    """Return True if a process is a server's first process, not one that the server started."""
     return _is_server(_command(pid))
 
 
 def names_folder(pid: int, data: Path) -> bool:
-    """Say whether a process is PostgreSQL and was started for a folder of this name, which may be gone since."""
+    """Return True if a process is PostgreSQL and was started for a folder of this name, which may be gone since."""
     if sys.platform == "win32":
         return is_postgres(pid, data)
     command = _command(pid)
@@ -110,12 +95,12 @@ def _is_server(command: str) -> bool:
 
 
 def _is_program(command: str) -> bool:
-    """Tell ``/a/b/postgres -D …`` and ``postgres: checkpointer`` from the rest."""
+    """Return True for ``/a/b/postgres -D …`` and ``postgres: checkpointer``."""
     return command.startswith("postgres: ") or "postgres -" in command or command.endswith("postgres")
 
 
 def _command(pid: int) -> str:
-    """Return a process's command line; nothing where it has ended, though its parent has not heard of it yet."""
+    """Return a process's command line; empty if the process has ended, even if its parent has not waited for it yet."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -125,10 +110,10 @@ def _command(pid: int) -> str:
     if sys.platform != "linux":
         import subprocess  # noqa: PLC0415 - the keeper does without it on Linux
 
-        told = subprocess.run(  # noqa: S603 - a fixed command
+        listed = subprocess.run(  # noqa: S603 - a fixed command
             ["/bin/ps", "-ww", "-p", str(pid), "-o", "state=,command="], capture_output=True, text=True, check=False
         ).stdout.strip()
-        return "" if told.startswith("Z") else told.partition(" ")[2].strip()
+        return "" if listed.startswith("Z") else listed.partition(" ")[2].strip()
     with suppress(FileNotFoundError, ProcessLookupError):
         state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
         if state not in "ZX":
@@ -138,7 +123,7 @@ def _command(pid: int) -> str:
 
 
 def stop(pid: int, is_alive: Callable[[], bool], *, programs: str, timeout: float = STOP_TIMEOUT_SECONDS) -> bool:
-    """Have a server end its sessions and itself, and say whether it did in time."""
+    """Stop a server and its sessions, and return True if they ended in time."""
     if sys.platform == "win32":
         import subprocess  # noqa: PLC0415 - Windows alone
 
@@ -154,7 +139,7 @@ def stop(pid: int, is_alive: Callable[[], bool], *, programs: str, timeout: floa
 
 
 def try_lock(path: Path, *, create: bool = False) -> int | None:
-    """Take the lock of a file, the one that `filelock` takes, and return its descriptor; None where it is held."""
+    """Take the lock of a file and return its descriptor; None if another holder has it, or the file does not exist."""
     try:
         descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
     except FileNotFoundError:
@@ -174,6 +159,21 @@ def try_lock(path: Path, *, create: bool = False) -> int | None:
     return descriptor
 
 
+def count_users(folder: Path) -> int:
+    """Return how many processes use the server, and remove the marks of those that ended.
+
+    The caller holds the folder's lock: a mark that is being created is not mistaken for one that was left.
+    """
+    users = 0
+    for mark in (folder / "users").glob("*"):  # none if the folder was removed
+        if (lock := try_lock(mark)) is None:
+            users += mark.exists()
+        else:
+            os.close(lock)
+            mark.unlink(missing_ok=True)
+    return users
+
+
 class _Keeper:
     """Watches one folder from the moment that it holds the folder's keeper lock."""
 
@@ -182,33 +182,33 @@ class _Keeper:
         self.data = folder / "data"
         self.server: int | None = None
         self.idle_since = time.monotonic()
-        self.looks_without_server = 0
+        self.polls_without_server = 0
 
     def wait(self) -> None:
-        """Wait for the next look; the first ones are quick, to know the server before anybody removes its folder."""
-        self.looks_without_server = 0 if self.server else self.looks_without_server + 1
-        time.sleep(_QUICK_LOOK_SECONDS if 0 < self.looks_without_server <= _QUICK_LOOKS else _LOOK_SECONDS)
+        """Wait before the next check; the first ones are quick, to know the server before its folder can be removed."""
+        self.polls_without_server = 0 if self.server else self.polls_without_server + 1
+        time.sleep(_QUICK_POLL_SECONDS if 0 < self.polls_without_server <= _QUICK_POLLS else _POLL_SECONDS)
 
     def is_done(self) -> bool:
-        """Look once; stop the server where nobody needs it."""
+        """Check once; stop the server if it is not needed. Return True if the keeper is no longer needed either."""
         found = find_postmaster(self.data)
-        if not self._has_its_folder():  # and what was found may be its successor's, which is none of our business
+        if not self._has_its_folder():  # and what was found may be its successor, which has a keeper of its own
             return self._stop_server()
         self._note(found)
         folder_lock = try_lock(self.folder / "lock")
-        if folder_lock is None:  # somebody starts or stops the server: that one decides
+        if folder_lock is None:  # another process starts or stops the server, and decides
             self.idle_since = time.monotonic()
             return False
         try:
             is_done = self._is_done()
-            if is_done:  # while the folder is held: who starts a server next sees that there is no keeper
+            if is_done:  # while the folder is locked: the next start sees that there is no keeper
                 os.close(self.lock)
         finally:
             os.close(folder_lock)
         return is_done
 
     def _is_done(self) -> bool:
-        if (self.folder / "keep").exists() or self._has_users():
+        if (self.folder / "keep").exists() or count_users(self.folder):
             self.idle_since = time.monotonic()
             return False
         self._note(find_postmaster(self.data))
@@ -221,27 +221,20 @@ class _Keeper:
         return True
 
     def _note(self, found: Postmaster | None) -> None:
-        """Remember which process the server is: its pid file may be removed before it."""
+        """Remember the server's process: its pid file may be removed before it ends."""
         if found is not None:
             self.server = found.pid
         elif self.server is not None and not names_folder(self.server, self.data):
             self.server = None
 
     def _stop_server(self) -> bool:
-        """End the server, also of a folder that was removed: in the end it would take its successor's socket away."""
-        if (pid := self.server) is None or not self._lives(pid):
+        """Stop the server, also that of a removed folder, which would otherwise remove its successor's socket."""
+        if (pid := self.server) is None or not self._is_alive(pid):
             return True
-        return stop(pid, lambda: self._lives(pid), programs=self.programs)
+        return stop(pid, lambda: self._is_alive(pid), programs=self.programs)
 
-    def _lives(self, pid: int) -> bool:
+    def _is_alive(self, pid: int) -> bool:
         return names_folder(pid, self.data) or is_postgres(pid, self.data)
-
-    def _has_users(self) -> bool:
-        for mark in (self.folder / "users").glob("*"):
-            if (lock := try_lock(mark)) is None:
-                return mark.exists()
-            os.close(lock)
-        return False
 
     def _has_its_folder(self) -> bool:
         try:
@@ -251,20 +244,20 @@ class _Keeper:
 
 
 def main(folder: Path, sockets: Path, programs: str) -> None:
-    """Keep a folder's server; return where another keeper does."""
+    """Watch a folder's server until it is stopped; return if another keeper does."""
     lock = try_lock(folder / KEEPER_FILE)
     if lock is None:
         return
     if sys.platform != "win32":
         for interruption in (signal.SIGINT, signal.SIGHUP):
             signal.signal(interruption, signal.SIG_IGN)
-        if os.fork():  # whoever starts us waits for this, and is no parent that would have to hear of our end
+        if os.fork():  # the starter waits for this process, and is not the parent of the one that stays
             os._exit(0)
     keeper = _Keeper(folder, sockets, programs, lock)
     is_done = False
     while not is_done:
         keeper.wait()
-        with suppress(FileNotFoundError):  # the folder is being removed: the next look sees it gone
+        with suppress(FileNotFoundError):  # the folder is being removed, which the next check sees
             is_done = keeper.is_done()
 
 

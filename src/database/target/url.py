@@ -1,4 +1,4 @@
-"""The text of a database URL, libpq's forms included, into SQLAlchemy's URL; its hosts and parameters, checked."""
+"""Parse the text of a database URL, libpq's forms included, into SQLAlchemy's URL; check its hosts and parameters."""
 
 from __future__ import annotations
 
@@ -14,18 +14,6 @@ from urllib.parse import quote, unquote
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import make_url as sqlalchemy_url
 from sqlalchemy.exc import ArgumentError
-
-__all__ = [
-    "DEFAULT_PORT",
-    "Host",
-    "LibpqUrl",
-    "SessionAttributes",
-    "SslMode",
-    "hosts_of",
-    "parameters_of",
-    "parse_url",
-    "warnings_of",
-]
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 SessionAttributes = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
@@ -50,7 +38,7 @@ class Host:
 
     @property
     def is_socket(self) -> bool:
-        """Whether the way leads through a Unix socket, where TLS means nothing."""
+        """Whether the address is a Unix socket, where TLS means nothing."""
         return self.name.startswith("/")
 
     def __str__(self) -> str:
@@ -75,13 +63,13 @@ class LibpqUrl(URL):
 
 
 def parse_url(text: str | URL) -> URL:
-    """Read a URL; every scheme of ours means asyncpg, and a password is where it is masked.
+    """Parse a URL; its scheme becomes asyncpg's, and a password is moved to where it is masked.
 
-    libpq's forms are taken as well as SQLAlchemy's: ``//a:5432,b:5433/name``, a percent-encoded socket folder for a
-    host, and ``?host=``, ``?user=``, ``?password=``, ``?dbname=``. Hosts and parameters are not looked at yet.
+    libpq's forms are accepted as well as SQLAlchemy's: ``//a:5432,b:5433/name``, a percent-encoded socket folder as a
+    host, and ``?host=``, ``?user=``, ``?password=``, ``?dbname=``. Hosts and parameters are not checked yet.
 
     Raises:
-        ValueError: It is none; the message never repeats a part of it that could be secret.
+        ValueError: The text is no URL; the message never repeats a part of it that could be secret.
     """
     url = text if isinstance(text, URL) else _read(text.strip())
     if url.drivername not in _SCHEMES:
@@ -99,18 +87,15 @@ def parse_url(text: str | URL) -> URL:
 
 
 def hosts_of(url: URL) -> tuple[Host, ...]:
-    """Return the hosts in the order to try them; none named means localhost.
+    """Return the hosts in the order to try them; a URL without a host means localhost.
 
     Raises:
-        ValueError: A host or port cannot be one; the message says which.
+        ValueError: A host or a port is not valid; the message names it.
     """
-    named = url.query.get("host", ())
-    if named and url.host not in {None, "", "localhost"}:  # what Cloud SQL's folder often comes beside
+    entries, ports = _entries(url, "host"), _entries(url, "port")
+    if entries and url.host not in {None, "", "localhost"}:  # localhost often stands beside Cloud SQL's folder
         raise ValueError("its host is said twice: before the path and as ?host=")
-    entries = [entry for value in ([named] if isinstance(named, str) else named) for entry in value.split(",")]
     hosts = [_split(_trimmed(entry)) for entry in entries] or [(url.host or "localhost", url.port)]
-    given = url.query.get("port", ())
-    ports = [port for value in ([given] if isinstance(given, str) else given) for port in value.split(",")]
     if len(ports) not in {0, 1, len(hosts)}:
         raise ValueError(f"port must be one, or one for each host: {len(ports)} ports for {len(hosts)} hosts")
     if ports and any(port for _, port in hosts):
@@ -121,16 +106,24 @@ def hosts_of(url: URL) -> tuple[Host, ...]:
     return tuple(_host(unquote(name), port) for name, port in hosts)
 
 
+def _entries(url: URL, parameter: str) -> list[str]:
+    """Return the values of a parameter that can be repeated, and that can contain several values each."""
+    value = url.query.get(parameter)
+    if value is None:
+        return []
+    return ",".join([value] if isinstance(value, str) else value).split(",")
+
+
 def _trimmed(entry: str) -> str:
-    """Take blanks from around a host, which has none; a folder's name may end in one."""
+    """Remove blanks around a host; a folder's name may end in one."""
     return entry.lstrip() if "/" in entry else entry.strip()
 
 
 def parameters_of(url: URL) -> tuple[dict[str, Any], list[str]]:
-    """Return the parameters' values by name, and every fault: an unknown name, one said twice, a value out of range.
+    """Return the parameters' values by name, and every fault: an unknown or repeated name, a value out of range.
 
-    What platforms and other clients call a parameter of ours has our name in the result: `connection_limit` is
-    `pool_max`, `schema` is `search_path`, and what `options` sets is there by its own name.
+    A parameter that platforms and other clients name differently has our name in the result: `connection_limit` is
+    `pool_max`, `schema` is `search_path`, and each setting in `options` has its own name.
     """
     values: dict[str, Any] = {}
     faults = []
@@ -156,7 +149,7 @@ def parameters_of(url: URL) -> tuple[dict[str, Any], list[str]]:
 
 
 def warnings_of(url: URL) -> list[str]:
-    """Return what the driver cannot do of what the URL asks for, with the remedy."""
+    """Return a warning for each parameter that the driver does not support, with the remedy."""
     if url.query.get("channel_binding") != "require":
         return []
     return [
@@ -181,7 +174,7 @@ def _read(text: str) -> URL:
 
 
 def _why_it_is_none(text: str) -> str:
-    """Say what is wrong with a text that cannot be read; no part of it is repeated, since any could be secret."""
+    """Return the reason why a text is no URL; no part of the text is repeated, since any could be secret."""
     found = _AUTHORITY.match(text)
     if text.startswith(("'", '"')):
         return "it is in quotes: take them away"
@@ -197,7 +190,7 @@ def _why_it_is_none(text: str) -> str:
 
 
 def _several_hosts_as_parameters(text: str) -> str:
-    """Write ``//a:1,b:2/name`` and an encoded socket folder as ``///name?host=…``, which is how SQLAlchemy has them."""
+    """Rewrite ``//a:1,b:2/name`` and an encoded socket folder as ``///name?host=…``, which SQLAlchemy parses."""
     found = _AUTHORITY.match(text)
     if found is None or not ("," in found["hosts"] or found["hosts"].lower().startswith("%2f")):
         return text
@@ -214,7 +207,7 @@ def _plus_as_itself(text: str) -> str:
 
 
 def _split(entry: str) -> tuple[str, int | None]:
-    """Take ``name``, ``name:port``, ``[v6]``, ``[v6]:port``, a bare IPv6 address, or a folder, which has no port."""
+    """Parse ``name``, ``name:port``, ``[v6]``, ``[v6]:port``, a bare IPv6 address, or a folder, which has no port."""
     if entry.startswith("/") or not entry:
         return entry, None
     if entry.startswith("["):
@@ -286,14 +279,14 @@ def _search_path(text: str) -> str:
 
 
 def _schema(text: str) -> dict[str, str]:
-    """Parse Prisma's parameter: the one schema that is searched, whose name is written without quotes."""
+    """Parse Prisma's parameter: the name of the one schema to search, without quotes."""
     if not text.isprintable() or re.search(r"""["'\\\s,]""", text):
         raise ValueError("the name of one schema")
     return {"search_path": text if re.fullmatch(r"[a-z_][a-z0-9_$]*", text) else f'"{text}"'}
 
 
 def _options(text: str) -> dict[str, Any]:
-    """Parse what libpq sends as the command line of the server's process: `-c name=value`, `--name=value`."""
+    """Parse the command line that libpq sends for the server's process: `-c name=value`, `--name=value`."""
     found: dict[str, Any] = {}
     words = re.sub(r"(?:^|(?<=\s))-c\s+", "-c", text.strip()).split()
     for word in words:
@@ -312,11 +305,12 @@ def _options(text: str) -> dict[str, Any]:
     return found
 
 
+_MILLISECONDS: Final = _whole(0, _LARGEST_INTEGER, " (milliseconds)")
 _SCHEMA: Final = re.compile(r'"[^"\'\\\s,]{1,63}"|[A-Za-z_][\w$]{0,62}|\$user')
 _OF_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "lock_timeout": _whole(0, _LARGEST_INTEGER, " (milliseconds)"),
+    "lock_timeout": _MILLISECONDS,
     "search_path": _search_path,
-    "statement_timeout": _whole(0, _LARGEST_INTEGER, " (milliseconds)"),
+    "statement_timeout": _MILLISECONDS,
 }
 
 _PARAMETERS: Final[Mapping[str, Callable[[str], Any]]] = {
@@ -324,7 +318,7 @@ _PARAMETERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "channel_binding": _one_of(("disable", "prefer", "require")),
     "connection_limit": lambda text: {"pool_max": _whole(1, 1000, "")(text)},
     "connect_timeout": _whole(1, 600, " (seconds)"),
-    "lock_timeout": _whole(0, _LARGEST_INTEGER, " (milliseconds)"),
+    "lock_timeout": _MILLISECONDS,
     "max_lifetime": _whole(1, _LARGEST_INTEGER, " (seconds)"),
     "options": _options,
     "pool_idle": _whole(1, _LARGEST_INTEGER, " (milliseconds)"),
@@ -335,7 +329,7 @@ _PARAMETERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "sslkey": _path,
     "sslmode": _one_of(get_args(SslMode)),
     "sslrootcert": _path,
-    "statement_timeout": _whole(0, _LARGEST_INTEGER, " (milliseconds)"),
+    "statement_timeout": _MILLISECONDS,
     "target_session_attrs": _one_of(get_args(SessionAttributes)),
 }
 _KNOWN: Final = (*_PARAMETERS, "dbname", "host", "password", "port", "user")
@@ -353,7 +347,7 @@ _SAID_ELSEWHERE: Final = {
     "sslaccept": "sslmode",
     "timeout": "connect_timeout",
 }
-"""What other drivers call a parameter of ours."""
+"""Other drivers' names of our parameters."""
 _NOT_TAKEN: Final = {
     "gssencmode": "the driver has no GSS encryption; leave it out and use sslmode",
     "hostaddr": "name the address as the host",
@@ -371,7 +365,7 @@ _NOT_TAKEN: Final = {
     "statement_cache_size": "set DATABASE_PGBOUNCER=true where there is PgBouncer, and else leave it out",
     "supa": "leave it out: it tells Vercel's clients which pooler the URL leads to",
 }
-"""What libpq and other drivers have and we do not, with what to do."""
+"""Parameters of libpq and other drivers that are not supported, with the remedy."""
 
 
 def _remedy(name: str) -> str:
