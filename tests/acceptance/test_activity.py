@@ -15,8 +15,7 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.cli.diagnose import run_activity
-from src.database.cli.diagnose.activity import Activity, sessions_of
+from src.database.cli.activity import Activity, run_activity, sessions_of
 from src.database.embedded import APP_ROLE, SUPERUSER
 
 CANARY = "c4n4ry-c0nt3nt"

@@ -14,9 +14,8 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.cli.diagnose import run_doctor
-from src.database.cli.diagnose.doctor import examine
-from src.database.cli.diagnose.finding import Finding
+from src.database.check_result import CheckResult
+from src.database.cli.doctor import examine, run_doctor
 from src.database.embedded import SUPERUSER, EmbeddedServer
 from src.database.errors import ConfigurationError
 from tests import other_migrations
@@ -25,7 +24,7 @@ from tests.conftest import SOCKETS, url_of
 from tests.database.connect.tls_proxy import TlsProxy
 
 
-def doctor(url: URL | str, *, processes: int = 1, **settings: Any) -> dict[str, Finding]:
+def doctor(url: URL | str, *, processes: int = 1, **settings: Any) -> dict[str, CheckResult]:
     findings = asyncio.run(
         examine(Settings(**{"ENVIRONMENT": "test", "DATABASE_URL": url, **settings}), processes=processes)
     )
@@ -33,7 +32,7 @@ def doctor(url: URL | str, *, processes: int = 1, **settings: Any) -> dict[str, 
     return findings
 
 
-def ill(findings: dict[str, Finding]) -> dict[str, str]:
+def ill(findings: dict[str, CheckResult]) -> dict[str, str]:
     return {name: found.status for name, found in findings.items() if found.status in {"warning", "failed"}}
 
 
@@ -66,8 +65,8 @@ def test_a_host_that_is_not_known() -> None:
     findings = doctor(f"postgresql://u:{CANARY}@db.invalid/d")
 
     assert ill(findings) == {"name resolution": "failed"}
-    assert findings["port"] == Finding("skipped", "see name resolution")
-    assert findings["rights"] == Finding("skipped", "see name resolution")
+    assert findings["port"] == CheckResult("skipped", "see name resolution")
+    assert findings["rights"] == CheckResult("skipped", "see name resolution")
 
 
 def test_a_port_that_nobody_listens_on() -> None:
@@ -75,7 +74,7 @@ def test_a_port_that_nobody_listens_on() -> None:
 
     assert ill(findings) == {"port": "failed"}
     assert "start the server" in str(findings["port"].remedy)
-    assert findings["server"] == Finding("skipped", "see port")
+    assert findings["server"] == CheckResult("skipped", "see port")
 
 
 def test_one_of_two_hosts_is_enough_to_go_on(postgresql_shared: NoopExecutor) -> None:
@@ -96,7 +95,7 @@ def test_a_wrong_password(secret_url: str) -> None:
 
     assert ill(findings) == {"password": "failed"}
     assert findings["TLS"].status == "ok"
-    assert findings["database"] == Finding("skipped", "see password")
+    assert findings["database"] == CheckResult("skipped", "see password")
     assert "check the user and the password" in str(findings["password"].remedy)
 
 
@@ -135,7 +134,7 @@ def test_no_password(password_server: EmbeddedServer) -> None:
 def test_a_password_that_is_asked_for(password_server: EmbeddedServer) -> None:
     findings = doctor(password_server.target().url)
 
-    assert findings["password"] == Finding("ok", "accepted (scram-sha-256)")
+    assert findings["password"] == CheckResult("ok", "accepted (scram-sha-256)")
     assert ill(findings) == {"revision": "failed"}
     assert findings["revision"].remedy == "thea-db upgrade"
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_postgresql.executors import NoopExecutor
 
 from src.config import Settings
-from src.database.cli.diagnose import run_info
+from src.database.cli.info import run_info
 from tests.acceptance.command import CANARY, run
 from tests.conftest import SOCKETS, url_of
 from tests.database.connect.certificates import Certificates

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.cli.diagnose.doctor import examine
-from src.database.cli.diagnose.finding import Finding
+from src.database.check_result import CheckResult
+from src.database.cli.doctor import examine
 from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
-from src.database.health import Check, HealthReport, isolation, readiness
+from src.database.health import HealthReport, isolation, readiness
 from tests.conftest import url_of
 
 Use = Callable[..., Settings]
@@ -29,11 +29,11 @@ async def report(**options: Any) -> HealthReport:
     return await readiness(timeout_seconds=20, **options)
 
 
-async def check() -> Check:
+async def check() -> CheckResult:
     return (await report()).checks["isolation"]
 
 
-async def doctor(url: URL, **settings: Any) -> dict[str, Finding]:
+async def doctor(url: URL, **settings: Any) -> dict[str, CheckResult]:
     chosen = Settings(**{"ENVIRONMENT": "test", "DATABASE_URL": url, **settings})
     findings = await examine(chosen)
     return {name: finding for name, finding in findings.items() if finding.status in {"warning", "failed"}}

@@ -9,8 +9,7 @@ import pytest
 from pytest_postgresql.executors import NoopExecutor
 
 from src.config import Settings
-from src.database.cli.diagnose import run_pool
-from src.database.cli.diagnose.demand import demand_of
+from src.database.cli.pool import demand_of, run_pool
 from src.database.embedded import MAX_CONNECTIONS
 from tests.acceptance.command import CANARY
 from tests.conftest import url_of

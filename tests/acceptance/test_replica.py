@@ -12,7 +12,7 @@ from src.config import Settings
 from src.database import engine, get_db, get_read_db
 from src.database.base import uuid7
 from src.database.errors import ConnectionFailed, DatabaseError
-from src.database.health import Check, readiness
+from src.database.health import CheckResult, readiness
 from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.session.scopes import read_engine
@@ -191,7 +191,7 @@ async def test_a_default_tenant_that_is_not_registered_yet_does_not_keep_anyone_
 async def test_readiness_says_how_far_behind_the_replica_is(pair: Pair, use_database: Use) -> None:
     use_database(pair.url(pair.first), DATABASE_REPLICA_URL=pair.url(pair.second).render_as_string())
 
-    async def look(*, lag: float = 3600) -> Check:
+    async def look(*, lag: float = 3600) -> CheckResult:
         report = await readiness(max_replica_lag_seconds=lag, timeout_seconds=20)
         assert report.can_serve, "whatever the replica does, what is written is served"
         return report.checks["replica"]

@@ -18,8 +18,7 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.cli.diagnose import run_wait
-from src.database.cli.diagnose.wait import Waited, wait_for_server
+from src.database.cli.wait import Waited, run_wait, wait_for_server
 from src.database.embedded import SUPERUSER, EmbeddedServer
 from tests.acceptance.command import CANARY, ROOT
 from tests.conftest import url_of

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from src.config import Settings
 from src.database import get_db, get_read_db
-from src.database.cli.diagnose.reach import reach
+from src.database.cli.connection import reach
 from src.database.errors import ConfigurationError
 from src.database.target import Target, parse_url, warnings_of
 

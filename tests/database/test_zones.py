@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from src.database.cli.diagnose.finding import Finding
-from src.database.cli.diagnose.zones import zones_finding
+from src.database.check_result import CheckResult
+from src.database.cli.doctor.zones import judge_zones
 from src.database.regional import is_timezone
 from src.database.zones import get_zone, local_time, zone_data_version, zone_names, zone_offsets
 
@@ -94,11 +94,11 @@ def test_the_doctor_names_the_zones_that_differ_and_those_that_the_server_does_n
     differing = agreeing | {"CET": [instant.replace(tzinfo=None) + timedelta(hours=1) for instant in instants]}
     unknown = {name: local for name, local in differing.items() if name != "America/Coyhaique"}
 
-    agreed = zones_finding(agreeing, instants)
-    differed = zones_finding(differing, instants)
-    missed = zones_finding(unknown, instants)
+    agreed = judge_zones(agreeing, instants)
+    differed = judge_zones(differing, instants)
+    missed = judge_zones(unknown, instants)
 
-    assert agreed == Finding("ok", f"the server's zone data agrees with tzdata {zone_data_version()}")
+    assert agreed == CheckResult("ok", f"the server's zone data agrees with tzdata {zone_data_version()}")
     assert (differed.status, "in 1 zone: CET;" in differed.found) == ("ok", True)
     assert missed.status == "warning"
     assert missed.found.startswith("the server does not know 1 zone: America/Coyhaique, and refuses events there")

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from src.config import Settings
-from src.database.cli.schema.migrations import migrations_app
+from src.database.cli.migrations import migrations_app
 from src.database.drift.verify import verify
 from src.database.errors import ConfigurationError
 from src.database.migrate import heads, script_directory

@@ -5,25 +5,23 @@ The modules of commands import little: `thea-db --help` reads all of them. A com
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from src import config
-from src.database.cli import diagnose
-from src.database.cli.running import run_coroutine
-from src.database.cli.schema.diagram import diagram_app
-from src.database.cli.schema.drift import drift_app
-from src.database.cli.schema.migrations import migrations_app
-from src.database.cli.schema.service import service_app
+from src.database.cli.diagram import diagram_app
+from src.database.cli.drift import drift_app
+from src.database.cli.migrations import migrations_app
+from src.database.cli.output import Json, print_error, print_json
+from src.database.cli.running import leave, run_coroutine
 from src.database.cli.seed import seed_app
+from src.database.cli.service import service_app
 from src.database.cli.tenant import tenant_app
-from src.database.errors import ConfigurationError, DatabaseError
+from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 
 __all__ = ["app", "main"]
 
@@ -31,7 +29,6 @@ EXIT_STILL_DOWN: int = 1
 EXIT_FAILURE: int = 2
 EXIT_INTERRUPTED: int = 130
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Processes = Annotated[
     int,
     typer.Option(min=1, envvar="WEB_CONCURRENCY", help="How many processes use the database at once, on all machines."),
@@ -59,11 +56,20 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except DatabaseError as raised:
-        error = diagnose.explain_drift(raised, config.get_settings)
+        error = _explained(raised)
         if "--json" in sys.argv:
-            typer.echo(json.dumps({"error": str(error)}))
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            print_json({"error": str(error)})
+        print_error(str(error))
         sys.exit(EXIT_FAILURE)
+
+
+def _explained(error: DatabaseError) -> DatabaseError:
+    """Return the error, or its cause if other migrations made the database."""
+    if not isinstance(error, SchemaDriftError):
+        return error
+    from src.database.cli.doctor.schema import explain_drift
+
+    return explain_drift(error, config.get_settings)
 
 
 def _show_version(wanted: bool) -> None:
@@ -93,7 +99,9 @@ def prepare(
 @app.command()
 def info(as_json: Json = False) -> None:
     """Show where the settings lead, as whom and how, and where each of them comes from; exit code 2 if nowhere."""
-    raise typer.Exit(diagnose.run_info(config.get_settings(), as_json=as_json))
+    from src.database.cli.info import run_info
+
+    raise typer.Exit(run_info(config.get_settings(), as_json=as_json))
 
 
 @app.command()
@@ -103,9 +111,11 @@ def wait(
     as_json: Json = False,
 ) -> None:
     """Wait for the server to come up; exit code 1 if it does not in time, 2 at once if waiting cannot heal it."""
-    code = diagnose.run_wait(config.get_settings(), timeout=timeout, interval=interval, as_json=as_json)
+    from src.database.cli.wait import run_wait
+
+    code = run_wait(config.get_settings(), timeout=timeout, interval=interval, as_json=as_json)
     if code == EXIT_STILL_DOWN:  # a thread may still wait for a name server, and Python would wait for the thread
-        diagnose.leave(code)
+        leave(code)
     raise typer.Exit(code)
 
 
@@ -117,13 +127,15 @@ def health(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 2.0,
     as_json: Json = False,
 ) -> None:
-    """Say whether a process with these settings can serve; exit code 1 if not, 2 if the settings cannot be read.
+    """Check whether a process with these settings can serve; exit code 1 if not, 2 if the settings cannot be read.
 
-    Degraded is exit code 0: it serves, and somebody should look.
+    Degraded is exit code 0: the process serves, and should be repaired.
     """
-    code = diagnose.run_health(live=live, drift=drift, timeout_seconds=timeout, as_json=as_json)
-    if code == diagnose.EXIT_UNHEALTHY:  # as above
-        diagnose.leave(code)
+    from src.database.cli.health import EXIT_UNHEALTHY, run_health
+
+    code = run_health(live=live, drift=drift, timeout_seconds=timeout, as_json=as_json)
+    if code == EXIT_UNHEALTHY:  # as above
+        leave(code)
     raise typer.Exit(code)
 
 
@@ -140,17 +152,21 @@ def activity(
 
     It reads the server's statistics and locks, and no table.
     """
-    diagnose.run_activity(config.get_settings(), queries=queries, long_after_seconds=long_after, as_json=as_json)
+    from src.database.cli.activity import run_activity
+
+    run_activity(config.get_settings(), queries=queries, long_after_seconds=long_after, as_json=as_json)
 
 
 @app.command()
 def doctor(processes: Processes = 1, as_json: Json = False) -> None:
     """Look for what is wrong, and say what to do; exit code 1 if a check fails, 2 if the settings cannot be read."""
+    from src.database.cli.doctor import run_doctor
+
     try:
         settings: config.Settings | ConfigurationError = config.get_settings()
     except ConfigurationError as error:
         settings = error
-    raise typer.Exit(diagnose.run_doctor(settings, processes=processes, as_json=as_json))
+    raise typer.Exit(run_doctor(settings, processes=processes, as_json=as_json))
 
 
 @app.command()
@@ -161,10 +177,10 @@ def pool(
     as_json: Json = False,
 ) -> None:
     """Suggest a size for the pool; exit code 1 if what is set can exhaust the server, 2 if that cannot be told."""
-    code = diagnose.run_pool(
-        config.get_settings(), cores=cores, spindles=spindles, processes=processes, as_json=as_json
-    )
-    raise typer.Exit(code)
+    from src.database.cli.pool import run_pool
+
+    settings = config.get_settings()
+    raise typer.Exit(run_pool(settings, cores=cores, spindles=spindles, processes=processes, as_json=as_json))
 
 
 @app.command()
@@ -220,7 +236,7 @@ def demo(
         raise ConfigurationError(
             f"the demo writes sample data: ENVIRONMENT must be development or test, got {settings.ENVIRONMENT}"
         )
-    run_coroutine(run_demo(settings, file, account=account, console=Console()))
+    run_coroutine(run_demo(settings, file, account=account))
 
 
 def _embedded_folder() -> Path:

@@ -10,13 +10,13 @@ from typing import Any, Final
 import asyncpg
 
 from src.config import Settings
+from src.database.check_result import CheckResult, degraded, healthy, skipped, unhealthy
 from src.database.drift.verify import verify
 from src.database.engine.capacity import KEPT_FREE
 from src.database.engine.pool import SizedPool
 from src.database.errors import ConnectionFailed
 from src.database.health.failures import NO_CONNECTION_FREE, failed
 from src.database.health.primary import NO_PRIMARY, Look, close, has_seen
-from src.database.health.report import Check, degraded, healthy, skipped, unhealthy
 from src.database.migrate import OTHER_DATABASE, Revision, revision_of
 from src.database.session import engines_of_loop, open_connection
 from src.database.store.store import POOL_NAME, get_store
@@ -33,7 +33,7 @@ SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
 """
 
 
-async def check_connection(looking: asyncio.Task[Look], settings: Settings) -> Check:
+async def check_connection(looking: asyncio.Task[Look], settings: Settings) -> CheckResult:
     """Connect anew, as who finds the pool empty does."""
     await asyncio.wait([looking])
     try:
@@ -56,7 +56,7 @@ async def check_connection(looking: asyncio.Task[Look], settings: Settings) -> C
     return healthy(f"a primary answers, and has {free} of {of} connections free")
 
 
-async def check_revision(looking: asyncio.Task[Look]) -> Check:
+async def check_revision(looking: asyncio.Task[Look]) -> CheckResult:
     """Compare the schema's revision with the newest of this release."""
     await asyncio.wait([looking])
     if not has_seen(looking):
@@ -70,7 +70,7 @@ async def check_revision(looking: asyncio.Task[Look]) -> Check:
     return _judge(revision)
 
 
-def _judge(revision: Revision) -> Check:
+def _judge(revision: Revision) -> CheckResult:
     if revision.is_foreign:
         return unhealthy(revision.foreign_origin(), OTHER_DATABASE)
     if revision.is_unstamped:
@@ -87,7 +87,7 @@ def _judge(revision: Revision) -> Check:
     return healthy(revision.database)
 
 
-async def check_drift(looking: asyncio.Task[Look], settings: Settings) -> Check:
+async def check_drift(looking: asyncio.Task[Look], settings: Settings) -> CheckResult:
     """Compare all of the schema with what the migrations build."""
     await asyncio.wait([looking])
     if not has_seen(looking):
@@ -102,7 +102,7 @@ async def check_drift(looking: asyncio.Task[Look], settings: Settings) -> Check:
 
 async def check_replica(
     looking: asyncio.Task[Look], settings: Settings, *, max_lag_seconds: float, seconds: float
-) -> Check:
+) -> CheckResult:
     """Look at the server that reads go to, and how far behind the primary it is, in this many seconds."""
     if settings.DATABASE_REPLICA_URL is None:
         return skipped("DATABASE_REPLICA_URL is not set: reads go to the primary")
@@ -121,7 +121,7 @@ async def check_replica(
 
 async def _compare(
     connection: asyncpg.Connection[Any], written: str | None, *, max_lag_seconds: float, patience_seconds: float
-) -> Check:
+) -> CheckResult:
     """Give the replica a moment to get to where the primary was; what it has not by then, it lags behind."""
     began = time.monotonic()
     while True:
@@ -142,7 +142,7 @@ async def _compare(
     return degraded(found, "pg_stat_replication on the primary says where; a long query on the replica holds it up too")
 
 
-async def check_pools() -> Check:
+async def check_pools() -> CheckResult:
     """Count what this process has in use: where a pool is full, callers wait."""
     pools = _pools()
     if not pools:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from src.database.check_result import CheckResult, CheckStatus
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import (
     AuthenticationFailed,
@@ -15,7 +16,6 @@ from src.database.errors import (
     TlsFailed,
     TunnelFailed,
 )
-from src.database.health.report import Check, CheckStatus
 from src.database.translation import translate_connect
 
 __all__ = ["IN_TIME", "NO_CONNECTION_FREE", "failed", "ours"]
@@ -45,11 +45,11 @@ def ours(error: Exception) -> Exception:
     return translate_connect(error, where="the database") if is_drivers else error
 
 
-def failed(error: Exception, status: CheckStatus) -> Check:
+def failed(error: Exception, status: CheckStatus) -> CheckResult:
     """Say what an error means for whoever may read it: also those whom the log is not for."""
     if getattr(error, "sqlstate", None) == NO_CONNECTION_FREE:
-        return Check(status=status, found=_FULL[0], remedy=_FULL[1])
+        return CheckResult(status, *_FULL)
     for kind, found, remedy in _SAID:
         if isinstance(error, kind):
-            return Check(status=status, found=found, remedy=remedy)
-    return Check(status=status, found=f"the check itself failed: {type(error).__name__}", remedy="the log has more")
+            return CheckResult(status, found, remedy)
+    return CheckResult(status, f"the check itself failed: {type(error).__name__}", "the log has more")

@@ -9,9 +9,9 @@ from typing import Any, Final
 import asyncpg
 
 from src.config import Settings
+from src.database.check_result import CheckResult, degraded, healthy, skipped, unhealthy
 from src.database.drift.isolation import Isolation, read_isolation
 from src.database.health.primary import NO_PRIMARY, Look, has_seen
-from src.database.health.report import Check, degraded, healthy, skipped, unhealthy
 from src.database.migrate import Revision, revision_of
 from src.database.resolve import resolve_target
 
@@ -28,7 +28,7 @@ _healthy_until: Final[dict[str, float]] = {}
 """By target, in the seconds of the monotonic clock."""
 
 
-async def check_isolation(looking: asyncio.Task[Look], settings: Settings) -> Check:
+async def check_isolation(looking: asyncio.Task[Look], settings: Settings) -> CheckResult:
     """Check that row-level security is on and forced, by this release's policies, for a role that it binds."""
     await asyncio.wait([looking])
     if not has_seen(looking):
@@ -47,7 +47,7 @@ async def check_isolation(looking: asyncio.Task[Look], settings: Settings) -> Ch
     return _judge(isolation, revision, is_local=settings.is_local)
 
 
-def _judge(isolation: Isolation, revision: Revision | None, *, is_local: bool) -> Check:
+def _judge(isolation: Isolation, revision: Revision | None, *, is_local: bool) -> CheckResult:
     """Judge what is not as it should be, by the revision that may explain it."""
     if not isolation.tables:
         return skipped(_SEE_REVISION)

@@ -12,12 +12,13 @@ from weakref import WeakKeyDictionary
 from src.config import Settings, get_logger, get_settings
 from src.config.constants import APPLICATION_NAME
 from src.config.environment import named_target
+from src.database.check_result import CheckResult, CheckStatus, healthy, skipped
 from src.database.errors import DatabaseError
 from src.database.health import checks
 from src.database.health.failures import failed, ours
 from src.database.health.isolation import check_isolation
 from src.database.health.primary import Look, has_seen, looking
-from src.database.health.report import Check, CheckStatus, HealthReport, healthy, skipped
+from src.database.health.report import HealthReport
 
 __all__ = ["liveness", "readiness"]
 
@@ -95,7 +96,7 @@ async def _examine(
 
 async def _check_all(
     settings: Settings, *, drift: bool, isolation: bool, seconds: float, max_replica_lag_seconds: float
-) -> dict[str, Check]:
+) -> dict[str, CheckResult]:
     async with looking(for_replica=settings.DATABASE_REPLICA_URL is not None, seconds=seconds) as look:
         replica = checks.check_replica(look, settings, max_lag_seconds=max_replica_lag_seconds, seconds=seconds)
         timed = {"connect": _timed("connect", checks.check_connection(look, settings), seconds)}
@@ -115,12 +116,12 @@ async def _check_all(
 
 async def _timed(
     name: str,
-    check: Awaitable[Check],
+    check: Awaitable[CheckResult],
     seconds: float,
     *,
     at_worst: CheckStatus = "unhealthy",
     waits_for: asyncio.Task[Look] | None = None,
-) -> Check:
+) -> CheckResult:
     """Have a check end in time, and one that fails itself cost its own line only."""
     began = time.monotonic()
     try:
@@ -134,14 +135,14 @@ async def _timed(
     return replace(found, duration_ms=round((time.monotonic() - began) * 1000, 1))
 
 
-def _failed(name: str, error: Exception, status: CheckStatus) -> Check:
+def _failed(name: str, error: Exception, status: CheckStatus) -> CheckResult:
     """Tell the log all there is to tell, and the report what everybody may read."""
     reason = str(error.args[0]) if isinstance(error, DatabaseError) else None
     get_logger(__name__).warning("health_check_failed", check=name, error=type(error).__name__, reason=reason)
     return failed(error, status)
 
 
-async def _turn() -> Check:
+async def _turn() -> CheckResult:
     await asyncio.sleep(0)
     return healthy("the event loop answers")
 

@@ -1,4 +1,4 @@
-"""What the checks found, as a type and as JSON: nothing secret is in it, and no host, user or text of the server's."""
+"""The report of all health checks, and its JSON: it contains no secret, no host, no user and no text of the server."""
 
 from __future__ import annotations
 
@@ -6,49 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Check", "CheckStatus", "HealthReport", "Status", "degraded", "healthy", "skipped", "unhealthy"]
+from src.database.check_result import CheckResult
+
+__all__ = ["HealthReport", "Status"]
 
 Status = Literal["healthy", "degraded", "unhealthy"]
-CheckStatus = Literal["healthy", "degraded", "unhealthy", "skipped"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """What one check found.
-
-    Args:
-        status: ``degraded``: the process serves, and somebody should look. ``unhealthy``: it cannot serve.
-        found: What was seen.
-        remedy: What to do, where something is to be done.
-        duration_ms: How long the check took, in milliseconds.
-    """
-
-    status: CheckStatus
-    found: str
-    remedy: str | None = None
-    duration_ms: float = 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON knows it."""
-        document = {"status": self.status, "duration_ms": self.duration_ms, "found": self.found}
-        return document if self.remedy is None else {**document, "remedy": self.remedy}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthReport:
-    """What all checks found.
+    """The results of all health checks.
 
     Args:
-        service: Whose it is: the name that the server knows its connections by.
-        checks: By name.
+        service: The application name under which the server knows the connections of this process.
+        checks: The results by name.
     """
 
     service: str
-    checks: Mapping[str, Check]
+    checks: Mapping[str, CheckResult]
 
     @property
     def status(self) -> Status:
-        """The worst of the checks'."""
+        """The worst status of the checks."""
         found = {check.status for check in self.checks.values()}
         if "unhealthy" in found:
             return "unhealthy"
@@ -56,30 +35,15 @@ class HealthReport:
 
     @property
     def can_serve(self) -> bool:
-        """Whether requests are to be sent here: also where something is degraded."""
+        """Whether this process can answer requests; true for a degraded process."""
         return self.status != "unhealthy"
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON knows it: status, service, and the checks by name."""
-        checks = {name: check.as_json() for name, check in self.checks.items()}
+        """Return the report as JSON types: status, service, and the checks by name."""
+        checks = {name: _as_json(check) for name, check in self.checks.items()}
         return {"status": self.status, "service": self.service, "checks": checks}
 
 
-def healthy(found: str) -> Check:
-    """All is as it should be."""
-    return Check(status="healthy", found=found)
-
-
-def degraded(found: str, remedy: str) -> Check:
-    """The process serves, and somebody should look."""
-    return Check(status="degraded", found=found, remedy=remedy)
-
-
-def unhealthy(found: str, remedy: str) -> Check:
-    """The process cannot serve."""
-    return Check(status="unhealthy", found=found, remedy=remedy)
-
-
-def skipped(why: str) -> Check:
-    """It could not be looked at, or does not matter here."""
-    return Check(status="skipped", found=why)
+def _as_json(check: CheckResult) -> dict[str, Any]:
+    document = {"status": check.status, "duration_ms": check.duration_ms, "found": check.found}
+    return document if check.remedy is None else {**document, "remedy": check.remedy}

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from src.config import Settings
-from src.database.cli.diagnose.demand import Demand, Suggestion, suggest, useful_connections
-from src.database.cli.diagnose.encryption import Encryption
-from src.database.cli.diagnose.installation import EXTEND_PATH, check_localhost, check_namespace
-from src.database.cli.diagnose.network import check_ports
-from src.database.cli.diagnose.releases import version_finding
-from src.database.cli.diagnose.server import clock_finding, connections_finding, tls_finding
-from src.database.cli.diagnose.wait import time_heals
+from src.database.cli.connection import Encryption
+from src.database.cli.doctor.installation import EXTEND_PATH, check_localhost, check_namespace
+from src.database.cli.doctor.network import check_ports
+from src.database.cli.doctor.releases import judge_version
+from src.database.cli.doctor.server import judge_clock, judge_connections, judge_tls
+from src.database.cli.pool import Demand, Suggestion, suggest, useful_connections
+from src.database.cli.wait import time_heals
 from src.database.drift import Difference
 from src.database.engine.capacity import Capacity
 from src.database.errors import (
@@ -56,15 +56,15 @@ class PermissionDenied(Exception):
     ],
 )
 def test_a_release_is_judged_by_the_holes_that_later_ones_close(version: int, status: str, words: str) -> None:
-    finding = version_finding(version, today=TODAY)
+    finding = judge_version(version, today=TODAY)
 
     assert finding.status == status
     assert words in finding.found
 
 
 def test_a_major_ends_with_november_of_its_last_year() -> None:
-    assert version_finding(180099, today=date(2030, 11, 30)).status == "ok"
-    assert "not supported since November 2030" in version_finding(180099, today=date(2030, 12, 1)).found
+    assert judge_version(180099, today=date(2030, 11, 30)).status == "ok"
+    assert "not supported since November 2030" in judge_version(180099, today=date(2030, 12, 1)).found
 
 
 def _demand(size: int = 5, overflow: int = 10, *, processes: int = 1, is_pooled: bool = True) -> Demand:
@@ -108,14 +108,14 @@ def test_the_least_limit_counts() -> None:
 def test_pools_that_can_exhaust_the_server_are_a_fault(demand: Demand, pgbouncer: bool, status: str) -> None:
     settings = Settings(DATABASE_URL="postgresql://u@h/d", DATABASE_PGBOUNCER=pgbouncer)
 
-    assert connections_finding(demand, _capacity(), settings).status == status
+    assert judge_connections(demand, _capacity(), settings).status == status
 
 
 @pytest.mark.parametrize(
     ("ahead", "round_trip", "status"), [(1.9, 0, "ok"), (-2.1, 0, "warning"), (2.1, 1, "ok"), (60, 1, "warning")]
 )
 def test_a_slow_network_is_no_wrong_clock(ahead: float, round_trip: float, status: str) -> None:
-    assert clock_finding(ahead, round_trip=round_trip).status == status
+    assert judge_clock(ahead, round_trip=round_trip).status == status
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_encryption_is_judged_by_the_way(
     settings = Settings(ENVIRONMENT=environment, DATABASE_URL="postgresql://u@h/d")
     target = Target(hosts=(Host(host),), database="d", user="u", ssl_mode=mode)  # type: ignore[arg-type] # parametrized
 
-    assert tls_finding(encryption, target, settings).status == status
+    assert judge_tls(encryption, target, settings).status == status
 
 
 @pytest.mark.parametrize(
@@ -216,13 +216,13 @@ def test_a_finding_is_a_sentence() -> None:
     settings = Settings(ENVIRONMENT="production", DATABASE_URL="postgresql://u@h/d")
     revision = Difference(kind="revision", object="alembic_version", attribute="revision", expected="0003", remedy=())
 
-    assert "the server's certificate is not verified, so that" in tls_finding(TLS, unpooled, settings).found
+    assert "the server's certificate is not verified, so that" in judge_tls(TLS, unpooled, settings).found
     assert str(revision) == "the database must be at revision 0003, and is at none"
     assert asyncio.run(check_ports([])).found.startswith("this machine opens no port:")
 
 
 def test_every_vulnerability_has_its_source_in_a_comment() -> None:
-    source = (ROOT / "src/database/cli/diagnose/releases.py").read_text()
+    source = (ROOT / "src/database/cli/doctor/releases.py").read_text()
 
     numbers = re.findall(r"\((CVE-[\d-]+)\)", source)
 

@@ -10,8 +10,8 @@ from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Integer, MetaDa
 from typer.testing import CliRunner
 
 from src.database.base import Base
-from src.database.cli.schema.diagram import diagram_app
-from src.database.cli.schema.mermaid import mermaid
+from src.database.cli.diagram import diagram_app
+from src.database.cli.mermaid import mermaid
 from src.database.errors import ConfigurationError
 
 PAGE = Path(__file__).parents[3] / "docs" / "schema.md"

@@ -16,7 +16,7 @@ import pytest
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.cli.diagnose.doctor import examine
+from src.database.cli.doctor import examine
 from src.database.connect import connect
 from src.database.embedded.files import free_port
 from src.database.errors import AuthenticationFailed, ConfigurationError, TlsFailed

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from src.config import Settings
 from src.database.base import Base
-from src.database.cli.schema.drift import drift_app
+from src.database.check_result import CheckResult
+from src.database.cli.drift import drift_app
 from src.database.drift import Catalogue, snapshot
 from src.database.drift import check as check_module
 from src.database.drift.check import check
@@ -100,7 +101,7 @@ async def test_what_the_models_say_and_no_migration_builds_is_named(settings: Se
 
 @pytest.mark.usefixtures("without_squawk")
 async def test_strict_wants_squawk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nothing_but_squawk(*_arguments: object, **_options: object) -> dict[str, check_module.Outcome]:
+    async def nothing_but_squawk(*_arguments: object, **_options: object) -> dict[str, CheckResult]:
         return {"squawk": await check_module._squawk()}
 
     monkeypatch.setattr("src.database.drift.check.check", nothing_but_squawk)

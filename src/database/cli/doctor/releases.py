@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-from src.database.cli.diagnose.finding import Finding, failed, ok, warning
+from src.database.check_result import CheckResult, failed, ok, warning
 from src.database.engine import OLDEST_SERVER
 
-__all__ = ["version_finding"]
+__all__ = ["judge_version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ LAST_YEARS: Final = {15: 2027, 16: 2028, 17: 2029, 18: 2030}
 """A major's last release comes in November of this year."""
 
 
-def version_finding(version: int, *, today: date) -> Finding:
-    """Judge a server by its ``server_version_num``: 180006 is 18.6."""
+def judge_version(version: int, *, today: date) -> CheckResult:
+    """Return the result for a server's ``server_version_num``: 180006 is 18.6."""
     major, minor = divmod(version, 10_000)
     name = f"PostgreSQL {major}.{minor}"
     if major < OLDEST_SERVER:

@@ -1,4 +1,4 @@
-"""thea-db wait: until the server takes connections; at once to its end where waiting cannot heal."""
+"""thea-db wait: waits until the server accepts connections; ends immediately if waiting cannot help."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings
-from src.database.cli.diagnose.abandoned import AbandonedThreads
-from src.database.cli.diagnose.output import print_error, print_json
+from src.database.cli.output import print_error, print_json
+from src.database.cli.running import AbandonedThreads
 from src.database.engine import create_engine
 from src.database.errors import (
     AuthenticationFailed,
@@ -32,13 +32,13 @@ Status = Literal["up", "down", "failed"]
 
 EXIT_CODES: Final[dict[Status, int]] = {"up": 0, "down": 1, "failed": 2}
 
-# asyncssh's names, which is an extra: the gateway does not know us, or we do not know it.
+# By name, because asyncssh is an extra: the gateway rejects this client, or its key is not known here.
 _FINAL_CAUSES_OF_TUNNELS: Final = {"HostKeyNotVerifiable", "KeyImportError", "PermissionDenied"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waited:
-    """How the waiting ended: ``up``; ``down`` for as long as we waited; ``failed`` for a reason that stays."""
+    """The result of waiting: ``up``; ``down`` until the time was over; ``failed`` for a permanent reason."""
 
     status: Status
     target: str
@@ -49,12 +49,14 @@ class Waited:
 
 
 def run_wait(settings: Settings, *, timeout: float, interval: float, as_json: bool) -> int:
-    """Wait, say what came of it, and return the exit code: 0 up, 1 still down, 2 waiting cannot heal it."""
+    """Wait and print the result; return the exit code: 0 up, 1 still down, 2 waiting cannot help."""
 
-    def tell(why: str) -> None:
-        typer.echo(f"waiting: {why}", err=True)
+    def print_reason(reason: str) -> None:
+        typer.echo(f"waiting: {reason}", err=True)
 
-    waited = asyncio.run(wait_for_server(settings, timeout_seconds=timeout, interval_seconds=interval, on_reason=tell))
+    waited = asyncio.run(
+        wait_for_server(settings, timeout_seconds=timeout, interval_seconds=interval, on_reason=print_reason)
+    )
     if as_json:
         print_json(asdict(waited))
     elif waited.status == "up":
@@ -69,16 +71,16 @@ def run_wait(settings: Settings, *, timeout: float, interval: float, as_json: bo
 async def wait_for_server(
     settings: Settings, *, timeout_seconds: float, interval_seconds: float, on_reason: Callable[[str], None]
 ) -> Waited:
-    """Try to connect until it succeeds, fails for good, or the time is over, in the middle of an attempt if need be.
+    """Try to connect until it succeeds, fails permanently, or the time is over; an attempt can be cut short.
 
     Args:
-        settings: Where to.
-        timeout_seconds: In all.
-        interval_seconds: Between two attempts.
-        on_reason: Called with each new reason for which there is no connection yet.
+        settings: The settings.
+        timeout_seconds: The limit for all attempts together.
+        interval_seconds: The pause between two attempts.
+        on_reason: Called with each new reason why there is no connection yet.
 
     Raises:
-        ConfigurationError: The settings name no target that can be right.
+        ConfigurationError: The settings name no usable target.
     """
     asyncio.get_running_loop().set_default_executor(AbandonedThreads())
     target = str(resolve_target(settings))
@@ -107,14 +109,14 @@ async def wait_for_server(
 
 @dataclass(slots=True)
 class _Attempts:
-    """How often it was tried, and why it last failed."""
+    """The number of attempts, and the reason of the last failure."""
 
     on_reason: Callable[[str], None]
     count: int = 0
     reason: DatabaseError | None = None
 
     async def succeed(self, engine: AsyncEngine, interval_seconds: float) -> bool:
-        """Return whether one does; False is for good."""
+        """Return True when an attempt succeeds, and False if it fails permanently."""
         while True:
             self.count += 1
             try:
@@ -131,10 +133,10 @@ class _Attempts:
 
 
 def time_heals(error: DatabaseError) -> bool:
-    """Say whether the next attempt may succeed though nobody changes a setting.
+    """Return True if the next attempt may succeed without a changed setting.
 
-    A name that is not known yet, a server that starts, shuts down or is full, no writer among the hosts: as when
-    everything around it starts at once. Not a missing database: the server is up, and somebody has to create it.
+    A name that is not known yet, a server that starts, shuts down or is full, no writer among the hosts: all of these
+    occur while services start together. A missing database is permanent: the server is up, and nothing creates it.
     """
     if isinstance(error, TunnelFailed):
         return type(error.__cause__).__name__ not in _FINAL_CAUSES_OF_TUNNELS

@@ -1,0 +1,110 @@
+"""One asyncpg connection, over the engine's routes and without its refusals, which the commands diagnose; its TLS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import asyncpg
+
+from src.config import Settings
+from src.config.environment import Purpose
+from src.database.connect import command_connection
+from src.database.operations.administration import reach_target
+from src.database.resolve import named_provider
+from src.database.target import Target
+
+__all__ = ["Encryption", "Reached", "encryption_of", "reach"]
+
+COMMAND_TIMEOUT_SECONDS: Final = 10.0
+CLOSE_TIMEOUT_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A connection, and the target that it leads to."""
+
+    connection: asyncpg.Connection[Any]
+    target: Target
+
+
+@asynccontextmanager
+async def reach(settings: Settings, purpose: Purpose = "application") -> AsyncIterator[Reached]:
+    """Connect with the target of a purpose; start the embedded server if the settings name no other.
+
+    Raises:
+        ConfigurationError: The settings name no usable target.
+        ConnectionFailed: Or the child of it that names the reason.
+    """
+    target = await reach_target(settings, purpose)
+    # A pooler refuses it as a parameter of the connection, and kept by the session it would reach other clients.
+    search_path = None if settings.DATABASE_PGBOUNCER else target.search_path
+    connecting = command_connection(
+        target,
+        server_settings=None if search_path is None else {"search_path": search_path},
+        command_timeout=COMMAND_TIMEOUT_SECONDS,
+        close_seconds=CLOSE_TIMEOUT_SECONDS,
+        password=named_provider(target, settings),
+    )
+    async with connecting as connection:
+        yield Reached(connection, target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encryption:
+    """The encryption of a connection; without TLS all attributes but the first are None.
+
+    Args:
+        kind: TLS, or the transport that is used without TLS.
+        version: The version of TLS.
+        cipher: The cipher.
+        peer: The names in the server's certificate. None if it was not verified: it would prove nothing.
+        issuer: The issuer of the certificate.
+        expires: When the certificate expires.
+    """
+
+    kind: Literal["TLS", "Unix socket", "plaintext"]
+    version: str | None = None
+    cipher: str | None = None
+    peer: str | None = None
+    issuer: str | None = None
+    expires: str | None = None
+
+    def __str__(self) -> str:
+        if self.version is None:
+            return self.kind
+        peer = (
+            f"peer {self.peer}, issued by {self.issuer}, expires {self.expires}" if self.peer else "peer not verified"
+        )
+        return f"{self.version}, {self.cipher}, {peer}"
+
+
+def encryption_of(connection: asyncpg.Connection[Any], target: Target) -> Encryption:
+    """Return the encryption of the connection itself, not the one that the settings request."""
+    # The driver has no public way to its transport.
+    tls = connection._transport.get_extra_info("ssl_object")  # noqa: SLF001
+    if tls is None:
+        return Encryption(kind="Unix socket" if target.is_socket else "plaintext")
+    certificate = tls.getpeercert() or {}
+    cipher = tls.cipher()
+    return Encryption(
+        kind="TLS",
+        version=tls.version(),
+        cipher=cipher and cipher[0],
+        peer=_names(certificate),
+        issuer=_common_name(certificate.get("issuer", ())),
+        expires=certificate.get("notAfter"),
+    )
+
+
+def _names(certificate: dict[str, Any]) -> str | None:
+    names = [name for _, name in certificate.get("subjectAltName", ())]
+    return ", ".join(names) or _common_name(certificate.get("subject", ()))
+
+
+def _common_name(parts: tuple[tuple[tuple[str, str], ...], ...]) -> str | None:
+    """Return the common name of a subject or issuer, or all of its attributes if it has none."""
+    named = {kind: value for part in parts for kind, value in part}
+    return named.get("commonName") or ", ".join(named.values()) or None

@@ -1,0 +1,128 @@
+"""Runs the doctor's checks in the order of their dependencies; what depends on a failed check is skipped."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final
+
+from src.config import Settings
+from src.database.check_result import CheckResult, failed, ok, skipped
+from src.database.cli.connection import reach
+from src.database.cli.doctor import network, schema, server
+from src.database.cli.doctor.installation import check_localhost, check_namespace, check_settings, named_hosts
+from src.database.cli.doctor.server import CheckContext
+from src.database.cli.doctor.zones import check_zones
+from src.database.cli.output import report_checks
+from src.database.connect import DRIVER_ERRORS
+from src.database.errors import ConfigurationError, DatabaseError
+from src.database.resolve import resolve_target
+from src.database.target import Target
+from src.database.translation import translate_connect
+
+__all__ = ["examine", "guarded", "run_doctor"]
+
+EXIT_NO_SETTINGS: Final = 2
+
+_Check = Callable[[CheckContext], Awaitable[CheckResult]]
+
+AT_ENTRY: Final[Mapping[str, _Check]] = {"TLS": server.check_tls, "password": server.check_password}
+INSIDE: Final[Mapping[str, _Check]] = {
+    "server version": server.check_version,
+    "writable": server.check_writable,
+    "pooler": server.check_pooler,
+    "session defaults": server.check_session_defaults,
+    "clock": server.check_clock,
+    "time zones": check_zones,
+    "connections": server.check_connections,
+    "encoding": server.check_encoding,
+    "collation": server.check_collation,
+    "extensions": schema.check_extensions,
+    "revision": schema.check_revision,
+    "role": schema.check_role,
+    "creation": schema.check_creation,
+    "rights": schema.check_rights,
+    "schema": schema.check_schema,
+}
+BESIDE: Final = {"replica": schema.check_replica, "migrations": schema.check_migrations}
+_AFTER_SETTINGS: Final = ("name resolution", "port", *network.ATTEMPT, *INSIDE, *BESIDE)
+
+
+def run_doctor(settings: Settings | ConfigurationError, *, processes: int, as_json: bool) -> int:
+    """Run and print all checks; return the exit code: 0 without a failure, 1 a check failed, 2 no usable settings.
+
+    Args:
+        settings: The settings, or the error of reading them.
+        processes: The number of processes that use the database at the same time.
+        as_json: Print one JSON document.
+    """
+    checks = asyncio.run(examine(settings, processes=processes))
+    code = report_checks(checks, as_json=as_json)
+    return EXIT_NO_SETTINGS if checks["settings"].status == "failed" else code
+
+
+async def examine(settings: Settings | ConfigurationError, *, processes: int = 1) -> dict[str, CheckResult]:
+    """Run all checks, and return their results by name."""
+    checks: dict[str, CheckResult] = {}
+    target: Target | None = None
+    try:
+        if isinstance(settings, ConfigurationError):
+            raise settings
+        target = resolve_target(settings)
+        checks["settings"] = check_settings(settings)
+    except ConfigurationError as error:
+        checks["settings"] = failed(str(error.args[0]), error.hint)
+    checks["src/__init__.py"] = check_namespace(sys.path)
+    checks["localhost"] = check_localhost([host.name for host in target.hosts] if target else named_hosts())
+    if target is None or isinstance(settings, ConfigurationError):
+        return checks | _skip(_AFTER_SETTINGS, "settings")
+    reached = await _check_network(target)
+    if _first_failed(reached) is None:
+        reached |= await _check_server(settings, target, processes)
+    missing = [name for name in (*network.ATTEMPT, *INSIDE) if name not in reached]
+    checks |= reached | _skip(missing, _first_failed(reached))
+    for name, check in BESIDE.items():
+        checks[name] = await guarded(check(settings))
+    return checks
+
+
+async def guarded(check: Awaitable[CheckResult]) -> CheckResult:
+    """Await a check, and return its error as its result: the other checks go on."""
+    try:
+        return await check
+    except DatabaseError as error:
+        return failed(str(error.args[0]), error.hint)
+    except DRIVER_ERRORS as error:
+        return failed(str(translate_connect(error, where="the server").args[0]))
+    except Exception as error:  # noqa: BLE001 - the doctor has to finish; the server's text could quote data
+        return failed(f"the check itself failed: {type(error).__name__}", "report it: it is a fault of thea-db")
+
+
+async def _check_network(target: Target) -> dict[str, CheckResult]:
+    hosts = network.hosts_to_reach(target)
+    names = await guarded(network.check_names(hosts))
+    if names.status == "failed":
+        return {"name resolution": names, "port": skipped("see name resolution")}
+    return {"name resolution": names, "port": await guarded(network.check_ports(hosts))}
+
+
+async def _check_server(settings: Settings, target: Target, processes: int) -> dict[str, CheckResult]:
+    """Connect and run the checks of the server; if that fails, return the results of the attempt."""
+    try:
+        async with reach(settings) as reached:
+            context = CheckContext(settings=settings, target=target, connection=reached.connection, processes=processes)
+            checks = {"server": ok(f"{target.route}: {target}")}
+            checks |= {name: await guarded(check(context)) for name, check in AT_ENTRY.items()}
+            checks["database"] = ok(f"{target.database} exists")
+            return checks | {name: await guarded(check(context)) for name, check in INSIDE.items()}
+    except DatabaseError as error:
+        return network.results_of_failure(error, target)
+
+
+def _first_failed(checks: Mapping[str, CheckResult]) -> str | None:
+    return next((name for name, check in checks.items() if check.status == "failed"), None)
+
+
+def _skip(names: Iterable[str], cause: str | None) -> dict[str, CheckResult]:
+    return {name: skipped(f"see {cause}") for name in names}

@@ -1,0 +1,284 @@
+"""The doctor's checks of a server that answers: how it authenticates and encrypts, and how it is configured."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Any, Final
+
+import asyncpg
+
+from src.config import Settings
+from src.database.check_result import CheckResult, failed, ok, skipped, warning
+from src.database.cli.connection import Encryption, encryption_of
+from src.database.cli.doctor.releases import judge_version
+from src.database.cli.pool import Demand, demand_of
+from src.database.engine.capacity import Capacity, capacity_of
+from src.database.target import Target
+
+__all__ = [
+    "CheckContext",
+    "check_clock",
+    "check_collation",
+    "check_connections",
+    "check_encoding",
+    "check_password",
+    "check_pooler",
+    "check_session_defaults",
+    "check_tls",
+    "check_version",
+    "check_writable",
+    "judge_clock",
+    "judge_connections",
+    "judge_tls",
+    "worse",
+]
+
+CLOCK_TOLERANCE_SECONDS: Final = 2.0
+_HAS_SYSTEM_USER: Final = 16
+"""The first major that reports how a session was authenticated."""
+_SCRAM: Final = (
+    "give each role that connects a password, put it into its URL, then have pg_hba.conf require scram-sha-256"
+)
+_VERIFY_FULL: Final = (
+    "once the server has a certificate for this host's name: DATABASE_SSL_MODE=verify-full, and DATABASE_SSL_CA where"
+    " no public CA issued it; try it first by `thea-db info`"
+)
+_READ_ONLY: Final = """
+SELECT source, (SELECT rolbypassrls AND NOT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
+       quote_ident(current_user)
+  FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'
+"""
+_COLLATION: Final = """
+SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_catalog.pg_database
+ WHERE datname = current_database()
+"""
+_DEFAULTS: Final = """
+SELECT name, setting, source, format('%I', current_user) AS role, format('%I', current_database()) AS database
+  FROM pg_catalog.pg_settings WHERE name IN ('row_security', 'default_transaction_isolation', 'search_path')
+"""
+_IN_THE_CLIENT: Final = "remove {name} from `options` in DATABASE_URL, or from PGOPTIONS"
+_FOR_THIS_ROLE: Final = "ALTER ROLE {role} IN DATABASE {database} SET {name} = '{value}';"
+"""It takes precedence over the defaults of the role, the database and the server, and affects no other role."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckContext:
+    """A connection to the server, and the settings that it was made with."""
+
+    settings: Settings
+    target: Target
+    connection: asyncpg.Connection[Any]
+    processes: int
+
+
+def worse(settings: Settings, found: str, remedy: str) -> CheckResult:
+    """Return a warning in development and test, and a failure in staging and production."""
+    return warning(found, remedy) if settings.is_local else failed(found, remedy)
+
+
+async def check_tls(context: CheckContext) -> CheckResult:
+    """Check the encryption of the connection."""
+    return judge_tls(encryption_of(context.connection, context.target), context.target, context.settings)
+
+
+def judge_tls(encryption: Encryption, target: Target, settings: Settings) -> CheckResult:
+    """Return the result for an encryption: which risk remains depends on the route and the environment."""
+    if encryption.kind == "Unix socket":
+        return ok(str(encryption))
+    if target.route != "direct":
+        return ok(f"{encryption}, over {target.route}")
+    if encryption.kind == "plaintext" and not all(_is_loopback(host.name) for host in target.hosts):
+        return warning(f"{encryption} to {target.host}: others on the network can read all of it", _VERIFY_FULL)
+    if encryption.kind == "TLS" and target.ssl_mode != "verify-full" and not settings.is_local:
+        unverified = "the host name in the server's certificate" if encryption.peer else "the server's certificate"
+        return warning(
+            f"{encryption}: {unverified} is not verified, so that another server could answer in its place",
+            _VERIFY_FULL,
+        )
+    return ok(str(encryption))
+
+
+async def check_password(context: CheckContext) -> CheckResult:
+    """Check how the server authenticated the connection. No wrong password is tried: that can lock the account."""
+    target, connection = context.target, context.connection
+    if target.embedded is not None:
+        return ok("not needed: only this user can reach the embedded server")
+    if await _is_pooled(connection):
+        return skipped("a pooler accepted the connection; how the server authenticates the pooler is not visible")
+    method = None if target.password is None and target.ssl_cert is None else "password"
+    if connection.get_server_version().major >= _HAS_SYSTEM_USER:
+        method = str(await connection.fetchval("SELECT system_user") or "").partition(":")[0] or None
+    if method is None and not target.is_socket:
+        return worse(context.settings, "the server takes any password, or none (trust)", _SCRAM)
+    if await connection.fetchval("SHOW password_encryption") != "scram-sha-256":
+        return warning(
+            "the server stores new passwords as MD5 hashes, which are insecure",
+            "password_encryption = 'scram-sha-256' in postgresql.conf, then set the password again",
+        )
+    return ok(f"accepted ({method or 'trust, on a Unix socket'})")
+
+
+async def check_version(context: CheckContext) -> CheckResult:
+    """Check the server's release."""
+    version = await context.connection.fetchval("SELECT current_setting('server_version_num')::int")
+    return judge_version(version, today=datetime.now(UTC).date())
+
+
+async def check_writable(context: CheckContext) -> CheckResult:
+    """Check that the server accepts writes."""
+    standby, read_only = await context.connection.fetchrow(
+        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
+    )
+    if standby:
+        return failed(
+            "the server is a standby and takes no writes",
+            "name all hosts in DATABASE_URL, with target_session_attrs=read-write",
+        )
+    if read_only:
+        return failed(
+            "default_transaction_read_only is on",
+            await _remedy_of_read_only(context),
+        )
+    return ok("a primary")
+
+
+async def _remedy_of_read_only(context: CheckContext) -> str:
+    source, bypasses, role = await context.connection.fetchrow(_READ_ONLY)
+    if bypasses:
+        return (
+            "name the application's role in DATABASE_URL: this one, as the role for backups, is meant to be read-only"
+        )
+    if source == "client":
+        return "remove default_transaction_read_only from `options` in DATABASE_URL, or from PGOPTIONS"
+    return (
+        "find out who made it read-only, and why: a failover or a maintenance does so. Then, as an administrator:"
+        f" ALTER ROLE {role} IN DATABASE {await context.connection.fetchval('SELECT quote_ident(current_database())')}"
+        " SET default_transaction_read_only = off;"
+    )
+
+
+async def check_clock(context: CheckContext) -> CheckResult:
+    """Compare the server's clock with the local one."""
+    before = time.time()
+    server = await context.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    after = time.time()
+    return judge_clock(server - (before + after) / 2, round_trip=after - before)
+
+
+def judge_clock(ahead: float, *, round_trip: float) -> CheckResult:
+    """Return the result for a difference between the clocks, in seconds; half of the round trip is uncertain."""
+    told = f"the server's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours"
+    if abs(ahead) - round_trip / 2 <= CLOCK_TOLERANCE_SECONDS:
+        return ok(told)
+    return warning(told, "synchronize both clocks by NTP: reminders and the order of ids depend on them")
+
+
+async def check_connections(context: CheckContext) -> CheckResult:
+    """Compare the number of connections that the pools can open with the number that the server has."""
+    demand = demand_of(context.settings, processes=context.processes)
+    return judge_connections(demand, await capacity_of(context.connection), context.settings)
+
+
+def judge_connections(demand: Demand, capacity: Capacity, settings: Settings) -> CheckResult:
+    """Return the result by the rule that `thea-db pool` applies."""
+    has = f"the server has {capacity.available} of max_connections {capacity.maximum} for us"
+    if settings.DATABASE_PGBOUNCER:
+        return skipped(f"PgBouncer bounds what the server sees: {has}")
+    if not demand.is_pooled:
+        return ok(f"{has}; without a pool each use opens one")
+    if demand.most > capacity.available:
+        return failed(f"the pools can open {demand}, and {has}", "`thea-db pool` suggests a size")
+    return ok(f"the pools can open {demand}; {has}")
+
+
+async def check_pooler(context: CheckContext) -> CheckResult:
+    """Check that DATABASE_PGBOUNCER is set if, and only if, a pooler is in between."""
+    is_pooled = await _is_pooled(context.connection)
+    if is_pooled and not context.settings.DATABASE_PGBOUNCER:
+        return warning(
+            "a pooler is between this program and the server: a session's settings and prepared statements can be lost"
+            " between two transactions",
+            "name the server itself in DATABASE_MIGRATION_URL, then DATABASE_PGBOUNCER=true",
+        )
+    if context.settings.DATABASE_PGBOUNCER and not is_pooled:
+        return warning(
+            "DATABASE_PGBOUNCER=true, but the connection goes to the server itself: each query does unneeded work",
+            "DATABASE_PGBOUNCER=false, if no pooler is between this program and the server",
+        )
+    return ok("a pooler, and DATABASE_PGBOUNCER=true" if is_pooled else "none")
+
+
+async def check_encoding(context: CheckContext) -> CheckResult:
+    """Check that the database can store every character."""
+    encoding = await context.connection.fetchval("SHOW server_encoding")
+    if encoding == "UTF8":
+        return ok(encoding)
+    return failed(
+        f"the database has the encoding {encoding}, and rejects text with characters that {encoding} does not have",
+        f"create a database with UTF8, and move the data there:"
+        f" CREATE DATABASE \"{context.target.database}_utf8\" ENCODING 'UTF8' TEMPLATE template0;",
+    )
+
+
+async def check_collation(context: CheckContext) -> CheckResult:
+    """Check that the collation version is the one with which the indexes were built."""
+    built, actual = await context.connection.fetchrow(_COLLATION)
+    if built == actual:
+        return ok(f"version {actual}" if actual else "its provider has no versions: nothing to compare")
+    database = context.target.database
+    return warning(
+        f"indexes on text were built with collation version {built}, and the system now has {actual}: an index can miss"
+        " rows",
+        f'as its owner: REINDEX DATABASE CONCURRENTLY "{database}"; and only when that has ended without an error:'
+        f' ALTER DATABASE "{database}" REFRESH COLLATION VERSION;',
+    )
+
+
+async def check_session_defaults(context: CheckContext) -> CheckResult:
+    """Check that row_security is on, transactions are READ COMMITTED by default, and search_path has a schema."""
+    rows = {row["name"]: row for row in await context.connection.fetch(_DEFAULTS)}
+    security, isolation = rows["row_security"], rows["default_transaction_isolation"]
+    found, remedies = [], []
+    if security["setting"] == "off":
+        found.append("row_security is off: every statement on a table with row-level security fails")
+        remedies.append(_remedy(security, "on"))
+    if isolation["setting"] != "read committed":
+        found.append(
+            f"default_transaction_isolation is {isolation['setting']}: get-or-create, append and claims are written for"
+            " read committed, and fail with SerializationError when two callers meet"
+        )
+        remedies.append(_remedy(isolation, "read committed"))
+    path = rows["search_path"]
+    has_schema = await context.connection.fetchval("SELECT current_schema() IS NOT NULL")
+    if not has_schema:
+        found.append(
+            f"search_path is {path['setting']}, and none of these schemas exists, or the role has no USAGE on them: no"
+            " table is found, and none can be created"
+        )
+        remedies.append(f"create the schema (CREATE SCHEMA), grant USAGE on it, or: {_remedy(path, 'public')}")
+    if not found:
+        return ok("row_security is on; transactions are read committed; the search_path has a schema that exists")
+    judge = failed if security["setting"] == "off" or not has_schema else warning
+    return judge("\n".join(found), "\n".join(remedies))
+
+
+def _remedy(row: asyncpg.Record, value: str) -> str:
+    remedy = _IN_THE_CLIENT if row["source"] == "client" else _FOR_THIS_ROLE
+    return remedy.format(**dict(row), value=value)
+
+
+async def _is_pooled(connection: asyncpg.Connection[Any]) -> bool:
+    """Return True if a pooler is in between: it reports a process id of its own, because the real one changes."""
+    return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
+
+
+def _is_loopback(name: str) -> bool:
+    if name == "localhost" or name.startswith("/"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False

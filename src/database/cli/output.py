@@ -1,0 +1,122 @@
+"""How the commands print: one JSON document for scripts, lines for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from src.database.check_result import FAILURES, CheckResult, CheckStatus
+
+__all__ = [
+    "EXIT_FAILED",
+    "Json",
+    "escape_unprintable",
+    "print_checks",
+    "print_error",
+    "print_json",
+    "print_lines",
+    "print_rows",
+    "print_warning",
+    "report_checks",
+]
+
+EXIT_FAILED: Final = 1
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+_WORDS: Final[Mapping[CheckStatus, str]] = {"healthy": "ok", "degraded": "warning", "unhealthy": "failed"}
+_COLORS: Final[Mapping[str, str]] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
+_STATUS_WIDTH: Final = max(map(len, _COLORS))
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print a document; characters that are not printable, and could command the terminal, are escaped."""
+    lines = json.dumps(document, indent=2, ensure_ascii=False).split("\n")
+    typer.echo("\n".join(map(escape_unprintable, lines)))
+
+
+def print_lines(title: str, lines: Iterable[tuple[str, object]]) -> None:
+    """Print a title, and under it names and values; a value of None is left out."""
+    shown = [(name, str(value)) for name, value in lines if value is not None]
+    width = max((len(name) for name, _ in shown), default=0)
+    _print(Text(title, style="bold"))
+    for name, value in shown:
+        _print(Text(f"  {name:<{width}}  {value}"))
+
+
+def print_rows(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, under: Sequence[str] | None = None
+) -> None:
+    """Print a title, and under it a table.
+
+    The cells contain text of others: characters that are not printable are replaced by spaces.
+
+    Args:
+        title: The title.
+        header: The names of the columns.
+        rows: The cells.
+        under: The text to print under each row.
+    """
+    table = [[_without_unprintable(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    _print(Text(title, style="bold"))
+    for number, row in enumerate(table):
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        if line:
+            _print(Text(f"  {line}", style="" if number else "dim"))
+        if number and under is not None and under[number - 1]:
+            _print(Text(f"    {_without_unprintable(under[number - 1])}"))
+
+
+def report_checks(checks: Mapping[str, CheckResult], *, as_json: bool) -> int:
+    """Print the results of checks; return the exit code, 1 if a check failed."""
+    if as_json:
+        shown = [
+            {"name": name, "status": check.status, "found": check.found, "remedy": check.remedy}
+            for name, check in checks.items()
+        ]
+        print_json({"checks": shown})
+    else:
+        print_checks(checks)
+    return EXIT_FAILED if any(check.status in FAILURES for check in checks.values()) else 0
+
+
+def print_checks(checks: Mapping[str, CheckResult]) -> None:
+    """Print a line for each check, and its remedy under it."""
+    width = max(map(len, checks), default=0)
+    indent = " " * (_STATUS_WIDTH + width + 4)
+    for name, check in checks.items():
+        word = _WORDS.get(check.status, check.status)
+        found = check.found.replace("\n", f"\n{indent}")
+        _print(Text.assemble((f"{word:<{_STATUS_WIDTH}}", _COLORS[word]), f"  {name:<{width}}  {found}"))
+        if check.remedy is not None:
+            remedy = check.remedy.replace("\n", f"\n{indent}{' ' * len('remedy: ')}")
+            _print(Text(f"{indent}remedy: {remedy}"))
+
+
+def print_error(text: str) -> None:
+    """Print an error to standard error."""
+    Console(stderr=True, highlight=False).print(Text(f"error: {text}", style="red"), soft_wrap=True)
+
+
+def print_warning(text: str) -> None:
+    """Print a warning."""
+    _print(Text.assemble(("warning: ", _COLORS["warning"]), text))
+
+
+def escape_unprintable(text: str) -> str:
+    """Escape the characters that would move the cursor, color the terminal or turn the line around."""
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+
+
+def _without_unprintable(text: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
+def _print(text: Text) -> None:
+    # A line stays one line, however narrow the terminal: it is searched and cut.
+    Console(highlight=False).print(text, soft_wrap=True)
