@@ -131,6 +131,7 @@ class Settings(BaseSettings):
         default=None, description="module:function, which can be imported"
     )
     DATABASE_PGBOUNCER: bool = Field(default=False, description="true or false")
+    DATABASE_PGBOUNCER_PREPARED: bool = Field(default=False, description="true or false")
 
     DB_VM_HOST: OptionalHosts = None
     DB_VM_PORT: Port = 5432
@@ -264,7 +265,14 @@ def _missing(data: Mapping[str, Any]) -> list[str]:
         )
     if _is_true(data.get("DATABASE_SLOW_QUERY_PLAN")) and str(data.get("DATABASE_SLOW_QUERY_MS") or 0) == "0":
         faults.append("DATABASE_SLOW_QUERY_MS must be above 0 where DATABASE_SLOW_QUERY_PLAN=true")
-    return faults
+    return faults + _without_pgbouncer(data)
+
+
+def _without_pgbouncer(data: Mapping[str, Any]) -> list[str]:
+    """Return the fault of DATABASE_PGBOUNCER_PREPARED without DATABASE_PGBOUNCER, where it would change nothing."""
+    if _is_true(data.get("DATABASE_PGBOUNCER_PREPARED")) and not _is_true(data.get("DATABASE_PGBOUNCER")):
+        return ["DATABASE_PGBOUNCER must be true where DATABASE_PGBOUNCER_PREPARED=true"]
+    return []
 
 
 def _is_true(raw: Any) -> bool:

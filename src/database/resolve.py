@@ -67,11 +67,11 @@ def pool_limits(target: Target, settings: Settings) -> PoolLimits:
 def driver_arguments(target: Target, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:
     """Return what `asyncpg.connect` is told beside the target and a name: time limits, what PgBouncer needs."""
     if is_pooled_elsewhere(settings, purpose):  # it refuses all parameters but a name: they are set per transaction
-        return {
-            "statement_cache_size": 0,
+        arguments: dict[str, Any] = {
             "command_timeout": _command_timeout(target),
             "connection_class": PgBouncerConnection,
         }
+        return arguments if settings.DATABASE_PGBOUNCER_PREPARED else {**arguments, "statement_cache_size": 0}
     server = _limits(target, settings)
     if purpose in _UNLIMITED:  # an index may take hours; who holds locks and does nothing is ended as anybody is
         server["statement_timeout"] = "0"

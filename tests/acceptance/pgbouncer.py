@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,21 @@ from src.database.embedded import APP_ROLE, OWNER_ROLE
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed: apt install pgbouncer")
 START_SECONDS = 10
+FIRST_TO_KEEP = (1, 21)
+"""The first release that keeps the prepared statements of its clients."""
+
+
+def _version() -> tuple[int, ...]:
+    if PROGRAM is None:
+        return ()
+    printed = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(number) for number in re.findall(r"\d+", printed.splitlines()[0]))
+
+
+needs_kept_statements = pytest.mark.skipif(
+    _version() < FIRST_TO_KEEP,
+    reason=f"PgBouncer {'.'.join(map(str, _version())) or 'is missing, and'} keeps no prepared statements: 1.21 does",
+)
 
 
 @dataclass(frozen=True)
@@ -37,22 +53,24 @@ class PgBouncer:
 
 
 @contextmanager
-def pgbouncer(servers: str, *, pool_size: int = 4) -> Iterator[PgBouncer]:
+def pgbouncer(servers: str, *, pool_size: int = 4, prepared_statements: int | None = None) -> Iterator[PgBouncer]:
     """Start one in front of the server whose sockets are in a folder; it runs as the user that the server does.
 
     Args:
         servers: The folder of the server's socket.
         pool_size: How many connections it opens to a database, at most.
+        prepared_statements: How many prepared statements it keeps for each of them; only for releases that can.
     """
     assert PROGRAM is not None
     with tempfile.TemporaryDirectory(prefix="thea-b-") as name:
         folder = Path(name)
         (folder / "users").write_text("".join(f'"{role}" ""\n' for role in (APP_ROLE, OWNER_ROLE)))
+        kept = "" if prepared_statements is None else f"max_prepared_statements = {prepared_statements}\n"
         (folder / "ini").write_text(
             f"[databases]\n* = host={servers} port=5432\n"
             "[pgbouncer]\npool_mode = transaction\nauth_type = trust\n"
             f"auth_file = {folder}/users\nunix_socket_dir = {folder}\nlisten_port = 5432\n"
-            f"default_pool_size = {pool_size}\nmax_client_conn = 500\nserver_login_retry = 1\n"
+            f"default_pool_size = {pool_size}\nmax_client_conn = 500\nserver_login_retry = 1\n{kept}"
         )
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(

@@ -174,6 +174,10 @@ def test_refuses_an_env_file_that_is_not_there(load: Load) -> None:
         ),
         ({"DATABASE_PGBOUNCER": "true"}, "DATABASE_URL must be set beside DATABASE_PGBOUNCER: they"),
         (
+            {"DATABASE_URL": "postgresql://u:p@h/d", "DATABASE_PGBOUNCER_PREPARED": "true"},
+            "DATABASE_PGBOUNCER must be true where DATABASE_PGBOUNCER_PREPARED=true",
+        ),
+        (
             {"ENVIRONMENT": "production", "DATABASE_URL": "postgresql://u:p@h/d", "DATABASE_LOG_PARAMETERS": "true"},
             "DATABASE_LOG_PARAMETERS must be false where ENVIRONMENT=production: they are what users have said",
         ),

@@ -222,8 +222,8 @@ def create_engine(
 
 def _connect_args(opener: _Opener, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:
     arguments: dict[str, Any] = {"async_creator_fn": opener}
-    if is_pooled_elsewhere(settings, purpose):
-        # What PgBouncer hands the next transaction to has not prepared what the last one's server has.
+    if is_pooled_elsewhere(settings, purpose) and not settings.DATABASE_PGBOUNCER_PREPARED:
+        # The server connection of the next transaction has not prepared the statements of the previous one.
         arguments["prepared_statement_cache_size"] = 0
     return arguments
 

@@ -16,7 +16,12 @@ from src.config import Settings
 from src.database import get_db, get_engine
 from src.database.base import uuid7
 from src.database.errors import DatabaseError, TenantMismatchError
-from src.database.repositories import ConversationRepository, MessageHistoryRepository, UserRepository
+from src.database.repositories import (
+    ConversationRepository,
+    EventRepository,
+    MessageHistoryRepository,
+    UserRepository,
+)
 from src.database.store import get_store
 from tests.acceptance.calls import STORE_CALLS, Rows, a_message, fill
 from tests.database.statements.bodies import bodies
@@ -59,8 +64,9 @@ async def test_a_call_without_a_tenant_is_refused(name: str, connection: asyncpg
         lambda session: ConversationRepository(session).get_or_start(uuid7(), "telegram", "1"),
         lambda session: MessageHistoryRepository(session).append(uuid7(), a_message("x")),
         lambda session: MessageHistoryRepository(session).append_many(uuid7(), [a_message("x"), a_message("y")]),
+        lambda session: EventRepository(session).claim_due_reminders("w"),
     ],
-    ids=["get_or_create", "get_or_start", "append", "append_many"],
+    ids=["get_or_create", "get_or_start", "append", "append_many", "claim_due_reminders"],
 )
 async def test_a_session_whose_transaction_was_bound_to_another_tenant_raises(call: Any, session: Any) -> None:
     await session.connection()

@@ -8,17 +8,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
 
+import psycopg
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 
 from src.config import Settings
-from src.database import get_db, get_engine, tenant_context
+from src.database import get_db, get_engine, get_read_db, tenant_context
 from src.database.base import uuid7
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, NotFoundError
 from src.database.models import Tenant
+from src.database.repositories import MessageHistoryRepository
+from src.database.session import engines_of_loop
 from src.database.store import Store, get_store
 from tests.acceptance.counting_relay import Relay, relaying
-from tests.acceptance.pgbouncer import needs_pgbouncer, pgbouncer
+from tests.acceptance.pgbouncer import needs_kept_statements, needs_pgbouncer, pgbouncer
 from tests.conftest import SOCKETS, url_of
 from tests.database import mute_relay
 from tests.database.store.both import ByStore, said
@@ -42,6 +45,8 @@ CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
 }
 
 
+# Without a predicate: a transaction that is bound to another tenant returns that tenant's id.
+TENANTS_SEEN = text("SELECT DISTINCT tenant_id FROM message_history UNION SELECT DISTINCT tenant_id FROM users")
 FIRST_CALL_TRIPS = 4
 """On a new connection, beside its start: it is set up, and the statement is prepared and executed."""
 
@@ -132,6 +137,63 @@ async def test_behind_pgbouncer_a_call_is_one_transaction_and_two_round_trips_wi
     assert {name: len(letters) for name, letters in sent.items()} == dict.fromkeys(CALLS, 2)
     assert {name: letters.count("S") for name, letters in sent.items()} == dict.fromkeys(CALLS, 1), "one transaction"
     assert [one for one in results if isinstance(one, BaseException)] == []
+
+
+@needs_kept_statements
+async def test_behind_a_pgbouncer_that_keeps_prepared_statements_a_call_is_one_round_trip_without_errors(
+    cloned_database: URL, use_database: Callable[..., Settings], superuser: psycopg.Connection
+) -> None:
+    """The driver's statement cache is on, and each call is another tenant's; 4 connections serve sessions and store."""
+    tenants = [uuid7() for _ in range(20)]
+    use_database(cloned_database)
+    async with get_db() as session:
+        session.add_all(Tenant(id=one, slug=str(one), name="x") for one in tenants)
+    prepared = {"DATABASE_PGBOUNCER": "true", "DATABASE_PGBOUNCER_PREPARED": "true"}
+    with pgbouncer(SOCKETS, pool_size=4, prepared_statements=200) as bouncer:
+        async with relaying(bouncer.sockets) as relay:
+            use_database(relay.lead_to(cloned_database), **prepared)
+            chats, users, sent = {}, {}, {}
+            for tenant in tenants:
+                with tenant_context(tenant):
+                    turn = await ByStore().turn(1, "1", [said("first")])
+                chats[tenant], users[tenant] = turn.conversation_id, turn.user_id
+            for name, call in CALLS.items():
+                for tenant in tenants[:2]:
+                    with tenant_context(tenant):
+                        relay.sent.clear()
+                        await call(get_store(), chats[tenant])
+                        sent[name] = list(relay.sent)
+            await get_engine("store").dispose()
+        use_database(bouncer.url(str(cloned_database.database), pool_max="16"), **prepared)
+
+        async def call_one(number: int) -> None:
+            tenant = tenants[number % len(tenants)]
+            with tenant_context(tenant):
+                if number % 4 == 0:
+                    await get_store().append(chats[tenant], said(f"n{number}"))
+                elif number % 4 == 1:
+                    assert await get_store().user_by_telegram_id(1) is not None
+                elif number % 40 == 2:
+                    streamed = [row.conversation_id async for row in get_store().stream_messages(users[tenant])]
+                    assert chats[tenant] in streamed
+                elif number % 4 == 2:
+                    async with get_db() as session:
+                        assert set(await session.scalars(TENANTS_SEEN)) == {tenant}
+                else:
+                    async with get_read_db() as session:
+                        read = await MessageHistoryRepository(session).recent(chats[tenant])
+                        assert {message.tenant_id for message in read} == {tenant}
+
+        results = await asyncio.gather(*(call_one(number) for number in range(2000)), return_exceptions=True)
+        ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()"
+        superuser.execute(f"{ended} AND pid <> pg_backend_pid()")
+        later = await asyncio.gather(*(call_one(2000 + number) for number in range(200)), return_exceptions=True)
+        for one in engines_of_loop().values():
+            await one.dispose()
+
+    assert sent == {name: ["S"] for name in CALLS}
+    assert [one for one in results if one is not None] == []
+    assert [one for one in later if one is not None] == [], "a new server connection has prepared nothing"
 
 
 @needs_pgbouncer
