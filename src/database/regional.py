@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from src.database.zones import zone_names
+from src.database.calendar.zones import zone_names
 
 __all__ = ["check_locale", "check_timezone", "is_locale", "is_timezone"]
 

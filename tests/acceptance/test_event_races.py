@@ -16,6 +16,7 @@ from src.database import get_db
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Event, User
 from src.database.repositories import EventRepository
+from src.database.statements.event_moves import lock_event
 
 MONDAY = datetime(2027, 3, 15, 9, tzinfo=UTC)
 HOUR, WEEK = timedelta(hours=1), timedelta(days=7)
@@ -58,7 +59,7 @@ async def test_whoever_changes_a_series_locks_it_before_its_changed_occurrences(
 
     async def by_the_series() -> None:
         async with get_db() as session:
-            await EventRepository(session)._lock(series.id)  # as each of them begins
+            await lock_event(session, series.id)  # as each of them begins
             has_the_series.set()
             await asyncio.sleep(0.2)  # the other one holds by now what it locks first
             await EventRepository(session).reschedule(series.id, MONDAY + HOUR, scope="all")

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from src.config import Settings
 from src.database import get_db, tenant_context
+from src.database.calendar import Series
 from src.database.cli.app import app
 from src.database.cli.seed import seed_app
 from src.database.errors import ConfigurationError
@@ -31,7 +32,6 @@ from src.database.repositories import (
     TenantRepository,
     UserRepository,
 )
-from src.database.repositories.recurrence import Series
 from src.database.session import AsyncSession
 
 SIZES = ("--tenants", "2", "--users", "24", "--messages", "600", "--until", "2026-03-01")

@@ -18,7 +18,8 @@ from src.database import tenant_scope
 from src.database.base import TenantBase, tenant_tables, uuid7
 from src.database.embedded import APP_ROLE, SUPERUSER
 from src.database.errors import DatabaseError, ForeignKeyError, TenantMismatchError
-from src.database.repositories import Repository, asking
+from src.database.repositories import Repository
+from src.database.repositories.base import repository
 from src.database.session import TenantBinding, TenantSession
 from src.database.session import session as sessions
 from src.database.session.reading import ReadBinding
@@ -176,11 +177,11 @@ async def test_a_wall_of_the_code_that_is_down_is_noticed(
     owner, name, broken, look, role = IN_THE_CODE[wall]
     async with living(cloned_database, superuser, use_database, role=role) as world:
         monkeypatch.setattr(owner, name, broken)
-        asking._prepared.cache_clear()  # statements are built once, of what is broken by now
+        repository._built_once.cache_clear()  # statements are built once, of what is broken by now
         try:
             assert await look(world)
         finally:
-            asking._prepared.cache_clear()
+            repository._built_once.cache_clear()
 
 
 async def test_what_is_flushed_unseen_is_noticed(

@@ -11,7 +11,7 @@ from sqlalchemy import CheckConstraint, Computed, DateTime, ForeignKeyConstraint
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 
 from src.database.base import TenantBase
-from src.database.zones import get_zone, local_time
+from src.database.calendar import get_zone, local_time
 
 if TYPE_CHECKING:
     from src.database.models.user import User

@@ -1,14 +1,13 @@
-"""What the tables can be asked, one repository each. They flush and never commit: `get_db` does."""
+"""The repositories, one for each table. They flush and never commit: `get_db` does."""
 
 from src.database.repositories.base import Repository, Upserted
 from src.database.repositories.conversations import ConversationRepository, Turn
 from src.database.repositories.events import EventRepository, Occurrence
-from src.database.repositories.message_usage import Usage
-from src.database.repositories.messages import Appended, MessageHistoryRepository, NewMessage
+from src.database.repositories.messages import Appended, MessageHistoryRepository, NewMessage, Usage
 from src.database.repositories.notes import NoteHit, NoteRepository, TagCount
-from src.database.repositories.retention import purge_expired
 from src.database.repositories.tenants import TenantRepository
 from src.database.repositories.users import UserRepository
+from src.database.statements.retention import purge_expired
 
 __all__ = [
     "Appended",

@@ -12,10 +12,9 @@ from sqlalchemy import Select, bindparam
 from src.database.models import Conversation
 from src.database.pagination import Page
 from src.database.repositories.base import Condition, Repository
-from src.database.statements import conversations, turn_leases
-from src.database.statements.conversations import get_or_start_conversation
+from src.database.statements import conversations
+from src.database.statements.conversations import LEASE, Turn
 from src.database.statements.in_session import InSession
-from src.database.statements.turn_leases import LEASE, Turn
 
 __all__ = ["ConversationRepository", "Turn"]
 
@@ -57,11 +56,10 @@ class ConversationRepository(Repository[Conversation]):
         """Return the active conversation of a user in a chat, or None."""
         chat: dict[str, Any] = {"user_id": user_id, "channel": channel}
         # As it is now: an idleness that an earlier look found may be over.
-        if external_chat_id is None:
-            return await self._first(ConversationRepository._active_in_no_chat, refresh=True, **chat)
-        return await self._first(
-            ConversationRepository._active_in_chat, refresh=True, **chat, external_chat_id=external_chat_id
-        )
+        build = ConversationRepository._active_in_no_chat
+        if external_chat_id is not None:
+            build, chat["external_chat_id"] = ConversationRepository._active_in_chat, external_chat_id
+        return await self._built(build).first(self.session, refresh=True, **chat)
 
     async def get_or_start(
         self,
@@ -88,7 +86,7 @@ class ConversationRepository(Repository[Conversation]):
             ForeignKeyError: This tenant has no such user, or a deleted one, to start a conversation for.
             ValueError: The timeout is negative, or `now` is naive or too early.
         """
-        return await get_or_start_conversation(
+        return await conversations.get_or_start_conversation(
             InSession(self.session), user_id, channel, external_chat_id, idle_timeout=idle_timeout, now=now
         )
 
@@ -123,7 +121,7 @@ class ConversationRepository(Repository[Conversation]):
     async def page_for_user(self, user_id: UUID, *, after: str | None = None, limit: int = 50) -> Page[Conversation]:
         """Return one page of a user's conversations, open and closed, newest first; as `page` does otherwise."""
         if after is None:
-            return await self._page_of(ConversationRepository._first_page, limit, user_id=user_id)
+            return await self._newest_page(ConversationRepository._first_page, limit, user_id=user_id)
         return await self.page(Conversation.user_id == user_id, after=after, limit=limit, descending=True)
 
     async def set_summary(
@@ -165,7 +163,7 @@ class ConversationRepository(Repository[Conversation]):
             NotFoundError: This tenant has no such conversation.
             ValueError: The worker has no name, or the lease is not more than zero and at most a day.
         """
-        return await turn_leases.claim(self.session, conversation_id, worker, lease)
+        return await conversations.claim_turn(self.session, conversation_id, worker, lease)
 
     async def renew_turn(self, turn: Turn, *, lease: timedelta = LEASE) -> Turn:
         """Hold a turn for so long from now on; one that ran out too, as long as nobody else has taken it.
@@ -174,7 +172,7 @@ class ConversationRepository(Repository[Conversation]):
             StaleDataError: Another worker has taken it, or it was released.
             ValueError: The lease is not more than zero and at most a day.
         """
-        return await turn_leases.renew(self.session, turn, lease)
+        return await conversations.renew_turn(self.session, turn, lease)
 
     async def release_turn(self, turn: Turn) -> None:
         """Give a turn back before its lease runs out; a second time it does nothing.
@@ -182,7 +180,7 @@ class ConversationRepository(Repository[Conversation]):
         Raises:
             StaleDataError: Another worker has taken it.
         """
-        await turn_leases.release(self.session, turn)
+        await conversations.release_turn(self.session, turn)
 
     def _active(self, *of_chat: Condition) -> Select[Any]:
         of_user = (Conversation.user_id == bindparam("user_id"), Conversation.channel == bindparam("channel"))

@@ -13,10 +13,8 @@ from src.database.base import clean_text
 from src.database.models import User
 from src.database.regional import check_locale, check_timezone
 from src.database.repositories.base import Repository
-from src.database.repositories.personal_data import erase_user, export_user
-from src.database.statements import users
+from src.database.statements import personal_data, users
 from src.database.statements.in_session import InSession
-from src.database.statements.users import check_telegram_id, get_or_create_user
 
 __all__ = ["UserRepository", "check_profile"]
 
@@ -35,8 +33,8 @@ class UserRepository(Repository[User]):
         Raises:
             ValueError: It is no whole number.
         """
-        check_telegram_id(telegram_id)
-        return await self._first(UserRepository._by_telegram_id, telegram_id=telegram_id)
+        users.check_telegram_id(telegram_id)
+        return await self._built(UserRepository._by_telegram_id).first(self.session, telegram_id=telegram_id)
 
     async def get_by_username(self, username: str) -> User | None:
         """Return the user with this name, in capitals or not, with an @ before it or not; or None.
@@ -60,7 +58,7 @@ class UserRepository(Repository[User]):
                 language tag.
         """
         self._check_attributes(values)
-        return await get_or_create_user(InSession(self.session), telegram_id, values)
+        return await users.get_or_create_user(InSession(self.session), telegram_id, values)
 
     async def set_timezone(self, user_id: UUID, timezone: str) -> User:
         """Say in which zone a user lives.
@@ -87,7 +85,7 @@ class UserRepository(Repository[User]):
         """
         return await users.touch_seen(self.session, user_id, now)
 
-    async def export(self, user_id: UUID) -> AsyncIterator[dict[str, Any]]:
+    def export(self, user_id: UUID) -> AsyncIterator[dict[str, Any]]:
         r"""Go through all that is held on a user, deleted rows too, in constant memory and of one state.
 
         Yields:
@@ -98,8 +96,7 @@ class UserRepository(Repository[User]):
         Raises:
             NotFoundError: This tenant has no such user, not even a soft-deleted one; nothing was yielded.
         """
-        async for row in export_user(self.session, user_id):
-            yield row
+        return personal_data.export_user(self.session, user_id)
 
     async def erase(self, user_id: UUID) -> dict[str, int]:
         """Remove all that is held on a user for good, in this transaction: what `export` yields, deleted rows too.
@@ -115,7 +112,7 @@ class UserRepository(Repository[User]):
             DeadlockError: Somebody was writing to the user's conversation; run the whole unit again.
             NotFoundError: This tenant has no such user, not even a soft-deleted one.
         """
-        return await erase_user(self.session, user_id)
+        return await personal_data.erase_user(self.session, user_id)
 
     def _by_telegram_id(self) -> Executable:
         return users.by_telegram_id((User,), self.session.tenant_id)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from src.database.repositories.recurrence_rule import check_rrule
+from src.database.calendar import check_rrule
 from src.database.schemas.base import NOT_GIVEN, CreateInput, UpdateInput
 from src.database.schemas.fields import CLEAN, Boolean, Instant, Int4, JsonObject, RowId, Text, TimeZone
 

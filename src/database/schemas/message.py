@@ -9,7 +9,7 @@ from pydantic import Field
 from src.database.limits import MESSAGE_ID, TOKENS, TOOL_CALL_ID, Role, State
 from src.database.schemas.base import NOT_GIVEN, CreateInput, UpdateInput
 from src.database.schemas.fields import CLEAN, Instant, JsonArray, JsonObject, RowId, Text, number, sized
-from src.database.statements.new_message import NewMessage
+from src.database.statements.messages import NewMessage
 
 __all__ = ["MessageCreate", "MessageUpdate"]
 

@@ -14,9 +14,9 @@ from src.database.limits import MESSAGES, check_limits
 from src.database.models import Conversation, MessageHistory
 from src.database.pagination import check_limit
 from src.database.session import AsyncSession
+from src.database.statements.conversations import check_is_last, check_token
+from src.database.statements.rows import statement_time, update_one, update_rows
 from src.database.statements.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
-from src.database.statements.turn_leases import check_is_last, check_token, statement_time
-from src.database.statements.updating import update_one, update_rows
 from src.database.statements.windows import conversation_is_there
 
 __all__ = ["end", "extend", "interrupt_stale"]
@@ -66,8 +66,8 @@ async def end(
     session: AsyncSession,
     message_id: str,
     state: Literal["complete", "interrupted"],
-    values: dict[str, Any],
     turn: int | None,
+    **values: Any,
 ) -> MessageHistory:
     """End an incomplete message; see `MessageHistoryRepository.mark_complete` and `mark_interrupted`."""
     check_limits(MESSAGES, values)

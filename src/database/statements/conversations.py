@@ -1,30 +1,61 @@
-"""Get or start the active conversation of a user in a chat; close conversations, and replace their summaries."""
+"""Get or start the active conversation of a user in a chat; close, summarize and lock conversations; lease their turns.
+
+A turn says which worker answers now. It is leased for a while, under a token that only grows.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Interval, func, literal, select
+from sqlalchemy import CTE, ColumnElement, Interval, func, literal, or_, select, update
+from sqlalchemy.orm import aliased
 
 from src.database.base import UtcDateTime, check_id, check_time, clean_text, uuid7
-from src.database.errors import ForeignKeyError, NotFoundError, StaleDataError
+from src.database.errors import ForeignKeyError, StaleDataError
 from src.database.limits import CHANNEL, CHAT_ID
 from src.database.models import Conversation
 from src.database.pagination import MAX_LIMIT, check_limit
 from src.database.session import AsyncSession
 from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns
-from src.database.statements.turn_leases import is_there, statement_time
-from src.database.statements.updating import update_one, update_rows
+from src.database.statements.rows import lock_one, required, statement_time, update_one, update_rows
 from src.database.statements.windows import MAX_SEQ
 
-__all__ = ["check_silence", "close", "close_stale", "get_or_start_conversation", "set_summary", "stored_chat"]
+__all__ = [
+    "LEASE",
+    "Turn",
+    "check_is_last",
+    "check_silence",
+    "check_token",
+    "claim_turn",
+    "close",
+    "close_stale",
+    "get_or_start_conversation",
+    "lock_conversation",
+    "release_turn",
+    "renew_turn",
+    "set_summary",
+    "stored_chat",
+]
 
 IDLE: Final = "idle"
 LONGEST_SILENCE: Final = timedelta(days=36_500)
+LEASE: Final = timedelta(seconds=60)
+LONGEST_LEASE: Final = timedelta(days=1)
 _GET_OR_START: Final[Call[Any]] = Call("app_get_or_start_conversation", 8, columns=entity_columns(Conversation))
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A claim on the next answer in a conversation; `until` is by the server's clock."""
+
+    conversation_id: UUID
+    worker: str
+    token: int
+    until: datetime
 
 
 async def get_or_start_conversation(
@@ -94,9 +125,8 @@ def check_silence(name: str, value: timedelta, now: datetime | None = None) -> N
 
 async def close(session: AsyncSession, conversation_id: UUID, reason: str | None) -> Conversation | None:
     """Close a conversation that is active, or return None."""
-    this_one = is_there(session, conversation_id)
-    is_active = Conversation.is_active.is_(True)
-    return await update_one(session, Conversation, *this_one, is_active, **_closed(reason, statement_time()))
+    active = (*_live(conversation_id), Conversation.is_active.is_(True))
+    return await update_one(session, Conversation, *active, **_closed(reason, statement_time()))
 
 
 async def close_stale(
@@ -125,8 +155,18 @@ async def set_summary(
         )
     fits = (Conversation.summary_upto_seq == expected_upto, Conversation.last_seq >= upto_seq)
     new = {"summary": summary, "summary_upto_seq": upto_seq}
-    written = await update_one(session, Conversation, *is_there(session, conversation_id), *fits, **new)
-    return written or await _refuse_summary(session, conversation_id, upto_seq, expected_upto)
+    if (written := await update_one(session, Conversation, *_live(conversation_id), *fits, **new)) is not None:
+        return written
+    # The session keeps the row as it is now: the caller reads it there, and begins again.
+    there = select(Conversation).where(Conversation.tenant_id == session.tenant_id, *_live(conversation_id))
+    found: Conversation | None = await session.scalar(there.execution_options(populate_existing=True))
+    row = required(found, Conversation, conversation_id)
+    if row.summary_upto_seq == expected_upto and upto_seq > row.last_seq:
+        raise ValueError(f"upto_seq must be at most the conversation's last_seq, {row.last_seq}, got {upto_seq}")
+    raise StaleDataError(
+        f"the summary of conversation {conversation_id} goes up to {row.summary_upto_seq}, not {expected_upto}",
+        hint="another writer was faster; read the conversation again, and summarise from there",
+    )
 
 
 def _closed(reason: str | None, at: ColumnElement[datetime]) -> dict[str, Any]:
@@ -160,21 +200,109 @@ def _idle(session: AsyncSession, since: ColumnElement[datetime], limit: int) -> 
     )
 
 
-async def _refuse_summary(
-    session: AsyncSession, conversation_id: UUID, upto_seq: int, expected_upto: int
-) -> Conversation:
-    """Say why, and leave in the session what there is now: the caller reads it there, and begins again."""
-    there = select(Conversation).where(*is_there(session, conversation_id))
-    row: Conversation | None = await session.scalar(there.execution_options(populate_existing=True))
-    if row is None:
-        raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
-    if row.summary_upto_seq == expected_upto and upto_seq > row.last_seq:
-        raise ValueError(f"upto_seq must be at most the conversation's last_seq, {row.last_seq}, got {upto_seq}")
-    raise StaleDataError(
-        f"the summary of conversation {conversation_id} goes up to {row.summary_upto_seq}, not {expected_upto}",
-        hint="another writer was faster; read the conversation again, and summarise from there",
-    )
-
-
 def _last_active() -> ColumnElement[datetime]:
     return func.coalesce(Conversation.last_message_at, Conversation.created_at)  # as ix_conversations_idle has it
+
+
+async def claim_turn(session: AsyncSession, conversation_id: UUID, worker: str, lease: timedelta) -> Turn | None:
+    """Claim the turn if no worker holds it, in one statement that also finds out if the conversation exists."""
+    if not worker:
+        raise ValueError("worker must be a name, for people to read, got an empty text")
+    _check_lease(lease)
+    this_one = (Conversation.tenant_id == session.tenant_id, *_live(conversation_id))
+    now = statement_time()
+    claimed = (
+        update(Conversation)
+        .where(*this_one, or_(Conversation.turn_claimed_until.is_(None), Conversation.turn_claimed_until <= now))
+        .values(turn_token=Conversation.turn_token + 1, turn_claimed_by=worker, turn_claimed_until=now + lease)
+        .returning(Conversation)
+        .cte("claimed")
+    )
+    changed = aliased(Conversation, claimed, name="changed")  # the session's row too becomes as it is now
+    of_it = (changed.tenant_id == Conversation.tenant_id) & (changed.id == Conversation.id)
+    statement = select(Conversation.id, changed).select_from(Conversation).outerjoin(changed, of_it)
+    statement = statement.where(*this_one).execution_options(populate_existing=True)
+    row = required((await session.execute(statement)).one_or_none(), Conversation, conversation_id)
+    return _turn_of(row[1], worker)
+
+
+async def renew_turn(session: AsyncSession, turn: Turn, lease: timedelta) -> Turn:
+    """Prolong a turn that is held under its token, also if its lease ran out and no other worker has claimed it."""
+    _check_lease(lease)
+    held = (*_held_under(turn), Conversation.turn_claimed_until.is_not(None))
+    renewed = await update_one(session, Conversation, *held, turn_claimed_until=statement_time() + lease)
+    if (prolonged := _turn_of(renewed, turn.worker)) is None:
+        raise _lost(turn)
+    return prolonged
+
+
+async def release_turn(session: AsyncSession, turn: Turn) -> None:
+    """Release a turn; a second call does nothing."""
+    free = {"turn_claimed_by": None, "turn_claimed_until": None}
+    if await update_one(session, Conversation, *_held_under(turn), **free) is None:
+        raise _lost(turn)
+
+
+def check_token(turn: int | None) -> None:
+    """Check that a value can be a turn's token, before it is compared with one.
+
+    Raises:
+        ValueError: The value is no whole number, for example the `Turn` itself.
+    """
+    if turn is not None and (type(turn) is not int or not 0 <= turn <= MAX_SEQ):
+        got = turn if type(turn) is int else f"a {type(turn).__name__}"
+        raise ValueError(f"turn must be a token, a whole number from 0 to 2^63 - 1, got {got}; pass `turn.token`")
+
+
+def check_is_last(turn: int | None, last: int) -> None:
+    """Check that a token is the last one that was issued.
+
+    Raises:
+        StaleDataError: Another worker has claimed the turn since.
+    """
+    if turn is not None and turn != last:
+        raise StaleDataError(
+            f"turn must be the conversation's last, {last}, got {turn}",
+            hint="another worker answers now: drop what was made under the lost turn",
+        )
+
+
+async def lock_conversation(session: AsyncSession, conversation_id: UUID, turn: int | None) -> None:
+    """Lock a conversation's row in a statement of its own: the next statement then sees what its last holder wrote.
+
+    Raises:
+        NotFoundError: The tenant has no such conversation.
+        StaleDataError: Another worker has claimed the turn since.
+    """
+    check_token(turn)
+    conversation = await lock_one(session, Conversation, *_live(conversation_id))
+    check_is_last(turn, required(conversation, Conversation, conversation_id).turn_token)
+
+
+def _live(conversation_id: UUID) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions of a conversation that is not deleted, beside the tenant's."""
+    check_id("conversation_id", conversation_id)
+    return Conversation.id == conversation_id, Conversation.deleted_at.is_(None)
+
+
+def _held_under(turn: Turn) -> tuple[ColumnElement[bool], ...]:
+    return (*_live(turn.conversation_id), Conversation.turn_token == turn.token)
+
+
+def _turn_of(held: Conversation | None, worker: str) -> Turn | None:
+    """Return the turn that the row says, or None where there is no row."""
+    if held is None or held.turn_claimed_until is None:
+        return None
+    return Turn(held.id, worker, held.turn_token, held.turn_claimed_until)
+
+
+def _check_lease(lease: timedelta) -> None:
+    if not timedelta(0) < lease <= LONGEST_LEASE:
+        raise ValueError(f"lease must be more than zero and at most {LONGEST_LEASE}, got {lease}")
+
+
+def _lost(turn: Turn) -> StaleDataError:
+    return StaleDataError(
+        f"the turn of conversation {turn.conversation_id} is not held under this token",
+        hint="it ran out and another worker has it, or it was released; drop the answer, and claim the turn anew",
+    )

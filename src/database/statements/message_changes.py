@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,10 +13,10 @@ from src.database.errors import NotFoundError
 from src.database.models import MessageHistory, Note
 from src.database.pagination import check_limit
 from src.database.session import AsyncSession
-from src.database.statements.new_message import VERSIONS
+from src.database.statements.conversations import lock_conversation
+from src.database.statements.messages import VERSIONS
+from src.database.statements.rows import lock_one, update_one
 from src.database.statements.split_characters import SPLIT
-from src.database.statements.turn_leases import lock_conversation
-from src.database.statements.updating import update_one
 from src.database.statements.windows import conversation_is_there, newest, of_conversation
 
 __all__ = ["edit", "pop_last", "purge"]
@@ -27,17 +26,8 @@ async def edit(session: AsyncSession, message_id: str, content: str | None, *, e
     """Bring a message up to a later version, and return whether it changed; see `MessageHistoryRepository.edit`."""
     check_aware("edited_at", edited_at)
     content = None if content is None else clean_text(content)
-    row: MessageHistory | None = await session.scalar(
-        select(MessageHistory)
-        .where(
-            MessageHistory.tenant_id == session.tenant_id,
-            MessageHistory.message_id == message_id,
-            MessageHistory.deleted_at.is_(None),
-            conversation_is_there(session.tenant_id),
-        )
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
+    live = (MessageHistory.deleted_at.is_(None), conversation_is_there(session.tenant_id))
+    row = await lock_one(session, MessageHistory, MessageHistory.message_id == message_id, *live)
     if row is None:
         raise NotFoundError("this tenant has no message with this message_id")
     versions: list[dict[str, Any]] = row.extra.get(VERSIONS, [])
@@ -50,7 +40,8 @@ async def edit(session: AsyncSession, message_id: str, content: str | None, *, e
             return False
     if row.content != content:
         last = (row.edited_at or row.created_at).isoformat()
-        row.extra = {**_without_split(row.extra), VERSIONS: [*versions, {"content": row.content, "at": last}]}
+        rest = {name: value for name, value in row.extra.items() if name != SPLIT}  # positions in the old content
+        row.extra = {**rest, VERSIONS: [*versions, {"content": row.content, "at": last}]}
         row.token_count = None
     row.content, row.edited_at = content, edited_at
     await session.flush()
@@ -99,8 +90,3 @@ async def _erase(session: AsyncSession, ids: list[UUID]) -> None:
         delete(MessageHistory).where(MessageHistory.tenant_id == tenant_id, MessageHistory.id.in_(ids)),
     ):
         await session.execute(statement, execution_options={"synchronize_session": False})
-
-
-def _without_split(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `extra` without the positions in a content that is replaced."""
-    return {name: value for name, value in extra.items() if name != SPLIT}

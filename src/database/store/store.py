@@ -21,9 +21,10 @@ from src.database.repositories import EventRepository
 from src.database.session import get_db, get_engine, tenant_binding
 from src.database.statements import windows
 from src.database.statements.call import Call
-from src.database.statements.conversations import check_silence, stored_chat
+from src.database.statements.conversations import check_silence, check_token, stored_chat
 from src.database.statements.messages import (
     COLUMNS,
+    NewMessage,
     Outcome,
     append_messages,
     as_arrays,
@@ -32,11 +33,9 @@ from src.database.statements.messages import (
     first_of_each_key,
     pack,
 )
-from src.database.statements.new_message import NewMessage
 from src.database.statements.read import TENANT, Read
 from src.database.statements.reminders import CLAIM_FUNCTION, CLAIM_PARAMETERS, MAX_ATTEMPTS, claim_due
 from src.database.statements.tool_pairs import whole_pairs
-from src.database.statements.turn_leases import check_token
 from src.database.statements.users import by_telegram_id, check_telegram_id
 from src.database.store.calls import Calls
 from src.database.store.pool import StorePool

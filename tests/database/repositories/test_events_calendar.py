@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import text
 
 from src.database.base import uuid7
+from src.database.calendar import Series
 from src.database.models import Event, User
 from src.database.repositories import EventRepository, Occurrence
-from src.database.repositories.recurrence import Series
 from src.database.session import AsyncSession
-from tests.database.repositories.random_rules import by_the_library, random_event
+from tests.database.calendar.random_rules import by_the_library, random_event
 
 JUNE = datetime(2026, 6, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

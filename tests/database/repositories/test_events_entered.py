@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from src.database.calendar import check_rrule
 from src.database.models import Event, User
 from src.database.repositories import EventRepository, UserRepository
-from src.database.repositories.recurrence_rule import check_rrule
 from src.database.session import AsyncSession
 
 START = datetime(2026, 5, 1, 9, tzinfo=UTC)

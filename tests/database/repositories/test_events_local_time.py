@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from src.database.calendar import get_zone, local_time, to_instant
 from src.database.models import Event, User
 from src.database.repositories import EventRepository
-from src.database.repositories.recurrence_clock import to_instant
 from src.database.session import AsyncSession
-from src.database.zones import get_zone, local_time
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 # The server reads these as fixed abbreviations, without summer time.

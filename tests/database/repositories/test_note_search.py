@@ -8,7 +8,7 @@ import pytest
 
 from src.database.models import Note, User
 from src.database.repositories import NoteRepository
-from src.database.repositories.note_snippet import FRAGMENT_LENGTH, snippet
+from src.database.repositories.notes import FRAGMENT_LENGTH, snippet
 from src.database.session import AsyncSession
 
 HOSTILE = [

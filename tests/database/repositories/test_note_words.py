@@ -12,7 +12,7 @@ from sqlalchemy import text
 from src.database.models import Note, User
 from src.database.models.note import plain as plain_sql
 from src.database.repositories import NoteRepository
-from src.database.repositories.note_search import plain
+from src.database.repositories.notes import plain
 from src.database.session import AsyncSession
 
 

@@ -17,8 +17,8 @@ from src.database.base import tenant_tables, uuid7
 from src.database.errors import DatabaseError, ForeignKeyError, NotFoundError
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.repositories import MessageHistoryRepository, TenantRepository, UserRepository
-from src.database.repositories.personal_data import erase_tenant_batch, export_tenant
 from src.database.session import AsyncSession
+from src.database.statements.personal_data import erase_tenant_batch, export_tenant
 from tests.acceptance.calls.rows import a_message, listed
 from tests.acceptance.test_tenants import check_statements
 from tests.database.repositories.lives import counts, days_ago, first_of, live, message
@@ -147,7 +147,7 @@ async def test_the_session_forgets_what_was_erased(
 async def test_erases_in_batches_too(
     users: UserRepository, ada: User, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr("src.database.repositories.personal_data.ERASE_BATCH", batch)
+    monkeypatch.setattr("src.database.statements.personal_data.ERASE_BATCH", batch)
 
     assert await users.erase(ada.id) == WHOLE
 

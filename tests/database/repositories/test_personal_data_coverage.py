@@ -12,8 +12,8 @@ from sqlalchemy import URL, Column, ForeignKeyConstraint, MetaData, Table, Uuid,
 from src.database import get_db
 from src.database.base import Base
 from src.database.repositories import UserRepository
-from src.database.repositories.personal_data import erase_user, export_user
 from src.database.session import AsyncSession
+from src.database.statements.personal_data import erase_user, export_user
 from tests.acceptance.calls.rows import listed
 from tests.database.repositories.lives import live
 

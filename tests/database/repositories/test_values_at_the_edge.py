@@ -18,8 +18,8 @@ from src.database.repositories import (
     NoteRepository,
     UserRepository,
 )
-from src.database.repositories.retention import purge_expired
 from src.database.session import AsyncSession
+from src.database.statements.retention import purge_expired
 
 DAY = timedelta(days=1)
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from src.database.calendar import get_zone, local_time, zone_data_version, zone_names
 from src.database.check_result import CheckResult, ok, warning
 from src.database.cli.doctor.server import CheckContext
-from src.database.zones import get_zone, local_time, zone_data_version, zone_names
 
 __all__ = ["check_zones", "judge_zones"]
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, time, timedelta
 from itertools import count
 from typing import Any, Final
 
+from src.database.calendar import to_instant
 from src.database.cli.seed.dice import Dice
 from src.database.cli.seed.people import Person
 from src.database.cli.seed.phrases import said
-from src.database.repositories.recurrence_clock import to_instant
 
 __all__ = ["agenda"]
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from src.database.calendar import get_zone
 from src.database.cli.seed.dice import Dice
 from src.database.cli.seed.phrases import LANGUAGES, Language
 from src.database.cli.seed.recipe import Share
-from src.database.zones import get_zone
 
 __all__ = ["Person", "make_person"]
 

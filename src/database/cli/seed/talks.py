@@ -12,7 +12,7 @@ from uuid import UUID
 from src.database.cli.seed.dice import Dice
 from src.database.cli.seed.people import Person
 from src.database.cli.seed.phrases import said, tool_call
-from src.database.statements.new_message import VERSIONS, NewMessage
+from src.database.statements.messages import VERSIONS, NewMessage
 
 __all__ = ["Talk", "talks"]
 

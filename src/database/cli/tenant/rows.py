@@ -19,8 +19,8 @@ from src.database.cli.tenant.registry import find, registry_session
 from src.database.errors import ConfigurationError
 from src.database.models import Tenant
 from src.database.repositories import TenantRepository, UserRepository, purge_expired
-from src.database.repositories.personal_data import erase_tenant_batch, export_tenant
 from src.database.session import AsyncSession, get_db, tenant_context
+from src.database.statements.personal_data import erase_tenant_batch, export_tenant
 
 __all__ = ["erase", "export", "purge"]
 

@@ -12,12 +12,12 @@ from uuid import UUID
 
 import pytest
 
+from src.database.calendar import check_rrule
 from src.database.cli.seed.batches import TABLES, batches
 from src.database.cli.seed.dice import Dice
 from src.database.cli.seed.recipe import Recipe, allot
 from src.database.errors import ConfigurationError
 from src.database.models import Conversation, Event, MessageHistory, Note, User
-from src.database.repositories.recurrence_rule import check_rrule
 
 UNTIL = datetime(2026, 3, 1, tzinfo=UTC)
 RECIPE = Recipe(number=7, tenants=2, users=90, messages=3000, until=UNTIL)

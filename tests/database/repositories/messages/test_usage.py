@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from src.database.calendar import get_zone, local_time, zone_offsets
 from src.database.models import Conversation, User
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, Usage
 from src.database.session import AsyncSession
-from src.database.zones import get_zone, local_time, zone_offsets
 from tests.database.repositories.messages.conftest import message
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from src.database.calendar import get_zone, local_time, zone_data_version, zone_names, zone_offsets
 from src.database.check_result import CheckResult
 from src.database.cli.doctor.zones import judge_zones
 from src.database.regional import is_timezone
-from src.database.zones import get_zone, local_time, zone_data_version, zone_names, zone_offsets
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 JULY = datetime(2027, 7, 1, 12, tzinfo=UTC)
 # Summer time by a rule, negative in winter, by a list, given up, of half an hour; a day left out; no change at all.
 ZONES = (

@@ -9,12 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from src.database.repositories.recurrence import Series
-from src.database.repositories.recurrence_rule import check_rrule, parse_rrule
-from src.database.repositories.recurrence_times import times_of
-from tests.database.repositories.any_rules import random_case
-from tests.database.repositories.random_rules import DAYS, series
-from tests.database.repositories.rfc5545 import local_times, occurrences
+from src.database.calendar import Series, check_rrule, parse_rrule, times_of
+from tests.database.calendar.any_rules import random_case
+from tests.database.calendar.random_rules import DAYS, series
+from tests.database.calendar.rfc5545 import local_times, occurrences
 
 HOURS = ",".join(map(str, range(24)))
 WEEK = ",".join(DAYS)

@@ -1,54 +1,57 @@
-"""Repository: what every table of tenants' rows can be asked, always as one tenant."""
+"""Repository: the reads and writes of any table of tenants' rows, always within the current tenant."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from datetime import datetime
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import (
-    ARRAY,
-    Executable,
-    Select,
-    Uuid,
-    any_,
-    bindparam,
-    case,
-    delete,
-    exists,
-    func,
-    literal,
-    select,
-    update,
-)
+from sqlalchemy import ARRAY, Executable, Select, Uuid, any_, bindparam, case, delete, exists, func, literal, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import TenantBase, check_id, utc_now
 from src.database.errors import MultipleResultsFoundError, NotFoundError
 from src.database.limits import LIMITS, check_limits
 from src.database.pagination import Page, check_limit
-from src.database.repositories.asking import Asking
-from src.database.repositories.conditions import Condition, Option, check_conditions, check_options, check_value, within
-from src.database.repositories.keyset import Keyset
-from src.database.repositories.upsert import Upserted, upsert
+from src.database.repositories.base.conditions import (
+    Condition,
+    Option,
+    check_conditions,
+    check_options,
+    check_value,
+    within,
+)
+from src.database.repositories.base.keyset import Keyset
+from src.database.repositories.base.upsert import Upserted, upsert
+from src.database.session import AsyncSession
+from src.database.statements.rows import update_one
+from src.database.statements.sending import Prepared, rows
 
-__all__ = ["Condition", "Option", "Repository", "Upserted"]
+__all__ = ["Build", "Repository"]
 
 ModelT = TypeVar("ModelT", bound=TenantBase)
 
-STREAM_BATCH: int = 500
+Build = Callable[[Any], Executable]
+"""A method of a repository that builds a statement; what varies in the statement is a `bindparam`."""
+
+STREAM_BATCH: Final = 500
 
 
-class Repository(Asking[ModelT]):
-    """The rows of one table that belong to the acting tenant; a soft-deleted row is not there.
+class Repository(Generic[ModelT]):
+    """The rows of one table that belong to the current tenant; a soft-deleted row is not there.
 
     A condition (`*where`) is an expression over mapped attributes of this model: `User.is_active.is_(True)`; anything
     else is a ValueError. Relationships are loaded where `options` ask for it, `options=[selectinload(User.events)]`,
     and without what is deleted; what leaves an attribute out (`lazyload`, `defer`, `load_only`) is a ValueError too.
 
-    Every method raises NoTenantError where no tenant acts.
+    Every method raises NoTenantError if there is no current tenant.
     """
+
+    model: ClassVar[type[Any]]
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
 
     async def get(self, row_id: UUID, *, options: Sequence[Option] = ()) -> ModelT:
         """Return the row of this id.
@@ -62,7 +65,7 @@ class Repository(Asking[ModelT]):
         """Return the row of this id, or None."""
         check_id("row_id", row_id)
         if options == ():
-            return await self._first(Repository._by_id, row_id=row_id)
+            return await self._built(Repository._by_id).first(self.session, row_id=row_id)
         found = await self._rows(self._select(self.model.id == row_id), options)
         return found[0] if found else None
 
@@ -86,7 +89,7 @@ class Repository(Asking[ModelT]):
         return await self._rows(self._select(self.model.id == wanted).order_by(self.model.id), options)
 
     async def exists(self, *where: Condition) -> bool:
-        """Say whether any row satisfies the conditions."""
+        """Return True if any row satisfies the conditions."""
         return bool(await self.session.scalar(select(exists(self._ids(where)))))
 
     async def count(self, *where: Condition) -> int:
@@ -150,12 +153,12 @@ class Repository(Asking[ModelT]):
             ForeignKeyError: For good, and other rows still refer to it.
         """
         if self._can_soft_delete() and not hard:
-            await self._set_deleted_at(row_id, utc_now())
+            await self._set(row_id, deleted_at=utc_now())
             return
         statement = delete(self.model).where(*self._is(row_id)).returning(self.model.id)
-        # "fetch": the session lets go of the row.
-        gone = await self.session.scalar(statement, execution_options={"synchronize_session": "fetch"})
-        self._found(gone, f"id {row_id}")
+        # "fetch": the session forgets the row.
+        deleted = await self.session.scalar(statement, execution_options={"synchronize_session": "fetch"})
+        self._found(deleted, f"id {row_id}")
 
     async def restore(self, row_id: UUID) -> ModelT:
         """Bring a soft-deleted row back; one that was not deleted stays as it is.
@@ -167,7 +170,7 @@ class Repository(Asking[ModelT]):
         """
         if not self._can_soft_delete():
             raise ValueError(f"{self.model.__name__} has no deleted_at: what is deleted there is gone")
-        return await self._set_deleted_at(row_id, None)
+        return await self._restore(row_id)
 
     async def page(
         self,
@@ -211,17 +214,23 @@ class Repository(Asking[ModelT]):
                 yield row
 
     def _select(self, *where: Condition, include_deleted: bool = False) -> Select[Any]:
-        """Begin a query: the tenant is in every one, beside the policy in the database."""
+        """Return a select of the tenant's rows: each query names the tenant, beside the policy in the database."""
         statement = select(self.model).where(self.model.tenant_id == self.session.tenant_id, *where)
-        if include_deleted or not self._can_soft_delete():
-            return statement
-        return statement.where(self.model.deleted_at.is_(None))
+        return statement if include_deleted else statement.where(*self._live())
+
+    def _live(self) -> list[Condition]:
+        """Return the conditions of a row that is not soft-deleted."""
+        return [self.model.deleted_at.is_(None)] if self._can_soft_delete() else []
 
     def _by_id(self) -> Executable:
         return self._select(self.model.id == bindparam("row_id"))
 
+    def _built(self, build: Build, /) -> Prepared[ModelT]:
+        """Return the statement that a method builds. It is built and compiled once, for the session of any tenant."""
+        return _built_once(cast("Any", type(self)), build)
+
     def _select_where(self, where: Sequence[Condition]) -> Select[Any]:
-        """Begin a query with conditions that came from a caller."""
+        """Return a select with conditions that came from a caller."""
         check_conditions(self.model, where)
         return self._select(*where)
 
@@ -232,17 +241,20 @@ class Repository(Asking[ModelT]):
         check_id("row_id", row_id)
         return self.model.tenant_id == self.session.tenant_id, self.model.id == row_id
 
-    async def _rows(self, statement: Select[Any], options: Sequence[Option]) -> list[ModelT]:
-        """Fetch; each row once, which a collection loaded by a join would repeat."""
+    async def _rows(
+        self, statement: Executable, options: Sequence[Option] = (), *, refresh: bool = False
+    ) -> list[ModelT]:
+        """Fetch rows of this model, each once; `refresh` sets the attributes of rows that the session has already."""
         if options == ():
-            return await self._fetch(statement)
-        return list((await self.session.scalars(self._with_options(statement, options))).unique())
+            return await rows(self.session, statement, self.model, refresh=refresh)
+        with_options = self._with_options(cast("Select[Any]", statement), options)
+        return list((await self.session.scalars(with_options)).unique())  # a collection loaded by a join repeats rows
 
-    async def _page_of(self, build: Callable[[Any], Executable], /, limit: int, **values: Any) -> Page[ModelT]:
+    async def _newest_page(self, build: Build, /, limit: int, **values: Any) -> Page[ModelT]:
         """Fetch the first page, the newest first, with a statement that is built once."""
         check_limit(limit)
-        rows = await self._all(build, limit=limit + 1, **values)
-        return self._page(rows, Keyset.of(self.model, None, descending=True, tenant_id=self.session.tenant_id), limit)
+        found = await self._built(build).rows(self.session, limit=limit + 1, **values)
+        return self._page(found, Keyset.of(self.model, None, descending=True, tenant_id=self.session.tenant_id), limit)
 
     def _page(self, rows: list[ModelT], order: Keyset, limit: int) -> Page[ModelT]:
         items = rows[:limit]
@@ -254,19 +266,20 @@ class Repository(Asking[ModelT]):
         check_options(self.model, options)
         return statement.options(*options, *within(self.session.tenant_id))
 
-    async def _set_deleted_at(
-        self, row_id: UUID, deleted_at: datetime | None, *where: Condition, **values: Any
-    ) -> ModelT:
-        """Delete or restore a row in one statement; one that is restored and was not deleted keeps its time too."""
-        model = self.model
+    async def _set(self, row_id: UUID, **values: Any) -> ModelT:
+        """Update the row of this id, unless it is soft-deleted, in one statement."""
+        check_id("row_id", row_id)
+        row = await update_one(self.session, self.model, self.model.id == row_id, *self._live(), **values)
+        return self._found(row, f"id {row_id}")
+
+    async def _restore(self, row_id: UUID, *where: Condition, **values: Any) -> ModelT:
+        """Restore a row in one statement; a row that was not deleted keeps its time too."""
+        check_id("row_id", row_id)
         now = select(func.now()).scalar_subquery()  # Citus refuses now() itself in a CASE of an UPDATE
-        changed_at = case((model.deleted_at.is_(None), model.updated_at), else_=now)
-        values |= {"deleted_at": None, "updated_at": changed_at} if deleted_at is None else {"deleted_at": deleted_at}
-        statement = update(model).where(*self._is(row_id), *where).values(**values).returning(model)
-        if deleted_at is not None:
-            statement = statement.where(model.deleted_at.is_(None))
-        options = {"populate_existing": True, "synchronize_session": False}
-        return self._found(await self.session.scalar(statement, execution_options=options), f"id {row_id}")
+        changed_at = case((self.model.deleted_at.is_(None), self.model.updated_at), else_=now)
+        values |= {"deleted_at": None, "updated_at": changed_at}
+        row = await update_one(self.session, self.model, self.model.id == row_id, *where, **values)
+        return self._found(row, f"id {row_id}")
 
     def _found(self, row: ModelT | None, what: str) -> ModelT:
         if row is None:
@@ -297,3 +310,14 @@ class Repository(Asking[ModelT]):
                 raise ValueError(
                     f"{self.model.__name__} has no attribute {name!r}; known are {', '.join(sorted(known))}"
                 )
+
+
+class _AnyTenant:
+    """Stands in for a session where a statement is built once, for the sessions of all tenants."""
+
+    tenant_id = bindparam("acting_tenant", type_=Uuid())
+
+
+@cache
+def _built_once(repository: Any, build: Build) -> Prepared[Any]:
+    return Prepared(build(repository(cast("AsyncSession", _AnyTenant))), repository.model)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from tests.database.repositories.rfc5545 import WEEK, instant_of
+from tests.database.calendar.rfc5545 import WEEK, instant_of
 
 FREQUENCIES = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 ZONES = ("UTC", "UTC", "Europe/Madrid", "Australia/Lord_Howe", "America/Mexico_City")

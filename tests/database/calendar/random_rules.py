@@ -11,9 +11,9 @@ from icalendar import Calendar, vRecur
 from icalendar import Event as CalendarEvent
 
 from src.database.base import uuid7
+from src.database.calendar import to_instant, to_wall_clock
 from src.database.models import Event
-from src.database.repositories.recurrence_clock import to_instant, to_wall_clock
-from tests.database.repositories.rfc5545 import local_times
+from tests.database.calendar.rfc5545 import local_times
 
 ZONES = ("Europe/Madrid", "America/Mexico_City", "Australia/Lord_Howe")
 # The years: Mexico City gave its DST up in 2022.

@@ -7,10 +7,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from src.database.repositories.recurrence import Series
-from src.database.repositories.recurrence_rule import check_rrule
-from tests.database.repositories.random_rules import series
-from tests.database.repositories.rfc5545 import occurrences
+from src.database.calendar import Series, check_rrule
+from tests.database.calendar.random_rules import series
+from tests.database.calendar.rfc5545 import occurrences
 
 NEW_YORK = ZoneInfo("America/New_York")
 TEN_DAYS = "1997 9/2 9/3 9/4 9/5 9/6 9/7 9/8 9/9 9/10 9/11"

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import chain, islice, product
 from typing import Final
 
-from src.database.repositories.recurrence_rule import TIMES, WEEKDAYS, Rule
+from src.database.calendar.rules import TIMES, WEEKDAYS, Rule
 
 __all__ = ["has_first", "times_of"]
 

@@ -6,16 +6,17 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from itertools import islice
-from typing import Final
-from uuid import UUID
+from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
 
-from src.database.models import Event
-from src.database.repositories.recurrence_clock import lasting, to_instant, to_wall_clock, wall_clock_duration
-from src.database.repositories.recurrence_rule import LAST_YEAR, Rule, parse_rrule
-from src.database.repositories.recurrence_times import times_of
-from src.database.zones import get_zone
+from src.database.calendar.expansion import times_of
+from src.database.calendar.rules import LAST_YEAR, Rule, parse_rrule
+from src.database.calendar.zones import get_zone, local_time
 
-__all__ = ["Occurrence", "Series", "Slot"]
+if TYPE_CHECKING:
+    from src.database.models import Event
+
+__all__ = ["Series", "Slot", "lasting", "to_instant", "to_wall_clock", "wall_clock_duration"]
 
 HORIZON: Final = timedelta(days=36_600)
 """How far ahead a series is asked for its next occurrence: a hundred years."""
@@ -23,25 +24,6 @@ MAX_DURATION: Final = timedelta(days=366)
 _DAY: Final = timedelta(days=1)
 # The most that wall-clock order and the order of instants can be apart: two days' worth (Samoa skipped a whole one).
 _OUT_OF_ORDER: Final = 48
-
-
-@dataclass(frozen=True, slots=True)
-class Occurrence:
-    """One happening of an event: itself, a change to one of a series, or one of a series as its rule has it."""
-
-    event: Event
-    """The row that says what happens: of the series, or of the change."""
-    start: datetime
-    end: datetime | None
-    recurrence_id: datetime | None
-    """The original start within its series, by which it is named; None for what does not recur."""
-    is_exception: bool
-    """Whether it was changed, alone of its series."""
-
-    @property
-    def id(self) -> UUID:
-        """The event's."""
-        return self.event.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +159,40 @@ class Series:
 
     def _locals(self, since: datetime, last: datetime) -> Iterator[datetime]:
         return times_of(self.rule, self.first, since, last)
+
+
+def to_instant(local: datetime, zone: ZoneInfo) -> datetime:
+    """Read a wall-clock time as RFC 5545, 3.3.5 says, which is how Python reads one with `fold=0`."""
+    return local.replace(tzinfo=zone, fold=0).astimezone(UTC)
+
+
+def to_wall_clock(instant: datetime, zone: ZoneInfo, *, all_day: bool = False) -> datetime:
+    """Say what the clock on the wall shows at an instant; for whole days midnight, also where the clocks leave it out.
+
+    Args:
+        instant: When.
+        zone: Where.
+        all_day: Whether whole days are meant: one of Beirut begins at one o'clock in the year.
+    """
+    local = local_time(instant, zone)
+    if not all_day:
+        return local
+    midnight = datetime.combine(local, time())
+    return midnight if to_instant(midnight, zone) == instant else local
+
+
+def wall_clock_duration(
+    start: datetime, end: datetime | None, zone: ZoneInfo, *, all_day: bool = False
+) -> timedelta | None:
+    """Say how long something lasts by the clock on the wall."""
+    if end is None:
+        return None
+    return to_wall_clock(end, zone, all_day=all_day) - to_wall_clock(start, zone, all_day=all_day)
+
+
+def lasting(start: datetime, duration: timedelta | None, zone: ZoneInfo, *, all_day: bool = False) -> datetime | None:
+    """Return the end of what begins at an instant and lasts so long by the clock on the wall; never before it."""
+    if duration is None:
+        return None
+    end = to_instant(to_wall_clock(start, zone, all_day=all_day) + duration, zone)
+    return end if end >= start else start + abs(duration)

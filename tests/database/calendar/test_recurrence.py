@@ -10,10 +10,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from src.database.repositories.recurrence import Series
-from src.database.repositories.recurrence_clock import to_wall_clock
-from src.database.repositories.recurrence_rule import check_rrule, parse_rrule
-from tests.database.repositories.random_rules import by_the_library, random_event, series
+from src.database.calendar import Series, check_rrule, parse_rrule, to_wall_clock
+from tests.database.calendar.random_rules import by_the_library, random_event, series
 
 MADRID = ZoneInfo("Europe/Madrid")
 LORD_HOWE = ZoneInfo("Australia/Lord_Howe")

@@ -24,7 +24,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from src.database.base import TenantBase, utc_now
 from src.database.errors import DuplicateKeyError
-from src.database.repositories.conditions import check_value
+from src.database.repositories.base.conditions import check_value
 from src.database.session import AsyncSession
 
 __all__ = ["Upserted", "insert_unless_there", "select_by_key", "upsert"]
@@ -56,20 +56,13 @@ async def upsert(
     session: AsyncSession, model: type[ModelT], values: Mapping[str, Any], *, key: Collection[str]
 ) -> Upserted[ModelT]:
     """Insert a row, or bring the one with this key up to date; a row that is so already is not written again."""
-    tenant_id = session.tenant_id
-    _check_values(model, values)
-    unique = _unique_key(model, key)
-    _check_key(values, key, unique)
-    statement = _insert_or_update(model, {**values, "tenant_id": tenant_id}, unique)
-    conditions = [model.tenant_id == tenant_id, *(getattr(model, name) == values[name] for name in key)]
-    if unique.predicate is not None:
-        conditions.append(unique.predicate)
+    there = select_by_key(session, model, values, key=key).execution_options(populate_existing=True)
+    statement = _insert_or_update(model, {**values, "tenant_id": session.tenant_id}, _unique_key(model, key))
     while True:  # a further round only where the row is deleted for good between the two statements
         written = (await session.execute(statement, execution_options={"populate_existing": True})).one_or_none()
         if written is not None:
             return Upserted(row=written[0], outcome="inserted" if written[1] else "updated")
-        again = select(model).where(*conditions).execution_options(populate_existing=True)
-        row = (await session.scalars(again)).one_or_none()
+        row = (await session.scalars(there)).one_or_none()
         if row is not None and getattr(row, "deleted_at", None) is not None:
             raise DuplicateKeyError(f"a deleted {model.__name__} holds this key", hint="`restore` it first")
         if row is not None:
@@ -79,14 +72,17 @@ async def upsert(
 def select_by_key(
     session: AsyncSession, model: type[ModelT], values: Mapping[str, Any], *, key: Collection[str]
 ) -> Select[Any]:
-    """Ask for the row with this key, for what has to see it before it is brought up to date.
+    """Return a select of the row with this key.
 
     Raises:
         ValueError: No unique key is made of these attributes, one of them has no value, or a value is forbidden SQL.
     """
-    _check_values(model, values)
+    for value in values.values():
+        check_value(model, value)
     unique = _unique_key(model, key)
-    _check_key(values, key, unique)
+    for name in key:
+        if values.get(name) is None and not (unique.nulls_are_equal and name in values):
+            raise ValueError(f"values must hold the key's {name!r}, and it must not be None")
     return select(model).where(
         model.tenant_id == session.tenant_id,
         *(getattr(model, name) == values[name] for name in key),
@@ -103,17 +99,6 @@ async def insert_unless_there(
     statement = statement.on_conflict_do_nothing(index_elements=unique.columns, index_where=unique.predicate)
     made: ModelT | None = await session.scalar(statement.returning(model))
     return made
-
-
-def _check_values(model: type[TenantBase], values: Mapping[str, Any]) -> None:
-    for value in values.values():
-        check_value(model, value)
-
-
-def _check_key(values: Mapping[str, Any], key: Collection[str], unique: _Key) -> None:
-    for name in key:
-        if values.get(name) is None and not (unique.nulls_are_equal and name in values):
-            raise ValueError(f"values must hold the key's {name!r}, and it must not be None")
 
 
 def _insert_or_update(model: type[ModelT], values: Mapping[str, Any], unique: _Key) -> ReturningInsert[ModelT, bool]:

@@ -13,7 +13,7 @@ from src.database.models import MessageHistory, Tenant, User
 from src.database.pagination import check_limit
 from src.database.session import AsyncSession
 from src.database.statements.removal import Ids, dependants, nothing_needs, remove, tables_of_tenants
-from src.database.statements.turn_leases import statement_time
+from src.database.statements.rows import statement_time
 
 __all__ = ["DELETED_DAYS", "purge_expired"]
 

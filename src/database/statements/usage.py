@@ -1,0 +1,88 @@
+"""Add up what messages have used: messages and tokens, by user, conversation, model and day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final, Literal, get_args
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ColumnElement, Date, DateTime, Interval, Select, cast, func, literal
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from src.database.base import UtcDateTime, check_aware
+from src.database.calendar import zone_offsets
+from src.database.models import MessageHistory
+from src.database.session import AsyncSession
+
+__all__ = ["Usage", "UsageBy", "sum_usage"]
+
+UsageBy = Literal["user", "conversation", "model", "day"]
+
+_COUNTED: Final = ("input_tokens", "output_tokens", "token_count")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Sums over the messages of a group; what it was not grouped by is None, and so is a model that nobody named."""
+
+    messages: int
+    input_tokens: int
+    output_tokens: int
+    token_count: int
+    user_id: UUID | None = None
+    conversation_id: UUID | None = None
+    model: str | None = None
+    day: date | None = None
+
+
+async def sum_usage(
+    session: AsyncSession,
+    messages: Select[Any],
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    by: Sequence[UsageBy],
+    timezone: str,
+    limit: int,
+) -> list[Usage]:
+    """Add up the messages of a select that were said in an interval; see `MessageHistoryRepository.usage`."""
+    if since is not None:
+        check_aware("since", since)
+        messages = messages.where(MessageHistory.created_at >= since)
+    if until is not None:
+        check_aware("until", until)
+        messages = messages.where(MessageHistory.created_at < until)
+    groups = _groups(by, timezone, since, until)
+    counted = [getattr(MessageHistory, name) for name in _COUNTED]
+    sums = [func.coalesce(func.sum(column, type_=BigInteger), 0).label(column.key) for column in counted]
+    statement = messages.with_only_columns(*groups, func.count().label("messages"), *sums)
+    names = [group.name for group in groups]  # by name: the offsets are parameters, and may not be sent twice
+    rows = await session.execute(statement.group_by(*names).order_by(*names).limit(limit))
+    return [Usage(**row) for row in rows.mappings()]
+
+
+def _groups(by: Sequence[str], timezone: str, since: datetime | None, until: datetime | None) -> list[Any]:
+    for name in by:
+        if name not in get_args(UsageBy):
+            raise ValueError(f"by must be of {', '.join(get_args(UsageBy))}, got {name!r}")
+    columns: dict[str, Any] = {
+        "user": MessageHistory.user_id.label("user_id"),
+        "conversation": MessageHistory.conversation_id.label("conversation_id"),
+        "model": MessageHistory.model.label("model"),
+    }
+    if "day" in by:
+        columns["day"] = _local_day(timezone, since, until).label("day")
+    return [columns[name] for name in dict.fromkeys(by)]
+
+
+def _local_day(timezone: str, since: datetime | None, until: datetime | None) -> ColumnElement[date]:
+    """Return the local day of a message: the zone's offsets come from here, and the server adds the one in force."""
+    starts, offsets = zone_offsets(timezone, since, until)
+    utc = func.timezone("UTC", MessageHistory.created_at, type_=DateTime())
+    if not starts:
+        return cast(utc + literal(offsets[0], Interval()), Date)
+    place = func.width_bucket(MessageHistory.created_at, literal(starts, ARRAY(UtcDateTime())))
+    every = func.coalesce(literal(offsets, ARRAY(Interval())), type_=ARRAY(Interval()))
+    return cast(utc + every[place + 1], Date)
