@@ -1,13 +1,11 @@
 """From a Target to a connection of the driver: TLS, SSH, Cloud SQL, passwords."""
 
-from src.database.connect.codec import decode_jsonb
-from src.database.connect.command import command_connection
-from src.database.connect.connection import DRIVER_ERRORS, PgBouncerConnection
-from src.database.connect.connector import Connector, connect
-from src.database.connect.naming import connection_name
+from src.database.connect.connection import DRIVER_ERRORS, PgBouncerConnection, fatal_error
+from src.database.connect.connector import Connector, command_connection, connect
+from src.database.connect.libpq import libpq_environment
 from src.database.connect.password import PasswordProvider, find_provider
-from src.database.connect.search_path import TEMPORARY_LAST, search_temporary_last
-from src.database.connect.to_its_end import to_its_end
+from src.database.connect.setup import TEMPORARY_LAST, connection_name, decode_jsonb, search_temporary_last
+from src.database.connect.shielded import run_shielded
 
 __all__ = [
     "DRIVER_ERRORS",
@@ -19,7 +17,9 @@ __all__ = [
     "connect",
     "connection_name",
     "decode_jsonb",
+    "fatal_error",
     "find_provider",
+    "libpq_environment",
+    "run_shielded",
     "search_temporary_last",
-    "to_its_end",
 ]

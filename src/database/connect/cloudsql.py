@@ -1,10 +1,11 @@
-"""Cloud SQL where no socket is mounted: the official connector's connections, and its errors in our words."""
+"""Cloud SQL if no socket is mounted: the connections of the official connector, and the translation of its errors."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import asyncpg
 
@@ -14,18 +15,17 @@ from src.database.target import Host
 if TYPE_CHECKING:
     from aiohttp import ClientResponseError
 
-__all__ = ["CloudSqlConnector", "is_mounted"]
-
 DEFAULT_TIMEOUT_SECONDS: Final = 30
 ADDRESSES: Final = ("PUBLIC", "PRIVATE", "PSC")
-"""The connector's names of an instance's addresses, in the order to try; the first that the instance has serves."""
+"""The connector's names of an instance's addresses; the first that the instance has is used."""
 
 _LOG_IN: Final = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's path"
+_NO_CONNECTION: Final = "no connection to the Cloud SQL instance {}: {error}"
 _NAME: Final = "check it with `gcloud sql instances list`: /cloudsql/<project>:<region>:<instance>"
 
 
 def is_mounted(host: Host) -> bool:
-    """Say whether the host's socket is there, as Cloud Run mounts it."""
+    """Return True if the host's socket exists, as Cloud Run mounts it."""
     try:
         return Path(host.name, f".s.PGSQL.{host.port}").exists()
     except OSError:  # a folder that we may not enter
@@ -33,9 +33,9 @@ def is_mounted(host: Host) -> bool:
 
 
 class CloudSqlConnector:
-    """The connector of one engine: made for its first connection, shared by all of them.
+    """The connector of one engine: created for the first connection, shared by all of them.
 
-    It can be used again after `close`, as an engine can after its own.
+    It can be used again after `close`, as an engine can.
 
     Args:
         instance: ``project:region:instance``.
@@ -76,11 +76,11 @@ class CloudSqlConnector:
             translated = _translate(error, self._instance)
             if translated is None:
                 raise
-        # Out of the handler, so that the cause is dropped: aiohttp's has the request with its bearer token in its repr.
+        # Outside of the handler, so that the cause is dropped: the repr of aiohttp's error has the bearer token.
         raise translated
 
     async def close(self) -> None:
-        """Close what the connector holds; connections that it made stay open."""
+        """Close the connector; its connections stay open."""
         self._enter_loop()
         async with self._lock:
             connector, self._connector = self._connector, None
@@ -116,14 +116,14 @@ class CloudSqlConnector:
         )
 
     def _enter_loop(self) -> None:
-        """Begin anew in another event loop: the connector serves the one that it was made in."""
+        """Start again in another event loop: a connector belongs to the loop in which it was created."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._lock, self._connector = loop, asyncio.Lock(), None
 
 
 async def _create_connector() -> Any:
-    """Make a connector for the running loop."""
+    """Create a connector for the running loop."""
     try:
         import google.auth  # noqa: PLC0415 - an extra, imported where it is used
         from google.cloud.sql.connector import create_async_connector  # noqa: PLC0415 - the same
@@ -133,31 +133,56 @@ async def _create_connector() -> Any:
             hint="pip install 'thea-database[cloudsql]', or mount the instance's socket",
         ) from error
     credentials, _ = await asyncio.to_thread(google.auth.default)  # it may wait seconds for a metadata server
-    # Lazy: its background refresh is one task for all callers, which the first cancelled caller cancels for good.
+    # Lazy: its background refresh is one task for all callers, which the first cancelled caller cancels permanently.
     return await create_async_connector(credentials=credentials, refresh_strategy="lazy")
 
 
+# The first class that the error is of, by its name: Google's libraries are imported only when they are used.
+_REASONS: Final[Mapping[str, tuple[type[DatabaseError], str, str]]] = {
+    "TimeoutError": (
+        ConnectionFailed,
+        "no connection to the Cloud SQL instance {}: no answer in time",
+        "a private address answers inside its VPC alone; else check the network, and that the instance runs",
+    ),
+    "ClientError": (  # aiohttp's; some are OSErrors, as the driver's are
+        ConnectionFailed,
+        "the Cloud SQL Admin API cannot be reached for {}: {error}",
+        "check that this machine reaches sqladmin.googleapis.com",
+    ),
+    "DefaultCredentialsError": (AuthenticationFailed, "there are no Google credentials for {}", _LOG_IN),
+    "TransportError": (
+        ConnectionFailed,
+        "Google's sign-in cannot be reached for {}",
+        "check that this machine reaches googleapis.com",
+    ),
+    "GoogleAuthError": (AuthenticationFailed, "the Google credentials for {} no longer hold", _LOG_IN),
+    "IncompatibleDriverError": (ConfigurationError, "the Cloud SQL instance {} is no PostgreSQL", _NAME),
+    "CloudSQLIPTypeError": (ConnectionFailed, "the address of the Cloud SQL instance {} has changed", "try again"),
+    "CloudSQLConnectionError": (ConnectionFailed, _NO_CONNECTION, "try again"),
+    "TLSVersionError": (ConnectionFailed, _NO_CONNECTION, "try again"),
+    "ClosedConnectorError": (ConnectionFailed, _NO_CONNECTION, "try again"),
+}
+
+
 def _translate(error: Exception, instance: str) -> DatabaseError | None:
-    """Turn an error of Google's libraries into ours; None: it is the driver's, or ours already."""
+    """Translate an error of Google's libraries; return None if the error is the driver's, or ours already."""
     if isinstance(error, DatabaseError | asyncpg.PostgresError | asyncpg.InterfaceError):
         return None
-    if isinstance(error, TimeoutError):
-        return ConnectionFailed(
-            f"no connection to the Cloud SQL instance {instance}: no answer in time",
-            hint="a private address answers inside its VPC alone; else check the network, and that the instance runs",
-        )
-    from aiohttp import ClientError, ClientResponseError  # noqa: PLC0415 - an extra, imported where it is used
-
     if isinstance(error, KeyError) and isinstance(error.__context__, Exception):
         error = error.__context__  # two callers failed together, and both took the entry out of the connector's cache
-    if isinstance(error, ClientResponseError):
-        return _translate_response(error, instance)
-    if isinstance(error, ClientError):  # some are OSErrors, which would pass for the driver's
-        return ConnectionFailed(
-            f"the Cloud SQL Admin API cannot be reached for {instance}: {type(error).__name__}",
-            hint="check that this machine reaches sqladmin.googleapis.com",
-        )
-    return _translate_credentials(error, instance) or _translate_connector(error, instance)
+    classes = {kind.__name__ for kind in type(error).__mro__}
+    if "ClientResponseError" in classes:
+        return _translate_response(cast("ClientResponseError", error), instance)
+    for name, (kind, message, hint) in _REASONS.items():
+        if name in classes:
+            return kind(message.format(instance, error=type(error).__name__), hint=hint)
+    if isinstance(error, ValueError) and instance in str(error):  # not of the form, or the region is another one
+        return ConfigurationError(f"there is no Cloud SQL instance {instance} in that region", hint=_NAME)
+    if isinstance(error, OSError):
+        return None
+    return ConnectionFailed(
+        f"no connection to the Cloud SQL instance {instance}: its connector failed with {type(error).__name__}"
+    )
 
 
 def _translate_response(error: ClientResponseError, instance: str) -> DatabaseError:
@@ -177,40 +202,3 @@ def _translate_response(error: ClientResponseError, instance: str) -> DatabaseEr
         case 404:
             return ConfigurationError(f"there is no Cloud SQL instance {instance}", hint=_NAME)
     return ConnectionFailed(f"the Cloud SQL Admin API answered {error.status} for {instance}", hint="try again")
-
-
-def _translate_credentials(error: Exception, instance: str) -> DatabaseError | None:
-    from google.auth import exceptions  # noqa: PLC0415 - an extra, imported where it is used
-
-    match error:
-        case exceptions.DefaultCredentialsError():
-            return AuthenticationFailed(f"there are no Google credentials for {instance}", hint=_LOG_IN)
-        case exceptions.TransportError():
-            return ConnectionFailed(
-                f"Google's sign-in cannot be reached for {instance}",
-                hint="check that this machine reaches googleapis.com",
-            )
-        case exceptions.GoogleAuthError():
-            return AuthenticationFailed(f"the Google credentials for {instance} no longer hold", hint=_LOG_IN)
-    return None
-
-
-def _translate_connector(error: Exception, instance: str) -> DatabaseError | None:
-    from google.cloud.sql.connector import exceptions  # noqa: PLC0415 - an extra, imported where it is used
-
-    match error:
-        case exceptions.IncompatibleDriverError():
-            return ConfigurationError(f"the Cloud SQL instance {instance} is no PostgreSQL", hint=_NAME)
-        case exceptions.CloudSQLIPTypeError():
-            return ConnectionFailed(f"the address of the Cloud SQL instance {instance} has changed", hint="try again")
-        case ValueError() if instance in str(error):  # not of the form, or the region is another one
-            return ConfigurationError(f"there is no Cloud SQL instance {instance} in that region", hint=_NAME)
-        case exceptions.CloudSQLConnectionError() | exceptions.TLSVersionError() | exceptions.ClosedConnectorError():
-            return ConnectionFailed(
-                f"no connection to the Cloud SQL instance {instance}: {type(error).__name__}", hint="try again"
-            )
-        case OSError():
-            return None
-    return ConnectionFailed(
-        f"no connection to the Cloud SQL instance {instance}: its connector failed with {type(error).__name__}"
-    )

@@ -1,46 +1,42 @@
-"""Opens the connections of one engine: host after host, over TLS or not, through a tunnel or not."""
+"""Opens the connections of an engine or a command: host after host, with or without TLS and a tunnel."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
 from weakref import WeakSet
 
 import asyncpg
 
+from src.database.connect.cloudsql import CloudSqlConnector, is_mounted
 from src.database.connect.connection import DRIVER_ERRORS, OurConnection, is_running_here
-from src.database.connect.password import PasswordProvider, with_password
+from src.database.connect.password import DEFAULT_TIMEOUT_SECONDS, PasswordProvider, with_password
+from src.database.connect.setup import LONGEST_NAME_BYTES
+from src.database.connect.ssh import SshTunnel
 from src.database.connect.tls import create_ssl_context
 from src.database.errors import AuthenticationFailed, ConnectionFailed, DatabaseMissing, TlsFailed
 from src.database.target import Host, SessionAttributes, Target
 from src.database.translation import Encryption, translate_connect
 
-if TYPE_CHECKING:
-    from src.database.connect.cloudsql import CloudSqlConnector
-    from src.database.connect.ssh import SshTunnel
-
-__all__ = ["Connector", "connect"]
-
 _ENDS_THE_SEARCH: Final = (AuthenticationFailed, DatabaseMissing, TlsFailed)
-"""What another host would not answer differently; libpq does not go on after these either."""
+"""Other hosts would answer the same; libpq does not try the next host after these either."""
 _REJECTED_BY_PG_HBA: Final = "28000"
 _LOST: Final = "08"
-"""The class of the codes that the driver gives itself where nobody answered."""
-DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+"""The class of the codes that the driver itself sets if there was no answer."""
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # seconds, seconds, times
 
 
 class Connector:
-    """Opens connections to a target, and keeps what they share: the SSH tunnel, or the Cloud SQL connector.
+    """Opens connections to a target, and has what they share: the SSH tunnel, or the Cloud SQL connector.
 
     Args:
-        find_target: Says where to, anew for each connection: the embedded server's port can change.
+        find_target: Returns the target; called for each connection, since the embedded server's port can change.
         driver_arguments: Further keyword arguments of `asyncpg.connect`.
-        name: Says what the server shall call it, anew for each connection: a forked process has another number.
-        password: Asked for the password of each connection, in place of the target's.
+        name: Returns the application_name; called for each connection, since a forked process has another number.
+        password: Called for the password of each connection, in place of the target's.
     """
 
     def __init__(
@@ -64,14 +60,14 @@ class Connector:
 
     @property
     def connect_timeout(self) -> float:
-        """Seconds for one host, and for what is asked of a new connection."""
+        """Seconds for one host, and for the setup of a new connection."""
         return self._find_target().connect_timeout or DEFAULT_TIMEOUT_SECONDS
 
     async def connect(self) -> asyncpg.Connection[Any]:
-        """Open one connection, to the first host that takes it and is what the target asks for.
+        """Open one connection, to the first host that accepts it and has the attributes that the target requires.
 
         Raises:
-            ConnectionFailed: Or the child of it that says why; never a bare ``OSError``.
+            ConnectionFailed: No connection; a subclass has the reason. Never a bare ``OSError``.
         """
         target = self._find_target()
         refusals: list[ConnectionFailed] = []
@@ -89,7 +85,7 @@ class Connector:
         raise _sum_up(refusals)
 
     async def part(self) -> None:
-        """Wait until the server has heard of every statement that was cancelled."""
+        """Wait until the server has received the cancellation of every statement that was cancelled."""
         opened: list[Any] = [connection for connection in list(self._opened) if is_running_here(connection._loop)]  # noqa: SLF001
         parting = [connection.parting for connection in opened if connection.parting is not None]
         requests = [request for connection in opened for request in connection._cancellations]  # noqa: SLF001
@@ -97,18 +93,18 @@ class Connector:
 
     @property
     def tunnel_is_up(self) -> bool | None:
-        """Whether the SSH tunnel stands; None where none has been asked for."""
+        """Whether the SSH tunnel is up; None if there is none."""
         return None if self._tunnel is None else self._tunnel.is_up
 
     def terminate_all(self) -> None:
-        """Drop every connection that is still open, without a word to the server."""
+        """Drop every connection that is still open, without notice to the server."""
         for connection in list(self._opened):
             asyncpg.Connection.terminate(connection)
 
     def hang_up(self) -> None:
         """Shut down the sockets of connections whose event loop is closed: the server then ends its backends."""
         for connection in list(self._opened):
-            transport = connection._transport  # noqa: SLF001 - on a closed loop the driver's own ways raise
+            transport = connection._transport  # noqa: SLF001 - on a closed loop the driver's own methods raise
             network = None if transport is None else transport.get_extra_info("socket")
             if network is not None:
                 with suppress(OSError, TypeError):  # closed already; or uvloop's, which closes them with the loop
@@ -131,12 +127,12 @@ class Connector:
             again = await with_password(self._password, target, host)
             if again.password == target.password:
                 raise
-        return await self._log_in(host, again, attributes)  # it was changed in between
+        return await self._log_in(host, again, attributes)  # the password was changed in between
 
     async def _log_in(self, host: Host, target: Target, attributes: SessionAttributes) -> asyncpg.Connection[Any]:
         arguments = {
             "user": target.user,
-            # Never None: the driver would look into the environment and ~/.pgpass, and settings alone decide.
+            # Never None: the driver would read the environment and ~/.pgpass, and only the settings decide.
             "password": target.password or "",
             "database": target.database,
             "timeout": target.connect_timeout or DEFAULT_TIMEOUT_SECONDS,
@@ -147,7 +143,7 @@ class Connector:
         if self._name is not None:
             named = {"application_name": self._name()}
             arguments["server_settings"] = {**arguments.get("server_settings", {}), **named}
-        if (instance := target.cloud_sql_instance) is not None and not _is_mounted(host):
+        if (instance := target.cloud_sql_instance) is not None and not is_mounted(host):
             return await self._connect_to_cloud_sql(instance, target, arguments)
         if target.ssh is not None:
             return await self._connect_through_tunnel(host, target, arguments)
@@ -156,13 +152,11 @@ class Connector:
     async def _connect_through_tunnel(
         self, host: Host, target: Target, arguments: dict[str, Any]
     ) -> asyncpg.Connection[Any]:
-        from src.database.connect.ssh import SshTunnel  # noqa: PLC0415 - an extra, imported where it is used
-
         assert target.ssh is not None  # noqa: S101 - for mypy
         if self._tunnel is None:
             self._tunnel = SshTunnel(target.ssh, connect_timeout=arguments["timeout"])
         tunnel = self._tunnel
-        # The driver skips TLS on a Unix socket, without a word; without TLS, a socket is what nobody else can use.
+        # The driver silently skips TLS on a Unix socket. Without TLS, a socket is safer: no other user can enter it.
         near = await tunnel.forward(host, as_socket=host.is_socket or target.ssl_mode == "disable")
         try:
             return await _attempt(near, host, target, arguments)
@@ -175,8 +169,6 @@ class Connector:
     async def _connect_to_cloud_sql(
         self, instance: str, target: Target, arguments: dict[str, Any]
     ) -> asyncpg.Connection[Any]:
-        from src.database.connect.cloudsql import CloudSqlConnector  # noqa: PLC0415 - an extra
-
         if self._cloud_sql is None:
             self._cloud_sql = CloudSqlConnector(instance)
         arguments = {**arguments, "password": target.password}
@@ -187,18 +179,64 @@ class Connector:
 
 
 async def connect(target: Target) -> asyncpg.Connection[Any]:
-    """Open one connection of its own, over a route that needs nothing shared: no tunnel, no Cloud SQL connector.
+    """Open one connection, by a route that needs no tunnel and no Cloud SQL connector.
 
     Raises:
-        ConnectionFailed: Or the child of it that says why; never a bare ``OSError``.
+        ConnectionFailed: No connection; a subclass has the reason. Never a bare ``OSError``.
     """
     named = {"application_name": target.application_name, "search_path": target.search_path}
     settings = {name: value for name, value in named.items() if value}
     return await Connector(lambda: target, driver_arguments={"server_settings": settings}).connect()
 
 
+@asynccontextmanager
+async def command_connection(
+    target: Target,
+    *,
+    close_seconds: float,
+    server_settings: Mapping[str, str] | None = None,
+    command_timeout: float | None = None,
+    password: PasswordProvider | None = None,
+) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """Connect for one command, by the target's route and without a pool; the driver's errors inside are translated.
+
+    Args:
+        target: The database.
+        close_seconds: How long closing the connection may take, and after that closing its route.
+        server_settings: Parameters of the session, beside its name.
+        command_timeout: Seconds for each statement; by default no limit.
+        password: Called for the password, in place of the target's.
+
+    Raises:
+        ConnectionFailed: No connection; a subclass has the reason.
+    """
+    name = f"{target.application_name}:thea-db"[:LONGEST_NAME_BYTES]
+    connector = Connector(
+        lambda: target,
+        driver_arguments={
+            "server_settings": {"application_name": name, **(server_settings or {})},
+            "statement_cache_size": 0,  # PgBouncer may be in between, whatever the settings are
+            "command_timeout": command_timeout,
+        },
+        password=password,
+    )
+    try:
+        connection = await connector.connect()
+        try:
+            yield connection
+        except DRIVER_ERRORS as error:
+            raise translate_connect(error, where=str(target)) from error
+        finally:
+            with suppress(*DRIVER_ERRORS):
+                await connection.close(timeout=close_seconds)
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(close_seconds):
+                await connector.close()
+
+
 async def _attempt(near: Host, host: Host, target: Target, arguments: Mapping[str, Any]) -> asyncpg.Connection[Any]:
-    """Try what the TLS mode allows, in its order, and go on only where the server did not take what came first."""
+    """Try what the TLS mode allows, in its order; try the second only if the server did not accept the first."""
     ways = _encryptions(near, host, target)
     for number, encryption in enumerate(ways, start=1):
         try:
@@ -222,9 +260,9 @@ def _kind_of(encryption: Any, host: Host) -> Encryption:
 
 
 def _keep_alive(connection: asyncpg.Connection[Any]) -> None:
-    """Have the system ask a peer that says nothing whether it is there, as libpq does and the driver does not.
+    """Switch TCP keepalives on, as libpq does and the driver does not.
 
-    It keeps firewalls from forgetting an idle connection, and ends what waits for a peer that is gone.
+    Without them firewalls drop an idle connection, and a statement waits forever for a server that is gone.
     """
     network = connection._transport.get_extra_info("socket")  # noqa: SLF001 - the driver has no public way to it
     if network is None or network.family not in {socket.AF_INET, socket.AF_INET6}:
@@ -237,9 +275,9 @@ def _keep_alive(connection: asyncpg.Connection[Any]) -> None:
 
 
 def _encryptions(near: Host, host: Host, target: Target) -> Sequence[Any]:
-    """Return what to try in turn: a context is TLS, and a plain False is plaintext.
+    """Return what to try in turn: a context is TLS, and False is plaintext.
 
-    With None in its place the driver would try TLS, take plaintext for an answer, and not say so.
+    With None in place of False the driver would try TLS and silently fall back to plaintext.
     """
     mode = target.ssl_mode or "disable"
     if near.is_socket or host.is_socket or mode == "disable":
@@ -255,7 +293,7 @@ def _encryptions(near: Host, host: Host, target: Target) -> Sequence[Any]:
 
 
 def _searches(attributes: SessionAttributes | None) -> Sequence[SessionAttributes]:
-    """Return what to ask of the hosts, round after round."""
+    """Return the attributes to require of the hosts, one for each round over them."""
     return ("standby", "any") if attributes == "prefer-standby" else (attributes or "any",)
 
 
@@ -266,9 +304,3 @@ def _sum_up(refusals: Sequence[ConnectionFailed]) -> ConnectionFailed:
     error = ConnectionFailed(f"none of the hosts serves: {reasons}", hint=refusals[0].hint)
     error.__cause__ = refusals[-1].__cause__  # the driver's: a traceback prints one hint
     return error
-
-
-def _is_mounted(host: Host) -> bool:
-    from src.database.connect.cloudsql import is_mounted  # noqa: PLC0415 - beside the extra
-
-    return bool(is_mounted(host))

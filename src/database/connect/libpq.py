@@ -1,4 +1,4 @@
-"""The way to a target for PostgreSQL's own programs: libpq's environment, through the tunnel where there is one."""
+"""A target for PostgreSQL's own programs: libpq's environment, through the tunnel if there is one."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from src.database.connect.connector import DEFAULT_TIMEOUT_SECONDS
+from src.database.connect.cloudsql import is_mounted
+from src.database.connect.password import DEFAULT_TIMEOUT_SECONDS
+from src.database.connect.ssh import SshTunnel
 from src.database.errors import ConfigurationError
 from src.database.target import Host, Target
-
-__all__ = ["libpq_environment"]
 
 _NOWHERE: Final = "/nonexistent"
 
 
 @asynccontextmanager
 async def libpq_environment(target: Target) -> AsyncIterator[dict[str, str]]:
-    """Give the variables that lead libpq to a target, for as long as the tunnel behind them is open.
+    """Yield the variables that lead libpq to a target; the tunnel behind them is open inside the block.
 
-    The password is one of them, so it is in no list of arguments. Settings alone decide: the caller takes all other
-    variables that begin with PG away.
+    The password is one of them, so that no list of arguments shows it. Only the settings decide: the caller removes
+    all other variables that begin with PG.
 
     Raises:
-        ConfigurationError: The way leads through the Cloud SQL connector, which serves this process alone.
+        ConfigurationError: The route is the Cloud SQL connector, which serves this process alone.
         TunnelFailed: The tunnel cannot be opened.
     """
     shared = _shared(target)
@@ -31,8 +31,6 @@ async def libpq_environment(target: Target) -> AsyncIterator[dict[str, str]]:
         _refuse_the_connector(target)
         yield {**shared, **_hosts(target.hosts)}
         return
-    from src.database.connect.ssh import SshTunnel  # noqa: PLC0415 - an extra, imported where it is used
-
     tunnel = SshTunnel(target.ssh, connect_timeout=target.connect_timeout or DEFAULT_TIMEOUT_SECONDS)
     try:
         near = [
@@ -45,8 +43,6 @@ async def libpq_environment(target: Target) -> AsyncIterator[dict[str, str]]:
 
 
 def _refuse_the_connector(target: Target) -> None:
-    from src.database.connect.cloudsql import is_mounted  # noqa: PLC0415 - beside the extra
-
     if target.cloud_sql_instance is not None and not is_mounted(target.hosts[0]):
         raise ConfigurationError(
             f"{target.host} is not mounted here, and pg_dump cannot go through the Cloud SQL connector",
@@ -71,7 +67,7 @@ def _shared(target: Target) -> dict[str, str]:
     }
     if target.target_session_attrs is not None:
         variables["PGTARGETSESSIONATTRS"] = target.target_session_attrs
-    # Without a CA verify-full takes the system's, as ours does; libpq has a word for that from 16 on.
+    # Without a CA verify-full uses the system's, as in tls.py; libpq names them "system" from 16 on.
     ca = target.ssl_ca or ("system" if mode == "verify-full" else _NOWHERE)
     files = {"PGSSLROOTCERT": ca, "PGSSLCERT": target.ssl_cert or _NOWHERE, "PGSSLKEY": target.ssl_key or _NOWHERE}
     return variables | {name: str(path) for name, path in files.items()}
@@ -82,7 +78,7 @@ def _hosts(hosts: Sequence[Host]) -> dict[str, str]:
 
 
 def _forwarded(hosts: Sequence[Host], near: Sequence[Host]) -> dict[str, str]:
-    """Name the servers, whose certificates are checked, and the local addresses that lead to them."""
+    """Return the servers' names, by which certificates are checked, and the local addresses that lead to them."""
     if any(address.is_socket for address in near):
         return _hosts(near)
     addresses = {"PGHOSTADDR": ",".join(address.name for address in near)}

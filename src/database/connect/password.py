@@ -12,8 +12,6 @@ from typing import Final
 from src.database.errors import AuthenticationFailed, ConfigurationError
 from src.database.target import Host, Target
 
-__all__ = ["PasswordProvider", "find_provider", "with_password"]
-
 PasswordProvider = Callable[[str, str, int], str | Awaitable[str]]
 """Given the user, the host and the port, returns the password; it may be async, and is not called on the event loop
 otherwise. Nobody but itself keeps what it returned."""

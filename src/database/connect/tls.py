@@ -10,8 +10,6 @@ from typing import Final
 from src.database.errors import ConfigurationError
 from src.database.target import SslMode
 
-__all__ = ["create_ssl_context"]
-
 SYSTEM: Final = "system"
 """What libpq calls the system's CAs where a file could be named."""
 

@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.config.environment import named_target
-from src.database.connect import to_its_end
+from src.database.connect import run_shielded
 from src.database.embedded import embedded_server
 from src.database.engine import create_engine
 from src.database.errors import ConfigurationError, DatabaseError
@@ -41,7 +41,7 @@ async def scratch_database(settings: Settings) -> AsyncIterator[Settings]:
         try:
             yield _settings_of(settings, replace(owner, database=name))
         finally:
-            await to_its_end(_run(engine, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            await run_shielded(_run(engine, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
     finally:
         await engine.dispose()
 

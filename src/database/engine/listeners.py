@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import StatementError
 
-from src.database.connect.last_words import fatal_error
+from src.database.connect import fatal_error
 from src.database.engine.commits import is_uncertain, outcome_unknown, watch_commits
 from src.database.errors import ConnectionFailed, QueryTimeout, TransactionAborted
 from src.database.translation import translate

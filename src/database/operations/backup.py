@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from src.config import Settings
-from src.database.connect import to_its_end
+from src.database.connect import run_shielded
 from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError
 from src.database.operations.administration import open_connection, reach_target
@@ -91,7 +91,7 @@ async def verify_backup(
         try:
             return await restore_into(replace(target, database=scratch), archive, manifest, programs=programs)
         finally:
-            await to_its_end(connection.execute(f"DROP DATABASE IF EXISTS {scratch} WITH (FORCE)"))
+            await run_shielded(connection.execute(f"DROP DATABASE IF EXISTS {scratch} WITH (FORCE)"))
 
 
 def _place(archive: Path) -> Path:

@@ -16,7 +16,7 @@ from subprocess import DEVNULL, PIPE, SubprocessError
 from subprocess import run as run_program
 from typing import Final
 
-from src.database.connect.libpq import libpq_environment
+from src.database.connect import libpq_environment
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.target import Target
 

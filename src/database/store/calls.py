@@ -9,8 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from src.database.connect import DRIVER_ERRORS
-from src.database.connect.last_words import fatal_error
+from src.database.connect import DRIVER_ERRORS, fatal_error
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, DatabaseError, NoTenantError, SchemaDriftError
 from src.database.session import TenantBinding, current_tenant
 from src.database.statements.call import Call, drifted, is_missing

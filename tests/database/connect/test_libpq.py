@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from src.config import Settings
-from src.database.connect.libpq import libpq_environment
+from src.database.connect import libpq_environment
 from src.database.embedded import SUPERUSER
 from src.database.embedded.process import programs
 from src.database.errors import ConfigurationError

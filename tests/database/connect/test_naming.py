@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings
 from src.database import create_engine
 from src.database.connect import connection_name
-from src.database.connect.naming import MOST_BYTES
+from src.database.connect.setup import LONGEST_NAME_BYTES
 from src.database.engine import DatabaseEngine
 from tests.acceptance.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.conftest import SOCKETS, url_of
@@ -36,7 +36,7 @@ async def name_of(engine: DatabaseEngine) -> str:
 def test_a_name_is_ascii_and_what_the_server_keeps_and_ends_in_pool_and_process(service: str, pool: str) -> None:
     name = connection_name(service, "development", pool)
 
-    assert len(name.encode("ascii")) <= MOST_BYTES
+    assert len(name.encode("ascii")) <= LONGEST_NAME_BYTES
     assert name.rsplit("/", 3)[1:] == ["development", pool, str(os.getpid())]
     assert name[:8].isprintable()
 

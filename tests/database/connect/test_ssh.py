@@ -13,7 +13,7 @@ import asyncpg
 import asyncssh
 import pytest
 
-from src.database.connect import ssh, ssh_login
+from src.database.connect import ssh
 from src.database.connect.ssh import SshTunnel
 from src.database.errors import TunnelFailed
 from src.database.target import Host
@@ -167,7 +167,7 @@ async def test_tries_again_after_a_redial_failed(gateway: Gateway, tunnel: SshTu
 async def test_notices_a_gateway_that_has_fallen_silent(
     gateway: Gateway, tunnel: SshTunnel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh_login, "KEEPALIVE_SECONDS", 0.03)
+    monkeypatch.setattr(ssh, "KEEPALIVE_SECONDS", 0.03)
     connection = await connect(await tunnel.forward(SERVER, as_socket=True))
     silence(gateway)
 

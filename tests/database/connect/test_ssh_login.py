@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from src.database.connect.ssh_login import log_in
+from src.database.connect.ssh import log_in
 from src.database.errors import ConfigurationError, DatabaseError, TunnelFailed
 from src.database.target import SshGateway
 from tests.database.connect.gateway import Gateway, free_port, listening

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from src.database.connect import to_its_end
+from src.database.connect import run_shielded
 
 
 class Work:
@@ -23,7 +23,7 @@ class Work:
 
 async def test_a_cancellation_waits_for_the_end_and_then_goes_on() -> None:
     work = Work()
-    caller = asyncio.create_task(to_its_end(work.do()))
+    caller = asyncio.create_task(run_shielded(work.do()))
     await work.has_begun.wait()
     caller.cancel()
     await asyncio.sleep(0)
@@ -39,7 +39,7 @@ async def test_a_cancellation_waits_for_the_end_and_then_goes_on() -> None:
 
 async def test_whoever_cancels_twice_is_not_held_up_and_the_work_goes_on() -> None:
     work = Work()
-    caller = asyncio.create_task(to_its_end(work.do()))
+    caller = asyncio.create_task(run_shielded(work.do()))
     await work.has_begun.wait()
     for _ in range(2):
         caller.cancel()
@@ -57,4 +57,4 @@ async def test_what_the_work_raises_comes_out() -> None:
         raise ValueError("it cannot be done")
 
     with pytest.raises(ValueError, match="it cannot be done"):
-        await to_its_end(fail())
+        await run_shielded(fail())
