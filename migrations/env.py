@@ -14,8 +14,7 @@ from src.config import get_settings
 from src.database import models
 from src.database.base import Base, CleanText, Json, UtcDateTime
 from src.database.errors import DatabaseError
-from src.database.migrate import explain, migration_connection
-from src.database.migrate.retry import CONNECTION, print_steps, run_steps
+from src.database.migrate import CONNECTION, explain, migration_connection, print_steps, run_steps
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 from alembic import op
 
+from src.database.migrate import REVOKE_WRITES
 from src.database.migrate.row_level_security import protect_registry
-from src.database.migrate.version_table import REVOKE_WRITES
 
 revision: str = "0004"
 down_revision: str | Sequence[str] | None = "0003"

@@ -16,7 +16,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from src.database.migrate.autocommit import outside_transactions
+from src.database.migrate.operations import autocommit_block as outside_transactions
 from src.database.migrate.operations import drop_index_concurrently
 
 revision: str = "0007"

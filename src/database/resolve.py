@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,14 @@ from src.database.target import PoolLimits, SessionAttributes, Target
 if TYPE_CHECKING:
     from src.config import Settings
 
-__all__ = ["driver_arguments", "is_pooled_elsewhere", "pool_limits", "resolve_target", "transaction_limits"]
+__all__ = [
+    "driver_arguments",
+    "is_pooled_elsewhere",
+    "pool_limits",
+    "reach_target",
+    "resolve_target",
+    "transaction_limits",
+]
 
 _UNLIMITED: Final = ("migrations", "administration", "backup")
 """What takes as long as it takes, and goes to the server itself."""
@@ -46,6 +54,18 @@ def resolve_target(settings: Settings, *, purpose: Purpose = "application") -> T
         attributes = target.target_session_attrs
         return replace(target, target_session_attrs=_OF_A_SERVER.get(attributes, attributes))
     return target
+
+
+async def reach_target(settings: Settings, purpose: Purpose) -> Target:
+    """Return the target of a purpose; if it is the embedded server, start it.
+
+    Raises:
+        ConfigurationError: The target cannot be right.
+        ConnectionFailed: The embedded server does not start.
+    """
+    if named_target(settings, purpose) is None:
+        await asyncio.to_thread(embedded_server(settings.DATABASE_EMBEDDED_DIR).acquire)
+    return resolve_target(settings, purpose=purpose)
 
 
 def pool_limits(target: Target, settings: Settings) -> PoolLimits:

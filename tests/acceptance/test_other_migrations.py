@@ -14,7 +14,7 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.drift.verify import verify, verify_at_startup
+from src.database.drift import verify, verify_at_startup
 from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
 from src.database.errors import ConfigurationError, SchemaDriftError
 from src.database.health import gauges, readiness

@@ -93,8 +93,8 @@ async def test_one_that_does_not_come_through_says_who_is_in_the_way(
 async def test_a_long_index_tells_how_far_it_is_and_whom_it_waits_for(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.database.migrate.watch.FIRST_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr("src.database.migrate.watch.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("src.database.migrate.lock.FIRST_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("src.database.migrate.lock.LOOK_SECONDS", 0.1)
     drafts.add("index", "create_index_concurrently('ix_x', 'users', ['tenant_id'])")
     pid = another_session(0.8, writes=True)
 

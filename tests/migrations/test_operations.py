@@ -11,7 +11,7 @@ import pytest
 from src.config import Settings
 from src.database.base import uuid7
 from src.database.errors import DatabaseError, DuplicateKeyError, ForeignKeyError, LockNotAvailable
-from src.database.migrate import Patience, current, downgrade, sql, tenants, upgrade
+from src.database.migrate import Patience, current, downgrade, operations, sql, upgrade
 from tests.migrations.conftest import catalogue, fill
 from tests.migrations.drafts import Drafts, expand_and_contract
 
@@ -121,7 +121,7 @@ async def test_a_constraint_is_not_validated_under_the_lock_that_added_it(
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five tenants are more than one page of the registry."""
-    monkeypatch.setattr(tenants, "PAGE", 2)
+    monkeypatch.setattr(operations, "PAGE", 2)
 
 
 @pytest.mark.usefixtures("small_pages")

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from src.config import Settings
 from src.database.base import Base
-from src.database.drift import check as check_module
+from src.database.drift import migrations_check as check_module
 from src.database.embedded import OWNER_ROLE
 from src.database.migrate import migration_connection, revision, upgrade
 from tests.acceptance.command import ROOT, run_forked

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from src.config import Settings
 from src.database.cli.migrations import migrations_app
-from src.database.drift.verify import verify
+from src.database.drift import verify
 from src.database.errors import ConfigurationError
 from src.database.migrate import heads, script_directory
 from src.database.session import forget_settings

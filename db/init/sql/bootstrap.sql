@@ -1,4 +1,4 @@
--- Made, not written: python -c 'from src.database.operations.bootstrap_script import init_script as made; print(made(), end="")'
+-- Made, not written: python -c 'from src.database.operations import init_script as made; print(made(), end="")'
 -- 10-bootstrap.sh runs it and sets its variables; a test holds it current.
 
 -- refuse roles that nothing would bind

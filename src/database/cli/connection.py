@@ -12,8 +12,7 @@ import asyncpg
 from src.config import Settings
 from src.config.environment import Purpose
 from src.database.connect import command_connection
-from src.database.operations.administration import reach_target
-from src.database.resolve import named_provider
+from src.database.resolve import named_provider, reach_target
 from src.database.target import Target
 
 __all__ = ["Encryption", "Reached", "encryption_of", "reach"]
@@ -43,7 +42,7 @@ async def reach(settings: Settings, purpose: Purpose = "application") -> AsyncIt
     search_path = None if settings.DATABASE_PGBOUNCER else target.search_path
     connecting = command_connection(
         target,
-        server_settings=None if search_path is None else {"search_path": search_path},
+        server_settings={} if search_path is None else {"search_path": search_path},
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         close_seconds=CLOSE_TIMEOUT_SECONDS,
         password=named_provider(target, settings),

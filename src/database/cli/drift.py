@@ -13,8 +13,7 @@ from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from src.database.drift import Difference
-    from src.database.drift.verify import SchemaReport
+    from src.database.drift import Difference, SchemaReport
 
 __all__ = ["drift_app"]
 
@@ -39,7 +38,7 @@ def verify(
 
     Exit code 2 if the two cannot be compared. Run the remedies in this order, as the owner of the tables.
     """
-    from src.database.drift.verify import verify as run_verify
+    from src.database.drift import verify as run_verify
 
     report = run_coroutine(run_verify(config.get_settings(), scratch=scratch))
     if as_json:
@@ -74,7 +73,7 @@ def check(
     """
     from src.database.cli.service_check import run_service_check
     from src.database.drift import SNAPSHOT_FILE
-    from src.database.drift.check import check as run_check
+    from src.database.drift import check_migrations as run_check
 
     if service:
         raise typer.Exit(run_service_check(config.get_settings(), as_json=as_json, restart_command=restart_command))

@@ -14,9 +14,7 @@ from src.database.cli.output import EXIT_FAILED, Json, print_error, print_json, 
 from src.database.cli.running import run_coroutine
 
 if TYPE_CHECKING:
-    from src.database.operations.archive import Manifest
-    from src.database.operations.bootstrap import Bootstrapped
-    from src.database.operations.restore import Restored
+    from src.database.operations import Bootstrapped, Manifest, Restored
 
 __all__ = ["service_app"]
 
@@ -43,8 +41,7 @@ def bootstrap_command(
     and a role that is used elsewhere, are refused without --adopt, with the plan and exit code 2. Exit code 1 if the
     server refused a statement.
     """
-    from src.database.operations.bootstrap import bootstrap
-    from src.database.operations.bootstrap_script import bootstrap_script
+    from src.database.operations import bootstrap, bootstrap_script
 
     if sql:
         typer.echo(bootstrap_script(config.get_settings(), adopt=adopt), nl=False)
@@ -68,7 +65,7 @@ def backup_command(
     as_json: Json = False,
 ) -> None:
     """Back the database up, every tenant's rows, of one instant; exit code 1 if the verification finds a difference."""
-    from src.database.operations.backup import back_up, verify_backup
+    from src.database.operations import back_up, verify_backup
 
     settings = config.get_settings()
     manifest = run_coroutine(back_up(settings, file, programs=programs))
@@ -89,7 +86,7 @@ def restore_command(
     as_json: Json = False,
 ) -> None:
     """Restore a backup into an empty database, all or nothing, and compare; exit code 1 if anything differs."""
-    from src.database.operations.restore import restore
+    from src.database.operations import restore
 
     settings = config.get_settings()
     restored = run_coroutine(restore(settings, file, programs=programs))

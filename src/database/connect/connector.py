@@ -26,6 +26,8 @@ _ENDS_THE_SEARCH: Final = (AuthenticationFailed, DatabaseMissing, TlsFailed)
 _REJECTED_BY_PG_HBA: Final = "28000"
 _LOST: Final = "08"
 """The class of the codes that the driver itself sets if there was no answer."""
+# The time limits of a role are for connections that serve requests.
+_UNLIMITED: Final = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "lock_timeout": "0"}
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # seconds, seconds, times
 
 
@@ -193,8 +195,8 @@ async def connect(target: Target) -> asyncpg.Connection[Any]:
 async def command_connection(
     target: Target,
     *,
-    close_seconds: float,
-    server_settings: Mapping[str, str] | None = None,
+    close_seconds: float = 5.0,
+    server_settings: Mapping[str, str] = _UNLIMITED,
     command_timeout: float | None = None,
     password: PasswordProvider | None = None,
 ) -> AsyncIterator[asyncpg.Connection[Any]]:
@@ -203,7 +205,7 @@ async def command_connection(
     Args:
         target: The database.
         close_seconds: How long closing the connection may take, and after that closing its route.
-        server_settings: Parameters of the session, beside its name.
+        server_settings: Parameters of the session, beside its name; by default it has no time limits.
         command_timeout: Seconds for each statement; by default no limit.
         password: Called for the password, in place of the target's.
 
@@ -214,7 +216,7 @@ async def command_connection(
     connector = Connector(
         lambda: target,
         driver_arguments={
-            "server_settings": {"application_name": name, **(server_settings or {})},
+            "server_settings": {"application_name": name, **server_settings},
             "statement_cache_size": 0,  # PgBouncer may be in between, whatever the settings are
             "command_timeout": command_timeout,
         },

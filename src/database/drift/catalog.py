@@ -1,20 +1,20 @@
-"""Reads the catalogue of the schema that holds our tables: one statement, one state, nothing written."""
+"""Read the catalog of the schema that has our tables: in one statement and one snapshot; nothing is written."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from src.database.drift.behaviour_sql import BEHAVIOUR, CIRCUMSTANCES
-from src.database.drift.relations_sql import RELATIONS, WITH
-from src.database.migrate.revision_status import ORIGIN, Origin
+from src.database.migrate import ORIGIN, Origin
 
-__all__ = ["BUILT", "Catalogue", "Facts", "read_catalogue"]
+__all__ = ["BUILT", "POLICY_FACTS", "Catalog", "Facts", "compared_facts", "read_catalog"]
 
 Facts = Mapping[str, Any]
 
@@ -22,16 +22,26 @@ BUILT: Final = (
     *("extension", "enum", "domain", "function", "sequence", "table", "column", "sequence owner", "constraint"),
     *("index", "view", "trigger", "rule", "policy", "rights of PUBLIC"),
 )
-"""The kinds of what migrations build, each after what it is made of."""
+"""The kinds of objects that migrations build, each after what it depends on."""
 
-# The deparsed text follows these.
+POLICY_FACTS: Final = """jsonb_build_object(
+       'table', t.name, '_name', quote_ident(p.polname),
+       'command', CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                                WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+       'kind', CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+       'roles', (SELECT string_agg(name, ', ' ORDER BY name) FROM unnest(p.polroles) AS role CROSS JOIN LATERAL (
+                 SELECT CASE role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(role)) END) AS named (name)),
+       'using', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))"""
+"""The facts of policy `p` of table `t`."""
+
+# The text that the server deparses depends on these settings.
 _SETTINGS: Final = """
 SELECT set_config('search_path', quote_ident(:schema), true), set_config('quote_all_identifiers', 'off', true),
        set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'postgres', true),
        set_config('TimeZone', 'UTC', true), set_config('bytea_output', 'hex', true),
        set_config('extra_float_digits', '1', true), set_config('jit', 'off', true)
 """
-_WHERE: Final = """
+_SCHEMA: Final = """
 SELECT name, current_setting('server_version_num')::int / 10000, held.oid IS NOT NULL,
        coalesce(has_table_privilege(held.oid, 'SELECT'), false)
   FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, place)
@@ -42,42 +52,43 @@ SELECT name, current_setting('server_version_num')::int / 10000, held.oid IS NOT
                      AND quote_ident(c.relname) = ANY (CAST(:known AS text[]))) OR held.oid IS NOT NULL DESC, place
  LIMIT 1
 """
-_ALL: Final = WITH + "\nUNION ALL\n".join(
-    f"SELECT kind, object, facts::text FROM ({query}) AS q (kind, object, facts)"  # noqa: S608 - our own constants
-    for query in (*RELATIONS, *BEHAVIOUR, *CIRCUMSTANCES)
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Catalogue:
-    """What a schema is made of: facts by kind and object, in the server's own words."""
+class Catalog:
+    """The objects of a schema: facts by kind and name, as the server deparses them."""
 
     objects: Mapping[str, Mapping[str, Facts]]
     server_major: int
     schema: str = "public"
     revisions: tuple[str, ...] | None = ()
-    """What alembic_version holds; None: it may not be read."""
+    """The content of alembic_version; None: the role may not read it."""
     origin: Origin | None = None
-    """What shows whose migrations made it; None: it was not read from a database."""
+    """What shows whose migrations made the schema; None: it was not read from a database."""
 
     def of(self, kind: str) -> Mapping[str, Facts]:
-        """Return all of one kind."""
+        """Return the objects of a kind."""
         return self.objects.get(kind, {})
 
     def built(self) -> dict[str, dict[str, Facts]]:
-        """Return what migrations build, and none of the circumstances that it lives in."""
+        """Return what migrations build, without the circumstances: privileges of the role, collation versions."""
         return {kind: dict(sorted(self.of(kind).items())) for kind in BUILT if self.of(kind)}
 
 
-async def read_catalogue(connection: AsyncConnection, *, tables: Collection[str] = ()) -> Catalogue:
+def compared_facts(facts: Facts) -> dict[str, Any]:
+    """Return the facts that are compared; of the others remedies are made."""
+    return {name: value for name, value in facts.items() if not name.startswith("_")}
+
+
+async def read_catalog(connection: AsyncConnection, *, tables: Collection[str] = ()) -> Catalog:
     """Read the first schema of the search path that has Alembic's table or one of these, in the open transaction.
 
     Raises:
-        DatabaseError: The server refused, or took too long.
+        DatabaseError: The server refused the query, or it took too long.
     """
-    found = (await connection.execute(text(_WHERE), {"known": sorted(tables)})).one_or_none()
+    found = (await connection.execute(text(_SCHEMA), {"known": sorted(tables)})).one_or_none()
     if found is None:  # no schema that the role may use
-        return Catalogue(objects={}, server_major=0, schema="")
+        return Catalog(objects={}, server_major=0, schema="")
     schema, major, is_migrated, may_read = found
     await connection.execute(text(_SETTINGS), {"schema": schema})
     revisions: tuple[str, ...] | None = ()
@@ -86,6 +97,12 @@ async def read_catalogue(connection: AsyncConnection, *, tables: Collection[str]
         revisions = tuple(await connection.scalars(query)) if may_read else None
     origin = Origin.of((await connection.exec_driver_sql(ORIGIN)).one())
     objects: dict[str, dict[str, Facts]] = {}
-    for kind, name, facts in await connection.execute(text(_ALL.replace(":", "\\:"))):
+    rows: Iterable[Any] = await connection.exec_driver_sql(_catalog_query())
+    for kind, name, facts in rows:
         objects.setdefault(kind, {})[name] = json.loads(facts)
-    return Catalogue(objects=objects, server_major=major, schema=schema, revisions=revisions, origin=origin)
+    return Catalog(objects=objects, server_major=major, schema=schema, revisions=revisions, origin=origin)
+
+
+@cache
+def _catalog_query() -> str:
+    return Path(__file__).with_name("catalog.sql").read_text(encoding="utf-8").replace("{policy_facts}", POLICY_FACTS)

@@ -1,20 +1,19 @@
-"""Compares a live catalogue with the expected one: what is missing, what is extra, what is another."""
+"""Compare a live catalog with the expected one: missing, extra and changed objects, privileges and collations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from src.database.drift.catalog import BUILT, Catalogue, Facts
-from src.database.drift.circumstances import collations, rights, rights_of_public
+from src.database.drift.catalog import BUILT, Catalog, Facts, compared_facts
 from src.database.drift.difference import Case, Difference, Severity, Statements
-from src.database.drift.remedies import REMEDIES
+from src.database.drift.remedies import change, create, drop
 
 __all__ = ["compare"]
 
-# What is dropped before anything is made: each before what it is made of.
+# Objects that are dropped before anything is created, each before what it depends on.
 _DROP_FIRST: Final = ("policy", "rule", "trigger", "constraint", "index", "column", "sequence", "function")
-_RENAMED: Final[Mapping[str, str]] = {
+_RENAMES: Final[Mapping[str, str]] = {
     "column": "ALTER TABLE {table} RENAME COLUMN {old} TO {new}",
     "constraint": "ALTER TABLE {table} RENAME CONSTRAINT {old} TO {new}",
     "index": "ALTER INDEX {old} RENAME TO {new}",
@@ -22,27 +21,36 @@ _RENAMED: Final[Mapping[str, str]] = {
 _KEEP: Final = "-- it breaks nothing: keep it if an operator or a newer release made it"
 _KEYS_FIRST: Final = {"PRIMARY KEY": 0, "UNIQUE": 1, "FOREIGN KEY": 3}
 
+_NEEDED: Final = {"TABLE": ("SELECT", "INSERT", "UPDATE", "DELETE"), "SEQUENCE": ("USAGE",)}
+_NEEDED_OF_ROUTINES: Final = ("EXECUTE",)
+_DANGEROUS: Final = ("REFERENCES", "TRIGGER", "TRUNCATE")
+"""Privileges that row-level security does not bind, or that make others run the role's code."""
+_ALEMBIC: Final = "TABLE alembic_version"
+_WRITES: Final = ("INSERT", "UPDATE", "DELETE")
+"""A role that writes Alembic's table can make migrations run twice, or never."""
 
-def compare(expected: Catalogue, live: Catalogue) -> tuple[Difference, ...]:
-    """Name each difference, in an order in which the remedies can be run; what is not of our tables is ignored."""
-    renamed = {kind: _renamed(kind, expected, live) for kind in _RENAMED}
-    differences = [_rename(kind, old, new, live) for kind, pairs in renamed.items() for new, old in pairs.items()]
+
+def compare(expected: Catalog, live: Catalog) -> tuple[Difference, ...]:
+    """Return each difference, in an order in which the remedies can be run; objects of other tables are ignored."""
+    renames = [pair for kind in _RENAMES for pair in _renamed(kind, expected, live)]
+    renamed = {(case.kind, case.object) for pair in renames for case in pair}
+    differences = [_rename(missing, extra) for missing, extra in renames]
     for kind in _DROP_FIRST:
-        spared = set(renamed.get(kind, {}).values())
-        differences += [_extra(case) for case in _extras(kind, expected, live) if case.object not in spared]
+        extras = _extras(kind, expected, live)
+        differences += [_extra(case) for case in extras if (kind, case.object) not in renamed]
     for kind in BUILT:
         if kind == "rights of PUBLIC":
             continue
         for case in _wanted(kind, expected, live):
-            if not case.found and case.object not in renamed.get(kind, {}):
-                differences.append(_missing(case))
-            elif case.found:
+            if case.found:
                 differences += _changed(case)
-    return (*differences, *rights_of_public(expected, live), *rights(expected, live), *collations(live))
+            elif (kind, case.object) not in renamed:
+                differences.append(_missing(case))
+    return (*differences, *_public_rights(expected, live), *_rights(expected, live), *_collations(live))
 
 
-def _wanted(kind: str, expected: Catalogue, live: Catalogue) -> Iterator[Case]:
-    """Go through what is expected; what a missing table would have as columns comes with the table."""
+def _wanted(kind: str, expected: Catalog, live: Catalog) -> Iterator[Case]:
+    """Yield a case for each expected object; the columns of a missing table come with the table."""
     wanted = expected.of(kind)
     for name in sorted(wanted, key=lambda name: (_KEYS_FIRST.get(wanted[name].get("kind", ""), 2), name)):
         if kind == "column" and wanted[name]["table"] not in live.of("table"):
@@ -51,8 +59,8 @@ def _wanted(kind: str, expected: Catalogue, live: Catalogue) -> Iterator[Case]:
         yield Case(kind=kind, object=name, wanted=wanted[name], found=found, expected=expected, live=live)
 
 
-def _extras(kind: str, expected: Catalogue, live: Catalogue) -> Iterator[Case]:
-    """Go through what is found on our tables and not expected, and namesakes of our functions."""
+def _extras(kind: str, expected: Catalog, live: Catalog) -> Iterator[Case]:
+    """Yield a case for each unexpected object of an expected table, and for namesakes of expected functions."""
     ours = {facts["_name"] for facts in expected.of("function").values()}
     for name, facts in live.of(kind).items():
         if name in expected.of(kind):
@@ -63,24 +71,44 @@ def _extras(kind: str, expected: Catalogue, live: Catalogue) -> Iterator[Case]:
 
 
 def _missing(case: Case) -> Difference:
-    remedy, severity = REMEDIES[case.kind].make(case), _severity_of_missing(case)
-    return _difference(case, "missing", remedy, expected=_shown(case.wanted), severity=severity)
+    shown = _shown(case.wanted)
+    return _difference(case, "missing", create(case), severity=_severity_of_missing(case), expected=shown)
 
 
 def _extra(case: Case) -> Difference:
-    remedy, severity = REMEDIES[case.kind].drop(case), _severity_of_extra(case)
-    if severity == "warning":
-        remedy = (_KEEP, *remedy)
-    return _difference(case, "extra", remedy, found=_shown(case.found), severity=severity)
+    severity = _severity_of_extra(case)
+    remedy = drop(case) if severity == "error" else (_KEEP, *drop(case))
+    return _difference(case, "extra", remedy, severity=severity, found=_shown(case.found))
 
 
 def _changed(case: Case) -> Iterator[Difference]:
-    for attribute, wanted in _compared(case.wanted).items():
+    for attribute, wanted in compared_facts(case.wanted).items():
         found = case.found.get(attribute)
         if found != wanted:
-            remedy = REMEDIES[case.kind].change(case, attribute)
             severity = _severity_of_change(case, attribute)
-            yield _difference(case, attribute, remedy, expected=wanted, found=found, severity=severity)
+            remedy = change(case, attribute)
+            yield _difference(case, attribute, remedy, severity=severity, expected=wanted, found=found)
+
+
+def _renamed(kind: str, expected: Catalog, live: Catalog) -> Iterator[tuple[Case, Case]]:
+    """Yield the missing and the extra objects that differ in their name alone, if exactly one of each does."""
+    missing = [case for case in _wanted(kind, expected, live) if not case.found]
+    extras = list(_extras(kind, expected, live))
+    for case in missing:
+        facts = compared_facts(case.wanted)
+        alike = [extra for extra in extras if compared_facts(extra.found) == facts]
+        rivals = [rival for rival in missing if compared_facts(rival.wanted) == facts]
+        if len(alike) == len(rivals) == 1:
+            yield case, alike[0]
+
+
+def _rename(missing: Case, extra: Case) -> Difference:
+    new = missing.object.removeprefix(f"{extra.table}.")
+    remedy: Statements = (_RENAMES[extra.kind].format(table=extra.table, old=extra.name, new=new),)
+    if extra.kind == "column":
+        remedy = (f"-- {extra.name} is like {new}: if it is not the same, add {new} and keep it", *remedy)
+    severity: Severity = "warning" if extra.kind == "index" and not extra.found["unique"] else "error"
+    return _difference(missing, "name", remedy, severity=severity, expected=new, found=extra.name)
 
 
 def _severity_of_missing(case: Case) -> Severity:
@@ -107,7 +135,7 @@ def _severity_of_change(case: Case, attribute: str) -> Severity:
 
 
 def _severity_of_extra(case: Case) -> Severity:
-    """Judge whether it can make a statement of the code's fail, or let through what it should not."""
+    """Return error for what can make a statement of the code fail, or let rows through that it should not."""
     facts = case.found
     if case.kind == "column":
         fills_itself = facts["default"] or facts["generated"] or facts["identity"] or facts["nullability"] == "NULL"
@@ -117,55 +145,96 @@ def _severity_of_extra(case: Case) -> Severity:
     return "warning" if case.kind == "sequence" else "error"
 
 
-def _renamed(kind: str, expected: Catalogue, live: Catalogue) -> dict[str, str]:
-    """Pair what is missing with what is extra and, but for the name, the same; where there is but one such."""
-    missing = [case for case in _wanted(kind, expected, live) if not case.found]
-    extras = list(_extras(kind, expected, live))
-    pairs = {}
-    for case in missing:
-        alike = [extra.object for extra in extras if _compared(extra.found) == _compared(case.wanted)]
-        rivals = [rival for rival in missing if _compared(rival.wanted) == _compared(case.wanted)]
-        if len(alike) == len(rivals) == 1:
-            pairs[case.object] = alike[0]
-    return pairs
+def _public_rights(expected: Catalog, live: Catalog) -> Iterator[Difference]:
+    """Yield the privileges that PUBLIC has and should not; fewer are no fault, as long as the application's suffice."""
+    ours = {*_grantable(expected), *(f"TABLE {name}" for name in expected.of("view")), _ALEMBIC}
+    for thing, facts in live.of("rights of PUBLIC").items():
+        is_schema = thing == f"SCHEMA {live.schema}"
+        if thing not in ours and not is_schema:
+            continue
+        name = f"SCHEMA {expected.schema}" if is_schema else thing
+        wanted = expected.of("rights of PUBLIC").get(name, {"rights": []})["rights"]
+        if is_schema:
+            wanted = [*wanted, "USAGE"]
+        if more := [right for right in facts["rights"] if right not in wanted]:
+            needed = [right for right in wanted if right in facts["rights"]]
+            revoke = f"REVOKE {', '.join(more)} ON {thing} FROM PUBLIC"
+            yield _right("PUBLIC", thing, needed, facts["rights"], revoke)
 
 
-def _rename(kind: str, old: str, new: str, live: Catalogue) -> Difference:
-    facts = live.of(kind)[old]
-    table = facts["table"]
-    short = new.removeprefix(f"{table}.")
-    statement = _RENAMED[kind].format(table=table, old=facts["_name"], new=short)
-    remedy: Statements = (statement,)
-    if kind == "column":
-        remedy = (f"-- {facts['_name']} is like {short}: if it is not the same, add {short} and keep it", statement)
-    severity: Severity = "warning" if kind == "index" and not facts["unique"] else "error"
+def _rights(expected: Catalog, live: Catalog) -> Iterator[Difference]:
+    """Yield the privileges that the connected role lacks, and those that it should not have; an owner has all.
+
+    Of a missing object nothing is reported but the privileges that an object made in its place may lack.
+    """
+    held = live.of("rights")
+    if not held or all(facts["_owns"] for facts in held.values()):
+        return
+    role = next(iter(held.values()))["_role"]
+    for thing in [*_grantable(expected), _ALEMBIC]:
+        facts = held.get(thing, {"_owns": False, "rights": []})
+        if facts["_owns"] or (thing not in held and (thing == _ALEMBIC or thing in expected.of("rights of PUBLIC"))):
+            continue
+        needed = ("SELECT",) if thing == _ALEMBIC else _NEEDED.get(thing.split()[0], _NEEDED_OF_ROUTINES)
+        has = facts["rights"]
+        if lacking := [right for right in needed if right not in has]:
+            grant = f"GRANT {', '.join(lacking)} ON {thing} TO {role}"
+            yield _right(role, thing, needed, has, grant, severity="warning" if thing == _ALEMBIC else "error")
+        forbidden = (*_WRITES, *_DANGEROUS) if thing == _ALEMBIC else _DANGEROUS
+        if more := [right for right in forbidden if right in has]:
+            yield _right(role, thing, needed, has, f"REVOKE {', '.join(more)} ON {thing} FROM {role}")
+
+
+def _collations(live: Catalog) -> Iterator[Difference]:
+    """Yield the collations of which the system has another version: indexes over text may miss rows."""
+    for thing, facts in live.of("collation version").items():
+        if facts["recorded"] == facts["actual"] or facts["actual"] is None:
+            continue
+        name = facts["_name"]
+        remedy: Statements
+        if facts["_of"] == "DATABASE":
+            remedy = (f"REINDEX DATABASE CONCURRENTLY {name}", f"ALTER DATABASE {name} REFRESH COLLATION VERSION")
+        else:
+            indexes = [f"REINDEX INDEX CONCURRENTLY {index}" for index in facts["_indexes"] or []]
+            remedy = (*indexes, f"ALTER COLLATION {name} REFRESH VERSION")
+        yield Difference(
+            kind="collation version",
+            object=thing,
+            attribute="version",
+            expected=facts["recorded"],
+            found=facts["actual"],
+            remedy=remedy,
+            severity="warning",
+        )
+
+
+def _grantable(expected: Catalog) -> list[str]:
+    """Return the objects on which privileges are granted, as GRANT names them."""
+    kinds = dict.fromkeys(expected.of("table"), "TABLE") | dict.fromkeys(expected.of("sequence"), "SEQUENCE")
+    kinds |= {name: facts["_kind"] for name, facts in expected.of("function").items()}
+    return [f"{kind} {name}" for name, kind in kinds.items()]
+
+
+def _right(
+    role: str, thing: str, needed: Sequence[str], has: list[str], statement: str, *, severity: Severity = "warning"
+) -> Difference:
     return Difference(
-        kind=kind,
-        object=new,
-        attribute="name",
-        expected=short,
-        found=facts["_name"],
-        remedy=remedy,
+        kind=f"rights of {role}",
+        object=thing,
+        attribute="rights",
+        expected=list(needed),
+        found=has,
+        remedy=(statement,),
         severity=severity,
     )
 
 
-def _compared(facts: Facts) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if not name.startswith("_")}
-
-
 def _shown(facts: Facts) -> dict[str, Any]:
-    return {name: value for name, value in _compared(facts).items() if value not in (None, [], {})}
+    return {name: value for name, value in compared_facts(facts).items() if value not in (None, [], {})}
 
 
 def _difference(
-    case: Case,
-    attribute: str,
-    remedy: Statements,
-    *,
-    expected: Any = None,
-    found: Any = None,
-    severity: Severity = "error",
+    case: Case, attribute: str, remedy: Statements, *, severity: Severity, expected: Any = None, found: Any = None
 ) -> Difference:
     return Difference(
         kind=case.kind,

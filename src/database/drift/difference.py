@@ -1,4 +1,4 @@
-"""One difference between the database and what the code expects of it, with the statements that mend it."""
+"""A difference between the database and what the code expects, with the statements that repair it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from src.database.drift.catalog import Catalogue, Facts
+from src.database.drift.catalog import Catalog, Facts
 
 __all__ = ["Case", "Difference", "Severity", "Statements"]
 
@@ -16,17 +16,17 @@ Statements = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What differs.
+    """One fact in which the database is not what the code expects.
 
     Args:
         kind: column, index, policy, rights, and so on.
-        object: Its name, with its table's where it belongs to one.
-        attribute: Which of its facts differs; ``missing`` or ``extra`` where the whole does.
-        expected: What it should be.
-        found: What it is.
+        object: The name of the object, with its table's name if it belongs to a table.
+        attribute: The fact that differs; ``missing`` or ``extra`` if the whole object does.
+        expected: The expected value.
+        found: The value in the database.
         remedy: SQL statements, to be run one by one in the schema as the owner of the tables; a line that begins with
-            ``--`` is what to know or to do before the next one; one that begins with ``thea-db`` is a command.
-        severity: ``error``: a statement of the code's can fail, or a wall stands open; ``warning``: none can.
+            ``--`` is a remark on the next one; a line that begins with ``thea-db`` is a command.
+        severity: ``error``: a statement of the code can fail, or an isolation layer is open; ``warning``: neither.
     """
 
     kind: str
@@ -52,25 +52,25 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One object in which the two catalogues differ, and all that stands around it."""
+    """An object in which the two catalogs differ, and both catalogs."""
 
     kind: str
     object: str
     wanted: Facts
-    """What is expected of it; empty where it is extra."""
+    """The expected facts; empty if the object is extra."""
     found: Facts
-    """What there is; empty where it is missing."""
-    expected: Catalogue
-    live: Catalogue
+    """The facts in the database; empty if the object is missing."""
+    expected: Catalog
+    live: Catalog
 
     @property
     def table(self) -> str:
-        """The table that it belongs to, quoted where it needs it."""
+        """The table that the object belongs to, quoted if necessary."""
         return str((self.wanted or self.found)["table"])
 
     @property
     def name(self) -> str:
-        """Its own name, quoted where it needs it."""
+        """The object's own name, quoted if necessary."""
         return str((self.wanted or self.found).get("_name", self.object))
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
 
-from src.database.drift import load_snapshot
-from src.database.drift.behaviour_sql import POLICY_FACTS
+from src.database.drift.catalog import POLICY_FACTS, compared_facts
+from src.database.drift.snapshot import load_snapshot
 
 __all__ = ["Isolation", "read_isolation"]
 
-# A name is looked up as a statement of the application's looks it up. pg_has_role is true for superusers too.
+# A name is looked up on the search path, as in a statement of the application. pg_has_role is true for superusers too.
 _TABLES: Final = f"""
 SELECT t.name, t.relrowsecurity AS is_on, t.relforcerowsecurity AS is_forced,
        pg_catalog.pg_has_role(t.relowner, 'USAGE') AS is_owned,
@@ -32,7 +31,7 @@ class Isolation:
     """What the server enforces for the connected role.
 
     Args:
-        tables: The tables of this release, among those that row-level security guards, that the database has.
+        tables: The tables of this release that row-level security guards, and that the database has.
         missing: Those that it lacks.
         open_tables: What is off on which table, in words.
         changed_policies: The tables whose policies are not this release's.
@@ -47,7 +46,7 @@ class Isolation:
 
 
 async def read_isolation(connection: asyncpg.Connection[Any]) -> Isolation:
-    """Compare row-level security and its policies with this release's; two queries of the catalogue, some 2 ms.
+    """Compare row-level security and its policies with this release's; two queries of the catalog, some 2 ms.
 
     Raises:
         ConfigurationError: The snapshot of the schema is not in this installation.
@@ -55,10 +54,11 @@ async def read_isolation(connection: asyncpg.Connection[Any]) -> Isolation:
     expected = _expected_policies()
     rows = await connection.fetch(_TABLES, sorted(expected))
     is_superuser, bypasses = await connection.fetchrow(_ROLE)
-    found = {row["name"]: _compared(json.loads(row["policies"] or "{}")) for row in rows}
+    policies = {row["name"]: json.loads(row["policies"] or "{}") for row in rows}
+    found = {name: {policy: compared_facts(facts) for policy, facts in of.items()} for name, of in policies.items()}
     off = [f"row-level security is off on {row['name']}" for row in rows if not row["is_on"]]
     off += [f"row-level security is not forced on {row['name']}" for row in rows if not row["is_forced"]]
-    off += [f"{name} has no policy" for name, policies in found.items() if not policies]
+    off += [f"{name} has no policy" for name, of in found.items() if not of]
     owned = [row["name"] for row in rows if row["is_owned"]]
     role = "is a superuser" if is_superuser else "has BYPASSRLS" if bypasses else None
     if role is None and owned:
@@ -67,7 +67,7 @@ async def read_isolation(connection: asyncpg.Connection[Any]) -> Isolation:
         tables=tuple(found),
         missing=tuple(sorted(expected.keys() - found.keys())),
         open_tables=tuple(off),
-        changed_policies=tuple(name for name, policies in found.items() if policies and policies != expected[name]),
+        changed_policies=tuple(name for name, of in found.items() if of and of != expected[name]),
         role=role,
     )
 
@@ -75,16 +75,8 @@ async def read_isolation(connection: asyncpg.Connection[Any]) -> Isolation:
 def _expected_policies() -> dict[str, dict[str, dict[str, Any]]]:
     """Return the policies of each table that row-level security guards, by name."""
     snapshot = load_snapshot()
-    expected: dict[str, dict[str, Any]] = {
-        name: {} for name, facts in snapshot.of("table").items() if facts["row-level security"]
-    }
+    guarded = (name for name, facts in snapshot.of("table").items() if facts["row-level security"])
+    expected: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in guarded}
     for facts in snapshot.of("policy").values():
-        expected[facts["table"]][facts["_name"]] = facts
-    return {name: _compared(policies) for name, policies in expected.items()}
-
-
-def _compared(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {fact: value for fact, value in facts.items() if not fact.startswith("_")}
-        for name, facts in policies.items()
-    }
+        expected[facts["table"]][facts["_name"]] = compared_facts(facts)
+    return expected

@@ -1,4 +1,4 @@
-"""A database of a moment, on the server of the settings or on the embedded one: what migrations build is read there."""
+"""A temporary database on the server of the settings, or on the embedded server, in which migrations are built."""
 
 from __future__ import annotations
 
@@ -7,47 +7,75 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import NullPool
+import asyncpg
 
 from src.config import Settings
 from src.config.environment import named_target
-from src.database.connect import run_shielded
+from src.database.connect import command_connection, run_shielded
 from src.database.embedded import embedded_server
-from src.database.engine import create_engine
-from src.database.errors import ConfigurationError, DatabaseError
+from src.database.errors import ConfigurationError
+from src.database.resolve import named_provider, resolve_target
 from src.database.target import Target
 
-__all__ = ["SCRATCH_PREFIX", "scratch_database"]
+__all__ = ["SCRATCH_PREFIX", "scratch_database", "temporary_database"]
 
 SCRATCH_PREFIX: Final = "thea_scratch_"
 
 
 @asynccontextmanager
 async def scratch_database(settings: Settings) -> AsyncIterator[Settings]:
-    """Make an empty database beside the one that the settings name, yield the settings for it, and drop it.
+    """Create an empty database beside the one that the settings name, yield the settings for it, and drop it.
 
     Raises:
         ConfigurationError: The role that migrates may not create databases.
         ConnectionFailed: The server cannot be reached.
     """
-    name = SCRATCH_PREFIX + secrets.token_hex(6)
+    variable = "DATABASE_MIGRATION_URL"
     creator, owner = await _roles(settings)
-    engine = create_engine(_settings_of(settings, creator), poolclass=NullPool, purpose="migrations")
+    target = resolve_target(_settings_of(settings, creator), purpose="migrations")
+    async with (
+        command_connection(target, password=named_provider(target, settings)) as connection,
+        temporary_database(connection, SCRATCH_PREFIX, variable=variable, owner=owner.user) as name,
+    ):
+        yield _settings_of(settings, replace(owner, database=name))
+
+
+@asynccontextmanager
+async def temporary_database(
+    connection: asyncpg.Connection[Any], prefix: str, *, variable: str, owner: str | None = None, options: str = ""
+) -> AsyncIterator[str]:
+    """Create an empty database, yield its name, and drop it, also on cancellation.
+
+    Args:
+        connection: The connection that creates and drops the database.
+        prefix: The beginning of its name.
+        variable: The setting that names the connected role, for the error.
+        owner: The role that owns it; by default the connected one.
+        options: Further options of CREATE DATABASE.
+
+    Raises:
+        ConfigurationError: The server refused to create the database.
+    """
+    name = prefix + secrets.token_hex(6)
+    roles = "SELECT quote_ident(current_user), quote_ident(coalesce($1, current_user))"
+    creator, quoted_owner = await connection.fetchrow(roles, owner)
     try:
-        await _create(engine, name, owner=owner.user, creator=creator.user)
-        try:
-            yield _settings_of(settings, replace(owner, database=name))
-        finally:
-            await run_shielded(_run(engine, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        await connection.execute(f"CREATE DATABASE {name} OWNER {quoted_owner} TEMPLATE template0 {options}")
+    except asyncpg.PostgresError as error:
+        raise ConfigurationError(
+            f"{creator} could not create a scratch database: {error.args[0]}",
+            hint=f"as a superuser: ALTER ROLE {creator} CREATEDB; or name one who may in {variable}",
+        ) from error
+    try:
+        yield name
     finally:
-        await engine.dispose()
+        await run_shielded(connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
 
 async def _roles(settings: Settings) -> tuple[Target, Target]:
-    """Return who creates the database, and who migrates in it: one and the same but on the embedded server."""
+    """Return the role that creates the database and the one that migrates it; only on the embedded server two."""
     named = named_target(settings, "migrations")
     if named is not None:
         return named, named
@@ -61,20 +89,3 @@ async def _roles(settings: Settings) -> tuple[Target, Target]:
 def _settings_of(settings: Settings, target: Target) -> Settings:
     one = {"DATABASE_URL": target.url, "DATABASE_MIGRATION_URL": target.url}
     return settings.model_copy(update={**one, "DATABASE_REPLICA_URL": None, "DATABASE_PGBOUNCER": False})
-
-
-async def _create(engine: AsyncEngine, name: str, *, owner: str, creator: str) -> None:
-    quote = engine.dialect.identifier_preparer.quote_identifier
-    try:
-        await _run(engine, f"CREATE DATABASE {name} OWNER {quote(owner)} TEMPLATE template0")
-    except DatabaseError as error:
-        raise ConfigurationError(
-            f"{creator} could not create a scratch database: {error.args[0]}",
-            hint=f"as a superuser: ALTER ROLE {quote(creator)} CREATEDB; or name one who may in DATABASE_MIGRATION_URL",
-        ) from error
-
-
-async def _run(engine: AsyncEngine, statement: str) -> None:
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.exec_driver_sql(statement)

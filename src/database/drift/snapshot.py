@@ -1,4 +1,4 @@
-"""The catalogue that this release's migrations build, as it ships: to compare with where nothing can be created."""
+"""The catalog that this release's migrations build, as a file of the release: the default to compare with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from src.database.drift.catalog import Catalogue
+from src.database.drift.catalog import Catalog
 from src.database.errors import ConfigurationError
 
 __all__ = ["SNAPSHOT_FILE", "load_snapshot", "render_snapshot"]
@@ -16,28 +16,26 @@ SNAPSHOT_FILE: Final = Path(__file__).with_name("snapshot.json")
 
 
 @cache
-def load_snapshot() -> Catalogue:
-    """Return the catalogue that ships with this release.
+def load_snapshot() -> Catalog:
+    """Return the catalog of the snapshot file.
 
     Raises:
-        ConfigurationError: It is not in this installation.
+        ConfigurationError: The file is not in this installation.
     """
     try:
         document = json.loads(SNAPSHOT_FILE.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError("the schema's snapshot is not in this installation", hint="reinstall it") from error
-    return Catalogue(
-        objects=document["objects"], server_major=document["server"], revisions=tuple(document["revisions"])
-    )
+    return Catalog(objects=document["objects"], server_major=document["server"], revisions=tuple(document["revisions"]))
 
 
-def render_snapshot(catalogue: Catalogue) -> str:
-    """Write a catalogue down: what the migrations built, one object a line."""
+def render_snapshot(catalog: Catalog) -> str:
+    """Return the text of the snapshot file: what the migrations built, one object a line."""
     kinds = []
-    for kind, objects in catalogue.built().items():
+    for kind, objects in catalog.built().items():
         lines = [f"{_dump(name)}: {_dump(facts)}" for name, facts in objects.items()]
         kinds.append(f"{_dump(kind)}: {{\n" + ",\n".join(lines) + "\n}")
-    head = f'"server": {catalogue.server_major},\n"revisions": {_dump(catalogue.revisions)}'
+    head = f'"server": {catalog.server_major},\n"revisions": {_dump(catalog.revisions)}'
     return f'{{\n{head},\n"objects": {{\n' + ",\n".join(kinds) + "\n}\n}\n"
 
 

@@ -11,7 +11,7 @@ import asyncpg
 
 from src.config import Settings
 from src.database.check_result import CheckResult, degraded, healthy, skipped, unhealthy
-from src.database.drift.verify import verify
+from src.database.drift import verify
 from src.database.engine.capacity import KEPT_FREE
 from src.database.engine.pool import SizedPool
 from src.database.errors import ConnectionFailed

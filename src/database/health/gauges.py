@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from src.config import get_logger
 from src.database.errors import DatabaseError, SchemaDriftError
-from src.database.migrate.revision_status import ORIGIN, Origin, compared
+from src.database.migrate import ORIGIN, Origin, compare_revisions
 from src.database.observe import report_replica, report_revision
 from src.database.session import get_db, get_read_db, has_replica
 
@@ -70,6 +70,6 @@ async def _look_at_revision() -> None:
     except (DatabaseError, TimeoutError) as error:
         get_logger(__name__).warning("revision_not_seen", error=type(error).__name__)
         return
-    revision = compared(applied, origin)
+    revision = compare_revisions(applied, origin)
     is_behind = revision.is_known and revision.database != revision.head  # not where it is newer
     report_revision(is_behind=is_behind or revision.is_foreign)

@@ -10,7 +10,7 @@ import asyncpg
 
 from src.config import Settings
 from src.database.check_result import CheckResult, degraded, healthy, skipped, unhealthy
-from src.database.drift.isolation import Isolation, read_isolation
+from src.database.drift import Isolation, read_isolation
 from src.database.health.primary import NO_PRIMARY, Look, has_seen
 from src.database.migrate import Revision, revision_of
 from src.database.resolve import resolve_target

@@ -1,8 +1,16 @@
-"""The schema in the database: migrations and what they need."""
+"""Run migrations: under a lock, with retries; the revision status of a database; operations for migrations."""
 
 from src.database.migrate.lock import Patience, migration_connection
-from src.database.migrate.retry import Step
-from src.database.migrate.revision_status import OTHER_DATABASE, Revision, revision_of
+from src.database.migrate.retry import CONNECTION, Step, print_steps, run_steps
+from src.database.migrate.revision_status import (
+    ORIGIN,
+    OTHER_DATABASE,
+    REVOKE_WRITES,
+    Origin,
+    Revision,
+    compare_revisions,
+    revision_of,
+)
 from src.database.migrate.run import (
     HistoryEntry,
     Migrated,
@@ -17,13 +25,18 @@ from src.database.migrate.run import (
 from src.database.migrate.scripts import alembic_config, explain, heads, is_checkout, script_directory
 
 __all__ = [
+    "CONNECTION",
+    "ORIGIN",
     "OTHER_DATABASE",
+    "REVOKE_WRITES",
     "HistoryEntry",
     "Migrated",
+    "Origin",
     "Patience",
     "Revision",
     "Step",
     "alembic_config",
+    "compare_revisions",
     "current",
     "downgrade",
     "explain",
@@ -31,8 +44,10 @@ __all__ = [
     "history",
     "is_checkout",
     "migration_connection",
+    "print_steps",
     "revision",
     "revision_of",
+    "run_steps",
     "script_directory",
     "sql",
     "stamp",

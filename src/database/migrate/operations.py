@@ -1,38 +1,46 @@
-"""What migrations call so as not to stop the service: indexes built beside the traffic, rules checked afterwards.
+"""Operations for migrations that do not stop the service: indexes, constraints, changes of rows, SQL functions.
 
-A rule over a large table takes two revisions: `add_check` or `add_foreign_key` is quick and binds new rows at once;
-`validate`, in a later transaction, reads the old ones while the table is used.
+A constraint of a large table takes two revisions: `add_check` or `add_foreign_key` is quick and binds new rows
+immediately; `validate`, in a later transaction, reads the existing rows while the table is used.
 """
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
+from uuid import UUID
 
 from alembic import op
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Row, TextClause, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import dialect
 
 from src.config import get_logger
-from src.database.errors import DatabaseError
-from src.database.migrate.autocommit import outside_transactions
-from src.database.migrate.backfill import backfill
-from src.database.migrate.foreign_keys import check_foreign_key
+from src.database.errors import DatabaseError, ForeignKeyError
 from src.database.migrate.lock import DEFAULT_LOCK_SECONDS
 
 __all__ = [
     "add_check",
     "add_foreign_key",
+    "autocommit_block",
     "backfill",
+    "create_functions",
     "create_index_concurrently",
+    "drop_functions",
     "drop_index_concurrently",
     "set_not_null",
     "validate",
 ]
 
 CONCURRENT_LOCK_SECONDS: Final = 600
-"""What CREATE INDEX CONCURRENTLY may wait for each old transaction: nobody waits behind it."""
+"""How long CREATE INDEX CONCURRENTLY may wait for each old transaction: no session waits behind it."""
+REPORT_SECONDS: Final = 5.0
+PAGE: Final = 1000
+
+_quote: Final = dialect().identifier_preparer.quote  # type: ignore[no-untyped-call] # SQLAlchemy's has no types
 
 _INDEX: Final = text("""
 SELECT indisvalid AND indisready AS is_whole, indrelid = to_regclass(quote_ident(:table)) AS is_its_own
@@ -43,7 +51,24 @@ SELECT convalidated, pg_get_constraintdef(oid) AS rule,
        xmin::text = pg_current_xact_id_if_assigned()::xid::text AS is_new
   FROM pg_catalog.pg_constraint WHERE conrelid = to_regclass(quote_ident(:table)) AND conname = :name
 """)
-_quote: Final = dialect().identifier_preparer.quote  # type: ignore[no-untyped-call] # SQLAlchemy's has no types
+_HIDDEN_FOREIGN_KEY: Final = text("""
+SELECT conrelid::regclass::text AS child, confrelid::regclass::text AS parent,
+       string_agg(format('parent.%I = child.%I', far.attname, near.attname), ' AND ' ORDER BY place) AS refers,
+       string_agg(format('child.%I IS NOT NULL', near.attname), ' AND ' ORDER BY place) AS is_given
+  FROM pg_catalog.pg_constraint, unnest(conkey, confkey) WITH ORDINALITY AS pair (near_number, far_number, place)
+  JOIN pg_catalog.pg_attribute AS near ON near.attnum = near_number
+  JOIN pg_catalog.pg_attribute AS far ON far.attnum = far_number
+ WHERE conname = :name AND conrelid = to_regclass(quote_ident(:table)) AND contype = 'f'
+   AND near.attrelid = conrelid AND far.attrelid = confrelid
+   AND (row_security_active(conrelid) OR row_security_active(confrelid))
+ GROUP BY conrelid, confrelid
+""")
+_TENANT: Final = bindparam("tenant_id", type_=Uuid())
+_BIND: Final = text("SELECT app_set_tenant(:tenant_id)").bindparams(_TENANT)
+_TENANTS_AFTER: Final = text("SELECT id FROM tenants WHERE id > :after ORDER BY id LIMIT :page").bindparams(
+    bindparam("after", type_=Uuid())
+)
+_SIGNATURE: Final = re.compile(r"CREATE FUNCTION \{schema\}\.(\w+)\(")
 
 
 def create_index_concurrently(
@@ -51,24 +76,23 @@ def create_index_concurrently(
 ) -> None:
     """Create an index while the table is read and written. First in its revision, since no transaction can hold it.
 
-    It can be begun again: an invalid index of this name, which an interrupted run leaves behind, is dropped first, and
-    a whole one is let be. Its SQL (`--sql`) cannot look, and drops either.
+    It can be repeated: an invalid index of this name, which an interrupted run leaves behind, is dropped first, and a
+    valid one is kept. The printed SQL (`--sql`) cannot distinguish them, and drops either.
 
     Args:
         name: The index.
         table: The table.
         columns: Names, or `sa.text` for expressions; the tenant's first.
-        unique: Refuse duplicates, from before it is whole.
+        unique: Refuse duplicates, also before the index is valid.
         options: As of `op.create_index`: ``postgresql_where``, ``postgresql_include``, ``postgresql_using``, ...
 
     Raises:
         DatabaseError: It is not first in its revision, or another table has an index of this name.
         DuplicateKeyError: There are duplicates.
     """
-    with outside_transactions("create_index_concurrently") as connection:
+    with autocommit_block("create_index_concurrently") as connection, _long_lock_timeout(connection):
         if connection is None:
-            with _no_haste(connection):
-                _drop(name)
+            _drop_index(name)
         elif (found := connection.execute(_INDEX, {"name": name, "table": table}).first()) is not None:
             if not found.is_its_own:
                 raise DatabaseError(f"{name} must be the name of a new index: another table has one of this name")
@@ -76,20 +100,18 @@ def create_index_concurrently(
                 get_logger(__name__).info("index_is_there", index=name)
                 return
             get_logger(__name__).warning("invalid_index_is_dropped", index=name)
-            with _no_haste(connection):
-                _drop(name)
-        with _no_haste(connection):
-            op.create_index(name, table, list(columns), unique=unique, postgresql_concurrently=True, **options)
+            _drop_index(name)
+        op.create_index(name, table, list(columns), unique=unique, postgresql_concurrently=True, **options)
 
 
 def drop_index_concurrently(name: str) -> None:
-    """Drop an index, if it is there, while its table is read and written. First in its revision.
+    """Drop an index, if it exists, while its table is read and written. First in its revision.
 
     Raises:
         DatabaseError: It is not first in its revision, or a constraint needs the index.
     """
-    with outside_transactions("drop_index_concurrently") as connection, _no_haste(connection):
-        _drop(name)
+    with autocommit_block("drop_index_concurrently") as connection, _long_lock_timeout(connection):
+        _drop_index(name)
 
 
 def add_check(name: str, table: str, condition: str) -> None:
@@ -115,12 +137,12 @@ def add_foreign_key(
 
 
 def validate(table: str, name: str) -> None:
-    """Check the rows that were there before a constraint, while the table is read and written.
+    """Check the rows that existed before a constraint, while the table is read and written.
 
     Raises:
-        DatabaseError: The constraint is not there, or was added in this very transaction, whose lock on the table
+        DatabaseError: The constraint does not exist, or was added in this very transaction, whose lock on the table
             would be held meanwhile.
-        CheckViolation: A row is against it. Or `ForeignKeyError`.
+        CheckViolation: A row breaks it. Or `ForeignKeyError`.
     """
     if (connection := _online()) is not None:
         found = connection.execute(_CONSTRAINT, {"name": name, "table": table}).first()
@@ -132,12 +154,12 @@ def validate(table: str, name: str) -> None:
                 " wait while its rows are read",
                 hint="move `validate` into a revision of its own",
             )
-        check_foreign_key(connection, table, name)
+        _check_foreign_key(connection, table, name)
     op.execute(f"ALTER TABLE {_quote(table)} VALIDATE CONSTRAINT {_quote(name)}")
 
 
 def set_not_null(table: str, column: str, *, check: str) -> None:
-    """Forbid NULL without reading the table: a validated CHECK has shown that there is none; it is dropped then.
+    """Forbid NULL without reading the table: a validated CHECK has shown that there is none; then drop the CHECK.
 
     Args:
         table: The table.
@@ -145,7 +167,7 @@ def set_not_null(table: str, column: str, *, check: str) -> None:
         check: A CHECK of `<column> IS NOT NULL`: made by `add_check`, and validated in an earlier revision.
 
     Raises:
-        DatabaseError: There is no such CHECK, it says something else, or it is not validated.
+        DatabaseError: There is no such CHECK, it has another condition, or it is not validated.
     """
     if (connection := _online()) is not None:
         found = connection.execute(_CONSTRAINT, {"name": check, "table": table}).first()
@@ -159,7 +181,178 @@ def set_not_null(table: str, column: str, *, check: str) -> None:
     op.drop_constraint(op.f(check), table)
 
 
-def _drop(name: str) -> None:
+def backfill(statement: str, *, batch: int = 1000) -> int:
+    """Repeat a statement for every tenant until it changes no row, in transactions of one batch; return the rows.
+
+    Row-level security binds the tables' owner too: an UPDATE without a tenant changes nothing and reports nothing. So
+    each batch is bound to its tenant. First in its revision. An interrupted run can be repeated. Example::
+
+        backfill(\"\"\"
+            UPDATE users SET locale = 'es'
+             WHERE tenant_id = :tenant_id AND id IN (
+                   SELECT id FROM users WHERE tenant_id = :tenant_id AND locale IS NULL LIMIT :batch)
+        \"\"\")
+
+    Args:
+        statement: With `:tenant_id` beside each table and `LIMIT :batch`; and a condition that its own work makes
+            false, or it would never end.
+        batch: Rows a transaction, 1 or more.
+
+    Raises:
+        ValueError: The statement lacks one of the two, or the batch is less than 1.
+        DatabaseError: It is not first in its revision, or only its SQL is printed: that cannot iterate over tenants.
+    """
+    if missing := [name for name in ("tenant_id", "batch") if not re.search(rf"(?<!:):{name}\b", statement)]:
+        raise ValueError(f"statement must have {' and '.join(f':{name}' for name in missing)}, and does not")
+    if batch < 1:
+        raise ValueError(f"batch must be 1 row or more, got {batch}")
+    with autocommit_block("backfill") as connection:
+        if connection is None:
+            raise DatabaseError(
+                "backfill cannot be written as SQL: it goes through the tenants, who are known to the database alone",
+                hint="run this revision by `thea-db upgrade`, and print the SQL of those before and after it",
+            )
+        return _backfill(connection, text(statement).bindparams(_TENANT), batch)
+
+
+def _backfill(connection: Connection, statement: TextClause, batch: int) -> int:
+    count = connection.scalar(text("SELECT count(*) FROM tenants"))  # more may register meanwhile
+    rows = number = 0
+    reported = time.monotonic()
+    for number, tenant_id in enumerate(_tenants(connection), start=1):
+        while changed := _change_batch(connection, statement, {"tenant_id": tenant_id, "batch": batch}):
+            rows += changed
+            if time.monotonic() - reported >= REPORT_SECONDS:
+                reported = time.monotonic()
+                get_logger(__name__).info("backfilling", last_tenant=number, of=count, rows=rows)
+    get_logger(__name__).info("backfilled", last_tenant=number, of=count, rows=rows)
+    return rows
+
+
+def _change_batch(connection: Connection, statement: TextClause, parameters: dict[str, Any]) -> int:
+    """Run one batch in an explicit transaction: to SQLAlchemy the connection is in AUTOCOMMIT."""
+    connection.exec_driver_sql("BEGIN")
+    try:
+        _bind(connection, parameters["tenant_id"])
+        rows = connection.execute(statement, parameters).rowcount
+    except DatabaseError:
+        if not connection.invalidated:
+            connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
+    return rows
+
+
+def _check_foreign_key(connection: Connection, table: str, name: str) -> None:
+    """Check tenant by tenant that no row refers to a missing one, if row-level security binds the current role.
+
+    VALIDATE CONSTRAINT runs a query as the owner, to whom forced row-level security shows no row without a tenant: it
+    would find every key valid. The key binds new rows already.
+
+    Raises:
+        ForeignKeyError: A row refers to a missing row.
+    """
+    key = connection.execute(_HIDDEN_FOREIGN_KEY, {"name": name, "table": table}).first()
+    if key is None:  # no foreign key, or the server sees all rows
+        return
+    orphans = _orphans(key)
+    for tenant_id in _tenants(connection):
+        _bind(connection, tenant_id)
+        if connection.execute(orphans).first() is not None:
+            raise ForeignKeyError(
+                f"rows of {key.child} refer to rows of {key.parent} that are not there (tenant {tenant_id}, {name})",
+                constraint=name,
+                hint="mend or remove them first, with `backfill` in a revision before this one",
+            )
+    _bind(connection, None)
+
+
+def _orphans(key: Row[tuple[str, ...]]) -> TextClause:
+    return text(  # of names that the server has quoted
+        f"SELECT 1 FROM ONLY {key.child} AS child WHERE {key.is_given}"  # noqa: S608 - the same
+        f" AND NOT EXISTS (SELECT FROM {key.parent} AS parent WHERE {key.refers}) LIMIT 1"
+    )
+
+
+def _tenants(connection: Connection) -> Iterator[UUID]:
+    """Yield the ids of all tenants, which every role may read; a tenant registered meanwhile has a later id."""
+    after = UUID(int=0)
+    while page := connection.scalars(_TENANTS_AFTER, {"after": after, "page": PAGE}).all():
+        yield from page
+        after = page[-1]
+
+
+def _bind(connection: Connection, tenant_id: UUID | None) -> None:
+    """Bind the rest of the transaction to a tenant; None: to no tenant."""
+    connection.execute(_BIND, {"tenant_id": tenant_id})
+
+
+def create_functions(folder: Path) -> None:
+    """Create the SQL functions of a revision in the schema of the tables, or replace those of the same names.
+
+    Args:
+        folder: The revision's frozen copies, `<function>.sql`; `{schema}` in them stands for the schema.
+    """
+    schema = _schema()
+    for file in sorted(folder.glob("*.sql")):
+        body = file.read_text(encoding="utf-8").replace("{schema}", schema)
+        op.execute(body.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
+
+
+def drop_functions(folder: Path) -> None:
+    """Drop the SQL functions of a revision."""
+    schema = _schema()
+    for file in sorted(folder.glob("*.sql"), reverse=True):
+        for name in _SIGNATURE.findall(file.read_text(encoding="utf-8")):
+            op.execute(f"DROP FUNCTION {schema}.{name}")
+
+
+def _schema() -> str:
+    """Return the schema of the tables, quoted; `public` if the SQL is printed, since no server is queried."""
+    connection = _online()
+    return "public" if connection is None else str(connection.scalar(text("SELECT quote_ident(current_schema())")))
+
+
+@contextmanager
+def autocommit_block(operation: str) -> Iterator[Connection | None]:
+    """Commit each statement by itself; yield the connection, or None if only the SQL is printed.
+
+    Earlier statements of the revision would be committed without its row in ``alembic_version``: an interrupted
+    migration could not be repeated. Later ones are in one transaction with that row.
+
+    Args:
+        operation: What the error names.
+
+    Raises:
+        DatabaseError: The block is not first in its revision.
+    """
+    migration = op.get_context()
+    if migration.as_sql:
+        with migration.autocommit_block():
+            yield None
+        return
+    driver: Any = op.get_bind().connection.driver_connection
+    if driver.is_in_transaction():  # SQLAlchemy begins a transaction on the server with its first statement
+        raise DatabaseError(
+            f"{operation} must come first in its revision: it would commit what was done before, and a migration that"
+            " is interrupted then could not be begun again",
+            hint="give it a revision of its own",
+        )
+    failure: BaseException | None = None
+    try:
+        with migration.autocommit_block():
+            try:
+                yield cast("Connection", migration.connection)
+            except BaseException as error:
+                failure = error
+                raise
+    except BaseException:
+        if failure is not None:  # if the connection was lost, the end of the block raises an error that says less
+            raise failure  # noqa: B904 - it is the one being handled
+        raise
+
+
+def _drop_index(name: str) -> None:
     op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_quote(name)}")
 
 
@@ -168,12 +361,12 @@ def _online() -> Connection | None:
 
 
 @contextmanager
-def _no_haste(connection: Connection | None) -> Iterator[None]:
-    """Wait longer than others do: what runs concurrently waits for old transactions, and nobody waits for it."""
+def _long_lock_timeout(connection: Connection | None) -> Iterator[None]:
+    """Wait longer for locks than other operations: concurrent ones wait for old transactions, and block no session."""
     if connection is None:
         op.execute(f"SET lock_timeout = '{CONCURRENT_LOCK_SECONDS}s'")
         yield
-        op.execute(f"SET lock_timeout = '{DEFAULT_LOCK_SECONDS:.0f}s'")  # as the script begins
+        op.execute(f"SET lock_timeout = '{DEFAULT_LOCK_SECONDS:.0f}s'")  # as at the beginning of the script
         return
     before = connection.scalar(text("SHOW lock_timeout"))
     connection.execute(text(f"SET lock_timeout = '{CONCURRENT_LOCK_SECONDS}s'"))

@@ -1,4 +1,4 @@
-"""Runs the steps of a migration: a transaction each, begun again where a lock was not to be had."""
+"""Run migrations, each in a transaction of its own that is retried if a lock is not available."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy.util import await_only
 
 from src.config import get_logger
 from src.database.errors import DatabaseError, DeadlockError, LockNotAvailable
-from src.database.migrate.lock import DEFAULT_LOCK_SECONDS, Patience, watch_of
+from src.database.migrate.lock import DEFAULT_LOCK_SECONDS, Patience, blockers_of
 from src.database.migrate.revision_status import check_origin, check_search_path
 
 __all__ = ["APPLIED", "CONNECTION", "PATIENCE", "Step", "print_steps", "run_steps"]
@@ -24,10 +24,12 @@ __all__ = ["APPLIED", "CONNECTION", "PATIENCE", "Step", "print_steps", "run_step
 CONNECTION: Final = "connection"
 PATIENCE: Final = "patience"
 APPLIED: Final = "applied"
-"""In the configuration's `attributes`: what to run over, a `Patience`, and the list that every step is added to."""
+"""Keys of the configuration's `attributes`: the connection, a `Patience`, and the list that collects the steps."""
 
 LONGEST_PAUSE_SECONDS: Final = 30.0
-WHO_HOLDS: Final = "SELECT pid, relation::regclass, mode, granted FROM pg_locks WHERE relation IS NOT NULL ORDER BY pid"
+LOCKS_QUERY: Final = (
+    "SELECT pid, relation::regclass, mode, granted FROM pg_locks WHERE relation IS NOT NULL ORDER BY pid"
+)
 
 _Plan = Callable[[Any, MigrationContext], Iterable[MigrationStep]]
 
@@ -37,8 +39,8 @@ class Step:
     """A migration that was applied or taken back.
 
     Args:
-        name: What and between which revisions: ``upgrade 0001 -> 0002``.
-        seconds: How long it took.
+        name: The direction and the revisions: ``upgrade 0001 -> 0002``.
+        seconds: The duration.
     """
 
     name: str
@@ -46,7 +48,7 @@ class Step:
 
 
 def print_steps(**options: Any) -> None:
-    """Write the SQL of the migrations in place of running them."""
+    """Print the SQL of the migrations instead of running them."""
     context.configure(literal_binds=True, transaction_per_migration=True, **options)
     context.execute("-- Stop at the first error: psql -v ON_ERROR_STOP=1 -f <this file>")
     context.execute(f"SET lock_timeout = '{DEFAULT_LOCK_SECONDS:.0f}s'")
@@ -55,19 +57,19 @@ def print_steps(**options: Any) -> None:
 
 
 def run_steps(connection: Connection, /, **options: Any) -> None:
-    """Run what Alembic's command asks for, over a connection; inside a greenlet, as `run_sync` has it.
+    """Run the migrations of the current Alembic command over a connection; inside a greenlet, as in `run_sync`.
 
-    A migration that waited too long for a lock is rolled back and begun again, those before it being committed. In a
-    transaction of the caller's, all is that transaction's, and nothing is begun again.
+    A migration that waited too long for a lock is rolled back and retried; those before it are committed. In a
+    transaction of the caller, all migrations are part of that transaction, and none is retried.
 
     Args:
-        connection: `migration_connection`'s, or one that is as good.
+        connection: A connection of `migration_connection`, or one with the same guarantees.
         options: Further arguments of `context.configure`.
 
     Raises:
         ConfigurationError: Other migrations than this package's made the database, or no schema of the search_path
             exists.
-        LockNotAvailable: The lock was not to be had, however often it was asked for; it says who held it.
+        LockNotAvailable: The lock was not available in any attempt; the message names the sessions that had it.
     """
     is_ours = not connection.in_transaction()
     options["transaction_per_migration"] = True
@@ -75,7 +77,7 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
     check_origin(connection, context.get_context().get_current_heads())
     check_search_path(connection)
     if is_ours:
-        connection.rollback()  # of what was read
+        connection.rollback()  # of the checks
     steps = _Steps(context.get_context().opts["fn"], connection, context.config.attributes.get(APPLIED))
     patience = context.config.attributes.get(PATIENCE) or Patience()
     while True:
@@ -89,7 +91,7 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
             connection.rollback()
             steps.attempts += 1
             if steps.attempts == patience.attempts:
-                raise _given_up(error, steps, connection) from error.__cause__  # a traceback prints one hint
+                raise _give_up(error, steps, connection) from error.__cause__  # a traceback prints one hint
             pause = _pause(patience.pause, steps.attempts)
             get_logger(__name__).warning(
                 "migration_begins_again", step=steps.current, error=type(error).__name__, in_seconds=round(pause, 1)
@@ -101,14 +103,14 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
 
 @dataclass(slots=True)
 class _Steps:
-    """What Alembic asks for the steps: settled once, since `+1` would be another one after the first is committed."""
+    """The plan that Alembic executes, computed once: `+1` means another revision after the first is committed."""
 
     plan: _Plan
     connection: Connection
     applied: list[Step] | None
     current: str = field(default="none", init=False)
     attempts: int = field(default=0, init=False)
-    """How often the current one has failed."""
+    """How often the current step has failed."""
     _all: list[MigrationStep] | None = field(default=None, init=False)
     _done: int = field(default=0, init=False)
 
@@ -116,19 +118,17 @@ class _Steps:
         if self._all is None:
             self._all = list(self.plan(heads, migration))
         for step in self._all[self._done :]:
-            self.connection.commit()  # of what Alembic has read: the step begins with nothing in its transaction
+            self.connection.commit()  # of Alembic's reads: the step begins in a transaction of its own
             self.current = step.short_log
             began = time.monotonic()
             yield step
             self._done += 1  # its transaction is committed by now
             self.attempts = 0
-            self._tell(Step(step.short_log, time.monotonic() - began), is_stamp=isinstance(step, StampStep))
-
-    def _tell(self, step: Step, *, is_stamp: bool) -> None:
-        event = "stamped" if is_stamp else "migrated"
-        get_logger(__name__).info(event, step=step.name, seconds=round(step.seconds, 3))
-        if self.applied is not None:
-            self.applied.append(step)
+            done = Step(step.short_log, time.monotonic() - began)
+            event = "stamped" if isinstance(step, StampStep) else "migrated"
+            get_logger(__name__).info(event, step=done.name, seconds=round(done.seconds, 3))
+            if self.applied is not None:
+                self.applied.append(done)
 
 
 def _pause(first: float, failures: int) -> float:
@@ -136,14 +136,13 @@ def _pause(first: float, failures: int) -> float:
     return longest * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, guards nothing
 
 
-def _given_up(error: DatabaseError, steps: _Steps, connection: Connection) -> LockNotAvailable:
-    watch = watch_of(connection.info)
-    held_by = watch.blockers if watch is not None else None
+def _give_up(error: DatabaseError, steps: _Steps, connection: Connection) -> LockNotAvailable:
+    held_by = blockers_of(connection)
     return LockNotAvailable(
         f"{steps.current}: {error.args[0]}; given up after {steps.attempts} attempts; the steps before it are committed"
         + (f"; the lock was held by {held_by}" if held_by else ""),
         sqlstate=error.sqlstate,
         hint="run it again when that transaction has ended; pg_terminate_backend(pid) ends it and discards its changes"
         if held_by
-        else f"who holds a lock: {WHO_HOLDS}",
+        else f"who holds a lock: {LOCKS_QUERY}",
     )

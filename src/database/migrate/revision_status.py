@@ -1,4 +1,4 @@
-"""Which revision the database is at, which ones this installation knows, and whose migrations made it."""
+"""The revision of the database, those that this installation knows, and whose migrations made the database."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from src.database.migrate.scripts import script_directory
 __all__ = [
     "ORIGIN",
     "OTHER_DATABASE",
+    "REVOKE_WRITES",
     "Origin",
     "Revision",
     "check_origin",
     "check_search_path",
-    "compared",
+    "compare_revisions",
     "revision_of",
 ]
 
@@ -38,20 +39,41 @@ SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL
                  JOIN pg_catalog.pg_class other ON other.relnamespace = held.relnamespace AND other.oid <> held.oid
                 WHERE held.oid = to_regclass('alembic_version') AND other.relkind IN ('r', 'p')) AS has_tables
 """  # noqa: S608 - our own names
-"""What `Origin` is read with. Other migrations make tables of the same names, so that names alone prove nothing; the
-function and the check are the first migration's. It needs no privilege: it reads the catalog."""
+"""The query that `Origin` is read with. Other migrations make tables of the same names, so that names alone prove
+nothing; the function and the check are the first migration's. It reads the catalog and needs no privilege."""
 OTHER_DATABASE: Final = (
     "leave this database as it is, and name another one for thea-database in DATABASE_URL; `thea-db info` shows where"
     " the value comes from"
 )
 
+# Default privileges grant the application's role the same rights on each table that the owner creates, and Alembic
+# creates this one. The name is looked up on the search path, as in Alembic.
+REVOKE_WRITES: Final = """
+DO $$
+DECLARE
+    revoke text;
+BEGIN
+    FOR revoke IN
+        SELECT format('REVOKE %s ON alembic_version FROM %s', string_agg(DISTINCT privilege_type, ', '),
+                      CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
+          FROM pg_catalog.pg_class CROSS JOIN LATERAL aclexplode(relacl)
+         WHERE pg_class.oid = to_regclass('alembic_version') AND grantee <> relowner AND privilege_type <> 'SELECT'
+         GROUP BY grantee
+    LOOP
+        EXECUTE revoke;
+    END LOOP;
+END
+$$
+"""
+"""Revoke every right but SELECT on `alembic_version` from every role but its owner."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What shows whose migrations made a database.
+    """The facts that show whose migrations made a database.
 
     Args:
-        is_ours: It has what this package's first migration makes.
+        is_ours: It has what this package's first migration creates.
         namesakes: Its tables that have the names of this package's.
         has_tables: There are tables beside alembic_version.
     """
@@ -62,7 +84,7 @@ class Origin:
 
     @classmethod
     def of(cls, row: Iterable[Any]) -> Origin:
-        """Return what a row of ORIGIN shows."""
+        """Return the origin that a row of ORIGIN shows."""
         is_ours, namesakes, has_tables = row
         return cls(is_ours=is_ours, namesakes=tuple(namesakes), has_tables=has_tables)
 
@@ -70,7 +92,7 @@ class Origin:
         """Return True if other migrations made the database; a known revision proves nothing, as 0001 is anyone's.
 
         Args:
-            applied: What alembic_version holds; None: it may not be read.
+            applied: The content of alembic_version; None: the role may not read it.
             known: The revisions of this installation.
         """
         if self.is_ours:
@@ -127,7 +149,7 @@ async def revision_of(connection: asyncpg.Connection[Any]) -> Revision:
             if origin.is_ours:
                 raise
             applied = None
-    return compared(applied, origin)
+    return compare_revisions(applied, origin)
 
 
 def check_origin(connection: Connection, applied: Collection[str]) -> None:
@@ -144,7 +166,7 @@ def check_origin(connection: Connection, applied: Collection[str]) -> None:
     origin = Origin.of(connection.exec_driver_sql(ORIGIN).one())
     if not was_open:
         connection.rollback()  # of a read
-    revision = compared(applied, origin)
+    revision = compare_revisions(applied, origin)
     if revision.is_foreign:
         raise ConfigurationError(f"{revision.foreign_origin()}; nothing was changed", hint=OTHER_DATABASE)
 
@@ -167,11 +189,11 @@ def check_search_path(connection: Connection) -> None:
         )
 
 
-def compared(applied: Collection[str] | None, origin: Origin) -> Revision:
+def compare_revisions(applied: Collection[str] | None, origin: Origin) -> Revision:
     """Compare the revisions that a database has with the migrations that are installed.
 
     Args:
-        applied: What alembic_version holds; None: it may not be read, and the database is not this package's.
+        applied: The content of alembic_version; None: the role may not read it, and the database is not this package's.
         origin: What shows whose migrations made it.
 
     Raises:

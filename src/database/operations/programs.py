@@ -1,4 +1,4 @@
-"""PostgreSQL's own programs: which of those on this machine serves, and what they say when they fail."""
+"""PostgreSQL's own programs: find a suitable one on this machine, run it, and report its errors without data."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["Program", "find_program"]
 
 _VERSION: Final = re.compile(r"\(PostgreSQL\)[^\d]*(\d+)")
 _VERSION_SECONDS: Final = 20
-_TOLD: Final = re.compile(r"^pg_(?:dump|restore): (?:error|from TOC entry)[^\n]*", re.MULTILINE)
-_SPEAKS_OF_NAMES_ALONE: Final = re.compile(
+_ERRORS: Final = re.compile(r"^pg_(?:dump|restore): (?:error|from TOC entry)[^\n]*", re.MULTILINE)
+_HAS_NAMES_ALONE: Final = re.compile(
     r"from TOC entry|permission denied|must be (?:owner|superuser|able)|already exists|does not exist"
     r"|row-level security|version mismatch|connection to server|SSL|unsupported version|did not find"
     r"|No space left|Permission denied|unrecognized configuration parameter|input file|could not open"
 )
-"""What of their errors quotes no data: the server's text can, and a failed COPY does."""
+"""The errors that quote no data: the server's text can, and a failed COPY does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One of PostgreSQL's programs, of one major version."""
+    """A program of PostgreSQL, of one major version."""
 
     path: Path
     major: int
@@ -44,11 +44,11 @@ class Program:
         return f"{self.path.name} {self.major}"
 
     async def run(self, target: Target, *arguments: str) -> None:
-        """Run it to its end against a target; where this ends before, so does the program.
+        """Run the program against a target; on cancellation kill it.
 
         Raises:
-            DatabaseError: It failed; the message has of its own words what quotes no data.
-            ConfigurationError: It cannot go the target's way.
+            DatabaseError: It failed; the message has the lines of its errors that quote no data.
+            ConfigurationError: It does not support the route of the target.
         """
         async with libpq_environment(target) as way:
             process = await asyncio.create_subprocess_exec(
@@ -61,29 +61,31 @@ class Program:
                 env={**_inherited(), **way},
             )
             try:
-                _, told = await process.communicate()
+                _, errors = await process.communicate()
             except BaseException:
                 process.kill()
                 await process.wait()
                 raise
         if process.returncode != 0:
-            raise DatabaseError(f"{self} ended with {process.returncode}: {_harmless(told.decode(errors='replace'))}")
+            raise DatabaseError(f"{self} ended with {process.returncode}: {_harmless(errors.decode(errors='replace'))}")
 
 
 def find_program(name: str, *, at_least: int, folder: Path | None, target: Target) -> Program:
-    """Return the one nearest to the server's version: of the folder, else of PATH, the system's, the wheel's.
+    """Return the program nearest to the server's version: of the folder, else of PATH, the system's, the wheel's.
 
     Args:
         name: pg_dump or pg_restore.
         at_least: The server's major version.
-        folder: Where it has to be.
-        target: Where it has to go: the wheel's programs have no TLS.
+        folder: The only folder to search; None: all places.
+        target: The target it will connect to: the wheel's programs have no TLS.
 
     Raises:
         ConfigurationError: There is none; the message names those that were found, and the remedy.
     """
     found = [Program(path, major) for path in _candidates(name, folder, target) if (major := _major(path)) is not None]
-    if fitting := min((program for program in found if program.major >= at_least), key=_major_of, default=None):
+    if fitting := min(
+        (program for program in found if program.major >= at_least), key=lambda one: one.major, default=None
+    ):
         return fitting
     there = ", ".join(f"{program.path} is of {program.major}" for program in found) or "there is none"
     raise ConfigurationError(
@@ -95,7 +97,7 @@ def find_program(name: str, *, at_least: int, folder: Path | None, target: Targe
 
 
 def _candidates(name: str, folder: Path | None, target: Target) -> Iterator[Path]:
-    """Go through the places in their order."""
+    """Yield the paths in the order in which they are preferred."""
     if folder is not None:
         if (path := shutil.which(name, path=str(folder.absolute()))) is not None:
             yield Path(path)
@@ -112,10 +114,6 @@ def _candidates(name: str, folder: Path | None, target: Target) -> Iterator[Path
             yield Path(path)
 
 
-def _major_of(program: Program) -> int:
-    return program.major
-
-
 def _by_major(path: Path) -> int:
     number = path.parents[1].name
     return int(number) if number.isdecimal() else 0
@@ -123,9 +121,9 @@ def _by_major(path: Path) -> int:
 
 @cache
 def _major(path: Path) -> int | None:
-    """Ask a program for its version; None where it does not say."""
+    """Return the major version of a program; None if it does not report one."""
     try:
-        told = run_program(  # noqa: S603 - the path is that of a program that was looked for
+        version = run_program(  # noqa: S603 - the path is that of a program that was looked for
             [path, "--version"],
             stdin=DEVNULL,
             capture_output=True,
@@ -136,16 +134,16 @@ def _major(path: Path) -> int | None:
         ).stdout
     except (OSError, SubprocessError):
         return None
-    found = _VERSION.search(told)
+    found = _VERSION.search(version)
     return int(found[1]) if found else None
 
 
 def _inherited() -> Mapping[str, str]:
-    """Return the environment without what libpq would look at: the target alone decides."""
+    """Return the environment without libpq's variables: the target alone decides."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 
-def _harmless(told: str) -> str:
-    """Keep the lines of a program's errors that speak of names, and say that the others are kept back."""
-    lines = [line for line in _TOLD.findall(told) if _SPEAKS_OF_NAMES_ALONE.search(line)]
+def _harmless(errors: str) -> str:
+    """Return the lines of a program's errors that quote no data."""
+    lines = [line for line in _ERRORS.findall(errors) if _HAS_NAMES_ALONE.search(line)]
     return "; ".join(dict.fromkeys(lines)) or "what it said is withheld: it can quote data"

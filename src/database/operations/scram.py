@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 verifiers, made on this side: a server that gets one has no password to write into its log."""
+"""SCRAM-SHA-256 verifiers, computed by the client: the server gets no password that it could log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SALT_BYTES: Final = 16
 
 _VERIFIER: Final = re.compile(r"SCRAM-SHA-256\$(?P<iterations>\d{1,9}):(?P<salt>[\w+/=]+)\$(?P<keys>[\w+/=]+:[\w+/=]+)")
 
-# What RFC 4013, section 2.3 refuses.
+# The tables of characters that RFC 4013, section 2.3 prohibits.
 _PROHIBITED: Final[tuple[Callable[[str], bool], ...]] = (
     stringprep.in_table_c12,
     stringprep.in_table_c21_c22,
@@ -36,12 +36,12 @@ _PROHIBITED: Final[tuple[Callable[[str], bool], ...]] = (
 
 
 def create_verifier(password: str) -> str:
-    """Return what PostgreSQL stores of a password (RFC 5802, RFC 7677), with a fresh salt."""
+    """Return the verifier of a password as PostgreSQL stores it (RFC 5802, RFC 7677), with a random salt."""
     return _verifier(password, secrets.token_bytes(SALT_BYTES), ITERATIONS)
 
 
 def is_verifier_of(stored: str, password: str) -> bool:
-    """Say whether the server stores this password; False where it stores another, or a hash of another kind."""
+    """Return True if a stored verifier is of this password; False if it is another, or a hash of another kind."""
     found = _VERIFIER.fullmatch(stored)
     if found is None:
         return False
@@ -57,7 +57,7 @@ def _verifier(password: str, salt: bytes, iterations: int) -> str:
 
 
 def _prepare(password: str) -> bytes:
-    """Normalize by SASLprep, or leave as it is what that refuses: so do the server and its clients."""
+    """Normalize by SASLprep; keep what SASLprep refuses, as the server and its clients do."""
     mapped = "".join(
         " " if stringprep.in_table_c12(letter) else letter for letter in password if not stringprep.in_table_b1(letter)
     )
@@ -72,7 +72,7 @@ def _prepare(password: str) -> bytes:
 
 
 def _mixes_directions(text: str) -> bool:
-    """Say whether what is read from right to left breaks RFC 3454, section 6."""
+    """Return True if right-to-left characters break RFC 3454, section 6."""
     if not any(map(stringprep.in_table_d1, text)):
         return False
     return (

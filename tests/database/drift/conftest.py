@@ -14,8 +14,7 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings, get_settings
-from src.database.drift import Catalogue, scratch
-from src.database.drift.verify import read_live
+from src.database.drift import Catalog, read_live, scratch
 from src.database.embedded import OWNER_ROLE, SUPERUSER
 from tests.clones import Clones
 from tests.conftest import SOCKETS, url_of
@@ -53,7 +52,7 @@ def connect(dbname: str, user: str) -> psycopg.Connection:
 
 
 @pytest.fixture(scope="module")
-def expected(postgresql_template: NoopExecutor) -> Iterator[Catalogue]:
+def expected(postgresql_template: NoopExecutor) -> Iterator[Catalog]:
     """What the base looks like, which each test clones."""
     with connect("postgres", SUPERUSER) as superuser:
         superuser.execute(f"DROP DATABASE IF EXISTS {BASE}")
@@ -66,7 +65,7 @@ def expected(postgresql_template: NoopExecutor) -> Iterator[Catalogue]:
 
 
 @pytest.fixture(scope="module")
-def clones_of_the_base(expected: Catalogue) -> Iterator[Clones]:
+def clones_of_the_base(expected: Catalog) -> Iterator[Clones]:
     assert expected.revisions  # the base is there
     with connect("postgres", SUPERUSER) as superuser:
         yield (clones := Clones(superuser, BASE, owner=OWNER_ROLE))

@@ -17,12 +17,11 @@ from src.config import Settings
 from src.database.base import Base
 from src.database.check_result import CheckResult
 from src.database.cli.drift import drift_app
-from src.database.drift import Catalogue, snapshot
-from src.database.drift import check as check_module
-from src.database.drift.check import check
+from src.database.drift import Catalog, lint, snapshot
+from src.database.drift import check_migrations as check
+from src.database.drift import migrations_check as check_module
 from src.database.drift.scratch import scratch_database
 from src.database.embedded import SUPERUSER
-from src.database.migrate import lint
 from tests.conftest import url_of
 
 SQUAWK = lint.find_squawk()
@@ -72,7 +71,7 @@ async def test_all_is_well_and_nothing_is_left(
 
 def test_a_stale_snapshot_is_named(stale: Path) -> None:
     shipped = json.loads(SHIPPED)
-    built = Catalogue(objects=shipped["objects"], server_major=shipped["server"], revisions=tuple(shipped["revisions"]))
+    built = Catalog(objects=shipped["objects"], server_major=shipped["server"], revisions=tuple(shipped["revisions"]))
 
     outcome = check_module._snapshot(built)
 
@@ -104,7 +103,7 @@ async def test_strict_wants_squawk(settings: Settings, monkeypatch: pytest.Monke
     async def nothing_but_squawk(*_arguments: object, **_options: object) -> dict[str, CheckResult]:
         return {"squawk": await check_module._squawk()}
 
-    monkeypatch.setattr("src.database.drift.check.check", nothing_but_squawk)
+    monkeypatch.setattr("src.database.drift.check_migrations", nothing_but_squawk)
     codes = [
         (await asyncio.to_thread(CliRunner().invoke, drift_app, ["check", *options])).exit_code
         for options in ([], ["--strict"])

@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.drift import Catalogue, compare
-from src.database.drift.verify import read_live, verify
+from src.database.drift import Catalog, compare, read_live, verify
 from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
 from src.database.embedded.process import programs
 from src.database.migrate import upgrade
@@ -42,7 +41,7 @@ def dump_and_restore(folder: Path, sockets: str, source: str, target: str) -> No
         subprocess.run([here / command[0], *command[1:]], check=True, capture_output=True)
 
 
-async def test_a_dump_and_a_restore_are_no_drift(expected: Catalogue, drifting: str, tmp_path: Path) -> None:
+async def test_a_dump_and_a_restore_are_no_drift(expected: Catalog, drifting: str, tmp_path: Path) -> None:
     restored = f"restored_{os.getpid()}"
     dump_and_restore(tmp_path, SOCKETS, drifting, restored)
     try:

@@ -10,7 +10,7 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.drift import Catalogue, Difference, compare, read_catalogue
+from src.database.drift import Catalog, Difference, compare, read_catalog
 from src.database.embedded import OWNER_ROLE, SUPERUSER
 from tests.conftest import url_of
 from tests.database.drift.conftest import connect
@@ -20,13 +20,13 @@ Look = Callable[[], Awaitable[tuple[Difference, ...]]]
 
 
 @pytest.fixture
-async def look(drifting: str, expected: Catalogue) -> AsyncIterator[Look]:
+async def look(drifting: str, expected: Catalog) -> AsyncIterator[Look]:
     """Compare, over one connection as the application."""
     engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url_of(drifting)), poolclass=NullPool)
     async with engine.connect() as connection:
 
         async def look() -> tuple[Difference, ...]:
-            found = await read_catalogue(connection, tables=expected.of("table"))
+            found = await read_catalog(connection, tables=expected.of("table"))
             await connection.rollback()
             return compare(expected, found)
 

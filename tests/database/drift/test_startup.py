@@ -10,7 +10,7 @@ from sqlalchemy import URL
 from structlog.testing import capture_logs
 
 from src.config import Settings
-from src.database.drift.verify import verify_at_startup
+from src.database.drift import verify_at_startup
 from src.database.errors import SchemaDriftError
 from tests.database.drift.test_verify import MENDED, OUTAGE
 

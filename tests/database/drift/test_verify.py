@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.drift import Catalogue, compare
-from src.database.drift.verify import read_live, verify
+from src.database.drift import Catalog, compare, read_live, verify
 from src.database.embedded import OWNER_ROLE
 from src.database.errors import ConfigurationError
 from tests.conftest import url_of
@@ -66,7 +65,7 @@ async def test_extras_that_can_break_nothing_are_warnings(settings: Settings, su
     assert report.errors == ()
 
 
-async def test_a_lost_table_is_made_again_with_all_that_it_had(expected: Catalogue, drifting: str) -> None:
+async def test_a_lost_table_is_made_again_with_all_that_it_had(expected: Catalog, drifting: str) -> None:
     lost = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(drifting))
     with connect(drifting, OWNER_ROLE) as owner:
         owner.execute("DROP TABLE notes CASCADE")

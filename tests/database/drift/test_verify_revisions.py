@@ -5,8 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from src.config import Settings
-from src.database.drift import load_snapshot
-from src.database.drift.verify import verify
+from src.database.drift import load_snapshot, verify
 from tests.database.drift.test_verify import OUTAGE
 
 

@@ -16,11 +16,9 @@ import pytest
 from src.database.embedded.process import programs
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.migrate import upgrade
-from src.database.operations.archive import Manifest, Table, compare, read_manifest
-from src.database.operations.backup import back_up, verify_backup
-from src.database.operations.bootstrap import bootstrap
+from src.database.operations import back_up, bootstrap, restore, verify_backup
+from src.database.operations.backup import Manifest, Table, compare, read_manifest
 from src.database.operations.programs import _harmless, find_program
-from src.database.operations.restore import restore
 from src.database.target import Host, Target
 from tests.database.operations.conftest import CANARY, Cluster
 

@@ -12,8 +12,7 @@ import pytest
 from src.config import Settings
 from src.database.embedded.process import programs
 from src.database.errors import ConfigurationError
-from src.database.operations.backup import back_up, verify_backup
-from src.database.operations.bootstrap import bootstrap
+from src.database.operations import back_up, bootstrap, verify_backup
 from tests.database.operations.configured import DB, PASSWORDS, SYSTEM, Configured, configured_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the image is Linux's")

@@ -14,8 +14,8 @@ from src.database import get_db
 from src.database.embedded.process import programs
 from src.database.errors import ConfigurationError
 from src.database.migrate import upgrade
-from src.database.operations.bootstrap import Bootstrapped, bootstrap, roles_of
-from src.database.operations.bootstrap_script import bootstrap_script, init_script
+from src.database.operations import Bootstrapped, bootstrap, bootstrap_script, init_script
+from src.database.operations.roles import roles_of
 from src.database.repositories import UserRepository
 from tests import other_migrations
 from tests.database.operations.conftest import CANARY, Cluster

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from src.config import Settings, get_settings
 from src.database import engine, get_db, get_engine
-from src.database.drift.verify import verify
+from src.database.drift import verify
 from src.database.errors import SchemaDriftError
 from src.database.health import readiness
 from src.database.repositories import ConversationRepository, EventRepository, MessageHistoryRepository, UserRepository

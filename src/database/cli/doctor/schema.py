@@ -14,12 +14,10 @@ from src.database.base import Base
 from src.database.check_result import CheckResult, failed, ok, skipped, warning
 from src.database.cli.connection import reach
 from src.database.cli.doctor.server import CheckContext, worse
-from src.database.drift import Difference
-from src.database.drift.verify import verify
+from src.database.drift import Difference, verify
 from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
-from src.database.migrate import OTHER_DATABASE, Revision, revision_of
-from src.database.migrate.revision_status import ORIGIN, Origin
+from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, Revision, revision_of
 
 __all__ = [
     "check_creation",

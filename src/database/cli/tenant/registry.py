@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import text
 
 from src.database.errors import ConfigurationError, DuplicateKeyError, NotFoundError
-from src.database.migrate.revision_status import ORIGIN, OTHER_DATABASE, Origin, compared
+from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, compare_revisions
 from src.database.models import Tenant
 from src.database.repositories import TenantRepository
 from src.database.repositories.tenants import Status
@@ -33,7 +33,7 @@ async def registry_session() -> AsyncIterator[AsyncSession]:
         origin = Origin.of((await session.execute(_ORIGIN)).one())
         if origin.namesakes and not origin.is_ours:
             raise ConfigurationError(
-                f"{compared((), origin).foreign_origin()}; nothing was changed", hint=OTHER_DATABASE
+                f"{compare_revisions((), origin).foreign_origin()}; nothing was changed", hint=OTHER_DATABASE
             )
         yield session
 

@@ -1,4 +1,4 @@
-"""Has squawk look at the SQL of each migration: what would lock a table that is in use, or break the old release."""
+"""Lint the SQL of each migration with squawk: what would lock a table in use, or break the previous release."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["Fault", "Linted", "find_squawk", "lint"]
 TIMEOUT_SECONDS: Final = 60
 OLDEST_SERVER: Final = "15.0"
 
-# Each with the reason why it is no risk here.
+# The rules that are not applied, each with the reason why it is no risk here.
 PASSED_OVER: Final[Mapping[str, str]] = {
     "prefer-bigint-over-int": "counts and days fit into 32 bits; ids are UUIDs, sequence numbers are bigint",
     "prefer-text-field": "only alembic_version has a varchar, and it is Alembic's",
-    "prefer-timestamp-tz": "what is on the clock on the wall has no zone; all else is timestamptz, which a test holds",
-    "require-lock-timeout": "whoever upgrades sets it for the session",
-    "require-statement-timeout": "a migration may take its time, as long as nobody waits for it",
+    "prefer-timestamp-tz": "wall-clock times have no zone; all others are timestamptz, which a test checks",
+    "require-lock-timeout": "the upgrade sets it for the session",
+    "require-statement-timeout": "a migration may run long, as long as no session waits for it",
 }
 _NO_ROWS: Final = "from before the first release: no database had rows"
 EXEMPT: Final[Mapping[str, str]] = {
@@ -37,12 +37,12 @@ EXEMPT: Final[Mapping[str, str]] = {
     "0003": _NO_ROWS,
     "0007": "drops CHECKs alone, whose limits this release checks in Python; no release reads a row that breaks them",
 }
-"""Revisions that are not looked at, and why."""
+"""Revisions that are not checked, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What squawk found in the SQL of a revision."""
+    """A fault in the SQL of a revision."""
 
     revision: str
     rule: str
@@ -56,36 +56,36 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linted:
-    """What squawk found, and which revisions it could not be shown: those that move data, tenant by tenant."""
+    """The faults, and the revisions that cannot be written as SQL: those that change rows, tenant by tenant."""
 
     faults: tuple[Fault, ...]
     unwritten: tuple[str, ...]
 
 
 def find_squawk() -> str | None:
-    """Return where squawk is: beside this Python, or on the path."""
+    """Return the path of squawk: beside this Python, or on PATH; None if it is not installed."""
     return shutil.which("squawk", path=sysconfig.get_path("scripts")) or shutil.which("squawk")
 
 
 async def lint(squawk: str) -> Linted:
-    """Look at every revision but those that are exempt.
+    """Check every revision but the exempt ones.
 
     Raises:
         ConfigurationError: squawk does not run.
     """
-    revisions = [one for one in script_directory().walk_revisions() if one.revision not in EXEMPT]
-    files: dict[str, str] = {}
     unwritten = []
     with tempfile.TemporaryDirectory(prefix="thea-lint-") as folder:
-        for one in revisions:
+        for script in script_directory().walk_revisions():
+            if script.revision in EXEMPT:
+                continue
             try:
-                files[_write(Path(folder), one, await _sql_of(one))] = one.revision
+                (Path(folder) / f"{script.revision}.sql").write_text(await _sql_of(script), encoding="utf-8")
             except DatabaseError:
-                unwritten.append(one.revision)
-        found = await asyncio.to_thread(_run, squawk, list(files), folder)
+                unwritten.append(script.revision)
+        found = await asyncio.to_thread(_run, squawk, folder)
     faults = [
         Fault(
-            revision=files[one["file"]],
+            revision=Path(one["file"]).stem,
             rule=one["rule_name"],
             line=one["line"] + 1,
             message=one["message"],
@@ -103,17 +103,12 @@ async def _sql_of(script: Script) -> str:
     return await sql(f"{before}:{script.revision}")
 
 
-def _write(folder: Path, script: Script, statements: str) -> str:
-    file = folder / f"{script.revision}.sql"
-    file.write_text(statements, encoding="utf-8")
-    return str(file)
-
-
-def _run(squawk: str, files: list[str], folder: str) -> list[dict[str, Any]]:
+def _run(squawk: str, folder: str) -> list[dict[str, Any]]:
+    files = sorted(map(str, Path(folder).glob("*.sql")))
     if not files:
         return []
     options = ["--reporter=json", f"--pg-version={OLDEST_SERVER}", f"--exclude={','.join(PASSED_OVER)}"]
-    # In that folder: a configuration that lies about elsewhere is somebody else's.
+    # In that folder, where squawk finds no configuration of another project.
     done = subprocess.run(  # noqa: S603 - the program is the one we found, the files are ours
         [squawk, *options, *files], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )

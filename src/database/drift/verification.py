@@ -1,4 +1,4 @@
-"""Is the database what the code expects of it? Each difference, with the statements that mend it."""
+"""Verify that the database is what the code expects: each difference, with the statements that repair it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings, get_logger
 from src.config.environment import Purpose
-from src.database.drift import Catalogue, Difference, compare, load_snapshot, read_catalogue
-from src.database.drift.catalog import Facts
+from src.database.drift.catalog import Catalog, compared_facts, read_catalog
+from src.database.drift.compare import compare
+from src.database.drift.difference import Difference, Statements
 from src.database.drift.scratch import scratch_database
+from src.database.drift.snapshot import load_snapshot
 from src.database.engine import create_engine
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 from src.database.migrate import OTHER_DATABASE, script_directory, upgrade
@@ -20,7 +22,6 @@ from src.database.resolve import resolve_target
 
 __all__ = ["SchemaReport", "read_live", "verify", "verify_at_startup"]
 
-Yardstick = Literal["snapshot", "scratch database", "nothing"]
 _State = Literal["empty", "foreign", "unstamped", "behind", "newest", "newer"]
 
 _LATER: Final = ("-- a newer release's migrations may have made it so: install that release, or leave it",)
@@ -33,14 +34,14 @@ _SHOWN_IN_ERROR: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaReport:
-    """What `verify` found.
+    """The result of `verify`.
 
     Args:
-        database: Where, without the password.
-        schema: The schema that was read; empty where there is none that the role may use.
-        revision: What the database is at; None: nothing, or it may not be read.
+        database: The target, without its password.
+        schema: The schema that was read; empty if the role may use none.
+        revision: The revision of the database; None: it has none, or the role may not read it.
         head: The newest revision of this installation.
-        compared_with: What said how it should be.
+        compared_with: What the database was compared with.
         differences: Each difference, in an order in which the remedies can be run.
     """
 
@@ -48,36 +49,36 @@ class SchemaReport:
     schema: str
     revision: str | None
     head: str
-    compared_with: Yardstick
+    compared_with: Literal["snapshot", "scratch database", "nothing"]
     differences: tuple[Difference, ...]
 
     @property
     def is_sound(self) -> bool:
-        """Whether there is no difference at all."""
+        """True if there is no difference."""
         return not self.differences
 
     @property
     def errors(self) -> tuple[Difference, ...]:
-        """The differences that can make the code's statements fail, or leave a wall open."""
+        """The differences that can make the code's statements fail, or that open an isolation layer."""
         return tuple(difference for difference in self.differences if difference.severity == "error")
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON knows it."""
+        """Return the report as a JSON document."""
         differences = [{"summary": str(one), **asdict(one), "remedy": list(one.remedy)} for one in self.differences]
         return {**asdict(self), "is_sound": self.is_sound, "differences": differences}
 
 
 async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
-    """Compare the database with what the migrations build, as the application's role sees it; nothing is written to it.
+    """Compare the database with what the migrations build, as the application's role; nothing is written to it.
 
     Args:
-        settings: Where it is.
+        settings: The database.
         scratch: Build the expected schema in a scratch database on the same server, up to the revision that the
-            database is at, in place of taking the snapshot of this release's newest one. The role that migrates has
-            to be allowed to create databases.
+            database is at, instead of taking the snapshot of this release's newest one. The role that migrates needs
+            the right to create databases.
 
     Raises:
-        ConfigurationError: It cannot be told: there is no snapshot of the newest revision, no scratch database.
+        ConfigurationError: There is nothing to compare with: no snapshot of the newest revision, no scratch database.
         ConnectionFailed: The database cannot be reached.
     """
     script = script_directory()
@@ -94,13 +95,12 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
         differences=_of_revision(state, live, heads),
     )
     if state == "behind" and not scratch:
-        return (
-            _stamped_too_low(report, heads) if snapshot.revisions == heads and not compare(snapshot, live) else report
-        )
+        is_at_head = snapshot.revisions == heads and not compare(snapshot, live)
+        return _stamped_too_low(report, heads) if is_at_head else report
     if state in {"empty", "foreign"}:
         return report
-    by_building = scratch and state in {"behind", "newest"}
-    expected = await _build(settings, live.revisions or heads) if by_building else _snapshot_of(heads, snapshot)
+    is_built = scratch and state in {"behind", "newest"}
+    expected = await _build(settings, live.revisions or heads) if is_built else _snapshot_of(heads, snapshot)
     differences = compare(expected, live)
     if state == "newer":
         differences = tuple(replace(one, remedy=_LATER) for one in differences)
@@ -108,23 +108,23 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
         differences = tuple(_without_loss(one, live, snapshot) for one in differences)
     return replace(
         report,
-        compared_with="scratch database" if by_building else "snapshot",
+        compared_with="scratch database" if is_built else "snapshot",
         differences=(*report.differences, *differences),
     )
 
 
 async def verify_at_startup(settings: Settings) -> SchemaReport | None:
-    """Do what DATABASE_VERIFY_SCHEMA says: nothing, a warning in the log for each difference, or refuse to start.
+    """Verify the database as DATABASE_VERIFY_SCHEMA says: not at all, with warnings in the log, or with an error.
 
     For a service's lifespan or readiness check. It compares with the snapshot: some 100 ms. Differences that can break
-    nothing are never more than a warning, so that a release can start while its successor's migrations have run.
+    nothing are never more than a warning, so that a release can start after its successor's migrations have run.
 
     Returns:
-        What was found; None where nothing was looked at, or, under ``warn``, nothing could be told.
+        The report; None if nothing was verified, or, under ``warn``, the verification failed.
 
     Raises:
-        SchemaDriftError: Under ``error``, where a statement of the code's can fail or a wall stands open.
-        DatabaseError: Under ``error``, where it cannot be told.
+        SchemaDriftError: Under ``error``, if a statement of the code can fail or an isolation layer is open.
+        DatabaseError: Under ``error``, if the verification fails.
     """
     if settings.DATABASE_VERIFY_SCHEMA == "off":
         return None
@@ -140,12 +140,12 @@ async def verify_at_startup(settings: Settings) -> SchemaReport | None:
         if not (must_hold and difference.severity == "error"):
             logger.warning("schema_drift", difference=str(difference), remedy="; ".join(difference.remedy))
     if must_hold and report.errors:
-        raise _drift_error(report)
+        raise _drift_error(report.errors)
     return report
 
 
-async def read_live(settings: Settings, *, tables: Collection[str] = (), purpose: Purpose = "application") -> Catalogue:
-    """Read the catalogue of the database that the settings name, in one read-only snapshot of it.
+async def read_live(settings: Settings, *, tables: Collection[str] = (), purpose: Purpose = "application") -> Catalog:
+    """Read the catalog of the database that the settings name, in one read-only snapshot.
 
     Raises:
         ConnectionFailed: The database cannot be reached.
@@ -154,45 +154,49 @@ async def read_live(settings: Settings, *, tables: Collection[str] = (), purpose
     try:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            return await read_catalogue(connection, tables=tables)
+            return await read_catalog(connection, tables=tables)
     finally:
         await engine.dispose()
 
 
-def _state(live: Catalogue, heads: tuple[str, ...], known: Collection[str], ours: Collection[str]) -> _State:
-    there = live.revisions
-    if live.origin is not None and live.origin.is_of_others(there, known):
+def _state(live: Catalog, heads: tuple[str, ...], known: Collection[str], ours: Collection[str]) -> _State:
+    applied = live.revisions
+    if live.origin is not None and live.origin.is_of_others(applied, known):
         return "foreign"
-    if there is None or there == heads:  # where it may not be read, the right to is missing, and said to be
+    if applied is None or applied == heads:  # the privilege to read the revision is missing, which is a difference
         return "newest"
-    if there:
-        return "behind" if set(there) <= set(known) else "newer"
+    if applied:
+        return "behind" if set(applied) <= set(known) else "newer"
     return "unstamped" if set(ours) & set(live.of("table")) else "empty"
 
 
-def _of_revision(state: _State, live: Catalogue, heads: tuple[str, ...]) -> tuple[Difference, ...]:
-    """Say which revision the database is at, where it is not the newest that this installation has."""
+def _of_revision(state: _State, live: Catalog, heads: tuple[str, ...]) -> tuple[Difference, ...]:
+    """Return the difference of the revision, unless it is the newest one of this installation."""
+    applied = live.revisions or ()
     if state == "newest":
         return ()
-    if state == "foreign":
-        return (_other_migrations(live),)
-    remedy: tuple[str, ...] = ("thea-db upgrade",)
+    if state == "foreign":  # no statement is a remedy of that
+        found = f"other migrations: {', '.join(applied) or 'no revision'}"
+        return (_difference_of_revision("origin", "the migrations of thea-database", found, (f"-- {OTHER_DATABASE}",)),)
+    remedy: Statements = ("thea-db upgrade",)
     if state == "newer":
         remedy = ("-- install the release of thea-database that migrated it; delete no revision",)
     elif state == "unstamped":
         remedy = ("-- once nothing else differs:", f"thea-db stamp {','.join(heads)}")
     elif not live.schema:
         remedy = ("-- or the role may not use the schema of the tables: GRANT USAGE ON SCHEMA, search_path", *remedy)
-    return (
-        Difference(
-            kind="revision",
-            object="alembic_version",
-            attribute="revision",
-            expected=",".join(heads),
-            found=",".join(live.revisions or ()) or None,
-            remedy=remedy,
-            severity="warning" if state == "newer" else "error",
-        ),
+    difference = _difference_of_revision("revision", ",".join(heads), ",".join(applied) or None, remedy)
+    return (replace(difference, severity="warning" if state == "newer" else "error"),)
+
+
+def _difference_of_revision(attribute: str, expected: str, found: str | None, remedy: Statements) -> Difference:
+    return Difference(
+        kind="revision",
+        object="alembic_version",
+        attribute=attribute,
+        expected=expected,
+        found=found,
+        remedy=remedy,
     )
 
 
@@ -203,32 +207,15 @@ def _stamped_too_low(report: SchemaReport, heads: tuple[str, ...]) -> SchemaRepo
     return replace(report, compared_with="snapshot", differences=differences)
 
 
-def _without_loss(difference: Difference, live: Catalogue, snapshot: Catalogue) -> Difference:
-    """Return a difference without its statements where a later migration made it so: they would undo the migration."""
-    found = live.of(difference.kind).get(difference.object)
-    later = snapshot.of(difference.kind).get(difference.object)
-    if (found and _visible(found)) != (later and _visible(later)):  # None is equal: a later migration dropped it
-        return difference
-    return replace(difference, remedy=_OF_A_LATER_MIGRATION)
+def _without_loss(difference: Difference, live: Catalog, snapshot: Catalog) -> Difference:
+    """Return a difference without its statements if a later migration made it: they would undo the migration."""
+    found, later = (catalog.of(difference.kind).get(difference.object) for catalog in (live, snapshot))
+    # Both are None if a later migration dropped the object.
+    is_of_later = (found and compared_facts(found)) == (later and compared_facts(later))
+    return replace(difference, remedy=_OF_A_LATER_MIGRATION) if is_of_later else difference
 
 
-def _visible(facts: Facts) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if not name.startswith("_")}
-
-
-def _other_migrations(live: Catalogue) -> Difference:
-    """Return the one difference of a database that is not this package's; no statement is a remedy of that."""
-    return Difference(
-        kind="revision",
-        object="alembic_version",
-        attribute="origin",
-        expected="the migrations of thea-database",
-        found=f"other migrations: {', '.join(live.revisions or ()) or 'no revision'}",
-        remedy=(f"-- {OTHER_DATABASE}",),
-    )
-
-
-def _snapshot_of(heads: tuple[str, ...], snapshot: Catalogue) -> Catalogue:
+def _snapshot_of(heads: tuple[str, ...], snapshot: Catalog) -> Catalog:
     if snapshot.revisions != heads:
         raise ConfigurationError(
             f"the schema's snapshot is of {','.join(snapshot.revisions or ())}, the migrations go to {','.join(heads)}",
@@ -237,15 +224,14 @@ def _snapshot_of(heads: tuple[str, ...], snapshot: Catalogue) -> Catalogue:
     return snapshot
 
 
-async def _build(settings: Settings, revisions: tuple[str, ...]) -> Catalogue:
+async def _build(settings: Settings, revisions: tuple[str, ...]) -> Catalog:
     async with scratch_database(settings) as scratch:
         for revision in revisions:
             await upgrade(scratch, revision)
         return await read_live(scratch, purpose="migrations")
 
 
-def _drift_error(report: SchemaReport) -> SchemaDriftError:
-    errors = report.errors
+def _drift_error(errors: tuple[Difference, ...]) -> SchemaDriftError:
     shown = [f"{difference} ({'; '.join(difference.remedy)})" for difference in errors[:_SHOWN_IN_ERROR]]
     rest = [f"and {len(errors) - _SHOWN_IN_ERROR} more"] if len(errors) > _SHOWN_IN_ERROR else []
     return SchemaDriftError(

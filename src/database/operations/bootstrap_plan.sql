@@ -1,0 +1,241 @@
+-- The steps of `thea-db bootstrap`, for psql's \gexec and for the package alike: each is a query whose rows are the
+-- statements that are still needed, so that a second run finds none. A row of a refusal is the reason for it.
+-- Values are psql variables, :'name'. A step is: -- [phase] aim, its remedy as comments, its query.
+
+-- [refusals] refuse roles that nothing would bind
+-- name another role in the URL; `thea-db bootstrap` creates it. Leave the superuser as it is: a server whose only
+-- superuser has lost the attribute cannot get it back
+SELECT rolname || CASE WHEN rolsuper THEN ' is a superuser, whom row-level security does not bind'
+                  ELSE ' is who runs this, and an administrator is not to be the owner or the application' END
+  FROM pg_catalog.pg_roles
+ WHERE rolname IN (:'owner', :'application') AND (rolsuper OR rolname = current_user)
+
+-- pg_shdepend names the roles that own or are granted something, in every database of the server. A role that an
+-- earlier `bootstrap` made is recognized by its time limits: it may serve two databases.
+
+-- [foreign roles] refuse a database and roles that somebody else uses
+-- {adopt}
+SELECT format('the database %s belongs to %s, and not to %s', datname, pg_catalog.pg_get_userbyid(datdba), :'owner')
+  FROM pg_catalog.pg_database
+ WHERE :'adopt' = '' AND datname = :'database' AND pg_catalog.pg_get_userbyid(datdba) <> :'owner'
+ UNION ALL
+SELECT format('%s would lose access to the database %s, to which PUBLIC may connect', string_agg(rolname, ', '
+              ORDER BY rolname), datname)
+  FROM pg_catalog.pg_database AS db CROSS JOIN pg_catalog.pg_roles AS other
+ WHERE :'adopt' = '' AND datname = :'database'
+   AND rolname NOT IN (:'owner', :'application', :'backup', current_user) AND NOT rolsuper AND rolname !~ '^pg_'
+   AND (EXISTS (SELECT FROM pg_catalog.pg_shdepend
+                 WHERE dbid = db.oid AND refclassid = 'pg_catalog.pg_authid'::regclass AND refobjid = other.oid)
+        OR EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datid = db.oid AND usesysid = other.oid))
+   AND EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(datacl, pg_catalog.acldefault('d', datdba)))
+                WHERE grantee = 0 AND privilege_type = 'CONNECT')
+   AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(datacl, pg_catalog.acldefault('d', datdba)))
+                    WHERE grantee NOT IN (0, datdba) AND privilege_type = 'CONNECT'
+                      AND pg_catalog.pg_has_role(other.oid, grantee, 'USAGE'))
+ GROUP BY datname
+ UNION ALL
+SELECT format('the role %s is in use outside of the database %s', rolname, :'database')
+  FROM pg_catalog.pg_roles
+ WHERE :'adopt' = '' AND rolname IN (:'owner', :'application', :'backup') AND NOT rolsuper
+   AND (EXISTS (SELECT FROM pg_catalog.pg_shdepend
+                 WHERE refclassid = 'pg_catalog.pg_authid'::regclass AND refobjid = pg_roles.oid
+                   AND classid <> 'pg_catalog.pg_auth_members'::regclass)
+        OR rolcreaterole OR rolreplication OR rolcreatedb AND rolname <> :'owner'
+        OR rolbypassrls AND rolname <> :'backup')
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_shdepend JOIN pg_catalog.pg_database AS db ON datname = :'database'
+                    WHERE refclassid = 'pg_catalog.pg_authid'::regclass AND refobjid = pg_roles.oid
+                      AND (dbid = db.oid OR classid = 'pg_catalog.pg_database'::regclass AND objid = db.oid))
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting, unnest(setconfig) AS given
+                    WHERE setdatabase = 0 AND setrole = pg_roles.oid
+                      AND (given LIKE 'lock_timeout=%' OR given LIKE 'default_transaction_read_only=%'))
+
+-- A database that belongs to the owner, and to which PUBLIC may not connect, was bootstrapped before.
+
+-- [foreign tables] refuse a database with tables that somebody else made
+-- {adopt}
+SELECT format('the database %s has tables that are not thea-database''s: %s', current_database(),
+              string_agg(format('%I.%I of %s', nspname, relname, owner), ', ' ORDER BY nspname, relname)
+              FILTER (WHERE place <= 5) || CASE WHEN count(*) > 5 THEN format(' and %s more', count(*) - 5) ELSE '' END)
+  FROM (SELECT nspname, relname, pg_catalog.pg_get_userbyid(relowner) AS owner,
+               row_number() OVER (ORDER BY nspname, relname) AS place
+          FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+         WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
+                            WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
+           AND (pg_catalog.pg_get_userbyid(relowner) NOT IN (:'owner', :'application', :'backup')
+                OR NOT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE proname = 'app_set_tenant'))) AS foreign_table
+ WHERE :'adopt' = ''
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_database
+                    WHERE datname = current_database() AND pg_catalog.pg_get_userbyid(datdba) = :'owner'
+                      AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(datacl,
+                                                                                 pg_catalog.acldefault('d', datdba)))
+                                       WHERE grantee = 0 AND privilege_type = 'CONNECT'))
+HAVING count(*) > 0
+
+-- [roles] the roles
+-- run this as a role with CREATEROLE
+SELECT format('CREATE ROLE %I LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION', name)
+  FROM unnest(ARRAY[:'owner', :'application', :'backup']) AS name
+ WHERE name <> '' AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) ORDER BY 1
+
+-- [roles] no might beyond their task; who owns the tables may be allowed to make databases
+-- BYPASSRLS and REPLICATION are a superuser's to take away, before PostgreSQL 16; {admin_option}
+SELECT format('ALTER ROLE %I%s', rolname, concat(
+           CASE WHEN NOT rolcanlogin THEN ' LOGIN' END,
+           CASE WHEN rolbypassrls AND rolname <> :'backup' THEN ' NOBYPASSRLS' END,
+           CASE WHEN rolcreaterole THEN ' NOCREATEROLE' END,
+           CASE WHEN rolcreatedb AND rolname <> :'owner' THEN ' NOCREATEDB' END,
+           CASE WHEN rolreplication THEN ' NOREPLICATION' END))
+  FROM pg_catalog.pg_roles
+ WHERE rolname IN (:'owner', :'application', :'backup') AND NOT rolsuper
+   AND (NOT rolcanlogin OR rolbypassrls AND rolname <> :'backup' OR rolcreaterole
+        OR rolcreatedb AND rolname <> :'owner' OR rolreplication)
+
+-- [roles] passwords, as verifiers
+-- {admin_option}. A server that checks passwords takes no verifier: set the password by its console or API
+SELECT format('ALTER ROLE %I PASSWORD %L', name, verifier)
+  FROM (VALUES (:'owner', :'owner_verifier'), (:'application', :'application_verifier'),
+               (:'backup', :'backup_verifier')) AS given (name, verifier)
+ WHERE name <> '' AND verifier <> '' ORDER BY 1
+
+-- [roles] the application cannot become the owner, or anybody else who is not bound
+-- run this as who granted the membership, or as a superuser
+SELECT DISTINCT format('REVOKE %I FROM %I GRANTED BY %I', pg_catalog.pg_get_userbyid(roleid), :'application',
+                       pg_catalog.pg_get_userbyid(grantor))
+  FROM pg_catalog.pg_auth_members
+ WHERE pg_catalog.pg_get_userbyid(member) = :'application'
+   AND EXISTS (SELECT FROM pg_catalog.pg_roles AS mighty
+                WHERE (rolsuper OR rolbypassrls OR rolname IN (:'owner', 'pg_execute_server_program',
+                                                               'pg_read_server_files', 'pg_write_server_files'))
+                  AND pg_catalog.pg_has_role(roleid, mighty.oid, 'MEMBER'))
+
+-- [roles] whoever runs this can act for the owner: only so may it make what is the owner's
+-- {admin_option}
+SELECT format('GRANT %I TO %I', :'owner', current_user)
+ WHERE NOT pg_catalog.pg_has_role(current_user, :'owner', 'USAGE')
+
+-- [roles] the database
+-- run this as a role with CREATEDB that is a member of the owner
+SELECT format('CREATE DATABASE %I OWNER %I ENCODING ''UTF8'' TEMPLATE template0', :'database', :'owner')
+ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = :'database')
+
+-- [roles] its owner
+-- run this as the present owner of the database, with CREATEDB and as a member of the new one
+SELECT format('ALTER DATABASE %I OWNER TO %I', datname, :'owner')
+  FROM pg_catalog.pg_database WHERE datname = :'database' AND pg_catalog.pg_get_userbyid(datdba) <> :'owner'
+
+-- [roles] nobody connects who is not named
+-- {as_owner}
+SELECT format('REVOKE %s ON DATABASE %I FROM PUBLIC', string_agg(privilege_type, ', ' ORDER BY 1), datname)
+  FROM pg_catalog.pg_database,
+       pg_catalog.aclexplode(coalesce(datacl, pg_catalog.acldefault('d', datdba)))
+ WHERE datname = :'database' AND grantee = 0 GROUP BY datname
+
+-- [roles] the application creates no temporary tables and no schemas: its connections are shared by all tenants
+-- {as_owner}
+SELECT format('REVOKE %s ON DATABASE %I FROM %I', string_agg(privilege_type, ', ' ORDER BY 1), datname, :'application')
+  FROM pg_catalog.pg_database, pg_catalog.aclexplode(datacl)
+ WHERE datname = :'database' AND pg_catalog.pg_get_userbyid(grantee) = :'application'
+   AND privilege_type IN ('CREATE', 'TEMPORARY')
+ GROUP BY datname
+
+-- [roles] the application connects, and so does who makes backups
+-- {as_owner}
+SELECT format('GRANT CONNECT ON DATABASE %I TO %I', :'database', name)
+  FROM unnest(ARRAY[:'application', :'backup']) AS name
+ WHERE name <> '' AND NOT pg_catalog.has_database_privilege(name, :'database', 'CONNECT')
+
+-- [roles] time limits, in milliseconds, for whoever sets none
+-- {admin_option}
+SELECT format('ALTER ROLE %I SET %I = %L', name, setting, value)
+  FROM (VALUES (:'application', 'statement_timeout', :'statement_timeout'),
+               (:'application', 'lock_timeout', :'lock_timeout'),
+               (:'application', 'idle_in_transaction_session_timeout', :'idle_timeout'),
+               (:'owner', 'lock_timeout', :'lock_timeout'),
+               (:'backup', 'statement_timeout', '0'),
+               (:'backup', 'idle_in_transaction_session_timeout', '0'),
+               (:'backup', 'default_transaction_read_only', 'on')) AS given (name, setting, value)
+ WHERE name <> '' AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_db_role_setting
+            WHERE setdatabase = 0 AND pg_catalog.pg_get_userbyid(setrole) = name
+              AND setting || '=' || value = ANY (setconfig))
+ ORDER BY 1
+
+-- [inside] the schema public is the owner's, by owning the database
+-- run this as the present owner of the schema, or as a superuser
+SELECT 'ALTER SCHEMA public OWNER TO pg_database_owner'
+  FROM pg_catalog.pg_namespace
+ WHERE nspname = 'public' AND pg_catalog.pg_get_userbyid(nspowner) NOT IN ('pg_database_owner', :'owner')
+
+-- [inside] nobody else makes tables in it
+-- {as_owner}
+SELECT 'REVOKE CREATE ON SCHEMA public FROM ' || CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', :'application') END
+  FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(coalesce(nspacl, pg_catalog.acldefault('n', nspowner)))
+ WHERE nspname = 'public' AND privilege_type = 'CREATE'
+   AND (grantee = 0 OR pg_catalog.pg_get_userbyid(grantee) = :'application')
+
+-- [inside] the application uses it, and so does who makes backups
+-- {as_owner}
+SELECT format('GRANT USAGE ON SCHEMA public TO %I', name)
+  FROM unnest(ARRAY[:'application', :'backup']) AS name
+ WHERE name <> '' AND NOT pg_catalog.has_schema_privilege(name, 'public', 'USAGE')
+
+-- [inside] the application owns no table: an owner can switch row-level security off
+-- run this as a superuser, or as a member of both roles
+SELECT format('ALTER TABLE %I.%I OWNER TO %I', nspname, relname, :'owner')
+  FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+ WHERE pg_catalog.pg_get_userbyid(relowner) = :'application' AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+   AND nspname !~ '^pg_'
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
+                    WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = pg_class.oid AND deptype IN ('a', 'i')
+                      AND relkind = 'S')
+
+-- [inside] and no function
+-- run this as a superuser, or as a member of both roles
+SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'owner')
+  FROM pg_catalog.pg_proc WHERE pg_catalog.pg_get_userbyid(proowner) = :'application'
+
+-- [inside] what migrations will make is there for the application, and can be backed up
+-- run this as the owner of the tables, or as a member of it
+SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'owner', rights, kinds, name)
+  FROM (VALUES (:'application', 'r', 'TABLES', 'SELECT, INSERT, UPDATE, DELETE'),
+               (:'application', 'S', 'SEQUENCES', 'USAGE, SELECT'),
+               (:'application', 'f', 'FUNCTIONS', 'EXECUTE'),
+               (:'backup', 'r', 'TABLES', 'SELECT'),
+               (:'backup', 'S', 'SEQUENCES', 'SELECT')) AS given (name, kind, kinds, rights)
+ WHERE name <> '' AND NOT string_to_array(rights, ', ') <@ ARRAY(
+           SELECT privilege_type FROM pg_catalog.pg_default_acl, pg_catalog.aclexplode(defaclacl)
+            WHERE defaclnamespace = 0 AND defaclobjtype::text = kind
+              AND pg_catalog.pg_get_userbyid(defaclrole) = :'owner' AND pg_catalog.pg_get_userbyid(grantee) = name)
+ ORDER BY 1
+
+-- [inside] and so is what they made before
+-- run this as the owner of the tables, or as a member of it
+SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, nspname,
+              relname, name)
+  FROM (VALUES (:'application', 'table', 'SELECT, INSERT, UPDATE, DELETE'), (:'application', 'revision', 'SELECT'),
+               (:'application', 'sequence', 'USAGE, SELECT'), (:'backup', 'table', 'SELECT'),
+               (:'backup', 'revision', 'SELECT'), (:'backup', 'sequence', 'SELECT')) AS given (name, kind, rights),
+       pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+ WHERE name <> '' AND nspname = 'public' AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
+   AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+   AND kind = CASE WHEN relkind = 'S' THEN 'sequence' WHEN relname = 'alembic_version' THEN 'revision' ELSE 'table' END
+   AND EXISTS (SELECT FROM unnest(string_to_array(rights, ', ')) AS one
+                WHERE NOT CASE WHEN kind = 'sequence' THEN pg_catalog.has_sequence_privilege(name, pg_class.oid, one)
+                          ELSE pg_catalog.has_table_privilege(name, pg_class.oid, one) END)
+
+-- [inside] only the owner writes the revision
+-- run this as the owner of the tables, or as a member of it
+SELECT format('REVOKE %s ON TABLE %I.%I FROM %I', string_agg(privilege_type, ', ' ORDER BY 1), nspname, relname,
+              pg_catalog.pg_get_userbyid(grantee))
+  FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+ CROSS JOIN LATERAL pg_catalog.aclexplode(relacl)
+ WHERE nspname = 'public' AND relname = 'alembic_version' AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
+   AND pg_catalog.pg_get_userbyid(grantee) IN (:'application', :'backup') AND privilege_type <> 'SELECT'
+ GROUP BY nspname, relname, grantee ORDER BY 1
+
+-- [inside, optional] who makes backups reads every tenant's rows
+-- a superuser may, and from PostgreSQL 16 on a role with CREATEROLE that has BYPASSRLS itself. Where the provider
+-- gives it to nobody, back up by the provider's snapshots: `thea-db backup` refuses without it
+SELECT format('ALTER ROLE %I BYPASSRLS', rolname)
+  FROM pg_catalog.pg_roles WHERE rolname = :'backup' AND NOT rolbypassrls AND NOT rolsuper

@@ -1,0 +1,349 @@
+"""bootstrap: create the database, its owner, the application's role and the role of backups, or repair them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import asyncpg
+
+from src.config import Settings
+from src.database.connect import command_connection
+from src.database.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    ConnectionFailed,
+    DatabaseError,
+    DatabaseMissing,
+)
+from src.database.migrate import OTHER_DATABASE, revision_of
+from src.database.operations.bootstrap_plan import PlanStep, bootstrap_plan, fill, script_body
+from src.database.operations.scram import create_verifier, is_verifier_of
+from src.database.resolve import reach_target, resolve_target
+from src.database.target import Target
+from src.database.translation import translate
+
+__all__ = ["Bootstrapped", "Refusal", "Roles", "bootstrap", "bootstrap_script", "roles_of"]
+
+LOCK_KEY: Final = 0x7468_6262
+"""Two concurrent runs would disturb each other's roles."""
+_LONGEST_NAME: Final = 63  # bytes; PostgreSQL truncates a longer name, and would not find it again
+_VERIFIER: Final = re.compile(r"'SCRAM-SHA-256\$[^']*'")
+_AND_MORE: Final = "-- then privileges on the database, the schema public and its tables, and default privileges"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """The roles and the database that `bootstrap` creates; each role's target has its name and its password."""
+
+    owner: Target
+    application: Target
+    backup: Target | None
+    idle_timeout: int
+    """Milliseconds; the application's other limits are its target's."""
+
+    @property
+    def database(self) -> str:
+        """The name of the database."""
+        return self.application.database
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """The roles by their purpose."""
+        found = {"owner": self.owner, "application": self.application}
+        return found if self.backup is None else {**found, "backup": self.backup}
+
+    def values(self, verifiers: Mapping[str, str], *, adopt: bool) -> dict[str, str]:
+        """Return the values of the plan's variables; empty if there is no such role or verifier."""
+        return {
+            "adopt": "yes" if adopt else "",
+            "database": self.database,
+            "backup": "",
+            **{purpose: target.user for purpose, target in self.targets.items()},
+            **{f"{purpose}_verifier": verifiers.get(purpose, "") for purpose in ("owner", "application", "backup")},
+            "statement_timeout": str(self.application.statement_timeout),
+            "lock_timeout": str(self.application.lock_timeout),
+            "idle_timeout": str(self.idle_timeout),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A statement that the server refused."""
+
+    statement: str
+    aim: str
+    reason: str
+    remedy: str
+    is_optional: bool
+
+
+@dataclass(slots=True)
+class Bootstrapped:
+    """The statements that were executed, with their secrets masked, and those that were refused."""
+
+    changed: list[str] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+
+    @property
+    def is_stopped(self) -> bool:
+        """True if a statement was refused that later steps need."""
+        return any(not refusal.is_optional for refusal in self.refused)
+
+
+def roles_of(settings: Settings) -> Roles:
+    """Read the names and passwords from the URLs.
+
+    DATABASE_URL's user is the application, DATABASE_MIGRATION_URL's the owner, DATABASE_BACKUP_URL's the role of
+    backups.
+
+    Raises:
+        ConfigurationError: They do not name two roles of one database.
+    """
+    application, owner = resolve_target(settings), resolve_target(settings, purpose="migrations")
+    if owner.user == application.user:
+        raise ConfigurationError(
+            "DATABASE_MIGRATION_URL must be set, and name another user than the application's: who owns the tables can"
+            f" switch row-level security off; both are {application.user}"
+        )
+    if owner.database != application.database:
+        raise ConfigurationError(
+            f"DATABASE_MIGRATION_URL must name the database of DATABASE_URL, {application.database},"
+            f" got {owner.database}"
+        )
+    backup = None if settings.DATABASE_BACKUP_URL is None else resolve_target(settings, purpose="backup")
+    if backup is not None and backup.user in {owner.user, application.user}:
+        raise ConfigurationError(
+            f"DATABASE_BACKUP_URL must name a user of its own, got {backup.user}: row-level security binds the owner"
+            " and the application"
+        )
+    idle_timeout = settings.DATABASE_IDLE_TRANSACTION_TIMEOUT
+    roles = Roles(owner=owner, application=application, backup=backup, idle_timeout=idle_timeout)
+    for name in (roles.database, *(target.user for target in roles.targets.values())):
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ConfigurationError(
+                f"the names of roles and of the database must be at most {_LONGEST_NAME} bytes, got {name!r}"
+            )
+    return roles
+
+
+async def bootstrap(
+    settings: Settings, *, adopt: bool = False, on_plan: Callable[[Sequence[str]], None] | None = None
+) -> Bootstrapped:
+    """Create and change the roles and the database that `roles_of` describes, as the administrator.
+
+    Args:
+        settings: The URLs of the roles and of the administrator.
+        adopt: Also change a database and roles that other services use. A database that other migrations made is
+            refused all the same.
+        on_plan: Called with the statements that are to be executed, before the first of them; passwords are masked.
+
+    Raises:
+        ConfigurationError: The URLs cannot be right, name a role that row-level security does not bind, or, without
+            `adopt`, name a database or a role that another service uses. Nothing was changed.
+        ConnectionFailed: The server cannot be reached.
+    """
+    roles = roles_of(settings)
+    administrator = await reach_target(settings, "administration")
+    target = replace(administrator, database=roles.database)
+    done = Bootstrapped()
+    async with command_connection(administrator) as connection:
+        await connection.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
+        await _refuse(connection, "refusals", roles.values({}, adopt=adopt))
+        exists = await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", roles.database)
+        if exists:
+            await _check_origin(target)
+        values = roles.values(await _verifiers_to_set(connection, roles), adopt=adopt)
+        plan = await _plan(connection, target if exists else None, values)
+        if on_plan is not None:
+            on_plan(plan)
+        await _execute(connection, _steps("roles"), values, done)
+        if not done.is_stopped:
+            async with command_connection(target) as inside:
+                await _execute(inside, _steps("inside"), values, done)
+    return done
+
+
+def bootstrap_script(settings: Settings, *, adopt: bool = False) -> str:
+    """Return the plan as a script for psql; passwords are in it as verifiers alone.
+
+    Args:
+        settings: The URLs of the roles.
+        adopt: Also change a database and roles that other services use.
+
+    Raises:
+        ConfigurationError: The URLs cannot be right.
+    """
+    roles = roles_of(settings)
+    passwords = {purpose: target.password for purpose, target in roles.targets.items()}
+    verifiers = {purpose: create_verifier(password) for purpose, password in passwords.items() if password is not None}
+    given = roles.values(verifiers, adopt=adopt)
+    values = "".join(f"\\set {name} {_psql_quoted(value)}\n" for name, value in given.items())
+    return (
+        "-- Run by psql, as a superuser or as a role with CREATEROLE and CREATEDB:\n"
+        "--   psql -X --dbname postgres --file <this file>\n"
+        "-- It can be run again. It refuses a database or a role that somebody else uses, unless adopt is 'yes'.\n"
+        f"\\set ON_ERROR_STOP on\n{values}{script_body()}"
+    )
+
+
+def _steps(*phases: str) -> list[PlanStep]:
+    return [step for step in bootstrap_plan() if step.phase in phases]
+
+
+async def _refuse(connection: asyncpg.Connection[Any], phase: str, values: Mapping[str, str]) -> None:
+    """Raise ConfigurationError with the reasons that the refusals of a phase find."""
+    for step in _steps(phase):
+        if reasons := await _rows(connection, step, values):
+            raise ConfigurationError("; ".join(reasons), hint=step.remedy)
+
+
+async def _plan(connection: asyncpg.Connection[Any], target: Target | None, values: Mapping[str, str]) -> list[str]:
+    """Return the statements that are needed.
+
+    Later steps depend on earlier ones. Those of roles and of the database are executed in a transaction that is rolled
+    back; those inside the database, which lock tables, are not executed.
+
+    Args:
+        connection: A connection to the maintenance database.
+        target: The database; None: it does not exist yet.
+        values: The values of the plan's variables.
+
+    Raises:
+        ConfigurationError: Other services use the database or a role.
+    """
+    (foreign_roles,), (foreign_tables,) = _steps("foreign roles"), _steps("foreign tables")
+    foreign = await _rows(connection, foreign_roles, values)
+    async with AsyncExitStack() as stack:
+        inside: asyncpg.Connection[Any] | None = None
+        if target is not None:
+            with suppress(DatabaseError):  # before the first run the administrator may not be allowed to connect
+                inside = await stack.enter_async_context(command_connection(target))
+        if inside is None:
+            plan = await _dry_run(connection, _steps("roles"), values)
+        else:
+            foreign += await _rows(inside, foreign_tables, values)
+            plan = await _dry_run(inside, _steps("roles", "inside"), values)
+    if foreign:
+        statements = "".join(f"\n  {statement}" for statement in plan)
+        raise ConfigurationError(
+            f"{'; '.join(foreign)}; nothing was changed. bootstrap would execute:{statements}",
+            hint=foreign_tables.remedy,
+        )
+    return plan
+
+
+async def _dry_run(
+    connection: asyncpg.Connection[Any], steps: Sequence[PlanStep], values: Mapping[str, str]
+) -> list[str]:
+    plan: list[str] = []
+    is_complete = steps[-1].phase == "inside"
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        for step in steps:
+            try:
+                async with connection.transaction():
+                    needed = await _rows(connection, step, values)
+            except asyncpg.PostgresError:  # it depends on a database or a role that does not exist yet
+                is_complete = False
+                continue
+            for statement in needed:
+                plan.append(_masked(statement))
+                if step.phase == "roles" and not statement.startswith("CREATE DATABASE"):
+                    with suppress(asyncpg.PostgresError):  # it is reported where it is executed
+                        async with connection.transaction():
+                            await connection.execute(statement)
+    finally:
+        await transaction.rollback()
+    return plan if is_complete else [*plan, _AND_MORE]
+
+
+async def _execute(
+    connection: asyncpg.Connection[Any], steps: Sequence[PlanStep], values: Mapping[str, str], done: Bootstrapped
+) -> None:
+    """Execute the steps until the server refuses one that others depend on."""
+    for step in steps:
+        for statement in await _rows(connection, step, values):
+            try:
+                await connection.execute(statement)
+            except asyncpg.PostgresError as error:
+                translated = translate(error)
+                done.refused.append(
+                    Refusal(
+                        statement=_masked(statement),
+                        aim=step.aim,
+                        reason=str(translated.args[0]) if translated else type(error).__name__,
+                        remedy=step.remedy,
+                        is_optional=step.is_optional,
+                    )
+                )
+                if done.is_stopped:
+                    return
+            else:
+                done.changed.append(_masked(statement))
+
+
+async def _rows(connection: asyncpg.Connection[Any], step: PlanStep, values: Mapping[str, str]) -> list[str]:
+    return [str(row[0]) for row in await connection.fetch(fill(step.query, values))]
+
+
+def _masked(statement: str) -> str:
+    return _VERIFIER.sub("'***'", statement)
+
+
+async def _check_origin(target: Target) -> None:
+    """Check that no other migrations made the database, whose owners and privileges would be changed.
+
+    Raises:
+        ConfigurationError: Other migrations made it.
+    """
+    try:
+        async with command_connection(target) as inside:
+            revision = await revision_of(inside)
+    except DatabaseError:  # an administrator that is no superuser may not be allowed to connect or to read the revision
+        return
+    if revision.is_foreign:
+        raise ConfigurationError(f"{revision.foreign_origin()}; nothing was changed", hint=OTHER_DATABASE)
+
+
+async def _verifiers_to_set(connection: asyncpg.Connection[Any], roles: Roles) -> dict[str, str]:
+    """Return a verifier for each role whose password is not the URL's already, by purpose."""
+    names = [target.user for target in roles.targets.values()]
+    existing = await connection.fetch("SELECT rolname FROM pg_roles WHERE rolname = ANY ($1)", names)
+    stored: dict[str, str | None] = {row[0]: None for row in existing}
+    may_read = await connection.fetchval("SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')")
+    if may_read:
+        rows = await connection.fetch("SELECT rolname, rolpassword FROM pg_authid WHERE rolname = ANY ($1)", names)
+        stored = {row[0]: row[1] for row in rows}
+    found = {}
+    for purpose, target in roles.targets.items():
+        if target.password is None:
+            continue
+        is_set = target.user in stored and (
+            is_verifier_of(stored[target.user] or "", target.password) if may_read else await _logs_in(target)
+        )
+        if not is_set:
+            found[purpose] = create_verifier(target.password)
+    return found
+
+
+async def _logs_in(target: Target) -> bool:
+    """Return True if the server accepts the password: a role that may not read the verifiers can only try."""
+    try:
+        async with command_connection(target):
+            return True
+    except (DatabaseMissing, AuthenticationFailed) as error:
+        return isinstance(error, DatabaseMissing)  # the server looks for the database after the password
+    except ConnectionFailed:
+        return False
+    except DatabaseError:  # no right to connect, which the server checks after the password too
+        return True
+
+
+def _psql_quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
+    return f"'{escaped}'"
