@@ -5,13 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench soak check format clean
+# Without a cache each worker compiles all tests again, which is half of the time of collecting them.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-slow bench soak check format clean
 
 demo: $(READY)
 	@$(BIN)/thea-db demo $(if $(FILE),"$(FILE)")
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+# The second tier: random walks, large data, failovers, many processes. `make test ARGS=--slow` runs both.
+test-slow: $(READY)
+	@$(BIN)/python -m pytest -n auto -m slow $(ARGS)
 
 # About 25 minutes, results in .cache/benchmarks. ARGS: --quick, --publish (to docs/benchmarks), or a part of it in a
 # minute: '--quick --only append --with store --with asyncpg'; `make bench ARGS=--help` lists all options.

@@ -55,6 +55,12 @@ LONGEST = {"test_plans.py", "test_wheel.py"}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the long forms: thousands of rounds")
+    parser.addoption("--slow", action="store_true", help="run both tiers; `-m slow` runs the second one alone")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--slow") and config.option.markexpr == "not slow":
+        config.option.markexpr = ""
 
 
 @pytest.hookimpl(optionalhook=True)

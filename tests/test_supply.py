@@ -48,6 +48,7 @@ def test_a_planted_secret_is_found(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert "AWS Access Key" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_search_for_secrets_leaves_the_baseline_as_it_is(tmp_path: Path) -> None:
     """The hook rewrites a baseline whose lines have moved, with the machine's absolute path in it."""
     baseline = tmp_path / "baseline"

@@ -43,6 +43,7 @@ async def append(conversation_id: UUID, key: str, content: str = "x") -> tuple[i
         return result.message.seq, result.inserted
 
 
+@pytest.mark.slow
 async def test_64_tasks_append_to_one_conversation_and_a_reader_skips_none() -> None:
     _, conversation_id = await start_conversation()
     dice = random.Random(1)  # noqa: S311 - a shuffle that repeats
@@ -133,6 +134,7 @@ async def test_a_key_raced_for_by_two_conversations_leaves_no_gap_in_either() ->
         assert await repository.count(MessageHistory.user_id == user_id) == 20 * 6
 
 
+@pytest.mark.slow
 async def test_batches_that_share_keys_in_other_orders_do_not_deadlock() -> None:
     _, old = await start_conversation()
     async with get_db() as session:
@@ -167,6 +169,7 @@ async def test_50_tasks_that_ask_for_one_user_get_one_and_one_of_them_made_it() 
         assert await UserRepository(session).count(User.telegram_id == 7) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("idle", [False, True])
 async def test_many_that_ask_for_one_conversation_get_one(idle: bool) -> None:
     user_id, old = await start_conversation()

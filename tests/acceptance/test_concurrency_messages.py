@@ -96,6 +96,7 @@ class Reader:
             await asyncio.sleep(0.2)
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_doubled_or_skipped_while_writers_are_cancelled() -> None:
     conversations = await start_conversations(CONVERSATIONS)
     keys = [(one, f"{place}:{n}") for place, one in enumerate(conversations) for n in range(MESSAGES_EACH)]

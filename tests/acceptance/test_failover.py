@@ -133,6 +133,7 @@ async def test_after_a_promotion_the_same_engine_writes_within_10_s_and_until_th
             assert set(acknowledged) <= stored, "what was acknowledged is there"
 
 
+@pytest.mark.slow
 async def test_a_server_that_becomes_read_only_in_place_is_left_for_the_one_that_writes(use_database: Use) -> None:
     with running_pair() as pair:
         use_database(pair.url(**WRITES, **POOLED))
@@ -148,6 +149,7 @@ async def test_a_server_that_becomes_read_only_in_place_is_left_for_the_one_that
         assert load.errors_but_lost_connections() == []
 
 
+@pytest.mark.slow
 async def test_the_old_primary_that_comes_back_as_a_standby_is_passed_over(use_database: Use) -> None:
     with running_pair() as pair:
         use_database(pair.url(**WRITES, **POOLED))
@@ -161,6 +163,7 @@ async def test_the_old_primary_that_comes_back_as_a_standby_is_passed_over(use_d
             assert await session.scalar(text("SELECT pg_is_in_recovery()")) is False
 
 
+@pytest.mark.slow
 @needs_pgbouncer
 async def test_a_pooled_connection_to_a_pgbouncer_whose_server_became_a_standby_is_given_up(
     use_database: Use,

@@ -153,6 +153,7 @@ def _rows_read(scan: dict[str, Any]) -> float:
     return float((scan.get("Actual Rows", scan["Plan Rows"]) + dropped) * scan.get("Actual Loops", 1))
 
 
+@pytest.mark.slow
 async def test_no_method_reads_more_than_it_needs(
     superuser: psycopg.Connection, application: DatabaseEngine, *, is_long: bool
 ) -> None:

@@ -110,6 +110,7 @@ class Office:
                     await EventRepository(session).ack_reminder(event.id, event.reminder_token)
 
 
+@pytest.mark.slow
 async def test_8_workers_send_each_reminder_and_none_is_held_by_two_at_once(
     superuser: psycopg.Connection, *, is_long: bool
 ) -> None:

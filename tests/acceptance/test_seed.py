@@ -162,6 +162,7 @@ async def counted(slug: str) -> int | None:
         return await session.scalar(select(func.count()).select_from(MessageHistory))
 
 
+@pytest.mark.slow
 def test_the_rows_keep_every_rule_that_the_repositories_keep(superuser: psycopg.Connection) -> None:
     for tenant in seeded()["tenants"]:
         assert asyncio.run(counted(tenant["slug"])) == tenant["messages"]

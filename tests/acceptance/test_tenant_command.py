@@ -207,6 +207,7 @@ def test_an_export_to_a_named_pipe_goes_to_its_reader(tmp_path: Path) -> None:
     assert len(read) == 1 + ROWS_OF_A_LIFE
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
 def test_a_full_device_is_one_message(tmp_path: Path, cloned_database: URL) -> None:
     a_tenant("acme")

@@ -199,6 +199,7 @@ def said_by_each(told: str) -> list[tuple[str, str]]:
     return [(command, said if said.endswith("\n") else f"{said}\n") for command, _, said in parts]
 
 
+@pytest.mark.slow
 def test_mypy_strict_resolves_it_from_the_wheel_and_from_an_editable_install(python: Path, service: Path) -> None:
     (service / "probe.py").write_text("from src.database import get_db\nreveal_type(get_db)\n")
 

@@ -71,6 +71,7 @@ def _superuser(database: str) -> psycopg.Connection:
     return psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=database, autocommit=True)
 
 
+@pytest.mark.slow
 async def test_the_contenders_perform_the_same_operations(
     databases: Databases, use_database: Callable[..., Settings]
 ) -> None:
@@ -130,6 +131,7 @@ async def test_row_level_security_applies_to_the_floor(databases: Databases) -> 
     assert without_a_tenant == 0
 
 
+@pytest.mark.slow
 def test_mixed_rows_are_of_all_tenants_in_equal_shares_and_as_many_as_of_one(databases: Databases) -> None:
     mixed, one = databases.loaded.mixed, databases.loaded.one
 
@@ -155,6 +157,7 @@ async def test_a_contender_that_returns_too_little_is_not_measured() -> None:
         await try_out(Forgetful(), OPERATIONS["user_by_telegram_id"], rows)
 
 
+@pytest.mark.slow
 async def test_a_run_measures_mixed_tenants_and_one_and_reports_who_is_left_out(databases: Databases) -> None:
     absent = Entry("absent", "Absent", "absent:Absent", "no_such_package")
     runners = [Runner(one.name, one, databases.sample(one), {}) for one in (CONTENDERS["floor"], absent)]

@@ -192,6 +192,7 @@ async def test_who_waits_is_told_at_once_that_the_server_cannot_be_reached(
     assert {type(one) for one in outcomes} == {ConnectionFailed}
 
 
+@pytest.mark.slow
 async def test_who_waits_costs_little_and_nothing_afterwards(callers: list[Caller], *, is_long: bool) -> None:
     """100 who wait for five connections; with `--long` 2,000."""
     number = 2000 if is_long else 100

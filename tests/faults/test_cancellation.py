@@ -185,6 +185,7 @@ async def _run(call: Call) -> None:
     await call()
 
 
+@pytest.mark.slow
 async def test_nobody_hears_of_the_time_limits_of_others_on_the_same_pool(
     callers: list[Caller], *, is_long: bool
 ) -> None:

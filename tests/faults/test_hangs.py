@@ -137,6 +137,7 @@ async def dispose_in_time() -> None:
         await dispose_of_all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", Fault)
 async def test_every_call_and_dispose_end_within_their_limits(
     fault: Fault, cloned_database: URL, use_short_limits: Callable[[URL], None]

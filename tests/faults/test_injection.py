@@ -108,6 +108,7 @@ async def target(engine: AsyncEngine) -> AsyncIterator[Target]:
         await outer.rollback()
 
 
+@pytest.mark.slow
 def test_hostile_strings_break_nothing_and_find_nothing(
     engine_of: Callable[[str], AsyncEngine], *, is_long: bool
 ) -> None:

@@ -177,6 +177,7 @@ def test_a_crash_begins_another_life_of_the_server_and_an_orderly_restart_does_n
     assert first == after_a_restart != after_a_crash
 
 
+@pytest.mark.slow
 async def test_what_was_acknowledged_is_there_once_and_writing_goes_on_within_a_second_of_the_servers_return(
     node: Node, use_database: Callable[..., Settings], is_long: bool
 ) -> None:

@@ -69,6 +69,7 @@ async def walk(walker: Walker, steps: int) -> Counter[str]:
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_default", [False, True], ids=["no default", "a default"])
 async def test_no_tenant_is_handed_or_changes_anothers_row(
     cloned_database: URL,

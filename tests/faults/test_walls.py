@@ -142,6 +142,7 @@ async def test_where_all_walls_stand_there_is_nothing_to_notice(
         }
 
 
+@pytest.mark.slow
 async def test_where_the_predicates_stand_alone_there_is_nothing_to_notice(
     cloned_database: URL, superuser: psycopg.Connection, use_database: Callable[..., Settings]
 ) -> None:
@@ -151,6 +152,7 @@ async def test_where_the_predicates_stand_alone_there_is_nothing_to_notice(
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wall", IN_THE_DATABASE)
 async def test_a_wall_of_the_database_that_is_down_is_noticed(
     wall: str, cloned_database: URL, superuser: psycopg.Connection, use_database: Callable[..., Settings]
@@ -166,6 +168,7 @@ async def test_a_wall_of_the_database_that_is_down_is_noticed(
         assert await look(world)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wall", IN_THE_CODE)
 async def test_a_wall_of_the_code_that_is_down_is_noticed(
     wall: str,
@@ -212,6 +215,7 @@ def test_the_predicates_of_every_public_method_are_taken_away() -> None:
     assert missing_calls() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repository", CALLS)
 async def test_the_predicate_of_each_method_is_missed_where_it_is_not(
     repository: type[Repository[Any]], engine_of: Callable[[str], AsyncEngine]

@@ -31,6 +31,7 @@ def expand(drafts: Drafts) -> Path:
     return drafts.folder
 
 
+@pytest.mark.slow
 async def test_the_methods_of_every_repository_work_on_it(
     owner_settings: Settings, expand: Path, *, is_long: bool
 ) -> None:

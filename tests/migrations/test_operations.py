@@ -100,6 +100,7 @@ async def test_what_comes_after_it_is_one_with_its_row_in_alembic_version(
     assert superuser.execute("SELECT to_regclass('half')").fetchone() == (None,)
 
 
+@pytest.mark.slow
 async def test_a_concurrent_index_waits_for_old_transactions_longer_than_others_wait_for_locks(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int]
 ) -> None:

@@ -60,6 +60,7 @@ def test_alembic_check_passes_beside_them(others: Settings) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reported"),
     [

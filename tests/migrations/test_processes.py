@@ -39,6 +39,7 @@ def connect(name: str) -> psycopg.Connection:
     return psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=name, autocommit=True)
 
 
+@pytest.mark.slow
 def test_many_at_once_are_one(
     processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, *, is_long: bool
 ) -> None:
@@ -53,6 +54,7 @@ def test_many_at_once_are_one(
     assert succeeded == PROCESSES * rounds
 
 
+@pytest.mark.slow
 def test_whoever_is_killed_the_next_one_completes_it(
     processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, *, is_long: bool
 ) -> None:

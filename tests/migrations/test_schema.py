@@ -99,6 +99,7 @@ async def test_goes_down_to_nothing_and_up_again(owner_settings: Settings, super
     assert catalogue(superuser) == before
 
 
+@pytest.mark.slow
 async def test_each_step_down_is_what_was_there_before_the_step_up(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:

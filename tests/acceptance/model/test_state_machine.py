@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import URL
@@ -13,6 +14,7 @@ from tests.acceptance.model.machine import Machine
 from tests.acceptance.model.world import World
 
 
+@pytest.mark.slow
 def test_the_repositories_do_what_the_model_does(
     cloned_database: URL, superuser: psycopg.Connection, *, is_long: bool
 ) -> None:

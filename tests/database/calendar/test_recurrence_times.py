@@ -20,6 +20,7 @@ POSITIONS = ",".join(map(str, range(100, 367)))
 SEEDS = range(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_rules_are_expanded_as_brute_force_expands_them(seed: int, *, is_long: bool) -> None:
     """500 rules, or 20,000 with `--long`: of every part that is accepted, in zones, with COUNT, UNTIL and `exdates`."""

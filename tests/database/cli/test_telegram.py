@@ -271,6 +271,7 @@ def test_a_chat_is_known_also_where_its_id_stands_behind_its_messages(tmp_path: 
     ]
 
 
+@pytest.mark.slow
 def test_a_large_export_is_read_in_constant_memory(tmp_path: Path) -> None:
     text = "a line \u00f1 \U0001f642 " * 200
     file = export(tmp_path, *({"id": number, "from_id": "user5", "text": text} for number in range(3_000)))

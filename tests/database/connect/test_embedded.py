@@ -47,6 +47,7 @@ def test_data_survives_a_stop(folder: Path) -> None:
     server.release()
 
 
+@pytest.mark.slow
 def test_a_kept_server_outlives_its_users_until_it_is_let_go(folder: Path) -> None:
     server = EmbeddedServer(folder)
     server.keep()
@@ -109,6 +110,7 @@ def test_the_application_creates_no_tables(used_folder: Path) -> None:
         server.release()
 
 
+@pytest.mark.slow
 def test_over_tcp_it_wants_the_password(folder: Path) -> None:
     """As on Windows, which has no Unix sockets in asyncio."""
     server = EmbeddedServer(folder, over_tcp=True)
@@ -169,6 +171,7 @@ def test_a_first_start_that_was_interrupted_is_begun_again(folder: Path, monkeyp
     end(start(folder))
 
 
+@pytest.mark.slow
 def test_any_ordinary_path_will_do(folder: Path) -> None:
     end(start(folder / "a,b'ä c"))
 
@@ -196,6 +199,7 @@ def test_two_handles_of_one_process_share_it(folder: Path) -> None:
     assert not other.is_running()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_forks_end_does_not_take_the_parents_server_away(folder: Path) -> None:
     code = (

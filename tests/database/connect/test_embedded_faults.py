@@ -66,6 +66,7 @@ def test_a_full_disk_is_named_and_half_a_cluster_is_none(small_disk: Callable[[i
     assert are_all_gone(server.folder)
 
 
+@pytest.mark.slow
 def test_no_data_is_lost_on_a_disk_that_fills_up(small_disk: Callable[[int], Path]) -> None:
     disk = small_disk(200)
     server = EmbeddedServer(disk / "postgres")

@@ -44,7 +44,10 @@ def other_process(*, is_zombie: bool) -> Iterator[int]:
         process.wait()
 
 
-@pytest.mark.parametrize("is_zombie", [True, False], ids=["a zombie's", "another program's"])
+@pytest.mark.parametrize(
+    "is_zombie",
+    [pytest.param(True, id="a zombie's", marks=pytest.mark.slow), pytest.param(False, id="another program's")],
+)
 def test_a_pid_that_is_no_servers_any_more_does_not_bar_the_start(used_folder: Path, *, is_zombie: bool) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
@@ -65,7 +68,7 @@ def test_a_pid_that_is_no_servers_any_more_does_not_bar_the_start(used_folder: P
         server.release()
 
 
-@pytest.mark.parametrize("text", ["", "x\n", "99999999999999999999\n"])
+@pytest.mark.parametrize("text", ["", pytest.param("x\n", marks=pytest.mark.slow), "99999999999999999999\n"])
 def test_a_pid_file_that_says_nothing_does_not_bar_the_start(used_folder: Path, text: str) -> None:
     (used_folder / "data" / PID_FILE).write_text(text)
     server = EmbeddedServer(used_folder)
@@ -75,6 +78,7 @@ def test_a_pid_file_that_says_nothing_does_not_bar_the_start(used_folder: Path, 
     server.release()
 
 
+@pytest.mark.slow
 def test_files_that_others_left_are_no_users(used_folder: Path) -> None:
     for name in ("lock", "keeper", "users/1-0", "data.new/base", "data.new-1/base"):
         (used_folder / name).parent.mkdir(exist_ok=True)
@@ -101,6 +105,7 @@ def test_the_lock_file_of_a_server_that_lives_is_never_removed(used_folder: Path
         by_hand.release()
 
 
+@pytest.mark.slow
 def test_a_port_that_a_dead_server_wrote_down_is_not_taken_for_its_own(used_folder: Path) -> None:
     other_folder = used_folder.with_name("other")
     copy(used_folder, other_folder)
@@ -153,6 +158,7 @@ def test_a_copy_made_while_the_server_ran_is_refused_and_left_alone(used_folder:
     assert are_all_gone(copied)
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_moved_after_a_power_cut_starts_in_its_new_place(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
@@ -167,6 +173,7 @@ def test_a_folder_that_was_moved_after_a_power_cut_starts_in_its_new_place(used_
     server.release()
 
 
+@pytest.mark.slow
 def test_a_removed_folder_with_its_socket_elsewhere_is_begun_anew(used_folder: Path) -> None:
     folder = used_folder.parent / ("x" * 60) / "postgres"
     folder.parent.mkdir()

@@ -28,7 +28,7 @@ from tests.database.connect.conftest import (
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tests send POSIX signals")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_server_ends_after_its_last_user_was_killed(used_folder: Path, number: signal.Signals) -> None:
     users = [start(used_folder, "wait") for _ in range(2)]
     assert wait_for_use(users[0]) == wait_for_use(users[1])
@@ -46,6 +46,7 @@ def test_the_server_ends_after_its_last_user_was_killed(used_folder: Path, numbe
     assert "database system is shut down" in (used_folder / "server.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_regular_end_stops_the_server_and_then_its_keeper(used_folder: Path) -> None:
     user = start(used_folder, "wait")
     wait_for_use(user)
@@ -83,6 +84,7 @@ def test_a_keeper_that_was_killed_is_not_missed_at_a_regular_end(used_folder: Pa
     assert are_all_gone(used_folder)
 
 
+@pytest.mark.slow
 def test_a_kept_server_outlives_killed_users_and_a_restart_of_the_machine(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.keep()
@@ -133,6 +135,7 @@ def test_a_server_that_recovers_from_a_killed_backend_is_waited_for(used_folder:
     server.release()
 
 
+@pytest.mark.slow
 def test_a_server_that_was_told_to_stop_and_waits_for_its_clients_is_started_again(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
@@ -159,6 +162,7 @@ def test_a_server_that_was_told_to_stop_and_waits_for_its_clients_is_started_aga
         server.release()
 
 
+@pytest.mark.slow
 def test_a_backend_that_outlived_its_postmaster_does_not_bar_the_start(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
@@ -203,7 +207,9 @@ def test_a_folder_that_was_removed_under_its_server_is_begun_anew(used_folder: P
     assert are_all_gone(used_folder)
 
 
-@pytest.mark.parametrize("is_moved", [False, True], ids=["removed", "moved"])
+@pytest.mark.parametrize(
+    "is_moved", [pytest.param(False, id="removed"), pytest.param(True, id="moved", marks=pytest.mark.slow)]
+)
 def test_the_keeper_ends_the_server_of_a_folder_that_is_gone(used_folder: Path, is_moved: bool) -> None:
     user = start(used_folder, "wait")
     wait_for_use(user)
@@ -224,6 +230,7 @@ def test_the_keeper_ends_the_server_of_a_folder_that_is_gone(used_folder: Path, 
         server.release()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_forked_worker_that_uses_the_server_outlives_its_parent(used_folder: Path) -> None:
     code = (
@@ -244,6 +251,7 @@ def test_a_forked_worker_that_uses_the_server_outlives_its_parent(used_folder: P
     assert are_all_gone(used_folder)
 
 
+@pytest.mark.slow
 def test_a_test_run_that_was_killed_leaves_no_process(folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.parent.chmod(0o711)

@@ -73,6 +73,7 @@ async def test_the_pool_shares_one_tunnel_that_goes_with_the_engine(gateway: Gat
     assert not any(temporary_files.iterdir())  # noqa: ASYNC240 - a moment
 
 
+@pytest.mark.slow
 async def test_a_tunnel_killed_under_load_is_dialled_anew(gateway: Gateway) -> None:
     failures: list[BaseException] = []
     answers = 0

@@ -90,6 +90,7 @@ def changed_models() -> Iterator[None]:
     index.dialect_options["postgresql"]["where"] = before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_squawk", "changed_models")
 async def test_what_the_models_say_and_no_migration_builds_is_named(settings: Settings) -> None:
     outcomes = await check(settings)

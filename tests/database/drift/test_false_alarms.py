@@ -41,6 +41,7 @@ def dump_and_restore(folder: Path, sockets: str, source: str, target: str) -> No
         subprocess.run([here / command[0], *command[1:]], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 async def test_a_dump_and_a_restore_are_no_drift(expected: Catalog, drifting: str, tmp_path: Path) -> None:
     restored = f"restored_{os.getpid()}"
     dump_and_restore(tmp_path, SOCKETS, drifting, restored)
@@ -60,6 +61,7 @@ def oldest() -> Iterator[str]:
         yield folder
 
 
+@pytest.mark.slow
 async def test_postgresql_15_is_no_drift_and_is_mended_with_what_it_knows(oldest: str, tmp_path: Path) -> None:
     def settings(user: str, dbname: str = "postgres") -> Settings:
         return Settings(

@@ -60,7 +60,12 @@ async def trial(mutation: Mutation, database: str, look: Look) -> str | None:
         return f"{left} is left after {[one.remedy for one in found]}" if left else None
 
 
-@pytest.mark.parametrize("kind", MUTATIONS)
+QUICK = {"columns", "rights"}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in MUTATIONS]
+)
 async def test_each_mutation_is_named_and_mended(kind: str, drifting: str, look: Look) -> None:
     failed = {}
     for mutation in MUTATIONS[kind]:

@@ -131,7 +131,7 @@ def test_nothing_is_trusted() -> None:
     assert rules()[-1] == ["host", "all", "all", "all", "reject"]
 
 
-@pytest.mark.parametrize("which", ["newest", "with_tls"])
+@pytest.mark.parametrize("which", ["newest", pytest.param("with_tls", marks=pytest.mark.slow)])
 async def test_the_init_script_can_be_run_again_and_is_what_bootstrap_does(
     which: str, request: pytest.FixtureRequest
 ) -> None:
@@ -158,6 +158,7 @@ def test_the_init_script_refuses_an_empty_password(newest: Configured) -> None:
         secret.write_text(kept)
 
 
+@pytest.mark.slow
 async def test_the_systems_server_is_backed_up_by_its_own_programs(with_tls: Configured, tmp_path: Path) -> None:
     """pg_restore from 17 on sets what an older server does not know."""
     settings, archive = settings_of(with_tls), tmp_path / "systems.dump"

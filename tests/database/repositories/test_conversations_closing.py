@@ -108,6 +108,7 @@ async def test_refuses_what_nobody_can_mean(session: AsyncSession, options: dict
         await ConversationRepository(session).close_stale(**options)  # type: ignore[arg-type] # what is tested
 
 
+@pytest.mark.slow
 async def test_of_3_000_idle_conversations_it_closes_the_first_1000(session: AsyncSession, user: User) -> None:
     rows = [
         {"user_id": user.id, "channel": "web", "session_id": str(n), "last_message_at": NOW + n * HOUR}

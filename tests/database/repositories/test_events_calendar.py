@@ -149,6 +149,7 @@ async def test_an_all_day_series_has_whole_days_of_its_zone(events: EventReposit
     assert (second.start, second.end) == (midnight + 25 * HOUR, midnight + 49 * HOUR)
 
 
+@pytest.mark.slow
 async def test_random_series_from_the_database_are_expanded_as_another_library_does(
     events: EventRepository, user: User
 ) -> None:
@@ -175,6 +176,7 @@ async def test_the_wall_clock_time_is_what_was_written(events: EventRepository, 
     assert row.start_local == datetime(2026, 6, 1, 13)  # noqa: DTZ001 - wall-clock time
 
 
+@pytest.mark.slow
 async def test_five_hundred_series_of_one_user_are_expanded_within_a_second(
     events: EventRepository, user: User
 ) -> None:

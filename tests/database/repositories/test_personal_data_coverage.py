@@ -88,6 +88,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks the system how much memory is in use")
 async def test_exports_many_messages_in_constant_memory(
     superuser: psycopg.Connection, cloned_database: URL, *, is_long: bool

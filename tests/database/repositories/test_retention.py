@@ -166,6 +166,7 @@ async def test_every_statement_names_the_tenant(session: AsyncSession) -> None:
     assert len(sent) == 2 * 5
 
 
+@pytest.mark.slow
 async def test_workers_share_the_work_and_pass_over_what_is_in_hand(
     superuser: psycopg.Connection, cloned_database: URL
 ) -> None:

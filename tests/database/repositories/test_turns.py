@@ -223,6 +223,7 @@ class Answering:
             self.answered.append(turn.token)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cloned_database")
 async def test_of_8_workers_one_at_a_time_has_the_turn_and_a_dead_one_is_succeeded() -> None:
     answering = Answering(await start(), answers=10)

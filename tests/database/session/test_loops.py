@@ -78,6 +78,7 @@ def wait_for(count: int, superuser: psycopg.Connection) -> None:
 USES = (by_the_store, in_a_session, in_a_read_session, over_an_engine_of_its_own, after_new_settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metrics", ["false", "true"], ids=["plain", "with metrics"])
 @pytest.mark.parametrize("end", [run, run_and_close])
 def test_loops_that_have_ended_keep_no_backend_and_no_memory(

@@ -119,6 +119,7 @@ async def test_nobody_can_make_a_snapshot_write(two_tenants: URL) -> None:
             await session.rollback()
 
 
+@pytest.mark.slow
 async def test_random_cancellations_show_nobody_anothers_rows(two_tenants: URL) -> None:
     seen: list[tuple[UUID, set[str]]] = []
 

@@ -222,6 +222,7 @@ async def test_16_writers_with_duplicates_leave_no_gap_and_lose_nothing(path: Pa
     assert [row[3] for row in rows] == list(range(1, len(rows) + 1))
 
 
+@pytest.mark.slow
 async def test_both_at_once_number_without_a_gap(pooled: URL, conversation_id: UUID) -> None:
     paths = (ByStore(), ByRepositories())
     keys = [f"k{number // 2}" for number in range(80)]  # each by both

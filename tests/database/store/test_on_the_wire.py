@@ -139,6 +139,7 @@ async def test_behind_pgbouncer_a_call_is_one_transaction_and_two_round_trips_wi
     assert [one for one in results if isinstance(one, BaseException)] == []
 
 
+@pytest.mark.slow
 @needs_kept_statements
 async def test_behind_a_pgbouncer_that_keeps_prepared_statements_a_call_is_one_round_trip_without_errors(
     cloned_database: URL, use_database: Callable[..., Settings], superuser: psycopg.Connection

@@ -88,6 +88,7 @@ async def cancelled_after(turns: int, call: Any) -> bool:
     return False
 
 
+@pytest.mark.slow
 async def test_cancellations_lose_double_and_mix_up_nothing(services: list[Service], *, is_long: bool) -> None:
     """300 steps; with `--long` 10,000."""
     seed = random.SystemRandom().getrandbits(32)

@@ -68,6 +68,7 @@ async def test_nobody_acts_without_a_tenant(
         await get_store().user_by_telegram_id(1)
 
 
+@pytest.mark.slow
 async def test_random_cancellations_and_kills_show_nobody_anothers_rows(
     tenants: list[UUID], superuser: psycopg.Connection
 ) -> None:
@@ -209,6 +210,7 @@ async def test_a_stream_that_is_left_early_leaves_nothing_behind(tenants: list[U
     assert await own_message(tenants[1]) == [f"first of {tenants[1]}"]
 
 
+@pytest.mark.slow
 async def test_a_stream_that_the_server_ended_as_idle_names_the_limit(
     tenants: list[UUID], cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
