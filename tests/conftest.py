@@ -46,6 +46,7 @@ SERVER = EmbeddedServer(
         "full_page_writes": "off",
         "io_method": "sync",
         "shared_buffers": "32MB",
+        "autovacuum": "off",  # it would go through hundreds of databases; who needs statistics runs ANALYZE
         "dynamic_shared_memory_type": "mmap",  # for the replicas too: nothing is left in /dev/shm
     },
 )

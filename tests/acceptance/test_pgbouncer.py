@@ -118,6 +118,7 @@ async def test_many_calls_at_once_by_4_tenants_over_4_server_connections_have_no
     assert superuser.execute(opened).fetchall() == [(SERVER_CONNECTIONS,)]
 
 
+@pytest.mark.slow
 async def test_cancelled_calls_leave_no_error_and_no_foreign_row_to_the_others(database_behind: URL) -> None:
     dice = random.Random(1)  # noqa: S311 - a shuffle that repeats
     services = [Service() for _ in range(4)]

