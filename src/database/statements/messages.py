@@ -24,6 +24,7 @@ from src.database.statements.split_characters import SPLIT, has_halves, stored_f
 __all__ = [
     "COLUMNS",
     "KEY",
+    "PLAIN",
     "VERSIONS",
     "NewMessage",
     "Outcome",
@@ -147,7 +148,7 @@ _REST: Final = (
 _JSON: Final = ("parts", "attachments", "metadata")
 COLUMNS: Final = (*_SAID, *_MADE, *_REST, *_JSON)
 """The columns that a message brings, in the order of the functions' parameters."""
-_PLAIN: Final = len(_SAID) + len(_MADE)
+PLAIN: Final = len(_SAID) + len(_MADE)
 """How many of them most messages bring; the functions' defaults are the others."""
 
 _said: Final = attrgetter(*_SAID)
@@ -156,8 +157,9 @@ _PLAIN_REST: Final = _rest(NewMessage(message_id="-", role="user"))
 _PLAIN_JSON: Final = (None, "[]", "{}")
 
 _OF_CONVERSATION: Final = 3
-_APPEND_PLAIN: Final[Call[Any]] = Call("app_append_message", _OF_CONVERSATION + _PLAIN)
+_APPEND_PLAIN: Final[Call[Any]] = Call("app_append_message", _OF_CONVERSATION + PLAIN)
 _APPEND: Final[Call[Any]] = Call("app_append_message", _OF_CONVERSATION + len(COLUMNS))
+_APPEND_MANY_PLAIN: Final[Call[Any]] = Call("app_append_messages", _OF_CONVERSATION + PLAIN)
 _APPEND_MANY: Final[Call[Any]] = Call("app_append_messages", _OF_CONVERSATION + len(COLUMNS))
 
 
@@ -208,10 +210,11 @@ async def append_messages(
     check_id("conversation_id", conversation_id)
     check_token(turn)
     if len(rows) == 1:
-        call = _APPEND_PLAIN if len(rows[0]) == _PLAIN else _APPEND
+        call = _APPEND_PLAIN if len(rows[0]) == PLAIN else _APPEND
         sent = await sender.call(call, conversation_id, turn, *rows[0])
     else:
-        sent = await sender.call(_APPEND_MANY, conversation_id, turn, *as_arrays(rows))
+        call = _APPEND_MANY_PLAIN if len(rows[0]) == PLAIN else _APPEND_MANY
+        sent = await sender.call(call, conversation_id, turn, *as_arrays(rows))
     outcomes = [Outcome._make(row) for row in sent]
     check_outcome(outcomes[0].outcome, outcomes[0].message_id)
     if outcomes[0].outcome == "no_conversation":
@@ -261,8 +264,8 @@ def pack(messages: Sequence[NewMessage]) -> list[tuple[Any, ...]]:
 
 def whole(row: Sequence[Any]) -> dict[str, Any]:
     """Return a packed message's values by column as they are stored, those that it leaves to the defaults included."""
-    rest = row[_PLAIN:] or (*_PLAIN_REST, *_PLAIN_JSON)
-    values = dict(zip(COLUMNS, (*row[:_PLAIN], *rest), strict=True))
+    rest = row[PLAIN:] or (*_PLAIN_REST, *_PLAIN_JSON)
+    values = dict(zip(COLUMNS, (*row[:PLAIN], *rest), strict=True))
     for name in _JSON:
         if values[name] is not None:
             values[name] = json.loads(values[name])
@@ -270,9 +273,7 @@ def whole(row: Sequence[Any]) -> dict[str, Any]:
 
 
 def as_arrays(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """Return packed messages as one array a column."""
-    if len(rows[0]) == _PLAIN:
-        rows = [(*row, *_PLAIN_REST, *_PLAIN_JSON) for row in rows]
+    """Return packed messages as one array a column; of plain ones only their `PLAIN` columns."""
     return [list(values) for values in zip(*rows, strict=True)]
 
 

@@ -24,6 +24,7 @@ from src.database.statements.call import Call
 from src.database.statements.conversations import check_silence, check_token, stored_chat
 from src.database.statements.messages import (
     COLUMNS,
+    PLAIN,
     NewMessage,
     Outcome,
     append_messages,
@@ -64,7 +65,10 @@ _KINDS: Final = 3
 """The kinds of the rows that app_turn returns: about the user and the conversation, said before, appended."""
 _OF_CHAT: Final = 12
 """How many arguments come before the messages, without the tenant."""
-_TURN: Final[Call[MessageRow]] = Call("app_turn", 1 + _OF_CHAT + len(COLUMNS), row=MessageRow)
+_TURN: Final[Mapping[int, Call[MessageRow]]] = {
+    columns: Call("app_turn", 1 + _OF_CHAT + columns, row=MessageRow) for columns in (PLAIN, len(COLUMNS))
+}
+"""By the number of the messages' columns that are sent."""
 _user: Final = itemgetter(
     "user_id", "telegram_id", "username", "display_name", "locale", "timezone", "is_active", "last_seen_at",
     "user_created_at", "preferences",
@@ -181,9 +185,11 @@ class Store:
         check_silence("idle_timeout", idle_timeout or timedelta(0))
         chat = stored_chat(channel, external_chat_id)
         user_id, conversation_id = uuid7(), uuid7()
+        new_messages = as_arrays(pack(list(first_of_each_key(messages).values())))
         rows = await self._turn(
+            _TURN[len(new_messages)],
             telegram_id, user_id, *profile.checked(), *chat, conversation_id, str(uuid7()), idle_timeout, recent,
-            *as_arrays(pack(list(first_of_each_key(messages).values()))),
+            *new_messages,
         )  # fmt: skip
         kinds: tuple[list[Any], ...] = tuple([] for _ in range(_KINDS))
         for row in rows:
@@ -203,14 +209,14 @@ class Store:
             seen_once(messages, appended),
         )
 
-    async def _turn(self, *arguments: Any) -> list[MessageRow]:
-        """Call the function.
+    async def _turn(self, call: Call[MessageRow], *arguments: Any) -> list[MessageRow]:
+        """Call app_turn.
 
         Raises:
             IdempotencyConflictError: It has refused a message.
         """
         try:
-            return await self._sender.call(_TURN, *arguments)
+            return await self._sender.call(call, *arguments)
         except DatabaseError as error:
             if (outcome := _REFUSED.get(error.sqlstate or "")) is not None:
                 check_outcome(outcome, error.constraint or "")

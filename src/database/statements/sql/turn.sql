@@ -9,9 +9,10 @@ CREATE FUNCTION {schema}.app_turn(
     p_idle_timeout interval, p_recent integer,
     p_message_ids text[], p_roles text[], p_contents text[], p_token_counts integer[],
     p_ids uuid[], p_fingerprints bytea[], p_created_ats timestamptz[],
-    p_parent_ids uuid[], p_tool_call_ids text[], p_tool_names text[], p_models text[],
-    p_input_tokens integer[], p_output_tokens integer[], p_states text[], p_edited_ats timestamptz[],
-    p_parts jsonb[], p_attachments jsonb[], p_metadata jsonb[]
+    p_parent_ids uuid[] DEFAULT NULL, p_tool_call_ids text[] DEFAULT NULL, p_tool_names text[] DEFAULT NULL,
+    p_models text[] DEFAULT NULL, p_input_tokens integer[] DEFAULT NULL, p_output_tokens integer[] DEFAULT NULL,
+    p_states text[] DEFAULT NULL, p_edited_ats timestamptz[] DEFAULT NULL,
+    p_parts jsonb[] DEFAULT NULL, p_attachments jsonb[] DEFAULT NULL, p_metadata jsonb[] DEFAULT NULL
 ) RETURNS TABLE (
     kind integer,
     -- of a message
@@ -36,7 +37,23 @@ DECLARE
     v_first bigint;
 BEGIN
     PERFORM {schema}.app_enter_tenant(p_tenant);
-    LOOP
+    -- The common case: the user is known, and so is a conversation that is not idle.
+    SELECT u.id, u.telegram_id, u.username, u.display_name, u.locale, u.timezone, u.is_active, u.preferences,
+           u.last_seen_at, u.created_at
+      INTO v_user
+      FROM {schema}.users AS u
+     WHERE u.tenant_id = p_tenant AND u.telegram_id = p_telegram_id AND u.deleted_at IS NULL;
+    SELECT c.id, c.is_active, c.session_id, c.channel, c.external_chat_id, c.title, c.summary, c.summary_upto_seq,
+           c.last_seq, c.last_message_at, c.created_at
+      INTO v
+      FROM {schema}.conversations AS c
+     WHERE c.tenant_id = p_tenant AND c.user_id = v_user.id AND c.channel = p_channel
+       AND (c.external_chat_id = p_external_chat_id OR (p_external_chat_id IS NULL AND c.external_chat_id IS NULL))
+       AND c.is_active AND c.deleted_at IS NULL
+       AND (p_idle_timeout IS NULL
+            OR coalesce(c.last_message_at, c.created_at) >= pg_catalog.clock_timestamp() - p_idle_timeout)
+       FOR NO KEY UPDATE;
+    WHILE NOT FOUND LOOP -- once, unless the user is deleted in between
         SELECT u.* INTO v_user
           FROM {schema}.app_get_or_create_user(
               p_tenant, p_telegram_id, p_user_id, p_username, p_display_name, p_locale, p_timezone
@@ -47,7 +64,6 @@ BEGIN
               p_lock => true
           ) AS c
          WHERE c.is_active;
-        EXIT WHEN FOUND; -- else the user was deleted in between
     END LOOP;
     v_first := v.last_seq + 1;
     FOR r IN
