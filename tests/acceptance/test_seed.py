@@ -117,7 +117,7 @@ def test_a_seed_of_another_size_is_not_mixed_in(superuser: psycopg.Connection) -
 
     assert isinstance(done.exception, ConfigurationError)
     assert (
-        "seed-1-1 is there already, and was made by another recipe (edition=1 tenants=2 users=24 messages=600"
+        "seed-1-1 is there already, and was made by another recipe (edition=2 tenants=2 users=24 messages=600"
         in str(done.exception)
     )
     assert "`thea-db tenant erase seed-1-1`" in str(done.exception)
@@ -154,6 +154,15 @@ def test_what_cannot_be_is_refused_before_anything_is_touched(arguments: tuple[s
 
     assert isinstance(done.exception, ConfigurationError)
     assert message in str(done.exception)
+
+
+def test_without_faker_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.database.cli.seed.commands.find_spec", lambda _name: None)
+
+    done = seed()
+
+    assert isinstance(done.exception, ConfigurationError)
+    assert 'pip install "thea-database[seed]"' in str(done.exception)
 
 
 async def counted(slug: str) -> int | None:

@@ -1,17 +1,17 @@
-"""thea-db seed: what it takes, and what it prints."""
+"""thea-db seed: fills a development or test database with generated rows."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from src import config
+from src.database.cli.output import Json, print_json
 from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
@@ -36,34 +36,39 @@ def seed(
         typer.Option(help="The present of what is made up, as 2026-03-01 or with a time; by default today, in UTC."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and nothing where all went well.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Fill a development or test database with made-up data; brings the schema up to date first.
 
     The rows, ids and times included, depend on the numbers given here and on --until alone. Run again it adds what is
     missing and changes nothing; what was made with other numbers it refuses to add to.
     """
-    from src.database.base import utc_now
-    from src.database.cli.seed.recipe import Recipe
-
     settings = config.get_settings()
     if not settings.is_local:
         raise ConfigurationError(
             f"seeds are made-up data: ENVIRONMENT must be development or test, got {settings.ENVIRONMENT}"
         )
+    if find_spec("faker") is None:
+        raise ConfigurationError(
+            "`thea-db seed` needs the library Faker", hint='install it: pip install "thea-database[seed]"'
+        )
+    from src.database.base import utc_now
+    from src.database.cli.seed.recipe import Recipe
+
     recipe = Recipe(number, tenants, users, messages, utc_now() if until is None else _instant(until))
     recipe, report = run_coroutine(
         _run(settings, recipe, has_present=until is not None, is_shown=not (quiet or as_json))
     )
     if as_json:
-        typer.echo(json.dumps(_document(recipe, report), indent=2, ensure_ascii=False))
+        print_json(_document(recipe, report))
     elif not quiet:
-        _tell(recipe, report)
+        _show(recipe, report)
 
 
 async def _run(
     settings: config.Settings, recipe: Recipe, *, has_present: bool, is_shown: bool
 ) -> tuple[Recipe, Report]:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from src.database.cli.seed.fill import fill, present_of
@@ -81,10 +86,10 @@ async def _run(
 
 
 def _instant(text: str) -> datetime:
-    """Read a day, whose start in UTC is meant, or an instant.
+    """Parse a day, which means its start in UTC, or an instant.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The text is neither.
     """
     try:
         instant = datetime.fromisoformat(text)
@@ -108,7 +113,7 @@ def _document(recipe: Recipe, report: Report) -> dict[str, object]:
     }
 
 
-def _tell(recipe: Recipe, report: Report) -> None:
+def _show(recipe: Recipe, report: Report) -> None:
     typer.echo(f"seed {recipe.number} until {recipe.until.isoformat()}: {', '.join(one.slug for one in report.shares)}")
     typer.echo(f"inserted {_counts(report.inserted)}; unchanged {_counts(report.unchanged)}")
     typer.echo(f"{report.seconds:.1f} s, {report.messages_a_second:,.0f} messages/s")
