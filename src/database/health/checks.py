@@ -1,53 +1,131 @@
-"""The checks, one each: what they look at, and what makes it degraded or unhealthy."""
+"""The health checks: each returns whether the process is healthy, degraded or unhealthy in one respect."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
 
 from src.config import Settings
 from src.database.check_result import CheckResult, degraded, healthy, skipped, unhealthy
-from src.database.drift import verify
-from src.database.engine.capacity import KEPT_FREE
+from src.database.connect import DRIVER_ERRORS
+from src.database.drift import Isolation, read_isolation, verify
+from src.database.engine.capacity import KEPT_FREE, Capacity, capacity_of
 from src.database.engine.pool import SizedPool
 from src.database.errors import ConnectionFailed
-from src.database.health.failures import NO_CONNECTION_FREE, failed
-from src.database.health.primary import NO_PRIMARY, Look, close, has_seen
+from src.database.health.report import NO_CONNECTION_FREE, failed
 from src.database.migrate import OTHER_DATABASE, Revision, revision_of
-from src.database.session import engines_of_loop, open_connection
+from src.database.resolve import resolve_target
+from src.database.session import WRITTEN, engines_of_loop, open_connection
 from src.database.store.store import POOL_NAME, get_store
 
-__all__ = ["NO_PRIMARY", "check_connection", "check_drift", "check_pools", "check_replica", "check_revision"]
-
+CLOSE_SECONDS: Final = 0.5
 CATCH_UP_SECONDS: Final = 0.5
-"""How long a replica has at most to get to where the primary was."""
+"""How long a replica may take to replay what the primary had written."""
 POLL_SECONDS: Final = 0.02
-# The time of the last commit that it replayed says nothing where the primary has been idle: only where it is behind.
+KEPT_SECONDS: Final = 30.0
+"""How long a healthy result of the isolation check is used again; other results are checked each time."""
+
+_PRIMARY_STATE: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
+# The time of the last replayed commit means nothing if the primary has been idle: only if the replica is behind.
 _REPLAYED: Final = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
        extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
 """
+_BOUND: Final = healthy("row-level security is forced on every table and binds the role")
+_VERIFY: Final = "`thea-db verify` names each difference and the statements that repair it"
+_ROLE: Final = "connect as a role with NOSUPERUSER NOBYPASSRLS that owns no table: `thea-db bootstrap` creates one"
+_SEE_REVISION: Final = "see revision"
+
+_healthy_until: Final[dict[str, float]] = {}
+"""By target, in the seconds of the monotonic clock."""
 
 
-async def check_connection(looking: asyncio.Task[Look], settings: Settings) -> CheckResult:
-    """Connect anew, as who finds the pool empty does."""
-    await asyncio.wait([looking])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Primary:
+    """The primary as the checks found it, with a connection to it.
+
+    Args:
+        connection: Used by the other checks; closed when all of them are done.
+        takes_writes: The server is a primary, and lets this role write.
+        capacity: How many connections the server has.
+        written: The WAL position that the server has written, if a replica is compared with it.
+        turn: Held by the check that uses the connection, which takes one statement at a time.
+    """
+
+    connection: asyncpg.Connection[Any]
+    takes_writes: bool
+    capacity: Capacity
+    written: str | None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@asynccontextmanager
+async def examine_primary(*, for_replica: bool, seconds: float) -> AsyncIterator[asyncio.Task[Primary]]:
+    """Run a task that connects to the primary; the checks wait for its result, each within its own time limit.
+
+    The connection is outside of the pools: a full pool says nothing of the server, and a check takes no pooled
+    connection from a caller.
+    """
+    task = asyncio.create_task(_examine_in_time(for_replica=for_replica, seconds=seconds))
     try:
-        look = looking.result()
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if has_answered(task):
+            await close(task.result().connection)
+
+
+def has_answered(primary: asyncio.Task[Primary]) -> bool:
+    """Return True if the primary has been examined."""
+    return primary.done() and not primary.cancelled() and primary.exception() is None
+
+
+async def _examine_in_time(*, for_replica: bool, seconds: float) -> Primary:
+    async with asyncio.timeout(seconds):  # a check may have longer
+        return await _examine(for_replica=for_replica)
+
+
+async def _examine(*, for_replica: bool) -> Primary:
+    connection = await open_connection()
+    try:
+        in_recovery, is_read_only = await connection.fetchrow(_PRIMARY_STATE)
+        capacity = await capacity_of(connection)
+        written = await connection.fetchval(WRITTEN.text) if for_replica and not in_recovery else None
+    except BaseException:
+        connection.terminate()
+        raise
+    return Primary(
+        connection=connection, takes_writes=not (in_recovery or is_read_only), capacity=capacity, written=written
+    )
+
+
+async def close(connection: asyncpg.Connection[Any]) -> None:
+    """Close a connection within the time limit, whatever the server does."""
+    with suppress(*DRIVER_ERRORS):
+        await connection.close(timeout=CLOSE_SECONDS)
+
+
+async def check_connection(examination: asyncio.Task[Primary], settings: Settings) -> CheckResult:
+    """Check that a new connection reaches a primary that has connections free."""
+    try:
+        primary = await asyncio.shield(examination)
     except ConnectionFailed as error:
         if error.sqlstate == NO_CONNECTION_FREE and any(pool.open for pool in _pools().values()):
             return failed(error, "degraded")
         raise
-    if not look.takes_writes:
+    if not primary.takes_writes:
         return degraded(
             "the server takes no writes: a standby, or default_transaction_read_only is on",
             "name all hosts in DATABASE_URL, with target_session_attrs=read-write",
         )
-    free, of = look.capacity.free, look.capacity.available
+    free, of = primary.capacity.free, primary.capacity.available
     if free < KEPT_FREE and not settings.DATABASE_PGBOUNCER:
         return degraded(
             f"the server has {free} of {of} connections free",
@@ -56,21 +134,18 @@ async def check_connection(looking: asyncio.Task[Look], settings: Settings) -> C
     return healthy(f"a primary answers, and has {free} of {of} connections free")
 
 
-async def check_revision(looking: asyncio.Task[Look]) -> CheckResult:
-    """Compare the schema's revision with the newest of this release."""
-    await asyncio.wait([looking])
-    if not has_seen(looking):
-        return skipped(NO_PRIMARY)
-    look = looking.result()
+async def check_revision(examination: asyncio.Task[Primary]) -> CheckResult:
+    """Check that the schema's revision is the newest of this release."""
+    primary = await asyncio.shield(examination)
     try:
-        async with look.turn:
-            revision = await revision_of(look.connection)
+        async with primary.turn:
+            revision = await revision_of(primary.connection)
     except asyncpg.InsufficientPrivilegeError:
         return degraded("alembic_version may not be read", "as the owner: GRANT SELECT ON alembic_version TO the role")
-    return _judge(revision)
+    return _judge_revision(revision)
 
 
-def _judge(revision: Revision) -> CheckResult:
+def _judge_revision(revision: Revision) -> CheckResult:
     if revision.is_foreign:
         return unhealthy(revision.foreign_origin(), OTHER_DATABASE)
     if revision.is_unstamped:
@@ -87,11 +162,9 @@ def _judge(revision: Revision) -> CheckResult:
     return healthy(revision.database)
 
 
-async def check_drift(looking: asyncio.Task[Look], settings: Settings) -> CheckResult:
-    """Compare all of the schema with what the migrations build."""
-    await asyncio.wait([looking])
-    if not has_seen(looking):
-        return skipped(NO_PRIMARY)
+async def check_drift(examination: asyncio.Task[Primary], settings: Settings) -> CheckResult:
+    """Check that the whole schema is what the migrations build."""
+    await asyncio.shield(examination)
     report = await verify(settings)
     if report.is_sound:
         return healthy("no difference")
@@ -101,15 +174,15 @@ async def check_drift(looking: asyncio.Task[Look], settings: Settings) -> CheckR
 
 
 async def check_replica(
-    looking: asyncio.Task[Look], settings: Settings, *, max_lag_seconds: float, seconds: float
+    examination: asyncio.Task[Primary], settings: Settings, *, max_lag_seconds: float, seconds: float
 ) -> CheckResult:
-    """Look at the server that reads go to, and how far behind the primary it is, in this many seconds."""
+    """Check that reads go to a standby, and that it is not too far behind the primary, within a number of seconds."""
     if settings.DATABASE_REPLICA_URL is None:
         return skipped("DATABASE_REPLICA_URL is not set: reads go to the primary")
     connection = await open_connection(reading=True)
     try:
-        await asyncio.wait([looking], timeout=seconds / 2)
-        written = looking.result().written if has_seen(looking) else None
+        await asyncio.wait([examination], timeout=seconds / 2)
+        written = examination.result().written if has_answered(examination) else None
         patience_seconds = min(CATCH_UP_SECONDS, seconds / 4)
         found = await _compare(connection, written, max_lag_seconds=max_lag_seconds, patience_seconds=patience_seconds)
     except BaseException:
@@ -122,7 +195,7 @@ async def check_replica(
 async def _compare(
     connection: asyncpg.Connection[Any], written: str | None, *, max_lag_seconds: float, patience_seconds: float
 ) -> CheckResult:
-    """Give the replica a moment to get to where the primary was; what it has not by then, it lags behind."""
+    """Wait for the replica to replay what the primary had written; return how far it is behind if it does not."""
     began = time.monotonic()
     while True:
         is_standby, has_all, behind = await connection.fetchrow(_REPLAYED, written)
@@ -143,7 +216,7 @@ async def _compare(
 
 
 async def check_pools() -> CheckResult:
-    """Count what this process has in use: where a pool is full, callers wait."""
+    """Check that no pool of this process is full: callers would wait."""
     pools = _pools()
     if not pools:
         return skipped("this process has no pool in use")
@@ -177,3 +250,45 @@ def _pools() -> dict[str, _Pool]:
         elif isinstance(pool := engine.pool, SizedPool):
             pools[name] = _Pool(pool.checkedout(), pool.checkedin() + pool.checkedout(), most)
     return pools
+
+
+async def check_isolation(examination: asyncio.Task[Primary], settings: Settings) -> CheckResult:
+    """Check that row-level security is on and forced, by this release's policies, for a role that it binds."""
+    primary = await asyncio.shield(examination)
+    target = str(resolve_target(settings))
+    if time.monotonic() < _healthy_until.get(target, 0.0):
+        return _BOUND
+    async with primary.turn:
+        isolation = await read_isolation(primary.connection)
+    if isolation == Isolation(tables=isolation.tables) and isolation.tables:
+        _healthy_until[target] = time.monotonic() + KEPT_SECONDS
+        return _BOUND
+    async with primary.turn:
+        revision = await _readable_revision(primary.connection)
+    return _judge_isolation(isolation, revision, is_local=settings.is_local)
+
+
+def _judge_isolation(isolation: Isolation, revision: Revision | None, *, is_local: bool) -> CheckResult:
+    """Return the result for isolation layers with faults, which an older or newer revision may explain."""
+    if not isolation.tables:
+        return skipped(_SEE_REVISION)
+    is_newest = revision is None or revision.database == revision.head
+    if not is_newest and (revision is None or revision.is_known or isolation.missing):
+        return skipped(_SEE_REVISION)  # behind, or made by migrations that are not this package's
+    if isolation.open_tables:
+        return unhealthy("; ".join(isolation.open_tables), _VERIFY)
+    if isolation.changed_policies:  # by a newer release's migration, they may be as they should be
+        found = f"the policies of {', '.join(isolation.changed_policies)} are not this release's"
+        return unhealthy(found, _VERIFY) if is_newest else degraded(found, _VERIFY)
+    if isolation.role is not None:
+        found = f"the role {isolation.role}"
+        return degraded(found, _ROLE) if is_local else unhealthy(found, _ROLE)
+    return healthy(f"row-level security binds the role on {', '.join(isolation.tables)}")
+
+
+async def _readable_revision(connection: asyncpg.Connection[Any]) -> Revision | None:
+    """Return the revision; None if the role may not read it."""
+    try:
+        return await revision_of(connection)
+    except asyncpg.InsufficientPrivilegeError:
+        return None

@@ -1,4 +1,4 @@
-"""liveness and readiness: which checks there are, each within its limit, all at once, and one examination at a time."""
+"""liveness and readiness: the checks run at the same time, each within its time limit, for one report at a time."""
 
 from __future__ import annotations
 
@@ -15,29 +15,26 @@ from src.config.environment import named_target
 from src.database.check_result import CheckResult, CheckStatus, healthy, skipped
 from src.database.errors import DatabaseError
 from src.database.health import checks
-from src.database.health.failures import failed, ours
-from src.database.health.isolation import check_isolation
-from src.database.health.primary import Look, has_seen, looking
-from src.database.health.report import HealthReport
-
-__all__ = ["liveness", "readiness"]
+from src.database.health.checks import Primary, examine_primary, has_answered
+from src.database.health.report import HealthReport, failed, translated
 
 TIMEOUT_SECONDS: Final = 2.0
 DRIFT_SECONDS: Final = 10.0
-"""The least that the comparison of the whole schema has."""
+"""The least time for the comparison of the whole schema."""
 MAX_REPLICA_LAG_SECONDS: Final = 10.0
+_NO_PRIMARY: Final = "see connect"
 
 _Asked = tuple[bool, bool, float, float]
 _running: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Asked, asyncio.Task[HealthReport]]]] = (
     WeakKeyDictionary()
 )
-"""What is being examined: whoever asks meanwhile gets the same report, so that probes cannot use the server up."""
+"""The reports that are being made: a concurrent caller gets the same one, so that probes cannot overload the server."""
 
 
 async def liveness() -> HealthReport:
-    """Say that the process lives: its event loop answers. The database is not asked: no restart heals its loss.
+    """Check that the process is live: its event loop answers. The database is not checked: a restart does not repair it.
 
-    Where the event loop hangs there is no answer, which is one too: give the probe a time limit.
+    If the event loop hangs there is no answer: set a time limit for the probe.
     """
     return HealthReport(service=_service(), checks={"event_loop": await _timed("event_loop", _turn(), TIMEOUT_SECONDS)})
 
@@ -72,7 +69,7 @@ async def readiness(
     if (examination := running.get(asked)) is None:
         examination = running[asked] = asyncio.create_task(_examine(*asked))
         examination.add_done_callback(lambda _: running.pop(asked, None))
-    return await asyncio.shield(examination)  # whoever is cancelled takes nobody else's report away
+    return await asyncio.shield(examination)  # a cancelled caller does not cancel the report of others
 
 
 async def _examine(
@@ -97,20 +94,20 @@ async def _examine(
 async def _check_all(
     settings: Settings, *, drift: bool, isolation: bool, seconds: float, max_replica_lag_seconds: float
 ) -> dict[str, CheckResult]:
-    async with looking(for_replica=settings.DATABASE_REPLICA_URL is not None, seconds=seconds) as look:
-        replica = checks.check_replica(look, settings, max_lag_seconds=max_replica_lag_seconds, seconds=seconds)
-        timed = {"connect": _timed("connect", checks.check_connection(look, settings), seconds)}
+    async with examine_primary(for_replica=settings.DATABASE_REPLICA_URL is not None, seconds=seconds) as primary:
+        replica = checks.check_replica(primary, settings, max_lag_seconds=max_replica_lag_seconds, seconds=seconds)
+        timed = {"connect": _timed("connect", checks.check_connection(primary, settings), seconds)}
         if isolation:  # before the revision, which waits while a migration locks its table
-            layers = check_isolation(look, settings)
-            timed["isolation"] = _timed("isolation", layers, seconds, at_worst="degraded", waits_for=look)
+            layers = checks.check_isolation(primary, settings)
+            timed["isolation"] = _timed("isolation", layers, seconds, at_worst="degraded", waits_for=primary)
         timed |= {
-            "revision": _timed("revision", checks.check_revision(look), seconds, waits_for=look),
+            "revision": _timed("revision", checks.check_revision(primary), seconds, waits_for=primary),
             "replica": _timed("replica", replica, seconds, at_worst="degraded"),
             "pool": _timed("pool", checks.check_pools(), seconds, at_worst="degraded"),
         }
         if drift:
-            comparison = checks.check_drift(look, settings)
-            timed["drift"] = _timed("drift", comparison, max(seconds, DRIFT_SECONDS), waits_for=look)
+            comparison = checks.check_drift(primary, settings)
+            timed["drift"] = _timed("drift", comparison, max(seconds, DRIFT_SECONDS), waits_for=primary)
         return dict(zip(timed, await asyncio.gather(*timed.values()), strict=True))
 
 
@@ -120,23 +117,23 @@ async def _timed(
     seconds: float,
     *,
     at_worst: CheckStatus = "unhealthy",
-    waits_for: asyncio.Task[Look] | None = None,
+    waits_for: asyncio.Task[Primary] | None = None,
 ) -> CheckResult:
-    """Have a check end in time, and one that fails itself cost its own line only."""
+    """Run a check within its time limit; return a result also if the check raises."""
     began = time.monotonic()
     try:
         async with asyncio.timeout(seconds):
             found = await check
     except Exception as raised:  # noqa: BLE001 - a probe wants an answer, whatever happened
-        if waits_for is None or has_seen(waits_for):
-            found = _failed(name, ours(raised), at_worst)
-        else:  # in vain: that is another check's to say
-            found = skipped(checks.NO_PRIMARY)
+        if waits_for is None or has_answered(waits_for):
+            found = _failed(name, translated(raised), at_worst)
+        else:  # the check `connect` reports that
+            found = skipped(_NO_PRIMARY)
     return replace(found, duration_ms=round((time.monotonic() - began) * 1000, 1))
 
 
 def _failed(name: str, error: Exception, status: CheckStatus) -> CheckResult:
-    """Tell the log all there is to tell, and the report what everybody may read."""
+    """Log the error, and return the result that every reader of the report may see."""
     reason = str(error.args[0]) if isinstance(error, DatabaseError) else None
     get_logger(__name__).warning("health_check_failed", check=name, error=type(error).__name__, reason=reason)
     return failed(error, status)
@@ -148,7 +145,7 @@ async def _turn() -> CheckResult:
 
 
 def _service() -> str:
-    """Return what the server knows the process by, as far as the settings can be read."""
+    """Return the application name, or the default one if the settings cannot be read."""
     try:
         settings = get_settings()
         target = named_target(settings)
