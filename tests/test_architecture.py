@@ -14,7 +14,7 @@ SOURCES = sorted([*(ROOT / "src").rglob("*.py"), ROOT / "migrations" / "env.py"]
 MAY_ASK_FOR_SETTINGS = {
     "migrations/env.py",
     "src/config/__init__.py",
-    "src/config/environment.py",
+    "src/config/profiles.py",
     "src/config/settings.py",
     "src/database/cli/app.py",
     "src/database/cli/migrations.py",

@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from src.config.environment import EnvironmentConfig, get_environment_config
     from src.config.logging import configure_logging, get_logger
+    from src.config.profiles import EnvironmentConfig, get_environment_config
     from src.config.settings import Settings, get_settings
 
 __all__ = [
@@ -20,10 +20,10 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "EnvironmentConfig": "environment",
+    "EnvironmentConfig": "profiles",
     "Settings": "settings",
     "configure_logging": "logging",
-    "get_environment_config": "environment",
+    "get_environment_config": "profiles",
     "get_logger": "logging",
     "get_settings": "settings",
 }

@@ -13,8 +13,6 @@ from dotenv.parser import parse_stream
 
 from src.database.errors import ConfigurationError
 
-__all__ = ["environment_files", "faults_of_file", "faults_of_process"]
-
 _PREFIXES: Final = ("DATABASE_", "DB_")
 _LIKELY: Final = 0.85
 """The similarity above which an unknown name in the process environment is taken for a misspelled setting."""

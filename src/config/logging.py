@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import structlog
     from structlog.typing import EventDict, Processor, WrappedLogger
 
-__all__ = ["configure_logging", "get_logger", "mask_secrets"]
-
 _MASK: Final = "***"
 _SECRET_NAME: Final = re.compile(
     r"password|passwd|secret|api_?key|(^|_)token$|dsn|database_url|migration_url", re.IGNORECASE

@@ -1,14 +1,16 @@
-"""Settings: one frozen class; a field is named as its variable is."""
+"""Settings: one frozen class, whose fields have the names of their variables; and the source of each value."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 from uuid import UUID
 
+from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -29,8 +31,6 @@ from src.config.files import environment_files, faults_of_file, faults_of_proces
 from src.config.logging import get_logger
 from src.database.errors import ConfigurationError
 from src.database.target import SslMode, Target, hosts_of, parse_url, warnings_of
-
-__all__ = ["Settings", "get_settings"]
 
 _URL_RULE: Final = "a URL like postgresql://user:password@host:5432/name"
 _MILLISECONDS: Final = "whole milliseconds, 0 (no limit) or more"
@@ -299,3 +299,50 @@ def _describe_one(name: str, fault: Mapping[str, Any]) -> str:
 
 def _configuration_error(faults: list[str]) -> ConfigurationError:
     return ConfigurationError("\n".join(dict.fromkeys(faults)), hint="every setting is explained in .env.example")
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSetting:
+    """A setting as it may be displayed: without anything secret."""
+
+    name: str
+    value: str | int | float | bool | None
+    source: str
+    """``environment``, the name of a file, or ``default``."""
+
+
+def show_settings(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[ShownSetting]:
+    """Return every setting with its source, in the order of the class.
+
+    Raises:
+        ConfigurationError: ``ENV_FILE`` names a file that does not exist.
+    """
+    found = set_values(environ)
+    return [
+        ShownSetting(name, _shown(getattr(settings, name)), found.get(name, ("", "default"))[1])
+        for name in Settings.model_fields
+    ]
+
+
+def set_values(environ: Mapping[str, str] = os.environ) -> dict[str, tuple[str, str]]:
+    """Return the raw value and the source of each setting that is set; a value may be secret, and may be invalid.
+
+    The precedence is that of pydantic-settings: a later file over an earlier one, the environment over both; an empty
+    value counts as not set.
+
+    Raises:
+        ConfigurationError: ``ENV_FILE`` names a file that does not exist.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for file in environment_files(environ):
+        found |= {name: (value, str(file)) for name, value in dotenv_values(file).items() if value}
+    found |= {name: (value, "environment") for name, value in environ.items() if value}
+    return {name: entry for name, entry in found.items() if name in Settings.model_fields}
+
+
+def _shown(value: Any) -> str | int | float | bool | None:
+    if isinstance(value, SecretStr):
+        return "***"
+    if isinstance(value, URL):
+        return value.render_as_string(hide_password=True)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from src.config.environment import Purpose, complete, named_target
+from src.config.profiles import Purpose, complete, named_target
 from src.database.connect import PasswordProvider, PgBouncerConnection, find_provider
 from src.database.embedded import embedded_server
 from src.database.errors import ConfigurationError

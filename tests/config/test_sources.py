@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.config import get_settings
-from src.config.sources import show_settings
+from src.config.settings import show_settings
 from tests.acceptance.command import CANARY
 
 

@@ -240,7 +240,7 @@ def demo(
 
 
 def _embedded_folder() -> Path:
-    from src.config.environment import named_target
+    from src.config.profiles import named_target
     from src.database.embedded import embedded_folder
 
     settings = config.get_settings()

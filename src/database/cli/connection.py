@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import asyncpg
 
 from src.config import Settings
-from src.config.environment import Purpose
+from src.config.profiles import Purpose
 from src.database.connect import command_connection
 from src.database.resolve import named_provider, reach_target
 from src.database.target import Target

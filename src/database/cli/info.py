@@ -10,8 +10,8 @@ from typing import Any, Final
 import asyncpg
 
 from src.config import Settings
-from src.config.environment import Purpose
-from src.config.sources import ShownSetting, show_settings
+from src.config.profiles import Purpose
+from src.config.settings import ShownSetting, show_settings
 from src.database.cli.connection import Encryption, encryption_of, reach
 from src.database.cli.output import print_error, print_json, print_lines
 from src.database.engine import create_engine

@@ -16,8 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from src.config import Settings
-from src.config.environment import Purpose, named_target
-from src.config.sources import set_values
+from src.config.profiles import Purpose, named_target
+from src.config.settings import set_values
 from src.database import models
 from src.database.base import Base
 from src.database.check_result import CheckResult, failed, ok, skipped, warning

@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 
 from src.config import Settings
-from src.config.environment import named_target
+from src.config.profiles import named_target
 from src.database.connect import command_connection, run_shielded
 from src.database.embedded import embedded_server
 from src.database.errors import ConfigurationError

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from sqlalchemy.pool import NullPool
 
 from src.config import Settings, get_logger
-from src.config.environment import Purpose
+from src.config.profiles import Purpose
 from src.database.drift.catalog import Catalog, compared_facts, read_catalog
 from src.database.drift.compare import compare
 from src.database.drift.difference import Difference, Statements

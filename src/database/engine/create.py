@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from src.config import get_logger
-from src.config.environment import Purpose, named_target
+from src.config.profiles import Purpose, named_target
 from src.database.connect import (
     DRIVER_ERRORS,
     Connector,

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from src.config import Settings, get_logger, get_settings
 from src.config.constants import APPLICATION_NAME
-from src.config.environment import named_target
+from src.config.profiles import named_target
 from src.database.check_result import CheckResult, CheckStatus, healthy, skipped
 from src.database.errors import DatabaseError
 from src.database.health import checks
@@ -32,7 +32,7 @@ _running: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Asked, asynci
 
 
 async def liveness() -> HealthReport:
-    """Check that the process is live: its event loop answers. The database is not checked: a restart does not repair it.
+    """Check that the process is live: its event loop answers. No check of the database: a restart does not repair it.
 
     If the event loop hangs there is no answer: set a time limit for the probe.
     """

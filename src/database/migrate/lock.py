@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings, get_logger
 from src.config.constants import MIGRATION_ATTEMPTS, MIGRATION_WAIT_SECONDS
-from src.config.environment import named_target
+from src.config.profiles import named_target
 from src.database.engine import create_engine
 from src.database.errors import DatabaseError, LockNotAvailable
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from src import config
-from src.config.environment import Purpose
+from src.config.profiles import Purpose
 from src.database.engine import DatabaseEngine, create_engine
 from src.database.errors import ConfigurationError
 from src.database.observe import DefaultTenantLog, watch

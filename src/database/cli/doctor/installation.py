@@ -11,7 +11,7 @@ from typing import Final
 
 from src.config import Settings
 from src.config.files import environment_files, faults_of_process
-from src.config.sources import set_values
+from src.config.settings import set_values
 from src.database.check_result import CheckResult, failed, ok, skipped, warning
 from src.database.errors import ConfigurationError
 from src.database.target import hosts_of, parse_url

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import EnvironmentConfig, Settings
-from src.config.environment import DatabaseConfig, complete, named_target
+from src.config.profiles import DatabaseConfig, complete, named_target
 from src.database.errors import ConfigurationError
 from src.database.target import SshGateway, Target
 

@@ -14,8 +14,6 @@ from src.database.target import SshGateway, Target
 if TYPE_CHECKING:
     from src.config.settings import Settings
 
-__all__ = ["DatabaseConfig", "EnvironmentConfig", "Purpose", "complete", "get_environment_config", "named_target"]
-
 Purpose = Literal["application", "migrations", "reading", "administration", "backup"]
 
 _MAY_BE_PLAINTEXT: Final = ("disable", "allow", "prefer")
