@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from src.database.migrate.functions import create_functions, drop_functions
+from src.database.migrate.operations import create_functions, drop_functions
 
 revision: str = "0008"
 down_revision: str | Sequence[str] | None = "0007"
