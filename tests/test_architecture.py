@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import pkgutil
 import re
+import textwrap
 from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+from sqlalchemy.pool import NullPool
+
+from src import config, database
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), ROOT / "migrations" / "env.py"])
@@ -26,6 +36,14 @@ MAY_ASK_FOR_SETTINGS = {
     "src/database/session/scopes.py",
 }
 
+INTERNALS = {"src/database/connect/asyncpg_internals.py", "src/database/engine/sqlalchemy_internals.py"}
+"""Where private names of SQLAlchemy and asyncpg are used."""
+PUBLIC = {
+    "os._exit",  # documented under this name
+    "sys._getframe",  # the same
+    "session._tenant_id",  # our own session's: an observer must not make the session take a tenant
+}
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 GENERIC = {"repository.py", "upsert.py"}
 """The generic base of repositories, in `repositories/base`: add, update, upsert and delete of any row."""
 DML = re.compile(
@@ -151,3 +169,103 @@ def sql(node: ast.Constant | ast.JoinedStr) -> str:
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     return "".join(sql(part) if isinstance(part, ast.Constant) else "value" for part in node.values)
+
+
+def test_private_names_of_sqlalchemy_and_asyncpg_are_in_two_files() -> None:
+    """Each has a canary there; elsewhere the public names do, or a function of these files."""
+    modules = {str(path.relative_to(ROOT)): path for path in SOURCES}
+    found = {
+        f"{name}: {used}"
+        for name, path in modules.items()
+        if name not in INTERNALS
+        for used in private_names_in(path.read_text())
+    }
+    found |= {f"{kind.__name__}: {used}" for kind in our_classes() for used in inherited_private_names(kind)}
+
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["connection._transport", "from sqlalchemy.pool.base import _ConnectionRecord", "self.sync_session._new", "f()._x"],
+)
+def test_a_private_name_is_noticed(source: str) -> None:
+    assert list(private_names_in(source))
+
+
+@pytest.mark.parametrize(
+    "source", ["self._x", "cls._x", "super()._x", "class A: ...\nA._x", "row._replace(x=1)", "os._exit(1)"]
+)
+def test_what_only_looks_private_passes(source: str) -> None:
+    assert not list(private_names_in(source))
+
+
+def test_an_inherited_private_name_is_noticed() -> None:
+    class Overriding(NullPool):
+        def _do_get(self) -> Any: ...
+
+    class Using(NullPool):
+        def use(self) -> Any:
+            return self._creator
+
+    class Own(NullPool):
+        def _own(self) -> Any:
+            return self._own()
+
+    assert [list(inherited_private_names(kind)) for kind in (Overriding, Using, Own)] == [["_do_get"], ["_creator"], []]
+
+
+def private_names_in(source: str) -> Iterator[str]:
+    """Yield the private names that a module imports, or uses of other objects than its own classes' instances."""
+    tree = ast.parse(source)
+    own = {"self", "cls", "super()"} | {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from (name.name for name in node.names if is_private(name.name))
+        elif isinstance(node, ast.Attribute) and is_private(node.attr) and ast.unparse(node.value) not in own:
+            name = node.attr if node.attr in OF_NAMED_TUPLES else ast.unparse(node)
+            if name not in OF_NAMED_TUPLES | PUBLIC:
+                yield name
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def our_classes() -> set[type]:
+    modules = [
+        import_module(found.name)
+        for package in (config, database)
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    ]
+    return {
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and file_of(module) not in INTERNALS
+    }
+
+
+def file_of(module: ModuleType) -> str:
+    return str(Path(str(module.__file__)).relative_to(ROOT))
+
+
+def inherited_private_names(kind: type) -> Iterator[str]:
+    """Yield the private names of a class's foreign bases that the class uses or overrides."""
+    foreign = [base for base in kind.__mro__ if base.__module__.partition(".")[0] in {"sqlalchemy", "asyncpg"}]
+    if not foreign:
+        return
+    theirs = {name for base in foreign for name in private_names_of(base)}
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(kind)))):
+        name = getattr(node, "attr", getattr(node, "name", getattr(node, "id", None)))
+        if isinstance(name, str) and is_private(name) and name in theirs:
+            yield name
+
+
+@cache
+def private_names_of(base: type) -> set[str]:
+    names = {name for name in vars(base) if is_private(name)}
+    try:
+        return names | set(re.findall(r"\bself\.(_\w+)", inspect.getsource(base)))
+    except OSError:  # it is compiled
+        return names

@@ -1,55 +1,34 @@
-"""Values that can change in place, as SQLAlchemy's are, but cheap to load: each row brings two or three of them."""
+"""Mutable values of rows: JSON objects and lists whose changes in place are stored."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from sqlalchemy.ext.mutable import MutableDict, MutableList
-from sqlalchemy.util import memoized_property
 
 __all__ = ["ChangeableDict", "ChangeableList", "changeable"]
 
-
-class _Holders(dict[Any, str]):
-    """Which rows hold a value: what SQLAlchemy keeps in a WeakKeyDictionary, made at a fifth of its cost.
-
-    A state refers to its row weakly; whether that is still there is asked when something has changed.
-    """
-
-    def items(self) -> Any:
-        """Leave out the rows that are gone."""
-        return [(state, name) for state, name in super().items() if state.obj() is not None]
+_TYPES: Final[dict[tuple[type[Any], str], Any]] = {}
+"""The class of a mapped attribute's values, by model and name."""
 
 
-_ATTRIBUTES: Final[dict[tuple[type[Any], str], Any]] = {}
-
-
-class _HeldByRows:
-    @memoized_property
-    def _parents(self) -> _Holders:
-        return _Holders()
+class _Registered:
+    """Registers the attributes whose values are of this class."""
 
     @classmethod
-    def _listen_on_attribute(cls, attribute: Any, coerce: bool, parent_cls: Any) -> None:
-        super()._listen_on_attribute(attribute, coerce, parent_cls)  # type: ignore[misc] # SQLAlchemy's
-        _ATTRIBUTES[attribute.class_, attribute.key] = cls
-
-    @classmethod
-    def held_by(cls, state: Any, name: str, value: Any) -> Any:
-        """Make it of a value that was loaded with a row."""
-        held = cls(value)  # type: ignore[call-arg] # a dict's or a list's
-        held.__dict__["_parents"] = _Holders({state: name})
-        return held
+    def associate_with_attribute(cls, attribute: Any) -> None:
+        super().associate_with_attribute(attribute)  # type: ignore[misc] # of the other base
+        _TYPES[attribute.class_, attribute.key] = cls
 
 
-class ChangeableDict(_HeldByRows, MutableDict[str, Any]):  # type: ignore[misc] # `_parents` is a lighter one
+class ChangeableDict(_Registered, MutableDict[str, Any]):
     """A JSON object; what is set or removed in it is stored."""
 
 
-class ChangeableList(_HeldByRows, MutableList[Any]):  # type: ignore[misc] # the same
+class ChangeableList(_Registered, MutableList[Any]):
     """A list; what is added, replaced or removed in it is stored."""
 
 
 def changeable(model: type[Any], name: str) -> Any:
-    """Return what a mapped attribute's values are made into, or None where they are left as they come."""
-    return _ATTRIBUTES.get((model, name))
+    """Return the class of a mapped attribute's mutable values, or None if they are not mutable."""
+    return _TYPES.get((model, name))

@@ -22,8 +22,8 @@ from src.database.session import forget_settings
 from src.database.store import get_store
 from tests.acceptance.command import CANARY
 from tests.database.drift.test_verify import OUTAGE
+from tests.database.engine.test_silence import relayed
 from tests.database.mute_relay import relaying
-from tests.database.test_silence import relayed
 
 Use = Callable[..., Settings]
 ONE = text("SELECT 1")

@@ -9,8 +9,8 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings
 from src.database import create_engine
 from src.database.errors import DatabaseMissing
+from tests.database.engine.test_silence import relayed
 from tests.database.mute_relay import relaying
-from tests.database.test_silence import relayed
 
 
 async def test_the_next_host_is_tried_where_one_says_nothing(cloned_database: URL) -> None:

@@ -82,8 +82,7 @@ class Encryption:
 
 def encryption_of(connection: asyncpg.Connection[Any], target: Target) -> Encryption:
     """Return the encryption of the connection itself, not the one that the settings request."""
-    # The driver has no public way to its transport.
-    tls = connection._transport.get_extra_info("ssl_object")  # noqa: SLF001
+    tls = connection.transport.get_extra_info("ssl_object")
     if tls is None:
         return Encryption(kind="Unix socket" if target.is_socket else "plaintext")
     certificate = tls.getpeercert() or {}

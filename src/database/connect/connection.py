@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 import asyncpg
 
+from src.database.connect.asyncpg_internals import DriverConnection
 from src.database.translation import translate_connect
 
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
@@ -20,18 +21,16 @@ _KEPT_BYTES: Final = 2048
 _FATAL: Final = {"FATAL", "PANIC"}
 
 
-class OurConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
+class OurConnection(DriverConnection):
     """The driver's, whose set-up fails in our words too: what SQLAlchemy does to it passes all translation by.
 
     Attributes:
         parting: The end of one that was dropped, where the server is being told to stop first.
         with_begin: What goes with the next BEGIN, in the same round trip.
-        is_introspecting: True while the driver reads a statement's types, before it sends the statement.
     """
 
     parting: asyncio.Task[None] | None = None
     with_begin: str | None = None
-    is_introspecting = False
     _is_dropped = False
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *arguments: Any) -> None:
@@ -56,13 +55,6 @@ class OurConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no typ
         status: str = await super().execute(query, *arguments, timeout=timeout)
         return status
 
-    async def _introspect_types(self, *arguments: Any) -> Any:
-        """Read types; where this fails, the flag stays."""
-        self.is_introspecting = True
-        types = await super()._introspect_types(*arguments)
-        self.is_introspecting = False
-        return types
-
     async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
         """Teach it a type."""
         try:
@@ -76,13 +68,13 @@ class OurConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no typ
         The driver's own takes the request to cancel back: the server would go on with the statement for as long as it
         takes, hold its locks, and commit it in the end.
         """
-        requests = self._cancellations
-        if not requests or not is_running_here(self._loop) or asyncio.current_task() in requests:  # one that has failed
+        requests = self.cancel_requests
+        if not requests or not is_running_here(self.loop) or asyncio.current_task() in requests:  # one that has failed
             super().terminate()
         else:
             self._is_dropped = True
             if not self.is_closed():  # else it is being closed already, which waits for the server too
-                self.parting = self._loop.create_task(self.close(timeout=PARTING_SECONDS))
+                self.parting = self.loop.create_task(self.close(timeout=PARTING_SECONDS))
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the driver's
         """Close it; of one that was dropped nobody waits to hear that it was not in time, or broken."""

@@ -55,7 +55,7 @@ class Connector:
         self._password = password
         self._tunnel: SshTunnel | None = None
         self._cloud_sql: CloudSqlConnector | None = None
-        self._opened: WeakSet[asyncpg.Connection[Any]] = WeakSet()
+        self._opened: WeakSet[OurConnection] = WeakSet()
 
     def __str__(self) -> str:
         return str(self._find_target())
@@ -88,9 +88,9 @@ class Connector:
 
     async def part(self) -> None:
         """Wait until the server has received the cancellation of every statement that was cancelled."""
-        opened: list[Any] = [connection for connection in list(self._opened) if is_running_here(connection._loop)]  # noqa: SLF001
+        opened: list[Any] = [connection for connection in list(self._opened) if is_running_here(connection.loop)]
         parting = [connection.parting for connection in opened if connection.parting is not None]
-        requests = [request for connection in opened for request in connection._cancellations]  # noqa: SLF001
+        requests = [request for connection in opened for request in connection.cancel_requests]
         await asyncio.gather(*parting, *requests, return_exceptions=True)
 
     @property
@@ -106,8 +106,7 @@ class Connector:
     def hang_up(self) -> None:
         """Shut down the sockets of connections whose event loop is closed: the server then ends its backends."""
         for connection in list(self._opened):
-            transport = connection._transport  # noqa: SLF001 - on a closed loop the driver's own methods raise
-            network = None if transport is None else transport.get_extra_info("socket")
+            network = connection.transport.get_extra_info("socket")  # the driver's methods raise on a closed loop
             if network is not None:
                 with suppress(OSError, TypeError):  # closed already; or uvloop's, which closes them with the loop
                     network.shutdown(socket.SHUT_RDWR)
@@ -266,7 +265,7 @@ def _keep_alive(connection: asyncpg.Connection[Any]) -> None:
 
     Without them firewalls drop an idle connection, and a statement waits forever for a server that is gone.
     """
-    network = connection._transport.get_extra_info("socket")  # noqa: SLF001 - the driver has no public way to it
+    network = connection.transport.get_extra_info("socket")
     if network is None or network.family not in {socket.AF_INET, socket.AF_INET6}:
         return
     with suppress(OSError):

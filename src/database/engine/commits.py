@@ -12,6 +12,7 @@ from sqlalchemy.sql.functions import FunctionElement, GenericFunction, next_valu
 
 from src.database.engine.events import hear
 from src.database.engine.pool import IDLE_SINCE
+from src.database.engine.sqlalchemy_internals import replace_driver_connection
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
 
 __all__ = [
@@ -91,7 +92,7 @@ def reconnect(connection: Connection) -> None:
 
     In a greenlet.
     """
-    connection._dbapi_connection = connection.engine.raw_connection()  # noqa: SLF001 - there is no public way inside of a transaction
+    replace_driver_connection(connection)
     _forget(connection)
 
 

@@ -26,6 +26,7 @@ from src.database.connect import (
 from src.database.embedded import connect_embedded
 from src.database.engine.listeners import LOGGING_NAME, listen
 from src.database.engine.pool import SizedPool, keep_fresh
+from src.database.engine.sqlalchemy_internals import FairPool
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.resolve import driver_arguments, is_pooled_elsewhere, named_provider, pool_limits, resolve_target
 from src.database.target import PoolLimits, Target
@@ -193,6 +194,8 @@ def create_engine(
     )
     is_pooled = target.has_pool_parameters or not settings.is_local
     poolclass = poolclass or (SizedPool if is_pooled else NullPool)
+    if poolclass is SizedPool:
+        poolclass = FairPool
     opener = _opener(connector, settings, purpose=purpose)
     made = create_async_engine(
         _display_url(target),

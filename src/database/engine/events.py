@@ -31,8 +31,6 @@ def hear(engine: Engine, name: str, listener: _Hear) -> None:
 
 def somebody_else_hears(connection: Connection) -> bool:
     """Say whether others than we here want to hear of each statement: SQLAlchemy has to send it then."""
-    if not connection._has_events:  # noqa: SLF001 - nobody at all
-        return False
     listeners = sum(len(getattr(connection.dispatch, name)) for name in _EVENTS)
     return listeners > len(_ours(connection))
 

@@ -19,14 +19,13 @@ from sqlalchemy import Engine, PoolProxiedConnection, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
-from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.concurrency import await_
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
 
 from src.database.errors import PoolExhausted
 from src.database.target import PoolLimits
 
-__all__ = ["IDLE_SINCE", "SizedPool", "drop", "keep_fresh"]
+__all__ = ["IDLE_SINCE", "FairQueue", "SizedPool", "drop", "keep_fresh"]
 
 PING_AFTER_IDLE_SECONDS: Final = 30.0
 """A connection that lay idle for longer is asked whether it lives: a firewall that dropped it has told nobody."""
@@ -40,11 +39,8 @@ IDLE_SINCE: Final = "thea_idle_since"
 _LIBRARIES: Final = str(Path(asyncio.__file__).parents[1]), str(Path(sys.prefix)), str(Path(__file__).parents[1])
 
 
-class _FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
-    """What is given back goes to who has waited for the longest.
-
-    In SQLAlchemy's whoever comes just then can take it, and who was woken for it waits anew, behind all others.
-    """
+class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
+    """A queue that hands a returned connection to the caller that has waited for the longest."""
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         super().__init__(maxsize, use_lifo)
@@ -52,15 +48,19 @@ class _FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
         self._waiting: deque[asyncio.Future[ConnectionPoolEntry]] = deque()
 
     def empty(self) -> bool:
+        """Return True if no connection is idle."""
         return not self._idle
 
     def full(self) -> bool:
+        """Return True if no more connections are kept."""
         return 0 < self.maxsize <= len(self._idle)
 
     def qsize(self) -> int:
+        """Return the number of idle connections."""
         return len(self._idle)
 
     def put_nowait(self, item: ConnectionPoolEntry) -> None:
+        """Hand a connection to the caller that has waited longest, or keep it; raise Full if there is no room."""
         if self._hand_over(item):
             return
         if self.full():
@@ -68,14 +68,17 @@ class _FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
         self._idle.append(item)
 
     def put(self, item: ConnectionPoolEntry, block: bool = True, timeout: float | None = None) -> None:
+        """Put as `put_nowait` does; it never waits."""
         self.put_nowait(item)
 
     def get_nowait(self) -> ConnectionPoolEntry:
+        """Return an idle connection; raise Empty if there is none."""
         if not self._idle:
             raise Empty
         return self._idle.pop() if self.use_lifo else self._idle.popleft()
 
     def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
+        """Return an idle connection, or wait for one; raise Empty after the timeout."""
         if self._idle or not block:
             return self.get_nowait()
         return await_(self._wait(timeout))
@@ -105,19 +108,22 @@ class _FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
 
 
 class SizedPool(AsyncAdaptedQueuePool):
-    """SQLAlchemy's, first come, first served; on exhaustion it says who has held a connection for the longest."""
-
-    _queue_class = _FairQueue
+    """SQLAlchemy's pool of a fixed size; its error on exhaustion names the task that has held a connection longest."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._most_above_size = options.get("max_overflow", 10)  # SQLAlchemy's default
         self._holders: dict[int, tuple[float, weakref.ref[asyncio.Task[Any]] | None]] = {}
         self.around_connect: Callable[[Callable[[], PoolProxiedConnection]], PoolProxiedConnection] | None = None
         """What takes the time that a caller waits for a connection, where somebody does."""
 
     def connect(self) -> PoolProxiedConnection:
-        """Hand a connection out."""
-        return super().connect() if self.around_connect is None else self.around_connect(super().connect)
+        """Return a connection.
+
+        Raises:
+            PoolExhausted: All connections were in use for the pool's timeout.
+        """
+        return self._take() if self.around_connect is None else self.around_connect(self._take)
 
     def recreate(self) -> SizedPool:
         """Return one like it, as `dispose` asks for."""
@@ -137,25 +143,16 @@ class SizedPool(AsyncAdaptedQueuePool):
         """Forget who had it."""
         self._holders.pop(id(entry), None)
 
-    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
-        """Close one. Nothing is awaited for one that is closed: see `drop`."""
-        if not connection.driver_connection.is_closed():
-            super()._close_connection(connection, terminate=terminate)
-
-    def _do_get(self) -> ConnectionPoolEntry:
+    def _take(self) -> PoolProxiedConnection:
         try:
-            return super()._do_get()
+            return super().connect()
         except PoolTimeout:
             raise PoolExhausted(
-                f"the pool {self.logging_name!r} of {self.size()} connections and {self._max_overflow} more"
+                f"the pool {self.logging_name!r} of {self.size()} connections and {self._most_above_size} more"
                 f" had none free for {self.timeout():g} s; {self._longest_holder()}",
                 hint="end sessions sooner (none open while a model or another service is waited for), or raise"
                 " DATABASE_POOL_SIZE (pool_max where the URL has one); `thea-db pool` says how far",
             ) from None
-
-    def _create_connection(self) -> ConnectionPoolEntry:
-        """Make a place, in which whoever gets it connects: who fails to, or is cancelled, gives it to the next."""
-        return _ConnectionRecord(self, connect=False)
 
     def _longest_holder(self) -> str:
         if not self._holders:

@@ -1,25 +1,81 @@
-"""What is sent on the driver's connection without SQLAlchemy, and fails, fails as a statement of SQLAlchemy's does."""
+"""Private names of SQLAlchemy: each is used once, here, and `DATABASE_FAST_PATH=false` does without most of them.
+
+A release of SQLAlchemy may change them; `tests/database/engine/test_sqlalchemy_internals.py` has a canary for each.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
+from sqlalchemy.orm import InstanceState
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool.base import _ConnectionRecord
+from sqlalchemy.sql.cache_key import CacheKey
 
-__all__ = ["raise_as_always"]
+from src.database.engine.pool import FairQueue, SizedPool
+
+__all__ = [
+    "FairPool",
+    "begin_transaction",
+    "cache_key_of",
+    "criteria_of_option",
+    "raise_as_sqlalchemy",
+    "replace_driver_connection",
+    "result_columns",
+    "statement_lock",
+    "text_parameters",
+    "track_changes",
+]
 
 
-def raise_as_always(connection: Connection, sql: str, error: BaseException) -> None:
-    """Have SQLAlchemy do with an error what it does with those of its own statements; in a greenlet.
+class FairPool(SizedPool):
+    """A sized pool that serves waiting callers in the order of their arrival.
 
-    What was lost is given up with its connection, and who listens to errors hears of it.
+    SQLAlchemy's own queue lets any caller take a connection that another caller was woken for.
+    """
+
+    _queue_class = FairQueue
+
+    def _create_connection(self) -> ConnectionPoolEntry:
+        """Return a pool entry that connects at its checkout.
+
+        A caller that fails to connect, or is cancelled, then returns the entry to the pool, and so to the next caller.
+        SQLAlchemy connects before there is an entry, and wakes no other caller after a failure.
+        """
+        return _ConnectionRecord(self, connect=False)
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        """Close a connection unless it is closed already: SQLAlchemy would await, where a cancellation can arrive."""
+        if not connection.driver_connection.is_closed():
+            super()._close_connection(connection, terminate=terminate)
+
+
+def begin_transaction(adapter: Any) -> Awaitable[None]:
+    """Return the awaitable with which the adapter sends BEGIN. SQLAlchemy sends it with the first statement only."""
+    begun: Awaitable[None] = adapter._start_transaction()
+    return begun
+
+
+def statement_lock(adapter: Any) -> AbstractAsyncContextManager[Any]:
+    """Return the lock that SQLAlchemy holds while the connection executes a statement."""
+    lock: AbstractAsyncContextManager[Any] = adapter._execute_mutex
+    return lock
+
+
+def raise_as_sqlalchemy(connection: Connection, sql: str, error: BaseException) -> None:
+    """Handle an error of the driver's connection as SQLAlchemy does for its own statements; call it in a greenlet.
+
+    SQLAlchemy calls the listeners of `handle_error`, and invalidates a connection that is lost.
 
     Raises:
-        BaseException: In our own words where it was the server's or the driver's, else the error itself.
+        BaseException: The translated error if the server or the driver raised it, else the error itself.
     """
     adapter: Any = connection.connection.dbapi_connection
     handle: Any = connection._handle_dbapi_exception
-    try:  # it asks what is being handled
+    try:  # SQLAlchemy reads the exception that is being handled
         if isinstance(error, Exception):
             adapter._handle_exception(error)
         raise error  # noqa: TRY301 - the same
@@ -27,3 +83,58 @@ def raise_as_always(connection: Connection, sql: str, error: BaseException) -> N
         handle(translated, sql, None, None, None)
     except BaseException as raised:  # noqa: BLE001 - it is raised again
         handle(raised, None, None, None, None)
+
+
+def replace_driver_connection(connection: Connection) -> None:
+    """Replace a connection's lost driver connection by another of its pool; call it in a greenlet.
+
+    SQLAlchemy does this only outside of a transaction; here, the transaction has sent nothing yet.
+    """
+    connection._dbapi_connection = connection.engine.raw_connection()
+
+
+def cache_key_of(statement: Any) -> CacheKey | None:
+    """Return what statements of the same shape have in common, with the bound parameters; None if there is no key."""
+    key: CacheKey | None = statement._generate_cache_key()
+    return key
+
+
+def text_parameters(compiled: Any, key: CacheKey) -> dict[str, int]:
+    """Return the number of the key's parameter for each parameter of the text, by the name in the text.
+
+    The compiled statement of an INSERT or UPDATE has copies of the statement's parameters.
+    """
+    copies, _ = compiled._cache_key_bind_match
+    return {
+        compiled.bind_names[copy]: number
+        for number, bind in enumerate(key.bindparams)
+        for copy in copies[bind]
+        if copy in compiled.bind_names
+    }
+
+
+def result_columns(compiled: Any) -> Sequence[Sequence[Any]]:
+    """Return, for each column of the result, the objects that SQLAlchemy finds it by."""
+    return [entry.objects for entry in compiled._result_columns]
+
+
+class _Rows(dict[InstanceState[Any], str]):
+    """The rows that refer to a mutable value; a state refers to its row weakly.
+
+    SQLAlchemy's WeakKeyDictionary costs five times as much to create, for two or three values of each row.
+    """
+
+    def items(self) -> Any:
+        """Return the rows that still exist."""
+        return [(state, name) for state, name in super().items() if state.obj() is not None]
+
+
+def track_changes(value: Any, state: InstanceState[Any], name: str) -> None:
+    """Make an in-place change of a new mutable value a change of its row, as the mutable type's own loader does."""
+    value.__dict__["_parents"] = _Rows({state: name})
+
+
+def criteria_of_option(element: Any) -> Sequence[ColumnElement[bool]]:
+    """Return the criteria of a loader option, as in `selectinload(User.notes.and_(...))`. They are checked always."""
+    criteria: Sequence[ColumnElement[bool]] = element._extra_criteria
+    return criteria

@@ -13,7 +13,7 @@ from sqlalchemy.util.concurrency import await_
 
 from src.database.connect import TEMPORARY_LAST
 from src.database.engine.commits import READS_ONLY
-from src.database.engine.sqlalchemy_internals import raise_as_always
+from src.database.engine.sqlalchemy_internals import begin_transaction, raise_as_sqlalchemy
 from src.database.errors import ConnectionFailed
 from src.database.translation import translate
 
@@ -73,9 +73,9 @@ class TenantBinding:
             return
         adapter.driver_connection.with_begin = self._script(tenant_id)  # both in one round trip
         try:
-            await_(adapter._start_transaction())
+            await_(begin_transaction(adapter))
         except BaseException as error:
-            raise_as_always(connection, "BEGIN", error)
+            raise_as_sqlalchemy(connection, "BEGIN", error)
             raise
 
     def _is_ready(self, connection: Connection) -> bool:

@@ -84,8 +84,8 @@ class TenantSession(Session):
         return tenant_id
 
     def has_changes(self) -> bool:
-        """Say whether a flush would have anything to send."""
-        return not self._is_clean()
+        """Return True if the session has pending changes."""
+        return bool(self.identity_map.check_modified() or self.new or self.deleted)
 
     def bound_connection(self) -> Connection | None:
         """Return the connection of the open transaction, where it is bound to who acts; None: there is more to do.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import BindParameter
@@ -11,6 +11,7 @@ from sqlalchemy.util import LRUCache
 
 from src.database.base import TenantBase
 from src.database.engine.commits import can_only_read
+from src.database.engine.sqlalchemy_internals import cache_key_of, result_columns, text_parameters
 from src.database.statements.entities import DIALECT, Entities, entities_of
 
 __all__ = ["Ready", "compile_once", "ready"]
@@ -25,8 +26,8 @@ class Ready:
         self.sql: str = compiled.string
         self.entities = entities
         self.may_write = not can_only_read(compiled.statement)
-        places = _places(compiled, cache_key)
-        self._arguments = [(places[name], compiled._bind_processors.get(name)) for name in compiled.positiontup]
+        places = text_parameters(compiled, cache_key)
+        self._arguments = [(places[name], _processor(compiled.binds[name])) for name in compiled.positiontup]
         self._bound = cache_key.bindparams
 
     def arguments(self, bound: Sequence[BindParameter[Any]]) -> list[Any]:
@@ -51,7 +52,7 @@ _COMPILED: Final[LRUCache[Any, Ready | None]] = LRUCache(SHAPES)
 
 def ready(statement: Any, model: type[Any]) -> tuple[Ready, list[Any]] | None:
     """Return a statement ready to be sent, and its values; None where only SQLAlchemy can send it."""
-    key = statement._generate_cache_key()
+    key = cache_key_of(statement)
     if key is None or key.params:
         return None
     try:
@@ -63,7 +64,7 @@ def ready(statement: Any, model: type[Any]) -> tuple[Ready, list[Any]] | None:
 
 def compile_once(statement: Any, model: type[Any]) -> Ready | None:
     """Return a statement ready to be sent; None where only SQLAlchemy can send it."""
-    key = statement._generate_cache_key()
+    key = cache_key_of(statement)
     return None if key is None else _compile(statement, key, model)
 
 
@@ -73,23 +74,17 @@ def _compile(statement: Any, key: CacheKey, model: type[Any]) -> Ready | None:
         return None
     compiled: Any = statement.compile(dialect=DIALECT, cache_key=key)
     entities = entities_of(model)
-    given = [entry.objects for entry in compiled._result_columns]
+    given = result_columns(compiled)
     if len(given) < len(entities.columns) or not all(
         column in objects for column, objects in zip(entities.columns, given, strict=False)
     ):
         return None
     made_each_time = compiled.post_compile_params or compiled.literal_execute_params or compiled.prefetch
-    if made_each_time or not set(compiled.positiontup) <= set(_places(compiled, key)):
+    if made_each_time or not set(compiled.positiontup) <= set(text_parameters(compiled, key)):
         return None
     return Ready(compiled, key, entities)
 
 
-def _places(compiled: Any, key: CacheKey) -> dict[str, int]:
-    """Say which of the key's parameters each of the text's is; in an insert or an update they are copies of them."""
-    copies, _ = compiled._cache_key_bind_match
-    return {
-        compiled.bind_names[copy]: number
-        for number, bind in enumerate(key.bindparams)
-        for copy in copies[bind]
-        if copy in compiled.bind_names
-    }
+def _processor(bind: BindParameter[Any]) -> Callable[[Any], Any] | None:
+    """Return what makes a parameter's value of the driver's type; None if the driver takes the value as it is."""
+    return bind.type.dialect_impl(DIALECT).bind_processor(DIALECT)

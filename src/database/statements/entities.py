@@ -13,8 +13,9 @@ from typing import Any, Final
 from sqlalchemy import Dialect
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.orm import Session, class_mapper
-from sqlalchemy.orm.attributes import instance_dict, instance_state
+from sqlalchemy.orm.attributes import instance_dict, instance_state, set_committed_value
 
+from src.database.engine.sqlalchemy_internals import track_changes
 from src.database.mutable import changeable
 
 __all__ = ["DIALECT", "Entities", "entities_of"]
@@ -34,7 +35,7 @@ class Entities:
         attributes = [one for one in mapper.column_attrs if not one.deferred]
         self.columns = [one.columns[0] for one in attributes]
         self._manager = mapper.class_manager
-        self._identity_class = mapper._identity_class
+        self._identity_class = mapper.identity_key_from_primary_key(())[0]
         self._names = [one.key for one in attributes]
         self._set_of_names = frozenset(self._names)
         self._key_of: Callable[[Sequence[Any]], tuple[Any, ...]] = itemgetter(
@@ -64,7 +65,7 @@ class Entities:
             key = (self._identity_class, self._key_of(record), None)
             entity = there.get(key)
             if entity is not None:
-                self._fill(session, entity, record, refresh=refresh)
+                self._fill(entity, record, refresh=refresh)
             else:
                 entity = new()
                 state = instance_state(entity)
@@ -73,9 +74,10 @@ class Entities:
                 values = self.values(record)
                 for name, kind in self._changeable:
                     if (value := values[name]) is not None:
-                        values[name] = kind.held_by(state, name, value)
+                        values[name] = made = kind(value)
+                        track_changes(made, state, name)
                 instance_dict(entity).update(values)
-                there._add_unpresent(state, key)
+                there.add(state)
                 if somebody_listens:
                     on_load(state, None)
             found.append(entity)
@@ -88,18 +90,15 @@ class Entities:
             values[name] = decode(values[name])
         return values
 
-    def _fill(self, session: Session, entity: Any, record: Sequence[Any], *, refresh: bool) -> None:
-        state, has = instance_state(entity), instance_dict(entity)
+    def _fill(self, entity: Any, record: Sequence[Any], *, refresh: bool) -> None:
+        state = instance_state(entity)
         names = self._set_of_names if refresh else self._set_of_names & state.unloaded
         if not names:
             return
         values = self.values(record)
-        has.update(values if refresh else {name: values[name] for name in names})
+        for name in names:
+            set_committed_value(entity, name, values[name])
         self._manager.dispatch.refresh(state, None, None if refresh else names)
-        if refresh:
-            state._commit_all(has, session.identity_map)
-        else:
-            state._commit(has, names)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
@@ -12,7 +13,7 @@ from sqlalchemy.util import greenlet_spawn
 from src.database.base import TenantBase
 from src.database.engine.commits import note_write, reconnect
 from src.database.engine.events import somebody_else_hears, tell_answered, tell_sent
-from src.database.engine.sqlalchemy_internals import raise_as_always
+from src.database.engine.sqlalchemy_internals import raise_as_sqlalchemy, statement_lock
 from src.database.errors import ConnectionFailed
 from src.database.session import AsyncSession, TenantSession
 from src.database.statements.compiled import Ready, compile_once, ready
@@ -154,7 +155,7 @@ async def _connection(session: AsyncSession) -> Connection | None:
 
 def _can_be_bypassed(connection: Connection) -> bool:
     """Say whether SQLAlchemy would do nothing with a statement but send it in the transaction that is open."""
-    if connection.invalidated or connection._echo:
+    if connection.invalidated or connection.engine.logger.isEnabledFor(logging.INFO):
         return False
     if somebody_else_hears(connection):
         return False
@@ -189,10 +190,10 @@ async def _send(connection: Connection, prepared: SentAsText, values: Sequence[A
         note_write(connection)
     tell_sent(connection, prepared.sql, values)
     try:
-        async with adapter._execute_mutex:
+        async with statement_lock(adapter):
             records: list[Any] = await adapter.driver_connection.fetch(prepared.sql, *values)
     except BaseException as error:
-        await greenlet_spawn(raise_as_always, connection, prepared.sql, error)
+        await greenlet_spawn(raise_as_sqlalchemy, connection, prepared.sql, error)
         raise
     tell_answered(connection, prepared.sql, values, len(records))
     return records

@@ -159,11 +159,11 @@ class Calls:
 
     async def _send(self, slot: Slot, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]) -> list[Any]:
         connection = slot.connection
-        protocol, sent_before = connection._protocol, None  # noqa: SLF001 - it counts what it sends, without preparing
+        sent_before: int | None = None
         try:
             if not self._is_ready:
                 await self._prepare(slot)
-            sent_before = None if protocol is None else protocol.queries_count
+            sent_before = connection.statements_sent
             rows: list[Any] = await connection.fetch(statement.sql, *arguments, record_class=statement.row)
         except asyncpg.PostgresError as error:  # the server's answer: the connection is as it was before
             is_lost = connection.is_closed() or connection.is_in_transaction()
@@ -171,7 +171,7 @@ class Calls:
             answered = translate(error, statement.sql) or DatabaseError("the server refused the statement")
             if not isinstance(answered, ConnectionFailed):
                 raise answered from error
-            is_sent = _has_sent(connection, protocol, sent_before)
+            is_sent = _has_sent(connection, sent_before)
             raise _Lost(str(answered.args[0]), may_be_written=is_sent, hint=answered.hint) from error
         except BaseException as error:  # a cancelled statement costs its connection, which may still be busy with it
             self._pool.discard(slot)
@@ -179,7 +179,7 @@ class Calls:
                 raise _NotSentError from error
             if not isinstance(error, DRIVER_ERRORS):
                 raise
-            is_sent = _has_sent(connection, protocol, sent_before)
+            is_sent = _has_sent(connection, sent_before)
             if isinstance(error, TimeoutError):
                 message, hint = "the server has not answered in time", "check the network and the server"
                 raise _Lost(message, may_be_written=is_sent, hint=hint) from error
@@ -211,6 +211,6 @@ def _is_refused_by_the_driver(error: BaseException) -> bool:
     return isinstance(error, asyncpg.InternalClientError) and str(error).startswith("cannot switch to state")
 
 
-def _has_sent(connection: Any, protocol: Any, sent_before: int | None) -> bool:
+def _has_sent(connection: Any, sent_before: int | None) -> bool:
     """Return True if the driver has sent the statement; the count is None if the preparation was not complete."""
-    return sent_before is not None and protocol.queries_count > sent_before and not connection.is_introspecting
+    return sent_before is not None and connection.statements_sent > sent_before and not connection.is_introspecting

@@ -214,13 +214,13 @@ async def test_a_stream_that_is_left_early_leaves_nothing_behind(tenants: list[U
 async def test_a_stream_that_the_server_ended_as_idle_names_the_limit(
     tenants: list[UUID], cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
-    use_database(cloned_database, DATABASE_IDLE_TRANSACTION_TIMEOUT="10")
+    use_database(cloned_database, DATABASE_IDLE_TRANSACTION_TIMEOUT="200")
     with tenant_context(tenants[0]):
         user = await get_store().user_by_telegram_id(1)
         assert user is not None
         rows = get_store().stream_messages(user.id)
         await anext(rows)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         with pytest.raises(QueryTimeout, match="idle for longer") as raised:
             await anext(rows)
 

@@ -17,6 +17,7 @@ from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.sql.selectable import FromClause, SelectBase
 
 from src.database.base import Base, TenantBase
+from src.database.engine.sqlalchemy_internals import criteria_of_option
 from src.database.models import MessageHistory
 from src.database.statements.windows import conversation_is_there
 
@@ -89,7 +90,7 @@ def check_options(model: type[TenantBase], options: Sequence[Any], *, streamed: 
                     "an option must be selectinload, joinedload, subqueryload or undefer, got another loader:"
                     " nothing is loaded on access, and a row comes with all its columns"
                 )
-            for criterion in element._extra_criteria:  # noqa: SLF001 - `User.notes.and_(...)`; there is no public way
+            for criterion in criteria_of_option(element):
                 if (forbidden := _forbidden_part(criterion)) is not None:
                     raise ValueError(
                         f"an option's criteria must be expressions over mapped attributes, got {forbidden}"

@@ -17,8 +17,8 @@ from src.database import create_engine
 from src.database.engine import pool
 from src.database.errors import ConnectionFailed
 from tests.conftest import url_of
+from tests.database.engine.test_pool import pid, pids, pooled
 from tests.database.mute_relay import MuteRelay, relaying
-from tests.database.test_pool import pid, pids, pooled
 
 
 def relayed(relay: MuteRelay, dbname: str, *more: MuteRelay) -> URL:

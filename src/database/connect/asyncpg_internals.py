@@ -1,0 +1,53 @@
+"""Private names of asyncpg: each is used once, here.
+
+A release of asyncpg may change them; `tests/database/connect/test_asyncpg_internals.py` has a canary for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+import asyncpg
+
+__all__ = ["DriverConnection"]
+
+
+class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
+    """The driver's connection, with names for what the driver keeps private.
+
+    Attributes:
+        transport: The connection's transport, also after its end.
+        loop: The event loop that opened the connection.
+        is_introspecting: True while the driver reads a statement's types, before it sends the statement.
+    """
+
+    is_introspecting = False
+
+    def __init__(
+        self, protocol: Any, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, *arguments: Any
+    ) -> None:
+        super().__init__(protocol, transport, loop, *arguments)
+        self._statements_of = protocol
+        self.transport = transport
+        self.loop = loop
+
+    @property
+    def statements_sent(self) -> int:
+        """How many statements the driver has sent, without those that it has only prepared."""
+        sent: int = self._statements_of.queries_count
+        return sent
+
+    @property
+    def cancel_requests(self) -> Collection[asyncio.Task[None]]:
+        """The requests to cancel a statement that the server has not received yet."""
+        requests: Collection[asyncio.Task[None]] = self._cancellations
+        return requests
+
+    async def _introspect_types(self, *arguments: Any) -> Any:
+        """Read types; if this fails, `is_introspecting` stays True."""
+        self.is_introspecting = True
+        types = await super()._introspect_types(*arguments)
+        self.is_introspecting = False
+        return types
