@@ -12,9 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from src.config import Settings
-from src.database.cli.demo.importer import ImportReport, import_messages
 from src.database.cli.demo.show import show_what_it_is_for
-from src.database.cli.demo.telegram import TelegramFile, read_telegram
+from src.database.integrations.telegram import ImportReport, TelegramFile, import_messages, read_telegram
 from src.database.migrate import upgrade
 
 __all__ = ["run_demo"]
@@ -53,7 +52,7 @@ async def _read_and_import(settings: Settings, file: Path, source: str, account:
     console.print(f"Reading {source}: {content.kind}, {content.count:,} messages", highlight=False)
     started = time.perf_counter()
     report = await _import(content, account, console)
-    _tell(report, content, time.perf_counter() - started, console)
+    _print_report(report, content, time.perf_counter() - started, console)
     return report
 
 
@@ -66,7 +65,7 @@ async def _import(content: TelegramFile, account: str, console: Console) -> Impo
         )
 
 
-def _tell(report: ImportReport, content: TelegramFile, seconds: float, console: Console) -> None:
+def _print_report(report: ImportReport, content: TelegramFile, seconds: float, console: Console) -> None:
     rate = content.count / seconds
     console.print(
         f"{report.added:,} added, {report.duplicates:,} duplicates, {report.edited:,} edits applied,"

@@ -14,7 +14,7 @@ from rich.text import Text
 from sqlalchemy import text
 
 from src.database.base import utc_now, uuid7
-from src.database.cli.demo.importer import ImportReport
+from src.database.integrations.telegram import ImportReport
 from src.database.models import Conversation, Event, MessageHistory, User
 from src.database.repositories import (
     ConversationRepository,

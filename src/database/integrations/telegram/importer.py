@@ -11,8 +11,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from src.database.base import clean_text
-from src.database.cli.demo.telegram import TelegramMessage
 from src.database.errors import DatabaseError, IdempotencyConflictError, IntegrityError
+from src.database.integrations.telegram.files import TelegramMessage
 from src.database.regional import is_locale
 from src.database.repositories import (
     ConversationRepository,
@@ -28,14 +28,14 @@ CHANNEL: Final = "telegram"
 CHATS_AT_ONCE: Final = 8
 BATCH: Final = 50
 WINDOW: Final = 2_000
-"""How many messages are in memory: those are sorted, and written chat by chat."""
+"""The number of messages that are read into memory, sorted, and written chat by chat."""
 NAME_LENGTH: Final = 256
 USERNAME_LENGTH: Final = 64
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """What an import did."""
+    """The result of an import."""
 
     added: int = 0
     duplicates: int = 0

@@ -13,10 +13,8 @@ import pytest
 from sqlalchemy import URL
 
 from src.database import get_db
-from src.database.cli.demo import importer
-from src.database.cli.demo.importer import ImportReport, import_messages
-from src.database.cli.demo.telegram import TelegramMessage, read_telegram
 from src.database.errors import ConfigurationError
+from src.database.integrations.telegram import ImportReport, TelegramMessage, import_messages, importer, read_telegram
 from src.database.repositories import MessageHistoryRepository
 
 

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from src.database.cli.demo.json_stream import JsonStream, JsonSyntaxError
 from src.database.errors import ConfigurationError
+from src.database.integrations.telegram.json_stream import JsonStream, JsonSyntaxError
 
 __all__ = ["TelegramFile", "TelegramMessage", "read_telegram"]
 
@@ -104,13 +104,13 @@ class TelegramMessage:
 
     @property
     def is_by_owner(self) -> bool:
-        """Whether the owner of the conversation has written it."""
+        """Whether the owner of the conversation wrote it."""
         return _owner(self.author_id) == self.owner_id
 
 
 @dataclass(frozen=True, slots=True)
 class TelegramFile:
-    """A file of messages, which are read from it anew each time; and what of it cannot be imported, counted by kind."""
+    """A file of messages, read from it each time; and its entries that cannot be imported, counted by kind."""
 
     kind: str
     path: Path
@@ -127,7 +127,7 @@ class TelegramFile:
 
 
 class _Skipped(NamedTuple):
-    """An entry that brings no message."""
+    """An entry without a message."""
 
     kind: str
     fault: str | None = None

@@ -1,0 +1,6 @@
+"""Imports Telegram's files: Bot API updates as JSON lines, and the chat export of Telegram Desktop."""
+
+from src.database.integrations.telegram.files import TelegramFile, TelegramMessage, read_telegram
+from src.database.integrations.telegram.importer import ImportReport, import_messages
+
+__all__ = ["ImportReport", "TelegramFile", "TelegramMessage", "import_messages", "read_telegram"]
