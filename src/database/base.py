@@ -10,34 +10,26 @@ from math import isfinite
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import (
-    DateTime,
-    Dialect,
-    MetaData,
-    Table,
-    Text,
-    TypeDecorator,
-    Uuid,
-    event,
-    func,
-    text,
-)
+from sqlalchemy import DateTime, Dialect, MetaData, Table, Text, TypeDecorator, Uuid, event, func, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.mutable import MutableDict, MutableList
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 from src.database.errors import LazyLoadError
-from src.database.mutable import ChangeableDict, ChangeableList
 
 __all__ = [
     "DEEPEST_JSON",
     "LAST_INSTANT",
     "Base",
+    "ChangeableDict",
+    "ChangeableList",
     "CleanText",
     "Json",
     "TenantBase",
     "UtcDateTime",
+    "changeable",
     "check_aware",
     "check_id",
     "check_time",
@@ -268,6 +260,32 @@ def _path(where: _Where) -> str:
             parts.append(f".{step}" if step.isidentifier() and len(step) <= _LONGEST_STEP else "[…]")
     path = "".join(reversed(parts))
     return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…"
+
+
+_TYPES: Final[dict[tuple[type[Any], str], Any]] = {}
+"""The class of a mapped attribute's values, by model and name."""
+
+
+class _Registered:
+    """Registers the attributes whose values are of this class."""
+
+    @classmethod
+    def associate_with_attribute(cls, attribute: Any) -> None:
+        super().associate_with_attribute(attribute)  # type: ignore[misc] # of the other base
+        _TYPES[attribute.class_, attribute.key] = cls
+
+
+class ChangeableDict(_Registered, MutableDict[str, Any]):
+    """A JSON object; what is set or removed in it is stored."""
+
+
+class ChangeableList(_Registered, MutableList[Any]):
+    """A list; what is added, replaced or removed in it is stored."""
+
+
+def changeable(model: type[Any], name: str) -> Any:
+    """Return the class of a mapped attribute's mutable values, or None if they are not mutable."""
+    return _TYPES.get((model, name))
 
 
 class Base(DeclarativeBase):

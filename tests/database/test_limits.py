@@ -11,8 +11,8 @@ from sqlalchemy import URL, func
 from src.config import Settings
 from src.database import get_db
 from src.database.base import Base, uuid7
-from src.database.limits import LIMITS
 from src.database.models import Conversation, MessageHistory, User
+from src.database.models.limits import LIMITS
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage, UserRepository
 from src.database.session import AsyncSession
 from src.database.store import Profile, get_store

@@ -11,7 +11,6 @@ from sqlalchemy.orm import selectinload
 
 from src.database.base import clean_json, clean_text, utc_now, uuid7
 from src.database.models import Conversation, Event, MessageHistory, Note, User
-from src.database.pagination import encode_cursor
 from src.database.repositories import (
     ConversationRepository,
     EventRepository,
@@ -22,6 +21,7 @@ from src.database.repositories import (
 )
 from src.database.repositories.tenants import TenantRepository
 from src.database.session import AsyncSession
+from src.database.statements.pagination import encode_cursor
 from src.database.store import Profile, Store
 from tests.acceptance.calls import Rows
 

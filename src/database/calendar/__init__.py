@@ -3,7 +3,15 @@
 from src.database.calendar.expansion import has_first, times_of
 from src.database.calendar.rules import FIRST_YEAR, LAST_YEAR, MAX_COUNT, Rule, check_rrule, parse_rrule
 from src.database.calendar.series import Series, Slot, lasting, to_instant, to_wall_clock, wall_clock_duration
-from src.database.calendar.zones import get_zone, local_time, zone_data_version, zone_names, zone_offsets
+from src.database.calendar.zones import (
+    check_timezone,
+    get_zone,
+    is_timezone,
+    local_time,
+    zone_data_version,
+    zone_names,
+    zone_offsets,
+)
 
 __all__ = [
     "FIRST_YEAR",
@@ -13,8 +21,10 @@ __all__ = [
     "Series",
     "Slot",
     "check_rrule",
+    "check_timezone",
     "get_zone",
     "has_first",
+    "is_timezone",
     "lasting",
     "local_time",
     "parse_rrule",

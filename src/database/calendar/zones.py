@@ -14,7 +14,16 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-__all__ = ["ZoneOffsets", "get_zone", "local_time", "zone_data_version", "zone_names", "zone_offsets"]
+__all__ = [
+    "ZoneOffsets",
+    "check_timezone",
+    "get_zone",
+    "is_timezone",
+    "local_time",
+    "zone_data_version",
+    "zone_names",
+    "zone_offsets",
+]
 
 _PACKAGE: Final = "tzdata"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,6 +45,21 @@ class ZoneOffsets(NamedTuple):
 def zone_names() -> frozenset[str]:
     """Return the names of all zones in the packaged data."""
     return frozenset(files(_PACKAGE).joinpath("zones").read_text(encoding="ascii").split())
+
+
+def is_timezone(name: object) -> bool:
+    """Return True if this is the name of a zone in the packaged zone data."""
+    return isinstance(name, str) and name in zone_names()
+
+
+def check_timezone(name: str) -> None:
+    """Check that a text is the name of a zone.
+
+    Raises:
+        ValueError: The packaged zone data has no zone of this name.
+    """
+    if not is_timezone(name):
+        raise ValueError(f"timezone must be an IANA name like Europe/Madrid, got {name!r}")
 
 
 @cache

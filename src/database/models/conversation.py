@@ -56,7 +56,7 @@ class Conversation(TenantBase):
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
         UniqueConstraint("tenant_id", "session_id"),
-        # Limits of single values are checked before a statement is sent (`src.database.limits`): an append updates this
+        # Limits of single values are checked before a statement is sent (`models/limits.py`): an append updates this
         # row, and each CHECK costs it 2 %. These compare two columns, which no caller sees at the same time.
         # A summary that covers messages to come would keep them from the model.
         CheckConstraint("summary_upto_seq BETWEEN 0 AND last_seq", name="summary_upto_seq"),

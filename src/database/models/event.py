@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 
 from src.database.base import TenantBase
 from src.database.calendar import get_zone, local_time
+from src.database.models.limits import ICAL_UID, RRULE, TIMEZONE, TITLE
 
 if TYPE_CHECKING:
     from src.database.models.user import User
@@ -96,12 +97,12 @@ class Event(TenantBase):
         ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
         ForeignKeyConstraint(["tenant_id", "series_id"], ["events.tenant_id", "events.id"]),
         CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
-        CheckConstraint("length(title) BETWEEN 1 AND 500", name="title"),
+        CheckConstraint(TITLE.sql("title"), name="title"),
         CheckConstraint("end_datetime >= start_datetime", name="end_datetime"),
-        CheckConstraint("length(timezone) BETWEEN 1 AND 64", name="timezone"),
+        CheckConstraint(TIMEZONE.sql("timezone"), name="timezone"),
         CheckConstraint("status IN ('scheduled', 'cancelled', 'done')", name="status"),
-        CheckConstraint("length(rrule) BETWEEN 1 AND 2000", name="rrule"),
-        CheckConstraint("length(ical_uid) <= 255", name="ical_uid"),
+        CheckConstraint(RRULE.sql("rrule"), name="rrule"),
+        CheckConstraint(ICAL_UID.sql("ical_uid"), name="ical_uid"),
         CheckConstraint("(series_id IS NULL) = (recurrence_id IS NULL)", name="recurrence_id"),
         CheckConstraint("reminder_offset >= 0", name="reminder_offset"),
         CheckConstraint("reminder_attempts >= 0", name="reminder_attempts"),

@@ -9,9 +9,8 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from src.database.base import Json, TenantBase
-from src.database.limits import ROLE, STATE
-from src.database.mutable import ChangeableList
+from src.database.base import ChangeableList, Json, TenantBase
+from src.database.models.limits import ROLE, STATE
 
 if TYPE_CHECKING:
     from src.database.models.conversation import Conversation
@@ -60,7 +59,7 @@ class MessageHistory(TenantBase):
         ForeignKeyConstraint(["tenant_id", "parent_id"], ["message_history.tenant_id", "message_history.id"]),
         UniqueConstraint("tenant_id", "conversation_id", "seq"),
         UniqueConstraint("tenant_id", "message_id"),
-        # The other limits are checked before a statement is sent (`src.database.limits`): a CHECK costs an append 2 %.
+        # The other limits are checked before a statement is sent (`models/limits.py`): a CHECK costs an append 2 %.
         # Model providers refuse a conversation that has a message with an unknown role.
         CheckConstraint(ROLE.sql("role"), name="role"),
         # A message in an unknown state never ends, and those who follow the conversation wait for it forever.
@@ -70,12 +69,7 @@ class MessageHistory(TenantBase):
         # Usage by day, and what retention may purge.
         Index("ix_message_history_created_at", "tenant_id", "created_at"),
         # The answers to a message.
-        Index(
-            "ix_message_history_parent_id",
-            "tenant_id",
-            "parent_id",
-            postgresql_where=text("parent_id IS NOT NULL"),
-        ),
+        Index("ix_message_history_parent_id", "tenant_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
         # A tool's result beside its call.
         Index(
             "ix_message_history_tool_call_id",

@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, Mapper, column_property, mapped_column, relationship, validates
 
 from src.database.base import TenantBase, clean_text
+from src.database.models.limits import NOTE, TITLE
 
 if TYPE_CHECKING:
     from src.database.models.user import User
@@ -121,9 +122,9 @@ class Note(TenantBase):
         ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
         ForeignKeyConstraint(["tenant_id", "source_message_id"], ["message_history.tenant_id", "message_history.id"]),
         CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
-        CheckConstraint("length(title) BETWEEN 1 AND 500", name="title"),
-        CheckConstraint("length(content) BETWEEN 1 AND 100000", name="content"),
-        CheckConstraint("cardinality(tags) <= 64", name="tags"),
+        CheckConstraint(TITLE.sql("title"), name="title"),
+        CheckConstraint(NOTE.sql("content"), name="content"),
+        CheckConstraint(f"cardinality(tags) <= {MAX_TAGS}", name="tags"),
         # A user's notes, newest first, and deleted ones for his export; search is narrowed by it.
         Index("ix_notes_user_id", "tenant_id", "user_id", "id"),
         # The pinned ones stand on top.

@@ -8,6 +8,7 @@ from sqlalchemy import CheckConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from src.database.base import Base, uuid7
+from src.database.models.limits import RETENTION_DAYS, SLUG, TENANT_NAME
 
 __all__ = ["Tenant"]
 
@@ -28,10 +29,10 @@ class Tenant(Base):
 
     __table_args__ = (
         CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
-        CheckConstraint("slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'", name="slug"),
-        CheckConstraint("length(name) BETWEEN 1 AND 200", name="name"),
+        CheckConstraint(f"slug ~ '^{SLUG}$'", name="slug"),
+        CheckConstraint(TENANT_NAME.sql("name"), name="name"),
         CheckConstraint("status IN ('active', 'suspended')", name="status"),
-        CheckConstraint("retention_days > 0", name="retention_days"),
+        CheckConstraint(RETENTION_DAYS.sql("retention_days"), name="retention_days"),
         # Workers go through the active ones.
         Index("ix_tenants_active", "id", postgresql_where=text("status = 'active'")),
     )

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from src.database.base import Json, TenantBase
-from src.database.limits import RETENTION_DAYS
-from src.database.mutable import ChangeableDict
+from src.database.base import ChangeableDict, Json, TenantBase
+from src.database.models.limits import RETENTION_DAYS
 
 if TYPE_CHECKING:
     from src.database.models.conversation import Conversation
@@ -51,33 +50,19 @@ class User(TenantBase):
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),
-        # The other limits are checked before a statement is sent (`src.database.limits`).
+        # The other limits are checked before a statement is sent (`models/limits.py`).
         # With zero days or fewer, `purge_expired` would delete all that the user has.
         CheckConstraint(RETENTION_DAYS.sql("retention_days"), name="retention_days"),
         # get_or_create_by_telegram_id; a deleted user's id is free again.
         Index(
-            "uq_users_telegram_id",
-            "tenant_id",
-            "telegram_id",
-            unique=True,
-            postgresql_where=text("deleted_at IS NULL"),
+            "uq_users_telegram_id", "tenant_id", "telegram_id", unique=True, postgresql_where=text("deleted_at IS NULL")
         ),
         # Look-up by @username as people type it. Under row-level security an index on lower(username) would not serve.
         Index("ix_users_username_lower", "tenant_id", "username_lower"),
         # `page(User.is_active.is_(True))`.
-        Index(
-            "ix_users_active",
-            "tenant_id",
-            "id",
-            postgresql_where=text("is_active AND deleted_at IS NULL"),
-        ),
+        Index("ix_users_active", "tenant_id", "id", postgresql_where=text("is_active AND deleted_at IS NULL")),
         # What retention may purge.
-        Index(
-            "ix_users_deleted_at",
-            "tenant_id",
-            "deleted_at",
-            postgresql_where=text("deleted_at IS NOT NULL"),
-        ),
+        Index("ix_users_deleted_at", "tenant_id", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
         # touch_seen changes the row in each turn, and no indexed column: with room in the page it is heap-only.
         {"postgresql_with": {"fillfactor": 90}},
     )

@@ -10,11 +10,11 @@ from uuid import UUID
 from sqlalchemy import Select, bindparam
 
 from src.database.models import Conversation
-from src.database.pagination import Page
 from src.database.repositories.base import Condition, Repository
 from src.database.statements import conversations
 from src.database.statements.conversations import LEASE, Turn
 from src.database.statements.in_session import InSession
+from src.database.statements.pagination import Page
 
 __all__ = ["ConversationRepository", "Turn"]
 

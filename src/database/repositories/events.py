@@ -16,11 +16,11 @@ from src.database.base import utc_now
 from src.database.calendar import Series
 from src.database.models import Event
 from src.database.models.event import start_local_values
-from src.database.pagination import check_limit
 from src.database.repositories.base import Condition, Repository, Upserted, insert_unless_there, select_by_key
 from src.database.statements import event_moves, events, reminders
 from src.database.statements.event_moves import Scope, lock_event
 from src.database.statements.in_session import InSession
+from src.database.statements.pagination import check_limit
 from src.database.statements.reminders import CLAIM, MAX_ATTEMPTS
 from src.database.statements.rows import statement_time
 
@@ -136,10 +136,7 @@ class EventRepository(Repository[Event]):
         check_limit(limit)
         _check_window(start, end)
         series = self._select(
-            Event.user_id == user_id,
-            Event.rrule.is_not(None),
-            Event.status != "cancelled",
-            Event.start_datetime < end,
+            Event.user_id == user_id, Event.rrule.is_not(None), Event.status != "cancelled", Event.start_datetime < end
         )
         statement = union_all(*self._overlapping(user_id, start, end, limit), series)
         rows = list(await self.session.scalars(select(Event).from_statement(statement)))

@@ -13,9 +13,8 @@ from sqlalchemy import BindParameter, Select, bindparam, case, select, union_all
 from sqlalchemy.orm import aliased
 
 from src.database.base import check_id
+from src.database.calendar import check_timezone
 from src.database.models import Conversation, MessageHistory
-from src.database.pagination import MAX_LIMIT, check_limit
-from src.database.regional import check_timezone
 from src.database.repositories.base import Build, Condition, Repository
 from src.database.statements import answers, message_changes, windows
 from src.database.statements.conversations import check_token
@@ -31,6 +30,7 @@ from src.database.statements.messages import (
     pack,
     whole,
 )
+from src.database.statements.pagination import MAX_LIMIT, check_limit
 from src.database.statements.split_characters import SPLIT
 from src.database.statements.tool_pairs import whole_pairs
 from src.database.statements.usage import Usage, UsageBy, sum_usage

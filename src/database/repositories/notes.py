@@ -33,8 +33,8 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from src.database.base import check_aware, clean_text, utc_now
 from src.database.models import Note
 from src.database.models.note import ACCENTED, BARE, SEPARATORS, clean_tags
-from src.database.pagination import Page, check_limit
 from src.database.repositories.base import Condition, Repository, Upserted
+from src.database.statements.pagination import Page, check_limit
 
 __all__ = ["HIGHLIGHT", "NoteHit", "NoteRepository", "TagCount"]
 

@@ -1,30 +1,30 @@
-"""The registry of tenants: who there is, and whom the workers serve. No tenant has to act."""
+"""The registry of tenants, which needs no current tenant."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
 from src.database.errors import NotFoundError
 from src.database.models import Tenant
-from src.database.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
+from src.database.models.limits import SLUG, TENANT_NAME
 from src.database.session import AsyncSession
 from src.database.statements import tenants
+from src.database.statements.pagination import Keyset, Page, check_limit
 
 __all__ = ["TenantRepository"]
 
 ACTIVE_BATCH: Final = 100
-NAME_LENGTH: Final = 200
 LARGEST_RETENTION_DAYS: Final = 2**31 - 1
 
-_SCOPE: Final = "tenants:id"
-_SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_SLUG: Final = re.compile(SLUG)
 
 Status = Literal["active", "suspended"]
+T = TypeVar("T")
 
 _CHANGING: Final = ("slug", "name", "status", "retention_days", "extra")
 
@@ -107,8 +107,7 @@ class TenantRepository:
             ForeignKeyError: It has users.
             NotFoundError: There is none of this id.
         """
-        if not await tenants.delete_tenant(self.session, tenant_id):
-            raise _no_such_tenant(tenant_id)
+        _found(await tenants.delete_tenant(self.session, tenant_id), tenant_id)
 
     async def page(self, *, status: Status | None = None, after: str | None = None, limit: int = 50) -> Page[Tenant]:
         """Return one page, in the order in which they were registered.
@@ -123,30 +122,29 @@ class TenantRepository:
             ValueError: The limit or the status cannot serve.
         """
         check_limit(limit)
+        statement = select(Tenant)
         if status is not None:
             _check_status(status)
-        rows = list(await self.session.scalars(_select(status, _position(after)).limit(limit + 1)))
-        items = rows[:limit]
-        cursor = encode_cursor([items[-1].id], scope=_SCOPE) if len(rows) > limit else None
-        return Page(items=items, next_cursor=cursor)
+            statement = statement.where(Tenant.status == status)
+        order = Keyset.of(Tenant)
+        return order.page(list(await self.session.scalars(order.begin(statement, after).limit(limit + 1))), limit)
 
     async def active(self) -> AsyncIterator[Tenant]:
-        """Go through the active tenants, as a worker does, in constant memory.
+        """Yield the active tenants, as a worker needs them, in constant memory.
 
         Between batches nothing stays open, however long a worker takes for each: a transaction that this begins, it
         also ends. In a transaction that was begun before, it stays inside.
         """
-        last: UUID | None = None
+        cursor: str | None = None
         while True:
-            ends_it = not self.session.in_transaction()
-            batch = list(await self.session.scalars(_select("active", last).limit(ACTIVE_BATCH)))
-            if ends_it:  # nobody has written anything in it
+            is_own_transaction = not self.session.in_transaction()
+            page = await self.page(status="active", after=cursor, limit=ACTIVE_BATCH)
+            if is_own_transaction:  # nothing is written in it
                 await self.session.commit()
-            for tenant in batch:
+            for tenant in page.items:
                 yield tenant
-            if len(batch) < ACTIVE_BATCH:
+            if (cursor := page.next_cursor) is None:
                 return
-            last = batch[-1].id
 
     async def _set(self, tenant_id: UUID, **values: Any) -> Tenant:
         return _found(await tenants.update_tenant(self.session, tenant_id, **values), tenant_id)
@@ -165,10 +163,9 @@ def _check(values: Mapping[str, Any]) -> None:
     if "slug" in values and not (isinstance(values["slug"], str) and _SLUG.fullmatch(values["slug"])):
         slug = values["slug"]
         raise ValueError(f"slug must be 1 to 63 of a-z, 0-9 and dashes, and not begin with a dash, got {slug!r}")
-    if "name" in values and not (isinstance(values["name"], str) and 1 <= len(values["name"]) <= NAME_LENGTH):
-        name = values["name"]
-        given = len(name) if isinstance(name, str) else type(name).__name__
-        raise ValueError(f"name must be 1 to {NAME_LENGTH} characters, got {given}")
+    if not isinstance(name := values.get("name", "-"), str):
+        raise ValueError(f"name must be 1 to {TENANT_NAME.maximum} characters, got {type(name).__name__}")  # noqa: TRY004
+    TENANT_NAME.check("name", name)
     _check_status(values.get("status", "active"))
     days = values.get("retention_days")
     if days is not None and not (type(days) is int and 1 <= days <= LARGEST_RETENTION_DAYS):
@@ -182,27 +179,7 @@ def _check_status(status: Any) -> None:
         raise ValueError(f"status must be one of {', '.join(get_args(Status))}, got {status!r}")
 
 
-def _select(status: Status | None, last: UUID | None) -> Select[Any]:
-    statement = select(Tenant).order_by(Tenant.id)
-    if status is not None:
-        statement = statement.where(Tenant.status == status)
-    return statement if last is None else statement.where(Tenant.id > last)
-
-
-def _position(cursor: str | None) -> UUID | None:
-    if cursor is None:
-        return None
-    values = decode_cursor(cursor, scope=_SCOPE)
-    if len(values) != 1 or not isinstance(values[0], UUID):
-        raise InvalidCursorError("the cursor cannot be read; begin again without one")
-    return values[0]
-
-
-def _found(tenant: Tenant | None, tenant_id: UUID) -> Tenant:
-    if tenant is None:
-        raise _no_such_tenant(tenant_id)
-    return tenant
-
-
-def _no_such_tenant(tenant_id: UUID) -> NotFoundError:
-    return NotFoundError(f"there is no tenant with id {tenant_id}", hint="`thea-db tenant list` shows them")
+def _found(found: T | None, tenant_id: UUID) -> T:
+    if found is None:
+        raise NotFoundError(f"there is no tenant with id {tenant_id}", hint="`thea-db tenant list` shows them")
+    return found

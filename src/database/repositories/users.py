@@ -10,8 +10,9 @@ from uuid import UUID
 from sqlalchemy import Executable, func
 
 from src.database.base import clean_text
+from src.database.calendar import check_timezone
 from src.database.models import User
-from src.database.regional import check_locale, check_timezone
+from src.database.models.limits import check_locale
 from src.database.repositories.base import Repository
 from src.database.statements import personal_data, users
 from src.database.statements.in_session import InSession

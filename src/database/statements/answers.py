@@ -10,11 +10,11 @@ from sqlalchemy import ColumnElement, Text, case, func, literal, literal_column,
 
 from src.database.base import clean_json, clean_text
 from src.database.errors import NotFoundError, StaleDataError
-from src.database.limits import MESSAGES, check_limits
 from src.database.models import Conversation, MessageHistory
-from src.database.pagination import check_limit
+from src.database.models.limits import MESSAGES, check_limits
 from src.database.session import AsyncSession
 from src.database.statements.conversations import check_is_last, check_token
+from src.database.statements.pagination import check_limit
 from src.database.statements.rows import statement_time, update_one, update_rows
 from src.database.statements.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
 from src.database.statements.windows import conversation_is_there
@@ -63,11 +63,7 @@ async def extend(
 
 
 async def end(
-    session: AsyncSession,
-    message_id: str,
-    state: Literal["complete", "interrupted"],
-    turn: int | None,
-    **values: Any,
+    session: AsyncSession, message_id: str, state: Literal["complete", "interrupted"], turn: int | None, **values: Any
 ) -> MessageHistory:
     """End an incomplete message; see `MessageHistoryRepository.mark_complete` and `mark_interrupted`."""
     check_limits(MESSAGES, values)

@@ -15,12 +15,12 @@ from sqlalchemy.orm import aliased
 
 from src.database.base import UtcDateTime, check_id, check_time, clean_text, uuid7
 from src.database.errors import ForeignKeyError, StaleDataError
-from src.database.limits import CHANNEL, CHAT_ID
 from src.database.models import Conversation
-from src.database.pagination import MAX_LIMIT, check_limit
+from src.database.models.limits import CHANNEL, CHAT_ID
 from src.database.session import AsyncSession
 from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns
+from src.database.statements.pagination import MAX_LIMIT, check_limit
 from src.database.statements.rows import lock_one, required, statement_time, update_one, update_rows
 from src.database.statements.windows import MAX_SEQ
 
@@ -180,11 +180,7 @@ def _idle(session: AsyncSession, since: ColumnElement[datetime], limit: int) -> 
     COALESCE for leaky and, under row-level security, compares it with nothing inside of an index. How far it reads
     leaves room for what other workers hold.
     """
-    active = (
-        Conversation.tenant_id == session.tenant_id,
-        Conversation.is_active,
-        Conversation.deleted_at.is_(None),
-    )
+    active = (Conversation.tenant_id == session.tenant_id, Conversation.is_active, Conversation.deleted_at.is_(None))
     first = select(Conversation.tenant_id, Conversation.id, _last_active().label("since")).where(*active)
     oldest = first.order_by(_last_active()).limit(limit + MAX_LIMIT).subquery("oldest")
     return (

@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.orm import Session, class_mapper
 from sqlalchemy.orm.attributes import instance_dict, instance_state, set_committed_value
 
+from src.database.base import changeable
 from src.database.engine.sqlalchemy_internals import track_changes
-from src.database.mutable import changeable
 
 __all__ = ["DIALECT", "Entities", "entities_of"]
 

@@ -10,9 +10,8 @@ from uuid import UUID
 from sqlalchemy import delete, select
 
 from src.database.base import check_aware, check_id
-from src.database.calendar import FIRST_YEAR, LAST_YEAR, Series, check_rrule
+from src.database.calendar import FIRST_YEAR, LAST_YEAR, Series, check_rrule, check_timezone
 from src.database.models import Event
-from src.database.regional import check_timezone
 from src.database.session import AsyncSession
 from src.database.statements.reminders import has_reminder, next_reminder, reminder_lead, server_time, set_reminder
 

@@ -11,10 +11,10 @@ from sqlalchemy import delete, func, select, update
 from src.database.base import check_aware, clean_text, utc_now
 from src.database.errors import NotFoundError
 from src.database.models import MessageHistory, Note
-from src.database.pagination import check_limit
 from src.database.session import AsyncSession
 from src.database.statements.conversations import lock_conversation
 from src.database.statements.messages import VERSIONS
+from src.database.statements.pagination import check_limit
 from src.database.statements.rows import lock_one, update_one
 from src.database.statements.split_characters import SPLIT
 from src.database.statements.windows import conversation_is_there, newest, of_conversation

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from src.database.base import check_aware, check_id, clean_json, clean_text, utc_now, uuid7
 from src.database.errors import IdempotencyConflictError, NotFoundError
-from src.database.limits import MESSAGES, Role, State
+from src.database.models.limits import MESSAGES, Role, State
 from src.database.statements.call import Call, Sender
 from src.database.statements.conversations import check_is_last, check_token
 from src.database.statements.split_characters import SPLIT, has_halves, stored_form
@@ -65,7 +65,7 @@ class NewMessage:
     surrogates the character that it encodes; content is never cut.
 
     Raises:
-        ValueError: An attribute is out of its limit (`src.database.limits`), or `extra` has "versions".
+        ValueError: An attribute is out of its limit (`src.database.models.limits`), or `extra` has "versions".
     """
 
     message_id: str

@@ -28,14 +28,7 @@ from src.database.base import Base, TenantBase
 from src.database.errors import DatabaseError, NotFoundError
 from src.database.models import Tenant, User
 from src.database.session import AsyncSession
-from src.database.statements.removal import (
-    PERSON,
-    Ids,
-    dependants,
-    references,
-    remove,
-    tables_of_tenants,
-)
+from src.database.statements.removal import PERSON, Ids, dependants, references, remove, tables_of_tenants
 
 __all__ = ["erase_tenant_batch", "erase_user", "export_tenant", "export_user"]
 

@@ -17,10 +17,10 @@ from src.database.base import clean_text, uuid7
 from src.database.calendar import Series
 from src.database.errors import StaleDataError
 from src.database.models import Event, User
-from src.database.pagination import check_limit
 from src.database.session import AsyncSession
 from src.database.statements.call import Call
 from src.database.statements.in_session import entity_columns
+from src.database.statements.pagination import check_limit
 from src.database.statements.rows import statement_time, update_one
 
 __all__ = [

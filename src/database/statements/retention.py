@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Interval, Table, and_, func, literal, sele
 
 from src.database.base import Base, UtcDateTime, check_time
 from src.database.models import MessageHistory, Tenant, User
-from src.database.pagination import check_limit
 from src.database.session import AsyncSession
+from src.database.statements.pagination import check_limit
 from src.database.statements.removal import Ids, dependants, nothing_needs, remove, tables_of_tenants
 from src.database.statements.rows import statement_time
 
@@ -119,9 +119,7 @@ def _old_messages(tenant_id: UUID, now: ColumnElement[datetime], limit: int | No
     oldest = (
         select(_MESSAGES.c.id)
         .where(
-            _MESSAGES.c.tenant_id == tenant_id,
-            _MESSAGES.c.user_id == kept.c.id,
-            _MESSAGES.c.created_at < kept.c.since,
+            _MESSAGES.c.tenant_id == tenant_id, _MESSAGES.c.user_id == kept.c.id, _MESSAGES.c.created_at < kept.c.since
         )
         .order_by(_MESSAGES.c.created_at)
         .correlate(kept)

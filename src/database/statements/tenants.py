@@ -17,29 +17,30 @@ __all__ = ["delete_tenant", "update_tenant"]
 async def update_tenant(session: AsyncSession, tenant_id: UUID, **values: Any) -> Tenant | None:
     """Update attributes of a tenant, and return it, or None if it is not registered."""
     await _name_entry(session, tenant_id)
-    tenant: Tenant | None = await session.scalar(
-        update(Tenant)
-        .where(Tenant.id == tenant_id)
-        .values(**values)
-        .returning(Tenant)
-        .execution_options(populate_existing=True, synchronize_session=False)
-    )
+    statement = update(Tenant).where(Tenant.id == tenant_id).values(**values).returning(Tenant)
+    options = {"populate_existing": True, "synchronize_session": False}
+    tenant: Tenant | None = await session.scalar(statement, execution_options=options)
     return tenant
 
 
-async def delete_tenant(session: AsyncSession, tenant_id: UUID) -> bool:
-    """Delete a tenant's entry, and return whether there was one.
+async def delete_tenant(session: AsyncSession, tenant_id: UUID) -> UUID | None:
+    """Delete a tenant's entry, and return its id, or None if it is not registered.
 
     Raises:
         ForeignKeyError: The tenant has users.
     """
-    statement = delete(Tenant).where(Tenant.id == tenant_id).returning(Tenant.id)
     await _name_entry(session, tenant_id)
+    statement = delete(Tenant).where(Tenant.id == tenant_id).returning(Tenant.id)
     try:
-        deleted = await session.scalar(statement.execution_options(synchronize_session="evaluate"))
+        deleted: UUID | None = await session.scalar(statement, execution_options={"synchronize_session": "evaluate"})
     except ForeignKeyError as error:
-        raise _has_users(tenant_id, error) from None
-    return deleted is not None
+        raise ForeignKeyError(
+            f"the tenant {tenant_id} still has users",
+            sqlstate=error.sqlstate,
+            constraint=error.constraint,
+            hint="stop its services; then `thea-db tenant erase` removes it with all that is held on it",
+        ) from None
+    return deleted
 
 
 async def _name_entry(session: AsyncSession, tenant_id: UUID) -> None:
@@ -49,12 +50,3 @@ async def _name_entry(session: AsyncSession, tenant_id: UUID) -> None:
     show it that tenant's rows. SET takes no parameters, and set_config() does not reach the workers of Citus.
     """
     await session.execute(text(f"SET LOCAL app.registry_id = '{UUID(str(tenant_id))}'"))
-
-
-def _has_users(tenant_id: UUID, error: ForeignKeyError) -> ForeignKeyError:
-    return ForeignKeyError(
-        f"the tenant {tenant_id} still has users",
-        sqlstate=error.sqlstate,
-        constraint=error.constraint,
-        hint="stop its services; then `thea-db tenant erase` removes it with all that is held on it",
-    )

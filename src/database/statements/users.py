@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Select, Uuid, bindparam, or_, select, update
 
 from src.database.base import check_time, clean_json, clean_text, utc_now, uuid7
-from src.database.limits import USERS, check_limits
 from src.database.models import User
+from src.database.models.limits import USERS, check_limits
 from src.database.session import AsyncSession
 from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns

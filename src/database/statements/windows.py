@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from src.database.models import Conversation, MessageHistory
-from src.database.pagination import MAX_LIMIT, check_limit
+from src.database.statements.pagination import MAX_LIMIT, check_limit
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -108,10 +108,7 @@ def after(messages: Select[Any], *, seq: Any = _SEQ, limit: Any = _LIMIT) -> Sel
 
 
 def within_budget(
-    newest_first: Select[Any],
-    columns: Callable[[Subquery], Sequence[Any]],
-    *,
-    token_budget: Any = _TOKEN_BUDGET,
+    newest_first: Select[Any], columns: Callable[[Subquery], Sequence[Any]], *, token_budget: Any = _TOKEN_BUDGET
 ) -> Select[Any]:
     """Return the newest messages for as long as their tokens' sum is within the budget, the newest first.
 

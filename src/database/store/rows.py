@@ -14,8 +14,8 @@ from sqlalchemy import Column, ColumnElement
 from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import clean_text
-from src.database.limits import USERS, Role, State, check_limits
 from src.database.models import Conversation, Event, MessageHistory, User
+from src.database.models.limits import USERS, Role, State, check_limits
 from src.database.repositories.users import check_profile
 
 __all__ = [

@@ -16,7 +16,6 @@ from src.database.base import uuid7
 from src.database.errors import DatabaseError
 from src.database.models import MessageHistory
 from src.database.observe import source_of
-from src.database.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
 from src.database.repositories import EventRepository
 from src.database.session import get_db, get_engine, tenant_binding
 from src.database.statements import windows
@@ -34,6 +33,7 @@ from src.database.statements.messages import (
     first_of_each_key,
     pack,
 )
+from src.database.statements.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
 from src.database.statements.read import TENANT, Read
 from src.database.statements.reminders import CLAIM_FUNCTION, CLAIM_PARAMETERS, MAX_ATTEMPTS, claim_due
 from src.database.statements.tool_pairs import whole_pairs

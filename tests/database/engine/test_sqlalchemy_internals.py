@@ -17,11 +17,11 @@ from sqlalchemy.util.concurrency import await_
 
 from src.config import Settings
 from src.database import create_engine
+from src.database.base import ChangeableDict
 from src.database.engine import DatabaseEngine, SizedPool
 from src.database.engine import sqlalchemy_internals as internals
 from src.database.engine.pool import FairQueue
 from src.database.models import Conversation, User
-from src.database.mutable import ChangeableDict
 from src.database.statements.entities import DIALECT
 from tests import canary
 

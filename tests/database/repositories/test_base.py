@@ -15,9 +15,9 @@ from src.database.errors import (
     TenantMismatchError,
 )
 from src.database.models import Event, Note, User
-from src.database.pagination import InvalidCursorError
 from src.database.repositories import ConversationRepository, EventRepository, NoteRepository, UserRepository
 from src.database.session import AsyncSession
+from src.database.statements.pagination import InvalidCursorError
 
 
 @pytest.fixture

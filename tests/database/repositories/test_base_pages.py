@@ -17,7 +17,6 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import uuid7
 from src.database.models import Conversation, Event, Note, User
-from src.database.pagination import InvalidCursorError, decode_cursor, encode_cursor
 from src.database.repositories import (
     ConversationRepository,
     EventRepository,
@@ -26,6 +25,7 @@ from src.database.repositories import (
     UserRepository,
 )
 from src.database.session import AsyncSession
+from src.database.statements.pagination import InvalidCursorError, decode_cursor, encode_cursor
 
 SAME = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -136,7 +136,7 @@ FORGED: list[Any] = [
 
 def signed(body: bytes, scope: str) -> str:
     """Forge a cursor with the right signature, as somebody can who has read the code."""
-    from src.database.pagination import _signature  # noqa: PLC0415 - what a forger does
+    from src.database.statements.pagination import _signature  # noqa: PLC0415 - what a forger does
 
     return base64.urlsafe_b64encode(_signature(body, scope) + body).decode().rstrip("=")
 

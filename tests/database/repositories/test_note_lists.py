@@ -10,10 +10,10 @@ import pytest
 from src.database.base import uuid7
 from src.database.errors import NotFoundError
 from src.database.models import Note, User
-from src.database.pagination import InvalidCursorError
 from src.database.repositories import NoteRepository
 from src.database.repositories.notes import TagCount
 from src.database.session import AsyncSession
+from src.database.statements.pagination import InvalidCursorError
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

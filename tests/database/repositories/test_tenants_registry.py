@@ -14,10 +14,10 @@ from src.database import get_db, get_read_db, tenant_context
 from src.database.base import uuid7
 from src.database.errors import DuplicateKeyError, ForeignKeyError, NotFoundError, StaleDataError
 from src.database.models import Tenant, User
-from src.database.pagination import InvalidCursorError
 from src.database.repositories import TenantRepository, UserRepository
 from src.database.schemas import TenantUpdate
 from src.database.session import AsyncSession
+from src.database.statements.pagination import InvalidCursorError
 from tests.database.conftest import A, B
 
 

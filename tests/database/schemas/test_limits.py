@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from src.database.base import Base
-from src.database.limits import LIMITS, Json, Length, Whole
 from src.database.models import Conversation, Event, MessageHistory, Note, Tenant, User
+from src.database.models.limits import LIMITS, Json, Length, Whole
 from src.database.repositories import NewMessage
 from src.database.schemas import (
     ConversationCreate,

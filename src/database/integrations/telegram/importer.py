@@ -13,7 +13,7 @@ from uuid import UUID
 from src.database.base import clean_text
 from src.database.errors import DatabaseError, IdempotencyConflictError, IntegrityError
 from src.database.integrations.telegram.files import TelegramMessage
-from src.database.regional import is_locale
+from src.database.models.limits import is_locale
 from src.database.repositories import (
     ConversationRepository,
     MessageHistoryRepository,

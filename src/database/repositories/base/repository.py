@@ -7,13 +7,26 @@ from functools import cache
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Executable, Select, Uuid, any_, bindparam, case, delete, exists, func, literal, select
+from sqlalchemy import (
+    ARRAY,
+    Executable,
+    Select,
+    Uuid,
+    any_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import TenantBase, check_id, utc_now
 from src.database.errors import MultipleResultsFoundError, NotFoundError
-from src.database.limits import LIMITS, check_limits
-from src.database.pagination import Page, check_limit
+from src.database.models.limits import LIMITS, check_limits
 from src.database.repositories.base.conditions import (
     Condition,
     Option,
@@ -22,10 +35,9 @@ from src.database.repositories.base.conditions import (
     check_value,
     within,
 )
-from src.database.repositories.base.keyset import Keyset
 from src.database.repositories.base.upsert import Upserted, upsert
 from src.database.session import AsyncSession
-from src.database.statements.rows import update_one
+from src.database.statements.pagination import Keyset, Page, check_limit
 from src.database.statements.sending import Prepared, rows
 
 __all__ = ["Build", "Repository"]
@@ -199,7 +211,7 @@ class Repository(Generic[ModelT]):
         check_limit(limit)
         order = Keyset.of(self.model, order_by, descending=descending, tenant_id=self.session.tenant_id)
         rows = await self._rows(order.begin(self._select_where(where), after).limit(limit + 1), options)
-        return self._page(rows, order, limit)
+        return order.page(rows, limit)
 
     async def stream(self, *where: Condition, options: Sequence[Option] = ()) -> AsyncIterator[ModelT]:
         """Go through the rows in order of creation, some hundred at a time, whatever their number.
@@ -254,11 +266,7 @@ class Repository(Generic[ModelT]):
         """Fetch the first page, the newest first, with a statement that is built once."""
         check_limit(limit)
         found = await self._built(build).rows(self.session, limit=limit + 1, **values)
-        return self._page(found, Keyset.of(self.model, None, descending=True, tenant_id=self.session.tenant_id), limit)
-
-    def _page(self, rows: list[ModelT], order: Keyset, limit: int) -> Page[ModelT]:
-        items = rows[:limit]
-        return Page(items=items, next_cursor=order.cursor_of(items[-1]) if len(rows) > limit else None)
+        return Keyset.of(self.model, descending=True, tenant_id=self.session.tenant_id).page(found, limit)
 
     def _with_options(self, statement: Select[Any], options: Sequence[Option]) -> Select[Any]:
         if options == ():
@@ -268,18 +276,18 @@ class Repository(Generic[ModelT]):
 
     async def _set(self, row_id: UUID, **values: Any) -> ModelT:
         """Update the row of this id, unless it is soft-deleted, in one statement."""
-        check_id("row_id", row_id)
-        row = await update_one(self.session, self.model, self.model.id == row_id, *self._live(), **values)
-        return self._found(row, f"id {row_id}")
+        return await self._update(row_id, *self._live(), **values)
 
     async def _restore(self, row_id: UUID, *where: Condition, **values: Any) -> ModelT:
         """Restore a row in one statement; a row that was not deleted keeps its time too."""
-        check_id("row_id", row_id)
         now = select(func.now()).scalar_subquery()  # Citus refuses now() itself in a CASE of an UPDATE
         changed_at = case((self.model.deleted_at.is_(None), self.model.updated_at), else_=now)
-        values |= {"deleted_at": None, "updated_at": changed_at}
-        row = await update_one(self.session, self.model, self.model.id == row_id, *where, **values)
-        return self._found(row, f"id {row_id}")
+        return await self._update(row_id, *where, deleted_at=None, updated_at=changed_at, **values)
+
+    async def _update(self, row_id: UUID, *where: Condition, **values: Any) -> ModelT:
+        statement = update(self.model).where(*self._is(row_id), *where).values(**values).returning(self.model)
+        options = {"populate_existing": True, "synchronize_session": False}
+        return self._found(await self.session.scalar(statement, execution_options=options), f"id {row_id}")
 
     def _found(self, row: ModelT | None, what: str) -> ModelT:
         if row is None:

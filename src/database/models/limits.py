@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, get_args
@@ -11,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import ClauseElement
 
 from src.database.base import Base, clean_text
-from src.database.regional import LONGEST_LOCALE, check_locale, check_timezone
+from src.database.calendar import check_timezone
 
 __all__ = [
     "CONVERSATIONS",
@@ -27,14 +28,45 @@ __all__ = [
     "State",
     "Whole",
     "check_limits",
+    "check_locale",
+    "is_locale",
 ]
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 State = Literal["complete", "incomplete", "interrupted"]
 
+LONGEST_LOCALE: Final = 35
+# RFC 5646, section 2.1: language, script, region, variants, extensions, private use; or private use alone.
+_LOCALE: Final = re.compile(
+    r"(?:[a-z]{2,3}(?:-[a-z]{3}){0,3}|[a-z]{4,8})"
+    r"(?:-[a-z]{4})?"
+    r"(?:-(?:[a-z]{2}|[0-9]{3}))?"
+    r"(?:-(?:[a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*"
+    r"(?:-[a-wyz0-9](?:-[a-z0-9]{2,8})+)*"
+    r"(?:-x(?:-[a-z0-9]{1,8})+)?"
+    r"|x(?:-[a-z0-9]{1,8})+",
+    re.ASCII | re.IGNORECASE,
+)
 _INT4: Final = 2**31 - 1
 _INT8: Final = 2**63 - 1
 _LONGEST_SHOWN: Final = 40
+
+
+def is_locale(tag: object) -> bool:
+    """Return True for a text in the form of a language tag (BCP 47) of at most 35 characters: es, es-MX."""
+    return isinstance(tag, str) and len(tag) <= LONGEST_LOCALE and _LOCALE.fullmatch(tag) is not None
+
+
+def check_locale(tag: str) -> None:
+    """Check that a text has the form of a language tag (BCP 47).
+
+    Raises:
+        ValueError: It has another form, or is longer than 35 characters.
+    """
+    if not is_locale(tag):
+        raise ValueError(
+            f"locale must be a language tag like es or pt-BR, at most {LONGEST_LOCALE} characters, got {tag!r}"
+        )
 
 
 class Limit(Protocol):
@@ -69,6 +101,11 @@ class Length:
             unit = "characters" if self.kind is str else "bytes"
             span = f"at most {self.maximum}" if self.minimum == 0 else f"{self.minimum} to {self.maximum}"
             raise ValueError(f"{name} must be {span} {unit}, got {length}")
+
+    def sql(self, column: str) -> str:
+        """Return the CHECK's condition."""
+        span = f"BETWEEN {self.minimum} AND {self.maximum}" if self.minimum else f"<= {self.maximum}"
+        return f"length({column}) {span}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +187,13 @@ CHANNEL: Final = Length(1, 64)
 CHAT_ID: Final = Length(1, 255)
 MESSAGE_ID: Final = Length(1, 512)
 TOOL_CALL_ID: Final = Length(0, 255)
+TITLE: Final = Length(1, 500)
+NOTE: Final = Length(1, 100_000)
+RRULE: Final = Length(1, 2000)
+ICAL_UID: Final = Length(0, 255)
+TENANT_NAME: Final = Length(1, 200)
+SLUG: Final = "[a-z0-9][a-z0-9-]{0,62}"
+"""The pattern of a tenant's slug."""
 
 USERS: Final[Mapping[str, Limit]] = {
     "username": USERNAME,
