@@ -53,10 +53,8 @@ def _wanted(kind: str, expected: Catalog, live: Catalog) -> Iterator[Case]:
     """Yield a case for each expected object; the columns of a missing table come with the table."""
     wanted = expected.of(kind)
     for name in sorted(wanted, key=lambda name: (_KEYS_FIRST.get(wanted[name].get("kind", ""), 2), name)):
-        if kind == "column" and wanted[name]["table"] not in live.of("table"):
-            continue
-        found = live.of(kind).get(name, {})
-        yield Case(kind=kind, object=name, wanted=wanted[name], found=found, expected=expected, live=live)
+        if kind != "column" or wanted[name]["table"] in live.of("table"):
+            yield Case(kind, name, expected, live)
 
 
 def _extras(kind: str, expected: Catalog, live: Catalog) -> Iterator[Case]:
@@ -67,18 +65,18 @@ def _extras(kind: str, expected: Catalog, live: Catalog) -> Iterator[Case]:
             continue
         is_ours = facts["_name"] in ours if kind == "function" else facts["table"] in expected.of("table")
         if is_ours:
-            yield Case(kind=kind, object=name, wanted={}, found=facts, expected=expected, live=live)
+            yield Case(kind, name, expected, live)
 
 
 def _missing(case: Case) -> Difference:
-    shown = _shown(case.wanted)
-    return _difference(case, "missing", create(case), severity=_severity_of_missing(case), expected=shown)
+    severity, shown = _severity_of_missing(case), _shown(case.wanted)
+    return Difference(case.kind, case.object, "missing", create(case), expected=shown, severity=severity)
 
 
 def _extra(case: Case) -> Difference:
     severity = _severity_of_extra(case)
     remedy = drop(case) if severity == "error" else (_KEEP, *drop(case))
-    return _difference(case, "extra", remedy, severity=severity, found=_shown(case.found))
+    return Difference(case.kind, case.object, "extra", remedy, found=_shown(case.found), severity=severity)
 
 
 def _changed(case: Case) -> Iterator[Difference]:
@@ -87,7 +85,7 @@ def _changed(case: Case) -> Iterator[Difference]:
         if found != wanted:
             severity = _severity_of_change(case, attribute)
             remedy = change(case, attribute)
-            yield _difference(case, attribute, remedy, severity=severity, expected=wanted, found=found)
+            yield Difference(case.kind, case.object, attribute, remedy, wanted, found, severity)
 
 
 def _renamed(kind: str, expected: Catalog, live: Catalog) -> Iterator[tuple[Case, Case]]:
@@ -108,7 +106,7 @@ def _rename(missing: Case, extra: Case) -> Difference:
     if extra.kind == "column":
         remedy = (f"-- {extra.name} is like {new}: if it is not the same, add {new} and keep it", *remedy)
     severity: Severity = "warning" if extra.kind == "index" and not extra.found["unique"] else "error"
-    return _difference(missing, "name", remedy, severity=severity, expected=new, found=extra.name)
+    return Difference(missing.kind, missing.object, "name", remedy, new, extra.name, severity)
 
 
 def _severity_of_missing(case: Case) -> Severity:
@@ -197,15 +195,8 @@ def _collations(live: Catalog) -> Iterator[Difference]:
         else:
             indexes = [f"REINDEX INDEX CONCURRENTLY {index}" for index in facts["_indexes"] or []]
             remedy = (*indexes, f"ALTER COLLATION {name} REFRESH VERSION")
-        yield Difference(
-            kind="collation version",
-            object=thing,
-            attribute="version",
-            expected=facts["recorded"],
-            found=facts["actual"],
-            remedy=remedy,
-            severity="warning",
-        )
+        recorded, actual = facts["recorded"], facts["actual"]
+        yield Difference("collation version", thing, "version", remedy, recorded, actual, severity="warning")
 
 
 def _grantable(expected: Catalog) -> list[str]:
@@ -218,30 +209,8 @@ def _grantable(expected: Catalog) -> list[str]:
 def _right(
     role: str, thing: str, needed: Sequence[str], has: list[str], statement: str, *, severity: Severity = "warning"
 ) -> Difference:
-    return Difference(
-        kind=f"rights of {role}",
-        object=thing,
-        attribute="rights",
-        expected=list(needed),
-        found=has,
-        remedy=(statement,),
-        severity=severity,
-    )
+    return Difference(f"rights of {role}", thing, "rights", (statement,), list(needed), has, severity)
 
 
 def _shown(facts: Facts) -> dict[str, Any]:
     return {name: value for name, value in compared_facts(facts).items() if value not in (None, [], {})}
-
-
-def _difference(
-    case: Case, attribute: str, remedy: Statements, *, severity: Severity, expected: Any = None, found: Any = None
-) -> Difference:
-    return Difference(
-        kind=case.kind,
-        object=case.object,
-        attribute=attribute,
-        expected=expected,
-        found=found,
-        remedy=remedy,
-        severity=severity,
-    )

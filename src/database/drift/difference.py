@@ -14,7 +14,7 @@ Severity = Literal["error", "warning"]
 Statements = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Difference:
     """One fact in which the database is not what the code expects.
 
@@ -22,19 +22,19 @@ class Difference:
         kind: column, index, policy, rights, and so on.
         object: The name of the object, with its table's name if it belongs to a table.
         attribute: The fact that differs; ``missing`` or ``extra`` if the whole object does.
-        expected: The expected value.
-        found: The value in the database.
         remedy: SQL statements, to be run one by one in the schema as the owner of the tables; a line that begins with
             ``--`` is a remark on the next one; a line that begins with ``thea-db`` is a command.
+        expected: The expected value.
+        found: The value in the database.
         severity: ``error``: a statement of the code can fail, or an isolation layer is open; ``warning``: neither.
     """
 
     kind: str
     object: str
     attribute: str
+    remedy: Statements
     expected: Any = None
     found: Any = None
-    remedy: Statements
     severity: Severity = "error"
 
     def __str__(self) -> str:
@@ -50,18 +50,24 @@ class Difference:
                 return f"{name}: {self.attribute} must be {_show(self.expected)}, is {_show(self.found)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Case:
-    """An object in which the two catalogs differ, and both catalogs."""
+    """An object that one of two catalogs has, or both."""
 
     kind: str
     object: str
-    wanted: Facts
-    """The expected facts; empty if the object is extra."""
-    found: Facts
-    """The facts in the database; empty if the object is missing."""
     expected: Catalog
     live: Catalog
+
+    @property
+    def wanted(self) -> Facts:
+        """The expected facts; empty if the object is extra."""
+        return self.expected.of(self.kind).get(self.object, {})
+
+    @property
+    def found(self) -> Facts:
+        """The facts in the database; empty if the object is missing."""
+        return self.live.of(self.kind).get(self.object, {})
 
     @property
     def table(self) -> str:

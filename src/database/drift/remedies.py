@@ -228,7 +228,7 @@ def _generate_again(case: Case) -> Statements:
     """Drop the column and add it; the constraints and indexes on it are dropped with it and created again."""
     alter = f"ALTER TABLE {case.table}"
     on_it = [
-        Case(kind=kind, object=name, wanted=facts, found={}, expected=case.expected, live=case.live)
+        Case(kind, name, case.expected, case.live)
         for kind in ("constraint", "index")
         for name, facts in case.expected.of(kind).items()
         if facts["table"] == case.table and case.name in (facts["_columns"] or [])

@@ -12,7 +12,7 @@ from src.config import Settings, get_logger
 from src.config.profiles import Purpose
 from src.database.drift.catalog import Catalog, compared_facts, read_catalog
 from src.database.drift.compare import compare
-from src.database.drift.difference import Difference, Statements
+from src.database.drift.difference import Difference, Severity, Statements
 from src.database.drift.scratch import scratch_database
 from src.database.drift.snapshot import load_snapshot
 from src.database.engine import create_engine
@@ -172,32 +172,24 @@ def _state(live: Catalog, heads: tuple[str, ...], known: Collection[str], ours: 
 
 def _of_revision(state: _State, live: Catalog, heads: tuple[str, ...]) -> tuple[Difference, ...]:
     """Return the difference of the revision, unless it is the newest one of this installation."""
+    remedy: Statements
     applied = live.revisions or ()
     if state == "newest":
         return ()
     if state == "foreign":  # no statement is a remedy of that
-        found = f"other migrations: {', '.join(applied) or 'no revision'}"
-        return (_difference_of_revision("origin", "the migrations of thea-database", found, (f"-- {OTHER_DATABASE}",)),)
-    remedy: Statements = ("thea-db upgrade",)
+        expected, others = "the migrations of thea-database", f"other migrations: {', '.join(applied) or 'no revision'}"
+        remedy = (f"-- {OTHER_DATABASE}",)
+        return (Difference("revision", "alembic_version", "origin", remedy, expected, others),)
+    remedy = ("thea-db upgrade",)
     if state == "newer":
         remedy = ("-- install the release of thea-database that migrated it; delete no revision",)
     elif state == "unstamped":
         remedy = ("-- once nothing else differs:", f"thea-db stamp {','.join(heads)}")
     elif not live.schema:
         remedy = ("-- or the role may not use the schema of the tables: GRANT USAGE ON SCHEMA, search_path", *remedy)
-    difference = _difference_of_revision("revision", ",".join(heads), ",".join(applied) or None, remedy)
-    return (replace(difference, severity="warning" if state == "newer" else "error"),)
-
-
-def _difference_of_revision(attribute: str, expected: str, found: str | None, remedy: Statements) -> Difference:
-    return Difference(
-        kind="revision",
-        object="alembic_version",
-        attribute=attribute,
-        expected=expected,
-        found=found,
-        remedy=remedy,
-    )
+    severity: Severity = "warning" if state == "newer" else "error"
+    found = ",".join(applied) or None
+    return (Difference("revision", "alembic_version", "revision", remedy, ",".join(heads), found, severity),)
 
 
 def _stamped_too_low(report: SchemaReport, heads: tuple[str, ...]) -> SchemaReport:

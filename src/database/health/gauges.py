@@ -1,4 +1,4 @@
-"""How far the replica and the schema are behind, looked at now and then, for the metrics to say."""
+"""Gauges that need a query: how far the replica and the schema are behind. A task of the service measures them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["keep_looking", "look"]
 
 EVERY_SECONDS: Final = 15.0
 LOOK_SECONDS: Final = 5.0
-"""How long one look may take."""
+"""The time limit of one measurement."""
 
-# A replica that has replayed all that it received is behind by nothing, as long as it is receiving.
+# A replica that has replayed all that it received is not behind, as long as it is receiving.
 _LAG: Final = text("""
 SELECT CASE
     WHEN NOT pg_is_in_recovery() THEN 0
@@ -32,10 +32,10 @@ _REVISIONS: Final = text("SELECT version_num FROM alembic_version")
 
 
 async def keep_looking(*, every: float = EVERY_SECONDS) -> None:
-    """Look again and again, until the task is cancelled; what cannot be seen is logged, and ends nothing.
+    """Measure periodically until the task is cancelled; a measurement that fails is logged.
 
     Args:
-        every: Seconds from one look to the next.
+        every: Seconds between two measurements.
     """
     while True:
         await look()
@@ -43,11 +43,11 @@ async def keep_looking(*, every: float = EVERY_SECONDS) -> None:
 
 
 async def look() -> None:
-    """Check once how far the replica is behind, if there is one, and the schema's revision."""
-    await asyncio.gather(_look_at_replica(), _look_at_revision())
+    """Measure once how far the replica is behind, if there is one, and whether the schema is."""
+    await asyncio.gather(_measure_replica(), _measure_revision())
 
 
-async def _look_at_replica() -> None:
+async def _measure_replica() -> None:
     if not has_replica():
         return
     lag = None
@@ -59,12 +59,12 @@ async def _look_at_replica() -> None:
     report_replica(lag)
 
 
-async def _look_at_revision() -> None:
+async def _measure_revision() -> None:
     try:
         async with asyncio.timeout(LOOK_SECONDS), get_db() as session:
             origin = Origin.of((await session.execute(_ORIGIN)).one())
             applied = set(await session.scalars(_REVISIONS))
-    except SchemaDriftError:  # there is not even the table
+    except SchemaDriftError:  # there is no alembic_version
         report_revision(is_behind=True)
         return
     except (DatabaseError, TimeoutError) as error:

@@ -22,7 +22,7 @@ from src.database.migrate.run import (
     stamp,
     upgrade,
 )
-from src.database.migrate.scripts import alembic_config, explain, heads, is_checkout, script_directory
+from src.database.migrate.scripts import explain, heads, script_directory
 
 __all__ = [
     "CONNECTION",
@@ -35,14 +35,12 @@ __all__ = [
     "Patience",
     "Revision",
     "Step",
-    "alembic_config",
     "compare_revisions",
     "current",
     "downgrade",
     "explain",
     "heads",
     "history",
-    "is_checkout",
     "migration_connection",
     "print_steps",
     "revision",

@@ -1,4 +1,4 @@
-"""The wall in the database: what migrations call for each table of tenants' rows."""
+"""Row-level security: the operations that migrations call for each table of tenants' rows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["POLICY", "create_binding_function", "drop_binding_function", "protec
 
 POLICY: Final = "tenant_isolation"
 
-# Plain, without a subquery: Citus refuses one in a policy, and beside an explicit `tenant_id = $1` it gains nothing.
-# NULLIF: after a first SET LOCAL in a session the setting falls back to '' and not to NULL.
+# Without a subquery: Citus refuses one in a policy, and beside an explicit `tenant_id = $1` it gains nothing.
+# NULLIF: after a first SET LOCAL in a session the setting is '' again and not NULL.
 _IS_OWN_ROW: Final = "tenant_id = NULLIF(current_setting('app.tenant_id', true), '')::uuid"
 # The second setting names an entry without binding the transaction to that tenant's rows: see TenantRepository.
 _IS_OWN_ENTRY: Final = (
@@ -19,7 +19,7 @@ _IS_OWN_ENTRY: Final = (
     " OR id = NULLIF(current_setting('app.registry_id', true), '')::uuid"
 )
 
-# A function that EXECUTEs SET LOCAL, and not set_config(): on Citus only the former reaches the workers.
+# SET LOCAL by EXECUTE, and not set_config(): on Citus only the former reaches the workers.
 _CREATE_FUNCTION: Final = """
 CREATE FUNCTION app_set_tenant(tenant_id uuid) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -40,14 +40,14 @@ def drop_binding_function() -> None:
 
 
 def protect(table: str) -> None:
-    """Show a transaction the rows of its own tenant and no others, the table's owner included."""
+    """Restrict each transaction to the rows of its own tenant, also that of the table's owner."""
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.execute(f"CREATE POLICY {POLICY} ON {table} USING ({_IS_OWN_ROW}) WITH CHECK ({_IS_OWN_ROW})")
 
 
 def protect_registry(table: str) -> None:
-    """Let a transaction read and insert every tenant, and change or delete its own entry alone, the owner's too."""
+    """Allow each transaction to read and insert every tenant, and to change or delete its own entry alone."""
     op.execute(f"CREATE POLICY {POLICY} ON {table} USING ({_IS_OWN_ENTRY}) WITH CHECK ({_IS_OWN_ENTRY})")
     op.execute(f"CREATE POLICY registry_read ON {table} FOR SELECT USING (true)")
     op.execute(f"CREATE POLICY registry_insert ON {table} FOR INSERT WITH CHECK (true)")

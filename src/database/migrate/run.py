@@ -1,11 +1,11 @@
-"""Brings the schema to a revision, and says at which one it is: from the checkout or from the wheel."""
+"""Bring the schema to a revision, and report the revisions: from the checkout or from the wheel."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -30,18 +30,19 @@ __all__ = ["HistoryEntry", "Migrated", "current", "downgrade", "history", "revis
 
 POLL_SECONDS: Final = 0.05
 _ALEMBIC: Final = Lock()
-"""`alembic.op` and `alembic.context` are the process's: who runs migrations there is alone, whatever the database."""
+"""`alembic.op` and `alembic.context` are global in the process: one migration at a time, whatever the database."""
 _PLAIN: Final = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migrated:
-    """Where the database was and is, and what was done in between.
+    """The revisions of a database before and after a migration, and its steps.
 
     Args:
-        before: The revisions it was at: none where there was no schema.
-        after: Those that it is at.
-        steps: What was applied or taken back, in this order; by this call, and not by another migrator before it.
+        before: The revisions before: none if there was no schema.
+        after: The revisions afterwards.
+        steps: The migrations that were applied or taken back, in this order; by this call, and not by a concurrent
+            migrator before it.
     """
 
     before: tuple[str, ...]
@@ -51,14 +52,14 @@ class Migrated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """One migration of this installation.
+    """A migration of this installation.
 
     Args:
         revision: Its name.
-        follows: What it comes after: none for the first.
+        follows: The revisions before it: none for the first.
         message: What it does.
-        is_head: Nothing comes after it.
-        is_applied: The database has it; None where the database was not asked.
+        is_head: True if no revision follows.
+        is_applied: True if the database has it; None if the database was not queried.
     """
 
     revision: str
@@ -71,22 +72,22 @@ class HistoryEntry:
 async def upgrade(
     settings: Settings, revision: str = "head", *, folder: Path | None = None, patience: Patience | None = None
 ) -> Migrated:
-    """Bring the database that the settings name up to a revision; does nothing where it is there already.
+    """Upgrade the database that the settings name to a revision; do nothing if it is at that revision.
 
     Args:
-        settings: Where to.
+        settings: The database.
         revision: A revision, ``head``, or ``+1`` and so on.
-        folder: Has further revisions.
+        folder: A folder of further revisions.
         patience: How long to wait for other migrators and for locks.
 
     Raises:
         ConfigurationError: The revision is unknown or lies behind the database's, or the target cannot be right.
         ConnectionFailed: The database cannot be reached.
-        LockNotAvailable: Somebody else has been migrating, or has used a table, for too long.
+        LockNotAvailable: Another session has been migrating, or has used a table, for too long.
     """
 
     def act(config: Config, at: tuple[str, ...]) -> None:
-        _check_that_it_is_up(ScriptDirectory.from_config(config), revision, at)
+        _check_is_up(ScriptDirectory.from_config(config), revision, at)
         command.upgrade(config, revision)
 
     return await _migrate(settings, act, folder, patience)
@@ -95,18 +96,18 @@ async def upgrade(
 async def downgrade(
     settings: Settings, revision: str, *, folder: Path | None = None, patience: Patience | None = None
 ) -> Migrated:
-    """Take migrations back, with all the data that only they have room for.
+    """Take migrations back, with all the data in what only they created.
 
     Args:
-        settings: Where to.
+        settings: The database.
         revision: The newest that stays, ``-1`` and so on, or ``base`` for none.
-        folder: Has further revisions.
+        folder: A folder of further revisions.
         patience: How long to wait for other migrators and for locks.
 
     Raises:
         ConfigurationError: The revision is unknown, or the database is not past it.
         ConnectionFailed: The database cannot be reached.
-        LockNotAvailable: Somebody else has been migrating, or has used a table, for too long.
+        LockNotAvailable: Another session has been migrating, or has used a table, for too long.
     """
     return await _migrate(settings, lambda config, _at: command.downgrade(config, revision), folder, patience)
 
@@ -114,7 +115,7 @@ async def downgrade(
 async def stamp(
     settings: Settings, revision: str, *, folder: Path | None = None, patience: Patience | None = None
 ) -> Migrated:
-    """Record a revision in alembic_version, and run no migration: the schema has to be at this revision already.
+    """Record a revision in alembic_version and run no migration: the schema has to be at this revision already.
 
     Returns:
         The revisions that were and are recorded, without steps.
@@ -122,29 +123,35 @@ async def stamp(
     Raises:
         ConfigurationError: The revision is unknown.
         ConnectionFailed: The database cannot be reached.
-        LockNotAvailable: Somebody else has been migrating for too long.
+        LockNotAvailable: Another session has been migrating for too long.
     """
     stamped = await _migrate(settings, lambda config, _at: command.stamp(config, revision), folder, patience)
     return replace(stamped, steps=())
 
 
 async def current(settings: Settings) -> tuple[str, ...]:
-    """Return the revisions that the database is at: none where there is no schema. It waits for no migration.
+    """Return the revisions of the database: none if there is no schema. It does not wait for migrations.
 
     Raises:
         ConfigurationError: Other migrations than this package's made the database.
         ConnectionFailed: The database cannot be reached.
     """
+
+    def read(connection: Connection) -> tuple[str, ...]:
+        at = _read_heads(connection)
+        check_origin(connection, at)
+        return at
+
     async with migration_connection(settings, alone=False) as connection:
-        return await connection.run_sync(_read_own_heads)
+        return await connection.run_sync(read)
 
 
 async def history(settings: Settings | None = None, *, folder: Path | None = None) -> list[HistoryEntry]:
     """Return the migrations of this installation, the newest first.
 
     Args:
-        settings: The database to ask which of them it has; by default it is not asked.
-        folder: Has further revisions.
+        settings: The database that is queried for its revisions; by default none is.
+        folder: A folder of further revisions.
 
     Raises:
         ConfigurationError: The database is at a revision that is not among them.
@@ -152,21 +159,19 @@ async def history(settings: Settings | None = None, *, folder: Path | None = Non
     """
     at = None if settings is None else await current(settings)
     scripts = script_directory(folder)
-    try:
+    with _explained(folder):
         applied = None if at is None else _up_to(scripts, at)
         return [_entry(script, applied) for script in scripts.walk_revisions()]
-    except CommandError as error:
-        raise explain(error, folder) from error
 
 
 async def revision(settings: Settings, message: str, *, autogenerate: bool = False, folder: Path | None = None) -> Path:
-    """Write a new migration from the template, after the newest one; returns the file.
+    """Write a new migration from the template, after the newest one; return the file.
 
     Args:
         settings: The database that the models are compared with, which must be at the newest revision.
         message: What it does: the first line of the file, and part of its name.
         autogenerate: Fill it with the difference between the models and the database, as far as Alembic sees it.
-        folder: Where to; by default among the checkout's own. What is tried here belongs there in the end.
+        folder: The folder for the file, for a draft; by default the checkout's own.
 
     Raises:
         ConfigurationError: This is an installed release, and there is no folder; or the database is not up to date.
@@ -180,43 +185,38 @@ async def revision(settings: Settings, message: str, *, autogenerate: bool = Fal
         )
     config = alembic_config(folder)
 
-    def write() -> Path:
+    def write(_connection: object = None) -> Path:
         place = None if folder is None else str(folder.absolute())
-        made = command.revision(config, message, autogenerate=autogenerate, version_path=place)
-        assert isinstance(made, Script)  # noqa: S101 - one was asked for
-        return Path(made.path)
+        written = command.revision(config, message, autogenerate=autogenerate, version_path=place)
+        assert isinstance(written, Script)  # noqa: S101 - one was requested
+        return Path(written.path)
 
-    try:
+    with _explained(folder):
         if not autogenerate:
             return write()
-        async with migration_connection(settings) as connection, _alembic_to_itself():
+        async with migration_connection(settings) as connection, _exclusive_alembic():
             config.attributes[CONNECTION] = connection.sync_connection
-            return await connection.run_sync(lambda _connection: write())
-    except CommandError as error:
-        raise explain(error, folder) from error
+            return await connection.run_sync(write)
 
 
 async def sql(revisions: str = "head", *, down: bool = False, folder: Path | None = None) -> str:
-    """Return the SQL of migrations, for somebody else to run; no database is asked.
+    """Return the SQL of migrations, to be run by other means; no database is queried.
 
     Args:
-        revisions: Up to which; ``<from>:<to>`` for a database that is at the former.
-        down: Of taking them back; it needs ``<from>:<to>``.
-        folder: Has further revisions.
+        revisions: The last revision; ``<from>:<to>`` for a database that is at the former.
+        down: Return the SQL of taking them back; it needs ``<from>:<to>``.
+        folder: A folder of further revisions.
 
     Raises:
         ConfigurationError: A revision is unknown.
         DatabaseError: A migration cannot be written as SQL.
     """
-    written = StringIO()
     config = alembic_config(folder)
-    config.output_buffer = written
-    async with _alembic_to_itself():
-        try:
+    config.output_buffer = StringIO()
+    async with _exclusive_alembic():
+        with _explained(folder):
             (command.downgrade if down else command.upgrade)(config, revisions, sql=True)
-        except CommandError as error:
-            raise explain(error, folder) from error
-    return written.getvalue()
+    return config.output_buffer.getvalue()
 
 
 async def _migrate(
@@ -236,17 +236,24 @@ async def _migrate(
         act(config, before)
         return Migrated(before=before, after=_read_heads(connection), steps=tuple(steps))
 
-    try:
-        async with migration_connection(settings, patience=patience) as connection, _alembic_to_itself():
+    with _explained(folder):
+        async with migration_connection(settings, patience=patience) as connection, _exclusive_alembic():
             return await connection.run_sync(run)
+
+
+@contextmanager
+def _explained(folder: Path | None) -> Iterator[None]:
+    """Translate the errors of Alembic."""
+    try:
+        yield
     except CommandError as error:
         raise explain(error, folder) from error
 
 
 @asynccontextmanager
-async def _alembic_to_itself() -> AsyncIterator[None]:
+async def _exclusive_alembic() -> AsyncIterator[None]:
     """Wait for the other migrations of this process, in whichever thread and event loop they run."""
-    while not _ALEMBIC.acquire(blocking=False):  # noqa: ASYNC110 - who holds it may be of another loop
+    while not _ALEMBIC.acquire(blocking=False):  # noqa: ASYNC110 - another event loop may have it
         await asyncio.sleep(POLL_SECONDS)
     try:
         yield
@@ -260,14 +267,8 @@ def _read_heads(connection: Connection) -> tuple[str, ...]:
     return tuple(sorted(heads))
 
 
-def _read_own_heads(connection: Connection) -> tuple[str, ...]:
-    at = _read_heads(connection)
-    check_origin(connection, at)
-    return at
-
-
 def _up_to(scripts: ScriptDirectory, at: tuple[str, ...]) -> set[str]:
-    scripts.get_revisions(at)  # of one that is unknown it says so in words that are translated
+    scripts.get_revisions(at)  # of an unknown revision this raises the error that `explain` translates
     return {script.revision for script in scripts.iterate_revisions(at, "base")} if at else set()
 
 
@@ -282,19 +283,19 @@ def _entry(script: Script, applied: set[str] | None) -> HistoryEntry:
     )
 
 
-def _check_that_it_is_up(scripts: ScriptDirectory, asked: str, at: tuple[str, ...]) -> None:
-    """Alembic does nothing where the way is down, and calls that done.
+def _check_is_up(scripts: ScriptDirectory, revision: str, at: tuple[str, ...]) -> None:
+    """Check that a revision is not behind the database's: Alembic would do nothing and report success.
 
     Raises:
-        ConfigurationError: The way is down.
+        ConfigurationError: The revision is behind.
     """
-    is_back = asked == "base" or asked.startswith("-")
-    if not is_back and _PLAIN.fullmatch(asked) and asked not in {"head", "heads"}:
-        target = scripts.get_revision(asked)
+    is_back = revision == "base" or revision.startswith("-")
+    if not is_back and _PLAIN.fullmatch(revision) and revision not in {"head", "heads"}:
+        target = scripts.get_revision(revision)
         is_back = target.revision not in at and target.revision in _up_to(scripts, at)
     if is_back:
         raise ConfigurationError(
-            f"upgrade goes up, and {asked} lies behind {', '.join(at) or 'an empty database'}",
+            f"upgrade goes up, and {revision} lies behind {', '.join(at) or 'an empty database'}",
             hint="nothing has to be taken back: an older release runs on the newer schema. `thea-db downgrade` drops"
             " tables and columns with their data",
         )

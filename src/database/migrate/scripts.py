@@ -1,4 +1,4 @@
-"""Where the migrations are, in the checkout or inside the wheel, and which there are."""
+"""The migration scripts: the checkout's, or those inside the wheel."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SHOWN: Final = 20
 
 
 def alembic_config(folder: Path | None = None) -> Config:
-    """Return Alembic's configuration: the checkout's where there is one, else the one inside the wheel.
+    """Return Alembic's configuration: the checkout's if there is one, else the one inside the wheel.
 
     Args:
-        folder: Has further revisions, which follow upon those of this installation.
+        folder: A folder of further revisions, which follow those of this installation.
 
     Raises:
         ConfigurationError: There are no migrations here, or the folder cannot hold any.
@@ -33,15 +33,17 @@ def alembic_config(folder: Path | None = None) -> Config:
     home = _home()
     config = Config(home / "alembic.ini", cmd_opts=Namespace(quiet=True))
     if folder is not None:
-        places = [home / "migrations" / "versions", _checked(folder)]
-        # Line by line: a path may hold whatever else separates paths.
+        if not folder.is_dir():
+            raise ConfigurationError(f"the folder of revisions must be a folder, got {str(folder)!r}")
+        places = [home / "migrations" / "versions", folder.absolute()]
+        # Separated by newlines: a path may contain the other separators.
         config.set_main_option("path_separator", "newline")
         config.set_main_option("version_locations", "\n".join(str(place) for place in places).replace("%", "%%"))
     return config
 
 
 def script_directory(folder: Path | None = None) -> ScriptDirectory:
-    """Return the migrations themselves.
+    """Return the migration scripts.
 
     Raises:
         ConfigurationError: As `alembic_config` does.
@@ -50,7 +52,7 @@ def script_directory(folder: Path | None = None) -> ScriptDirectory:
 
 
 def heads(folder: Path | None = None) -> tuple[str, ...]:
-    """Return the newest revisions: one, unless somebody has left two branches.
+    """Return the newest revisions: one, unless there are branches.
 
     Raises:
         ConfigurationError: As `alembic_config` does.
@@ -59,12 +61,12 @@ def heads(folder: Path | None = None) -> tuple[str, ...]:
 
 
 def is_checkout() -> bool:
-    """Say whether the migrations are a checkout's, where new ones belong, and not a release's."""
+    """Return True if the migrations are a checkout's, where new ones belong, and not a release's."""
     return _home() == _CHECKOUT
 
 
 def explain(error: CommandError, folder: Path | None = None) -> ConfigurationError:
-    """Turn what Alembic says into an error of ours, with the remedy where it is known."""
+    """Translate an error of Alembic, with the remedy if it is known."""
     text = str(error)
     if "not up to date" in text:
         return ConfigurationError(
@@ -84,14 +86,8 @@ def explain(error: CommandError, folder: Path | None = None) -> ConfigurationErr
 
 
 def _home() -> Path:
-    # The checkout first: an editable install has a copy too, made once, and it goes stale.
+    # The checkout first: an editable install has a copy too, which becomes stale.
     for home in (_CHECKOUT, _PACKAGED):
         if (home / "alembic.ini").is_file() and (home / "migrations" / "env.py").is_file():
             return home
     raise ConfigurationError("the migrations are not in this installation", hint="reinstall thea-database")
-
-
-def _checked(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise ConfigurationError(f"the folder of revisions must be a folder, got {str(folder)!r}")
-    return folder.absolute()
