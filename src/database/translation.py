@@ -1,4 +1,4 @@
-"""The one translation of what the driver raises into errors of ours."""
+"""The translation of the driver's errors into this package's: by SQLSTATE and the server's error fields."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ _CONSTRAINT_HINTS: Final = {
     "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
 }
 _REFUSED_BY_A_POOLER: Final = "unsupported startup parameter"
-# What kind of error, or which words in it, means what, and the remedy.
+# The class of an error, or words in its text; the reason; the remedy.
 _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...]] = (
     (
         (asyncpg.TargetServerAttributeNotMatched,),
@@ -134,7 +134,7 @@ _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...
 )
 _ABORTED: Final = "25P02"
 _NAMED_BY_POSITION: Final = {"42703": "column", "42P01": "table"}
-"""What the server says is missing by its place in the statement alone."""
+"""The server reports only the position of these in the statement."""
 _NAME: Final = re.compile(r'(?:"(?:[^"]|"")*"|[^\W\d][\w$]*)(?:\.(?:"(?:[^"]|"")*"|[^\W\d][\w$]*))*')
 # The server translates its messages (lc_messages), but not the names of its source files and functions.
 _CHECKS_POLICIES: Final = "ExecWithCheckOptions"
@@ -159,13 +159,13 @@ _PG_HBA_LINE: Final = (
 
 
 def translate(error: BaseException, statement: str | None = None) -> DatabaseError | None:
-    """Turn an error of the driver into ours, or return None where it is none of the server's.
+    """Return our error for an error of the server, or None if the error is not one.
 
     Args:
         error: What the driver raised, or SQLAlchemy's error around it.
-        statement: The SQL that was sent: a missing column or table is named by its place in it.
+        statement: The SQL that was sent; the server reports a missing column or table by its position in the SQL.
 
-    The server's own text does not get into the message where it can quote data ("invalid input syntax for type
+    The server's own text is left out of the message if it can quote data ("invalid input syntax for type
     integer: ..."); its code and the names of the constraint, table and column do.
     """
     origin = _origin(error)
@@ -274,12 +274,12 @@ def _lookup(sqlstate: str) -> tuple[type[DatabaseError], str]:
 
 
 def _speaks_of_names_alone(sqlstate: str) -> bool:
-    """Say whether the server's text quotes tables, columns and functions, and no value: class 42 but a syntax error."""
+    """Return True if the server's text quotes names and no values: class 42, except a syntax error."""
     return sqlstate.startswith("42") and sqlstate != "42601"
 
 
 def _name_at_position(origin: BaseException, statement: str | None) -> str | None:
-    """Return the name that the server points at, in the statement or in that of a function which it called."""
+    """Return the name at the position that the server reports, in the statement or in that of a function."""
     sent, place = statement, getattr(origin, "position", None)
     if place is None:
         sent, place = getattr(origin, "internal_query", None), getattr(origin, "internal_position", None)
@@ -290,7 +290,7 @@ def _name_at_position(origin: BaseException, statement: str | None) -> str | Non
 
 
 def _origin(error: BaseException) -> BaseException:
-    """Dig out the driver's own error: SQLAlchemy wraps it once or twice."""
+    """Return the driver's own error, which SQLAlchemy wraps once or twice."""
     while not hasattr(error, "constraint_name") and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -302,7 +302,7 @@ def _function_of(origin: BaseException) -> object:
 
 
 def _redact(error: BaseException) -> None:
-    """Take the server's text out of the chain that a traceback prints; codes and names stay."""
+    """Remove the server's text from the chain that a traceback prints; codes and names stay."""
     seen: set[int] = set()
     link: BaseException | None = error
     is_below_the_driver = False  # what made it refuse a value quotes that value

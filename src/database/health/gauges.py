@@ -10,7 +10,7 @@ from sqlalchemy import text
 from src.config import get_logger
 from src.database.errors import DatabaseError, SchemaDriftError
 from src.database.migrate import ORIGIN, Origin, compare_revisions
-from src.database.observe import report_replica, report_revision
+from src.database.observability import report_replica, report_revision
 from src.database.session import get_db, get_read_db, has_replica
 
 __all__ = ["keep_looking", "look"]

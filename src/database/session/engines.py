@@ -15,7 +15,7 @@ from src import config
 from src.config.profiles import Purpose
 from src.database.engine import DatabaseEngine, create_engine
 from src.database.errors import ConfigurationError
-from src.database.observe import DefaultTenantLog, watch
+from src.database.observability import DefaultTenantLog, watch
 from src.database.resolve import transaction_limits
 from src.database.session.binding import TenantBinding
 from src.database.session.reading import ReadBinding

@@ -25,7 +25,7 @@ from src.database.errors import (
     SerializationError,
     TlsFailed,
 )
-from src.database.observe import count_retry
+from src.database.observability import count_retry
 from src.database.session.engines import numbered_binding
 from src.database.session.scopes import engine
 from src.database.session.session import AsyncSession

@@ -15,7 +15,7 @@ from sqlalchemy import Select, bindparam
 from src.database.base import uuid7
 from src.database.errors import DatabaseError
 from src.database.models import MessageHistory
-from src.database.observe import source_of
+from src.database.observability import source_of
 from src.database.repositories import EventRepository
 from src.database.session import get_db, get_engine, tenant_binding
 from src.database.statements import windows

@@ -8,10 +8,10 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 from uuid import UUID
 
-from src.database import observe
+from src.database import observability
 from src.database.engine import DatabaseEngine
 from src.database.errors import CommitOutcomeUnknown
-from src.database.observe import PoolState, Source, Unit
+from src.database.observability import PoolState, Source, Unit
 from src.database.session import TenantBinding
 from src.database.statements.call import Call
 from src.database.statements.read import Read
@@ -99,15 +99,15 @@ class WatchedCalls(Calls):
         self._end(call, rows=len(rows))
         return rows
 
-    def _begin(self, tenant_id: UUID, statement: Sent, values: Sequence[Any]) -> observe.Call:
+    def _begin(self, tenant_id: UUID, statement: Sent, values: Sequence[Any]) -> observability.Call:
         unit = Unit(tenant=tenant_id)
         unit.source = self._source
-        call = observe.Call(self._source, statement.sql, values, unit)
+        call = observability.Call(self._source, statement.sql, values, unit)
         self._source.tell("began", unit)
         self._source.tell("sent", call)
         return call
 
-    def _end(self, call: observe.Call, *, rows: int | None = None, error: BaseException | None = None) -> None:
+    def _end(self, call: observability.Call, *, rows: int | None = None, error: BaseException | None = None) -> None:
         call.end(rows=rows, error=error)
         unit = call.unit
         assert unit is not None  # noqa: S101 - it was given one

@@ -17,7 +17,7 @@ from src.database import AsyncSession, get_db, get_read_db, run_transaction, ten
 from src.database.base import uuid7
 from src.database.errors import TenantMismatchError
 from src.database.models import Tenant, User
-from src.database.observe.watcher import Unit
+from src.database.observability.watcher import Unit
 from src.database.repositories import UserRepository
 from src.database.session import TenantBinding
 

@@ -8,14 +8,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import text
 
-from src.database import create_engine, engine, get_db, get_read_db, observe
+from src.database import create_engine, engine, get_db, get_read_db, observability
 from src.database.errors import CheckViolation, DatabaseError, DuplicateKeyError, PoolExhausted
 from src.database.health.gauges import look
 from src.database.models import Tenant, User
-from src.database.observe.metrics import metrics_of
+from src.database.observability.metrics import metrics_of
 from src.database.repositories import NewMessage, UserRepository
 from src.database.store import get_store
-from tests.database.observe.conftest import Use, value
+from tests.database.observability.conftest import Use, value
 
 ROOT = Path(__file__).parents[3]
 CANARY = "the-canary-said-this"
@@ -168,7 +168,7 @@ async def test_retries_and_what_was_looked_at_are_told(use: Use, registry: Colle
     assert settings.DATABASE_URL is not None
     use(DATABASE_REPLICA_URL=settings.DATABASE_URL.render_as_string(hide_password=False))
     await _use_one()
-    observe.count_retry("SerializationError")
+    observability.count_retry("SerializationError")
     await look()
 
     assert value(registry, "retries_total", reason="SerializationError") == 1
@@ -185,8 +185,8 @@ async def test_what_no_check_has_found_out_is_absent(use: Use, registry: Collect
     before = [registry.get_sample_value(f"thea_db_{name}") for name in seen]
     await look()
     without_replica = [registry.get_sample_value(f"thea_db_{name}") for name in seen]
-    observe.report_replica(3.0)
-    observe.report_replica(None)
+    observability.report_replica(3.0)
+    observability.report_replica(None)
 
     assert before == [None, None, None]
     assert without_replica == [None, None, 0]
@@ -236,7 +236,7 @@ async def test_an_engine_of_the_services_own_is_watched_when_it_asks_for_it(
     use: Use, registry: CollectorRegistry
 ) -> None:
     settings = use()
-    made = observe.watch(create_engine(settings, name="mine"), settings, name="mine")
+    made = observability.watch(create_engine(settings, name="mine"), settings, name="mine")
     async with made.connect() as connection:
         await connection.execute(text("SELECT 1"))
     await made.dispose()

@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry: a span a unit of work and one a statement, by its semantic conventions for databases."""
+"""Traces for OpenTelemetry: a span for each unit of work and statement, by the semantic conventions for databases."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
-from src.database.observe.watcher import Call, Source, Unit, Watcher, name_of_error
-
-__all__ = ["Tracing"]
+from src.database.observability.watcher import Call, Source, Unit, Watcher, name_of_error
 
 TENANT: Final = "thea.tenant.id"
 POOL: Final = "db.client.connection.pool.name"
@@ -30,10 +28,10 @@ _VERBS: Final = {
 
 
 class Tracing(Watcher):
-    """Spans that say what was done, how long it took and who acted; no SQL text, no parameter, no message of an error.
+    """Create spans with the operation, its duration and its tenant, without SQL text, parameters or error messages.
 
     Args:
-        provider: Where the spans go; by default OpenTelemetry's own, as the service has set it up.
+        provider: The provider of the spans; by default OpenTelemetry's own, as the service has set it up.
     """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
@@ -88,4 +86,4 @@ def _where(source: Source) -> dict[str, AttributeValue]:
 
 def _verb(sql: str) -> str:
     verb, *_ = sql.split(maxsplit=1) or [""]
-    return verb.upper() if verb.upper() in _VERBS else "OTHER"  # it may be anything that somebody wrote
+    return verb.upper() if verb.upper() in _VERBS else "OTHER"  # a statement of the service can begin with anything

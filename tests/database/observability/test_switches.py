@@ -11,13 +11,13 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import text
 
 from src.config import Settings
-from src.database import get_db, get_engine, observe
+from src.database import get_db, get_engine, observability
 from src.database.errors import ConfigurationError
-from src.database.observe import source_of
+from src.database.observability import source_of
 from src.database.session.engines import engine_of_loop
 from src.database.store import get_store
 from tests.conftest import url_of
-from tests.database.observe.conftest import Use, value
+from tests.database.observability.conftest import Use, value
 
 
 async def test_nobody_listens_where_nothing_is_switched_on(use: Use) -> None:
@@ -54,8 +54,8 @@ async def test_what_is_not_installed_is_named_with_how_to_install_it(
     use: Use, monkeypatch: pytest.MonkeyPatch, setting: str, package: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, f"src.database.observe.{extra}", raising=False)
-    monkeypatch.delattr(f"src.database.observe.{extra}", raising=False)
+    monkeypatch.delitem(sys.modules, f"src.database.observability.{extra}", raising=False)
+    monkeypatch.delattr(f"src.database.observability.{extra}", raising=False)
     use(**{setting: "true"})
     with pytest.raises(ConfigurationError, match=f"thea-database\\[{extra}\\]"):
         engine_of_loop("default")
@@ -86,10 +86,10 @@ async def test_a_retry_is_counted_where_somebody_counts_and_else_is_nothing(
     use: Use, registry: CollectorRegistry
 ) -> None:
     use()
-    observe.count_retry("DeadlockError")
+    observability.count_retry("DeadlockError")
     before = value(registry, "retries_total", reason="DeadlockError")
     async with get_db() as session:
         await session.execute(text("SELECT 1"))
-    observe.count_retry("DeadlockError")
+    observability.count_retry("DeadlockError")
 
     assert value(registry, "retries_total", reason="DeadlockError") == before + 1

@@ -15,14 +15,14 @@ from ruamel.yaml import YAML
 from sqlalchemy import URL, text
 
 from src.config import Settings
-from src.database import engine, get_db, get_read_db, observe
+from src.database import engine, get_db, get_read_db, observability
 from src.database.engine import DatabaseEngine
 from src.database.errors import CheckViolation, ConnectionFailed, DatabaseError, PoolExhausted
 from src.database.health.gauges import look
 from src.database.models import Tenant, User
 from src.database.store import get_store
-from tests.database.observe.conftest import Use
-from tests.database.observe.promql import Scrapes
+from tests.database.observability.conftest import Use
+from tests.database.observability.promql import Scrapes
 
 FILE = Path(__file__).parents[3] / "docs" / "operations" / "alerts.yaml"
 RULES = [rule for group in YAML(typ="safe").load(FILE.read_text())["groups"] for rule in group["rules"]]
@@ -139,7 +139,7 @@ async def test_a_long_transaction_is_reported(use: Use, firing: Firing, monkeypa
     async with get_db() as session:
         await session.execute(text("SELECT 1"))
         clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + 61)
-        monkeypatch.setattr("src.database.observe.metrics.time", clock)
+        monkeypatch.setattr("src.database.observability.metrics.time", clock)
 
         assert firing() == {"LongTransaction"}
 
@@ -149,7 +149,7 @@ async def test_many_retries_are_reported(use: Use, firing: Firing) -> None:
     await serve()
     firing()
     for _ in range(301):
-        observe.count_retry("SerializationError")
+        observability.count_retry("SerializationError")
 
     assert firing() == {"Retries"}
 

@@ -9,12 +9,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
 
-from src.database.observe.metrics import metrics_of
+from src.database.observability.metrics import metrics_of
 
 ROOT = Path(__file__).parents[3]
-ON_DEMAND = {"prometheus_client", "opentelemetry", "src.database.observe.metrics", "src.database.observe.tracing"}
+ON_DEMAND = {
+    "prometheus_client",
+    "opentelemetry",
+    "src.database.observability.metrics",
+    "src.database.observability.tracing",
+}
 
-NAMED = re.compile("prometheus_client|opentelemetry|observe")
+NAMED = re.compile("prometheus_client|opentelemetry|observability")
 
 
 def names(registry: CollectorRegistry) -> set[str]:

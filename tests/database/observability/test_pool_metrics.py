@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from src.database import engine, get_db
 from src.database.errors import ConnectionFailed
-from tests.database.observe.conftest import Use, value
+from tests.database.observability.conftest import Use, value
 
 
 async def test_a_pool_shows_who_has_its_connections_and_who_waits(use: Use, registry: CollectorRegistry) -> None:

@@ -1,4 +1,4 @@
-"""What is switched on: by the settings, or by the service itself before its first session."""
+"""Switches for metrics, traces and logs: by the settings, or by the service before its first session."""
 
 from __future__ import annotations
 
@@ -7,26 +7,15 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 
 from src.database.engine import DatabaseEngine
 from src.database.errors import ConfigurationError
-from src.database.observe.engines import watch_engine
-from src.database.observe.query_log import log_watchers
-from src.database.observe.watcher import Source, Watcher
+from src.database.observability.engines import watch_engine
+from src.database.observability.query_log import log_watchers
+from src.database.observability.watcher import Source, Watcher
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from prometheus_client import CollectorRegistry
 
     from src.config import Settings
-
-__all__ = [
-    "count_retry",
-    "report_replica",
-    "report_revision",
-    "source_of",
-    "use_metrics",
-    "use_settings_alone",
-    "use_tracing",
-    "watch",
-]
 
 _chosen: Final[dict[str, Watcher]] = {}
 """By the service."""
@@ -35,10 +24,10 @@ _sources: Final[WeakKeyDictionary[DatabaseEngine, ref[Source]]] = WeakKeyDiction
 
 
 def use_metrics(registry: CollectorRegistry | None = None) -> None:
-    """Have every engine that is made from now on be measured, as `DATABASE_METRICS=true` does.
+    """Switch metrics on for every engine that is created from now on, as `DATABASE_METRICS=true` does.
 
     Args:
-        registry: Where the metrics are found; by default prometheus-client's own.
+        registry: The registry of the metrics; by default prometheus-client's own.
 
     Raises:
         ConfigurationError: prometheus-client is not installed.
@@ -47,10 +36,10 @@ def use_metrics(registry: CollectorRegistry | None = None) -> None:
 
 
 def use_tracing(provider: TracerProvider | None = None) -> None:
-    """Have every engine that is made from now on be traced, as `DATABASE_TRACING=true` does.
+    """Switch traces on for every engine that is created from now on, as `DATABASE_TRACING=true` does.
 
     Args:
-        provider: Where the spans go; by default OpenTelemetry's own, as the service has set it up.
+        provider: The provider of the spans; by default OpenTelemetry's own, as the service has set it up.
 
     Raises:
         ConfigurationError: opentelemetry-api is not installed.
@@ -59,25 +48,25 @@ def use_tracing(provider: TracerProvider | None = None) -> None:
 
 
 def use_settings_alone() -> None:
-    """Have engines that are made from now on be watched as the settings say, whatever was asked for before."""
+    """Undo `use_metrics` and `use_tracing` for engines that are created from now on: only the settings decide."""
     _chosen.clear()
 
 
 def watch(engine: DatabaseEngine, settings: Settings, *, name: str) -> DatabaseEngine:
-    """Have an engine be watched as the settings and the service ask for; where nobody asks, this does nothing.
+    """Observe an engine by what the settings and the service have switched on; do nothing if all is off.
 
-    `get_db`, `get_read_db`, `get_engine` and `get_store` have it done; an engine of `create_engine` is the service's.
+    The engines of `get_db`, `get_read_db`, `get_engine` and `get_store` are observed already.
 
     Args:
-        engine: One that nobody watches yet.
+        engine: An engine of `create_engine` that is not observed yet.
         settings: What is switched on.
-        name: What metrics, traces and logs call its pool.
+        name: The name of its pool in metrics, traces and logs.
 
     Returns:
         The engine.
 
     Raises:
-        ConfigurationError: What the settings ask for is not installed.
+        ConfigurationError: What the settings switch on is not installed.
     """
     chosen = dict(_chosen)
     if settings.DATABASE_METRICS and "metrics" not in chosen:
@@ -94,13 +83,13 @@ def watch(engine: DatabaseEngine, settings: Settings, *, name: str) -> DatabaseE
 
 
 def source_of(engine: DatabaseEngine) -> Source | None:
-    """Return how an engine is watched, or None where nobody does."""
+    """Return the source of an engine that is observed, or None."""
     known = _sources.get(engine)
     return None if known is None else known()
 
 
 def count_retry(reason: str) -> None:
-    """Count that a unit of work is done again.
+    """Count the retry of a unit of work.
 
     Args:
         reason: The name of the error's class.
@@ -111,7 +100,7 @@ def count_retry(reason: str) -> None:
 
 def _metrics(registry: CollectorRegistry | None = None) -> Watcher:
     try:
-        from src.database.observe.metrics import metrics_of  # noqa: PLC0415 - an extra, imported where it is used
+        from src.database.observability.metrics import metrics_of  # noqa: PLC0415 - an extra, imported where it is used
     except ImportError as error:
         raise ConfigurationError(
             "metrics are asked for and prometheus-client is not installed", hint="pip install 'thea-database[metrics]'"
@@ -121,7 +110,7 @@ def _metrics(registry: CollectorRegistry | None = None) -> Watcher:
 
 def _tracing(provider: TracerProvider | None = None) -> Watcher:
     try:
-        from src.database.observe.tracing import Tracing  # noqa: PLC0415 - an extra, imported where it is used
+        from src.database.observability.tracing import Tracing  # noqa: PLC0415 - an extra, imported where it is used
     except ImportError as error:
         raise ConfigurationError(
             "tracing is asked for and opentelemetry-api is not installed", hint="pip install 'thea-database[tracing]'"
@@ -130,12 +119,12 @@ def _tracing(provider: TracerProvider | None = None) -> Watcher:
 
 
 def report_replica(lag_seconds: float | None) -> None:
-    """Say how far behind the replica is, in seconds; None: it does not answer."""
+    """Record how far the replica is behind, in seconds; None if it does not answer."""
     for watcher in list(_listening):
         watcher.replica_seen(lag_seconds)
 
 
 def report_revision(*, is_behind: bool) -> None:
-    """Say whether the database lacks migrations of this release."""
+    """Record whether the database lacks migrations of this release."""
     for watcher in list(_listening):
         watcher.revision_seen(is_behind=is_behind)

@@ -14,9 +14,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from src.database.engine.events import hear
 from src.database.engine.pool import SizedPool
-from src.database.observe.watcher import Call, PoolState, Source, TenantsSession, Unit
-
-__all__ = ["watch_engine", "watch_sessions"]
+from src.database.observability.watcher import Call, PoolState, Source, TenantsSession, Unit
 
 _UNIT: Final = "thea_unit"
 """In a session's `info` while a transaction of its is open."""

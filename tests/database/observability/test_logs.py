@@ -16,7 +16,7 @@ from src.database.errors import DuplicateKeyError
 from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.store import get_store
-from tests.database.observe.conftest import Use
+from tests.database.observability.conftest import Use
 
 CANARY = "the-canary-said-this"
 Logs = list[MutableMapping[str, Any]]
@@ -175,7 +175,7 @@ async def test_the_stores_connections_tell_of_notices_too(use: Use, logs: Logs) 
 
 
 async def test_a_watcher_that_breaks_breaks_nothing_else(use: Use, logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.database.observe.query_log.QueryLog._fields", lambda *_: 1 / 0)
+    monkeypatch.setattr("src.database.observability.query_log.QueryLog._fields", lambda *_: 1 / 0)
     use(DATABASE_ECHO="true")
     await look_up()
 

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: pools, statements, errors, transactions; labels are names in the code, nobody's data."""
+"""Metrics for Prometheus: pools, statements, errors, transactions. Labels are names from the code, never data."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from src.database import errors
-from src.database.observe.watcher import Call, Source, Unit, Watcher, name_of_error
-
-__all__ = ["Metrics", "metrics_of"]
+from src.database.observability.watcher import Call, Source, Unit, Watcher, name_of_error
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _POOL: Final = {
@@ -30,7 +28,7 @@ _SEEN: Final = {
     "replica_lag_seconds": "How far the replica was behind when it last answered.",
     "revision_behind": "Whether the schema is not at this release's revision: 1 or 0.",
 }
-"""What a check finds out: an alert on a 0 that nobody has measured would fire in every service."""
+"""Set by checks: before the first one they are absent, since an alert on a 0 would fire in every service."""
 _ERRORS: Final = tuple(
     kind.__name__
     for kind in map(vars(errors).__getitem__, errors.__all__)
@@ -51,10 +49,10 @@ def metrics_of(registry: CollectorRegistry | None = None) -> Metrics:
 
 
 class Metrics(Watcher):
-    """What is counted and timed. A scrape reads what the process knows, and asks no database.
+    """Count and time what happens in this process; a scrape sends no query.
 
     Args:
-        registry: Where the metrics are found.
+        registry: The registry of the metrics.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -127,7 +125,7 @@ class Metrics(Watcher):
         self._show("revision_behind", float(is_behind))
 
     def _show(self, name: str, value: float | None) -> None:
-        """Export a value from the time on when it is known, and no longer where it is None."""
+        """Export a value once it is known; remove it while it is None."""
         if value is not None:
             if name not in self._known:
                 self._known[name] = Gauge(f"thea_db_{name}", _SEEN[name], registry=self._registry)
@@ -137,7 +135,7 @@ class Metrics(Watcher):
 
 
 class _Now(Collector):
-    """What is as it is when somebody looks."""
+    """The gauges that are read at each scrape."""
 
     def __init__(self, sources: Iterable[Source], units: Iterable[Unit]) -> None:
         self._sources = sources
@@ -160,7 +158,7 @@ class _Now(Collector):
 
 
 def _family(name: str, text: str, values: Iterable[tuple[str, float]]) -> GaugeMetricFamily:
-    """Add up what is of one name: each event loop has pools of its own."""
+    """Add up the values of pools of one name: each event loop has pools of its own."""
     sums: defaultdict[str, float] = defaultdict(float)
     for pool, value in values:
         sums[pool] += value

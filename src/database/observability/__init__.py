@@ -1,7 +1,7 @@
-"""What the operator sees: metrics, traces, and logs of statements. What is not switched on costs nothing."""
+"""Metrics, traces and logs of statements: subscribers of engines and sessions. What is off costs nothing."""
 
-from src.database.observe.default_tenant import DefaultTenantLog
-from src.database.observe.switches import (
+from src.database.observability.callers import DefaultTenantLog
+from src.database.observability.switches import (
     count_retry,
     report_replica,
     report_revision,
@@ -11,7 +11,7 @@ from src.database.observe.switches import (
     use_tracing,
     watch,
 )
-from src.database.observe.watcher import Call, PoolState, Source, Unit, Watcher
+from src.database.observability.watcher import Call, PoolState, Source, Unit, Watcher
 
 __all__ = [
     "Call",

@@ -12,7 +12,7 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database import engine, get_engine, observe
+from src.database import engine, get_engine, observability
 from src.database.base import uuid7
 from tests.conftest import url_of
 
@@ -46,9 +46,9 @@ async def use(
 def registry() -> Iterator[CollectorRegistry]:
     """Prometheus metrics, in a registry of the test's own."""
     registry = CollectorRegistry()
-    observe.use_metrics(registry)
+    observability.use_metrics(registry)
     yield registry
-    observe.use_settings_alone()
+    observability.use_settings_alone()
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float:

@@ -12,10 +12,8 @@ from uuid import UUID
 
 from src.config import get_logger
 from src.database.engine import DatabaseEngine
-from src.database.observe.callers import Place, find_place
+from src.database.observability.callers import Place, find_place
 from src.database.tenant_scope import current_tenant
-
-__all__ = ["Call", "PoolState", "Source", "Unit", "Watcher", "name_of_error"]
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Whose statement it is: the method of ours that the service called, and the line it called it from."""
+"""The caller of a statement: the package's method that the service called, and the line of the service."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Final, Literal, NamedTuple
 
 from greenlet import getcurrent
 
-__all__ = ["BINDING", "Place", "find_place"]
+from src.config import get_logger
 
 BINDING: Final = "TenantBinding.bind"
-"""What a session's own statement is called: the one that says who acts."""
+"""The name of the statement that binds a connection to its tenant."""
 UNKNOWN: Final = "unknown"
 
 _Kind = Literal["room", "ours", "library", "service"]
 
 _PACKAGE: Final = Path(__file__).parents[1]
-_UNNAMED: Final = {_PACKAGE.name, "engine", "observe", "session"}
-"""The folders whose functions are on the way of every statement: their names do not tell which it is."""
+_UNNAMED: Final = {_PACKAGE.name, "engine", "observability", "session"}
+"""The packages whose functions are on the way of every statement: they do not name it."""
 _LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 class Place(NamedTuple):
-    """Where a statement comes from, in names that are in the code: there are as many of them as there is code."""
+    """The origin of a statement, in names from the code, so that their number is limited."""
 
     name: str
-    """``UserRepository.get_by_telegram_id``; the service's own function where it sent the statement itself."""
+    """``UserRepository.get_by_telegram_id``; the service's own function if it sent the statement itself."""
     function: str
     """The service's function, with its module."""
     caller: str
@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
 
 def find_place() -> Place:
-    """Walk from the caller outwards, and through SQLAlchemy's switch of stacks, to the first line of the service."""
+    """Return the origin of the statement that is being sent: walk from here to the first frame of the service."""
     name = None
     for frame in _frames():
         kind = _kind(frame.f_code.co_filename)
@@ -65,9 +65,9 @@ def _at(frame: FrameType, name: str | None) -> Place:
 
 
 def _frames(start: FrameType | None = None) -> Iterator[FrameType]:
-    """Go outwards; SQLAlchemy's synchronous half has a stack of its own, whose parent is the awaiting one's."""
+    """Yield the frames outwards; SQLAlchemy's synchronous part has a stack of its own, below that of the coroutine."""
     stack = getcurrent()
-    frame: FrameType | None = start or sys._getframe(2)  # noqa: SLF001 - the one way to it
+    frame: FrameType | None = start or sys._getframe(2)  # noqa: SLF001 - there is no public way
     while True:
         while frame is not None:
             yield frame
@@ -79,12 +79,11 @@ def _frames(start: FrameType | None = None) -> Iterator[FrameType]:
 
 
 def _title(frame: FrameType) -> str:
-    """Return a method's name with the class that it was called on: `get` of a base class says little."""
+    """Return a method's name with the class of its object, not the base class that defines it."""
     code = frame.f_code
     if code.co_varnames[:1] != ("self",):
         return code.co_qualname
-    owner = type(frame.f_locals["self"])
-    return f"{getattr(owner, 'known_as', owner.__name__)}.{code.co_name}"
+    return f"{type(frame.f_locals['self']).__name__}.{code.co_name}"
 
 
 @functools.cache
@@ -98,3 +97,24 @@ def _kind(filename: str) -> _Kind:
     if path.is_relative_to(_PACKAGE):
         return "ours" if path.parent.name in _UNNAMED else "room"
     return "library" if filename.startswith(("<", *_LIBRARIES)) else "service"
+
+
+class DefaultTenantLog:
+    """Log a warning for each line of the service that uses the default tenant, once a process."""
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[str, str]] = set()
+
+    def __call__(self) -> None:
+        """Log the line of the service that called, once."""
+        place = find_place()
+        site = (place.function, place.caller)
+        if site in self._logged:
+            return
+        self._logged.add(site)
+        get_logger(__name__).warning(
+            "default_tenant_used",
+            caller=place.caller,
+            function=place.function,
+            hint="wrap the work in `with tenant_context(tenant_id):`; a thread or a task may have lost the tenant",
+        )

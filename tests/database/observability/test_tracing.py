@@ -12,12 +12,12 @@ from opentelemetry.semconv.attributes import server_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 from sqlalchemy import text
 
-from src.database import AsyncSession, engine, get_db, observe, tenant_context
+from src.database import AsyncSession, engine, get_db, observability, tenant_context
 from src.database.errors import DatabaseError
 from src.database.models import User
 from src.database.repositories import NewMessage, UserRepository
 from src.database.store import get_store
-from tests.database.observe.conftest import Use
+from tests.database.observability.conftest import Use
 
 CANARY = "the-canary-said-this"
 KNOWN = {
@@ -38,9 +38,9 @@ def spans(provider: TracerProvider) -> Iterator[InMemorySpanExporter]:
     """What is traced, once it has ended."""
     exporter = InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    observe.use_tracing(provider)
+    observability.use_tracing(provider)
     yield exporter
-    observe.use_settings_alone()
+    observability.use_settings_alone()
     provider.shutdown()
 
 

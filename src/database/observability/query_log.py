@@ -1,0 +1,230 @@
+"""Logs of statements: all of them, slow ones with their plan, repeated ones; and the server's notices."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from src.config import get_logger
+from src.database.connect import DRIVER_ERRORS
+from src.database.errors import DatabaseError
+from src.database.observability.callers import BINDING
+from src.database.observability.watcher import Call, Source, Watcher, name_of_error
+
+if TYPE_CHECKING:
+    import structlog
+
+    from src.config import Settings
+
+MOST_OF_PARAMETERS: Final = 1000
+"""Characters."""
+# Of these the text names tables, settings and the like; of others it can quote data, or be a function's own.
+_SPEAK_OF_NAMES: Final = ("25", "42")
+PLAN_SECONDS: Final = 5.0
+"""The time limit of one query for a plan, with its connection."""
+AGAIN_SECONDS: Final = 60.0
+"""The time in which the plan of the same statement is not queried again."""
+MOST_REMEMBERED: Final = 500
+CLOSE_SECONDS: Final = 1.0
+
+_PLANNED: Final = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE"}
+_NAME: Final = "thea_slow_query"
+_COUNT: Final = "SELECT cardinality(parameter_types) FROM pg_catalog.pg_prepared_statements WHERE name = $1"
+
+
+def log_watchers(settings: Settings) -> list[Watcher]:
+    """Return the watchers for the logs that the settings switch on."""
+    found: list[Watcher] = []
+    slow = settings.DATABASE_SLOW_QUERY_MS
+    if settings.DATABASE_ECHO or slow:
+        rules = LogRules(
+            every=settings.DATABASE_ECHO,
+            slow_seconds=slow / 1000 if slow else None,
+            with_sql=settings.is_local,
+            with_parameters=settings.DATABASE_LOG_PARAMETERS,
+        )
+        found.append(QueryLog(rules, plans=Plans() if settings.DATABASE_SLOW_QUERY_PLAN else None))
+    if settings.DATABASE_REPEATED_QUERIES:
+        found.append(RepeatLog(settings.DATABASE_REPEATED_QUERIES))
+    if settings.DATABASE_LOG_NOTICES:
+        found.append(Notices(with_text=settings.DATABASE_LOG_PARAMETERS))
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRules:
+    """Which statements are logged, and with what."""
+
+    every: bool = False
+    slow_seconds: float | None = None
+    with_sql: bool = False
+    with_parameters: bool = False
+
+
+class QueryLog(Watcher):
+    """A line a statement, or a slow one: its name, how long it took, its rows, and the line that sent it.
+
+    Args:
+        rules: What is logged.
+        plans: Queries and logs the plan of a slow statement.
+    """
+
+    def __init__(self, rules: LogRules, *, plans: Plans | None = None) -> None:
+        self._rules = rules
+        self._plans = plans
+        self._log: structlog.stdlib.BoundLogger = get_logger(__name__)
+
+    def joined(self, source: Source) -> None:
+        if self._plans is not None:
+            source.engine.close_with(self._plans.close)
+
+    def answered(self, call: Call) -> None:
+        slow = self._rules.slow_seconds
+        if slow is not None and call.seconds >= slow:
+            self._log.warning("slow_query", **self._fields(call))
+            if self._plans is not None:
+                self._plans.ask(call)
+        elif self._rules.every:
+            self._log.info("query", **self._fields(call))
+
+    def _fields(self, call: Call) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "statement": call.place.name,
+            "duration_ms": round(call.seconds * 1000, 1),
+            "rows": call.rows,
+            "caller": call.place.caller,
+            "pool": call.source.name,
+        }
+        if call.error is not None:
+            fields["error"] = name_of_error(call.error)
+        if self._rules.with_sql:
+            fields["sql"] = call.sql
+        if self._rules.with_parameters:
+            fields["parameters"] = repr(call.parameters)[:MOST_OF_PARAMETERS]
+        return fields
+
+
+class RepeatLog(Watcher):
+    """Log one warning if a unit of work sends the same statement many times: a loop in place of one query.
+
+    Args:
+        most: How often a unit of work may send a statement.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._log: structlog.stdlib.BoundLogger = get_logger(__name__)
+
+    def answered(self, call: Call) -> None:
+        if call.unit is None:
+            return
+        sent = call.unit.sent
+        count = sent[call.sql] = sent.get(call.sql, 0) + 1
+        if count == self._most + 1 and call.place.name != BINDING:
+            place = call.place
+            self._log.warning(
+                "repeated_query", statement=place.name, more_than=self._most, caller=place.caller, pool=call.source.name
+            )
+
+
+class Notices(Watcher):
+    """Log the server's notices: severity and SQLSTATE, and the text if that cannot contain data.
+
+    Args:
+        with_text: Log every text.
+    """
+
+    def __init__(self, *, with_text: bool = False) -> None:
+        self._with_text = with_text
+        self._log: structlog.stdlib.BoundLogger = get_logger(__name__)
+
+    def opened(self, source: Source, connection: asyncpg.Connection[Any]) -> None:
+        def hear(_connection: Any, notice: asyncpg.PostgresLogMessage) -> None:
+            sqlstate = getattr(notice, "sqlstate", None)
+            is_told = self._with_text or str(sqlstate).startswith(_SPEAK_OF_NAMES)
+            fields = {"severity": getattr(notice, "severity", None), "sqlstate": sqlstate, "pool": source.name}
+            self._log.warning("server_notice", **fields, **({"text": notice.args[0]} if is_told else {}))
+
+        connection.add_log_listener(hear)
+
+
+class Plans:
+    """Query and log plans, one at a time and each statement once a minute, on a connection of their own.
+
+    The log has the plan's steps with their tables and indexes, without conditions, which can contain data.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self, call: Call) -> None:
+        """Start to query and log the plan of a statement, unless that was done a minute ago or another query runs."""
+        now = time.monotonic()
+        if self._task is not None and not self._task.done():
+            return
+        if (
+            call.error is not None
+            or call.place.name == BINDING
+            or call.sql.split(maxsplit=1)[0].upper() not in _PLANNED
+        ):
+            return
+        if now - self._asked.get(call.sql, -AGAIN_SECONDS) < AGAIN_SECONDS:
+            return
+        if len(self._asked) >= MOST_REMEMBERED:
+            self._asked.clear()
+        self._asked[call.sql] = now
+        self._task = asyncio.get_running_loop().create_task(self._log(call, call.place.name))
+
+    async def close(self) -> None:
+        """Cancel the query that runs."""
+        if self._task is not None and self._task.cancel():
+            await asyncio.wait([self._task])
+
+    async def _log(self, call: Call, name: str) -> None:
+        log = get_logger(__name__)
+        try:
+            async with asyncio.timeout(PLAN_SECONDS):
+                connection = await call.source.engine.open_connection()
+                try:
+                    plan = await _explain(connection, call.sql)
+                    await connection.close(timeout=CLOSE_SECONDS)
+                finally:
+                    connection.terminate()  # if it is not closed
+        except (*DRIVER_ERRORS, DatabaseError) as error:
+            log.warning("slow_query_plan", statement=name, plan=None, reason=name_of_error(error))
+        else:
+            log.warning("slow_query_plan", statement=name, plan="\n".join(_lines(plan, 0)))
+
+
+async def _explain(connection: asyncpg.Connection[Any], sql: str) -> dict[str, Any]:
+    """Return the generic plan of a statement, for any parameters.
+
+    `EXPLAIN (GENERIC_PLAN)` accepts no statement with parameters from the driver. The statement is not executed. One
+    transaction keeps all of it on one server behind a pooler, and leaves nothing there; after a failure the caller
+    drops the connection.
+    """
+    await connection.execute("BEGIN READ ONLY; SET LOCAL plan_cache_mode = force_generic_plan")
+    await connection.fetch(f"PREPARE {_NAME} AS {sql}")  # not `execute`, which would take several statements
+    count = await connection.fetchval(_COUNT, _NAME)
+    values = f"({', '.join(['NULL'] * count)})" if count else ""
+    found = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {_NAME}{values}")
+    await connection.execute(f"DEALLOCATE {_NAME}; COMMIT")
+    plan: dict[str, Any] = json.loads(found)[0]["Plan"]
+    return plan
+
+
+def _lines(step: dict[str, Any], depth: int) -> Iterator[str]:
+    """Yield a line for each step, as `EXPLAIN` does, without the conditions."""
+    by = f" using {step['Index Name']}" if "Index Name" in step else ""
+    on = f" on {step['Relation Name']}" if "Relation Name" in step else ""
+    cost = f"cost={step['Startup Cost']:.2f}..{step['Total Cost']:.2f} rows={step['Plan Rows']}"
+    yield f"{'  ' * depth}{step['Node Type']}{by}{on} ({cost})"
+    for below in step.get("Plans", ()):
+        yield from _lines(below, depth + 1)
