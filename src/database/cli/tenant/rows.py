@@ -8,8 +8,9 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from uuid import UUID
 
 from rich.console import Console
@@ -26,7 +27,7 @@ __all__ = ["erase", "export", "purge"]
 
 
 async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
-    """Write all that is held on a tenant, or on one of its users, as JSON lines.
+    """Write all data of a tenant, or of one of its users, as JSON lines.
 
     Raises:
         ConfigurationError: The file cannot be written.
@@ -34,27 +35,26 @@ async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
     """
     async with registry_session() as session:
         tenant = await find(session, slug)
-    with tenant_context(tenant.id), _progress("exported") as advance:
+    with tenant_context(tenant.id), _progress("exported") as advance, _output(file) as output:
         async with get_db() as session:
             rows = export_tenant(session) if user_id is None else UserRepository(session).export(user_id)
-            with _standard_output() if file is None else _output(file) as write:
-                async for row in rows:
-                    write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-                    advance(1)
+            async for row in rows:
+                output.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+                advance(1)
 
 
 async def erase(slug: str, *, confirm: Callable[[str], None] | None) -> dict[str, int]:
-    """Remove a tenant with all that is held on it; a batch a transaction, so that it can go on where it stopped.
+    """Remove a tenant with all of its data; a batch a transaction, so that a later call continues an interrupted one.
 
     Args:
-        slug: Which.
-        confirm: Called with the slug once it is known that there is such a tenant; raises to call it off.
+        slug: The slug of the tenant.
+        confirm: Called with the slug if the tenant exists, before anything is removed; raises to cancel.
 
     Returns:
         How many rows were removed from each table.
 
     Raises:
-        ForeignKeyError: Somebody is still adding to it.
+        ForeignKeyError: Another session still adds rows.
         NotFoundError: There is no such tenant.
     """
     async with registry_session() as session:
@@ -74,10 +74,10 @@ async def erase(slug: str, *, confirm: Callable[[str], None] | None) -> dict[str
 
 
 async def purge(slug: str | None, *, dry_run: bool) -> dict[str, dict[str, int]]:
-    """Purge a tenant, or all that are active; a batch a transaction, so that it can go on where it stopped.
+    """Purge a tenant, or all active ones; a batch a transaction, so that a later call continues an interrupted one.
 
     Returns:
-        By slug, how many rows went from each table, or would go.
+        By slug, the number of rows that were removed from each table, or would be.
 
     Raises:
         NotFoundError: There is no such tenant.
@@ -117,28 +117,35 @@ async def _in_a_transaction(work: Callable[[AsyncSession], Awaitable[dict[str, i
 
 
 @contextmanager
-def _standard_output() -> Iterator[Callable[[bytes], object]]:
-    """Write to standard output.
+def _output(path: Path | None) -> Iterator[BinaryIO]:
+    """Open standard output, a file, or what exists at the path and is no file, such as a pipe or a device.
 
     Raises:
-        ConfigurationError: It takes no more, as where the disk is full.
+        ConfigurationError: It cannot be written.
     """
-
-    def write(line: bytes) -> None:
-        with _nothing_left_behind(), _refused("standard output"):
-            sys.stdout.buffer.write(line)
-
-    yield write
-    with _nothing_left_behind(), _refused("standard output"):
-        sys.stdout.buffer.flush()
+    try:
+        if path is None:
+            with _standard_output() as file:
+                yield file
+        elif path.is_file() or not path.exists():
+            with _whole_file(path.resolve()) as file:  # a symbolic link is kept
+                yield file
+        else:
+            with path.open("wb") as file:
+                yield file
+    except BrokenPipeError:  # the reader needs no more: no error
+        raise
+    except OSError as error:
+        raise ConfigurationError(f"{path or 'standard output'} cannot be written: {error.strerror}") from None
 
 
 @contextmanager
-def _nothing_left_behind() -> Iterator[None]:
-    """Once it is refused, point standard output at nothing: Python writes what is buffered as it ends, and fails."""
+def _standard_output() -> Iterator[BinaryIO]:
+    """Yield standard output; after an error, redirect it to nothing: Python would write its buffer again at exit."""
     try:
-        yield
-    except ConfigurationError:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
@@ -146,73 +153,22 @@ def _nothing_left_behind() -> Iterator[None]:
 
 
 @contextmanager
-def _output(path: Path) -> Iterator[Callable[[bytes], object]]:
-    """Write to a file, or straight to what is there and no file, as a pipe or a device.
-
-    Raises:
-        ConfigurationError: It cannot be written.
-    """
-    with _refused(path):
-        is_file = path.is_file() or not path.exists()
-        target = path.resolve()  # a link stays one
-    with _whole_file(target) if is_file else _straight(path) as write:
-        yield write
-
-
-@contextmanager
-def _straight(path: Path) -> Iterator[Callable[[bytes], object]]:
-    with _refused(path):
-        file = path.open("wb", buffering=0)
-    with file:
-
-        def write(line: bytes) -> None:
-            rest = memoryview(line)
-            with _refused(path):
-                while rest:
-                    rest = rest[file.write(rest) :]
-
-        yield write
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Callable[[bytes], object]]:
-    """Write a file that gets its name once it is whole, readable by its owner alone.
-
-    Raises:
-        ConfigurationError: It cannot be written there.
-    """
-    with _refused(path):
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # only its owner may read it
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file that replaces the one at the path when it is complete; only its owner can read it."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-
-            def write(line: bytes) -> None:
-                with _refused(path):
-                    file.write(line)
-
-            yield write
-            with _refused(path):
-                file.flush()
-                os.fsync(file.fileno())
-                Path(name).replace(path)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
     finally:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()
-
-
-@contextmanager
-def _refused(place: Path | str) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:  # who reads has had enough: no fault
-        raise
-    except OSError as error:
-        raise ConfigurationError(f"{place} cannot be written: {error.strerror}") from None
+        Path(name).unlink(missing_ok=True)
 
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int], None]]:
-    """Count on the terminal, beside the output proper; elsewhere say nothing."""
+    """Count rows on standard error if that is a terminal."""
     console = Console(stderr=True)
     columns = TextColumn(f"{{task.completed:,}} rows {what}")
     with Progress(columns, console=console, transient=True, disable=not console.is_terminal) as progress:
