@@ -110,7 +110,7 @@ def no_predicate(repository: Repository[Any], *where: Any, include_deleted: bool
 
 @contextmanager
 def leaves_its_context(tenant_id: Any) -> Any:
-    tenant_scope._innermost.set(tenant_scope._Block(tenant_id))
+    tenant_scope._innermost.set(tenant_scope.tenant_context(tenant_id))
     yield tenant_id
 
 

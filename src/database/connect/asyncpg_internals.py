@@ -45,6 +45,13 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no 
         requests: Collection[asyncio.Task[None]] = self._cancellations
         return requests
 
+    def take_command_timeout(self) -> float | None:
+        """Return the time limit of each statement in seconds, or None; from now on the caller has to apply it."""
+        parameters: Any = self._config
+        self._config: Any = parameters._replace(command_timeout=None)
+        seconds: float | None = parameters.command_timeout
+        return seconds
+
     async def _introspect_types(self, *arguments: Any) -> Any:
         """Read types; if this fails, `is_introspecting` stays True."""
         self.is_introspecting = True

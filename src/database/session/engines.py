@@ -59,11 +59,12 @@ def get_engine(name: str) -> DatabaseEngine:
     Raises:
         ConfigurationError: The name is not 1 to 32 letters, digits, dashes and underscores, or is taken by `get_db`.
     """
-    if not _POOL_NAME.fullmatch(name):
-        raise ConfigurationError(f"a pool's name must be 1 to 32 letters, digits, - and _, got {name!r}")
     if name in {DEFAULT, READING}:
         raise ConfigurationError(f"a pool's name must not be {name!r}: get_db and get_read_db use it")
-    return engine_of_loop(name)
+    existing = _engines.get(_running_loop(), {}).get(name)
+    if existing is None and not _POOL_NAME.fullmatch(name):
+        raise ConfigurationError(f"a pool's name must be 1 to 32 letters, digits, - and _, got {name!r}")
+    return existing or engine_of_loop(name)
 
 
 def engine_of_loop(name: str) -> DatabaseEngine:

@@ -123,14 +123,22 @@ class Calls:
         """Send a read in a transaction of its own, and yield its rows in batches, all of one state."""
         tenant_id = self.tenant_id
         slot = await self._pool.take()
-        connection, is_done = slot.connection, False
+        connection, is_done, limit = slot.connection, False, self._pool.time_limit
         try:
-            await self._prepare(slot)
-            await connection.execute(self._binding.as_script(tenant_id, read_only=True))
-            fetch = await self._open_cursor(connection, read, read.arguments(tenant_id, values))
-            while rows := await fetch():
+            with limit.apply():
+                await self._prepare(slot)
+            with limit.apply():
+                await connection.execute(self._binding.as_script(tenant_id, read_only=True))
+            with limit.apply():
+                fetch = await self._open_cursor(connection, read, read.arguments(tenant_id, values))
+            while True:
+                with limit.apply():
+                    rows = await fetch()
+                if not rows:
+                    break
                 yield rows
-            await connection.execute("COMMIT")  # after an error nothing is sent: the limit would run once more
+            with limit.apply():
+                await connection.execute("COMMIT")  # after an error nothing is sent: the limit would run once more
             is_done = True
         except DRIVER_ERRORS as error:
             ended_by = fatal_error(connection, error)
@@ -162,9 +170,11 @@ class Calls:
         sent_before: int | None = None
         try:
             if not self._is_ready:
-                await self._prepare(slot)
+                with self._pool.time_limit.apply():
+                    await self._prepare(slot)
             sent_before = connection.statements_sent
-            rows: list[Any] = await connection.fetch(statement.sql, *arguments, record_class=statement.row)
+            with self._pool.time_limit.apply():
+                rows: list[Any] = await connection.fetch(statement.sql, *arguments, record_class=statement.row)
         except asyncpg.PostgresError as error:  # the server's answer: the connection is as it was before
             is_lost = connection.is_closed() or connection.is_in_transaction()
             (self._pool.discard if is_lost else self._pool.give_back)(slot)

@@ -14,6 +14,7 @@ import asyncpg
 
 from src.database.engine.pool import JITTER, PING_AFTER_IDLE_SECONDS, PING_TIMEOUT_SECONDS
 from src.database.errors import PoolExhausted
+from src.database.store.time_limit import TimeLimit
 from src.database.target import PoolLimits
 
 __all__ = ["Slot", "StorePool"]
@@ -52,6 +53,8 @@ class StorePool:
         self._idle: list[Slot] = []
         self._waiting: deque[asyncio.Future[Slot | None]] = deque()
         self._generation = 0
+        self.time_limit = TimeLimit()
+        """Limits each call; known once a connection is open."""
 
     @property
     def size(self) -> int:
@@ -146,6 +149,7 @@ class StorePool:
         except BaseException:
             self._leave()
             raise
+        self.time_limit.seconds = connection.take_command_timeout()
         return Slot(connection, generation=generation, lifetime=self._limits.lifetime)
 
     async def _wait(self) -> Slot:

@@ -138,9 +138,10 @@ class Profile(NamedTuple):
         Raises:
             ValueError: The zone is no IANA name, the locale no language tag, or a name has not the right length.
         """
-        if self is not NO_PROFILE:
-            check_limits(USERS, self._asdict())
-            check_profile({"timezone": self.timezone, "locale": self.locale})
+        if self is NO_PROFILE:
+            return tuple(self)
+        check_limits(USERS, self._asdict())
+        check_profile({"timezone": self.timezone, "locale": self.locale})
         return tuple(None if value is None else clean_text(value) for value in self)
 
     def __repr__(self) -> str:

@@ -51,6 +51,13 @@ async def test_queries_count(connection: DriverConnection) -> None:
         assert connection.statements_sent >= before + 1
 
 
+async def test_command_timeout(connection: DriverConnection) -> None:
+    with private("Connection._config.command_timeout"):
+        assert connection.take_command_timeout() is not None
+        assert connection.take_command_timeout() is None
+        assert await connection.fetchval("SELECT 1") == 1
+
+
 async def test_cancellations(connection: DriverConnection) -> None:
     with private("Connection._cancellations"):
         assert not connection.cancel_requests
