@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,40 @@ def test_the_same_message_in_an_update_and_in_an_export_is_one(
     }  # fmt: skip
     assert import_of(run("demo", updates, folder=tmp_path, DATABASE_URL=url))["added"] == 0
     assert import_of(run("demo", export, folder=tmp_path, DATABASE_URL=url))["added"] == 0
+
+
+def write_large_export(file: Path, *, messages: int) -> None:
+    """Write an export of 50 kB a message, of which the text has 4 kB, as the entities of a text repeat it."""
+    text = "una l\u00ednea de texto con un emoji \U0001f642 " * 100
+    entities = [{"type": "plain", "text": text}] * 12
+    said = {"type": "message", "from": "Ada", "text": text, "text_entities": entities}
+    with file.open("w", encoding="utf-8") as out:
+        out.write('{"name": "Group", "type": "private_supergroup", "id": 1234567890, "messages": [\n')
+        for number in range(1, messages + 1):
+            own = {"id": number, "date_unixtime": str(1_772_442_000 + number), "from_id": f"user{number % 50 + 1}"}
+            out.write(json.dumps({**said, **own}, ensure_ascii=False) + (",\n" if number < messages else "\n]}"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a process's memory")
+def test_an_export_of_500_mb_is_imported_by_a_process_that_may_not_hold_it(
+    open_folder: Path, cloned_database: URL
+) -> None:
+    file, limit = open_folder / "result.json", 300 * 2**20
+    write_large_export(file, messages=10_600)
+    assert file.stat().st_size > 500 * 2**20 > limit
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_DATA, ({limit}, {limit}))"
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"{limited}; from src.database.cli import main; main()", "demo", str(file)],
+        cwd=open_folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DATABASE_URL": database(cloned_database)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert import_of(done)["added"] == 10_600
 
 
 def test_a_key_that_another_message_has_is_counted_and_explained(

@@ -142,13 +142,17 @@ async def check_rights(context: CheckContext) -> CheckResult:
             f"{user} lacks rights on {'; '.join(f'{name} ({privileges})' for name, privileges in lacking)}",
             f"as the owner: {' '.join(grants)}",
         )
-    if not await connection.fetchval(
-        "SELECT has_function_privilege(to_regprocedure('app_set_tenant(uuid)'), 'EXECUTE')"
-    ):
-        return failed(
-            f"app_set_tenant(uuid) is missing, or {user} may not execute it",
-            f'`thea-db upgrade`; as the owner: GRANT EXECUTE ON FUNCTION app_set_tenant(uuid) TO "{user}";',
-        )
+    may_execute = "SELECT has_function_privilege(to_regprocedure('app_set_tenant(uuid)'), 'EXECUTE')"
+    match await connection.fetchval(may_execute):  # NULL if there is no such function
+        case None:
+            return failed(
+                "app_set_tenant(uuid) is missing", "`thea-db upgrade`; if nothing is left to apply: see schema"
+            )
+        case False:
+            return failed(
+                f"{user} may not execute app_set_tenant(uuid)",
+                f'as the owner: GRANT EXECUTE ON FUNCTION app_set_tenant(uuid) TO "{user}";',
+            )
     return ok(f"{user} can read and write all {len(TABLES)} tables, and name the tenant")
 
 
