@@ -124,6 +124,21 @@ def test_a_seed_of_another_size_is_not_mixed_in(superuser: psycopg.Connection) -
     assert rows(superuser) == before
 
 
+def test_after_the_tenants_are_erased_as_the_refusal_says_another_size_is_seeded(superuser: psycopg.Connection) -> None:
+    seeded()
+    superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'real', 'Real')")
+
+    for slug in ("seed-1-1", "seed-1-2"):
+        refused = seed("--messages", "601").exception
+        command = str(refused).partition("`thea-db ")[2].partition("`")[0]
+        assert command.split()[-1] == slug
+        assert CliRunner().invoke(app, [*command.split(), "--yes"]).exit_code == 0
+    done = seeded("--messages", "601")
+
+    assert done["inserted"]["message_history"] == 601
+    assert superuser.execute("SELECT count(*) FROM tenants WHERE slug = 'real'").fetchall() == [(1,)]
+
+
 def test_a_tenant_of_somebody_elses_is_left_alone(superuser: psycopg.Connection) -> None:
     superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'seed-1-2', 'Real')")
 

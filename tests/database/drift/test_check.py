@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import URL
@@ -162,3 +163,19 @@ async def test_who_cannot_build_is_told_and_the_rest_is_checked(
     assert outcomes["build"].status == "failed"
     assert "CREATEDB" in str(outcomes["build"].remedy)
     assert (outcomes["one head"].status, outcomes["snapshot"].status) == ("ok", "skipped")
+
+
+@pytest.mark.slow
+async def test_the_remedy_of_who_cannot_build_lets_that_role_build(
+    use_database: Callable[..., Settings], cloned_database: URL, superuser: psycopg.Connection
+) -> None:
+    superuser.execute("CREATE ROLE builder LOGIN")
+    try:
+        settings = use_database(cloned_database.set(username="builder"))
+        remedy = str((await check(settings))["build"].remedy)
+        superuser.execute(remedy.partition("as a superuser: ")[2].partition(";")[0].encode())
+        built = (await check(settings))["build"]
+    finally:
+        superuser.execute("DROP OWNED BY builder; DROP ROLE builder")
+
+    assert built.status == "ok"

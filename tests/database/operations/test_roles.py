@@ -188,6 +188,14 @@ async def test_a_role_of_another_administrator_is_refused_with_the_remedy(cluste
     assert done.refused[0].statement == "ALTER ROLE foreign_app PASSWORD '***'"
     assert "WITH ADMIN OPTION" in done.refused[0].remedy
 
+    grant = "".join(done.refused[0].remedy.partition("GRANT <role>")[1:]).partition(".")[0]
+    for role in ("foreign_owner", "foreign_app"):
+        cluster.sql(grant.replace("<role>", role).replace("<administrator>", "second_boss"))
+
+    again = await bootstrap(settings)
+
+    assert [one for one in again.refused if not one.is_optional] == []
+
 
 def test_one_user_for_both_or_two_databases_are_refused(cluster: Cluster) -> None:
     with pytest.raises(ConfigurationError, match="DATABASE_MIGRATION_URL must be set, and name another user"):
