@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -76,10 +77,13 @@ async def test_without_a_limit_nothing_is_scheduled() -> None:
 
 async def test_one_timer_serves_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, limit = asyncio.get_running_loop(), TimeLimit(30)
-    call_at, scheduled = loop.call_at, []
-    monkeypatch.setattr(
-        loop, "call_at", lambda when, *rest, **named: (scheduled.append(when), call_at(when, *rest, **named))[1]
-    )
+    call_at, scheduled = loop.call_at, list[float]()
+
+    def record(when: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        scheduled.append(when)
+        return call_at(when, *arguments, **options)
+
+    monkeypatch.setattr(loop, "call_at", record)
 
     for _ in range(100):
         with limit.apply():
