@@ -34,6 +34,8 @@ POLICY_FACTS: Final = """jsonb_build_object(
        'using', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))"""
 """The facts of policy `p` of table `t`."""
 
+_NO_ORIGIN: Final = Origin(is_ours=False, namesakes=(), has_tables=False)
+
 # The text that the server deparses depends on these settings.
 _SETTINGS: Final = """
 SELECT set_config('search_path', quote_ident(:schema), true), set_config('quote_all_identifiers', 'off', true),
@@ -63,8 +65,8 @@ class Catalog:
     schema: str = "public"
     revisions: tuple[str, ...] | None = ()
     """The content of alembic_version; None: the role may not read it."""
-    origin: Origin | None = None
-    """What shows whose migrations made the schema; None: it was not read from a database."""
+    origin: Origin = _NO_ORIGIN
+    """What shows whose migrations made the schema, if it was read from a database."""
 
     def of(self, kind: str) -> Mapping[str, Facts]:
         """Return the objects of a kind."""

@@ -17,7 +17,7 @@ from src.database.drift.scratch import scratch_database
 from src.database.drift.snapshot import load_snapshot
 from src.database.engine import create_engine
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
-from src.database.migrate import OTHER_DATABASE, script_directory, upgrade
+from src.database.migrate import OTHER_DATABASE, Revision, compare_revisions, upgrade
 from src.database.resolve import resolve_target
 
 __all__ = ["SchemaReport", "read_live", "verify", "verify_at_startup"]
@@ -81,26 +81,25 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
         ConfigurationError: There is nothing to compare with: no snapshot of the newest revision, no scratch database.
         ConnectionFailed: The database cannot be reached.
     """
-    script = script_directory()
-    heads, known = tuple(sorted(script.get_heads())), {revision.revision for revision in script.walk_revisions()}
     snapshot = load_snapshot()
     live = await read_live(settings, tables=snapshot.of("table"))
-    state = _state(live, heads, known, ours=snapshot.of("table"))
+    revision = compare_revisions(live.revisions, live.origin)
+    state = _state(revision, live, ours=snapshot.of("table"))
     report = SchemaReport(
         database=str(resolve_target(settings)),
         schema=live.schema,
-        revision=",".join(live.revisions or ()) or None,
-        head=",".join(heads),
+        revision=revision.database,
+        head=revision.head,
         compared_with="nothing",
-        differences=_of_revision(state, live, heads),
+        differences=_of_revision(state, live, revision),
     )
     if state == "behind" and not scratch:
-        is_at_head = snapshot.revisions == heads and not compare(snapshot, live)
-        return _stamped_too_low(report, heads) if is_at_head else report
+        is_at_head = ",".join(snapshot.revisions or ()) == revision.head and not compare(snapshot, live)
+        return _stamped_too_low(report) if is_at_head else report
     if state in {"empty", "foreign"}:
         return report
     is_built = scratch and state in {"behind", "newest"}
-    expected = await _build(settings, live.revisions or heads) if is_built else _snapshot_of(heads, snapshot)
+    expected = await _build(settings, live.revisions or ("heads",)) if is_built else _checked(snapshot, revision.head)
     differences = compare(expected, live)
     if state == "newer":
         differences = tuple(replace(one, remedy=_LATER) for one in differences)
@@ -159,42 +158,40 @@ async def read_live(settings: Settings, *, tables: Collection[str] = (), purpose
         await engine.dispose()
 
 
-def _state(live: Catalog, heads: tuple[str, ...], known: Collection[str], ours: Collection[str]) -> _State:
-    applied = live.revisions
-    if live.origin is not None and live.origin.is_of_others(applied, known):
+def _state(revision: Revision, live: Catalog, ours: Collection[str]) -> _State:
+    if revision.is_foreign:
         return "foreign"
-    if applied is None or applied == heads:  # the privilege to read the revision is missing, which is a difference
+    if live.revisions is None or revision.database == revision.head:  # unreadable: the missing privilege is reported
         return "newest"
-    if applied:
-        return "behind" if set(applied) <= set(known) else "newer"
+    if live.revisions:
+        return "behind" if revision.is_known else "newer"
     return "unstamped" if set(ours) & set(live.of("table")) else "empty"
 
 
-def _of_revision(state: _State, live: Catalog, heads: tuple[str, ...]) -> tuple[Difference, ...]:
+def _of_revision(state: _State, live: Catalog, revision: Revision) -> tuple[Difference, ...]:
     """Return the difference of the revision, unless it is the newest one of this installation."""
     remedy: Statements
-    applied = live.revisions or ()
     if state == "newest":
         return ()
     if state == "foreign":  # no statement is a remedy of that
-        expected, others = "the migrations of thea-database", f"other migrations: {', '.join(applied) or 'no revision'}"
-        remedy = (f"-- {OTHER_DATABASE}",)
-        return (Difference("revision", "alembic_version", "origin", remedy, expected, others),)
+        expected, others = "the migrations of thea-database", ", ".join(live.revisions or ()) or "no revision"
+        remedy, found = (f"-- {OTHER_DATABASE}",), f"other migrations: {others}"
+        return (Difference("revision", "alembic_version", "origin", remedy, expected, found),)
     remedy = ("thea-db upgrade",)
     if state == "newer":
         remedy = ("-- install the release of thea-database that migrated it; delete no revision",)
     elif state == "unstamped":
-        remedy = ("-- once nothing else differs:", f"thea-db stamp {','.join(heads)}")
+        remedy = ("-- once nothing else differs:", f"thea-db stamp {revision.head}")
     elif not live.schema:
         remedy = ("-- or the role may not use the schema of the tables: GRANT USAGE ON SCHEMA, search_path", *remedy)
     severity: Severity = "warning" if state == "newer" else "error"
-    found = ",".join(applied) or None
-    return (Difference("revision", "alembic_version", "revision", remedy, ",".join(heads), found, severity),)
+    head, at = revision.head, revision.database
+    return (Difference("revision", "alembic_version", "revision", remedy, head, at, severity),)
 
 
-def _stamped_too_low(report: SchemaReport, heads: tuple[str, ...]) -> SchemaReport:
+def _stamped_too_low(report: SchemaReport) -> SchemaReport:
     """Return the report of a schema that is at the newest revision although an older one is recorded."""
-    remedy = ("-- the schema is at the newest revision already:", f"thea-db stamp {','.join(heads)}")
+    remedy = ("-- the schema is at the newest revision already:", f"thea-db stamp {report.head}")
     differences = tuple(replace(one, remedy=remedy) for one in report.differences)
     return replace(report, compared_with="snapshot", differences=differences)
 
@@ -207,10 +204,11 @@ def _without_loss(difference: Difference, live: Catalog, snapshot: Catalog) -> D
     return replace(difference, remedy=_OF_A_LATER_MIGRATION) if is_of_later else difference
 
 
-def _snapshot_of(heads: tuple[str, ...], snapshot: Catalog) -> Catalog:
-    if snapshot.revisions != heads:
+def _checked(snapshot: Catalog, head: str) -> Catalog:
+    """Return the snapshot if it is of the newest revision; else raise ConfigurationError."""
+    if (revision := ",".join(snapshot.revisions or ())) != head:
         raise ConfigurationError(
-            f"the schema's snapshot is of {','.join(snapshot.revisions or ())}, the migrations go to {','.join(heads)}",
+            f"the schema's snapshot is of {revision}, the migrations go to {head}",
             hint="`thea-db check --update-snapshot`, or compare with a scratch database: --scratch",
         )
     return snapshot

@@ -215,4 +215,4 @@ def compare_revisions(applied: Collection[str] | None, origin: Origin) -> Revisi
 def _installed() -> tuple[str, frozenset[str]]:
     """Return the newest revision, and all: they are read from files, and a running process's do not change."""
     scripts = script_directory()
-    return ",".join(scripts.get_heads()), frozenset(script.revision for script in scripts.walk_revisions())
+    return ",".join(sorted(scripts.get_heads())), frozenset(script.revision for script in scripts.walk_revisions())

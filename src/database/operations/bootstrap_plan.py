@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -97,15 +98,14 @@ def init_script() -> str:
 
 def script_body() -> str:
     """Return the steps as a script for psql, without the values of its variables."""
-    written = {"refusals": "", "foreign roles": "", "foreign tables": "", "roles": "", "inside": ""}
+    written: dict[Phase, str] = defaultdict(str)
     for step in bootstrap_plan():
-        query = step.query
-        if step.phase not in {"roles", "inside"}:
-            query = _RAISE.format(_quote_literal(step.remedy), query)
+        is_refusal = step.phase not in {"roles", "inside"}
+        query = _RAISE.format(_quote_literal(step.remedy), step.query) if is_refusal else step.query
         written[step.phase] += f"\n-- {step.aim}\n{query}\n\\gexec\n"
-    foreign_tables = f"{_IF_IT_EXISTS}{written['foreign tables']}{_END_IF}"
-    refusals = f"{written['refusals']}{written['foreign roles']}{foreign_tables}"
-    return f'{refusals}{written["roles"]}\n\\connect :"database"\n{written["inside"]}'
+    written["foreign tables"] = f"{_IF_IT_EXISTS}{written['foreign tables']}{_END_IF}"
+    written["inside"] = f'\n\\connect :"database"\n{written["inside"]}'
+    return "".join(written.values())
 
 
 def _quote_literal(value: str) -> str:
