@@ -1,4 +1,4 @@
-"""thea-db activity: the database's sessions, what they wait for, and who blocks whom."""
+"""thea-db activity: the database's sessions, what they wait for, and which session blocks which."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["Activity", "Session", "run_activity", "sessions_of"]
 _HIDDEN: Final = "hidden"
 _HEADER: Final = ("pid", "application", "user", "state", "for", "transaction", "waits for", "blocks")
 
-# What may not be seen of another role's session is null; whether it may be is asked as the server asks itself. Who is
-# blocked is found among the locks, which everybody may see.
+# The columns of another role's session that may not be seen are null; the server's own condition tells them from empty
+# ones. Blocked sessions are found in pg_locks, which every role may read.
 _SESSIONS: Final = """
 SELECT pid, application_name AS application, usename AS "user",
        pg_has_role('pg_read_all_stats', 'USAGE') OR pg_has_role(usesysid, 'USAGE') AS is_visible, state,

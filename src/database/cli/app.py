@@ -1,6 +1,6 @@
-"""The commands of thea-db, and how an error of ours leaves the process: one message, exit code 2, no traceback.
+"""The commands of thea-db. A DatabaseError ends the process with one message and exit code 2, without a traceback.
 
-The modules of commands import little: `thea-db --help` reads all of them. A command imports its work when it runs.
+`thea-db --help` imports all modules of commands; a command imports its work when it runs.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ EXIT_INTERRUPTED: int = 130
 
 Processes = Annotated[
     int,
-    typer.Option(min=1, envvar="WEB_CONCURRENCY", help="How many processes use the database at once, on all machines."),
+    typer.Option(
+        min=1, envvar="WEB_CONCURRENCY", help="The number of processes that use the database at the same time."
+    ),
 ]
 
 app = typer.Typer(
     name="thea-db",
-    help="The data layer's command: what is in force and wrong, the embedded server, the schema, tenants, a demo.",
+    help="The data layer's command: diagnosis, the embedded server, the schema, tenants, a demo.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,  # local variables hold passwords
@@ -87,10 +89,10 @@ def prepare(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Set the logs up before any command runs."""
-    if "--help" in sys.argv:  # it writes no log, and may not have the right settings yet
+    """Configure the logs before a command runs."""
+    if "--help" in sys.argv:  # it writes no log, and the settings may not be complete yet
         return
-    if context.invoked_subcommand == "doctor":  # the same of the settings
+    if context.invoked_subcommand == "doctor":  # it reports settings that cannot be read
         config.configure_logging()
     else:
         config.configure_logging(config.get_settings().ENVIRONMENT)
@@ -98,7 +100,7 @@ def prepare(
 
 @app.command()
 def info(as_json: Json = False) -> None:
-    """Show where the settings lead, as whom and how, and where each of them comes from; exit code 2 if nowhere."""
+    """Show the target of the settings and the source of each setting; exit code 2 if a server cannot be reached."""
     from src.database.cli.info import run_info
 
     raise typer.Exit(run_info(config.get_settings(), as_json=as_json))
@@ -110,7 +112,7 @@ def wait(
     interval: Annotated[float, typer.Option(min=0.01, help="Seconds between two attempts.")] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Wait for the server to come up; exit code 1 if it does not in time, 2 at once if waiting cannot heal it."""
+    """Wait for the server to start; exit code 1 if it does not in time, 2 immediately if waiting cannot help."""
     from src.database.cli.wait import run_wait
 
     code = run_wait(config.get_settings(), timeout=timeout, interval=interval, as_json=as_json)
@@ -122,7 +124,7 @@ def wait(
 @app.command()
 def health(
     *,
-    live: Annotated[bool, typer.Option("--live", help="Do not ask the database: do the settings hold?")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Check only the settings, and not the database.")] = False,
     drift: Annotated[bool, typer.Option("--drift", help="Compare all of the schema too, as `verify` does.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 2.0,
     as_json: Json = False,
@@ -143,12 +145,12 @@ def health(
 def activity(
     *,
     queries: Annotated[
-        bool, typer.Option("--queries", help="Show the sessions' statements too: they can hold what users wrote.")
+        bool, typer.Option("--queries", help="Show the sessions' statements too: they can contain texts of users.")
     ] = False,
     long_after: Annotated[float, typer.Option(min=0, help="Seconds after which a transaction is marked.")] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """List the database's sessions: whose they are, what they wait for, and who blocks whom; exit code 2 if it cannot.
+    """List the database's sessions, what they wait for, and which session blocks which; exit code 2 if it cannot.
 
     It reads the server's statistics and locks, and no table.
     """
@@ -159,7 +161,7 @@ def activity(
 
 @app.command()
 def doctor(processes: Processes = 1, as_json: Json = False) -> None:
-    """Look for what is wrong, and say what to do; exit code 1 if a check fails, 2 if the settings cannot be read."""
+    """Run all checks, each with its remedy; exit code 1 if a check fails, 2 if the settings cannot be read."""
     from src.database.cli.doctor import run_doctor
 
     try:
@@ -176,7 +178,7 @@ def pool(
     processes: Processes = 1,
     as_json: Json = False,
 ) -> None:
-    """Suggest a size for the pool; exit code 1 if what is set can exhaust the server, 2 if that cannot be told."""
+    """Suggest a size for the pool; exit code 1 if the set size can exhaust the server, 2 if that is unknown."""
     from src.database.cli.pool import run_pool
 
     settings = config.get_settings()
@@ -226,7 +228,7 @@ def demo(
         str, typer.Option(help="Whose numbering of messages the file has: part of each message's key.")
     ] = "bot",
 ) -> None:
-    """Bring the schema up to date, write a Telegram file through the repositories, and show what they are for."""
+    """Upgrade the schema, import a Telegram file, and show the queries of an assistant."""
     from src.database.cli.demo import run_demo
 
     settings = config.get_settings()

@@ -24,11 +24,11 @@ def erd(
     file: Annotated[
         Path | None,
         typer.Argument(
-            dir_okay=False, help="Where to; a name that ends in .md is a Markdown page. By default, print it."
+            dir_okay=False, help="The file to write; a name that ends in .md is a Markdown page. By default, print it."
         ),
     ] = None,
 ) -> None:
-    """Draw the tables as a Mermaid diagram; in a page that is there, only its diagram is replaced."""
+    """Draw the tables as a Mermaid diagram; in an existing page, only the diagram is replaced."""
     from src.database.cli.mermaid import mermaid
 
     diagram = mermaid()
@@ -43,10 +43,10 @@ def erd(
 
 
 def _page(file: Path, diagram: str) -> str:
-    """Return a page with the diagram in it; what is around it in one that is there stays.
+    """Return a page with the diagram; in an existing page, the text around the diagram is kept.
 
     Raises:
-        ConfigurationError: The page is there and has no diagram of tables.
+        ConfigurationError: The page exists and has no diagram of tables.
     """
     block = f"```mermaid\n{diagram}```"
     if not file.exists():

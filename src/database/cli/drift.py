@@ -52,7 +52,7 @@ def verify(
 def check(
     *,
     service: Annotated[
-        bool, typer.Option("--service", help="Look, instead, at the database as a service of its own.")
+        bool, typer.Option("--service", help="Check, instead, that the database is a service of its own.")
     ] = False,
     restart_command: Annotated[
         str | None,
@@ -60,7 +60,7 @@ def check(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where squawk is not installed.")] = False,
     update_snapshot: Annotated[
-        bool, typer.Option("--update-snapshot", help="Write the snapshot that ships with the release anew.")
+        bool, typer.Option("--update-snapshot", help="Write the snapshot that ships with the release again.")
     ] = False,
     as_json: Json = False,
 ) -> None:

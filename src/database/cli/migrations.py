@@ -42,7 +42,7 @@ def upgrade(
     attempts: Attempts = MIGRATION_ATTEMPTS,
     as_json: Json = False,
 ) -> None:
-    """Bring the schema up to date; on several machines at once, one does it and the others wait."""
+    """Bring the schema up to date; if several machines run it at the same time, one migrates and the others wait."""
     from src.database.migrate import Patience
     from src.database.migrate import upgrade as run_upgrade
 
@@ -130,7 +130,7 @@ def current(
 @migrations_app.command()
 def history(
     indicate_current: Annotated[
-        bool, typer.Option("--indicate-current", "-i", help="Ask the database which of them it has.")
+        bool, typer.Option("--indicate-current", "-i", help="Mark those that the database has.")
     ] = False,
     folder: Folder = None,
     as_json: Json = False,
@@ -148,7 +148,7 @@ def history(
 
 @migrations_app.command()
 def revision(
-    message: Annotated[str, typer.Option("--message", "-m", help="What it does, in a few words.")],
+    message: Annotated[str, typer.Option("--message", "-m", help="A short description.")],
     autogenerate: Annotated[
         bool, typer.Option("--autogenerate", help="Fill it with the difference between the models and the database.")
     ] = False,
@@ -171,14 +171,14 @@ def sql(
     down: Annotated[bool, typer.Option("--down", help="Take them back; needs <from>:<to>.")] = False,
     folder: Folder = None,
 ) -> None:
-    """Print the SQL of migrations, for somebody else to run; no database is asked."""
+    """Print the SQL of migrations; no database is queried."""
     from src.database.migrate import sql as write_sql
 
     typer.echo(run_coroutine(write_sql(_named(revisions), down=down, folder=folder)), nl=False)
 
 
 def _named(revision: str) -> str:
-    """Refuse a revision without a name, or half a range, which Alembic takes for a fault of its own."""
+    """Check that the revision, or each end of a range, has a name; return the revision."""
     if not all(part.strip() for part in revision.split(":")):
         raise ConfigurationError("the revision must be named, e.g. head, or <from>:<to> for `sql`; a name is empty")
     return revision

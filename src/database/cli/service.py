@@ -29,9 +29,7 @@ service_app = typer.Typer()
 @service_app.command("bootstrap")
 def bootstrap_command(
     sql: Annotated[bool, typer.Option("--sql", help="Print a script for psql, and connect to nothing.")] = False,
-    adopt: Annotated[
-        bool, typer.Option("--adopt", help="Change a database and roles that somebody else uses, too.")
-    ] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Change a database and roles that others use, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Create the database, its owner and the application's role, or change theirs, as DATABASE_ADMIN_URL.
@@ -57,14 +55,14 @@ def bootstrap_command(
 
 @service_app.command("backup")
 def backup_command(
-    file: Annotated[Path, typer.Argument(help="The file to write; what is in it is written beside it.")],
+    file: Annotated[Path, typer.Argument(help="The file to write; its manifest is written beside it.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Restore it into a scratch database, compare, and drop that again.")
     ] = False,
     programs: Programs = None,
     as_json: Json = False,
 ) -> None:
-    """Back the database up, every tenant's rows, of one instant; exit code 1 if the verification finds a difference."""
+    """Back up the rows of every tenant, of one instant; exit code 1 if the verification finds a difference."""
     from src.database.operations import back_up, verify_backup
 
     settings = config.get_settings()

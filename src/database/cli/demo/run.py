@@ -22,19 +22,19 @@ _SAMPLE: Final = "the sample (dialogues of chatterbot-corpus, BSD licence)"
 
 
 class _Rate(ProgressColumn):
-    """Messages a second."""
+    """The number of messages per second."""
 
     def render(self, task: Task) -> Text:
-        """Return the rate so far."""
+        """Return the rate up to now."""
         return Text(f"{task.finished_speed or task.speed or 0:,.0f} messages/s")
 
 
 async def run_demo(settings: Settings, file: Path | None, *, account: str) -> None:
-    """Write a Telegram file, or the sample, into the database of the settings, and show what can be asked of it.
+    """Import a Telegram file, or the sample, into the database of the settings, and print queries of it.
 
     Raises:
         ConfigurationError: The file is of neither format.
-        DatabaseError: The database refuses.
+        DatabaseError: The import failed.
     """
     console = Console()
     if file is None:

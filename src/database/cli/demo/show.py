@@ -1,4 +1,4 @@
-"""Shows, in tables, what the layer is for: each query through a repository, then again as another tenant."""
+"""Prints tables of what an assistant reads: each query through a repository, then again as another tenant."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ UPCOMING: Final = (("Call the bank", 3), ("Dentist / Dentista", 26), ("Flight to
 
 
 async def show_what_it_is_for(report: ImportReport, console: Console) -> None:
-    """Ask of the busiest conversation what an assistant asks of its memory."""
+    """Print the queries of an assistant for the conversation with the most messages."""
     busiest = max(report.conversations, key=lambda conversation_id: report.conversations[conversation_id])
     async with get_db() as session:
         conversation = await ConversationRepository(session).get(busiest)
@@ -54,7 +54,7 @@ async def show_what_it_is_for(report: ImportReport, console: Console) -> None:
 
 
 async def _keep_events(session: AsyncSession, user: User) -> None:
-    """Have three events ahead and one reminder due, the same ones at each run."""
+    """Create three future events and one due reminder, the same ones at each run."""
     now = utc_now()
     for number, (title, hours) in enumerate(UPCOMING):
         start = now + timedelta(hours=hours)
@@ -72,7 +72,7 @@ async def _keep_events(session: AsyncSession, user: User) -> None:
 
 
 async def _keep_note(session: AsyncSession, user: User, conversation: Conversation) -> str:
-    """Keep the user's wordiest recent message as a note; return its longest word."""
+    """Store the recent message with the most words as a note; return its longest word."""
     recent = await MessageHistoryRepository(session).recent(conversation.id, limit=500)
     wordiest = max(recent, key=lambda message: len(set(_words(message.content or ""))))
     content = wordiest.content or "Nothing but pictures"
@@ -115,7 +115,7 @@ def _upcoming(events: Sequence[Event]) -> Table:
 
 
 async def _send_due_reminders(user: User) -> Table:
-    """Do what a worker does: claim, commit, send, acknowledge; for this user alone."""
+    """Claim, commit and acknowledge the due reminders of this user, as a worker does."""
     table = Table("event", "was due (UTC)", "attempt", "sent", title="A due reminder, claimed and acknowledged")
     async with get_db() as session:
         claimed = await EventRepository(session).claim_due_reminders("demo", user_id=user.id)

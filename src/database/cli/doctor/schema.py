@@ -93,7 +93,7 @@ async def check_role(context: CheckContext) -> CheckResult:
 
 
 async def check_creation(context: CheckContext) -> CheckResult:
-    """Check that the role can create neither temporary tables nor objects in the schemas that are searched for ours."""
+    """Check that the role can create neither temporary tables nor objects in the schemas of the search path."""
     connection, user = context.connection, context.target.user
     if await connection.fetchval(_OWNS_THE_DATABASE):  # also true of a superuser
         return skipped(f"{user} has the privileges of the database's owner, which no REVOKE takes away: see role")

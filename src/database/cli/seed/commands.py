@@ -27,21 +27,21 @@ seed_app = typer.Typer(pretty_exceptions_show_locals=False)
 @seed_app.command()
 def seed(
     *,
-    tenants: Annotated[int, typer.Option(help="How many; the first gets most.")] = 3,
-    users: Annotated[int, typer.Option(help="In all tenants together.")] = 100,
-    messages: Annotated[int, typer.Option(help="In all tenants together.")] = 100_000,
+    tenants: Annotated[int, typer.Option(help="The number of tenants; the first gets most rows.")] = 3,
+    users: Annotated[int, typer.Option(help="The number in all tenants together.")] = 100,
+    messages: Annotated[int, typer.Option(help="The number in all tenants together.")] = 100_000,
     number: Annotated[int, typer.Option("--seed", help="The same number makes the same rows.")] = 1,
     until: Annotated[
         str | None,
-        typer.Option(help="The present of what is made up, as 2026-03-01 or with a time; by default today, in UTC."),
+        typer.Option(help="The present of the seed, as 2026-03-01 or with a time; by default today, in UTC."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and nothing where all went well.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, and nothing on success.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fill a development or test database with made-up data; brings the schema up to date first.
+    """Fill a development or test database with generated data; the schema is upgraded first.
 
-    The rows, ids and times included, depend on the numbers given here and on --until alone. Run again it adds what is
-    missing and changes nothing; what was made with other numbers it refuses to add to.
+    The rows, including ids and times, depend only on these options. A second run adds missing rows and changes nothing;
+    tenants that were made with other options are refused.
     """
     settings = config.get_settings()
     if not settings.is_local:

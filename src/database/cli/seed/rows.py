@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
 from itertools import accumulate, count
@@ -49,6 +49,7 @@ OFFSETS: Final = (0, 600, 900, 3600, 86_400)
 WEEKDAYS: Final = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 SECOND, HOUR, DAY, WEEK = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1), timedelta(days=7)
 
+_FINGERPRINTED: Final = ("message_id", "role", "content", "parts", "attachments", "tool_call_id", "tool_name")
 _TOOLS: Final = ("weather", "find_events", "find_notes", "add_note")
 _PLAIN: Final = str.maketrans("áéíóúñëü", "aeiouneu", " '")
 _LIVES: Final[tuple[tuple[str | None, str, str, float], ...]] = (  # locale, zone, language, share of the people
@@ -185,7 +186,10 @@ def _conversations(person: Person, messages: int, dice: Dice) -> Iterator[Batch]
         is_open = chat not in in_chats[place + 1 :] and person.left is None and dice.happens(0.85)
         # Numbers of a person's own: in a group others write too.
         first_number = person.number * NUMBERS_A_PERSON + written[chat] + 1
-        writer = _Writer(person, dice, *chats[chat], start=start, end=end, first_number=first_number)
+        channel, chat_id = chats[chat]
+        writer = _Writer(
+            person=person, dice=dice, channel=channel, chat=chat_id, start=start, end=end, first_number=first_number
+        )
         written[chat] += size
         writer.write(size)
         yield {Conversation: [writer.conversation(is_open=is_open)], MessageHistory: writer.rows}
@@ -212,38 +216,32 @@ def _chats(person: Person, dice: Dice) -> list[tuple[str, str | None]]:
     return chats
 
 
+@dataclass(slots=True, kw_only=True)
 class _Writer:
     """Writes the messages of one conversation, with the numbers and counters that `append` maintains."""
 
-    def __init__(
-        self,
-        person: Person,
-        dice: Dice,
-        channel: str,
-        chat: str | None,
-        *,
-        start: datetime,
-        end: datetime,
-        first_number: int,
-    ) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self._person = person
-        self._dice = dice
-        self._channel = channel
-        self._chat = chat
-        self._start = start
-        self._end = end
-        self._id = dice.id(start)
-        self._first = first_number
-        self._times: list[datetime] = []
-        self._tokens = 0
-        self._turns = 0
-        self._model = dice.pick(MODELS)
+    person: Person
+    dice: Dice
+    channel: str
+    chat: str | None
+    start: datetime
+    end: datetime
+    first_number: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    times: list[datetime] = field(default_factory=list)
+    tokens: int = 0
+    turns: int = 0
+    id: UUID = field(init=False)
+    model: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.id = self.dice.id(self.start)
+        self.model = self.dice.pick(MODELS)
 
     def write(self, size: int) -> None:
         """Write this many messages: turn after turn, sometimes with a message of the system first."""
-        self._times = self._spread(size)
-        if size > 1 and self._dice.happens(0.3):
+        self.times = self._spread(size)
+        if size > 1 and self.dice.happens(0.3):
             self._add("system", "You are a friendly assistant and keep it short.")
         while (left := size - len(self.rows)) > 0:
             asked = self._ask()
@@ -252,40 +250,40 @@ class _Writer:
 
     def conversation(self, *, is_open: bool) -> dict[str, Any]:
         """Return the conversation's row, with what the repositories count in it."""
-        dice, last = self._dice, self.rows[-1]["created_at"] if self.rows else None
-        closed_at = None if is_open else (last or self._start) + (self._end - (last or self._start)) / 2
+        dice, last = self.dice, self.rows[-1]["created_at"] if self.rows else None
+        closed_at = None if is_open else (last or self.start) + (self.end - (last or self.start)) / 2
         is_summed_up = len(self.rows) > 40
         return {
-            "id": self._id,
-            "user_id": self._person.id,
-            "session_id": str(dice.id(self._start)),
+            "id": self.id,
+            "user_id": self.person.id,
+            "session_id": str(dice.id(self.start)),
             "is_active": is_open,
-            "channel": self._channel,
-            "external_chat_id": self._chat,
-            "title": dice.pick(self._person.language.words) if dice.happens(0.6) else None,
+            "channel": self.channel,
+            "external_chat_id": self.chat,
+            "title": dice.pick(self.person.language.words) if dice.happens(0.6) else None,
             "summary": self._answer_text(200) if is_summed_up else None,
             "summary_upto_seq": len(self.rows) // 20 * 20 if is_summed_up else 0,
             "last_seq": len(self.rows),
             "last_message_at": last,
             "closed_at": closed_at,
             "close_reason": dice.pick(("idle", "idle", "user")) if closed_at else None,
-            "turn_token": self._turns,
+            "turn_token": self.turns,
             "deleted_at": closed_at if closed_at is not None and dice.happens(0.02) else None,
-            "created_at": self._start,
-            "updated_at": closed_at or last or self._start,
+            "created_at": self.start,
+            "updated_at": closed_at or last or self.start,
         }
 
     def _spread(self, size: int) -> list[datetime]:
         """Return the times of the messages: short and long pauses, scaled to end before the conversation does."""
-        since = list(accumulate(1 + self._dice.amount(20, 1.0, 3600) for _ in range(size)))
-        room = (self._end - self._start).total_seconds() * 0.9
+        since = list(accumulate(1 + self.dice.amount(20, 1.0, 3600) for _ in range(size)))
+        room = (self.end - self.start).total_seconds() * 0.9
         pace = min(1.0, room / since[-1]) if since else 1.0
-        return [self._start + timedelta(seconds=seconds * pace) for seconds in since]
+        return [self.start + timedelta(seconds=seconds * pace) for seconds in since]
 
     def _ask(self) -> dict[str, Any]:
-        dice = self._dice
+        dice = self.dice
         photo = [{"kind": "photo", "file_id": f"seed-{dice.getrandbits(48):x}"}] if dice.happens(0.03) else []
-        text = _text(dice, self._person.language.asks, dice.amount(45, 0.9, 4000))
+        text = _text(dice, self.person.language.asks, dice.amount(45, 0.9, 4000))
         asked = self._add("user", text, attachments=photo)
         at = asked["created_at"] + SECOND
         if dice.happens(0.01):  # as `edit` does: the text before is kept, and its tokens are not known any more
@@ -298,73 +296,59 @@ class _Writer:
 
     def _answer(self, asked: dict[str, Any], *, at_most: int) -> None:
         """Answer, after one or two calls of tools if there is room for them and their results."""
-        self._turns += 1
-        calls = 2 if at_most > 3 and self._dice.happens(0.2) else 1
-        if at_most > calls + 1 and self._dice.happens(0.15):
+        self.turns += 1
+        calls = 2 if at_most > 3 and self.dice.happens(0.2) else 1
+        if at_most > calls + 1 and self.dice.happens(0.15):
             self._use_tools(asked, calls)
-        text = self._answer_text(self._dice.amount(160, 0.8, 4000))
-        state = "interrupted" if self._dice.happens(0.005) else "complete"
-        self._add("assistant", text, parent_id=asked["id"], model=self._model, state=state)
+        text = self._answer_text(self.dice.amount(160, 0.8, 4000))
+        state = "interrupted" if self.dice.happens(0.005) else "complete"
+        self._add("assistant", text, parent_id=asked["id"], model=self.model, state=state)
 
     def _use_tools(self, asked: dict[str, Any], calls: int) -> None:
-        dice, words = self._dice, self._person.language.words
+        dice, words = self.dice, self.person.language.words
         used = {f"call_{dice.getrandbits(64):016x}": dice.pick(_TOOLS) for _ in range(calls)}
         parts = [
             {"type": "tool_call", "id": call, "name": tool, "input": {"query": dice.pick(words)}}
             for call, tool in used.items()
         ]
-        called = self._add("assistant", None, parts=parts, parent_id=asked["id"], model=self._model)
+        called = self._add("assistant", None, parts=parts, parent_id=asked["id"], model=self.model)
         for call, tool in used.items():
             found = {"found": [{"title": dice.pick(words)} for _ in range(int(dice.random() * 4))]}
             result = json.dumps(found, ensure_ascii=False)
             self._add("tool", result, tool_call_id=call, tool_name=tool, parent_id=called["id"])
 
     def _answer_text(self, length: float) -> str:
-        return _text(self._dice, self._person.language.answers, length)
+        return _text(self.dice, self.person.language.answers, length)
 
-    def _add(
-        self,
-        role: Any,
-        content: str | None,
-        *,
-        parts: list[Any] | None = None,
-        attachments: Sequence[Any] = (),
-        parent_id: UUID | None = None,
-        tool_call_id: str | None = None,
-        tool_name: str | None = None,
-        model: str | None = None,
-        state: str = "complete",
-    ) -> dict[str, Any]:
-        at = self._times[len(self.rows)]
-        stored: dict[str, Any] = {
-            "message_id": f"{self._channel}:seed:{self._chat or 'none'}:{self._first + len(self.rows)}",
+    def _add(self, role: str, content: str | None, **given: Any) -> dict[str, Any]:
+        """Add a message; the columns that are not given are those of a plain text."""
+        at = self.times[len(self.rows)]
+        row: dict[str, Any] = {
+            "message_id": f"{self.channel}:seed:{self.chat or 'none'}:{self.first_number + len(self.rows)}",
             "role": role,
             "content": content,
-            "parts": parts,
-            "attachments": list(attachments),
-            "tool_call_id": tool_call_id,
-            "tool_name": tool_name,
+            "attachments": [],
+            **dict.fromkeys(("parts", "tool_call_id", "tool_name", "parent_id", "model")),
+            "state": "complete",
+            **given,
         }
-        tokens = 1 + len(content or str(parts)) // CHARACTERS_A_TOKEN
-        row = stored | {
-            "id": self._dice.id(at),
-            "conversation_id": self._id,
-            "user_id": self._person.id,
+        tokens = 1 + len(content or str(row["parts"])) // CHARACTERS_A_TOKEN
+        row |= {
+            "id": self.dice.id(at),
+            "conversation_id": self.id,
+            "user_id": self.person.id,
             "seq": len(self.rows) + 1,
-            "fingerprint": NewMessage(**stored).fingerprint(),
-            "parent_id": parent_id,
-            "model": model,
-            "input_tokens": self._tokens if model else None,
-            "output_tokens": tokens if model else None,
+            "fingerprint": NewMessage(**{name: row[name] for name in _FINGERPRINTED}).fingerprint(),
+            "input_tokens": self.tokens if row["model"] else None,
+            "output_tokens": tokens if row["model"] else None,
             "token_count": tokens,
-            "state": state,
             "edited_at": None,
             "deleted_at": None,
             "created_at": at,
             "updated_at": at,
             "metadata": {},
         }
-        self._tokens = min(self._tokens + tokens, CONTEXT_TOKENS)
+        self.tokens = min(self.tokens + tokens, CONTEXT_TOKENS)
         self.rows.append(row)
         return row
 

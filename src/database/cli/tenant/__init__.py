@@ -1,4 +1,4 @@
-"""thea-db tenant: the registry, and what is held on a tenant and on a person."""
+"""thea-db tenant: the registry of tenants, and the data of a tenant and of a person."""
 
 from src.database.cli.tenant.commands import tenant_app
 

@@ -1,4 +1,4 @@
-"""The commands of thea-db tenant: what they take, and what they print."""
+"""thea-db tenant: the commands, their options and their output."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["tenant_app"]
 
-Slug = Annotated[str, typer.Argument(help="What the tenant is called.")]
+Slug = Annotated[str, typer.Argument(help="The slug of the tenant.")]
 
 tenant_app = typer.Typer(
     name="tenant",
-    help="Tenants: register, list, update, suspend; export and erase what is held; purge what need not be kept.",
+    help="Tenants: register, list, update, suspend; export and erase their data; purge expired rows.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
@@ -31,8 +31,8 @@ tenant_app = typer.Typer(
 @tenant_app.command()
 def create(
     slug: Annotated[str, typer.Argument(help="1 to 63 of a-z, 0-9 and dashes.")],
-    name: Annotated[str, typer.Argument(help="What is shown.")],
-    retention_days: Annotated[int | None, typer.Option(help="How long messages are kept; by default for ever.")] = None,
+    name: Annotated[str, typer.Argument(help="The name that is shown.")],
+    retention_days: Annotated[int | None, typer.Option(help="How long messages are kept; by default forever.")] = None,
     as_json: Json = False,
 ) -> None:
     """Register a tenant, and print its id."""
@@ -58,13 +58,13 @@ def show(as_json: Json = False) -> None:
 def update_command(
     slug: Slug,
     *,
-    new_slug: Annotated[str | None, typer.Option("--slug", help="What it is to be called.")] = None,
-    name: Annotated[str | None, typer.Option(help="What is shown.")] = None,
+    new_slug: Annotated[str | None, typer.Option("--slug", help="The new slug.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name that is shown.")] = None,
     retention_days: Annotated[int | None, typer.Option(help="How long messages are kept.")] = None,
-    keep_for_ever: Annotated[bool, typer.Option("--keep-for-ever", help="Messages are kept for ever.")] = False,
+    keep_for_ever: Annotated[bool, typer.Option("--keep-for-ever", help="Messages are kept forever.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Change what a tenant is called, what is shown, or how long its messages are kept."""
+    """Change a tenant's slug, name or retention of messages."""
     from src.database.cli.tenant.registry import change
 
     if keep_for_ever and retention_days is not None:
@@ -82,7 +82,7 @@ def update_command(
 
 @tenant_app.command()
 def suspend(slug: Slug, as_json: Json = False) -> None:
-    """Have workers and purge pass over a tenant; its sessions work on."""
+    """Exclude a tenant from workers and from purge; its sessions keep working."""
     from src.database.cli.tenant.registry import set_status
 
     _show_one(run_coroutine(set_status(slug, "suspended")), as_json=as_json)
@@ -90,7 +90,7 @@ def suspend(slug: Slug, as_json: Json = False) -> None:
 
 @tenant_app.command()
 def activate(slug: Slug, as_json: Json = False) -> None:
-    """Have workers serve a tenant again."""
+    """Include a tenant in the work of workers again."""
     from src.database.cli.tenant.registry import set_status
 
     _show_one(run_coroutine(set_status(slug, "active")), as_json=as_json)
@@ -99,12 +99,12 @@ def activate(slug: Slug, as_json: Json = False) -> None:
 @tenant_app.command("export")
 def export_command(
     slug: Slug,
-    user: Annotated[UUID | None, typer.Option(help="Only what is held on the user of this id.")] = None,
+    user: Annotated[UUID | None, typer.Option(help="Only the data of the user with this id.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", dir_okay=False, help="The file; by default standard output.")
     ] = None,
 ) -> None:
-    """Write all that is held on a tenant, or on one of its users, as JSON lines; deleted rows too."""
+    """Write all data of a tenant, or of one of its users, as JSON lines; deleted rows too."""
     from src.database.cli.tenant.rows import export
 
     run_coroutine(export(slug, user_id=user, file=output))
@@ -116,7 +116,7 @@ def erase_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for the slug again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove a tenant with all that is held on it, for good; stop its services first."""
+    """Remove a tenant with all of its data, permanently; stop its services first."""
     from src.database.cli.tenant.rows import erase
 
     removed = run_coroutine(erase(slug, confirm=None if yes else _ask_again))
@@ -129,10 +129,12 @@ def erase_command(
 @tenant_app.command("purge")
 def purge_command(
     slug: Annotated[str | None, typer.Argument(help="Only this tenant; by default all that are active.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would go, and remove nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what would be removed, and remove nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove what is older than its retention, and what was deleted long enough ago; it can stop anywhere."""
+    """Remove rows that are older than their retention, or were deleted long ago; it can be interrupted."""
     from src.database.cli.tenant.rows import purge
 
     purged = run_coroutine(purge(slug, dry_run=dry_run))
@@ -144,10 +146,10 @@ def purge_command(
 
 
 def _ask_again(slug: str) -> None:
-    """Have the slug typed again.
+    """Ask the user to type the slug again.
 
     Raises:
-        ConfigurationError: It was not.
+        ConfigurationError: The user typed something else.
     """
     typer.echo(f"This removes {slug} and all that is held on it for good. Type {slug} again:", err=True)
     if sys.stdin.readline().strip() != slug:

@@ -1,4 +1,4 @@
-"""What the commands ask of the registry."""
+"""Reads and changes the registry of tenants for the commands."""
 
 from __future__ import annotations
 
@@ -42,30 +42,30 @@ async def register(slug: str, name: str, *, retention_days: int | None) -> Tenan
     """Register a tenant.
 
     Raises:
-        ConfigurationError: The slug, the name or the retention cannot be.
+        ConfigurationError: The slug, the name or the retention is invalid.
         DuplicateKeyError: The slug is taken.
     """
     async with registry_session() as session:
-        with _saying_what_cannot_be(slug):
+        with _translated_errors(slug):
             return await TenantRepository(session).create(slug, name, retention_days=retention_days)
 
 
 async def change(slug: str, values: dict[str, Any]) -> Tenant:
-    """Change attributes of the tenant that is called so.
+    """Change attributes of the tenant with this slug.
 
     Raises:
-        ConfigurationError: A value cannot be.
+        ConfigurationError: A value is invalid.
         DuplicateKeyError: The new slug is taken.
-        NotFoundError: There is none that is called so.
+        NotFoundError: There is no such tenant.
     """
     async with registry_session() as session:
         tenant = await find(session, slug)
-        with _saying_what_cannot_be(values.get("slug", slug)):
+        with _translated_errors(values.get("slug", slug)):
             return await TenantRepository(session).update(tenant.id, **values)
 
 
 async def all_tenants() -> list[Tenant]:
-    """List the tenants, in the order in which they were registered."""
+    """Return the tenants in the order of their registration."""
     found: list[Tenant] = []
     cursor: str | None = None
     async with registry_session() as session:
@@ -81,7 +81,7 @@ async def set_status(slug: str, status: Status) -> Tenant:
     """Suspend a tenant, or activate it.
 
     Raises:
-        NotFoundError: There is none that is called so.
+        NotFoundError: There is no such tenant.
     """
     async with registry_session() as session:
         tenants = TenantRepository(session)
@@ -90,7 +90,7 @@ async def set_status(slug: str, status: Status) -> Tenant:
 
 
 async def find(session: AsyncSession, slug: str) -> Tenant:
-    """Return the tenant that is called so.
+    """Return the tenant with this slug.
 
     Raises:
         NotFoundError: There is none.
@@ -102,7 +102,7 @@ async def find(session: AsyncSession, slug: str) -> Tenant:
 
 
 @contextmanager
-def _saying_what_cannot_be(slug: str) -> Iterator[None]:
+def _translated_errors(slug: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:

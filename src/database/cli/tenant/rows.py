@@ -1,4 +1,4 @@
-"""Exports, erases and purges tenants, each acting as the tenant: in constant memory, batch by batch."""
+"""Exports, erases and purges tenants, each in the tenant's context: in constant memory, batch by batch."""
 
 from __future__ import annotations
 

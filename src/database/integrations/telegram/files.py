@@ -332,7 +332,7 @@ def _from_update(update: dict[str, Any]) -> TelegramMessage | _Skipped:
     attachments += [{"kind": one} for one in _OTHER_CONTENT if one in message]
     if text is None and not attachments:
         return _Skipped(next((name for name in message if name not in _ABOUT_A_MESSAGE), "empty message"))
-    # Who writes in the name of a chat has a bot of Telegram's in `from`: GroupAnonymousBot, Channel_Bot.
+    # A message in the name of a chat has a bot of Telegram in `from`: GroupAnonymousBot, Channel_Bot.
     author = message.get("sender_chat") or message.get("from") or message["chat"]
     names = (author.get("first_name"), author.get("last_name"))
     edited = message.get("edit_date")
@@ -454,7 +454,7 @@ def _owner(author_id: int) -> int:
 
 
 def _instant(value: int | str) -> datetime:
-    """Read Unix seconds, or the export's local time, which says no zone and is taken for UTC."""
+    """Parse Unix seconds, or the local time of an export, which has no zone and is read as UTC."""
     if isinstance(value, int) or value.isdecimal():
         return datetime.fromtimestamp(int(value), UTC)
     return datetime.fromisoformat(value).replace(tzinfo=UTC)

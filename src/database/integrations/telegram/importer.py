@@ -1,4 +1,4 @@
-"""Writes Telegram messages as an adapter would: user, active conversation, append, edit; many chats at once."""
+"""Writes Telegram messages as an adapter does: user, active conversation, append, edit; several chats at a time."""
 
 from __future__ import annotations
 
