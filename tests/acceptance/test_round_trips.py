@@ -43,8 +43,8 @@ async def cost(relay: Relay, scope: Callable[[], SessionScope[AsyncSession]], ti
     return len(relay.sent)
 
 
-@pytest.mark.parametrize(("reads", "trips"), [(1, 2), (2, 3), (5, 6)])
-async def test_the_first_read_of_a_read_session_is_two_round_trips_and_each_further_one_is_one(
+@pytest.mark.parametrize(("reads", "trips"), [(1, 3), (2, 4), (5, 7)])
+async def test_a_callers_reads_are_begin_with_the_binding_the_statements_and_rollback(
     relay: Relay, reads: int, trips: int
 ) -> None:
     assert await cost(relay, get_read_db, reads) == trips
@@ -64,7 +64,7 @@ async def test_a_session_is_begin_and_binding_in_one_commit_and_its_statements(
 async def test_another_tenants_read_costs_the_same_and_sees_its_own_rows_alone(relay: Relay) -> None:
     async with get_db() as session:
         session.add(User(display_name="of the default tenant"))
-    assert await cost(relay, get_read_db, 1) == 2
+    assert await cost(relay, get_read_db, 1) == 3
 
     relay.sent.clear()
     with tenant_context(uuid7()):
@@ -72,7 +72,7 @@ async def test_another_tenants_read_costs_the_same_and_sees_its_own_rows_alone(r
             found = await read(session)
 
     assert found == []
-    assert len(relay.sent) == 2
+    assert len(relay.sent) == 3
 
 
 async def test_a_warm_connection_is_checked_out_and_given_back_without_a_word(relay: Relay) -> None:
@@ -146,7 +146,7 @@ async def test_the_server_refuses_a_write_through_a_read_session(relay: Relay, r
         assert await read(session) == []
 
 
-async def test_somebodys_own_set_is_undone_at_the_next_checkout(relay: Relay) -> None:
+async def test_a_callers_own_set_ends_with_the_session(relay: Relay) -> None:
     async with get_read_db() as session:
         await session.execute(text("SET default_transaction_read_only = off"))
         await session.execute(text("SELECT set_config('app.tenant_id', gen_random_uuid()::text, false)"))
@@ -169,7 +169,7 @@ async def test_a_stream_reads_in_a_transaction_that_ends_with_the_session(relay:
     relay.sent.clear()
     async with get_read_db() as session:
         await read(session)
-    assert len(relay.sent) == 2, "no transaction is left, and the next session begins none"
+    assert len(relay.sent) == 3, "no transaction is left"
 
 
 async def test_a_snapshot_reads_one_state_while_others_commit(relay: Relay) -> None:
@@ -224,7 +224,7 @@ async def test_a_connection_cut_at_any_message_is_said_to_have_failed(
 
 
 async def test_a_pooled_connection_that_died_unseen_is_replaced_when_it_is_bound(relay: Relay) -> None:
-    assert await cost(relay, get_read_db, 1) == 2
+    assert await cost(relay, get_read_db, 1) == 3
 
     relay.cut_before = relay.passed + 1
     async with get_read_db() as session:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext, suppress
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import literal, text
+from sqlalchemy import literal, select, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -45,20 +49,86 @@ async def cost(relay: Relay, work: Callable[[], Awaitable[Any]]) -> int:
     return len(relay.sent)
 
 
-async def test_a_repositorys_read_is_one_round_trip_where_the_same_tenant_read_before(
+READS: dict[str, Callable[[ReadSession, UUID], Awaitable[Any]]] = {
+    "by id": lambda session, user_id: UserRepository(session).get_or_none(user_id),
+    "by several ids": lambda session, user_id: UserRepository(session).get_many([user_id]),
+    "with a condition": lambda session, user_id: UserRepository(session).page(User.id == user_id),
+    "with a cursor": lambda session, _: UserRepository(session).page(User.telegram_id == 1, order_by=User.created_at),
+}
+
+
+@pytest.mark.parametrize("way", READS)
+async def test_a_repositorys_read_is_one_round_trip_whatever_tenant_the_connection_served_before(
+    relay: Relay, user_id: UUID, way: str
+) -> None:
+    other = uuid7()
+    costs, found = [], []
+    for tenant in (None, other, None, other, None):
+        relay.sent.clear()
+        with tenant_context(tenant) if tenant else nullcontext():
+            async with get_read_db() as session:
+                found.append(await READS[way](session, user_id))
+        costs.append(len(relay.sent))
+
+    assert costs[2:] == [1, 1, 1], "the first two prepare the statement"
+    assert [bool(getattr(one, "items", one)) for one in found] == [True, False, True, False, True]
+    assert relay.starts == 2, "one connection of each engine"
+
+
+async def test_a_read_within_a_callers_transaction_is_one_more_statement_of_it(relay: Relay, user_id: UUID) -> None:
+    async def both() -> None:
+        async with get_read_db() as session:
+            await UserRepository(session).get(user_id)
+            await session.execute(text("SELECT 1"))
+            await UserRepository(session).get(user_id)
+
+    assert await cost(relay, both) == 5, "the read, BEGIN with the binding, the statement, the read, ROLLBACK"
+
+
+async def test_a_reader_goes_on_after_an_error_and_after_the_end_of_his_transaction(
     relay: Relay, user_id: UUID
 ) -> None:
-    assert await cost(relay, lambda: read(user_id)) == 1
+    tenant = text("SELECT current_setting('app.tenant_id')")
+    async with get_read_db() as session:
+        for sql in ("SELECT 1 / 0", "ROLLBACK", "SELECT 1 / 0", "COMMIT"):
+            with suppress(DatabaseError):
+                await session.execute(text(sql))
+            assert (await UserRepository(session).get(user_id)).id == user_id
+            assert await session.scalar(tenant) == str(session.tenant_id)
 
 
-async def test_another_tenants_is_one_more_and_finds_nothing_of_the_first(relay: Relay, user_id: UUID) -> None:
-    await read(user_id)
-    relay.sent.clear()
+async def test_two_tenants_on_one_connection_see_their_own_rows_whatever_is_cancelled(
+    relay: Relay, user_id: UUID
+) -> None:
+    other = uuid7()
+    async with get_db() as session:
+        session.add(Tenant(id=other, slug="other", name="Other"))
+    with tenant_context(other):
+        async with get_db() as session:
+            other_id = (await UserRepository(session).add(User(telegram_id=2))).id
+    expected = {None: user_id, other: other_id}
+    seen: list[tuple[UUID | None, set[UUID]]] = []
 
-    with tenant_context(uuid7()):
-        assert await read(user_id) is None
+    async def look(tenant: UUID | None, *, by_itself: bool) -> None:
+        with tenant_context(tenant) if tenant else nullcontext():
+            async with get_read_db() as session:
+                if by_itself:
+                    seen.append((tenant, set((await session.scalars(select(User.id))).all())))
+                seen.append((tenant, {user.id for user in (await UserRepository(session).page()).items}))
 
-    assert len(relay.sent) == 2
+    began = time.perf_counter()
+    await look(None, by_itself=True)
+    usual = time.perf_counter() - began
+    dice = random.Random(11)  # noqa: S311 - chances, no secrets
+    for _ in range(100):
+        task = asyncio.create_task(look(dice.choice([None, other]), by_itself=dice.random() < 0.5))
+        await asyncio.sleep(dice.random() * 2 * usual)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await look(other, by_itself=True)
+
+    assert len(seen) > 10
+    assert all(ids == {expected[tenant]} for tenant, ids in seen)
 
 
 async def test_a_repositorys_write_is_begin_with_the_binding_the_statement_and_commit(

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, cast
-from uuid import UUID
 
 import asyncpg
 import psycopg
@@ -16,7 +15,6 @@ from src.database.connect import DRIVER_ERRORS
 from src.database.engine import DatabaseEngine
 from src.database.engine.pool import SizedPool
 from src.database.session.engines import READING, engine_of_loop
-from src.database.session.reading import _BOUND
 from src.database.store import StorePool, get_store
 
 _BACKENDS = (
@@ -58,15 +56,14 @@ def in_use() -> dict[str, int]:
 
 
 async def wrongly_bound() -> list[str]:
-    """Look at every connection that lies in a pool: bound to whom nobody knows it to be, or in a transaction."""
+    """Look at every connection that lies in a pool: bound to a tenant, or in a transaction."""
     wrong = []
     for name, of in _engines().items():
         for entry in cast("Any", of.pool)._pool._idle:
             if entry.dbapi_connection is not None:
-                known = entry.info.get(_BOUND) if name == READING else None
-                wrong += await _faults_of(entry.dbapi_connection.driver_connection, known, where=name)
+                wrong += await _faults_of(entry.dbapi_connection.driver_connection, where=name)
     for slot in the_store_pool()._idle:
-        wrong += await _faults_of(slot.connection, None, where="store")
+        wrong += await _faults_of(slot.connection, where="store")
     return wrong
 
 
@@ -87,7 +84,7 @@ def _engines() -> dict[str, DatabaseEngine]:
     return {"default": engine, READING: read_engine()}
 
 
-async def _faults_of(connection: asyncpg.Connection[Any], known: UUID | None, *, where: str) -> list[str]:
+async def _faults_of(connection: asyncpg.Connection[Any], *, where: str) -> list[str]:
     if connection.is_closed():
         return []
     if connection.is_in_transaction():
@@ -96,4 +93,4 @@ async def _faults_of(connection: asyncpg.Connection[Any], known: UUID | None, *,
         bound_to = await connection.fetchval(_IN_THE_SESSION)
     except DRIVER_ERRORS:  # it has just been ended
         return []
-    return [] if bound_to == str(known or "") else [f"{where}: bound to {bound_to!r}, taken for {known}"]
+    return [f"{where}: bound to {bound_to!r}"] if bound_to else []

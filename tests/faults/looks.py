@@ -24,6 +24,7 @@ from tests.faults.three_tenants import TABLES, World
 __all__ = [
     "Look",
     "at_bindings",
+    "at_compiled_reads",
     "at_contexts",
     "at_predicates",
     "at_references",
@@ -118,6 +119,17 @@ async def at_bindings(world: World) -> list[str]:
     if connection.execute("SELECT FROM users").fetchall():
         found.append("a binding outlives its transaction")
     connection.execute("RESET ROLE")
+    return found
+
+
+async def at_compiled_reads(world: World) -> list[str]:
+    """Read with statements of the repositories, on a connection that served another tenant before."""
+    found = []
+    for acting in world.tenants:
+        with tenant_context(acting):
+            async with get_read_db() as session:
+                users = (await UserRepository(session).page()).items
+                found += _faults(world, acting, [*users, *[await UserRepository(session).get(one.id) for one in users]])
     return found
 
 

@@ -20,9 +20,9 @@ from src.database.embedded import APP_ROLE, SUPERUSER
 from src.database.errors import DatabaseError, ForeignKeyError, TenantMismatchError
 from src.database.repositories import Repository
 from src.database.repositories.base import repository
-from src.database.session import TenantBinding, TenantSession
+from src.database.session import ReadTenantSession, TenantBinding, TenantSession
 from src.database.session import session as sessions
-from src.database.session.reading import ReadBinding
+from src.database.statements.compiled import Ready
 from src.database.store.calls import Calls
 from tests.acceptance.calls import CALLS, fill, missing_calls
 from tests.acceptance.test_tenants import act_as
@@ -34,6 +34,7 @@ AS_APPLICATION = [
     looks.at_the_catalogue,
     looks.at_rows,
     looks.at_bindings,
+    looks.at_compiled_reads,
     looks.at_writes,
     looks.at_references,
     looks.at_the_store,
@@ -108,6 +109,10 @@ def no_predicate(repository: Repository[Any], *where: Any, include_deleted: bool
     return select(repository.model).where(*where)
 
 
+def begins_unbound(session: Any, connection: Any) -> None:
+    session.connection_in_use, session._bound_to = connection, session.acting_tenant()
+
+
 @contextmanager
 def leaves_its_context(tenant_id: Any) -> Any:
     tenant_scope._innermost.set(tenant_scope.tenant_context(tenant_id))
@@ -123,7 +128,10 @@ IN_THE_CODE: dict[str, tuple[Any, str, Any, Look, str]] = {
     "the tenant of a row that is added alone": (
         TenantSession, "keep_to_its_tenant", lambda *_: None, looks.at_what_is_added, APP_ROLE
     ),
-    "the bind at checkout": (ReadBinding, "bind_at_checkout", lambda *_: None, looks.at_bindings, APP_ROLE),
+    "the bind at begin, of a reader": (ReadTenantSession, "begin_on", begins_unbound, looks.at_bindings, APP_ROLE),
+    "the bind in a compiled read": (
+        Ready, "fenced", property(lambda ready: ready), looks.at_compiled_reads, APP_ROLE
+    ),
     "one tenant a session": (
         TenantSession, "acting_tenant", lambda _: tenant_scope.current_tenant(), looks.at_contexts, APP_ROLE
     ),

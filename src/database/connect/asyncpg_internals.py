@@ -10,8 +10,9 @@ from collections.abc import Collection
 from typing import Any
 
 import asyncpg
+from asyncpg.transaction import Transaction, TransactionState
 
-__all__ = ["DriverConnection"]
+__all__ = ["BoundTransaction", "DriverConnection"]
 
 
 class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
@@ -58,3 +59,26 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no 
         types = await super()._introspect_types(*arguments)
         self.is_introspecting = False
         return types
+
+
+class BoundTransaction(Transaction):  # type: ignore[misc] # it ships no types
+    """A transaction of the driver's whose BEGIN has another statement with it."""
+
+    async def start_with(self, statement: str) -> None:
+        """Send BEGIN and the statement in one round trip, and record how the transaction can be begun again."""
+        connection, isolation = self._connection, self._isolation
+        words = ["BEGIN"]
+        if isolation is not None:
+            words.append(f"ISOLATION LEVEL {isolation.replace('_', ' ').upper()}")
+        words += ["READ ONLY"] if self._readonly else []
+        words += ["DEFERRABLE"] if self._deferrable else []
+        script = f"{' '.join(words)}; {statement}"
+        connection._top_xact = self  # noqa: SLF001 - as the driver's own `start` does
+        try:
+            await connection.execute(script)
+        except BaseException:
+            self._state = TransactionState.FAILED
+            raise
+        self._state = TransactionState.STARTED
+        if self._readonly and isolation is None:
+            connection.state.began(script)

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 import asyncpg
 
 from src.database.connect.asyncpg_internals import DriverConnection
+from src.database.connect.state import ConnectionState
 from src.database.translation import translate_connect
 
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
@@ -26,15 +27,15 @@ class OurConnection(DriverConnection):
 
     Attributes:
         parting: The end of one that was dropped, where the server is being told to stop first.
-        with_begin: What goes with the next BEGIN, in the same round trip.
+        state: What is known of the connection beside the driver's own state.
     """
 
     parting: asyncio.Task[None] | None = None
-    with_begin: str | None = None
     _is_dropped = False
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *arguments: Any) -> None:
         super().__init__(protocol, transport, *arguments)
+        self.state = ConnectionState()
         self._last_words = LastWords(protocol, transport)
         transport.set_protocol(self._last_words)
 
@@ -43,17 +44,11 @@ class OurConnection(DriverConnection):
         """The FATAL error with which the server ended the connection; None if it has not, or sent none."""
         return self._last_words.ended_by
 
-    async def execute(
-        self,
-        query: str,
-        *arguments: Any,
-        timeout: float | None = None,  # noqa: ASYNC109 - the driver's
-    ) -> str:
-        """Execute, and with a BEGIN what has to come first in its transaction."""
-        if self.with_begin is not None and query.startswith("BEGIN"):
-            query, self.with_begin = f"{query} {self.with_begin}", None
-        status: str = await super().execute(query, *arguments, timeout=timeout)
-        return status
+    async def begin_again(self) -> None:
+        """Roll back what is left of the transaction, and begin it again."""
+        begun_with = self.state.begun_with
+        await self.execute(f"ROLLBACK; {begun_with}")
+        self.state.began(begun_with)
 
     async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
         """Teach it a type."""

@@ -1,4 +1,4 @@
-"""What a lost connection means to a transaction: nothing at its begin; at its end, that nobody knows how it ended."""
+"""What a lost connection means to a transaction: nothing at its begin; at its end, that its outcome is not known."""
 
 from __future__ import annotations
 
@@ -10,54 +10,65 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.functions import FunctionElement, GenericFunction, next_value
 
+from src.database.connect import ConnectionState
 from src.database.engine.events import hear
-from src.database.engine.pool import IDLE_SINCE
 from src.database.engine.sqlalchemy_internals import replace_driver_connection
-from src.database.errors import CommitOutcomeUnknown, ConnectionFailed
+from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, TransactionAborted
 
 __all__ = [
     "READS_ONLY",
     "can_only_read",
+    "is_select",
     "is_uncertain",
-    "note_write",
     "outcome_unknown",
     "reconnect",
+    "state_of",
     "twice_if_lost",
-    "watch_commits",
+    "watch_transactions",
 ]
 
 _READS_ONLY: Final = "thea_reads_only"
 READS_ONLY: Final = {_READS_ONLY: True}
 """Execution options: the statement writes nothing, though nobody can see that in its text."""
 
-_MAY_HAVE_WRITTEN: Final = "thea_may_have_written"
-_IS_SENT: Final = "thea_commit_is_sent"
 _OPTIONS: Final = frozenset({"isolation_level", "postgresql_deferrable", "postgresql_readonly"})
 _READS: Final = "thea_reads"
 
 
-def watch_commits(engine: Engine) -> None:
-    """Have an engine know of each transaction whether it may have written, and whether its COMMIT was sent."""
-    event.listen(engine, "begin", _forget)
-    hear(engine, "before_cursor_execute", _note_a_write)
-    event.listen(engine, "commit", _note_the_commit)
+def state_of(connection: Connection) -> ConnectionState:
+    """Return the state of the driver's connection; after its loss, a state that tells nothing."""
+    if connection.invalidated:
+        return ConnectionState()
+    state: ConnectionState = connection.connection.driver_connection.state  # type: ignore[union-attr] # it is there
+    return state
 
 
-def note_write(connection: Connection) -> None:
-    """Remember that a statement is sent in this transaction that may write: one that SQLAlchemy does not send."""
-    connection.info[_MAY_HAVE_WRITTEN] = True
+def watch_transactions(engine: Engine, *, writes: bool) -> None:
+    """Record for each transaction of an engine whether it is aborted, may have written, and has sent its COMMIT.
+
+    A transaction of an engine that only reads ends with ROLLBACK, which undoes a caller's SET too.
+    """
+    event.listen(engine, "begin", lambda connection: state_of(connection).began())
+    event.listen(engine, "rollback", lambda connection: state_of(connection).rolled_back())
+    event.listen(engine, "savepoint", lambda connection, _name: state_of(connection).set_savepoint())
+    event.listen(engine, "rollback_savepoint", lambda connection, *_: state_of(connection).rolled_back())
+    if writes:
+        hear(engine, "before_cursor_execute", _note_a_write)
+        event.listen(engine, "commit", _send_commit)
+    else:
+        event.listen(engine, "commit", _roll_back)
 
 
 def is_uncertain(context: ExceptionContext) -> bool:
-    """Say whether it was a COMMIT that failed, one that was sent and may have made something last."""
+    """Return True if a COMMIT failed that was sent and may have made something permanent."""
     connection = context.connection
-    if connection is None or context.statement is not None or connection.invalidated:
+    if connection is None or context.statement is not None:
         return False
-    return bool(connection.info.get(_IS_SENT)) and not connection.get_execution_options().get("postgresql_readonly")
+    return state_of(connection).is_commit_sent and not connection.get_execution_options().get("postgresql_readonly")
 
 
 def outcome_unknown() -> CommitOutcomeUnknown:
-    """Return what is to be said of it."""
+    """Return the error of a COMMIT without an answer."""
     return CommitOutcomeUnknown(
         "the connection was lost after COMMIT was sent and before its answer; whether it is committed is not known",
         hint="look whether it is there, or repeat what may be repeated; `run_transaction` does either by itself",
@@ -65,15 +76,16 @@ def outcome_unknown() -> CommitOutcomeUnknown:
 
 
 def twice_if_lost(connection: Connection, begin: Callable[[], None]) -> None:
-    """Begin a transaction; once more, on another connection, where the one that the pool had kept was dead already.
+    """Begin a transaction; if the pool has kept a connection that is dead, begin it again on another one.
 
-    Nobody's statement has been sent on it yet, so that nothing is done twice. A server that is silent is not asked
+    No statement of a caller's has been sent yet, so that nothing is done twice. A server that is silent is not tried
     twice, and a transaction with options of its own is not begun without them.
 
     Raises:
-        ConnectionFailed: It was a new one, or the second is lost too.
+        ConnectionFailed: The connection was new, or in a transaction already, or the second one is lost too.
     """
-    was_kept = IDLE_SINCE in connection.info
+    driver: Any = connection.connection.driver_connection
+    was_kept = state_of(connection).was_kept and not driver.is_in_transaction()
     try:
         begin()
     except ConnectionFailed as error:
@@ -88,36 +100,39 @@ def twice_if_lost(connection: Connection, begin: Callable[[], None]) -> None:
 
 
 def reconnect(connection: Connection) -> None:
-    """Give a connection that was lost another one of the driver's, inside of what it has begun; nothing was sent yet.
-
-    In a greenlet.
-    """
+    """Replace the driver's connection, which was lost, in a transaction that has sent nothing yet; in a greenlet."""
     replace_driver_connection(connection)
-    _forget(connection)
-
-
-def _forget(connection: Connection) -> None:
-    connection.info.pop(_MAY_HAVE_WRITTEN, None)
-    connection.info.pop(_IS_SENT, None)
+    state_of(connection).began()
 
 
 def _note_a_write(
     connection: Connection, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool
 ) -> None:
-    if context is None:  # it is sent by us, who say it ourselves
+    if context is None:  # the fast path sends it, and records it
         return
     compiled = context.compiled
     if compiled is None or not (_reads(compiled) or context.execution_options.get(_READS_ONLY)):
-        connection.info[_MAY_HAVE_WRITTEN] = True
+        state_of(connection).wrote()
 
 
-def _note_the_commit(connection: Connection) -> None:
-    """Between here and the driver's write nothing else runs: what is open now, COMMIT is sent on."""
-    if connection.invalidated:
-        return
-    info = connection.info
-    driver: Any = connection.connection.driver_connection
-    info[_IS_SENT] = info.get(_MAY_HAVE_WRITTEN, False) and not driver.is_closed()
+def _roll_back(connection: Connection) -> None:
+    if not connection.invalidated:
+        connection.connection.dbapi_connection.rollback()  # type: ignore[union-attr] # it is there
+
+
+def _send_commit(connection: Connection) -> None:
+    """Raise for an aborted transaction; record for the others that COMMIT is sent, which the driver does next.
+
+    PostgreSQL answers COMMIT after an error with ROLLBACK, and the driver is silent: a caller that caught the error
+    would take what came before it for written.
+    """
+    state = state_of(connection)
+    if state.is_aborted:
+        state.rolled_back()
+        raise TransactionAborted("a statement")
+    if not connection.invalidated:
+        driver: Any = connection.connection.driver_connection
+        state.commit_sent(is_open=not driver.is_closed())
 
 
 def _reads(compiled: Any) -> bool:
@@ -129,8 +144,15 @@ def _reads(compiled: Any) -> bool:
 
 
 def can_only_read(statement: Any) -> bool:
-    """Say whether a statement can write nothing, as far as that can be seen: text and functions may do anything."""
+    """Return True if a statement is seen to write nothing: text and functions may do anything."""
     return isinstance(statement, SelectBase) and not any(map(_may_write, visitors.iterate(statement)))
+
+
+def is_select(statement: Any) -> bool:
+    """Return True if a statement is a select without INSERT, UPDATE or DELETE; its functions may still write."""
+    return isinstance(statement, SelectBase) and not any(
+        isinstance(element, UpdateBase) for element in visitors.iterate(statement)
+    )
 
 
 def _may_write(element: Any) -> bool:

@@ -174,8 +174,8 @@ def create_engine(
         settings: Where to, and how many connections.
         poolclass: A pool class in place of the environment's: none in development and test, unless the URL has a
             parameter for one, and a sized one elsewhere.
-        purpose: ``application``; ``reading``, on the replica where there is one, outside of transactions, and the
-            server takes no writes from it; ``migrations``, as the one who owns the tables and without a limit for a
+        purpose: ``application``; ``reading``, on the replica where there is one, and the server
+            takes no writes from it; ``migrations``, as the one who owns the tables and without a limit for a
             statement.
         name: What errors and the server call its pool.
         password: Asked for the password at each connect, with the user, the host and the port; it may be async. By
@@ -204,7 +204,6 @@ def create_engine(
         hide_parameters=True,
         logging_name=LOGGING_NAME,
         **_pool_options(poolclass, limits, name),
-        **_reading_options(settings, purpose),
     )
     engine = DatabaseEngine(
         made.sync_engine,
@@ -241,14 +240,6 @@ def _pool_options(poolclass: type[Pool], limits: PoolLimits, name: str) -> dict[
         "pool_timeout": limits.timeout,
         "pool_logging_name": name,
     }
-
-
-def _reading_options(settings: Settings, purpose: Purpose) -> dict[str, Any]:
-    if purpose != "reading":
-        return {}
-    if is_pooled_elsewhere(settings, purpose):
-        return {"execution_options": {"postgresql_readonly": True}}
-    return {"isolation_level": "AUTOCOMMIT"}
 
 
 def _display_url(target: Target) -> URL:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, ExceptionContext, event
+from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.exc import StatementError
 
 from src.database.connect import fatal_error
-from src.database.engine.commits import is_uncertain, outcome_unknown, watch_commits
-from src.database.errors import ConnectionFailed, QueryTimeout, TransactionAborted
+from src.database.engine.commits import is_uncertain, outcome_unknown, watch_transactions
+from src.database.engine.sqlalchemy_internals import begin_again
+from src.database.errors import ConnectionFailed, QueryTimeout
 from src.database.translation import translate
 
 __all__ = ["LOGGING_NAME", "listen"]
 
 LOGGING_NAME: Final = "thea"
 """What the log calls the engines of this package: the filter below is theirs alone."""
-_ABORTED: Final = "thea_transaction_aborted"
-"""In a connection's `info` while its transaction can only be rolled back."""
 _READ_ONLY: Final = "25006"
 
 
@@ -37,7 +36,7 @@ def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
 
     Args:
         engine: Any of ours.
-        writes: Its transactions can lose something; what only reads has nothing to commit.
+        writes: False if its transactions only read: then each is READ ONLY.
         needs_a_writer: Its target asks for a server that takes writes: one that no longer does is left for another.
     """
 
@@ -49,14 +48,11 @@ def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
 
     event.listen(engine, "handle_error", raise_ours)
     logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_without_rows)
+    watch_transactions(engine, writes=writes)
     if not writes:
-        event.listen(engine, "do_execute", _execute_again_after_a_change)
-        return
-    event.listen(engine, "begin", _forget)
-    event.listen(engine, "rollback", _forget)
-    event.listen(engine, "rollback_savepoint", lambda connection, _name, _context: _forget(connection))
-    event.listen(engine, "commit", _refuse_an_aborted_one)
-    watch_commits(engine)
+        dialect: Any = engine.dialect
+        event.listen(engine, "connect", lambda adapter, _entry: dialect.set_readonly(adapter, True))
+        event.listen(engine, "do_execute", _execute_in_a_sound_transaction)
 
 
 def _is_refused_by_its_server(context: ExceptionContext) -> bool:
@@ -73,15 +69,24 @@ def _is_refused_by_its_server(context: ExceptionContext) -> bool:
     return in_recovery is None or "on" in {in_recovery, getattr(server, "default_transaction_read_only", None)}
 
 
-def _execute_again_after_a_change(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    """Prepare a statement anew, and send it once more, where the schema has changed under it; in no transaction."""
+def _execute_in_a_sound_transaction(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    """Execute a statement of a reader, in a transaction that is begun again if it is aborted or ended.
+
+    A reader goes on after an error, and the statement is sent again after a change of the schema: no write is lost.
+    """
+    adapter: Any = context.root_connection.connection.dbapi_connection
+    driver = adapter.driver_connection
+    if driver.state.has_lost_its_transaction(in_transaction=driver.is_in_transaction()):
+        begin_again(adapter)
     try:
         cursor.execute(statement, parameters)
     except context.dialect.loaded_dbapi.InvalidCachedStatementError as error:
-        if context.root_connection.connection.driver_connection.is_in_transaction():
+        if driver.is_in_transaction() and driver.state.begun_with is None:
             raise
-        context.handle_dbapi_exception(error)  # it has all that was prepared before be forgotten
-        context.pre_exec()  # and the cursor learn of it
+        context.handle_dbapi_exception(error)  # all prepared statements are forgotten
+        context.pre_exec()  # and the cursor learns of it
+        if driver.is_in_transaction():
+            begin_again(adapter)
         cursor.execute(statement, parameters)
     return True
 
@@ -112,7 +117,7 @@ def _translated(context: ExceptionContext) -> BaseException | None:
         return answered if isinstance(answered, ConnectionFailed) else ConnectionFailed("the connection was lost")
     if answered is not None and answered.came_from_server and context.connection is not None:
         driver: Any = context.connection.connection.driver_connection
-        context.connection.info[_ABORTED] = driver.is_in_transaction()  # outside of any, nothing is aborted
+        driver.state.failed(in_transaction=driver.is_in_transaction())
     if isinstance(origin, ValueError | TypeError) and isinstance(context.sqlalchemy_exception, StatementError):
         return type(origin)(*origin.args)
     return answered
@@ -138,18 +143,3 @@ def _leave_a_silent_server(context: ExceptionContext) -> ConnectionFailed:
         "the server has not answered in time; whether the statement was carried out is not known",
         hint="check the network and the server; statements are limited by DATABASE_STATEMENT_TIMEOUT",
     )
-
-
-def _forget(connection: Connection) -> None:
-    """A transaction that begins, or is rolled back, wholly or to a savepoint, is sound."""
-    if not connection.invalidated:  # then there is no connection to remember anything of
-        connection.info.pop(_ABORTED, None)
-
-
-def _refuse_an_aborted_one(connection: Connection) -> None:
-    """Say that nothing was committed: PostgreSQL answers COMMIT after an error with ROLLBACK, and the driver is silent.
-
-    Without this, who catches an error inside a transaction and goes on would take what came before it for written.
-    """
-    if not connection.invalidated and connection.info.pop(_ABORTED, False):
-        raise TransactionAborted("a statement")

@@ -22,10 +22,11 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util.concurrency import await_
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
 
+from src.database.connect import ConnectionState
 from src.database.errors import PoolExhausted
 from src.database.target import PoolLimits
 
-__all__ = ["IDLE_SINCE", "FairQueue", "SizedPool", "drop", "keep_fresh"]
+__all__ = ["FairQueue", "SizedPool", "drop", "keep_fresh"]
 
 PING_AFTER_IDLE_SECONDS: Final = 30.0
 """A connection that lay idle for longer is asked whether it lives: a firewall that dropped it has told nobody."""
@@ -33,9 +34,6 @@ PING_TIMEOUT_SECONDS: Final = 3.0
 JITTER: Final = 0.1
 """The share of its lifetime by which a connection can go early, so that not all of them go at once."""
 
-_RETIRES_AT: Final = "thea_retires_at"
-IDLE_SINCE: Final = "thea_idle_since"
-"""In the `info` of a connection that the pool has kept before: since when it last lay idle."""
 _LIBRARIES: Final = str(Path(asyncio.__file__).parents[1]), str(Path(sys.prefix)), str(Path(__file__).parents[1])
 
 
@@ -173,14 +171,16 @@ class SizedPool(AsyncAdaptedQueuePool):
 def keep_fresh(engine: Engine, limits: PoolLimits) -> None:
     """Have an engine replace connections that are closed, old, or idle for too long, when they are next asked for."""
 
-    def stamp_birth(_connection: Any, entry: ConnectionPoolEntry) -> None:
+    def open_state(connection: Any, _entry: ConnectionPoolEntry) -> None:
         early = random.uniform(0, JITTER)  # noqa: S311 - spreads load, guards nothing
-        entry.info[_RETIRES_AT] = time.monotonic() + limits.lifetime * (1 - early)
+        connection.driver_connection.state.opened(lifetime=limits.lifetime * (1 - early))
 
-    def stamp_checkin(connection: Any, entry: ConnectionPoolEntry) -> None:
-        entry.info[IDLE_SINCE] = time.monotonic()
+    def check_in(connection: Any, entry: ConnectionPoolEntry) -> None:
         forget_holder(connection, entry)
-        if connection is not None and connection.driver_connection.is_in_transaction():
+        if connection is None:
+            return
+        connection.driver_connection.state.checked_in()
+        if connection.driver_connection.is_in_transaction():
             # Somebody's own BEGIN, of which SQLAlchemy does not know: the next one would go on in it.
             entry.invalidate()
 
@@ -190,15 +190,15 @@ def keep_fresh(engine: Engine, limits: PoolLimits) -> None:
 
     def check(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
         try:
-            _refuse_a_stale_one(connection, entry, limits)
+            _refuse_a_stale_one(connection, limits)
         except DisconnectionError:
             drop(connection)
             raise
         if isinstance(engine.pool, SizedPool):
             engine.pool.note_checkout(entry)
 
-    event.listen(engine, "connect", stamp_birth)
-    event.listen(engine, "checkin", stamp_checkin)
+    event.listen(engine, "connect", open_state)
+    event.listen(engine, "checkin", check_in)
     event.listen(engine, "checkout", check)
     event.listen(engine, "detach", forget_holder)
 
@@ -212,17 +212,17 @@ def drop(connection: Any) -> None:
     connection.driver_connection.terminate()
 
 
-def _refuse_a_stale_one(connection: Any, entry: ConnectionPoolEntry, limits: PoolLimits) -> None:
-    """Raise what makes the pool open another in its place; only one that lay idle for long costs a round trip."""
+def _refuse_a_stale_one(connection: Any, limits: PoolLimits) -> None:
+    """Raise what makes the pool open another connection; only one that was idle for long costs a round trip."""
+    state: ConnectionState = connection.driver_connection.state
     if connection.driver_connection.is_closed():
         raise DisconnectionError("the connection closed while it was idle")
-    idle_since = entry.info.get(IDLE_SINCE)
-    if idle_since is None:
+    if state.idle_since is None:
         return
     now = time.monotonic()
-    if now >= entry.info.get(_RETIRES_AT, now + 1):
+    if now >= state.retires_at:
         raise DisconnectionError("the connection has come of age")
-    idle = now - idle_since
+    idle = now - state.idle_since
     if limits.idle is not None and idle > limits.idle:
         raise DisconnectionError("the connection lay idle for too long")
     if idle > PING_AFTER_IDLE_SECONDS:

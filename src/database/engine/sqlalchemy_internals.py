@@ -5,7 +5,7 @@ A release of SQLAlchemy may change them; `tests/database/engine/test_sqlalchemy_
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -14,12 +14,15 @@ from sqlalchemy.orm import InstanceState
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.sql.cache_key import CacheKey
+from sqlalchemy.util.concurrency import await_
 
+from src.database.connect import BoundTransaction
 from src.database.engine.pool import FairQueue, SizedPool
 
 __all__ = [
     "FairPool",
-    "begin_transaction",
+    "begin_again",
+    "begin_with",
     "cache_key_of",
     "criteria_of_option",
     "raise_as_sqlalchemy",
@@ -53,10 +56,29 @@ class FairPool(SizedPool):
             super()._close_connection(connection, terminate=terminate)
 
 
-def begin_transaction(adapter: Any) -> Awaitable[None]:
-    """Return the awaitable with which the adapter sends BEGIN. SQLAlchemy sends it with the first statement only."""
-    begun: Awaitable[None] = adapter._start_transaction()
-    return begun
+def begin_with(connection: Connection, statement: str) -> None:
+    """Begin the connection's transaction and execute a statement in it, in one round trip; call it in a greenlet.
+
+    SQLAlchemy sends BEGIN by itself, with the first statement.
+    """
+    adapter: Any = connection.connection.dbapi_connection
+    transaction = BoundTransaction(
+        adapter.driver_connection, adapter.isolation_level, adapter.readonly, adapter.deferrable
+    )
+    try:
+        await_(transaction.start_with(statement))
+    except BaseException as error:
+        raise_as_sqlalchemy(connection, "BEGIN", error)
+        raise
+    adapter._transaction = transaction
+
+
+def begin_again(adapter: Any) -> None:
+    """Roll back what is left of a transaction that only reads, and begin it again; call it in a greenlet."""
+    try:
+        await_(adapter.driver_connection.begin_again())
+    except Exception as error:  # noqa: BLE001 - the adapter raises its own for those of the driver
+        adapter._handle_exception(error)
 
 
 def statement_lock(adapter: Any) -> AbstractAsyncContextManager[Any]:

@@ -422,7 +422,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         statement = (
             self._select(include_deleted=True)
             if include_deleted
-            else windows.among_many((MessageHistory,), self.session.tenant_id)
+            else windows.among_many((MessageHistory,), self._tenant)
         )
         if user_id is not None:
             statement = statement.where(MessageHistory.user_id == user_id)
@@ -459,7 +459,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         """
         incomplete = MessageHistory.deleted_at.is_not(None) & (MessageHistory.state == "incomplete")
         state = case((incomplete, "interrupted"), else_=MessageHistory.state)
-        return await self._restore(row_id, windows.conversation_is_there(self.session.tenant_id), state=state)
+        return await self._restore(row_id, windows.conversation_is_there(self._tenant), state=state)
 
     async def add_many(self, rows: Sequence[MessageHistory]) -> NoReturn:
         """Refuse: a message is numbered under its conversation's lock.
@@ -478,13 +478,13 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         _refuse_to_bypass("upsert")
 
     def _live(self) -> list[Condition]:
-        return [*super()._live(), windows.conversation_is_there(self.session.tenant_id)]
+        return [*super()._live(), windows.conversation_is_there(self._tenant)]
 
     def _in(self, conversation_id: UUID | BindParameter[UUID]) -> Select[Any]:
         """Return a select of one conversation's live messages."""
         if not isinstance(conversation_id, BindParameter):
             check_id("conversation_id", conversation_id)
-        return windows.of_conversation((MessageHistory,), self.session.tenant_id, conversation_id)
+        return windows.of_conversation((MessageHistory,), self._tenant, conversation_id)
 
     def _newest(self) -> Select[Any]:
         return windows.newest(self._in(bindparam("conversation_id")))

@@ -9,7 +9,7 @@ from src.database.session.engines import (
     open_connection,
     tenant_binding,
 )
-from src.database.session.reading import WRITTEN, ReadSession
+from src.database.session.reading import WRITTEN, ReadSession, ReadTenantSession
 from src.database.session.scopes import AsyncSessionLocal, SessionScope, engine, get_db, get_read_db
 from src.database.session.session import AsyncSession, TenantSession
 from src.database.session.transactions import Isolation, Retry, run_transaction
@@ -21,6 +21,7 @@ __all__ = [
     "AsyncSessionLocal",
     "Isolation",
     "ReadSession",
+    "ReadTenantSession",
     "Retry",
     "SessionScope",
     "TenantBinding",

@@ -9,13 +9,10 @@ from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import Connection, Engine, TextClause, Uuid, bindparam, text
-from sqlalchemy.util.concurrency import await_
 
 from src.database.connect import TEMPORARY_LAST
 from src.database.engine.commits import READS_ONLY
-from src.database.engine.sqlalchemy_internals import begin_transaction, raise_as_sqlalchemy
-from src.database.errors import ConnectionFailed
-from src.database.translation import translate
+from src.database.engine.sqlalchemy_internals import begin_with, raise_as_sqlalchemy
 
 __all__ = ["TenantBinding"]
 
@@ -63,20 +60,27 @@ class TenantBinding:
             self._on_default_tenant()
         return self.default_tenant
 
-    def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
-        """Bind the connection's transaction, and nothing beyond it, to a tenant, or to nobody."""
+    @property
+    def sets_limits(self) -> bool:
+        """True if more is set for each transaction than its tenant."""
+        return bool(self._limits)
+
+    def bind(self, connection: Connection, tenant_id: UUID | None) -> object:
+        """Bind the connection's transaction, and nothing beyond it, to a tenant, or to none.
+
+        If the transaction has not begun on the server, BEGIN and the binding are one round trip.
+
+        Returns:
+            What a subclass reads in the same round trip.
+        """
         if connection.engine not in self._ready and not self._is_ready(connection):
-            return
+            return None
         adapter: Any = connection.connection.dbapi_connection
         if adapter.autocommit or adapter.driver_connection.is_in_transaction():
             connection.execute(self._statement, {"tenant_id": tenant_id, **self._limits})
-            return
-        adapter.driver_connection.with_begin = self._script(tenant_id)  # both in one round trip
-        try:
-            await_(begin_transaction(adapter))
-        except BaseException as error:
-            raise_as_sqlalchemy(connection, "BEGIN", error)
-            raise
+        else:
+            begin_with(connection, self._script(tenant_id))
+        return None
 
     def _is_ready(self, connection: Connection) -> bool:
         """Say whether there is a schema to guard; before the migrations there is none, and no row in it.
@@ -87,8 +91,9 @@ class TenantBinding:
         driver = cast("Any", connection.connection.dbapi_connection)
         try:
             is_migrated: bool = driver.run_async(self.prepare)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise translate(error) or ConnectionFailed("the connection was lost") from error
+        except BaseException as error:
+            raise_as_sqlalchemy(connection, _IS_MIGRATED, error)
+            raise
         if is_migrated and not driver.driver_connection.is_in_transaction():  # inside one, it could still be undone
             self._ready.add(connection.engine)
         return is_migrated

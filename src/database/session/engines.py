@@ -18,7 +18,6 @@ from src.database.errors import ConfigurationError
 from src.database.observability import DefaultTenantLog, watch
 from src.database.resolve import transaction_limits
 from src.database.session.binding import TenantBinding
-from src.database.session.reading import ReadBinding
 from src.database.session.transaction_status import NumberedBinding
 
 __all__ = [
@@ -80,8 +79,9 @@ def engine_of_loop(name: str) -> DatabaseEngine:
             with suppress(StopIteration):  # run to the yield: that is what registers it with the loop
                 guard.asend(None).send(None)
     if name not in engines:
-        made = _create_read_engine() if name == READING else create_engine(config.get_settings(), name=name)
-        engines[name] = watch(made, config.get_settings(), name=name)
+        settings = config.get_settings()
+        purpose: Purpose = "reading" if name == READING else "application"
+        engines[name] = watch(create_engine(settings, purpose=purpose, name=name), settings, name=name)
     return engines[name]
 
 
@@ -121,13 +121,6 @@ def _forget_closed_loops() -> None:
                 made.hang_up()
 
 
-def _create_read_engine() -> DatabaseEngine:
-    made = create_engine(config.get_settings(), purpose="reading", name=READING)
-    if isinstance(binding := read_binding(), ReadBinding):
-        binding.bind_at_checkout(made.sync_engine)
-    return made
-
-
 def _running_loop() -> _Loop | None:
     try:
         return asyncio.get_running_loop()
@@ -160,8 +153,8 @@ def numbered_binding() -> NumberedBinding:
 
 @functools.cache
 def read_binding() -> TenantBinding:
-    """Return how the settings have the connections of read sessions bound to their tenants."""
-    return _make_binding(TenantBinding if config.get_settings().DATABASE_PGBOUNCER else ReadBinding, purpose="reading")
+    """Return how the settings have the transactions of read sessions bound to their tenants."""
+    return _make_binding(TenantBinding, purpose="reading")
 
 
 def _make_binding(kind: Callable[..., BindingT], purpose: Purpose = "application") -> BindingT:

@@ -73,7 +73,7 @@ async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
 
 
 async def _read_scope() -> AsyncGenerator[ReadSession, None]:
-    """Yield a session for reading."""
+    """Yield a session that reads."""
     async with _ReadSessionLocal() as session:
         yield session
         await session.end()
@@ -84,7 +84,6 @@ async def _fresh_read_scope() -> AsyncGenerator[ReadSession, None]:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(_ReadSessionLocal())
         if config.get_settings().DATABASE_REPLICA_URL is not None and not await wait_for_replica(engine, session):
-            await session.close()  # whoever reads from the primary keeps no connection to the replica
             primary = engine.execution_options(postgresql_readonly=True)
             session = await stack.enter_async_context(_ReadSessionLocal(bind=primary, binding=tenant_binding()))
         yield session
@@ -130,11 +129,12 @@ def get_db() -> SessionScope[AsyncSession]:
 
 @functools.wraps(_read_scope)
 def get_read_db(*, read_your_writes: bool = False) -> SessionScope[ReadSession]:
-    """Open a session that reads, for `async with` or `Depends`: on the replica where there is one.
+    """Open a session that reads, for `async with` or `Depends`: on the replica if there is one.
 
-    One round trip a statement, and one to bind the tenant, but where the same tenant's repositories alone used the
-    connection last. Each sees what is committed by then; `stream`
-    reads one state, and so does all that follows `await session.snapshot()`. The server refuses writes.
+    A read of a repository is one round trip. A caller's own SQL is sent in a transaction that only reads, and that ends
+    with the session: BEGIN with the tenant's binding is one round trip, and its end another one. Each statement sees
+    what is committed by then; `stream` reads one state, and so does all that follows `await session.snapshot()`. The
+    server refuses writes.
 
     Args:
         read_your_writes: Wait until the replica has what was committed before, or else read from the primary.

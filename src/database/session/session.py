@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, cast
+from enum import Enum
+from typing import Any, ClassVar, Final, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, event
@@ -28,14 +29,21 @@ from src.database.tenant_scope import current_tenant
 __all__ = ["AsyncSession", "TenantSession"]
 
 
+class _NotBound(Enum):
+    """What a session is bound to before a binding; None is a binding to no tenant."""
+
+    NOT_BOUND = "not bound"
+
+
+_NOT_BOUND: Final = _NotBound.NOT_BOUND
+
+
 @guard_operations
 class TenantSession(Session):
     """The synchronous half of :class:`AsyncSession`: it keeps the tenant of its first use."""
 
     always_refreshes: ClassVar[bool] = False
     """Rows that are read again become as they are by then."""
-    own_hooks: ClassVar[int] = 1
-    """How many hooks of ours each statement passes; one more is somebody else's."""
     is_read_to_its_end = False
     """It has only read, and went well: there is nothing to commit."""
 
@@ -44,8 +52,11 @@ class TenantSession(Session):
         self.use = SessionUse()
         self._binding = binding or TenantBinding()
         self._tenant_id: UUID | None = None
-        self._connection_in_use: Connection | None = None
-        self._bound_to: UUID | None = None
+        self.connection_in_use: Connection | None = None
+        """The connection of the open transaction."""
+        self._bound_to: UUID | _NotBound | None = _NOT_BOUND
+        self.bound_with: object = None
+        """What the binding of the session's last transaction has returned."""
 
     @property
     def known_tenant(self) -> UUID | None:
@@ -88,31 +99,23 @@ class TenantSession(Session):
         return bool(self.identity_map.check_modified() or self.new or self.deleted)
 
     def bound_connection(self) -> Connection | None:
-        """Return the connection of the open transaction, where it is bound to who acts; None: there is more to do.
+        """Return the connection of the open transaction, or None if it is not bound to the current tenant.
 
         Raises:
-            NoTenantError: Nobody acts.
+            NoTenantError: There is no current tenant.
             TenantMismatchError: The context names another one.
         """
-        return self._connection_in_use if self._bound_to == self.required_tenant() else None
+        return self.connection_in_use if self._bound_to == self.required_tenant() else None
 
     def open_connection(self) -> Connection:
-        """Begin where nothing is open, bind, and return the connection: for our own statements, as `connection` is not.
+        """Begin a transaction if none is open, bind it to the current tenant, and return its connection.
 
         Raises:
-            NoTenantError: Nobody acts.
+            NoTenantError: There is no current tenant.
             TenantMismatchError: The context names another one.
         """
         self.enter_tenant(required=True)
         return super().connection()
-
-    def connection(self, *arguments: Any, **options: Any) -> Connection:
-        """Return the connection of the transaction."""
-        self.note_callers_sql()
-        return super().connection(*arguments, **options)
-
-    def note_callers_sql(self) -> None:
-        """Remember that a statement may be sent that is not ours: nobody knows what it does to the connection."""
 
     def keep_rows_to_their_tenant(self) -> None:
         """Fill the tenant in on new rows; refuse another tenant's, new or changed.
@@ -140,30 +143,30 @@ class TenantSession(Session):
                 hint="a row keeps its tenant; open a session of its own for the other one",
             )
 
-    def forget_tenant(self) -> None:
-        """Keep to no tenant any more: what was asked so far was none's."""
-        self._tenant_id = None
-
     def enter_tenant(self, *, required: bool) -> None:
-        """Settle the tenant before a statement, and bind the transaction where it is bound to another or to nobody."""
+        """Take the tenant before a statement, and bind the open transaction to it, unless it is bound already."""
         tenant_id = self.required_tenant() if required else self.acting_tenant()
-        connection = self._connection_in_use
+        connection = self.connection_in_use
         if connection is not None and connection.invalidated:
             raise TransactionAborted("a statement")
         if connection is not None and self._bound_to != tenant_id:
-            self._binding.bind(connection, tenant_id)
-            self._bound_to = tenant_id
+            self._bind(connection, tenant_id)
 
     def begin_on(self, connection: Connection) -> None:
-        """Bind a transaction that begins; to nobody too, whatever its connection was bound to before."""
-        self._bound_to, self._connection_in_use = None, connection
-        tenant_id = self.acting_tenant()
-        twice_if_lost(connection, lambda: self._binding.bind(connection, tenant_id))
+        """Bind a transaction that begins; to no tenant too, whatever a caller has set on its connection before."""
+        self._bound_to, self.connection_in_use = _NOT_BOUND, connection
+        self._bind(connection, self.acting_tenant())
+
+    def _bind(self, connection: Connection, tenant_id: UUID | None) -> None:
+        def bind() -> None:
+            self.bound_with = self._binding.bind(connection, tenant_id)
+
+        twice_if_lost(connection, bind)
         self._bound_to = tenant_id
 
     def forget_binding(self, *, transaction_ended: bool) -> None:
-        """The transaction ended, or a savepoint that the binding may be of: it is made again when needed."""
-        self._bound_to, self._connection_in_use = None, None if transaction_ended else self._connection_in_use
+        """Forget the binding at the end of the transaction, or of a savepoint in which it may have been made."""
+        self._bound_to, self.connection_in_use = _NOT_BOUND, None if transaction_ended else self.connection_in_use
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         """Send what is pending.
@@ -261,7 +264,9 @@ def _settle_tenant(state: ORMExecuteState) -> None:
     session = cast("TenantSession", state.session)
     if not session.is_active:
         raise TransactionAborted("a flush")
-    session.note_callers_sql()
+    if session.always_refreshes and state.is_select and not state.is_column_load:
+        # A row that comes along through a relationship stays as it is: it may be the row that it is loaded for.
+        state.update_execution_options(populate_existing=not state.is_relationship_load)
     session.enter_tenant(required=any(issubclass(mapper.class_, TenantBase) for mapper in state.all_mappers))
 
 

@@ -44,7 +44,6 @@ _END_WHO_WAITS: Final = text(
     " WHERE datname = current_database() AND usename = current_user AND state <> 'active'"
     "   AND backend_xid::text = (CAST(CAST(:number AS text) AS numeric) % 4294967296)::text"
 )
-_NUMBER: Final = "thea_transaction_number"
 _NOT_YET_GIVEN: Final = "22023"
 
 
@@ -88,27 +87,19 @@ class NumberedBinding(TenantBinding):
             self._has_numbers = False
         return is_migrated
 
-    def bind(self, connection: Connection, tenant_id: UUID | None) -> None:
-        """Bind the connection's transaction, and remember its number with the connection."""
-        connection.info.pop(_NUMBER, None)
+    def bind(self, connection: Connection, tenant_id: UUID | None) -> Number | None:
+        """Bind the connection's transaction, and return its number, if the server has numbers."""
         if not (connection.engine in self._ready or self._is_ready(connection)):
-            return
+            return None
         statement = self._numbering if self._has_numbers else self._statement
         row = connection.execute(statement, {"tenant_id": tenant_id, **self._limits}).one()
-        if self._has_numbers:
-            connection.info[_NUMBER] = Number(*row[-len(_OWN) :])
+        return Number(*row[-len(_OWN) :]) if self._has_numbers else None
 
 
 class _NumberedTenantSession(TenantSession):
     """The synchronous half of :class:`NumberedSession`."""
 
-    number: Number | None = None
     is_complete = False
-
-    def begin_on(self, connection: Connection) -> None:
-        """Bind a transaction that begins, and take its number down: a connection that is lost takes its own with it."""
-        super().begin_on(connection)
-        self.number = connection.info.get(_NUMBER)
 
 
 class NumberedSession(AsyncSession):
@@ -119,8 +110,8 @@ class NumberedSession(AsyncSession):
     @property
     def number(self) -> Number | None:
         """The transaction's number; None where it has not begun, or the server does not tell."""
-        number: Number | None = self.sync_session.number  # type: ignore[attr-defined] # the class is the one above
-        return number
+        number = self.sync_session.bound_with
+        return number if isinstance(number, Number) else None
 
     async def commit_unit(self) -> None:
         """Commit all of it."""

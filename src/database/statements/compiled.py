@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import BindParameter
@@ -10,25 +11,62 @@ from sqlalchemy.sql.cache_key import CacheKey
 from sqlalchemy.util import LRUCache
 
 from src.database.base import TenantBase
-from src.database.engine.commits import can_only_read
+from src.database.engine.commits import can_only_read, is_select
 from src.database.engine.sqlalchemy_internals import cache_key_of, result_columns, text_parameters
 from src.database.statements.entities import DIALECT, Entities, entities_of
+from src.database.statements.fence import TENANT, fenced, in_fence
 
 __all__ = ["Ready", "compile_once", "ready"]
 
 SHAPES: Final = 500
 
 
-class Ready:
-    """A statement that gives one model's rows, compiled; it serves every statement of the same shape."""
+_Argument = tuple[int, Callable[[Any], Any] | None]
+"""The place of a parameter in the cache key, and what makes its value of the driver's type."""
 
-    def __init__(self, compiled: Any, cache_key: CacheKey, entities: Entities) -> None:
-        self.sql: str = compiled.string
+
+class Ready:
+    """A statement that gives one model's rows, compiled; it serves every statement of the same shape.
+
+    Args:
+        statement: The statement.
+        key: What statements of the same shape have in common, with the parameters.
+        entities: What makes the entities.
+        sql: The text.
+        arguments: The text's parameters, in their order.
+        may_write: True if the statement may write.
+    """
+
+    def __init__(
+        self,
+        statement: Any,
+        key: CacheKey,
+        entities: Entities,
+        *,
+        sql: str,
+        arguments: Sequence[_Argument],
+        may_write: bool,
+    ) -> None:
+        self.sql = sql
         self.entities = entities
-        self.may_write = not can_only_read(compiled.statement)
-        places = text_parameters(compiled, cache_key)
-        self._arguments = [(places[name], _processor(compiled.binds[name])) for name in compiled.positiontup]
-        self._bound = cache_key.bindparams
+        self.may_write = may_write
+        self._statement = statement
+        self._key = key
+        self._arguments = arguments
+
+    @cached_property
+    def fenced(self) -> Ready | None:
+        """The statement in a form that binds its own transaction to the tenant; None if it is no select of a tenant's.
+
+        The tenant is then one more argument.
+        """
+        tenant = next((place for place, bind in enumerate(self._key.bindparams) if bind.key == TENANT), None)
+        if tenant is None or not is_select(self._statement):
+            return None
+        compiled: Any = in_fence(self._statement).compile(dialect=DIALECT, cache_key=self._key)
+        arguments = [*_arguments(compiled, self._key), (tenant, str)]
+        sql = fenced(compiled.string, tenant=len(arguments))
+        return Ready(self._statement, self._key, self.entities, sql=sql, arguments=arguments, may_write=False)
 
     def arguments(self, bound: Sequence[BindParameter[Any]]) -> list[Any]:
         """Return what the driver is given of a statement's bound parameters."""
@@ -41,7 +79,7 @@ class Ready:
         """Return what the driver is given where the statement was built without its values."""
         given = []
         for place, process in self._arguments:
-            bind = self._bound[place]
+            bind = self._key.bindparams[place]
             value = values[bind.key] if bind.required else bind.effective_value
             given.append(value if process is None else process(value))
         return given
@@ -50,8 +88,8 @@ class Ready:
 _COMPILED: Final[LRUCache[Any, Ready | None]] = LRUCache(SHAPES)
 
 
-def ready(statement: Any, model: type[Any]) -> tuple[Ready, list[Any]] | None:
-    """Return a statement ready to be sent, and its values; None where only SQLAlchemy can send it."""
+def ready(statement: Any, model: type[Any]) -> tuple[Ready, Sequence[BindParameter[Any]]] | None:
+    """Return a statement ready to be sent, and its parameters; None if only SQLAlchemy can send it."""
     key = cache_key_of(statement)
     if key is None or key.params:
         return None
@@ -59,7 +97,7 @@ def ready(statement: Any, model: type[Any]) -> tuple[Ready, list[Any]] | None:
         found = _COMPILED[key.key]
     except KeyError:
         found = _COMPILED[key.key] = _compile(statement, key, model)
-    return None if found is None else (found, found.arguments(key.bindparams))
+    return None if found is None else (found, key.bindparams)
 
 
 def compile_once(statement: Any, model: type[Any]) -> Ready | None:
@@ -82,7 +120,15 @@ def _compile(statement: Any, key: CacheKey, model: type[Any]) -> Ready | None:
     made_each_time = compiled.post_compile_params or compiled.literal_execute_params or compiled.prefetch
     if made_each_time or not set(compiled.positiontup) <= set(text_parameters(compiled, key)):
         return None
-    return Ready(compiled, key, entities)
+    may_write = not can_only_read(compiled.statement)
+    arguments = _arguments(compiled, key)
+    return Ready(statement, key, entities, sql=compiled.string, arguments=arguments, may_write=may_write)
+
+
+def _arguments(compiled: Any, key: CacheKey) -> list[_Argument]:
+    """Return the parameters of a compiled text, in their order."""
+    places = text_parameters(compiled, key)
+    return [(places[name], _processor(compiled.binds[name])) for name in compiled.positiontup]
 
 
 def _processor(bind: BindParameter[Any]) -> Callable[[Any], Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -11,12 +11,13 @@ from sqlalchemy import Connection, Executable
 from sqlalchemy.util import greenlet_spawn
 
 from src.database.base import TenantBase
-from src.database.engine.commits import note_write, reconnect
+from src.database.engine.commits import reconnect, state_of
 from src.database.engine.events import somebody_else_hears, tell_answered, tell_sent
 from src.database.engine.sqlalchemy_internals import raise_as_sqlalchemy, statement_lock
-from src.database.errors import ConnectionFailed
-from src.database.session import AsyncSession, TenantSession
+from src.database.errors import ConnectionFailed, SchemaChangedError
+from src.database.session import AsyncSession, ReadTenantSession, TenantSession
 from src.database.statements.compiled import Ready, compile_once, ready
+from src.database.statements.fence import TENANT
 
 __all__ = ["Prepared", "SentAsText", "records", "rows"]
 
@@ -39,7 +40,7 @@ class Prepared(Generic[ModelT]):
     """A statement that is built and compiled once.
 
     Args:
-        statement: What varies in it is a `bindparam`; the one called `acting_tenant` is filled in.
+        statement: What varies in it is a `bindparam`; the one called `TENANT` is the session's tenant.
         model: What it gives: `select(model)` or `.returning(model)`.
     """
 
@@ -53,14 +54,12 @@ class Prepared(Generic[ModelT]):
 
     async def rows(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> list[ModelT]:
         """Execute it; as the function `rows` does."""
-        values["acting_tenant"] = session.tenant_id
         if (sent := await self._send(session, values)) is None:
             return await _by_sqlalchemy(session, self._statement, values, refresh=refresh)
         return _loaded(session, *sent, refresh=refresh)
 
     async def tuples(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> list[tuple[Any, ...]]:
         """Execute a select that gives more than its model, and return each row with that."""
-        values["acting_tenant"] = session.tenant_id
         if (sent := await self._send(session, values)) is None:
             options = _options(refresh=refresh)
             return [tuple(row) for row in await session.execute(self._statement, values, execution_options=options)]
@@ -68,11 +67,12 @@ class Prepared(Generic[ModelT]):
         entities, width = _loaded(session, prepared, records, refresh=refresh), len(prepared.entities.columns)
         return [(entity, *record[width:]) for entity, record in zip(entities, records, strict=True)]
 
-    async def _send(self, session: AsyncSession, values: Mapping[str, Any]) -> tuple[Ready, list[Any]] | None:
-        """Send it; None: SQLAlchemy has to."""
+    async def _send(self, session: AsyncSession, values: dict[str, Any]) -> tuple[Ready, list[Any]] | None:
+        """Send it with the tenant, which is added to the values; None: SQLAlchemy has to."""
+        values[TENANT] = session.tenant_id
         if (prepared := self._ready) is None:
             return None
-        records = await _sent(session, prepared, prepared.named_arguments(values))
+        records = await _send_ready(session, prepared, lambda form: form.named_arguments(values), is_ours=True)
         return None if records is None else (prepared, records)
 
     async def first(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> ModelT | None:
@@ -93,11 +93,14 @@ async def rows(session: AsyncSession, statement: Executable, model: type[Any], *
         model: What it gives: `select(model)` or `.returning(model)`.
         refresh: A row that the session has already becomes as it is now.
     """
-    session.sync_session.note_callers_sql()  # its conditions may be
-    made = ready(statement, model)
-    if made is not None and (found := await _sent(session, *made)) is not None:
-        return _loaded(session, made[0], found, refresh=refresh)
-    return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
+    if (made := ready(statement, model)) is None:
+        return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
+    prepared, bound = made
+    is_ours = not prepared.may_write  # a caller's condition may call any function
+    found = await _send_ready(session, prepared, lambda form: form.arguments(bound), is_ours=is_ours)
+    if found is None:
+        return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
+    return _loaded(session, prepared, found, refresh=refresh)
 
 
 async def records(session: AsyncSession, statement: SentAsText, values: Sequence[Any]) -> list[Any]:
@@ -105,8 +108,10 @@ async def records(session: AsyncSession, statement: SentAsText, values: Sequence
 
     The driver sends it; SQLAlchemy does if somebody listens to its statements.
     """
-    if (found := await _sent(session, statement, values)) is not None:
-        return found
+    with session.sync_session.use:
+        connection = await _connection(session)
+        if connection is not None:
+            return await _fetch(connection, statement, values)
     if session.sync_session.has_changes():
         await session.flush()
     result = await (await session.connection()).exec_driver_sql(statement.sql, tuple(values))
@@ -129,71 +134,101 @@ def _options(*, refresh: bool) -> dict[str, Any]:
     return {"populate_existing": True, "synchronize_session": False} if refresh else {}
 
 
-async def _sent(session: AsyncSession, statement: SentAsText, values: Sequence[Any]) -> list[Any] | None:
+async def _send_ready(
+    session: AsyncSession, prepared: Ready, arguments: Callable[[Ready], list[Any]], *, is_ours: bool
+) -> list[Any] | None:
     """Send a statement while no other task uses the session, and return the records; None: SQLAlchemy has to send it.
+
+    Args:
+        session: The session.
+        prepared: The statement, as it is sent in a transaction.
+        arguments: Returns the arguments of either form.
+        is_ours: True if no caller's function runs in it: a read session may send it outside of transactions.
 
     Raises:
         SessionInUse: Another task uses the session.
     """
     with session.sync_session.use:
+        if is_ours and isinstance(session.sync_session, ReadTenantSession) and (fenced := prepared.fenced) is not None:
+            outside = await _connection_outside(session.sync_session)
+            if outside is not None:
+                return await _read_outside(outside, fenced, arguments(fenced))
         connection = await _connection(session)
-        return None if connection is None else await _fetch(session, connection, statement, values)
+        if connection is None:
+            return None
+        try:
+            return await _fetch(connection, prepared, arguments(prepared))
+        except SchemaChangedError:
+            if state_of(connection).begun_with is None:
+                raise
+            return None  # the transaction has only read: SQLAlchemy begins it again
+
+
+async def _connection_outside(sync: ReadTenantSession) -> Connection | None:
+    """Return the connection of a read session for a statement that binds itself; None if a transaction is needed."""
+    if not sync.reads_outside or _is_observed(sync) or (sync.autoflush and sync.has_changes()):
+        return None
+    connection = sync.connection_in_use
+    if connection is None:
+        connection = await greenlet_spawn(sync.check_out)
+    return connection if _can_be_bypassed(connection) and not _is_in_transaction(connection) else None
+
+
+async def _read_outside(connection: Connection, fenced: Ready, values: Sequence[Any]) -> list[Any]:
+    """Send a read outside of transactions, and once more on another connection if its own turns out to be lost."""
+    try:
+        return await _fetch(connection, fenced, values)
+    except ConnectionFailed as error:
+        if not connection.invalidated or isinstance(error.__cause__, TimeoutError):
+            raise
+    await greenlet_spawn(reconnect, connection)
+    return await _fetch(connection, fenced, values)
 
 
 async def _connection(session: AsyncSession) -> Connection | None:
-    """Return the connection to send on, with what is pending sent already; None: SQLAlchemy has more to do."""
+    """Return the connection of the open transaction, with pending changes sent; None: SQLAlchemy has more to do."""
     sync = session.sync_session
-    if not sync.is_active or len(sync.dispatch.do_orm_execute) > sync.own_hooks:
+    if _is_observed(sync):
         return None
     if sync.autoflush and sync.has_changes():
         await session.flush()
     connection = sync.bound_connection()
     if connection is None:
         connection = await greenlet_spawn(sync.open_connection)
-    return connection if _can_be_bypassed(connection) else None
+    if not _can_be_bypassed(connection) or state_of(connection).is_aborted:
+        return None
+    return connection if _is_in_transaction(connection) or _adapter(connection).autocommit else None
+
+
+def _is_observed(session: TenantSession) -> bool:
+    """Return True if SQLAlchemy has to send the session's statements: it is not active, or has listeners of others."""
+    return not session.is_active or len(session.dispatch.do_orm_execute) > 1
 
 
 def _can_be_bypassed(connection: Connection) -> bool:
-    """Say whether SQLAlchemy would do nothing with a statement but send it in the transaction that is open."""
-    if connection.invalidated or connection.engine.logger.isEnabledFor(logging.INFO):
-        return False
-    if somebody_else_hears(connection):
-        return False
-    adapter: Any = connection.connection.dbapi_connection
-    return bool(adapter.autocommit or adapter.driver_connection.is_in_transaction())
+    """Return True if SQLAlchemy would do nothing with a statement but send it."""
+    is_echoed = connection.engine.logger.isEnabledFor(logging.INFO)
+    return not (connection.invalidated or is_echoed or somebody_else_hears(connection))
 
 
-async def _fetch(
-    session: AsyncSession, connection: Connection, prepared: SentAsText, values: Sequence[Any]
-) -> list[Any]:
-    """Send it; outside of a transaction, where nothing is written, once more if the connection turns out to be lost."""
-    adapter: Any = connection.connection.dbapi_connection
-    is_alone = adapter.autocommit
-    try:
-        return await _send(connection, prepared, values)
-    except ConnectionFailed as error:
-        if not (is_alone and connection.invalidated) or isinstance(error.__cause__, TimeoutError):
-            raise
-    await greenlet_spawn(_reconnect, session.sync_session, connection)
-    return await _send(connection, prepared, values)
+def _is_in_transaction(connection: Connection) -> bool:
+    return bool(_adapter(connection).driver_connection.is_in_transaction())
 
 
-def _reconnect(session: TenantSession, connection: Connection) -> None:
-    """Replace a lost connection. The pool binds the new one to the context's tenant, so bind it to the session's."""
-    reconnect(connection)
-    session.begin_on(connection)
+def _adapter(connection: Connection) -> Any:
+    return connection.connection.dbapi_connection
 
 
-async def _send(connection: Connection, prepared: SentAsText, values: Sequence[Any]) -> list[Any]:
-    adapter: Any = connection.connection.dbapi_connection
-    if prepared.may_write:
-        note_write(connection)
-    tell_sent(connection, prepared.sql, values)
+async def _fetch(connection: Connection, statement: SentAsText, values: Sequence[Any]) -> list[Any]:
+    adapter = _adapter(connection)
+    if statement.may_write:
+        state_of(connection).wrote()
+    tell_sent(connection, statement.sql, values)
     try:
         async with statement_lock(adapter):
-            records: list[Any] = await adapter.driver_connection.fetch(prepared.sql, *values)
+            records: list[Any] = await adapter.driver_connection.fetch(statement.sql, *values)
     except BaseException as error:
-        await greenlet_spawn(raise_as_sqlalchemy, connection, prepared.sql, error)
+        await greenlet_spawn(raise_as_sqlalchemy, connection, statement.sql, error)
         raise
-    tell_answered(connection, prepared.sql, values, len(records))
+    tell_answered(connection, statement.sql, values, len(records))
     return records

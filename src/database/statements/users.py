@@ -15,6 +15,7 @@ from src.database.models import User
 from src.database.models.limits import USERS, check_limits
 from src.database.session import AsyncSession
 from src.database.statements.call import Call
+from src.database.statements.fence import TENANT
 from src.database.statements.in_session import InSession, entity_columns
 from src.database.statements.sending import Prepared
 
@@ -41,7 +42,7 @@ _GET_OR_CREATE: Final[Call[Any]] = Call(
 )
 
 _LIVE: Final = update(User).where(
-    User.tenant_id == bindparam("acting_tenant", type_=Uuid()),
+    User.tenant_id == bindparam(TENANT, type_=Uuid()),
     User.id == bindparam("user_id"),
     User.deleted_at.is_(None),
 )

@@ -21,6 +21,7 @@ from src.database.session import get_db, get_engine, tenant_binding
 from src.database.statements import windows
 from src.database.statements.call import Call
 from src.database.statements.conversations import check_silence, check_token, stored_chat
+from src.database.statements.fence import TENANT
 from src.database.statements.messages import (
     COLUMNS,
     PLAIN,
@@ -34,7 +35,7 @@ from src.database.statements.messages import (
     pack,
 )
 from src.database.statements.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
-from src.database.statements.read import TENANT, Read
+from src.database.statements.read import Read
 from src.database.statements.reminders import CLAIM_FUNCTION, CLAIM_PARAMETERS, MAX_ATTEMPTS, claim_due
 from src.database.statements.tool_pairs import whole_pairs
 from src.database.statements.users import by_telegram_id, check_telegram_id

@@ -13,7 +13,7 @@ from sqlalchemy import URL
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.connect.asyncpg_internals import DriverConnection
+from src.database.connect.asyncpg_internals import BoundTransaction, DriverConnection
 from tests.canary import canary
 
 
@@ -87,3 +87,21 @@ async def test_introspect_types(connection: DriverConnection, monkeypatch: pytes
 
         assert during == [True]
         assert not connection.is_introspecting
+
+
+@pytest.mark.parametrize(
+    ("isolation", "readonly", "expected"),
+    [(None, False, ("read committed", "off")), ("repeatable_read", True, ("repeatable read", "on"))],
+)
+async def test_transaction(connection: DriverConnection, isolation: str | None, readonly: bool, expected: Any) -> None:
+    with private("Transaction._connection, _isolation, _readonly, _deferrable, _state, Connection._top_xact"):
+        transaction = BoundTransaction(connection, isolation, readonly, deferrable=False)
+        await transaction.start_with("SELECT set_config('app.of_the_transaction', 'set', true)")
+        names = ("transaction_isolation", "transaction_read_only", "app.of_the_transaction")
+        found = [await connection.fetchval("SELECT current_setting($1)", name) for name in names]
+        async with connection.transaction():  # a savepoint, since the driver knows of the transaction
+            assert connection.is_in_transaction()
+        await transaction.rollback()
+
+        assert found == [*expected, "set"]
+        assert not connection.is_in_transaction()

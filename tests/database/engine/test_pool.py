@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings
 from src.database import create_engine, get_db, get_engine
 from src.database.connect import connection_name
-from src.database.engine import DatabaseEngine, pool
+from src.database.engine import DatabaseEngine
 from src.database.engine.pool import SizedPool
 from src.database.errors import ConfigurationError, ConnectionFailed, PoolExhausted, QueryTimeout
 from tests.conftest import url_of
@@ -188,7 +188,8 @@ async def test_idle_and_old_connections_are_replaced_when_next_asked_for(cloned_
 async def test_connections_do_not_all_come_of_age_at_once(cloned_database: URL) -> None:
     async with pooled(cloned_database, DATABASE_POOL_RECYCLE=1000) as engine:
         connections = await asyncio.gather(*(engine.connect().start() for _ in range(5)))
-        ages = [(await connection.get_raw_connection()).info[pool._RETIRES_AT] for connection in connections]
+        drivers: list[Any] = [(await connection.get_raw_connection()).driver_connection for connection in connections]
+        ages = [driver.state.retires_at for driver in drivers]
         for connection in connections:
             await connection.close()
 

@@ -13,7 +13,6 @@ from sqlalchemy import URL, Connection, bindparam, event, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import make_transient_to_detached, selectinload
 from sqlalchemy.orm.attributes import instance_state
-from sqlalchemy.util.concurrency import await_
 
 from src.config import Settings
 from src.database import create_engine
@@ -53,21 +52,32 @@ def test_a_canary_names_the_private_name_its_file_and_the_switch() -> None:
         raise AttributeError
 
 
-async def test_start_transaction(engine: DatabaseEngine) -> None:
+async def test_transaction_of_the_adapter(engine: DatabaseEngine) -> None:
     def begin(connection: Connection) -> tuple[bool, bool, bool]:
-        adapter = adapter_of(connection)
-        driver = adapter.driver_connection
+        driver = adapter_of(connection).driver_connection
         before = driver.is_in_transaction()
-        await_(internals.begin_transaction(adapter))
+        internals.begin_with(connection, "SELECT 1")
         begun = driver.is_in_transaction()
         connection.execute(ONE)  # it does not send BEGIN again: the server would warn
         connection.rollback()
         return before, begun, driver.is_in_transaction()
 
-    with private("AsyncAdapt_asyncpg_connection._start_transaction"):
+    with private("AsyncAdapt_asyncpg_connection._transaction"):
         async with engine.connect() as connection:
             await connection.begin()
             assert await connection.run_sync(begin) == (False, True, False)
+
+
+async def test_handle_exception_of_the_adapter(engine: DatabaseEngine) -> None:
+    def begin_again(connection: Connection) -> None:
+        driver = adapter_of(connection).driver_connection
+        driver.state.began("SELECT 1 / 0")
+        with pytest.raises(adapter_of(connection).dbapi.Error, match="division by zero"):
+            internals.begin_again(adapter_of(connection))
+
+    with private("AsyncAdapt_asyncpg_connection._handle_exception"):
+        async with engine.connect() as connection:
+            await connection.run_sync(begin_again)
 
 
 async def test_execute_mutex(engine: DatabaseEngine) -> None:

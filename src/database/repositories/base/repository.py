@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    BindParameter,
     Executable,
     Select,
     Uuid,
@@ -37,6 +38,7 @@ from src.database.repositories.base.conditions import (
 )
 from src.database.repositories.base.upsert import Upserted, upsert
 from src.database.session import AsyncSession
+from src.database.statements.fence import TENANT, tenant_parameter
 from src.database.statements.pagination import Keyset, Page, check_limit
 from src.database.statements.sending import Prepared, rows
 
@@ -64,6 +66,11 @@ class Repository(Generic[ModelT]):
 
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
+
+    @property
+    def _tenant(self) -> BindParameter[UUID]:
+        """The session's tenant, as a parameter of the repository's statements."""
+        return tenant_parameter(self.session.tenant_id)
 
     async def get(self, row_id: UUID, *, options: Sequence[Option] = ()) -> ModelT:
         """Return the row of this id.
@@ -227,7 +234,7 @@ class Repository(Generic[ModelT]):
 
     def _select(self, *where: Condition, include_deleted: bool = False) -> Select[Any]:
         """Return a select of the tenant's rows: each query names the tenant, beside the policy in the database."""
-        statement = select(self.model).where(self.model.tenant_id == self.session.tenant_id, *where)
+        statement = select(self.model).where(self.model.tenant_id == self._tenant, *where)
         return statement if include_deleted else statement.where(*self._live())
 
     def _live(self) -> list[Condition]:
@@ -251,7 +258,7 @@ class Repository(Generic[ModelT]):
 
     def _is(self, row_id: UUID) -> tuple[Condition, Condition]:
         check_id("row_id", row_id)
-        return self.model.tenant_id == self.session.tenant_id, self.model.id == row_id
+        return self.model.tenant_id == self._tenant, self.model.id == row_id
 
     async def _rows(
         self, statement: Executable, options: Sequence[Option] = (), *, refresh: bool = False
@@ -323,7 +330,7 @@ class Repository(Generic[ModelT]):
 class _AnyTenant:
     """Stands in for a session where a statement is built once, for the sessions of all tenants."""
 
-    tenant_id = bindparam("acting_tenant", type_=Uuid())
+    tenant_id = bindparam(TENANT, type_=Uuid())
 
 
 @cache
