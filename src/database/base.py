@@ -1,4 +1,4 @@
-"""What every table shares: the metadata, its naming convention, column types, and the tenant's columns."""
+"""The base of all tables: the metadata, its naming convention, column types, and the tenant's columns."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ __all__ = [
     "check_time",
     "clean_json",
     "clean_text",
+    "tenant_tables",
     "utc_now",
     "uuid7",
 ]
@@ -70,7 +71,7 @@ def utc_now() -> datetime:
 
 
 def uuid7() -> UUID:
-    """Make a version 7 UUID (RFC 9562, section 5.7, method 3 of 6.2); those of one process come in order.
+    """Return a version 7 UUID (RFC 9562, section 5.7, method 3 of 6.2); those of one process are in order.
 
     48 bits of Unix milliseconds and 12 bits of their fraction, then 62 random bits. Ids are made here and not by the
     server: a server-side default costs one round trip per row.
@@ -143,7 +144,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Let aware values through.
+        """Check that the value is aware.
 
         Raises:
             ValueError: The value has no zone, so it names no instant.
@@ -154,7 +155,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def check_aware(name: str, value: datetime) -> None:
-    """Refuse a datetime that names no instant, or one that has no name in UTC.
+    """Check that a datetime is an instant that UTC can express.
 
     Raises:
         ValueError: It has no zone, is no datetime, or is so close to an end of the calendar that UTC has none for it.
@@ -169,7 +170,7 @@ def check_aware(name: str, value: datetime) -> None:
 
 
 def check_time(name: str, value: datetime, *, back: timedelta) -> None:
-    """Refuse a datetime that names no instant, or one from which there is no going back by so much.
+    """Check that a datetime is an instant with so much time before it.
 
     Raises:
         ValueError: It has no zone, or there is no such time before it.
@@ -180,7 +181,7 @@ def check_time(name: str, value: datetime, *, back: timedelta) -> None:
 
 
 def check_id(name: str, value: object) -> None:
-    """Refuse what can be no row's id; the text of one can.
+    """Check that a value can be a row's id; the text of a UUID can.
 
     Raises:
         TypeError: It is neither a UUID nor a text.
@@ -320,7 +321,7 @@ class Base(DeclarativeBase):
 
 @event.listens_for(Base, "attribute_instrument", propagate=True)
 def _say_how_to_load(model: type[Base], name: str, attribute: InstrumentedAttribute[Any]) -> None:
-    """Have the error of a lazy load name the remedy: `lazy="raise"` alone names the attribute."""
+    """Name the remedy in the error of a lazy load: `lazy="raise"` alone names the attribute."""
     implementation: Any = attribute.impl
     if (load := implementation.callable_) is None:  # loaded with its row
         return
@@ -352,6 +353,6 @@ class TenantBase(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-1)
 
 
-def tenant_tables() -> list[Table]:
-    """List the tables that belong to tenants, parents first: each has its policy."""
-    return [table for table in Base.metadata.sorted_tables if "tenant_id" in table.columns]
+def tenant_tables(metadata: MetaData = Base.metadata) -> list[Table]:
+    """Return the tables whose rows belong to tenants, parents first: each has its policy."""
+    return [table for table in metadata.sorted_tables if "tenant_id" in table.columns]

@@ -18,7 +18,7 @@ MAX_LENGTH: Final = 2000
 MAX_COUNT: Final = 10_000
 MAX_TIMES_A_DAY: Final = 24
 FIRST_YEAR, LAST_YEAR = 1900, 2199
-"""What is expanded. Some calendars write an UNTIL of the year 9999 for a series without end."""
+"""The years that are expanded. Some calendars write an UNTIL of the year 9999 for a series without end."""
 MOST_OF_A_WEEKDAY: Final = {"month": 5, "year": 53}
 
 _FREQUENCIES: Final = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
@@ -137,7 +137,7 @@ class Rule:
 
 
 def check_rrule(rrule: str, *, all_day: bool | None = None) -> None:
-    """Refuse a rule that this package would not expand as RFC 5545 means it.
+    """Check that this package expands a rule as RFC 5545 defines it.
 
     Args:
         rrule: The value alone, `FREQ=WEEKLY;BYDAY=MO,WE`, at most 2000 characters. The start is the event's own. A
@@ -161,7 +161,7 @@ def check_rrule(rrule: str, *, all_day: bool | None = None) -> None:
 
 @lru_cache(maxsize=1024)
 def parse_rrule(rrule: str) -> Rule:
-    """Read a rule.
+    """Parse a rule.
 
     Raises:
         ValueError: It is not one, or not one that is expanded here (see `check_rrule`).
@@ -207,7 +207,7 @@ def _check_values(parts: Mapping[str, str]) -> None:
 
 
 def _check_together(parts: Mapping[str, str]) -> None:
-    """Hold the RFC's rules about parts beside each other."""
+    """Check the RFC's rules about parts beside each other."""
     frequency = parts["FREQ"]
     for name, frequencies in _NOT_WITH.items():
         if name in parts and frequency in frequencies:

@@ -28,14 +28,14 @@ _OUT_OF_ORDER: Final = 48
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a rule puts an occurrence: in the wall-clock time that it means, and as instants."""
+    """An occurrence by the rule: its local time, and its instants."""
 
     local: datetime
     start: datetime
     end: datetime | None
 
     def overlaps(self, start: datetime, end: datetime) -> bool:
-        """Say whether it lies in a half-open interval, in part; without an end, or an empty one, it is an instant."""
+        """Return True if a part is in a half-open interval; without an end, or an empty one, it is an instant."""
         return self.start < end and (self.start >= start or (self.end is not None and self.end > start))
 
 
@@ -43,8 +43,8 @@ class Series:
     """The occurrences of a recurring event. A rule that never ends costs what the window asked for does.
 
     A wall-clock time that does not exist, and one that exists twice, are read as RFC 5545, 3.3.5 says: with the offset
-    from before the gap, and as the first of the two. An occurrence lasts as long as the first one by the clock on the
-    wall, a year at most. The start is an occurrence also where the rule has none there, and COUNT counts it.
+    from before the gap, and as the first of the two. An occurrence lasts as long as the first one in local time,
+    a year at most. The start is an occurrence also where the rule has none there, and COUNT counts it.
     """
 
     def __init__(self, event: Event) -> None:
@@ -62,7 +62,7 @@ class Series:
         self._exdates = frozenset(event.exdates or ())
 
     def between(self, start: datetime, end: datetime, *, excluded: bool = False) -> Iterator[Slot]:
-        """Go through the slots that overlap a half-open interval, in wall-clock order; each instant once.
+        """Yield the slots that overlap a half-open interval, in the order of local time; each instant once.
 
         Args:
             start: From.
@@ -78,7 +78,7 @@ class Series:
                 yield slot
 
     def is_over(self, instant: datetime) -> bool:
-        """Say whether its rule ends so early that nothing of it reaches an instant."""
+        """Return True if the rule ends so early that no occurrence reaches an instant."""
         return self._last + (self.duration or timedelta()) + _DAY < to_wall_clock(instant, self.zone)
 
     def earliest(self, start: datetime, end: datetime, *, replaced: Collection[datetime], limit: int) -> list[Slot]:
@@ -110,7 +110,7 @@ class Series:
         return found
 
     def slot(self, local: datetime) -> Slot:
-        """Say when an occurrence begins and ends; the first one as it was written, be it the second of a time."""
+        """Return the slot of an occurrence; the first one as it was written, also if its local time exists twice."""
         if local == self.first and self._starts_as_written:
             return Slot(local, self.event.start_datetime, self.event.end_datetime)
         start = to_instant(local, self.zone)
@@ -127,7 +127,7 @@ class Series:
         return set(locals_) & set(self._locals(min(locals_), max(locals_))) if locals_ else set()
 
     def from_first(self) -> Iterator[datetime]:
-        """Go through the wall-clock times of the rule from its start on."""
+        """Yield the local times of the rule from its start on."""
         return self._locals(self.first, self._last)
 
     def rule_moved(self, before: datetime, after: datetime) -> Rule:
@@ -162,12 +162,12 @@ class Series:
 
 
 def to_instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """Read a wall-clock time as RFC 5545, 3.3.5 says, which is how Python reads one with `fold=0`."""
+    """Return the instant of a local time as RFC 5545, 3.3.5 defines it, which is Python's with `fold=0`."""
     return local.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
 
 def to_wall_clock(instant: datetime, zone: ZoneInfo, *, all_day: bool = False) -> datetime:
-    """Say what the clock on the wall shows at an instant; for whole days midnight, also where the clocks leave it out.
+    """Return the local time at an instant; for whole days midnight, also where the clocks leave it out.
 
     Args:
         instant: When.
@@ -184,7 +184,7 @@ def to_wall_clock(instant: datetime, zone: ZoneInfo, *, all_day: bool = False) -
 def wall_clock_duration(
     start: datetime, end: datetime | None, zone: ZoneInfo, *, all_day: bool = False
 ) -> timedelta | None:
-    """Say how long something lasts by the clock on the wall."""
+    """Return how long something lasts in local time."""
     if end is None:
         return None
     return to_wall_clock(end, zone, all_day=all_day) - to_wall_clock(start, zone, all_day=all_day)

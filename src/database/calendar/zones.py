@@ -130,7 +130,7 @@ def _listed_changes(name: str) -> list[datetime]:
 
 
 def _changes_by_rule(zone: ZoneInfo, after: datetime) -> list[datetime]:
-    """Find the changes after an instant: there a rule has at most two a year, months apart."""
+    """Return the changes after an instant: there a rule has at most two a year, months apart."""
     found = []
     after = after.replace(second=0)  # such changes are at whole minutes
     while after < _LAST:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_LOCAL_TIME", "Event", "start_local_values"]
 
 NO_LOCAL_TIME: Final = datetime(1, 1, 1)  # noqa: DTZ001 - local time
-"""What `start_local` is where it is not known."""
+"""The value of `start_local` where it is not known."""
 
 
 class Event(TenantBase):
@@ -90,7 +90,7 @@ class Event(TenantBase):
     @declared_attr.directive
     @classmethod
     def __mapper_args__(cls) -> dict[str, Any]:
-        """Say that ``version`` guards against two writers at once."""
+        """Return the options by which ``version`` guards against two concurrent writers."""
         return {"eager_defaults": True, "version_id_col": cls.__table__.c.version}
 
     __table_args__ = (

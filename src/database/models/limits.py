@@ -70,7 +70,7 @@ def check_locale(tag: str) -> None:
 
 
 class Limit(Protocol):
-    """What a value must be."""
+    """A rule for a value."""
 
     def check(self, name: str, value: Any) -> None:
         """Check a value; None is left to the column's NOT NULL.

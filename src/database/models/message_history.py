@@ -1,4 +1,4 @@
-"""What was said, in the order in which it was committed."""
+"""Messages, in the order in which they were committed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users asked to be kept."""
+"""Notes of users, with their full-text search."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ __all__ = ["Tenant"]
 
 
 class Tenant(Base):
-    """Whose data a row is. Ids and names only: every tenant can read this table.
+    """A tenant. The table has ids and names only: every tenant can read it.
 
     `TenantRepository` changes any entry; an UPDATE or DELETE of your own finds the current tenant's entry alone.
     """

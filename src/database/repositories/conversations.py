@@ -26,7 +26,7 @@ _OF_METHODS: Final[Mapping[str, str]] = (
 
 
 class ConversationRepository(Repository[Conversation]):
-    """The conversations of the acting tenant; who answers in one holds its turn, and no connection meanwhile."""
+    """The conversations of the current tenant. A worker that answers holds the turn, and no connection meanwhile."""
 
     model = Conversation
 
@@ -145,7 +145,7 @@ class ConversationRepository(Repository[Conversation]):
         )
 
     async def claim_turn(self, conversation_id: UUID, worker: str, *, lease: timedelta = LEASE) -> Turn | None:
-        """Take the turn to answer in a conversation, for a while.
+        """Claim the turn to answer in a conversation, for a while.
 
         Commit, and hold no connection while the model thinks. Each claim has a greater token than the one before:
         append the answer with it, and who comes back after another worker took the turn is refused there. Time is the
@@ -166,7 +166,7 @@ class ConversationRepository(Repository[Conversation]):
         return await conversations.claim_turn(self.session, conversation_id, worker, lease)
 
     async def renew_turn(self, turn: Turn, *, lease: timedelta = LEASE) -> Turn:
-        """Hold a turn for so long from now on; one that ran out too, as long as nobody else has taken it.
+        """Prolong a turn from now on; one that ran out too, unless another worker has claimed it.
 
         Raises:
             StaleDataError: Another worker has taken it, or it was released.
@@ -175,7 +175,7 @@ class ConversationRepository(Repository[Conversation]):
         return await conversations.renew_turn(self.session, turn, lease)
 
     async def release_turn(self, turn: Turn) -> None:
-        """Give a turn back before its lease runs out; a second time it does nothing.
+        """Release a turn before its lease runs out; a second call does nothing.
 
         Raises:
             StaleDataError: Another worker has taken it.

@@ -31,16 +31,16 @@ MAX_WINDOW: Final = timedelta(days=3660)
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """One happening of an event: itself, a change to one of a series, or one of a series as its rule has it."""
+    """An occurrence: a single event, a changed occurrence of a series, or one of a series by its rule."""
 
     event: Event
-    """The row that says what happens: of the series, or of the change."""
+    """The row of the single event, of the series, or of the change."""
     start: datetime
     end: datetime | None
     recurrence_id: datetime | None
     """The original start within its series, by which it is named; None for what does not recur."""
     is_exception: bool
-    """Whether it was changed, alone of its series."""
+    """True for a changed occurrence of a series."""
 
     @property
     def id(self) -> UUID:
@@ -333,7 +333,7 @@ class EventRepository(Repository[Event]):
         user_id: UUID | None = None,
         max_attempts: int = MAX_ATTEMPTS,
     ) -> list[Event]:
-        """Take reminders that are due, for a while; what another worker holds is passed over.
+        """Claim due reminders for a while; those that another worker holds are skipped.
 
         Commit before sending. Each claim has a fresh `reminder_token`: `ack_reminder` wants it back. Who dies with a
         claim in hand loses it when the lease ends, and the reminder is claimed again: at least once, never by two
@@ -366,7 +366,7 @@ class EventRepository(Repository[Event]):
         )
 
     async def ack_reminder(self, event_id: UUID, token: UUID, *, now: datetime | None = None) -> Event:
-        """Say that a claimed reminder was sent; a series goes on to the reminder of its next occurrence.
+        """Record that a claimed reminder was sent; a series goes on to the reminder of its next occurrence.
 
         Those that have begun by now are passed over: after an outage nobody is reminded of what is past.
 
@@ -388,7 +388,7 @@ class EventRepository(Repository[Event]):
         return await reminders.acknowledge(self.session, event_id, token, now=now)
 
     async def release_reminder(self, event_id: UUID, token: UUID, *, retry_at: datetime | None = None) -> Event:
-        """Give a claim back without having sent: at once for everybody, or out of reach until later.
+        """Release a claim without having sent: for every worker immediately, or not before a later time.
 
         Its attempts stay counted. Until `retry_at` it is held under a token that nobody has.
 
@@ -406,7 +406,7 @@ class EventRepository(Repository[Event]):
         return await reminders.release(self.session, event_id, token, retry_at=retry_at)
 
     async def skip_reminder(self, event_id: UUID, token: UUID) -> Event:
-        """Give a claimed reminder up: a series goes on to the one of its next occurrence; of another it is released.
+        """Skip a claimed reminder: a series goes on to that of its next occurrence; that of a single event is released.
 
         Args:
             event_id: Whose.
@@ -436,7 +436,7 @@ class EventRepository(Repository[Event]):
         return list(await self.session.scalars(late.order_by(Event.reminder_datetime, Event.id).limit(limit)))
 
     def _overlapping(self, user_id: UUID, start: datetime, end: datetime, limit: int) -> list[Select[Any]]:
-        """Ask for what begins in the interval, and for what began before and has not ended: an index serves each."""
+        """Return two selects, of what begins in the interval and of what began before it: an index serves each."""
         single = self._select(Event.user_id == user_id, Event.rrule.is_(None), Event.status != "cancelled")
         begins = single.where(Event.start_datetime >= start, Event.start_datetime < end)
         goes_on = single.where(Event.start_datetime < start, Event.end_datetime > start)

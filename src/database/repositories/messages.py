@@ -317,7 +317,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         return await answers.interrupt_stale(self.session, older_than=older_than, limit=limit)
 
     async def edit(self, message_id: str, content: str | None, *, edited_at: datetime) -> bool:
-        """Bring a message up to a later version; what was there before is kept in `extra["versions"]`, oldest first.
+        """Update a message to a later version; what was there before is kept in `extra["versions"]`, oldest first.
 
         Its `token_count` is forgotten with the content that it counted.
 
@@ -449,7 +449,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         return row
 
     async def restore(self, row_id: UUID) -> MessageHistory:
-        """Bring a deleted message back; one that was not deleted stays as it is.
+        """Restore a deleted message; one that was not deleted stays as it is.
 
         What was incomplete is interrupted: its writer was told that it is gone, and those who follow the conversation
         may have passed it.
@@ -462,7 +462,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         return await self._restore(row_id, windows.conversation_is_there(self._tenant), state=state)
 
     async def add_many(self, rows: Sequence[MessageHistory]) -> NoReturn:
-        """Refuse: a message is numbered under its conversation's lock.
+        """Raise: a message is numbered under its conversation's lock.
 
         Raises:
             ValueError: Always; `append` it.
@@ -470,7 +470,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         _refuse_to_bypass("add")
 
     async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> NoReturn:
-        """Refuse, as `add_many` does.
+        """Raise, as `add_many` does.
 
         Raises:
             ValueError: Always; `append` a message, `edit` one that is there.

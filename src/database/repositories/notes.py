@@ -43,7 +43,7 @@ MAX_WORDS: Final = 32
 """That many different words of a note are marked in its snippet."""
 
 HIGHLIGHT: Final = ("«", "»")
-"""What stands around the words found in a snippet, and nowhere else: a note's own become single ones."""
+"""The marks around the words found in a snippet. Such marks of the note itself become single ones."""
 
 FRAGMENTS: Final = 2
 FRAGMENT_LENGTH: Final = 160
@@ -141,7 +141,7 @@ class TagCount:
 
 
 class NoteRepository(Repository[Note]):
-    """The notes of the acting tenant."""
+    """The notes of the current tenant."""
 
     model = Note
 
@@ -261,7 +261,7 @@ class NoteRepository(Repository[Note]):
         return await self._set(note_id, archived_at=func.coalesce(Note.archived_at, now))
 
     async def unarchive(self, note_id: UUID) -> Note:
-        """Take a note out of the archive; it may not be in there.
+        """Restore a note from the archive; it may not be in there.
 
         Raises:
             NotFoundError: This tenant has none.
@@ -324,7 +324,7 @@ class _Leaf:
 
 
 def _wanted() -> CTE:
-    """Make the one row that says what is wanted: `query`, `exact` (without the prefix) and what words to mark."""
+    """Return the row of what is wanted: `query`, `exact` (without the prefix) and the words to mark."""
     types: dict[str, Any] = dict.fromkeys(("words", "heads", "tails"), Text) | {"alternatives": Integer}
     types |= dict.fromkeys(("excluded", "bare"), Boolean)
     parameters = [bindparam(name, type_=ARRAY(kind)) for name, kind in types.items()]
@@ -333,7 +333,7 @@ def _wanted() -> CTE:
 
 
 def _parameters_of(query: str, *, prefix: bool) -> dict[str, list[Any]]:
-    """Return what a query's `wanted` is given.
+    """Return the parameters of `_wanted` for a query.
 
     Raises:
         ValueError: The query is longer than 1000 characters.
@@ -369,7 +369,7 @@ def plain(value: str) -> str:
 
 
 def _checked(query: str) -> str:
-    """Bring a query to the form of what is indexed, but for the signs in it."""
+    """Return a query in the form of what is indexed, with its signs."""
     if not isinstance(query, str):
         raise ValueError(f"query must be text, got {type(query).__name__}")  # noqa: TRY004 - bad input
     length = len(query)
@@ -382,7 +382,7 @@ def _checked(query: str) -> str:
 
 
 def _parse(query: str) -> list[_Leaf]:
-    """Take words, "phrases", -exclusions and `or` apart; `or` is an operator between two others, else a word."""
+    """Parse words, "phrases", -exclusions and `or`; `or` is an operator between two others, else a word."""
     leaves: list[_Leaf] = []
     alternative = 0
     matches = list(_LEAF.finditer(query))
@@ -397,7 +397,7 @@ def _parse(query: str) -> list[_Leaf]:
 
 
 def snippet(content: str, words: Collection[str]) -> str:
-    """Show where these words stand, in one line of plain text: at most two parts of some 160 characters.
+    """Return the parts of a note that have these words, in one line of plain text: at most two of some 160 characters.
 
     Args:
         content: The note's.
@@ -416,7 +416,7 @@ def snippet(content: str, words: Collection[str]) -> str:
 
 
 def _places(unmarked: str, words: Collection[str]) -> list[_Place]:
-    """Find whole words; of those that overlap, the longer one."""
+    """Return the places of whole words; of those that overlap, the longer one."""
     lowered = unmarked.replace("İ", "I").lower()  # the one letter that grows when it is lowered
     found = sorted(
         (place for word in words for place in islice(_occurrences(lowered, word), MAX_PLACES)),
@@ -430,7 +430,7 @@ def _places(unmarked: str, words: Collection[str]) -> list[_Place]:
 
 
 def _joined(text: str, places: list[_Place]) -> list[_Place]:
-    """Take the parts of one address, of one compound, together."""
+    """Join the places of the parts of one address, or of one compound."""
     joined: list[_Place] = []
     for start, end in places:
         if joined and start == joined[-1][1] + 1 and text[start - 1] in _JOINING:
@@ -450,7 +450,7 @@ def _occurrences(lowered: str, word: str) -> Iterator[_Place]:
 
 
 def _fragments(text: str, places: list[_Place]) -> list[_Place]:
-    """Choose the parts that show the most different words; a further one has to show others."""
+    """Return the parts that show the most different words; a further part has to show others."""
     if places and places[-1][1] - places[0][0] <= FRAGMENT_LENGTH:  # one shows them all
         return [_around(text, places[0][0], places[-1][1])]
     names = [text[start:end].lower() for start, end in places]
@@ -468,7 +468,7 @@ def _fragments(text: str, places: list[_Place]) -> list[_Place]:
 
 
 def _densest(places: list[_Place], names: list[str], shown: set[str]) -> tuple[int, int, set[str]]:
-    """Slide over the places; return the first and the last of the best part, and the words that it alone shows."""
+    """Return the first and the last of the best part, and the words that it alone shows."""
     best: tuple[int, int, set[str]] = (0, 0, set())
     inside: dict[str, int] = {}
     first = 0

@@ -69,7 +69,7 @@ class TenantRepository:
         return _found(await self.session.scalar(select(Tenant).where(Tenant.id == tenant_id)), tenant_id)
 
     async def get_by_slug(self, slug: str) -> Tenant | None:
-        """Return the tenant that is called so, or None."""
+        """Return the tenant with this slug, or None."""
         tenant: Tenant | None = await self.session.scalar(select(Tenant).where(Tenant.slug == slug))
         return tenant
 
@@ -85,7 +85,7 @@ class TenantRepository:
         return await (self._set(tenant_id, **values) if values else self.get(tenant_id))
 
     async def suspend(self, tenant_id: UUID) -> Tenant:
-        """Have the workers pass over a tenant; one that is suspended stays so.
+        """Suspend a tenant: workers skip it. A suspended one stays so.
 
         Raises:
             NotFoundError: There is none of this id.
@@ -93,7 +93,7 @@ class TenantRepository:
         return await self._set(tenant_id, status="suspended")
 
     async def activate(self, tenant_id: UUID) -> Tenant:
-        """Have the workers serve a tenant again; one that is active stays so.
+        """Activate a tenant: workers serve it again. An active one stays so.
 
         Raises:
             NotFoundError: There is none of this id.
@@ -101,7 +101,7 @@ class TenantRepository:
         return await self._set(tenant_id, status="active")
 
     async def delete(self, tenant_id: UUID) -> None:
-        """Take a tenant out of the registry, once nothing is left of it.
+        """Delete a tenant from the registry, once it has no rows.
 
         Raises:
             ForeignKeyError: It has users.
@@ -151,7 +151,7 @@ class TenantRepository:
 
 
 def _check(values: Mapping[str, Any]) -> None:
-    """Refuse what no tenant can be.
+    """Check attributes of a tenant.
 
     Raises:
         ValueError: An attribute is unknown, or a value cannot be.

@@ -1,4 +1,4 @@
-"""Users: found, or made exactly once; and all that is held on one, handed out or removed."""
+"""Users: found, or created exactly once; their personal data is exported or erased."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["UserRepository", "check_profile"]
 
 
 class UserRepository(Repository[User]):
-    """The users of the acting tenant.
+    """The users of the current tenant.
 
     Zone and locale are checked wherever they come in: ValueError.
     """
@@ -62,7 +62,7 @@ class UserRepository(Repository[User]):
         return await users.get_or_create_user(InSession(self.session), telegram_id, values)
 
     async def set_timezone(self, user_id: UUID, timezone: str) -> User:
-        """Say in which zone a user lives.
+        """Set the zone in which a user lives.
 
         Raises:
             NotFoundError: This tenant has no such user.
@@ -72,7 +72,7 @@ class UserRepository(Repository[User]):
         return self._found(await users.set_timezone(self.session, user_id, timezone), f"id {user_id}")
 
     async def touch_seen(self, user_id: UUID, *, now: datetime | None = None) -> bool:
-        """Note that a user was here; call it as often as you like.
+        """Record that a user was seen; it is cheap to call this often.
 
         Args:
             user_id: Who.
@@ -87,7 +87,7 @@ class UserRepository(Repository[User]):
         return await users.touch_seen(self.session, user_id, now)
 
     def export(self, user_id: UUID) -> AsyncIterator[dict[str, Any]]:
-        r"""Go through all that is held on a user, deleted rows too, in constant memory and of one state.
+        r"""Yield the personal data of a user, deleted rows too, in constant memory and of one state.
 
         Yields:
             `{"table": ..., "row": {...}}`, ready for a line of JSON: the user first, then the tables that refer to
@@ -100,7 +100,7 @@ class UserRepository(Repository[User]):
         return personal_data.export_user(self.session, user_id)
 
     async def erase(self, user_id: UUID) -> dict[str, int]:
-        """Remove all that is held on a user for good, in this transaction: what `export` yields, deleted rows too.
+        """Delete the personal data of a user permanently, in this transaction: what `export` yields, deleted rows too.
 
         Others' rows that refer to it (an answer, the source of a note) stay and refer to nothing. What others wrote
         about the user stays.
@@ -129,7 +129,7 @@ class UserRepository(Repository[User]):
 
 
 def check_profile(values: Mapping[str, Any]) -> None:
-    """Refuse a zone that is no IANA name, and a locale that is no language tag.
+    """Check that a zone is an IANA name, and a locale a language tag.
 
     Raises:
         ValueError: One of them is none.

@@ -31,7 +31,7 @@ def _clean(value: Any) -> Any:
 
 
 def _parse_instant(value: Any) -> Any:
-    """Take ISO 8601 with a zone. A bare number says neither its unit nor its zone."""
+    """Parse ISO 8601 with a zone. A bare number has neither unit nor zone."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)

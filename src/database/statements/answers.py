@@ -153,7 +153,7 @@ async def _change(
 
 
 def _has_turn(session: AsyncSession, message_id: str, turn: int) -> ColumnElement[bool]:
-    """Lock the message's conversation, and say whether this is, under the lock, the last token of its turn."""
+    """Return the condition that this is the last token of the conversation's turn, under a lock of the conversation."""
     conversation = select(MessageHistory.conversation_id).where(
         MessageHistory.tenant_id == session.tenant_id, MessageHistory.message_id == message_id
     )
@@ -173,7 +173,7 @@ def _has_turn(session: AsyncSession, message_id: str, turn: int) -> ColumnElemen
 
 
 async def _of_key(session: AsyncSession, message_id: str, turn: int | None) -> MessageHistory:
-    """Read the message anew, and refuse a turn that was lost before anything else is said of it."""
+    """Read the message again, and check first that the turn is not lost."""
     last = select(Conversation.turn_token).where(
         Conversation.tenant_id == session.tenant_id, Conversation.id == MessageHistory.conversation_id
     )

@@ -301,7 +301,7 @@ def _rule_after(event: Event, series: Series, slot: Slot, after: datetime, rrule
 def _places(
     old: Series, new: Series, first: datetime, by: timedelta, wanted: Collection[datetime]
 ) -> dict[datetime, datetime]:
-    """Find the occurrences of a new rule that those of the old one become: by the same time, else each in its month.
+    """Return the occurrences of a new rule that those of the old one become: by the same time, else each in its month.
 
     What the old rule does not have excludes and replaces nothing: it is moved by the same time.
     """

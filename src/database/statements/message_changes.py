@@ -23,7 +23,7 @@ __all__ = ["edit", "pop_last", "purge"]
 
 
 async def edit(session: AsyncSession, message_id: str, content: str | None, *, edited_at: datetime) -> bool:
-    """Bring a message up to a later version, and return whether it changed; see `MessageHistoryRepository.edit`."""
+    """Update a message to a later version, and return whether it changed; see `MessageHistoryRepository.edit`."""
     check_aware("edited_at", edited_at)
     content = None if content is None else clean_text(content)
     live = (MessageHistory.deleted_at.is_(None), conversation_is_there(session.tenant_id))

@@ -46,7 +46,7 @@ _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure
 _REQUIRED: Final = frozenset({"message_id", "role", "state", "attachments", "extra"})
 _LIMITED_ALWAYS: Final = tuple((name, MESSAGES[name]) for name in ("message_id", "role"))
 _MOSTLY: Final[tuple[Any, ...]] = ("complete", None, [], None, None, None, None, {})
-"""What most messages bring of the other limited attributes: the defaults, which are not checked one by one."""
+"""The defaults of the other limited attributes, which most messages have; they are not checked one by one."""
 _LIMITED: Final = (
     *_LIMITED_ALWAYS,
     *((name, MESSAGES[name]) for name in ("state", "parts", "attachments", "tool_call_id")),
@@ -121,7 +121,7 @@ class NewMessage:
 
 
 def check_extra(extra: dict[str, Any]) -> None:
-    """Refuse the name that is kept for what was said before.
+    """Check that `extra` does not have the name of the earlier versions.
 
     Raises:
         ValueError: It is there.
@@ -164,7 +164,7 @@ _APPEND_MANY: Final[Call[Any]] = Call("app_append_messages", _OF_CONVERSATION + 
 
 
 class Outcome(NamedTuple):
-    """What the functions return of a message, and of its conversation as it is afterwards."""
+    """A row that the functions return: a message, and its conversation as it is afterwards."""
 
     outcome: str
     message_id: str

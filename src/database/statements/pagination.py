@@ -98,12 +98,12 @@ def _tag(value: object) -> tuple[str, object]:
 
 
 def _in_utc(value: datetime) -> datetime:
-    """Bring an instant to UTC, where the first and the last ones of other zones do not exist; wall-clock time stays."""
+    """Convert an instant to UTC, where the first and last ones of other zones do not exist; local time stays."""
     return value if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _signature(body: bytes, scope: str) -> bytes:
-    """Tie a cursor to its query. It catches mistakes and no attack: the tenant's filter is in every query anyway."""
+    """Return what ties a cursor to its query, against mistakes: the tenant's filter is in every query anyway."""
     return hashlib.sha256(scope.encode() + b"\0" + body).digest()[:_SIGNATURE_BYTES]
 
 

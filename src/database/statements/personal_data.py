@@ -1,4 +1,4 @@
-"""What is held on a person, and on a tenant: handed out whole, and removed whole."""
+"""Export and erase the personal data of a user, and the data of a tenant."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from sqlalchemy import (
     values,
 )
 
-from src.database.base import Base, TenantBase
+from src.database.base import Base, TenantBase, tenant_tables
 from src.database.errors import DatabaseError, NotFoundError
 from src.database.models import Tenant, User
 from src.database.session import AsyncSession
-from src.database.statements.removal import PERSON, Ids, dependants, references, remove, tables_of_tenants
+from src.database.statements.removal import PERSON, Ids, dependants, references, remove
 
 __all__ = ["erase_tenant_batch", "erase_user", "export_tenant", "export_user"]
 
@@ -37,49 +37,33 @@ ERASE_BATCH: Final = 20_000
 """Rows a statement: it stays within the time limit of one."""
 
 
-async def export_user(
+def export_user(
     session: AsyncSession, user_id: UUID, *, metadata: MetaData = Base.metadata
 ) -> AsyncIterator[dict[str, Any]]:
-    """Go through all that is held on a person; see `UserRepository.export`."""
+    """Yield the personal data of a user; see `UserRepository.export`."""
     tenant_id = session.tenant_id
     held = _held(metadata, tenant_id, user_id)
-    rows = _export(
-        session, {table: [table.c.tenant_id == tenant_id, table.c.id.in_(ids)] for table, ids in held.items()}
-    )
-    is_there = False
-    try:
-        async for row in rows:
-            if not is_there and row["table"] != PERSON:
-                break
-            is_there = True
-            yield row
-    finally:
-        await rows.aclose()
-    if not is_there:
-        raise _no_such_user(user_id)
+    tables = {table: [table.c.tenant_id == tenant_id, table.c.id.in_(ids)] for table, ids in held.items()}
+    return _export(session, tables, missing=_no_such_user(user_id))
 
 
-async def export_tenant(session: AsyncSession) -> AsyncIterator[dict[str, Any]]:
-    """Go through all that the acting tenant has, its entry in the registry first, as `UserRepository.export` does.
+def export_tenant(session: AsyncSession) -> AsyncIterator[dict[str, Any]]:
+    """Yield the data of the current tenant, its entry in the registry first, as `UserRepository.export` does.
 
     Raises:
         NotFoundError: The tenant is not registered; nothing was yielded.
     """
     tenant_id = session.tenant_id
     registry = Tenant.metadata.tables[Tenant.__tablename__]
-    tables = {table: [table.c.tenant_id == tenant_id] for table in tables_of_tenants(Base.metadata)}
-    is_there = False
-    async for row in _export(session, {registry: [registry.c.id == tenant_id], **tables}):
-        is_there = True
-        yield row
-    if not is_there:
-        raise NotFoundError(f"there is no tenant with id {tenant_id}")
+    tables = {table: [table.c.tenant_id == tenant_id] for table in tenant_tables()}
+    missing = NotFoundError(f"there is no tenant with id {tenant_id}")
+    return _export(session, {registry: [registry.c.id == tenant_id], **tables}, missing=missing)
 
 
 async def _export(
-    session: AsyncSession, tables: Mapping[Table, list[ColumnElement[bool]]]
+    session: AsyncSession, tables: Mapping[Table, list[ColumnElement[bool]]], *, missing: NotFoundError
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Go through the rows of these tables, one table after the other.
+    """Yield the rows of these tables, one table after the other, or raise `missing` if the first table has none.
 
     It is one statement, and so one state of the database in any transaction. The server counts through the tables and
     reads each when its turn comes, so that no row has to be sorted and none is kept.
@@ -103,16 +87,22 @@ async def _export(
         .order_by(turn.c.number)
     )
     result = await session.stream(statement, execution_options={"yield_per": EXPORT_BATCH})
+    has_first = False
     try:
         async for batch in result.partitions():  # row by row, each would cost a switch of its own
             for number, document in batch:
+                has_first = has_first or number == 0
+                if not has_first:
+                    raise missing
                 yield {"table": names[number], "row": document}
     finally:
         await result.close()
+    if not has_first:
+        raise missing
 
 
 async def erase_user(session: AsyncSession, user_id: UUID, *, metadata: MetaData = Base.metadata) -> dict[str, int]:
-    """Remove all that is held on a person; see `UserRepository.erase`."""
+    """Delete the personal data of a user; see `UserRepository.erase`."""
     tenant_id = session.tenant_id
     # Whoever adds a row of this person waits for the lock, and then finds that there is none.
     person = metadata.tables[PERSON]
@@ -137,8 +127,8 @@ async def erase_user(session: AsyncSession, user_id: UUID, *, metadata: MetaData
 
 
 async def erase_tenant_batch(session: AsyncSession, *, limit: int = ERASE_BATCH) -> dict[str, int]:
-    """Remove some rows of the acting tenant, those first that others need not; nothing is left once it returns {}."""
-    for table in reversed(tables_of_tenants(Base.metadata)):
+    """Delete some rows of the current tenant, first those that no others need; nothing is left if it returns {}."""
+    for table in reversed(tenant_tables()):
         everything: Ids = select(table.c.id).where(table.c.tenant_id == session.tenant_id)
         if count := await remove(session, table, everything, limit=limit):
             return {table.name: count}
@@ -146,7 +136,7 @@ async def erase_tenant_batch(session: AsyncSession, *, limit: int = ERASE_BATCH)
 
 
 async def _left(session: AsyncSession, user_id: UUID, metadata: MetaData) -> list[str]:
-    """Tell the tables in which a row of this person is left, by their own columns: not as the removal found them."""
+    """Return the tables that still have a row of this user, by their own columns: not as the removal found them."""
     tenant_id = session.tenant_id
     person = metadata.tables[PERSON]
     columns = [person.c.id, *(item.column for item in references(metadata) if item.target is person)]
@@ -166,12 +156,12 @@ def _held(metadata: MetaData, tenant_id: UUID, user_id: UUID) -> dict[Table, Ids
 
 
 def _columns(table: Table) -> Select[Any]:
-    """Select what a row holds, without what the server derives from it."""
+    """Return a select of the columns that the server does not derive from others."""
     return select(*(column for column in table.columns if column.computed is None))
 
 
 def _let_go(session: AsyncSession, user_id: UUID) -> None:
-    """Have the session forget the rows: a later flush must not write to one that is gone."""
+    """Remove the rows from the session: a later flush must not write to one that is deleted."""
     for row in list(session):
         known = row.__dict__
         is_person = isinstance(row, User) and known.get("id") == user_id

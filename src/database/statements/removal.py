@@ -1,4 +1,4 @@
-"""Removing rows for good, in the order of their foreign keys: what they are driven by is the metadata, not a list."""
+"""Remove rows permanently, in the order of their foreign keys, which the metadata has: there is no list to maintain."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ from sqlalchemy import (
     update,
 )
 
+from src.database.base import tenant_tables
 from src.database.session import AsyncSession
 
-__all__ = ["Ids", "Reference", "dependants", "nothing_needs", "references", "remove", "tables_of_tenants"]
+__all__ = ["Ids", "Reference", "dependants", "nothing_needs", "references", "remove"]
 
 PERSON: Final = "users"
 """The table whose rows are people."""
@@ -60,16 +61,11 @@ class Reference:
         return self.column.table
 
 
-def tables_of_tenants(metadata: MetaData) -> list[Table]:
-    """List the tables whose rows belong to tenants, parents first."""
-    return [table for table in metadata.sorted_tables if "tenant_id" in table.columns]
-
-
 def references(metadata: MetaData) -> list[Reference]:
-    """List how the tables of tenants' rows refer to one another; `user_id` refers to a person, foreign key or not."""
+    """Return how the tables of tenants' rows refer to one another; `user_id` refers to a person, foreign key or not."""
     return [
         Reference(column, target, _is_needed(column, target))
-        for table in tables_of_tenants(metadata)
+        for table in tenant_tables(metadata)
         for column in table.columns
         for target in _targets(column)
     ]
@@ -90,13 +86,13 @@ def _is_needed(column: Column[Any], target: Table) -> bool:
 
 
 def dependants(metadata: MetaData, tenant_id: UUID, roots: Mapping[Table, list[Ids]]) -> dict[Table, Ids]:
-    """Tell the ids of these rows and of all that cannot be without them, by table, parents first.
+    """Return the ids of these rows and of all rows that need them, by table, parents first.
 
     A row that several others need is named once for all of them, and once more where it is a root.
     """
     doomed: dict[Table, Ids] = {}
     needs = [reference for reference in references(metadata) if reference.is_needed]
-    for table in tables_of_tenants(metadata):
+    for table in tenant_tables(metadata):
         sources: list[Ids] = list(roots.get(table, []))
         named: list[ColumnElement[bool]] = []
         for need in needs:
@@ -110,7 +106,7 @@ def dependants(metadata: MetaData, tenant_id: UUID, roots: Mapping[Table, list[I
 
 
 def nothing_needs(table: Table, metadata: MetaData, tenant_id: UUID) -> list[ColumnElement[bool]]:
-    """Tell the conditions under which a row of a table has no other table's rows left that need it."""
+    """Return the conditions of a row of a table that no row of another table needs."""
     return [
         ~_ids(need.table, tenant_id, need.column == table.c.id).exists()
         for need in references(metadata)
@@ -119,7 +115,7 @@ def nothing_needs(table: Table, metadata: MetaData, tenant_id: UUID) -> list[Col
 
 
 async def remove(session: AsyncSession, table: Table, ids: Ids, *, limit: int, skip_locked: bool = False) -> int:
-    """Remove rows of one table, at most so many of those named.
+    """Delete rows of one table, at most so many of those named.
 
     What refers to them without needing them is cleared, and the rows of the same table that need them go too. Each
     step is a statement of its own: it sees every reference that was made before the lock.

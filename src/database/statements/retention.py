@@ -1,4 +1,4 @@
-"""Retention: what is older than its user, or the tenant, wants it kept goes for good, batch by batch."""
+"""Retention: delete permanently, batch by batch, what is older than its user, or the tenant, keeps it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Interval, Table, and_, func, literal, select, true
 
-from src.database.base import Base, UtcDateTime, check_time
+from src.database.base import Base, UtcDateTime, check_time, tenant_tables
 from src.database.models import MessageHistory, Tenant, User
 from src.database.session import AsyncSession
 from src.database.statements.pagination import check_limit
-from src.database.statements.removal import Ids, dependants, nothing_needs, remove, tables_of_tenants
+from src.database.statements.removal import Ids, dependants, nothing_needs, remove
 from src.database.statements.rows import statement_time
 
 __all__ = ["DELETED_DAYS", "purge_expired"]
 
 DELETED_DAYS: Final = 30
-"""How long a soft-deleted row stays where nobody has said how long anything does."""
+"""How long a soft-deleted row stays if there is no retention."""
 
 _FOR_EVER: Final = 365_000
 """In days; what is longer would lead before the year 1."""
@@ -35,7 +35,7 @@ _TENANTS: Final = _TABLES[Tenant.__tablename__]
 async def purge_expired(
     session: AsyncSession, *, now: datetime | None = None, limit: int = 1000, dry_run: bool = False
 ) -> dict[str, int]:
-    """Remove what the acting tenant need not keep any longer, one batch of each table.
+    """Delete what the current tenant need not keep any longer, one batch of each table.
 
     `users.retention_days` says how long, else `tenants.retention_days`, else it is for ever. By it go messages, by
     their age, and soft-deleted users, conversations, messages and notes, by the time since they were deleted: without
@@ -73,9 +73,9 @@ async def purge_expired(
 
 
 def _expired(tenant_id: UUID, now: ColumnElement[datetime], *, limit: int | None) -> dict[Table, Ids]:
-    """Tell what may go, by table, parents first."""
+    """Return the ids of expired rows, by table, parents first."""
     roots: dict[Table, list[Ids]] = {}
-    for table in tables_of_tenants(Base.metadata):
+    for table in tenant_tables():
         if "deleted_at" in table.columns:
             roots[table] = [_deleted(table, tenant_id, now)]
     roots[_MESSAGES].append(_old_messages(tenant_id, now, limit))
@@ -91,7 +91,7 @@ def _without_dependants(table: Table, ids: Ids, tenant_id: UUID) -> Ids:
 
 
 def _deleted(table: Table, tenant_id: UUID, now: ColumnElement[datetime]) -> Ids:
-    """Tell the rows that were deleted too long ago; the shortest retention bounds what is read of the index."""
+    """Return the rows that were deleted too long ago; the shortest retention bounds what is read of the index."""
     since = _since(now, func.coalesce(_days(tenant_id), DELETED_DAYS))
     shortest = now - literal(_SHORTEST, Interval())
     rows = select(table.c.id).where(
@@ -103,7 +103,7 @@ def _deleted(table: Table, tenant_id: UUID, now: ColumnElement[datetime]) -> Ids
 
 
 def _old_messages(tenant_id: UUID, now: ColumnElement[datetime], limit: int | None) -> Ids:
-    """Tell the messages that are too old: user by user, each by the index of a user's messages by age.
+    """Return the messages that are too old: user by user, each by the index of a user's messages by age.
 
     The instants are computed first: in a comparison with the column no index would serve it, because the subtraction
     is not leakproof. And it is the order that has the planner use the index. With a limit they are locked as they are
@@ -131,7 +131,7 @@ def _old_messages(tenant_id: UUID, now: ColumnElement[datetime], limit: int | No
 
 
 def _days(tenant_id: UUID) -> ColumnElement[int | None]:
-    """Tell the retention of a user; null is for ever."""
+    """Return the retention of a user; null is forever."""
     of_tenant = select(_TENANTS.c.retention_days).where(_TENANTS.c.id == tenant_id).scalar_subquery()
     return func.coalesce(_USERS.c.retention_days, of_tenant)
 

@@ -18,7 +18,7 @@ _RESULT_WORDS: Final = ("output", "response", "result", "retry", "return")
 
 
 class _Message(Protocol):
-    """What a message says of tools; the mapped one, or a row of it."""
+    """The attributes of a message that concern tools: of an entity, or of a row."""
 
     @property
     def role(self) -> str: ...
@@ -32,7 +32,7 @@ MessageT = TypeVar("MessageT", bound=_Message)
 
 
 class _Tools(NamedTuple):
-    """What a message has to do with tools."""
+    """The calls and results of a message."""
 
     ids: frozenset[str] = frozenset()
     """Every id by which a result may refer to the message."""

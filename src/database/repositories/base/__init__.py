@@ -1,4 +1,4 @@
-"""What every repository has: reads, pages and writes of one table's rows, always within one tenant."""
+"""The generic base of repositories: reads, pages and writes of one table's rows, always within one tenant."""
 
 from src.database.repositories.base.conditions import Condition, Option
 from src.database.repositories.base.repository import Build, Repository

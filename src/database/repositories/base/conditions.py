@@ -1,4 +1,4 @@
-"""What may stand in a query's WHERE and among its options, and what the loaders of relationships add to theirs."""
+"""Check the conditions and options of a query; restrict the loaders of relationships to the tenant."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _FIELD: Final = re.compile(r"\w+")
 
 
 def check_conditions(model: type[TenantBase], conditions: Sequence[Any]) -> None:
-    """Refuse what is not an expression over mapped attributes of the model: text, and other tables' columns.
+    """Check that conditions are expressions over mapped attributes of the model, without text and foreign columns.
 
     Raises:
         ValueError: One of them is something else.
@@ -68,7 +68,7 @@ def check_conditions(model: type[TenantBase], conditions: Sequence[Any]) -> None
 
 
 def check_options(model: type[TenantBase], options: Sequence[Any], *, streamed: bool = False) -> None:
-    """Refuse what would leave an attribute to be loaded on access, and what is of another model.
+    """Check that options are loaders of this model that load with the read, and leave nothing to be loaded on access.
 
     Raises:
         ValueError: One of them is something else than a loader that loads with the read.
@@ -111,7 +111,7 @@ def check_value(model: type[Any], value: Any) -> None:
 
 
 def within(tenant_id: UUID) -> list[Option]:
-    """Have the loaders of relationships name the tenant as every query does, and pass over what is deleted."""
+    """Return the options by which the loaders of relationships name the tenant and leave out deleted rows."""
     options: list[Option] = []
     for mapper in Base.registry.mappers:
         model = mapper.class_

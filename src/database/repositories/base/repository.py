@@ -133,7 +133,7 @@ class Repository(Generic[ModelT]):
         return rows
 
     async def update(self, row_id: UUID, /, **values: Any) -> ModelT:
-        """Change attributes of the row of this id.
+        """Update attributes of the row of this id.
 
         Raises:
             NotFoundError: This tenant has none.
@@ -148,7 +148,7 @@ class Repository(Generic[ModelT]):
         return row
 
     async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> Upserted[ModelT]:
-        """Insert a row, or bring the one with this key up to date, in one statement (ON CONFLICT DO UPDATE).
+        """Insert a row, or update the one with this key, in one statement (ON CONFLICT DO UPDATE).
 
         Args:
             values: Attributes by name, those of the key among them; those not named stay as they are.
@@ -165,11 +165,11 @@ class Repository(Generic[ModelT]):
         return await upsert(self.session, self.model, values, key=key)
 
     async def delete(self, row_id: UUID, *, hard: bool = False) -> None:
-        """Delete the row of this id: out of sight where the table has `deleted_at`, else, or if `hard`, for good.
+        """Delete the row of this id: softly if the table has `deleted_at`, else, or if `hard`, permanently.
 
         Raises:
             NotFoundError: This tenant has none; for `hard`, not even a soft-deleted one.
-            ForeignKeyError: For good, and other rows still refer to it.
+            ForeignKeyError: It is deleted permanently, and other rows still refer to it.
         """
         if self._can_soft_delete() and not hard:
             await self._set(row_id, deleted_at=utc_now())
@@ -180,7 +180,7 @@ class Repository(Generic[ModelT]):
         self._found(deleted, f"id {row_id}")
 
     async def restore(self, row_id: UUID) -> ModelT:
-        """Bring a soft-deleted row back; one that was not deleted stays as it is.
+        """Restore a soft-deleted row; one that was not deleted stays as it is.
 
         Raises:
             NotFoundError: This tenant has none.
@@ -221,7 +221,7 @@ class Repository(Generic[ModelT]):
         return order.page(rows, limit)
 
     async def stream(self, *where: Condition, options: Sequence[Option] = ()) -> AsyncIterator[ModelT]:
-        """Go through the rows in order of creation, some hundred at a time, whatever their number.
+        """Yield the rows in order of creation; some hundred are fetched at a time.
 
         Of the loaders of collections `selectinload` can do this: once for each batch.
         """

@@ -1,4 +1,4 @@
-"""INSERT … ON CONFLICT DO UPDATE over a mapped class, and what it did."""
+"""INSERT … ON CONFLICT DO UPDATE over a mapped class, with its outcome."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _WAS_INSERTED = literal_column("xmax = 0", Boolean)
 
 @dataclass(frozen=True, slots=True)
 class Upserted(Generic[ModelT]):
-    """The row as it is now, and what became of it."""
+    """The row as it is now, and the outcome."""
 
     row: ModelT
     outcome: Literal["inserted", "updated", "unchanged"]
@@ -55,7 +55,7 @@ class _Key:
 async def upsert(
     session: AsyncSession, model: type[ModelT], values: Mapping[str, Any], *, key: Collection[str]
 ) -> Upserted[ModelT]:
-    """Insert a row, or bring the one with this key up to date; a row that is so already is not written again."""
+    """Insert a row, or update the one with this key; a row that has these values already is not written again."""
     there = select_by_key(session, model, values, key=key).execution_options(populate_existing=True)
     statement = _insert_or_update(model, {**values, "tenant_id": session.tenant_id}, _unique_key(model, key))
     while True:  # a further round only where the row is deleted for good between the two statements
@@ -93,7 +93,7 @@ def select_by_key(
 async def insert_unless_there(
     session: AsyncSession, model: type[ModelT], values: Mapping[str, Any], *, key: Collection[str]
 ) -> ModelT | None:
-    """Insert a row, or return None where another writer has made one with this key."""
+    """Insert a row, or return None if another writer has inserted one with this key."""
     unique = _unique_key(model, key)
     statement = insert(model).values({**values, "tenant_id": session.tenant_id})
     statement = statement.on_conflict_do_nothing(index_elements=unique.columns, index_where=unique.predicate)
@@ -102,7 +102,7 @@ async def insert_unless_there(
 
 
 def _insert_or_update(model: type[ModelT], values: Mapping[str, Any], unique: _Key) -> ReturningInsert[ModelT, bool]:
-    """Build the statement; nothing comes back where the row is there and is so already, or is deleted."""
+    """Return the statement; it returns no row if there is one with these values already, or a deleted one."""
     columns = {name: model.__mapper__.column_attrs[name].columns[0] for name in values}
     fixed = {column.name for column in unique.columns} | {"id"}
     statement = insert(model).values(dict(values))
@@ -123,7 +123,7 @@ def _insert_or_update(model: type[ModelT], values: Mapping[str, Any], unique: _K
 
 
 def _unique_key(model: type[TenantBase], key: Collection[str]) -> _Key:
-    """Find the unique key of the table that these attributes, with the tenant, make.
+    """Return the unique key of the table that these attributes form with the tenant.
 
     Raises:
         ValueError: There is none.
