@@ -7,7 +7,7 @@ from typing import Final
 
 from src.database.check_result import CheckResult
 from src.database.cli.output import print_checks, print_json
-from src.database.cli.running import AbandonedThreads
+from src.database.cli.wait import AbandonedThreads
 from src.database.health import HealthReport, liveness, readiness
 
 __all__ = ["EXIT_UNHEALTHY", "run_health"]

@@ -1,14 +1,13 @@
-"""Runs the coroutine of a command, and ends a command in time although its threads are still blocked."""
+"""Runs the coroutine of a command, and ends its process."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["AbandonedThreads", "leave", "run_coroutine"]
+__all__ = ["leave", "run_coroutine"]
 
 ResultT = TypeVar("ResultT")
 
@@ -20,16 +19,8 @@ def run_coroutine(work: Coroutine[Any, Any, ResultT]) -> ResultT:
     return asyncio.run(work)
 
 
-class AbandonedThreads(ThreadPoolExecutor):
-    """Threads that are not waited for: a silent name server blocks a thread for longer than the command may run."""
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Return immediately; the threads continue."""
-        super().shutdown(wait=False, cancel_futures=True)
-
-
 def leave(code: int) -> NoReturn:
-    """End the process immediately: Python would wait for an abandoned thread."""
+    """End the process immediately: Python would wait for a blocked thread."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
@@ -14,7 +15,6 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database.cli.output import print_error, print_json
-from src.database.cli.running import AbandonedThreads
 from src.database.engine import create_engine
 from src.database.errors import (
     AuthenticationFailed,
@@ -26,7 +26,7 @@ from src.database.errors import (
 )
 from src.database.resolve import resolve_target
 
-__all__ = ["Waited", "run_wait", "time_heals", "wait_for_server"]
+__all__ = ["AbandonedThreads", "Waited", "run_wait", "time_heals", "wait_for_server"]
 
 Status = Literal["up", "down", "failed"]
 
@@ -34,6 +34,14 @@ EXIT_CODES: Final[dict[Status, int]] = {"up": 0, "down": 1, "failed": 2}
 
 # By name, because asyncssh is an extra: the gateway rejects this client, or its key is not known here.
 _FINAL_CAUSES_OF_TUNNELS: Final = {"HostKeyNotVerifiable", "KeyImportError", "PermissionDenied"}
+
+
+class AbandonedThreads(ThreadPoolExecutor):
+    """Threads that are not waited for: a silent name server blocks a thread for longer than the command may run."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Return immediately; the threads continue."""
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
