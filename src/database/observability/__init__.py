@@ -1,6 +1,6 @@
 """Metrics, traces and logs of statements: subscribers of engines and sessions. What is off costs nothing."""
 
-from src.database.observability.callers import DefaultTenantLog
+from src.database.observability.callers import DefaultTenantLog, names_statements
 from src.database.observability.switches import (
     count_retry,
     report_replica,
@@ -21,6 +21,7 @@ __all__ = [
     "Unit",
     "Watcher",
     "count_retry",
+    "names_statements",
     "report_replica",
     "report_revision",
     "source_of",

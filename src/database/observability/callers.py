@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Final, Literal, NamedTuple
+from types import CodeType, FrameType
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from greenlet import getcurrent
 
@@ -18,12 +18,24 @@ BINDING: Final = "TenantBinding.bind"
 """The name of the statement that binds a connection to its tenant."""
 UNKNOWN: Final = "unknown"
 
-_Kind = Literal["room", "ours", "library", "service"]
+_Kind = Literal["ours", "library", "service"]
+_OwnerT = TypeVar("_OwnerT", bound=Callable[..., Any])
 
 _PACKAGE: Final = Path(__file__).parents[1]
-_UNNAMED: Final = {_PACKAGE.name, "engine", "observability", "session"}
-"""The packages whose functions are on the way of every statement: they do not name it."""
 _LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+_named: Final[set[type | CodeType]] = set()
+"""What the decorator has registered, at import."""
+
+
+def names_statements(owner: _OwnerT) -> _OwnerT:
+    """Name statements by the methods of this class, or by this function, in metrics, traces and logs: a decorator.
+
+    A method's name begins with the class of its object, or with the attribute `observed_as` of that class. Dashboards
+    depend on the names: they stay if the code moves to another file.
+    """
+    _named.add(owner if isinstance(owner, type) else owner.__code__)
+    return owner
 
 
 class Place(NamedTuple):
@@ -39,23 +51,16 @@ class Place(NamedTuple):
 
 def find_place() -> Place:
     """Return the origin of the statement that is being sent: walk from here to the first frame of the service."""
-    name = None
+    name = outermost = None
     for frame in _frames():
         kind = _kind(frame.f_code.co_filename)
-        if kind == "ours" and frame.f_code.co_name == "bind" and name is None:
-            return _service(frame, BINDING)
-        if kind == "room" and not frame.f_code.co_name.startswith("<"):
-            name = _title(frame)
-        elif kind == "service":
+        if kind == "service":
             return _at(frame, name)
-    return Place(name or UNKNOWN, UNKNOWN, UNKNOWN)
-
-
-def _service(inner: FrameType, name: str) -> Place:
-    for frame in _frames(inner):
-        if _kind(frame.f_code.co_filename) == "service":
-            return _at(frame, name)
-    return Place(name, UNKNOWN, UNKNOWN)
+        if kind == "ours":
+            outermost = frame.f_code.co_qualname
+            if name != BINDING:  # whatever the binding is sent for
+                name = _operation(frame) or name
+    return Place(name or outermost or UNKNOWN, UNKNOWN, UNKNOWN)
 
 
 def _at(frame: FrameType, name: str | None) -> Place:
@@ -64,10 +69,10 @@ def _at(frame: FrameType, name: str | None) -> Place:
     return Place(name or function, function, f"{_file(code.co_filename)}:{frame.f_lineno} in {code.co_name}")
 
 
-def _frames(start: FrameType | None = None) -> Iterator[FrameType]:
+def _frames() -> Iterator[FrameType]:
     """Yield the frames outwards; SQLAlchemy's synchronous part has a stack of its own, below that of the coroutine."""
     stack = getcurrent()
-    frame: FrameType | None = start or sys._getframe(2)  # noqa: SLF001 - there is no public way
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - there is no public way
     while True:
         while frame is not None:
             yield frame
@@ -78,12 +83,17 @@ def _frames(start: FrameType | None = None) -> Iterator[FrameType]:
         stack, frame = parent, parent.gr_frame
 
 
-def _title(frame: FrameType) -> str:
-    """Return a method's name with the class of its object, not the base class that defines it."""
+def _operation(frame: FrameType) -> str | None:
+    """Return the name that the frame's function gives to statements; a method has that of its object's class."""
     code = frame.f_code
-    if code.co_varnames[:1] != ("self",):
+    if code in _named:
         return code.co_qualname
-    return f"{type(frame.f_locals['self']).__name__}.{code.co_name}"
+    if code.co_varnames[:1] != ("self",) or code.co_name.startswith("<"):
+        return None
+    owner = type(frame.f_locals["self"])
+    if _named.isdisjoint(owner.__mro__):
+        return None
+    return f"{getattr(owner, 'observed_as', owner.__name__)}.{code.co_name}"
 
 
 @functools.cache
@@ -93,9 +103,8 @@ def _file(filename: str) -> str:
 
 @functools.cache  # there are as many as there are source files
 def _kind(filename: str) -> _Kind:
-    path = Path(filename)
-    if path.is_relative_to(_PACKAGE):
-        return "ours" if path.parent.name in _UNNAMED else "room"
+    if Path(filename).is_relative_to(_PACKAGE):
+        return "ours"
     return "library" if filename.startswith(("<", *_LIBRARIES)) else "service"
 
 

@@ -1,4 +1,4 @@
-"""What SQLAlchemy's events say of an engine's statements and connections, and of a session's transactions."""
+"""From SQLAlchemy's events of engines, pools and sessions to the events of observers."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from src.database.engine.pool import SizedPool
 from src.database.observability.watcher import Call, PoolState, Source, TenantsSession, Unit
 
 _UNIT: Final = "thea_unit"
-"""In a session's `info` while a transaction of its is open."""
+"""The key in a session's `info` while its transaction is open."""
 _units: Final[WeakKeyDictionary[Connection, Unit]] = WeakKeyDictionary()
 
 
 def watch_engine(source: Source) -> None:
-    """Tell a source's watchers of its engine; what nobody listens to is not listened for."""
+    """Listen to the events of a source's engine that one of its observers listens to."""
     engine = source.engine.sync_engine
-    if source.hears("sent", "answered", "failed", "began", "ended"):
+    if source.has_listener("sent", "answered", "failed", "began", "ended"):
         watch_sessions()
         on_their_way: WeakKeyDictionary[Connection, Call] = WeakKeyDictionary()
 
         def send(connection: Connection, _cursor: Any, sql: str, values: Any, _context: Any, _many: bool) -> None:
             unit = _units.get(connection)
-            if unit is not None and unit.is_over:  # what is sent now is none of it
+            if unit is not None and unit.is_over:  # the statement is not part of it
                 unit = None
             elif unit is not None and unit.source is None:
                 unit.source = source
-                source.tell("began", unit)
+                source.notify("began", unit)
             call = on_their_way[connection] = Call(source, sql, values, unit)
-            source.tell("sent", call)
+            source.notify("sent", call)
 
         def answer(connection: Connection, cursor: Any, *_of_the_statement: Any) -> None:
             if (call := on_their_way.pop(connection, None)) is not None:
@@ -48,21 +48,23 @@ def watch_engine(source: Source) -> None:
             if call is not None:
                 call.end(error=error)
             else:
-                source.tell("failed", source, error)
+                source.notify("failed", source, error)
 
         hear(engine, "before_cursor_execute", send)
         hear(engine, "after_cursor_execute", answer)
-        event.listen(engine, "handle_error", fail)  # after ours, whose errors it sees
+        event.listen(engine, "handle_error", fail)  # after the translation, whose errors it sees
     _watch_connections(source)
 
 
 def _watch_connections(source: Source) -> None:
     engine = source.engine.sync_engine
-    if source.hears("opened"):
-        event.listen(engine, "connect", lambda opened, _: source.tell("opened", source, opened.driver_connection))
-    if source.hears("dropped"):
-        event.listen(engine, "invalidate", lambda left, _, error: source.tell("dropped", source, _reason(left, error)))
-    if isinstance(pool := source.engine.pool, SizedPool) and source.hears("took", "failed", "joined"):
+    if source.has_listener("opened"):
+        event.listen(engine, "connect", lambda opened, _: source.notify("opened", source, opened.driver_connection))
+    if source.has_listener("dropped"):
+        event.listen(
+            engine, "invalidate", lambda left, _, error: source.notify("dropped", source, _reason(left, error))
+        )
+    if isinstance(pool := source.engine.pool, SizedPool) and source.has_listener("took", "failed", "joined"):
         _watch_pool(source, pool)
 
 
@@ -75,11 +77,11 @@ def _watch_pool(source: Source, pool: SizedPool) -> None:
         try:
             return connect()
         except BaseException as error:
-            source.tell("failed", source, error)
+            source.notify("failed", source, error)
             raise
         finally:
             waiting -= 1
-            source.tell("took", source, time.perf_counter() - started)
+            source.notify("took", source, time.perf_counter() - started)
 
     def state() -> PoolState:
         now = source.engine.pool
@@ -94,7 +96,7 @@ def _watch_pool(source: Source, pool: SizedPool) -> None:
 
 
 def _reason(left: Any, error: BaseException | None) -> str:
-    """Say why a connection was given up: it had come of age only where nothing was wrong with it."""
+    """Return why a connection was dropped: for its age only if nothing was wrong with it."""
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
     is_sound = left is not None and not left.driver_connection.is_closed()
@@ -103,7 +105,7 @@ def _reason(left: Any, error: BaseException | None) -> str:
 
 
 def watch_sessions() -> None:
-    """Have every session say when its transactions begin and end, from now on."""
+    """Listen to the beginning and the end of transactions of all sessions."""
     listeners: dict[str, Callable[..., None]] = {
         "after_begin": _begin,
         "after_commit": _commit,
@@ -131,4 +133,4 @@ def _end(session: Session, transaction: SessionTransaction) -> None:
     unit.is_over = True
     unit.is_committed |= isinstance(session, TenantsSession) and session.is_read_to_its_end
     if unit.source is not None:
-        unit.source.tell("ended", unit)
+        unit.source.notify("ended", unit)

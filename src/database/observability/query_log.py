@@ -18,8 +18,6 @@ from src.database.observability.callers import BINDING
 from src.database.observability.watcher import Call, Source, Watcher, name_of_error
 
 if TYPE_CHECKING:
-    import structlog
-
     from src.config import Settings
 
 MOST_OF_PARAMETERS: Final = 1000
@@ -43,13 +41,14 @@ def log_watchers(settings: Settings) -> list[Watcher]:
     found: list[Watcher] = []
     slow = settings.DATABASE_SLOW_QUERY_MS
     if settings.DATABASE_ECHO or slow:
-        rules = LogRules(
+        query_log = QueryLog(
             every=settings.DATABASE_ECHO,
             slow_seconds=slow / 1000 if slow else None,
             with_sql=settings.is_local,
             with_parameters=settings.DATABASE_LOG_PARAMETERS,
+            plans=Plans() if settings.DATABASE_SLOW_QUERY_PLAN else None,
         )
-        found.append(QueryLog(rules, plans=Plans() if settings.DATABASE_SLOW_QUERY_PLAN else None))
+        found.append(query_log)
     if settings.DATABASE_REPEATED_QUERIES:
         found.append(RepeatLog(settings.DATABASE_REPEATED_QUERIES))
     if settings.DATABASE_LOG_NOTICES:
@@ -57,41 +56,35 @@ def log_watchers(settings: Settings) -> list[Watcher]:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogRules:
-    """Which statements are logged, and with what."""
-
-    every: bool = False
-    slow_seconds: float | None = None
-    with_sql: bool = False
-    with_parameters: bool = False
-
-
+@dataclass(eq=False, kw_only=True)
 class QueryLog(Watcher):
-    """A line a statement, or a slow one: its name, how long it took, its rows, and the line that sent it.
+    """Log a line for each statement, or each slow one: name, duration, rows, and the line of the service.
 
     Args:
-        rules: What is logged.
+        every: Log every statement.
+        slow_seconds: Log a statement that takes this long or longer as slow; None switches this off.
+        with_sql: Log the SQL.
+        with_parameters: Log the values of the parameters.
         plans: Queries and logs the plan of a slow statement.
     """
 
-    def __init__(self, rules: LogRules, *, plans: Plans | None = None) -> None:
-        self._rules = rules
-        self._plans = plans
-        self._log: structlog.stdlib.BoundLogger = get_logger(__name__)
+    every: bool
+    slow_seconds: float | None
+    with_sql: bool
+    with_parameters: bool
+    plans: Plans | None
 
     def joined(self, source: Source) -> None:
-        if self._plans is not None:
-            source.engine.close_with(self._plans.close)
+        if self.plans is not None:
+            source.engine.close_with(self.plans.close)
 
     def answered(self, call: Call) -> None:
-        slow = self._rules.slow_seconds
-        if slow is not None and call.seconds >= slow:
-            self._log.warning("slow_query", **self._fields(call))
-            if self._plans is not None:
-                self._plans.ask(call)
-        elif self._rules.every:
-            self._log.info("query", **self._fields(call))
+        if self.slow_seconds is not None and call.seconds >= self.slow_seconds:
+            get_logger(__name__).warning("slow_query", **self._fields(call))
+            if self.plans is not None:
+                self.plans.ask(call)
+        elif self.every:
+            get_logger(__name__).info("query", **self._fields(call))
 
     def _fields(self, call: Call) -> dict[str, Any]:
         fields: dict[str, Any] = {
@@ -103,9 +96,9 @@ class QueryLog(Watcher):
         }
         if call.error is not None:
             fields["error"] = name_of_error(call.error)
-        if self._rules.with_sql:
+        if self.with_sql:
             fields["sql"] = call.sql
-        if self._rules.with_parameters:
+        if self.with_parameters:
             fields["parameters"] = repr(call.parameters)[:MOST_OF_PARAMETERS]
         return fields
 
@@ -119,7 +112,6 @@ class RepeatLog(Watcher):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._log: structlog.stdlib.BoundLogger = get_logger(__name__)
 
     def answered(self, call: Call) -> None:
         if call.unit is None:
@@ -128,7 +120,7 @@ class RepeatLog(Watcher):
         count = sent[call.sql] = sent.get(call.sql, 0) + 1
         if count == self._most + 1 and call.place.name != BINDING:
             place = call.place
-            self._log.warning(
+            get_logger(__name__).warning(
                 "repeated_query", statement=place.name, more_than=self._most, caller=place.caller, pool=call.source.name
             )
 
@@ -142,14 +134,13 @@ class Notices(Watcher):
 
     def __init__(self, *, with_text: bool = False) -> None:
         self._with_text = with_text
-        self._log: structlog.stdlib.BoundLogger = get_logger(__name__)
 
     def opened(self, source: Source, connection: asyncpg.Connection[Any]) -> None:
         def hear(_connection: Any, notice: asyncpg.PostgresLogMessage) -> None:
             sqlstate = getattr(notice, "sqlstate", None)
             is_told = self._with_text or str(sqlstate).startswith(_SPEAK_OF_NAMES)
             fields = {"severity": getattr(notice, "severity", None), "sqlstate": sqlstate, "pool": source.name}
-            self._log.warning("server_notice", **fields, **({"text": notice.args[0]} if is_told else {}))
+            get_logger(__name__).warning("server_notice", **fields, **({"text": notice.args[0]} if is_told else {}))
 
         connection.add_log_listener(hear)
 

@@ -78,7 +78,7 @@ def watch(engine: DatabaseEngine, settings: Settings, *, name: str) -> DatabaseE
         source = Source(name, engine, watchers)
         _sources[engine] = ref(source)  # weakly, since it holds the engine; the engine's listeners hold it
         watch_engine(source)
-        source.tell("joined", source)
+        source.notify("joined", source)
     return engine
 
 

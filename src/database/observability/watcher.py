@@ -1,4 +1,4 @@
-"""The one seam: what is told of statements, units of work and connections, and to whom."""
+"""Observers of statements, units of work and connections: the events, and the source that notifies the observers."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class Unit:
 
     def __init__(self, session: TenantsSession | None = None, tenant: UUID | None = None) -> None:
         self.source: Source | None = None
-        """Where it sends its statements to; None before the first."""
+        """The source of its statements; None before the first one."""
         self.started = time.perf_counter()
         self.is_committed = False
         self.is_over = False
         self.sent: dict[str, int] = {}
-        """How often each statement was sent, where somebody counts."""
+        """How often each statement was sent, if an observer counts."""
         self.span: Any = None
         self._session = None if session is None else weakref.ref(session)
         self._tenant = tenant
 
     @property
     def tenant(self) -> UUID | None:
-        """Who acts, or None."""
+        """The tenant, or None."""
         session = None if self._session is None else self._session()
         if session is not None:
             self._tenant = session.known_tenant or self._tenant
@@ -61,12 +61,12 @@ class Unit:
 
     @cached_property
     def place(self) -> Place:
-        """Where it was begun; to be asked for while its first statement is sent."""
+        """Where it was begun; to be read while its first statement is sent."""
         return find_place()
 
 
 class Call:
-    """A statement on its way, and, once it is answered, what came of it."""
+    """A statement that is sent, and once it is answered, its result."""
 
     def __init__(self, source: Source, sql: str, parameters: Any = None, unit: Unit | None = None) -> None:
         self.source = source
@@ -81,23 +81,23 @@ class Call:
 
     @cached_property
     def place(self) -> Place:
-        """Where it comes from; to be asked for while it is sent or answered, for then its caller waits for it."""
+        """Where it comes from; to be read while it is sent or answered, when its caller waits for it."""
         return find_place()
 
     @property
     def tenant(self) -> UUID | None:
-        """Who acts, or None."""
+        """The tenant, or None."""
         return current_tenant() if self.unit is None else self.unit.tenant
 
     def end(self, *, rows: int | None = None, error: BaseException | None = None) -> None:
-        """Tell whoever listens that it was answered, or failed."""
+        """Notify the observers that the statement was answered, or failed."""
         self.seconds = time.perf_counter() - self.started
         self.rows, self.error = rows, error
-        self.source.tell("answered", self)
+        self.source.notify("answered", self)
 
 
 class PoolState(NamedTuple):
-    """A pool as it is now."""
+    """The state of a pool."""
 
     size: int
     in_use: int
@@ -106,55 +106,55 @@ class PoolState(NamedTuple):
 
 
 class Watcher:
-    """Hears what it has a method for; what it raises reaches nobody but the log."""
+    """The base of observers: a method for each event. What a method raises is logged, and the caller goes on."""
 
     def joined(self, source: Source) -> None:
-        """An engine, or the store, is watched from now on."""
+        """An engine or the store is observed from now on."""
 
     def sent(self, call: Call) -> None:
         """A statement is about to be sent."""
 
     def answered(self, call: Call) -> None:
-        """It was answered, or failed: then it has an `error`."""
+        """A statement was answered, or failed: then the call has an `error`."""
 
     def failed(self, source: Source, error: BaseException) -> None:
-        """Something failed that is no statement: a COMMIT, a connection that could not be had."""
+        """Something other than a statement failed: a COMMIT, opening a connection."""
 
     def began(self, unit: Unit) -> None:
         """A unit of work sends its first statement."""
 
     def ended(self, unit: Unit) -> None:
-        """It is over."""
+        """A unit of work has ended."""
 
     def took(self, source: Source, seconds: float) -> None:
-        """A connection was had, or not, after so long."""
+        """A caller waited this long for a connection, and got one or not."""
 
     def opened(self, source: Source, connection: Any) -> None:
-        """A connection of the driver's was opened."""
+        """A connection of the driver was opened."""
 
     def dropped(self, source: Source, reason: str) -> None:
-        """One was given up: `lost`, `aged` or `cancelled`."""
+        """A connection was dropped: `lost`, `aged` or `cancelled`."""
 
     def retried(self, reason: str) -> None:
-        """A whole unit of work is done again."""
+        """A unit of work is run again."""
 
     def replica_seen(self, lag_seconds: float | None) -> None:
-        """Somebody looked at the replica: how far behind it is, or None where it does not answer."""
+        """The replica was checked: how far it is behind, or None if it does not answer."""
 
     def revision_seen(self, *, is_behind: bool) -> None:
-        """Somebody looked at the schema's revision."""
+        """The schema's revision was checked."""
 
 
 _EVENTS: Final = ("joined", "sent", "answered", "failed", "began", "ended", "took", "opened", "dropped")
 
 
 class Source:
-    """What is watched: an engine or the store, by the name of its pool.
+    """An engine or the store that is observed, by the name of its pool.
 
     Args:
-        name: The pool's.
-        engine: Whose connections they are.
-        watchers: Who listens.
+        name: The name of the pool.
+        engine: The engine of the connections.
+        watchers: The observers.
     """
 
     def __init__(self, name: str, engine: DatabaseEngine, watchers: Iterable[Watcher]) -> None:
@@ -165,26 +165,26 @@ class Source:
         except RuntimeError:
             self._loop = None
         self.pool_state: Callable[[], PoolState] | None = None
-        """Says how its pool is; None where nothing is pooled."""
+        """Returns the state of the pool; None if nothing is pooled."""
         watchers = tuple(watchers)
-        self._hear: dict[str, tuple[Callable[..., None], ...]] = {
+        self._listeners: dict[str, tuple[Callable[..., None], ...]] = {
             event: tuple(getattr(one, event) for one in watchers if _has(one, event)) for event in _EVENTS
         }
 
     @property
     def is_over(self) -> bool:
-        """Whether its event loop is: nobody can use its connections any more."""
+        """Whether its event loop is closed: its connections cannot be used any more."""
         return self._loop is not None and self._loop.is_closed()
 
-    def hears(self, *events: str) -> bool:
-        """Say whether anybody listens to one of these."""
-        return any(self._hear[event] for event in events)
+    def has_listener(self, *events: str) -> bool:
+        """Return True if an observer listens to one of these events."""
+        return any(self._listeners[event] for event in events)
 
-    def tell(self, event: str, *what: Any) -> None:
-        """Tell whoever listens; the one who is watched goes on, whatever comes of it."""
-        for hear in self._hear[event]:
+    def notify(self, event: str, *what: Any) -> None:
+        """Call the observers that listen to an event; log what they raise."""
+        for listener in self._listeners[event]:
             try:
-                hear(*what)
+                listener(*what)
             except Exception as error:  # noqa: BLE001 - an exporter's fault must not be the caller's
                 get_logger(__name__).warning("watcher_failed", event_name=event, error=type(error).__name__)
 

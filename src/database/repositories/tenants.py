@@ -12,6 +12,7 @@ from sqlalchemy import select
 from src.database.errors import NotFoundError
 from src.database.models import Tenant
 from src.database.models.limits import SLUG, TENANT_NAME
+from src.database.observability import names_statements
 from src.database.session import AsyncSession
 from src.database.statements import tenants
 from src.database.statements.pagination import Keyset, Page, check_limit
@@ -29,6 +30,7 @@ T = TypeVar("T")
 _CHANGING: Final = ("slug", "name", "status", "retention_days", "extra")
 
 
+@names_statements
 class TenantRepository:
     """The registry of tenants. Reading an entry needs no current tenant, and neither does changing one here.
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, TextClause, Uuid, bindparam, text
 from src.database.connect import TEMPORARY_LAST
 from src.database.engine.commits import READS_ONLY
 from src.database.engine.sqlalchemy_internals import begin_with, raise_as_sqlalchemy
+from src.database.observability import names_statements
 
 __all__ = ["TenantBinding"]
 
@@ -25,6 +26,7 @@ _IS_REGISTERED: Final = (
 _REGISTER: Final = "INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'Default') ON CONFLICT DO NOTHING"
 
 
+@names_statements
 class TenantBinding:
     """How a transaction is bound to its tenant: one statement, and on an engine's first use a look at the schema.
 
@@ -33,6 +35,9 @@ class TenantBinding:
         limits: Server parameters to set for each transaction, with its tenant: a transaction pooler keeps none.
         on_default_tenant: Called each time the default tenant is used because none is named.
     """
+
+    observed_as = "TenantBinding"
+    """Subclasses bind by other means; the statement has one name."""
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from src.database.base import Base, TenantBase, tenant_tables
 from src.database.errors import DatabaseError, NotFoundError
 from src.database.models import Tenant, User
+from src.database.observability import names_statements
 from src.database.session import AsyncSession
 from src.database.statements.removal import PERSON, Ids, dependants, references, remove
 
@@ -60,6 +61,7 @@ def export_tenant(session: AsyncSession) -> AsyncIterator[dict[str, Any]]:
     return _export(session, {registry: [registry.c.id == tenant_id], **tables}, missing=missing)
 
 
+@names_statements
 async def _export(
     session: AsyncSession, tables: Mapping[Table, list[ColumnElement[bool]]], *, missing: NotFoundError
 ) -> AsyncGenerator[dict[str, Any], None]:
@@ -101,6 +103,7 @@ async def _export(
         raise missing
 
 
+@names_statements
 async def erase_user(session: AsyncSession, user_id: UUID, *, metadata: MetaData = Base.metadata) -> dict[str, int]:
     """Delete the personal data of a user; see `UserRepository.erase`."""
     tenant_id = session.tenant_id
@@ -126,6 +129,7 @@ async def erase_user(session: AsyncSession, user_id: UUID, *, metadata: MetaData
     return removed
 
 
+@names_statements
 async def erase_tenant_batch(session: AsyncSession, *, limit: int = ERASE_BATCH) -> dict[str, int]:
     """Delete some rows of the current tenant, first those that no others need; nothing is left if it returns {}."""
     for table in reversed(tenant_tables()):

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Interval, Table, and_, func, literal, sele
 
 from src.database.base import Base, UtcDateTime, check_time, tenant_tables
 from src.database.models import MessageHistory, Tenant, User
+from src.database.observability import names_statements
 from src.database.session import AsyncSession
 from src.database.statements.pagination import check_limit
 from src.database.statements.removal import Ids, dependants, nothing_needs, remove
@@ -32,6 +33,7 @@ _MESSAGES: Final = _TABLES[MessageHistory.__tablename__]
 _TENANTS: Final = _TABLES[Tenant.__tablename__]
 
 
+@names_statements
 async def purge_expired(
     session: AsyncSession, *, now: datetime | None = None, limit: int = 1000, dry_run: bool = False
 ) -> dict[str, int]:

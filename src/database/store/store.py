@@ -15,7 +15,7 @@ from sqlalchemy import Select, bindparam
 from src.database.base import uuid7
 from src.database.errors import DatabaseError
 from src.database.models import MessageHistory
-from src.database.observability import source_of
+from src.database.observability import names_statements, source_of
 from src.database.repositories import EventRepository
 from src.database.session import get_db, get_engine, tenant_binding
 from src.database.statements import windows
@@ -82,6 +82,7 @@ _appended: Final = itemgetter("message_id", "id", "conversation_id", "seq", "cre
 PAGE_LIMIT: Final = 100
 
 
+@names_statements
 class Store:
     """The few calls of every turn, on the fast path: each is one statement, atomic, and one round trip.
 

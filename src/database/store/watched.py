@@ -37,20 +37,20 @@ class WatchedPool(StorePool):
         try:
             return await super().take()
         except BaseException as error:
-            self._source.tell("failed", self._source, error)
+            self._source.notify("failed", self._source, error)
             raise
         finally:
-            self._source.tell("took", self._source, time.perf_counter() - started)
+            self._source.notify("took", self._source, time.perf_counter() - started)
 
     def discard(self, slot: Slot) -> None:
         """Drop one."""
         reason = "aged" if time.monotonic() >= slot.retires_at else "cancelled"
-        self._source.tell("dropped", self._source, "lost" if slot.connection.is_closed() else reason)
+        self._source.notify("dropped", self._source, "lost" if slot.connection.is_closed() else reason)
         super().discard(slot)
 
     async def _open(self) -> Slot:
         slot = await super()._open()
-        self._source.tell("opened", self._source, slot.connection)
+        self._source.notify("opened", self._source, slot.connection)
         return slot
 
 
@@ -68,7 +68,7 @@ class WatchedCalls(Calls):
         try:
             return await super().call(call, *arguments)
         except CommitOutcomeUnknown as error:
-            self._source.tell("failed", self._source, error)
+            self._source.notify("failed", self._source, error)
             raise
 
     async def stream(self, read: Read[RowT], *values: Any) -> AsyncGenerator[list[RowT], None]:
@@ -103,8 +103,8 @@ class WatchedCalls(Calls):
         unit = Unit(tenant=tenant_id)
         unit.source = self._source
         call = observability.Call(self._source, statement.sql, values, unit)
-        self._source.tell("began", unit)
-        self._source.tell("sent", call)
+        self._source.notify("began", unit)
+        self._source.notify("sent", call)
         return call
 
     def _end(self, call: observability.Call, *, rows: int | None = None, error: BaseException | None = None) -> None:
@@ -112,4 +112,4 @@ class WatchedCalls(Calls):
         unit = call.unit
         assert unit is not None  # noqa: S101 - it was given one
         unit.is_committed = error is None
-        self._source.tell("ended", unit)
+        self._source.notify("ended", unit)

@@ -14,6 +14,7 @@ from src.database.health.gauges import look
 from src.database.models import Tenant, User
 from src.database.observability.metrics import metrics_of
 from src.database.repositories import NewMessage, UserRepository
+from src.database.statements.personal_data import erase_user
 from src.database.store import get_store
 from tests.database.observability.conftest import Use, value
 
@@ -39,6 +40,15 @@ async def test_a_statement_is_timed_by_the_name_of_the_method_that_the_service_c
     assert count("UserRepository.get_by_telegram_id") == 1
     assert count(f"{__name__}.{test_a_statement_is_timed_by_the_name_of_the_method_that_the_service_called.__name__}")
     assert value(registry, "statement_seconds_sum", pool="default", operation="UserRepository.get_by_telegram_id") > 0
+
+
+async def test_a_function_of_the_package_names_its_statements(use: Use, registry: CollectorRegistry) -> None:
+    use()
+    async with get_db() as session:
+        user, _ = await UserRepository(session).get_or_create_by_telegram_id(1)
+        await erase_user(session, user.id)
+
+    assert value(registry, "statement_seconds_count", pool="default", operation="erase_user") > 0
 
 
 async def test_the_stores_calls_are_counted_by_their_names(use: Use, registry: CollectorRegistry) -> None:

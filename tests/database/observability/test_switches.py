@@ -41,7 +41,7 @@ async def test_a_setting_switches_on(use: Use, setting: str) -> None:
     source = source_of(engine_of_loop("default"))
 
     assert source is not None
-    assert source.hears("answered")
+    assert source.has_listener("answered")
     if setting == "DATABASE_METRICS":
         assert value(REGISTRY, "transaction_seconds_count", pool="default", outcome="committed") >= 1
 

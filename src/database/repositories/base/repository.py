@@ -28,6 +28,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from src.database.base import TenantBase, check_id, utc_now
 from src.database.errors import MultipleResultsFoundError, NotFoundError
 from src.database.models.limits import LIMITS, check_limits
+from src.database.observability import names_statements
 from src.database.repositories.base.conditions import (
     Condition,
     Option,
@@ -52,6 +53,7 @@ Build = Callable[[Any], Executable]
 STREAM_BATCH: Final = 500
 
 
+@names_statements
 class Repository(Generic[ModelT]):
     """The rows of one table that belong to the current tenant; a soft-deleted row is not there.
 
