@@ -1,4 +1,4 @@
-"""The `.env` files: which ones count, and whether every name in them is known."""
+"""The `.env` files: which ones are read, and which of their names are unknown."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LIKELY: Final = 0.85
 _OF_PLATFORMS: Final = re.compile(
     r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)|^DATABASE_URL_|^DATABASE_(PUBLIC|PRIVATE|DIRECT|READ)_URL$"
 )
-"""What platforms set beside DATABASE_URL: Kubernetes for a service that is named `db`, Railway, Neon, Vercel."""
+"""Variables that platforms set beside DATABASE_URL: Kubernetes for a service named `db`, Railway, Neon, Vercel."""
 
 
 def environment_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Return the files that count, the later over the earlier: ``ENV_FILE``, or ``.env`` and ``.env.<ENVIRONMENT>``.
+    """Return the files to read, later ones over earlier ones: ``ENV_FILE``, or ``.env`` and ``.env.<ENVIRONMENT>``.
 
     Raises:
         ConfigurationError: ``ENV_FILE`` names a file that is not there, or the second names another environment.

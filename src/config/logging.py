@@ -22,7 +22,7 @@ _QUERY_PASSWORD: Final = re.compile(r"(?P<before>(?:^|[?&;\s])(?:password|pwd)=)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Return a logger for a module. A process that has not set structlog up writes to the standard error output."""
+    """Return a logger for a module. Without a structlog configuration, logs go to standard error."""
     import structlog  # noqa: PLC0415 - with rich behind it: a service that logs nothing never imports them
 
     if not structlog.is_configured():
@@ -32,11 +32,11 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def configure_logging(environment: str | None = None, *, level: int = logging.INFO) -> None:
-    """Set structlog up for a process of ours: the command calls it, a service that has its own set-up does not.
+    """Configure structlog for `thea-db`, or for a service without a configuration of its own.
 
     Args:
-        environment: Which one; where it is not known, a terminal gets the console's form and all else JSON.
-        level: The least level that is written.
+        environment: The environment; if it is None, a terminal gets the console format, and everything else JSON.
+        level: The lowest level that is logged.
     """
     import structlog  # noqa: PLC0415 - the same
 

@@ -1,4 +1,4 @@
-"""The environment's target: its URL or its profile, with the TLS, the timeouts and the tunnel that the settings add."""
+"""The target of the environment: its URL or its profile, completed by the settings for TLS, timeouts and the tunnel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAY_BE_PLAINTEXT: Final = ("disable", "allow", "prefer")
 
 
 class DatabaseConfig(dict[str, Any]):
-    """A mapping for a driver, with the password in it; its own text masks it."""
+    """A mapping for a driver with the password, which its text masks."""
 
     def __repr__(self) -> str:
         return repr({name: "***" if name == "password" and value else value for name, value in self.items()})
@@ -30,7 +30,7 @@ class DatabaseConfig(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentConfig:
-    """Where the environment's database is, for code that connects by itself; `get_db` and `engine` need none of it."""
+    """The environment's database, for code that connects by itself; `get_db` and `engine` do not need it."""
 
     settings: Settings
 
@@ -41,22 +41,22 @@ class EnvironmentConfig:
 
     @property
     def use_vm(self) -> bool:
-        """Whether the database is that of a virtual machine behind port forwarding."""
+        """Whether the database is in a virtual machine, behind port forwarding."""
         return self.environment == "development" and self.settings.DATABASE_URL is None and self.target is not None
 
     @property
     def target(self) -> Target | None:
-        """The target; None is the embedded server, which `get_db` and `engine` start and reach."""
+        """The target; None for the embedded server, which only `get_db` and `engine` start."""
         found = named_target(self.settings)
         return None if found is None else complete(found, self.settings)
 
     def get_database_config(self) -> DatabaseConfig:
         """Return host, port, database, user, password and use_vm; ssl_mode and ssl_ca where TLS is used.
 
-        It says where the database is: behind an SSH tunnel as the gateway sees it.
+        Behind an SSH tunnel the host is that which the gateway connects to.
 
         Raises:
-            ConfigurationError: The embedded server serves: it is reached through `get_db` and `engine` alone.
+            ConfigurationError: The target is the embedded server: only `get_db` and `engine` reach it.
         """
         target = self._target_for_others()
         config = DatabaseConfig(
@@ -77,8 +77,8 @@ class EnvironmentConfig:
         """Return the keyword arguments of `psycopg.connect`, which are libpq's: ``dbname``, ``sslmode``, and so on.
 
         Raises:
-            ConfigurationError: The embedded server serves, or the way leads through an SSH tunnel: only `get_db` and
-                `engine` open those. Cloud SQL's folder serves where it is mounted.
+            ConfigurationError: The target is the embedded server, or behind an SSH tunnel: only `get_db` and `engine`
+                open those. Cloud SQL's folder serves where it is mounted.
         """
         target = self._target_for_others()
         if target.ssh is not None:
@@ -125,10 +125,10 @@ def get_environment_config() -> EnvironmentConfig:
 
 
 def named_target(settings: Settings, purpose: Purpose = "application") -> Target | None:
-    """Return the target that the settings name for a purpose; None where the embedded server serves.
+    """Return the target of the settings for a purpose; None for the embedded server.
 
     Raises:
-        ConfigurationError: What is named cannot serve this purpose.
+        ConfigurationError: The settings have no target for this purpose.
     """
     if purpose == "reading" and settings.DATABASE_REPLICA_URL is not None:
         return Target.from_url(settings.DATABASE_REPLICA_URL, name="DATABASE_REPLICA_URL")
@@ -150,7 +150,7 @@ def named_target(settings: Settings, purpose: Purpose = "application") -> Target
 
 
 def _administrators_target(settings: Settings, purpose: Purpose) -> Target | None:
-    """Return who makes roles, or who reads everybody's rows; None is the embedded server's superuser."""
+    """Return the target of the role that creates roles, or that backs up; None for the embedded server's superuser."""
     if purpose == "backup" and settings.DATABASE_BACKUP_URL is not None:
         return Target.from_url(settings.DATABASE_BACKUP_URL, name="DATABASE_BACKUP_URL")
     application = named_target(settings)
@@ -169,10 +169,10 @@ def _administrators_target(settings: Settings, purpose: Purpose) -> Target | Non
 
 
 def complete(target: Target, settings: Settings) -> Target:
-    """Fill in what the target leaves open and the settings say; what it says itself stays.
+    """Return the target with the settings filled in where the target itself has no value.
 
     Raises:
-        ConfigurationError: The connection would be less safe than the environment asks for.
+        ConfigurationError: The connection would be less secure than the environment requires.
     """
     return replace(
         target,

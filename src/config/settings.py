@@ -40,7 +40,7 @@ _OTHER_URLS: Final = ("DATABASE_REPLICA_URL", "DATABASE_MIGRATION_URL", "DATABAS
 
 
 def _database_url(value: Any) -> URL:
-    """Parse a URL; what it says of hosts and parameters is checked with it."""
+    """Parse a URL, and check its hosts and parameters."""
     try:
         url = parse_url(value if isinstance(value, URL) else str(value))
     except ValueError as error:
@@ -104,12 +104,12 @@ OptionalPassword = Annotated[SecretStr | None, Field(description="a password")]
 
 
 class Settings(BaseSettings):
-    """What differs between environments, checked as a whole before anything connects.
+    """The settings, all of them checked before anything connects.
 
     Each field's description is the rule that its value must keep; an error message quotes it.
 
     Raises:
-        ConfigurationError: With all the faults at once, and no secret in the text.
+        ConfigurationError: With all the faults, and no secret in the text.
     """
 
     model_config = SettingsConfigDict(
@@ -189,7 +189,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _tell_all_faults_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _report_all_faults_together(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         faults, settings = [], None
         try:
             settings = handler(data)
@@ -211,7 +211,7 @@ def get_settings() -> Settings:
     """Return the settings of this process, read once from the environment and the ``.env`` files.
 
     Raises:
-        ConfigurationError: With all the faults at once.
+        ConfigurationError: With all the faults.
     """
     files = environment_files(os.environ)
     fields = Settings.model_fields
@@ -237,7 +237,7 @@ def _faults_beside(files: tuple[Path, ...]) -> list[str]:
 
 
 def _missing(data: Mapping[str, Any]) -> list[str]:
-    """Name what other settings need and is not set: they are looked at raw, so that all faults are told at once."""
+    """Return the faults of settings that others need, from the raw values, so that all faults are reported together."""
     faults = []
     environment = data.get("ENVIRONMENT") or "development"
     prefix = PROFILES.get(environment)
@@ -280,7 +280,7 @@ def _is_true(raw: Any) -> bool:
 
 
 def _describe(error: ValidationError) -> list[str]:
-    """Say each fault as `<name> must be <rule>, got <value>`; a URL's value is never repeated."""
+    """Return each fault as `<name> must be <rule>, got <value>`; a URL's value is never repeated."""
     return [
         _describe_one(str(fault["loc"][0]) if fault["loc"] else "", fault)
         for fault in error.errors(include_url=False, include_context=False)

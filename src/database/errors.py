@@ -1,4 +1,4 @@
-"""What can go wrong, as types that a caller handles."""
+"""The errors of this package, each of which a caller can handle."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class DatabaseError(Exception):
     """The base of every error of this package.
 
     Args:
-        message: What happened, without secrets and without anybody's data.
-        sqlstate: The server's five-character code, where the server answered.
-        constraint: The constraint that refused, where one did.
+        message: What happened, without secrets and without data.
+        sqlstate: The server's five-character code, if the server answered.
+        constraint: The name of the constraint that was violated, if one was.
         hint: The remedy.
     """
 
@@ -69,11 +69,11 @@ class ConfigurationError(DatabaseError):
 
 
 class NoTenantError(DatabaseError):
-    """Nobody acts: there is no tenant in the context and no default one."""
+    """There is no current tenant: none in the context, and no default tenant."""
 
 
 class TenantMismatchError(DatabaseError):
-    """A session, or a row, belongs to one tenant and another one acts."""
+    """A session or a row belongs to another tenant than the current one."""
 
 
 class SessionClosed(DatabaseError):
@@ -99,7 +99,7 @@ class SessionInUse(DatabaseError):
 
 
 class ConnectionFailed(DatabaseError):
-    """No connection could be had, or the one in use was lost."""
+    """No connection could be opened, or the connection in use was lost."""
 
 
 class AuthenticationFailed(ConnectionFailed):
@@ -111,7 +111,7 @@ class DatabaseMissing(ConnectionFailed):
 
 
 class TlsFailed(ConnectionFailed):
-    """TLS was asked for and could not be had, or the certificate does not hold."""
+    """TLS is required and failed, or the certificate is not valid."""
 
 
 class TunnelFailed(ConnectionFailed):
@@ -119,19 +119,19 @@ class TunnelFailed(ConnectionFailed):
 
 
 class PoolExhausted(ConnectionFailed):
-    """Every connection of the pool stayed in use for as long as a caller may wait."""
+    """All connections of the pool stayed in use until the caller's time limit."""
 
 
 class NotFoundError(DatabaseError):
-    """No row of this tenant answers."""
+    """No row of this tenant matches."""
 
 
 class MultipleResultsFoundError(DatabaseError):
-    """More than one row answers where one was asked for."""
+    """More than one row matches where one was expected."""
 
 
 class StaleDataError(DatabaseError):
-    """The row has changed hands since it was read: a lost lease, an older version."""
+    """The row has been changed since it was read: a lost lease, an older version."""
 
 
 class LazyLoadError(DatabaseError):
@@ -179,9 +179,9 @@ class QueryTimeout(DatabaseError):
 
 
 class CommitOutcomeUnknown(DatabaseError):
-    """The connection was lost before the server said whether the work is committed: it may be, or not.
+    """The connection was lost before the server confirmed the COMMIT: the work may be committed, or not.
 
-    A task that is cancelled then is cancelled as any other: this is the cause of its `CancelledError`.
+    If the task is cancelled at that time, this is the cause of its `CancelledError`.
     """
 
 
@@ -189,8 +189,8 @@ class TransactionAborted(DatabaseError):
     """An earlier error of the transaction was caught, so that nothing of it can be committed.
 
     Args:
-        what: What failed then: a statement, a flush.
-        sqlstate: The server's code, where it was the server that refused to go on.
+        what: What failed before: a statement, a flush.
+        sqlstate: The server's code, if the server refused to continue.
     """
 
     def __init__(self, what: str, *, sqlstate: str | None = None) -> None:
@@ -202,4 +202,4 @@ class TransactionAborted(DatabaseError):
 
 
 class SchemaDriftError(DatabaseError):
-    """The database lacks what the code expects of it."""
+    """The database lacks a table, a column or a function that this release needs."""

@@ -1,4 +1,4 @@
-"""What the settings come to for one purpose: the target, the pool's limits, what the driver is told."""
+"""From the settings to the target, the pool's limits and the driver's arguments for one purpose."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _UNLIMITED: Final = ("migrations", "administration", "backup")
-"""What takes as long as it takes, and goes to the server itself."""
+"""Purposes without a time limit, which connect to the server itself."""
 _SUPERUSER: Final = "postgres"
 """The embedded server's."""
 COMMAND_MARGIN_SECONDS: Final = 5.0
@@ -34,7 +34,7 @@ _OF_A_SERVER: Final[dict[SessionAttributes | None, SessionAttributes]] = {
     "read-write": "primary",
     "read-only": "standby",
 }
-"""What to ask for where all our sessions are read-only by our own wish: what the driver looks at tells nothing then."""
+"""The attributes to require for reading: the driver checks read-only, which this package sets itself."""
 
 
 def resolve_target(settings: Settings, *, purpose: Purpose = "application") -> Target:
@@ -120,7 +120,7 @@ def _limits(target: Target, settings: Settings) -> dict[str, str]:
 
 
 def is_pooled_elsewhere(settings: Settings, purpose: Purpose) -> bool:
-    """Say whether the connection is PgBouncer's; who migrates or administers goes to the server itself."""
+    """Return True if the connection is PgBouncer's; migrations and administration connect to the server itself."""
     return settings.DATABASE_PGBOUNCER and purpose not in _UNLIMITED
 
 

@@ -14,7 +14,7 @@ from src.database.connect.state import ConnectionState
 from src.database.translation import translate_connect
 
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
-"""What the driver raises where a connection fails, the system's own errors included."""
+"""The errors of the driver for a connection that fails, including those of the operating system."""
 PARTING_SECONDS: Final = 2.0
 """How long a connection that is dropped has to tell the server to stop what it does."""
 _KEPT_BYTES: Final = 2048
@@ -101,7 +101,7 @@ class _WithoutTheServersState:
 
 
 def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Say whether it is this loop that runs here: the garbage collector drops connections in any thread."""
+    """Return True if this loop runs in this thread: the garbage collector drops connections in any thread."""
     try:
         return asyncio.get_running_loop() is loop
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Passwords that are asked for at each connect: tokens that expire, secrets that are changed while a service runs."""
+"""Passwords from a function that is called for each connection: tokens that expire, secrets that are rotated."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from src.database.errors import AuthenticationFailed, ConfigurationError
 from src.database.target import Host, Target
 
 PasswordProvider = Callable[[str, str, int], str | Awaitable[str]]
-"""Given the user, the host and the port, returns the password; it may be async, and is not called on the event loop
-otherwise. Nobody but itself keeps what it returned."""
+"""Returns the password for a user, a host and a port. It may be async; otherwise it is called in a thread. The password
+is not kept."""
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 _SETTING: Final = "DATABASE_PASSWORD_PROVIDER"
 
 
 def find_provider(name: str) -> PasswordProvider:
-    """Import what the setting names as ``module:function``.
+    """Import the function that the setting names as ``module:function``.
 
     Raises:
         ConfigurationError: There is no such function.
@@ -40,17 +40,17 @@ def find_provider(name: str) -> PasswordProvider:
 
 
 async def with_password(provider: PasswordProvider, target: Target, host: Host) -> Target:
-    """Return the target with the password that a connection to this host is to be opened with.
+    """Return the target with the password for a connection to a host.
 
     Raises:
-        AuthenticationFailed: The provider failed, or took longer than a connection may.
+        AuthenticationFailed: The provider failed, or exceeded the time limit of a connection.
         ConfigurationError: It returned no text.
     """
     limit = target.connect_timeout or DEFAULT_TIMEOUT_SECONDS
     try:
         async with asyncio.timeout(limit):
-            password: object = await _ask(provider, target.user, host)
-    except Exception as error:  # noqa: BLE001 - it is somebody else's code
+            password: object = await _call(provider, target.user, host)
+    except Exception as error:  # noqa: BLE001 - the provider is the service's code
         fault = type(error).__name__
     else:
         if not isinstance(password, str) or not password:
@@ -58,14 +58,14 @@ async def with_password(provider: PasswordProvider, target: Target, host: Host) 
                 f"the password's provider must return text that is not empty, got {type(password).__name__}"
             )
         return replace(target, password=password)
-    # Out of the handler, so that the cause is dropped: its text may well be the secret.
+    # Outside of the handler, so that the cause is dropped: its text may contain the secret.
     raise AuthenticationFailed(
         f"the password's provider failed for user {target.user} at {host}: {fault}",
         hint=f"call it by itself to see more; it has {limit:g} s",
     )
 
 
-async def _ask(provider: PasswordProvider, user: str, host: Host) -> object:
+async def _call(provider: PasswordProvider, user: str, host: Host) -> object:
     if inspect.iscoroutinefunction(provider):
         return await provider(user, host.name, host.port)
     answer = await asyncio.to_thread(provider, user, host.name, host.port)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CLOSE_TIMEOUT_SECONDS: Final = 5
 PROBE_TIMEOUT_SECONDS: Final = 5
-# A gateway that is silent for a minute is given up: the first question and three more without an answer.
+# A gateway that is silent for a minute is given up: after four keepalive messages without an answer.
 KEEPALIVE_SECONDS: Final = 15
 KEEPALIVES_UNANSWERED: Final = 3
 
@@ -44,7 +44,7 @@ _FIREWALL: Final = "check DB_SSH_HOST, DB_SSH_PORT and the firewall"
 _SOCKET_PATH_BYTES: Final = 103  # what sockaddr_un holds on macOS; Linux has four more
 
 _CHECK_TARGET: Final = "check the host and the port in DATABASE_URL, as the gateway sees them"
-# What a gateway says in words of why it has no way on: OpenSSH's first, then asyncssh's.
+# Words in a gateway's refusal, OpenSSH's and asyncssh's; the reason; the remedy.
 _REFUSALS: Final = (
     (("refused", "[errno 111]"), "nothing listens there", _CHECK_TARGET),
     (("not known", "name resolution", "no address"), "the gateway does not know the host", _CHECK_TARGET),
@@ -72,9 +72,9 @@ class _Forward:
 
 
 class SshTunnel:
-    """The tunnel of one engine: opened before its first connection, shared by all of them, redialled when it drops.
+    """The tunnel of one engine: opened for the first connection, shared by all of them, reopened after it dropped.
 
-    It opens nothing before `forward`, and can be used again after `close`, as an engine can after its own.
+    It opens nothing before `forward`, and can be used again after `close`, as an engine can.
 
     Args:
         gateway: The machine to go through.
@@ -90,15 +90,15 @@ class SshTunnel:
         self._forwards: dict[tuple[Host, bool], _Forward] = {}
         self._is_closing = False
         self._failure: DatabaseError | None = None
-        """Of the last login, until one succeeds."""
+        """The failure of the last login, until one succeeds."""
 
     @property
     def is_up(self) -> bool:
-        """Whether it stands, as far as is known without asking."""
+        """Whether the tunnel is up, as far as is known without a query."""
         return self._connection is not None and not self._connection.is_closed()
 
     async def forward(self, host: Host, *, as_socket: bool) -> Host:
-        """Return the local address that leads to a server; log in where no live tunnel is.
+        """Return the local address that leads to a server; log in if the tunnel is not up.
 
         Args:
             host: The server, as the gateway sees it.
@@ -107,7 +107,7 @@ class SshTunnel:
 
         Raises:
             ConfigurationError: The gateway's settings cannot work.
-            TunnelFailed: No tunnel can be had.
+            TunnelFailed: The tunnel cannot be opened.
         """
         self._enter_loop()
         self._is_closing = False
@@ -115,7 +115,7 @@ class SshTunnel:
         earlier = self._failure
         async with self._lock:
             if self._failure is not None and self._failure is not earlier:
-                # Whoever waited while a login failed shares the failure: one after the other would wait as long again.
+                # A caller that waited for a failed login shares the failure: otherwise each would wait as long again.
                 raise copy(self._failure) from self._failure.__cause__
             connection = await self._live_connection()
             if place not in self._forwards:
@@ -123,7 +123,7 @@ class SshTunnel:
             return self._forwards[place].host
 
     async def explain(self, host: Host) -> TunnelFailed | None:
-        """Say why a connection through the tunnel failed, or None where the gateway does reach the server."""
+        """Return why a connection through the tunnel failed, or None if the gateway reaches the server."""
         connection = self._connection
         if connection is None or connection.is_closed() or self._loop is not asyncio.get_running_loop():
             return self._dropped()
@@ -142,12 +142,14 @@ class SshTunnel:
         return None
 
     async def close(self) -> None:
-        """Close the tunnel and whatever goes through it; a gateway that does not answer does not hold it up."""
+        """Close the tunnel and its connections; a gateway that does not answer delays this by a few seconds at most."""
         self._enter_loop()
-        self._is_closing = True  # whoever is at a login closes what comes of it, should we not be waited for so long
+        self._is_closing = (
+            True  # a login that is under way closes its connection itself, if this call is cancelled first
+        )
         async with self._lock:
             connection = self._connection
-            self._let_go()
+            self._drop()
         if connection is not None:
             with suppress(OSError):  # it took too long, or the agent's connection broke
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
@@ -156,7 +158,7 @@ class SshTunnel:
     async def _live_connection(self) -> SSHClientConnection:
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
-        self._let_go()
+        self._drop()
         try:
             self._connection = await log_in(self._gateway, connect_timeout=self._connect_timeout)
         except DatabaseError as error:
@@ -164,7 +166,7 @@ class SshTunnel:
             raise
         self._failure = None
         if self._is_closing:
-            self._let_go()
+            self._drop()
             raise self._dropped()
         return self._connection
 
@@ -186,7 +188,7 @@ class SshTunnel:
         local = Host("127.0.0.1", listener.get_port()) if folder is None else Host(str(folder), host.port)
         self._forwards[host, as_socket] = _Forward(local, listener, folder)
 
-    def _let_go(self) -> None:
+    def _drop(self) -> None:
         connection, self._connection = self._connection, None
         for forward in self._forwards.values():
             forward.close()
@@ -195,7 +197,7 @@ class SshTunnel:
             connection.close()
 
     def _enter_loop(self) -> None:
-        """Begin anew in another event loop: what an earlier one served, nobody serves any more."""
+        """Start again in another event loop: the connection of an earlier loop is dead."""
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return
@@ -258,7 +260,7 @@ async def _open_listener(connection: SSHClientConnection, host: Host, folder: Pa
 
 
 async def _probe(connection: SSHClientConnection, host: Host) -> None:
-    """Have the gateway connect to the server, and hang up."""
+    """Open a connection from the gateway to the server, and close it."""
     import asyncssh  # noqa: PLC0415 - an extra, imported where it is used
 
     if host.is_socket:
@@ -283,15 +285,15 @@ def _reason(error: ChannelOpenError) -> tuple[str, str]:
 async def log_in(gateway: SshGateway, *, connect_timeout: float) -> SSHClientConnection:
     """Return a connection to the gateway, which the caller closes.
 
-    The settings alone decide: ~/.ssh/config is not read, nothing is asked for, no agent or display is forwarded.
+    Only the settings decide: ~/.ssh/config is not read, there is no prompt, no agent or display is forwarded.
 
     Args:
-        gateway: Where, as whom, and whom we trust.
-        connect_timeout: Seconds for all of it.
+        gateway: The machine, the user, and the trusted host keys.
+        connect_timeout: Seconds for the whole login.
 
     Raises:
-        ConfigurationError: A file that the settings name cannot serve, or asyncssh is not installed.
-        TunnelFailed: Anything else, with the reason.
+        ConfigurationError: A file that the settings name cannot be used, or asyncssh is not installed.
+        TunnelFailed: Any other failure, with the reason.
     """
     try:
         import asyncssh  # noqa: PLC0415 - an extra, imported where it is used
@@ -312,12 +314,12 @@ async def log_in(gateway: SshGateway, *, connect_timeout: float) -> SSHClientCon
 
 
 def printable(text: str) -> str:
-    """Return what a gateway said, short and on one line: a log is no terminal of its own."""
+    """Return a gateway's text in one short line without control characters, for a log or a terminal."""
     return "".join(character if character.isprintable() else " " for character in text[:_SHOWN_CHARACTERS]).strip()
 
 
 def _prepare(gateway: SshGateway, timeout: float) -> tuple[SSHKnownHosts | None, SSHClientConnectionOptions]:
-    """Read the files; it takes milliseconds of disk and computing, so it runs in a thread."""
+    """Read the files; called in a thread, since it takes milliseconds."""
     import asyncssh  # noqa: PLC0415 - an extra, imported where it is used
 
     known_hosts, keys = _read_known_hosts(gateway), _read_keys(gateway)
@@ -328,7 +330,7 @@ def _prepare(gateway: SshGateway, timeout: float) -> tuple[SSHKnownHosts | None,
             port=gateway.port,
             username=gateway.user or (),
             client_keys=keys,
-            agent_path="" if keys else (),  # a key that is named is the only one
+            agent_path="" if keys else (),  # the key of the settings is the only one
             known_hosts=known_hosts,
             x509_trusted_certs=None,
             gss_host=None,
@@ -354,7 +356,7 @@ def _known_hosts_file(gateway: SshGateway) -> Path:
 
 
 def _read_known_hosts(gateway: SshGateway) -> SSHKnownHosts | None:
-    """Return the hosts that are known; None trusts every host."""
+    """Return the known hosts; None means that every host is trusted."""
     import asyncssh  # noqa: PLC0415 - an extra, imported where it is used
 
     if gateway.known_hosts == "none":
@@ -374,7 +376,7 @@ def _read_known_hosts(gateway: SshGateway) -> SSHKnownHosts | None:
 
 
 def _read_keys(gateway: SshGateway) -> Sequence[SSHKeyPair]:
-    """Return the key that is named, with its certificate; none is named: nothing, which means the usual ones."""
+    """Return the key of the settings with its certificate; an empty sequence means the agent and the usual files."""
     import asyncssh  # noqa: PLC0415 - an extra, imported where it is used
 
     if gateway.key is None:
@@ -382,7 +384,7 @@ def _read_keys(gateway: SshGateway) -> Sequence[SSHKeyPair]:
     try:
         return asyncssh.load_keypairs(str(gateway.key.expanduser()))
     except (OSError, RuntimeError, ValueError) as error:
-        # The key itself in place of its path is a mistake to expect; an OSError repeats it.
+        # Users may set the key itself in place of its path; an OSError would repeat it.
         shown = "the key itself" if "PRIVATE KEY" in str(gateway.key) else repr(str(gateway.key))
         raise ConfigurationError(
             f"DB_SSH_KEY must be the path of a private key without a passphrase, got {shown}: {_reason_of_file(error)}",

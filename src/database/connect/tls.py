@@ -11,11 +11,11 @@ from src.database.errors import ConfigurationError
 from src.database.target import SslMode
 
 SYSTEM: Final = "system"
-"""What libpq calls the system's CAs where a file could be named."""
+"""libpq's name for the system's CAs, in place of a file."""
 
 
 class _Context(ssl.SSLContext):
-    """A context that can check another name than that of the address it connects to: a tunnel ends on 127.0.0.1."""
+    """A context that can check another name than that of the address: a tunnel ends on 127.0.0.1."""
 
     server_name: str | None = None
 
@@ -38,17 +38,17 @@ def create_ssl_context(
     key: Path | None = None,
     server_name: str | None = None,
 ) -> ssl.SSLContext:
-    """Return the context of a mode, TLS 1.2 at least. One is made anew only where a file of it has changed.
+    """Return the context of a mode, TLS 1.2 at least. It is created again only if one of its files has changed.
 
     `allow`, `prefer` and `require` encrypt and check nothing; `require` with a CA verifies the chain, as `verify-ca`
-    does; `verify-full` checks the host's name too, with the system's CAs where it is given none.
+    does; `verify-full` checks the host's name too, with the system's CAs if no CA is given.
 
     Args:
         mode: Any but `disable`, which has no context.
         ca: The PEM file of the CA, or ``system``.
         cert: The PEM file of the client's certificate.
         key: The PEM file of its key, without a passphrase.
-        server_name: The name to check where it is not that of the address connected to.
+        server_name: The name to check, if it is not that of the address.
 
     Raises:
         ConfigurationError: A file cannot be read, or `verify-ca` has no CA.
@@ -61,8 +61,8 @@ def create_ssl_context(
 def _create(
     mode: SslMode, ca: Path | None, cert: Path | None, key: Path | None, server_name: str | None, _stamps: object
 ) -> ssl.SSLContext:
-    # PROTOCOL_TLS_CLIENT and not create_default_context: from Python 3.13 on that is stricter than libpq, and refuses
-    # the CAs of many a company.
+    # PROTOCOL_TLS_CLIENT, not create_default_context: from Python 3.13 on the latter is stricter than libpq and rejects
+    # the private CAs of many companies.
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.server_name = server_name
@@ -78,7 +78,7 @@ def _create(
 
 def _load_ca(context: ssl.SSLContext, mode: SslMode, ca: Path | None) -> None:
     if ca is None or str(ca) == SYSTEM:
-        if mode != "verify-full":  # anybody can have a certificate of a public CA: the name is what tells
+        if mode != "verify-full":  # a public CA issues certificates to everybody: only the name identifies the server
             raise ConfigurationError(
                 f"DATABASE_SSL_CA, or sslrootcert in the URL, must name a file where sslmode is {mode},"
                 f" got {'nothing' if ca is None else 'system'}",
@@ -96,7 +96,7 @@ def _load_ca(context: ssl.SSLContext, mode: SslMode, ca: Path | None) -> None:
 
 def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
     try:
-        # An empty passphrase: without one, a key that is encrypted would have Python ask at the terminal.
+        # An empty passphrase: without one, Python would prompt for that of an encrypted key at the terminal.
         context.load_cert_chain(cert, key, password="")
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
@@ -106,7 +106,7 @@ def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> 
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:
-    """Tell one content of a file from another: certificates are renewed under a running service."""
+    """Return what changes with the content of a file: certificates are renewed while a service runs."""
     try:
         state = path.stat() if path is not None else None
     except OSError:
