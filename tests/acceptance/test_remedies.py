@@ -106,16 +106,21 @@ def operator(clone_name: str, superuser: psycopg.Connection, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("fault", "checks"),
     [
-        ("UPDATE alembic_version SET version_num = '0006'", {"revision"}),
-        (f"REVOKE ALL ON alembic_version FROM {APP_ROLE}", {"revision"}),
         (f"REVOKE EXECUTE ON FUNCTION app_set_tenant(uuid) FROM PUBLIC, {APP_ROLE}", {"rights"}),
         ("DROP FUNCTION app_set_tenant(uuid)", {"rights", "schema"}),
-        ("UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()", {"collation"}),
-        ("DELETE FROM alembic_version", {"revision"}),
         ("ALTER TABLE notes DISABLE ROW LEVEL SECURITY", {"schema"}),
-        ("DROP POLICY tenant_isolation ON notes", {"schema"}),
-        ("DROP FUNCTION app_append_message", {"schema"}),
-        (EMPTY, {"revision"}),
+        *(
+            pytest.param(fault, {check}, marks=pytest.mark.slow)
+            for fault, check in {
+                "UPDATE alembic_version SET version_num = '0006'": "revision",
+                f"REVOKE ALL ON alembic_version FROM {APP_ROLE}": "revision",
+                "UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()": "collation",
+                "DELETE FROM alembic_version": "revision",
+                "DROP POLICY tenant_isolation ON notes": "schema",
+                "DROP FUNCTION app_append_message": "schema",
+                EMPTY: "revision",
+            }.items()
+        ),
     ],
 )
 def test_the_remedy_of_the_doctor_removes_the_fault_and_grants_nothing_else(

@@ -171,6 +171,7 @@ def test_its_command_is_there(wheel: Path) -> None:
     assert EntryPoint("thea-db", scripts["console_scripts"]["thea-db"], "console_scripts").load() is main
 
 
+@pytest.mark.slow
 def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Path, empty_database: str) -> None:
     variables = {"DATABASE_URL": empty_database, "ENVIRONMENT": "test"}
     told = run(python, "-c", COMMANDS, folder=service, **variables)

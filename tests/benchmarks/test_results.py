@@ -107,7 +107,7 @@ def test_only_a_complete_run_can_be_published(option: str, monkeypatch: pytest.M
     assert "complete run" in " ".join(ran.output.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("is_published", [True, False])
+@pytest.mark.parametrize("is_published", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_run_writes_to_the_cache_unless_it_is_published(
     is_published: bool,
     tmp_path: Path,

@@ -110,7 +110,7 @@ def spanish() -> Iterator[URL]:
             yield URL.create("postgresql", username=APP_ROLE, database="postgres", query={"host": folder})
 
 
-@pytest.fixture(params=["English", "Spanish"])
+@pytest.fixture(params=["English", pytest.param("Spanish", marks=pytest.mark.slow)])
 async def engine(request: pytest.FixtureRequest, shared_engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
     if request.param == "English":
         yield shared_engine
@@ -159,6 +159,7 @@ async def test_an_aborted_transaction_has_one_class_in_every_language(engine: As
             await connection.execute(text("SELECT 1"))
 
 
+@pytest.mark.slow
 def test_the_spanish_server_answers_in_spanish(spanish: URL) -> None:
     """Without its catalogs the server would answer in English, and the tests above would prove nothing."""
     with (

@@ -154,6 +154,7 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_command_prints_a_secret(tmp_path: Any, *, is_long: bool) -> None:
     """Towards a server that is not there, so that each of them fails as late as it can."""
     url = f"postgresql://u:{SECRET}@127.0.0.1:1/d"

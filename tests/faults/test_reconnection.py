@@ -111,6 +111,7 @@ async def read_name_within_a_unit() -> None:
     await run_transaction(unit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call",
     [read_name, stream_names, by_read_session, by_store, read_name_within_a_unit, by_transaction],

@@ -140,6 +140,7 @@ def test_one_folder_by_several_names_has_one_server(used_folder: Path, monkeypat
         server.release()
 
 
+@pytest.mark.slow
 def test_a_copy_made_while_the_server_ran_is_refused_and_left_alone(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()

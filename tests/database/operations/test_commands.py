@@ -142,6 +142,7 @@ def test_an_installed_server_is_a_fault_outside_of_development() -> None:
     assert check_nothing_embedded(production, lambda _name: None).status == "ok"
 
 
+@pytest.mark.slow
 async def test_data_survives_a_restart_that_is_done(cluster: Cluster) -> None:
     """Really: the server is stopped and started by the command."""
     cluster.sql("CREATE TABLE IF NOT EXISTS alembic_version (version_num text)")

@@ -73,6 +73,7 @@ async def test_a_user_is_erased_while_another_refers_to_a_message(
     assert await left_of_bob(bob) == [None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refer", [answer, note])
 async def test_a_purge_survives_a_reference_made_as_it_begins(
     superuser: psycopg.Connection,
