@@ -200,6 +200,29 @@ async def test_the_schemas_revision_decides(
     assert report.can_serve is (status == "degraded")
 
 
+async def test_the_remedy_of_an_unreadable_revision_is_a_statement_that_removes_the_fault(
+    cloned_database: URL, superuser: psycopg.Connection
+) -> None:
+    superuser.execute(f"REVOKE ALL ON alembic_version FROM {APP_ROLE}, PUBLIC")
+
+    remedy = str((await look()).checks["revision"].remedy)
+    superuser.execute(remedy.removeprefix("as the owner: ").encode())
+
+    assert ill(await look()) == {}
+
+
+async def test_the_remedy_of_a_read_only_default_does_not_lock_the_service_out(
+    cloned_database: URL, superuser: psycopg.Connection
+) -> None:
+    """With target_session_attrs=read-write alone no connection would be accepted at all."""
+    superuser.execute(f"ALTER DATABASE {cloned_database.database} SET default_transaction_read_only = on".encode())
+
+    remedy = str((await look()).checks["connect"].remedy)
+
+    assert remedy.startswith("a standby: name all hosts in DATABASE_URL")
+    assert "otherwise `thea-db doctor`" in remedy
+
+
 async def test_a_check_that_hangs_costs_its_own_line(cloned_database: URL, superuser: psycopg.Connection) -> None:
     with superuser.transaction():
         superuser.execute("LOCK TABLE alembic_version")

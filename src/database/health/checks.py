@@ -123,7 +123,8 @@ async def check_connection(examination: asyncio.Task[Primary], settings: Setting
     if not primary.takes_writes:
         return degraded(
             "the server takes no writes: a standby, or default_transaction_read_only is on",
-            "name all hosts in DATABASE_URL, with target_session_attrs=read-write",
+            "a standby: name all hosts in DATABASE_URL, with target_session_attrs=read-write; otherwise"
+            " `thea-db doctor` shows what sets the default, and how to reset it",
         )
     free, of = primary.capacity.free, primary.capacity.available
     if free < KEPT_FREE and not settings.DATABASE_PGBOUNCER:
@@ -141,7 +142,9 @@ async def check_revision(examination: asyncio.Task[Primary]) -> CheckResult:
         async with primary.turn:
             revision = await revision_of(primary.connection)
     except asyncpg.InsufficientPrivilegeError:
-        return degraded("alembic_version may not be read", "as the owner: GRANT SELECT ON alembic_version TO the role")
+        async with primary.turn:
+            role = await primary.connection.fetchval("SELECT quote_ident(current_user)")
+        return degraded("alembic_version may not be read", f"as the owner: GRANT SELECT ON alembic_version TO {role};")
     return _judge_revision(revision)
 
 
