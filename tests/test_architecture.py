@@ -33,7 +33,6 @@ MAY_ASK_FOR_SETTINGS = {
     "src/database/cli/seed/commands.py",
     "src/database/health/readiness.py",
     "src/database/session/engines.py",
-    "src/database/session/scopes.py",
 }
 
 INTERNALS = {"src/database/connect/asyncpg_internals.py", "src/database/engine/sqlalchemy_internals.py"}

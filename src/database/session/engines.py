@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -18,19 +18,17 @@ from src.database.errors import ConfigurationError
 from src.database.observability import DefaultTenantLog, watch
 from src.database.resolve import transaction_limits
 from src.database.session.binding import TenantBinding
-from src.database.session.transaction_status import NumberedBinding
 
 __all__ = [
     "DEFAULT",
     "READING",
+    "binding_of",
     "engine_of_loop",
     "engines_of_loop",
     "forget_settings",
     "get_engine",
     "has_replica",
-    "numbered_binding",
     "open_connection",
-    "read_binding",
     "tenant_binding",
 ]
 
@@ -140,27 +138,17 @@ async def _until_shutdown(loop: _Loop, of_loop: dict[str, DatabaseEngine]) -> As
 
 
 @functools.cache
-def tenant_binding() -> TenantBinding:
+def binding_of(kind: type[BindingT], purpose: Purpose = "application") -> BindingT:
     """Return how the settings have transactions bound to their tenants."""
-    return _make_binding(TenantBinding)
-
-
-@functools.cache
-def numbered_binding() -> NumberedBinding:
-    """Return the same, with the transactions' numbers."""
-    return _make_binding(NumberedBinding)
-
-
-@functools.cache
-def read_binding() -> TenantBinding:
-    """Return how the settings have the transactions of read sessions bound to their tenants."""
-    return _make_binding(TenantBinding, purpose="reading")
-
-
-def _make_binding(kind: Callable[..., BindingT], purpose: Purpose = "application") -> BindingT:
     settings = config.get_settings()
     limits = transaction_limits(settings, purpose=purpose)
     return kind(settings.DATABASE_DEFAULT_TENANT, limits=limits, on_default_tenant=_default_tenant_log())
+
+
+def tenant_binding() -> TenantBinding:
+    """Return the binding of the sessions of `get_db`."""
+    binding: TenantBinding = binding_of(TenantBinding)
+    return binding
 
 
 @functools.cache
@@ -170,10 +158,8 @@ def _default_tenant_log() -> DefaultTenantLog | None:
 
 
 def forget_settings() -> None:
-    """Have the next engine and session read the settings anew: for tests that change the environment."""
+    """Make the next engine and session read the settings again, for tests that change the environment."""
     config.get_settings.cache_clear()
-    tenant_binding.cache_clear()
-    numbered_binding.cache_clear()
-    read_binding.cache_clear()
+    binding_of.cache_clear()
     _default_tenant_log.cache_clear()
     _engines.clear()

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from src import config
 from src.database.engine import DatabaseEngine
-from src.database.session.engines import DEFAULT, READING, engine_of_loop, read_binding, tenant_binding
+from src.database.session.binding import TenantBinding
+from src.database.session.engines import DEFAULT, READING, binding_of, engine_of_loop, has_replica, tenant_binding
 from src.database.session.reading import ReadSession, wait_for_replica
 from src.database.session.session import AsyncSession
 
@@ -50,18 +50,13 @@ class _SessionFactory(async_sessionmaker[AsyncSession]):
         return super().__call__(**options)
 
 
-class _ReadSessionFactory(async_sessionmaker[ReadSession]):
-    """The same for reading; behind PgBouncer, where no setting outlives a transaction, in a read-only transaction."""
-
-    def __call__(self, **options: Any) -> ReadSession:
-        options.setdefault("binding", read_binding())
-        return super().__call__(**options)
-
-
 engine: Final[DatabaseEngine] = _CurrentEngine(DEFAULT)
 read_engine: Final[DatabaseEngine] = _CurrentEngine(READING)
 AsyncSessionLocal: Final = _SessionFactory(bind=engine, class_=AsyncSession, expire_on_commit=False)
-_ReadSessionLocal: Final = _ReadSessionFactory(bind=read_engine, class_=ReadSession, expire_on_commit=False)
+
+
+def _read_session(bind: AsyncEngine, binding: TenantBinding) -> ReadSession:
+    return ReadSession(bind=bind, binding=binding, expire_on_commit=False)
 
 
 async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
@@ -74,7 +69,7 @@ async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
 
 async def _read_scope() -> AsyncGenerator[ReadSession, None]:
     """Yield a session that reads."""
-    async with _ReadSessionLocal() as session:
+    async with _read_session(read_engine, binding_of(TenantBinding, "reading")) as session:
         yield session
         await session.end()
 
@@ -82,10 +77,11 @@ async def _read_scope() -> AsyncGenerator[ReadSession, None]:
 async def _fresh_read_scope() -> AsyncGenerator[ReadSession, None]:
     """Yield a session for reading whose server has all that was committed before; the primary where no replica has."""
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(_ReadSessionLocal())
-        if config.get_settings().DATABASE_REPLICA_URL is not None and not await wait_for_replica(engine, session):
+        binding = binding_of(TenantBinding, "reading")
+        session = await stack.enter_async_context(_read_session(read_engine, binding))
+        if has_replica() and not await wait_for_replica(engine, session):
             primary = engine.execution_options(postgresql_readonly=True)
-            session = await stack.enter_async_context(_ReadSessionLocal(bind=primary, binding=tenant_binding()))
+            session = await stack.enter_async_context(_read_session(primary, tenant_binding()))
         yield session
         await session.end()
 

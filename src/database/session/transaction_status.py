@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, TextClause, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from src.database.errors import DatabaseError
@@ -65,18 +65,13 @@ class Number:
 
 
 class NumberedBinding(TenantBinding):
-    """Binds a transaction as others are, and has its number come back in the same round trip."""
+    """Binds a transaction to its tenant, and reads its number in the same round trip."""
 
-    def __init__(
-        self,
-        default_tenant: UUID | None = None,
-        *,
-        limits: Mapping[str, str] | None = None,
-        on_default_tenant: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(default_tenant, limits=limits, on_default_tenant=on_default_tenant)
-        self._numbering = self._make_statement(*_OWN)
-        self._has_numbers = False
+    _has_numbers = False
+
+    @cached_property
+    def _numbering(self) -> TextClause:
+        return self._make_statement(*_OWN)
 
     async def prepare(self, connection: asyncpg.Connection[Any]) -> bool:
         """Look at the schema, and whether the server says what numbers are of: some providers' do not."""
@@ -106,6 +101,7 @@ class NumberedSession(AsyncSession):
     """A session of one transaction, whose number it knows, and which is committed by who opened it alone."""
 
     sync_session_class = _NumberedTenantSession
+    sync_session: _NumberedTenantSession
 
     @property
     def number(self) -> Number | None:
@@ -115,7 +111,7 @@ class NumberedSession(AsyncSession):
 
     async def commit_unit(self) -> None:
         """Commit all of it."""
-        self.sync_session.is_complete = True  # type: ignore[attr-defined] # the same
+        self.sync_session.is_complete = True
         await self.commit()
 
 

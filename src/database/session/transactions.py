@@ -26,10 +26,10 @@ from src.database.errors import (
     TlsFailed,
 )
 from src.database.observability import count_retry
-from src.database.session.engines import numbered_binding
+from src.database.session.engines import binding_of
 from src.database.session.scopes import engine
 from src.database.session.session import AsyncSession
-from src.database.session.transaction_status import NumberedSession, Outcome, find_outcome
+from src.database.session.transaction_status import NumberedBinding, NumberedSession, Outcome, find_outcome
 
 __all__ = ["Isolation", "Retry", "run_transaction"]
 
@@ -96,15 +96,8 @@ async def run_transaction(
     """
     _check(fn, retry_seconds=retry_seconds, retries=retries, isolation=isolation, timeout=timeout)
     options = {} if isolation is None else {"isolation_level": isolation}
-    unit = _Unit(
-        fn,
-        options,
-        retry_seconds=retry_seconds,
-        retries=retries,
-        idempotent=idempotent,
-        on_retry=on_retry,
-        ends=_in(timeout),
-    )
+    ends = math.inf if timeout is None else time.monotonic() + timeout
+    unit = _Unit(fn, options, retry_seconds, retries, idempotent, on_retry, ends)
     try:
         async with asyncio.timeout(timeout) as limit:
             return await unit.run()
@@ -119,30 +112,28 @@ async def run_transaction(
         ) from error
 
 
+@dataclass(slots=True)
 class _Unit(Generic[ResultT]):
-    """One call of `run_transaction`."""
+    """One call of `run_transaction`.
 
-    def __init__(
-        self,
-        fn: Callable[[AsyncSession], Awaitable[ResultT]],
-        options: dict[str, Any],
-        *,
-        retry_seconds: float,
-        retries: int | None,
-        idempotent: bool,
-        on_retry: Callable[[Retry], object] | None,
-        ends: float | None,
-    ) -> None:
-        self._fn = fn
-        self._options = options
-        self._retry_seconds = retry_seconds
-        self._retries = retries
-        self._idempotent = idempotent
-        self._on_retry = on_retry
-        self._ends = ends
-        self._retries_end: float | None = None
-        self.attempts = 0
-        self.uncertain: CommitOutcomeUnknown | None = None
+    Attributes:
+        options: The execution options of each attempt.
+        ends: When no attempt may begin any more, in seconds of the monotonic clock.
+        retries_end: The same for repetitions; None before the first failure, since a long unit is repeated too.
+        attempts: How many have begun.
+        uncertain: The error of the current attempt's COMMIT if its outcome is not known.
+    """
+
+    fn: Callable[[AsyncSession], Awaitable[ResultT]]
+    options: dict[str, Any]
+    retry_seconds: float
+    retries: int | None
+    idempotent: bool
+    on_retry: Callable[[Retry], object] | None
+    ends: float
+    retries_end: float | None = None
+    attempts: int = 0
+    uncertain: CommitOutcomeUnknown | None = None
 
     async def run(self) -> ResultT:
         """Attempt it until it is done, or nothing more can be done."""
@@ -158,11 +149,11 @@ class _Unit(Generic[ResultT]):
                 await self._pause(error)
 
     async def _attempt(self) -> ResultT:
-        options: dict[str, Any] = {"binding": numbered_binding(), "execution_options": self._options}
+        options: dict[str, Any] = {"binding": binding_of(NumberedBinding), "execution_options": self.options}
         session = NumberedSession(bind=engine, expire_on_commit=False, **options)
         async with session:  # its exit is shielded, and rolls back what is not committed
             session.info["attempt"] = self.attempts
-            result = await self._fn(session)
+            result = await self.fn(session)
             try:
                 await session.commit_unit()
             except CommitOutcomeUnknown as error:
@@ -190,10 +181,10 @@ class _Unit(Generic[ResultT]):
             raise ConnectionFailed("the connection was lost before the server had committed") from uncertain
 
     def _may_repeat(self, error: DatabaseError) -> bool:
-        if self._retries is not None and self.attempts > self._retries:
+        if self.retries is not None and self.attempts > self.retries:
             return False
         if error is self.uncertain:
-            return self._idempotent
+            return self.idempotent
         return isinstance(error, _HEALED_BY_REPEATING) and not isinstance(error, _HEALED_BY_NOBODY)
 
     async def _pause(self, error: DatabaseError) -> None:
@@ -204,25 +195,21 @@ class _Unit(Generic[ResultT]):
         longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(self.attempts - 1, 10))
         delay = random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
         now = time.monotonic()
-        if self._retries_end is None:  # from the first failure on: a unit that takes long is repeated too
-            self._retries_end = now + self._retry_seconds
-        if now + delay >= min(self._retries_end, math.inf if self._ends is None else self._ends):
+        if self.retries_end is None:
+            self.retries_end = now + self.retry_seconds
+        if now + delay >= min(self.retries_end, self.ends):
             self._note_attempts(error)
             raise error
         reason = type(error).__name__
         get_logger(__name__).info("transaction_retried", reason=reason, number=self.attempts, delay=round(delay, 3))
         count_retry(reason)
-        if self._on_retry is not None:
-            self._on_retry(Retry(self.attempts, error, delay))
+        if self.on_retry is not None:
+            self.on_retry(Retry(self.attempts, error, delay))
         await asyncio.sleep(delay)
 
     def _note_attempts(self, error: DatabaseError) -> None:
         if self.attempts > 1:
             error.add_note(f"after {self.attempts} attempts of the transaction")
-
-
-def _in(seconds: float | None) -> float | None:
-    return None if seconds is None else time.monotonic() + seconds
 
 
 def _check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -151,7 +151,7 @@ def guard_operations(session_class: SessionT) -> SessionT:
     The class has an attribute `use` and a method `acting_tenant`.
     """
     for names, guard in (
-        (_CHANGES, _changing),
+        (_CHANGES, partial(_operating, takes_tenant=True)),
         (_OPERATIONS, _operating),
         (_RELEASES, _releasing),
         (_ENDS, _ending),
@@ -161,20 +161,12 @@ def guard_operations(session_class: SessionT) -> SessionT:
     return session_class
 
 
-def _changing(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def change(session: Any, *arguments: Any, **options: Any) -> Any:
-        with session.use:
-            session.acting_tenant()
-            return method(session, *arguments, **options)
-
-    return change
-
-
-def _operating(method: Callable[..., Any]) -> Callable[..., Any]:
+def _operating(method: Callable[..., Any], *, takes_tenant: bool = False) -> Callable[..., Any]:
     @wraps(method)
     def operate(session: Any, *arguments: Any, **options: Any) -> Any:
         with session.use:
+            if takes_tenant:
+                session.acting_tenant()
             return method(session, *arguments, **options)
 
     return operate
