@@ -43,6 +43,10 @@ def test_a_service_imports_no_tool_and_no_settings() -> None:
     assert NOT_FOR_SERVICES & set(imported) == set()
 
 
+def test_the_calendar_needs_no_sqlalchemy() -> None:
+    run("import src.database.calendar, sys; assert 'sqlalchemy' not in sys.modules")
+
+
 def test_importing_compiles_no_statement_and_configures_no_mapper() -> None:
     code = (
         "from sqlalchemy import event\n"
