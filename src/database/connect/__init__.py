@@ -2,7 +2,7 @@
 
 from src.database.connect.asyncpg_internals import BoundTransaction
 from src.database.connect.connection import DRIVER_ERRORS, PgBouncerConnection, fatal_error
-from src.database.connect.connector import Connector, command_connection, connect
+from src.database.connect.connector import Connector, command_connection
 from src.database.connect.libpq import libpq_environment
 from src.database.connect.password import PasswordProvider, find_provider
 from src.database.connect.setup import TEMPORARY_LAST, connection_name, decode_jsonb, search_temporary_last
@@ -18,7 +18,6 @@ __all__ = [
     "PasswordProvider",
     "PgBouncerConnection",
     "command_connection",
-    "connect",
     "connection_name",
     "decode_jsonb",
     "fatal_error",

@@ -179,17 +179,6 @@ class Connector:
             raise translate_connect(error, where=str(target)) from error
 
 
-async def connect(target: Target) -> asyncpg.Connection[Any]:
-    """Open one connection, by a route that needs no tunnel and no Cloud SQL connector.
-
-    Raises:
-        ConnectionFailed: No connection; a subclass has the reason. Never a bare ``OSError``.
-    """
-    named = {"application_name": target.application_name, "search_path": target.search_path}
-    settings = {name: value for name, value in named.items() if value}
-    return await Connector(lambda: target, driver_arguments={"server_settings": settings}).connect()
-
-
 @asynccontextmanager
 async def command_connection(
     target: Target,

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from src.database.connect import connect
 from src.database.embedded import EmbeddedServer
 from src.database.embedded.keeper import PID_FILE
+from tests.connecting import connect
 from tests.database.connect.gateway import Gateway
 
 USE_IT = """
 import asyncio, os, sys
 from pathlib import Path
-from src.database.connect import connect
+from tests.connecting import connect
 from src.database.embedded import embedded_server
 
 async def main():

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from src.config import Settings
-from src.database.connect import connect
 from src.database.embedded import EmbeddedServer, embedded_folder, embedded_server
 from src.database.embedded.files import find_passed_over
 from src.database.errors import ConfigurationError, ConnectionFailed
+from tests.connecting import connect
 from tests.database.connect.conftest import end, query, start, wait_for_use
 
 

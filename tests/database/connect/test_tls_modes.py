@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from src.database.connect import connect
 from src.database.errors import ConfigurationError, ConnectionFailed, TlsFailed
 from src.database.target import Host, SslMode, Target
 from tests.conftest import SOCKETS
+from tests.connecting import connect
 from tests.database.connect.certificates import Certificates
 from tests.database.connect.tls_proxy import Answer, TlsProxy, running
 

@@ -14,13 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from src.config import Settings, get_settings
 from src.database import get_db, tenant_context
 from src.database.base import uuid7
-from src.database.connect import connect
 from src.database.errors import TenantMismatchError
 from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.resolve import resolve_target
 from src.database.session import AsyncSession, TenantBinding
 from tests.conftest import url_of
+from tests.connecting import connect
 from tests.database.conftest import COUNT, A, B
 
 
