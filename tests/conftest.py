@@ -51,7 +51,7 @@ SERVER = EmbeddedServer(
     },
 )
 SOCKETS = SERVER.target().host
-LONGEST = {"test_plans.py", "test_wheel.py"}
+LONGEST = {"test_demo.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,7 +81,7 @@ def pytest_sessionstart() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest, whatever the order of the others: the last to end holds up all."""
+    """Run the longest first, whatever the order of the others: the last one to end delays the whole run."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
