@@ -60,7 +60,7 @@ def main() -> None:
     except DatabaseError as raised:
         error = _explained(raised)
         if "--json" in sys.argv:
-            print_json({"error": str(error)})
+            print_json({"error": str(error)}, indent=None)
         print_error(str(error))
         sys.exit(EXIT_FAILURE)
 

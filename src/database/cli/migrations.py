@@ -100,7 +100,7 @@ def stamp(
         )
     stamped = run_coroutine(run_stamp(settings, _named(revision), folder=folder))
     if as_json:
-        print_json(asdict(stamped))
+        print_json(asdict(stamped), indent=None)
     elif stamped.before == stamped.after:
         typer.echo(f"{_revisions(stamped.after)} is recorded already; nothing was changed")
     else:
@@ -119,7 +119,7 @@ def current(
     at, newest = run_coroutine(read_current(config.get_settings())), heads()
     is_newest = set(at) == set(newest)
     if as_json:
-        print_json({"current": at, "heads": newest, "is_head": is_newest})
+        print_json({"current": at, "heads": newest, "is_head": is_newest}, indent=None)
     else:
         told = ", ".join(at) or "none is recorded"
         typer.echo(f"{told} (head)" if is_newest else f"{told}; the newest here is {', '.join(newest)}")
@@ -140,7 +140,7 @@ def history(
 
     entries = run_coroutine(read_history(config.get_settings() if indicate_current else None, folder=folder))
     if as_json:
-        print_json({"revisions": [asdict(entry) for entry in entries]})
+        print_json({"revisions": [asdict(entry) for entry in entries]}, indent=None)
         return
     for entry in entries:
         typer.echo(_line(entry))
@@ -160,7 +160,7 @@ def revision(
 
     file = run_coroutine(write_revision(config.get_settings(), message, autogenerate=autogenerate, folder=folder))
     if as_json:
-        print_json({"file": str(file)})
+        print_json({"file": str(file)}, indent=None)
     else:
         typer.echo(f"written: {file}")
 
@@ -186,7 +186,7 @@ def _named(revision: str) -> str:
 
 def _show(migrated: Migrated, done: str = "", *, as_json: bool) -> None:
     if as_json:
-        print_json(asdict(migrated))
+        print_json(asdict(migrated), indent=None)
         return
     count = len(migrated.steps)
     told = f"{count} migration{'' if count == 1 else 's'}{done}" if count else "nothing to do"

@@ -33,9 +33,14 @@ _COLORS: Final[Mapping[str, str]] = {"ok": "green", "warning": "yellow", "failed
 _STATUS_WIDTH: Final = max(map(len, _COLORS))
 
 
-def print_json(document: Mapping[str, Any]) -> None:
-    """Print a document; characters that are not printable, and could command the terminal, are escaped."""
-    lines = json.dumps(document, indent=2, ensure_ascii=False).split("\n")
+def print_json(document: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """Print a document; characters that are not printable, and could command the terminal, are escaped.
+
+    Args:
+        document: The document.
+        indent: The indentation; None: one line, as the commands of migrations print it for logs.
+    """
+    lines = json.dumps(document, indent=indent, ensure_ascii=False).split("\n")
     typer.echo("\n".join(map(escape_unprintable, lines)))
 
 
