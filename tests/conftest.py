@@ -72,7 +72,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_sessionstart() -> None:
     for name in [name for name in os.environ if name.startswith(("DATABASE_", "DB_", "ENV_FILE"))]:
-        del os.environ[name]
+        if name != "DATABASE_FAST_PATH":  # the run is with or without it
+            del os.environ[name]
     os.environ["ENVIRONMENT"] = "test"
     # A test that has chosen no database must not find one, least of all an embedded server in the working folder.
     os.environ["DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/none_chosen"

@@ -170,6 +170,7 @@ class Settings(BaseSettings):
     DATABASE_STATEMENT_TIMEOUT: Milliseconds = 30_000
     DATABASE_LOCK_TIMEOUT: Milliseconds = 10_000
     DATABASE_IDLE_TRANSACTION_TIMEOUT: Milliseconds = 60_000
+    DATABASE_FAST_PATH: bool = Field(default=True, description="true or false")
     DATABASE_VERIFY_SCHEMA: Literal["off", "warn", "error"] = Field(default="warn", description="off, warn or error")
     DATABASE_ECHO: bool = Field(default=False, description="true or false")
     DATABASE_LOG_PARAMETERS: bool = Field(default=False, description="true or false")

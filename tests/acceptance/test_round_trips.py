@@ -43,6 +43,7 @@ async def cost(relay: Relay, scope: Callable[[], SessionScope[AsyncSession]], ti
     return len(relay.sent)
 
 
+@pytest.mark.fast_path
 @pytest.mark.parametrize(("reads", "trips"), [(1, 3), (2, 4), (5, 7)])
 async def test_a_callers_reads_are_begin_with_the_binding_the_statements_and_rollback(
     relay: Relay, reads: int, trips: int
@@ -51,6 +52,7 @@ async def test_a_callers_reads_are_begin_with_the_binding_the_statements_and_rol
     assert relay.starts == 1, "the pool's one connection served throughout"
 
 
+@pytest.mark.fast_path
 @pytest.mark.parametrize(("reads", "trips"), [(0, 0), (1, 3), (2, 4)])
 async def test_a_session_is_begin_and_binding_in_one_commit_and_its_statements(
     relay: Relay, reads: int, trips: int
@@ -61,6 +63,7 @@ async def test_a_session_is_begin_and_binding_in_one_commit_and_its_statements(
     assert await scope_cost() == trips
 
 
+@pytest.mark.fast_path
 async def test_another_tenants_read_costs_the_same_and_sees_its_own_rows_alone(relay: Relay) -> None:
     async with get_db() as session:
         session.add(User(display_name="of the default tenant"))
@@ -75,6 +78,7 @@ async def test_another_tenants_read_costs_the_same_and_sees_its_own_rows_alone(r
     assert len(relay.sent) == 3
 
 
+@pytest.mark.fast_path
 async def test_a_warm_connection_is_checked_out_and_given_back_without_a_word(relay: Relay) -> None:
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
@@ -104,6 +108,7 @@ WRITES: dict[str, Callable[[AsyncSession, Rows, int], Awaitable[object]]] = {
 }
 
 
+@pytest.mark.fast_path
 async def test_a_write_of_a_repository_is_three_round_trips_whatever_tenant_the_connection_served_before(
     relay: Relay,
 ) -> None:
@@ -158,6 +163,7 @@ async def test_a_callers_own_set_ends_with_the_session(relay: Relay) -> None:
         assert tuple(found) == ("on", str(session.tenant_id))
 
 
+@pytest.mark.fast_path
 async def test_a_stream_reads_in_a_transaction_that_ends_with_the_session(relay: Relay) -> None:
     async with get_db() as session:
         session.add_all([User(display_name=f"{n:04}") for n in range(1000)])
@@ -223,6 +229,7 @@ async def test_a_connection_cut_at_any_message_is_said_to_have_failed(
     assert len(raised) == trips > 10
 
 
+@pytest.mark.fast_path
 async def test_a_pooled_connection_that_died_unseen_is_replaced_when_it_is_bound(relay: Relay) -> None:
     assert await cost(relay, get_read_db, 1) == 3
 

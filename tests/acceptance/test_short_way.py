@@ -57,6 +57,7 @@ READS: dict[str, Callable[[ReadSession, UUID], Awaitable[Any]]] = {
 }
 
 
+@pytest.mark.fast_path
 @pytest.mark.parametrize("way", READS)
 async def test_a_repositorys_read_is_one_round_trip_whatever_tenant_the_connection_served_before(
     relay: Relay, user_id: UUID, way: str
@@ -75,6 +76,7 @@ async def test_a_repositorys_read_is_one_round_trip_whatever_tenant_the_connecti
     assert relay.starts == 2, "one connection of each engine"
 
 
+@pytest.mark.fast_path
 async def test_a_read_within_a_callers_transaction_is_one_more_statement_of_it(relay: Relay, user_id: UUID) -> None:
     async def both() -> None:
         async with get_read_db() as session:
@@ -131,6 +133,7 @@ async def test_two_tenants_on_one_connection_see_their_own_rows_whatever_is_canc
     assert all(ids == {expected[tenant]} for tenant, ids in seen)
 
 
+@pytest.mark.fast_path
 async def test_a_repositorys_write_is_begin_with_the_binding_the_statement_and_commit(
     relay: Relay, user_id: UUID
 ) -> None:

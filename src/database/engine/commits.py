@@ -12,7 +12,7 @@ from sqlalchemy.sql.functions import FunctionElement, GenericFunction, next_valu
 
 from src.database.connect import ConnectionState
 from src.database.engine.events import hear
-from src.database.engine.sqlalchemy_internals import replace_driver_connection
+from src.database.engine.sqlalchemy_internals import has_fast_path, replace_driver_connection
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, TransactionAborted
 
 __all__ = [
@@ -91,7 +91,7 @@ def twice_if_lost(connection: Connection, begin: Callable[[], None]) -> None:
     except ConnectionFailed as error:
         has_options = _OPTIONS.intersection(connection.get_execution_options())
         is_dead = connection.invalidated and not isinstance(error.__cause__, TimeoutError)
-        if not (was_kept and is_dead) or has_options:
+        if not (was_kept and is_dead and has_fast_path(connection)) or has_options:
             raise
     else:
         return

@@ -26,7 +26,7 @@ from src.database.connect import (
 from src.database.embedded import connect_embedded
 from src.database.engine.listeners import LOGGING_NAME, listen
 from src.database.engine.pool import SizedPool, keep_fresh
-from src.database.engine.sqlalchemy_internals import FairPool
+from src.database.engine.sqlalchemy_internals import FAST_PATH, FairPool
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.resolve import driver_arguments, is_pooled_elsewhere, named_provider, pool_limits, resolve_target
 from src.database.target import PoolLimits, Target
@@ -194,7 +194,7 @@ def create_engine(
     )
     is_pooled = target.has_pool_parameters or not settings.is_local
     poolclass = poolclass or (SizedPool if is_pooled else NullPool)
-    if poolclass is SizedPool:
+    if poolclass is SizedPool and settings.DATABASE_FAST_PATH:
         poolclass = FairPool
     opener = _opener(connector, settings, purpose=purpose)
     made = create_async_engine(
@@ -204,6 +204,7 @@ def create_engine(
         hide_parameters=True,
         logging_name=LOGGING_NAME,
         **_pool_options(poolclass, limits, name),
+        execution_options={FAST_PATH: settings.DATABASE_FAST_PATH},
     )
     engine = DatabaseEngine(
         made.sync_engine,
@@ -216,7 +217,7 @@ def create_engine(
     needs_a_writer = writes and target.target_session_attrs in {"read-write", "primary"}
     made.dialect.setup_asyncpg_jsonb_codec = decode_jsonb  # type: ignore[attr-defined] # a hook for other dialects
     listen(engine.sync_engine, writes=writes, needs_a_writer=needs_a_writer)
-    keep_fresh(engine.sync_engine, limits)
+    keep_fresh(engine.sync_engine, limits, pings_each=not settings.DATABASE_FAST_PATH)
     if limits.minimum > 1 and issubclass(poolclass, SizedPool):
         event.listen(engine.sync_engine, "connect", lambda *_: engine.fill_in_background(), once=True)
     return engine

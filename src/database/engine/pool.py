@@ -168,8 +168,15 @@ class SizedPool(AsyncAdaptedQueuePool):
         return f"; the task that asks holds {own} of them itself: it opened a session inside another" if own else ""
 
 
-def keep_fresh(engine: Engine, limits: PoolLimits) -> None:
-    """Have an engine replace connections that are closed, old, or idle for too long, when they are next asked for."""
+def keep_fresh(engine: Engine, limits: PoolLimits, *, pings_each: bool = False) -> None:
+    """Replace an engine's connections that are closed, old, or were idle for too long, at their next checkout.
+
+    Args:
+        engine: The engine.
+        limits: How long a connection is kept.
+        pings_each: Check at each checkout that the server still answers. Without it only a connection that was idle for
+            long is checked, and the fast path replaces a lost one at its first statement.
+    """
 
     def open_state(connection: Any, _entry: ConnectionPoolEntry) -> None:
         early = random.uniform(0, JITTER)  # noqa: S311 - spreads load, guards nothing
@@ -190,7 +197,7 @@ def keep_fresh(engine: Engine, limits: PoolLimits) -> None:
 
     def check(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
         try:
-            _refuse_a_stale_one(connection, limits)
+            _refuse_a_stale_one(connection, limits, pings_each=pings_each)
         except DisconnectionError:
             drop(connection)
             raise
@@ -212,8 +219,8 @@ def drop(connection: Any) -> None:
     connection.driver_connection.terminate()
 
 
-def _refuse_a_stale_one(connection: Any, limits: PoolLimits) -> None:
-    """Raise what makes the pool open another connection; only one that was idle for long costs a round trip."""
+def _refuse_a_stale_one(connection: Any, limits: PoolLimits, *, pings_each: bool) -> None:
+    """Raise DisconnectionError if the pool has to open another connection in place of this one."""
     state: ConnectionState = connection.driver_connection.state
     if connection.driver_connection.is_closed():
         raise DisconnectionError("the connection closed while it was idle")
@@ -225,7 +232,7 @@ def _refuse_a_stale_one(connection: Any, limits: PoolLimits) -> None:
     idle = now - state.idle_since
     if limits.idle is not None and idle > limits.idle:
         raise DisconnectionError("the connection lay idle for too long")
-    if idle > PING_AFTER_IDLE_SECONDS:
+    if pings_each or idle > PING_AFTER_IDLE_SECONDS:
         connection.run_async(_ping)
 
 

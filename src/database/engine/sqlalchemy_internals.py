@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import ColumnElement, Connection, Engine
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.pool.base import _ConnectionRecord
@@ -20,11 +20,13 @@ from src.database.connect import BoundTransaction
 from src.database.engine.pool import FairQueue, SizedPool
 
 __all__ = [
+    "FAST_PATH",
     "FairPool",
     "begin_again",
     "begin_with",
     "cache_key_of",
     "criteria_of_option",
+    "has_fast_path",
     "raise_as_sqlalchemy",
     "replace_driver_connection",
     "result_columns",
@@ -32,6 +34,14 @@ __all__ = [
     "text_parameters",
     "track_changes",
 ]
+
+FAST_PATH: Final = "thea_fast_path"
+"""The execution option of an engine without the fast path: False."""
+
+
+def has_fast_path(bind: Engine | Connection | None) -> bool:
+    """Return False if SQLAlchemy is used through its public names only: DATABASE_FAST_PATH is false."""
+    return bind is not None and bool(bind.get_execution_options().get(FAST_PATH, True))
 
 
 class FairPool(SizedPool):

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, TextClause, Uuid, bindparam, text
 
 from src.database.connect import TEMPORARY_LAST
 from src.database.engine.commits import READS_ONLY
-from src.database.engine.sqlalchemy_internals import begin_with, raise_as_sqlalchemy
+from src.database.engine.sqlalchemy_internals import begin_with, has_fast_path, raise_as_sqlalchemy
 from src.database.observability import names_statements
 
 __all__ = ["TenantBinding"]
@@ -81,8 +81,11 @@ class TenantBinding:
         if connection.engine not in self._ready and not self._is_ready(connection):
             return None
         adapter: Any = connection.connection.dbapi_connection
-        if adapter.autocommit or adapter.driver_connection.is_in_transaction():
+        is_begun = adapter.autocommit or adapter.driver_connection.is_in_transaction()
+        if is_begun or not has_fast_path(connection):
             connection.execute(self._statement, {"tenant_id": tenant_id, **self._limits})
+            if not is_begun and adapter.readonly and adapter.isolation_level is None:
+                adapter.driver_connection.state.began(f"BEGIN READ ONLY; {self._script(tenant_id)}")
         else:
             begin_with(connection, self._script(tenant_id))
         return None

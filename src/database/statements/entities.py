@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, class_mapper
 from sqlalchemy.orm.attributes import instance_dict, instance_state, set_committed_value
 
 from src.database.base import changeable
-from src.database.engine.sqlalchemy_internals import track_changes
+from src.database.engine.sqlalchemy_internals import has_fast_path, track_changes
 
 __all__ = ["DIALECT", "Entities", "entities_of"]
 
@@ -59,7 +59,8 @@ class Entities:
         """
         there, new = session.identity_map, self._manager.new_instance
         session_id, on_load = session.hash_key, self._manager.dispatch.load
-        somebody_listens = len(on_load) > len(self._changeable)
+        mutable = self._changeable if has_fast_path(session.bind) else []  # else their own listeners of `load` do it
+        somebody_listens = len(on_load) > len(mutable)
         found = []
         for record in records:
             key = (self._identity_class, self._key_of(record), None)
@@ -72,7 +73,7 @@ class Entities:
                 state.key = key
                 state.session_id = session_id
                 values = self.values(record)
-                for name, kind in self._changeable:
+                for name, kind in mutable:
                     if (value := values[name]) is not None:
                         values[name] = made = kind(value)
                         track_changes(made, state, name)

@@ -13,7 +13,7 @@ from sqlalchemy.util import greenlet_spawn
 from src.database.base import TenantBase
 from src.database.engine.commits import reconnect, state_of
 from src.database.engine.events import somebody_else_hears, tell_answered, tell_sent
-from src.database.engine.sqlalchemy_internals import raise_as_sqlalchemy, statement_lock
+from src.database.engine.sqlalchemy_internals import has_fast_path, raise_as_sqlalchemy, statement_lock
 from src.database.errors import ConnectionFailed, SchemaChangedError
 from src.database.session import AsyncSession, ReadTenantSession, TenantSession
 from src.database.statements.compiled import Ready, compile_once, ready
@@ -70,7 +70,7 @@ class Prepared(Generic[ModelT]):
     async def _send(self, session: AsyncSession, values: dict[str, Any]) -> tuple[Ready, list[Any]] | None:
         """Send it with the tenant, which is added to the values; None: SQLAlchemy has to."""
         values[TENANT] = session.tenant_id
-        if (prepared := self._ready) is None:
+        if _needs_sqlalchemy(session.sync_session) or (prepared := self._ready) is None:
             return None
         records = await _send_ready(session, prepared, lambda form: form.named_arguments(values), is_ours=True)
         return None if records is None else (prepared, records)
@@ -93,7 +93,7 @@ async def rows(session: AsyncSession, statement: Executable, model: type[Any], *
         model: What it gives: `select(model)` or `.returning(model)`.
         refresh: A row that the session has already becomes as it is now.
     """
-    if (made := ready(statement, model)) is None:
+    if _needs_sqlalchemy(session.sync_session) or (made := ready(statement, model)) is None:
         return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
     prepared, bound = made
     is_ours = not prepared.may_write  # a caller's condition may call any function
@@ -112,10 +112,10 @@ async def records(session: AsyncSession, statement: SentAsText, values: Sequence
         connection = await _connection(session)
         if connection is not None:
             return await _fetch(connection, statement, values)
-    if session.sync_session.has_changes():
-        await session.flush()
-    result = await (await session.connection()).exec_driver_sql(statement.sql, tuple(values))
-    return list(result.fetchall())
+        if session.sync_session.has_changes():
+            await session.flush()
+        result = await (await session.connection()).exec_driver_sql(statement.sql, tuple(values))
+        return list(result.fetchall())
 
 
 def _loaded(session: AsyncSession, prepared: Ready, records: Sequence[Any], *, refresh: bool) -> list[Any]:
@@ -166,7 +166,7 @@ async def _send_ready(
 
 async def _connection_outside(sync: ReadTenantSession) -> Connection | None:
     """Return the connection of a read session for a statement that binds itself; None if a transaction is needed."""
-    if not sync.reads_outside or _is_observed(sync) or (sync.autoflush and sync.has_changes()):
+    if not sync.reads_outside or _needs_sqlalchemy(sync) or (sync.autoflush and sync.has_changes()):
         return None
     connection = sync.connection_in_use
     if connection is None:
@@ -188,7 +188,7 @@ async def _read_outside(connection: Connection, fenced: Ready, values: Sequence[
 async def _connection(session: AsyncSession) -> Connection | None:
     """Return the connection of the open transaction, with pending changes sent; None: SQLAlchemy has more to do."""
     sync = session.sync_session
-    if _is_observed(sync):
+    if _needs_sqlalchemy(sync):
         return None
     if sync.autoflush and sync.has_changes():
         await session.flush()
@@ -200,9 +200,9 @@ async def _connection(session: AsyncSession) -> Connection | None:
     return connection if _is_in_transaction(connection) or _adapter(connection).autocommit else None
 
 
-def _is_observed(session: TenantSession) -> bool:
-    """Return True if SQLAlchemy has to send the session's statements: it is not active, or has listeners of others."""
-    return not session.is_active or len(session.dispatch.do_orm_execute) > 1
+def _needs_sqlalchemy(session: TenantSession) -> bool:
+    """Return True if SQLAlchemy has to send the statements: by the settings, the session's state or listeners."""
+    return not has_fast_path(session.bind) or not session.is_active or len(session.dispatch.do_orm_execute) > 1
 
 
 def _can_be_bypassed(connection: Connection) -> bool:

@@ -243,6 +243,7 @@ def test_a_pools_name_is_checked(name: str) -> None:
         get_engine(name)
 
 
+@pytest.mark.fast_path
 async def test_a_caller_who_is_cancelled_while_a_dead_connection_is_replaced_keeps_no_place(
     cloned_database: URL,
 ) -> None:

@@ -35,7 +35,8 @@ def private(name: str, *, remedy: str = SLOWLY) -> AbstractContextManager[None]:
 
 @pytest.fixture
 async def engine(cloned_database: URL) -> AsyncIterator[DatabaseEngine]:
-    settings = Settings(ENVIRONMENT="test", DATABASE_URL=cloned_database, DATABASE_POOL_SIZE=1, DATABASE_MAX_OVERFLOW=0)
+    sizes: dict[str, Any] = {"DATABASE_POOL_SIZE": 1, "DATABASE_MAX_OVERFLOW": 0}
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=cloned_database, DATABASE_FAST_PATH=True, **sizes)
     made = create_engine(settings, poolclass=SizedPool)
     yield made
     await made.dispose()

@@ -41,6 +41,7 @@ async def rows_of_a(cloned_database: URL) -> Rows:
             return await fill(session)
 
 
+@pytest.mark.fast_path
 async def test_a_lost_connection_is_replaced_by_one_of_the_sessions_tenant(
     rows_of_a: Rows, superuser: psycopg.Connection
 ) -> None:
