@@ -14,7 +14,7 @@ from src.config.profiles import Purpose
 from src.config.settings import ShownSetting, show_settings
 from src.database.cli.connection import Encryption, encryption_of, reach
 from src.database.cli.output import print_error, print_json, print_lines
-from src.database.engine import create_engine
+from src.database.engine import SizedPool, create_engine
 from src.database.errors import DatabaseError
 from src.database.migrate import Revision, revision_of
 from src.database.resolve import pool_limits, resolve_target
@@ -72,7 +72,8 @@ async def _read_server(settings: Settings, purpose: Purpose) -> ServerInfo:
         info.target = _describe(target)
         # Nothing is opened for it: this is the pool that get_db would have.
         pool = create_engine(settings, purpose=purpose).pool
-        info.pool = {"class": type(pool).__name__, **asdict(pool_limits(target, settings))}
+        kind = SizedPool if isinstance(pool, SizedPool) else type(pool)  # not the subclass of the fast path
+        info.pool = {"class": kind.__name__, **asdict(pool_limits(target, settings))}
         async with reach(settings, purpose) as reached:
             info.server = dict(await reached.connection.fetchrow(_SERVER))
             info.encryption = encryption_of(reached.connection, reached.target)
