@@ -68,14 +68,6 @@ class ReadTenantSession(TenantSession):
         self.enter_tenant(required=False)
         return super().connection(*arguments, **options)
 
-    def get(self, entity: Any, ident: Any, **options: Any) -> Any:
-        """Fetch by id, also if the session has the row already."""
-        return super().get(entity, ident, **{**options, "populate_existing": True})
-
-    def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
-        """Fetch by id as `get` does, or raise if there is no such row."""
-        return super().get_one(entity, ident, **{**options, "populate_existing": True})
-
 
 class ReadSession(AsyncSession):
     """A session in which each statement sees what is committed by then, until `snapshot` makes them see one state.

@@ -43,7 +43,7 @@ class TenantSession(Session):
     """The synchronous half of :class:`AsyncSession`: it keeps the tenant of its first use."""
 
     always_refreshes: ClassVar[bool] = False
-    """Rows that are read again become as they are by then."""
+    """True if a row that is read again is set to its present values."""
     is_read_to_its_end = False
     """It has only read, and went well: there is nothing to commit."""
 
@@ -198,7 +198,7 @@ class TenantSession(Session):
 
     def get(self, entity: Any, ident: Any, **options: Any) -> Any:
         """Fetch by id; a bare id of a tenant's row is completed with the tenant."""
-        return super().get(entity, self._full_key(entity, ident), **options)
+        return super().get(entity, self._full_key(entity, ident), **self._refreshing(options))
 
     def merge(self, instance: Any, **options: Any) -> Any:
         """Copy a row's state into the session; one without a tenant is this session's."""
@@ -215,7 +215,10 @@ class TenantSession(Session):
 
     def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
         """Fetch by id as `get` does, or raise where there is no such row."""
-        return super().get_one(entity, self._full_key(entity, ident), **options)
+        return super().get_one(entity, self._full_key(entity, ident), **self._refreshing(options))
+
+    def _refreshing(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {**options, "populate_existing": True} if self.always_refreshes else options
 
     def _full_key(self, entity: Any, ident: Any) -> Any:
         mapped = entity.class_ if isinstance(entity, Mapper) else entity

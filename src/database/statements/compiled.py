@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -21,38 +22,29 @@ __all__ = ["Ready", "compile_once", "ready"]
 SHAPES: Final = 500
 
 
-_Argument = tuple[int, Callable[[Any], Any] | None]
+_Parameter = tuple[int, Callable[[Any], Any] | None]
 """The place of a parameter in the cache key, and what makes its value of the driver's type."""
 
 
+@dataclass(eq=False)
 class Ready:
     """A statement that gives one model's rows, compiled; it serves every statement of the same shape.
 
-    Args:
+    Attributes:
         statement: The statement.
         key: What statements of the same shape have in common, with the parameters.
         entities: What makes the entities.
         sql: The text.
-        arguments: The text's parameters, in their order.
+        parameters: The text's parameters, in their order.
         may_write: True if the statement may write.
     """
 
-    def __init__(
-        self,
-        statement: Any,
-        key: CacheKey,
-        entities: Entities,
-        *,
-        sql: str,
-        arguments: Sequence[_Argument],
-        may_write: bool,
-    ) -> None:
-        self.sql = sql
-        self.entities = entities
-        self.may_write = may_write
-        self._statement = statement
-        self._key = key
-        self._arguments = arguments
+    statement: Any = field(repr=False)
+    key: CacheKey = field(repr=False)
+    entities: Entities
+    sql: str
+    parameters: Sequence[_Parameter]
+    may_write: bool
 
     @cached_property
     def fenced(self) -> Ready | None:
@@ -60,26 +52,26 @@ class Ready:
 
         The tenant is then one more argument.
         """
-        tenant = next((place for place, bind in enumerate(self._key.bindparams) if bind.key == TENANT), None)
-        if tenant is None or not is_select(self._statement):
+        tenant = next((place for place, bind in enumerate(self.key.bindparams) if bind.key == TENANT), None)
+        if tenant is None or not is_select(self.statement):
             return None
-        compiled: Any = in_fence(self._statement).compile(dialect=DIALECT, cache_key=self._key)
-        arguments = [*_arguments(compiled, self._key), (tenant, str)]
-        sql = fenced(compiled.string, tenant=len(arguments))
-        return Ready(self._statement, self._key, self.entities, sql=sql, arguments=arguments, may_write=False)
+        compiled: Any = in_fence(self.statement).compile(dialect=DIALECT, cache_key=self.key)
+        parameters = [*_parameters(compiled, self.key), (tenant, str)]
+        sql = fenced(compiled.string, tenant=len(parameters))
+        return Ready(self.statement, self.key, self.entities, sql, parameters, may_write=False)
 
     def arguments(self, bound: Sequence[BindParameter[Any]]) -> list[Any]:
         """Return what the driver is given of a statement's bound parameters."""
         return [
             bound[place].effective_value if process is None else process(bound[place].effective_value)
-            for place, process in self._arguments
+            for place, process in self.parameters
         ]
 
     def named_arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """Return what the driver is given where the statement was built without its values."""
         given = []
-        for place, process in self._arguments:
-            bind = self._key.bindparams[place]
+        for place, process in self.parameters:
+            bind = self.key.bindparams[place]
             value = values[bind.key] if bind.required else bind.effective_value
             given.append(value if process is None else process(value))
         return given
@@ -121,11 +113,10 @@ def _compile(statement: Any, key: CacheKey, model: type[Any]) -> Ready | None:
     if made_each_time or not set(compiled.positiontup) <= set(text_parameters(compiled, key)):
         return None
     may_write = not can_only_read(compiled.statement)
-    arguments = _arguments(compiled, key)
-    return Ready(statement, key, entities, sql=compiled.string, arguments=arguments, may_write=may_write)
+    return Ready(statement, key, entities, compiled.string, _parameters(compiled, key), may_write)
 
 
-def _arguments(compiled: Any, key: CacheKey) -> list[_Argument]:
+def _parameters(compiled: Any, key: CacheKey) -> list[_Parameter]:
     """Return the parameters of a compiled text, in their order."""
     places = text_parameters(compiled, key)
     return [(places[name], _processor(compiled.binds[name])) for name in compiled.positiontup]
