@@ -26,6 +26,7 @@ SLOWER = """
 CREATE FUNCTION wait_a_moment() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END';
 CREATE TRIGGER wait_a_moment BEFORE DELETE ON message_history EXECUTE FUNCTION wait_a_moment();
 """
+IN_THE_TRIGGER = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 MOMENT = 0.15
 
 
@@ -88,7 +89,9 @@ async def test_a_purge_survives_a_reference_made_as_it_begins(
             return await purge_expired(session)
 
     async def meanwhile() -> None:
-        await asyncio.sleep(MOMENT)
+        async with asyncio.timeout(10):
+            while not superuser.execute(IN_THE_TRIGGER).fetchall():  # noqa: ASYNC110 - the event is in the server
+                await asyncio.sleep(0.01)
         async with get_db() as session:
             await refer(session, bob, question)
 
