@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -49,3 +50,18 @@ def test_writes_json_outside_of_development(capsys: pytest.CaptureFixture[str]) 
 
     line = json.loads(capsys.readouterr().err)
     assert (line["event"], line["host"], line["level"], line["password"]) == ("connected", "db", "info", "***")
+
+
+def test_writes_to_the_current_standard_error_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    with StringIO() as closed:
+        monkeypatch.setattr("sys.stderr", closed)
+        configure_logging("production")
+    current = StringIO()
+    monkeypatch.setattr("sys.stderr", current)
+
+    try:
+        get_logger("thea").info("started")
+    finally:
+        structlog.reset_defaults()
+
+    assert json.loads(current.getvalue())["event"] == "started"
