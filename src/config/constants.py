@@ -3,16 +3,6 @@
 from typing import Final
 from uuid import UUID
 
-__all__ = [
-    "APPLICATION_NAME",
-    "DEFAULT_TENANT_ID",
-    "ENVIRONMENTS",
-    "LOCAL_ENVIRONMENTS",
-    "MIGRATION_ATTEMPTS",
-    "MIGRATION_WAIT_SECONDS",
-    "PROFILES",
-]
-
 APPLICATION_NAME: Final = "thea-database"
 
 ENVIRONMENTS: Final = ("development", "test", "staging", "production")

@@ -19,27 +19,6 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 
 from src.database.errors import LazyLoadError
 
-__all__ = [
-    "DEEPEST_JSON",
-    "LAST_INSTANT",
-    "Base",
-    "ChangeableDict",
-    "ChangeableList",
-    "CleanText",
-    "Json",
-    "TenantBase",
-    "UtcDateTime",
-    "changeable",
-    "check_aware",
-    "check_id",
-    "check_time",
-    "clean_json",
-    "clean_text",
-    "tenant_tables",
-    "utc_now",
-    "uuid7",
-]
-
 NAMING_CONVENTION: Final = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",

@@ -5,19 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = [
-    "FAILURES",
-    "CheckResult",
-    "CheckStatus",
-    "degraded",
-    "failed",
-    "healthy",
-    "ok",
-    "skipped",
-    "unhealthy",
-    "warning",
-]
-
 CheckStatus = Literal["ok", "warning", "failed", "skipped", "healthy", "degraded", "unhealthy"]
 """The commands report ok, warning and failed; health reports use the words that probes know for the same three."""
 FAILURES: Final = frozenset({"failed", "unhealthy"})

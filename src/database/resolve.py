@@ -15,15 +15,6 @@ from src.database.target import PoolLimits, SessionAttributes, Target
 if TYPE_CHECKING:
     from src.config import Settings
 
-__all__ = [
-    "driver_arguments",
-    "is_pooled_elsewhere",
-    "pool_limits",
-    "reach_target",
-    "resolve_target",
-    "transaction_limits",
-]
-
 _UNLIMITED: Final = ("migrations", "administration", "backup")
 """Purposes without a time limit, which connect to the server itself."""
 _SUPERUSER: Final = "postgres"

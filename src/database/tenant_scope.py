@@ -6,8 +6,6 @@ from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from uuid import UUID
 
-__all__ = ["current_tenant", "tenant_context"]
-
 
 class tenant_context(ContextDecorator):  # noqa: N801 - used as a function is, in `with`
     """Set the current tenant for this block and for the tasks that it starts.

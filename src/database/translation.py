@@ -30,8 +30,6 @@ from src.database.errors import (
     TransactionAborted,
 )
 
-__all__ = ["Encryption", "translate", "translate_connect"]
-
 Encryption = Literal["TLS", "plaintext", "Unix socket"]
 
 # SQLSTATE, or its two-character class, to the error: https://www.postgresql.org/docs/18/errcodes-appendix.html

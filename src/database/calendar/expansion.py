@@ -17,8 +17,6 @@ from typing import Final
 
 from src.database.calendar.rules import TIMES, WEEKDAYS, Rule
 
-__all__ = ["has_first", "times_of"]
-
 _NAME_DAYS: Final = ("BYDAY", "BYMONTHDAY", "BYYEARDAY")
 
 

@@ -12,8 +12,6 @@ from math import prod
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["TIMES", "WEEKDAYS", "Rule", "check_rrule", "parse_rrule"]
-
 MAX_LENGTH: Final = 2000
 MAX_COUNT: Final = 10_000
 MAX_TIMES_A_DAY: Final = 24

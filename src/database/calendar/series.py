@@ -16,8 +16,6 @@ from src.database.calendar.zones import get_zone, local_time
 if TYPE_CHECKING:
     from src.database.models import Event
 
-__all__ = ["Series", "Slot", "lasting", "to_instant", "to_wall_clock", "wall_clock_duration"]
-
 HORIZON: Final = timedelta(days=36_600)
 """How far ahead a series is asked for its next occurrence: a hundred years."""
 MAX_DURATION: Final = timedelta(days=366)

@@ -14,17 +14,6 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-__all__ = [
-    "ZoneOffsets",
-    "check_timezone",
-    "get_zone",
-    "is_timezone",
-    "local_time",
-    "zone_data_version",
-    "zone_names",
-    "zone_offsets",
-]
-
 _PACKAGE: Final = "tzdata"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST: Final = datetime(1, 1, 2, tzinfo=UTC)

@@ -11,8 +11,6 @@ from src.config import Settings
 from src.database.cli.connection import reach
 from src.database.cli.output import print_json, print_rows, print_warning
 
-__all__ = ["Activity", "Session", "run_activity", "sessions_of"]
-
 _HIDDEN: Final = "hidden"
 _HEADER: Final = ("pid", "application", "user", "state", "for", "transaction", "waits for", "blocks")
 

@@ -23,8 +23,6 @@ from src.database.cli.service import service_app
 from src.database.cli.tenant import tenant_app
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 
-__all__ = ["app", "main"]
-
 EXIT_STILL_DOWN: int = 1
 EXIT_FAILURE: int = 2
 EXIT_INTERRUPTED: int = 130

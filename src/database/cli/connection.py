@@ -15,8 +15,6 @@ from src.database.connect import command_connection
 from src.database.resolve import named_provider, reach_target
 from src.database.target import Target
 
-__all__ = ["Encryption", "Reached", "encryption_of", "reach"]
-
 COMMAND_TIMEOUT_SECONDS: Final = 10.0
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
 

@@ -10,8 +10,6 @@ import typer
 
 from src.database.errors import ConfigurationError
 
-__all__ = ["diagram_app"]
-
 # A fence may be indented by three spaces, and is closed by one that is at least as long.
 _BLOCK: Final = re.compile(r"^( {0,3}```+)mermaid[^\n]*\n(?: {0,3})erDiagram.*?^\1`*[ ]*$", re.MULTILINE | re.DOTALL)
 _PAGE: Final = "# The schema\n\nMade by `thea-db erd` from the models.\n\n{block}\n"

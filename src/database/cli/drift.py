@@ -15,8 +15,6 @@ from src.database.errors import ConfigurationError
 if TYPE_CHECKING:
     from src.database.drift import Difference, SchemaReport
 
-__all__ = ["drift_app"]
-
 SQUAWK: str = "squawk"
 
 drift_app = typer.Typer(pretty_exceptions_show_locals=False)

@@ -10,8 +10,6 @@ from src.database.cli.output import print_checks, print_json
 from src.database.cli.wait import AbandonedThreads
 from src.database.health import HealthReport, liveness, readiness
 
-__all__ = ["EXIT_UNHEALTHY", "run_health"]
-
 EXIT_UNHEALTHY: Final = 1
 
 

@@ -20,8 +20,6 @@ from src.database.migrate import Revision, revision_of
 from src.database.resolve import pool_limits, resolve_target
 from src.database.target import Target
 
-__all__ = ["run_info"]
-
 EXIT_REACHED: Final = 0
 EXIT_NOT_REACHED: Final = 2
 

@@ -10,8 +10,6 @@ from sqlalchemy.dialects import postgresql
 
 from src.database.base import Base
 
-__all__ = ["mermaid"]
-
 # As people say them: a type in Mermaid is one word.
 _SHORT: Final = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp"}
 _TENANT: Final = "tenant_id"

@@ -17,8 +17,6 @@ from src.database.errors import ConfigurationError
 if TYPE_CHECKING:
     from src.database.migrate import HistoryEntry, Migrated
 
-__all__ = ["migrations_app"]
-
 Folder = Annotated[
     Path | None, typer.Option(help="A folder with further revisions (drafts) that follow those of this installation.")
 ]

@@ -12,19 +12,6 @@ from rich.text import Text
 
 from src.database.check_result import FAILURES, CheckResult, CheckStatus
 
-__all__ = [
-    "EXIT_FAILED",
-    "Json",
-    "escape_unprintable",
-    "print_checks",
-    "print_error",
-    "print_json",
-    "print_lines",
-    "print_rows",
-    "print_warning",
-    "report_checks",
-]
-
 EXIT_FAILED: Final = 1
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

@@ -18,8 +18,6 @@ from src.database.engine.capacity import KEPT_FREE, Capacity, capacity_of
 from src.database.errors import DatabaseError
 from src.database.resolve import pool_limits, resolve_target
 
-__all__ = ["Demand", "Suggestion", "demand_of", "run_pool", "suggest", "useful_connections"]
-
 EXIT_FITS: Final = 0
 EXIT_EXHAUSTS: Final = 1
 EXIT_NOT_ASKED: Final = 2

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["leave", "run_coroutine"]
-
 ResultT = TypeVar("ResultT")
 
 

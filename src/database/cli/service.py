@@ -16,8 +16,6 @@ from src.database.cli.running import run_coroutine
 if TYPE_CHECKING:
     from src.database.operations import Bootstrapped, Manifest, Restored
 
-__all__ = ["service_app"]
-
 Programs = Annotated[
     Path | None,
     typer.Option("--bin", help="The folder of pg_dump and pg_restore; by default PATH, the system's, the wheel's."),

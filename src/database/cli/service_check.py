@@ -31,8 +31,6 @@ from src.database.errors import DatabaseError
 from src.database.migrate import revision_of
 from src.database.resolve import resolve_target
 
-__all__ = ["examine_service", "run_service_check"]
-
 RESTART_SECONDS: Final = 120.0
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata

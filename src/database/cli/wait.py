@@ -26,8 +26,6 @@ from src.database.errors import (
 )
 from src.database.resolve import resolve_target
 
-__all__ = ["AbandonedThreads", "Waited", "run_wait", "time_heals", "wait_for_server"]
-
 Status = Literal["up", "down", "failed"]
 
 EXIT_CODES: Final[dict[Status, int]] = {"up": 0, "down": 1, "failed": 2}

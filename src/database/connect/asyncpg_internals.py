@@ -12,8 +12,6 @@ from typing import Any
 import asyncpg
 from asyncpg.transaction import Transaction, TransactionState
 
-__all__ = ["BoundTransaction", "DriverConnection"]
-
 
 class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
     """The driver's connection, with names for what the driver keeps private.

@@ -14,8 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from src.database.migrate import ORIGIN, Origin
 
-__all__ = ["BUILT", "POLICY_FACTS", "Catalog", "Facts", "compared_facts", "read_catalog"]
-
 Facts = Mapping[str, Any]
 
 BUILT: Final = (

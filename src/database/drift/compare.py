@@ -9,8 +9,6 @@ from src.database.drift.catalog import BUILT, Catalog, Facts, compared_facts
 from src.database.drift.difference import Case, Difference, Severity, Statements
 from src.database.drift.remedies import change, create, drop
 
-__all__ = ["compare"]
-
 # Objects that are dropped before anything is created, each before what it depends on.
 _DROP_FIRST: Final = ("policy", "rule", "trigger", "constraint", "index", "column", "sequence", "function")
 _RENAMES: Final[Mapping[str, str]] = {

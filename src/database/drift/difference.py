@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from src.database.drift.catalog import Catalog, Facts
 
-__all__ = ["Case", "Difference", "Severity", "Statements"]
-
 Severity = Literal["error", "warning"]
 Statements = tuple[str, ...]
 

@@ -11,8 +11,6 @@ import asyncpg
 from src.database.drift.catalog import POLICY_FACTS, compared_facts
 from src.database.drift.snapshot import load_snapshot
 
-__all__ = ["Isolation", "read_isolation"]
-
 # A name is looked up on the search path, as in a statement of the application. pg_has_role is true for superusers too.
 _TABLES: Final = f"""
 SELECT t.name, t.relrowsecurity AS is_on, t.relforcerowsecurity AS is_forced,

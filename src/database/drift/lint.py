@@ -18,8 +18,6 @@ from alembic.script import Script
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.migrate import script_directory, sql
 
-__all__ = ["Fault", "Linted", "find_squawk", "lint"]
-
 TIMEOUT_SECONDS: Final = 60
 OLDEST_SERVER: Final = "15.0"
 

@@ -23,8 +23,6 @@ from src.database.drift.verification import read_live
 from src.database.errors import DatabaseError
 from src.database.migrate import downgrade, heads, migration_connection, upgrade
 
-__all__ = ["check_migrations"]
-
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
 _SHOWN: Final = 10

@@ -11,8 +11,6 @@ from typing import Any, Final
 from src.database.drift.catalog import Catalog, Facts
 from src.database.drift.difference import Case, Statements
 
-__all__ = ["change", "create", "drop"]
-
 _REWRITES: Final = "-- rewrites the table, and nobody reads or writes it meanwhile: at a quiet hour"
 _GRANT_AGAIN: Final = "-- rights on it have to be granted again"
 KNOWS_SET_EXPRESSION: Final = 17

@@ -19,8 +19,6 @@ from src.database.errors import ConfigurationError
 from src.database.resolve import named_provider, resolve_target
 from src.database.target import Target
 
-__all__ = ["SCRATCH_PREFIX", "scratch_database", "temporary_database"]
-
 SCRATCH_PREFIX: Final = "thea_scratch_"
 
 

@@ -10,8 +10,6 @@ from typing import Final
 from src.database.drift.catalog import Catalog
 from src.database.errors import ConfigurationError
 
-__all__ = ["SNAPSHOT_FILE", "load_snapshot", "render_snapshot"]
-
 SNAPSHOT_FILE: Final = Path(__file__).with_name("snapshot.json")
 
 

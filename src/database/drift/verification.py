@@ -20,8 +20,6 @@ from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftEr
 from src.database.migrate import OTHER_DATABASE, Revision, compare_revisions, upgrade
 from src.database.resolve import resolve_target
 
-__all__ = ["SchemaReport", "read_live", "verify", "verify_at_startup"]
-
 _State = Literal["empty", "foreign", "unstamped", "behind", "newest", "newer"]
 
 _LATER: Final = ("-- a newer release's migrations may have made it so: install that release, or leave it",)

@@ -7,8 +7,6 @@ from typing import Any, Final
 
 import asyncpg
 
-__all__ = ["KEPT_FREE", "Capacity", "capacity_of"]
-
 KEPT_FREE: Final = 5
 """Connections for migrations, a console and monitoring."""
 

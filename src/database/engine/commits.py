@@ -15,18 +15,6 @@ from src.database.engine.events import hear
 from src.database.engine.sqlalchemy_internals import has_fast_path, replace_driver_connection
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, TransactionAborted
 
-__all__ = [
-    "READS_ONLY",
-    "can_only_read",
-    "is_select",
-    "is_uncertain",
-    "outcome_unknown",
-    "reconnect",
-    "state_of",
-    "twice_if_lost",
-    "watch_transactions",
-]
-
 _READS_ONLY: Final = "thea_reads_only"
 READS_ONLY: Final = {_READS_ONLY: True}
 """Execution options: the statement writes nothing, though nobody can see that in its text."""

@@ -35,8 +35,6 @@ from src.database.translation import translate_connect
 if TYPE_CHECKING:
     from src.config import Settings
 
-__all__ = ["SEES_EVERY_ROW", "DatabaseEngine", "create_engine"]
-
 _Opener = Callable[..., Awaitable["asyncpg.Connection[Any]"]]
 
 OLDEST_SERVER: Final = 15

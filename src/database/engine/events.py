@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
 
-__all__ = ["hear", "somebody_else_hears", "tell_answered", "tell_sent"]
-
 _EVENTS: Final = ("before_cursor_execute", "after_cursor_execute", "before_execute", "after_execute")
 
 _Hear = Callable[..., None]

@@ -14,8 +14,6 @@ from src.database.engine.sqlalchemy_internals import begin_again
 from src.database.errors import ConnectionFailed, QueryTimeout
 from src.database.translation import translate
 
-__all__ = ["LOGGING_NAME", "listen"]
-
 LOGGING_NAME: Final = "thea"
 """What the log calls the engines of this package: the filter below is theirs alone."""
 _READ_ONLY: Final = "25006"

@@ -26,8 +26,6 @@ from src.database.connect import ConnectionState
 from src.database.errors import PoolExhausted
 from src.database.target import PoolLimits
 
-__all__ = ["FairQueue", "SizedPool", "drop", "keep_fresh"]
-
 PING_AFTER_IDLE_SECONDS: Final = 30.0
 """A connection that lay idle for longer is asked whether it lives: a firewall that dropped it has told nobody."""
 PING_TIMEOUT_SECONDS: Final = 3.0

@@ -19,22 +19,6 @@ from sqlalchemy.util.concurrency import await_
 from src.database.connect import BoundTransaction
 from src.database.engine.pool import FairQueue, SizedPool
 
-__all__ = [
-    "FAST_PATH",
-    "FairPool",
-    "begin_again",
-    "begin_with",
-    "cache_key_of",
-    "criteria_of_option",
-    "has_fast_path",
-    "raise_as_sqlalchemy",
-    "replace_driver_connection",
-    "result_columns",
-    "statement_lock",
-    "text_parameters",
-    "track_changes",
-]
-
 FAST_PATH: Final = "thea_fast_path"
 """The execution option of an engine without the fast path: False."""
 

@@ -13,8 +13,6 @@ from src.database.migrate import ORIGIN, Origin, compare_revisions
 from src.database.observability import report_replica, report_revision
 from src.database.session import get_db, get_read_db, has_replica
 
-__all__ = ["keep_looking", "look"]
-
 EVERY_SECONDS: Final = 15.0
 LOOK_SECONDS: Final = 5.0
 """The time limit of one measurement."""

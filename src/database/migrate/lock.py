@@ -19,8 +19,6 @@ from src.config.profiles import named_target
 from src.database.engine import create_engine
 from src.database.errors import DatabaseError, LockNotAvailable
 
-__all__ = ["DEFAULT_LOCK_SECONDS", "Patience", "blockers_of", "migration_connection"]
-
 LOCK_KEY: Final = 0x7468_6561  # "thea"
 POLL_SECONDS: Final = 0.2
 REPORT_SECONDS: Final = 10.0

@@ -22,19 +22,6 @@ from src.config import get_logger
 from src.database.errors import DatabaseError, ForeignKeyError
 from src.database.migrate.lock import DEFAULT_LOCK_SECONDS
 
-__all__ = [
-    "add_check",
-    "add_foreign_key",
-    "autocommit_block",
-    "backfill",
-    "create_functions",
-    "create_index_concurrently",
-    "drop_functions",
-    "drop_index_concurrently",
-    "set_not_null",
-    "validate",
-]
-
 CONCURRENT_LOCK_SECONDS: Final = 600
 """How long CREATE INDEX CONCURRENTLY may wait for each old transaction: no session waits behind it."""
 REPORT_SECONDS: Final = 5.0

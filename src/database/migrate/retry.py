@@ -19,8 +19,6 @@ from src.database.errors import DatabaseError, DeadlockError, LockNotAvailable
 from src.database.migrate.lock import DEFAULT_LOCK_SECONDS, Patience, blockers_of
 from src.database.migrate.revision_status import check_origin, check_search_path
 
-__all__ = ["APPLIED", "CONNECTION", "PATIENCE", "Step", "print_steps", "run_steps"]
-
 CONNECTION: Final = "connection"
 PATIENCE: Final = "patience"
 APPLIED: Final = "applied"

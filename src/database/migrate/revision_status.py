@@ -15,18 +15,6 @@ from src.database.base import Base
 from src.database.errors import ConfigurationError
 from src.database.migrate.scripts import script_directory
 
-__all__ = [
-    "ORIGIN",
-    "OTHER_DATABASE",
-    "REVOKE_WRITES",
-    "Origin",
-    "Revision",
-    "check_origin",
-    "check_search_path",
-    "compare_revisions",
-    "revision_of",
-]
-
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
 ORIGIN: Final = f"""

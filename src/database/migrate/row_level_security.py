@@ -6,8 +6,6 @@ from typing import Final
 
 from alembic import op
 
-__all__ = ["POLICY", "create_binding_function", "drop_binding_function", "protect", "protect_registry"]
-
 POLICY: Final = "tenant_isolation"
 
 # Without a subquery: Citus refuses one in a policy, and beside an explicit `tenant_id = $1` it gains nothing.

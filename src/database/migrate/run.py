@@ -26,8 +26,6 @@ from src.database.migrate.retry import APPLIED, CONNECTION, PATIENCE, Step
 from src.database.migrate.revision_status import check_origin
 from src.database.migrate.scripts import alembic_config, explain, is_checkout, script_directory
 
-__all__ = ["HistoryEntry", "Migrated", "current", "downgrade", "history", "revision", "sql", "stamp", "upgrade"]
-
 POLL_SECONDS: Final = 0.05
 _ALEMBIC: Final = Lock()
 """`alembic.op` and `alembic.context` are global in the process: one migration at a time, whatever the database."""

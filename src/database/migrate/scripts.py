@@ -12,8 +12,6 @@ from alembic.util import CommandError
 
 from src.database.errors import ConfigurationError
 
-__all__ = ["alembic_config", "explain", "heads", "is_checkout", "script_directory"]
-
 _PACKAGE: Final = Path(__file__).parents[1]
 _CHECKOUT: Final = _PACKAGE.parents[1]
 _PACKAGED: Final = _PACKAGE / "_packaged"

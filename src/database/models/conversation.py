@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from src.database.models.message_history import MessageHistory
     from src.database.models.user import User
 
-__all__ = ["Conversation"]
-
 
 class Conversation(TenantBase):
     """A thread of messages. ``last_seq`` counts what was ever appended; its row is the lock of every append.

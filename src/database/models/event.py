@@ -17,8 +17,6 @@ from src.database.models.limits import ICAL_UID, RRULE, TIMEZONE, TITLE
 if TYPE_CHECKING:
     from src.database.models.user import User
 
-__all__ = ["NO_LOCAL_TIME", "Event", "start_local_values"]
-
 NO_LOCAL_TIME: Final = datetime(1, 1, 1)  # noqa: DTZ001 - local time
 """The value of `start_local` where it is not known."""
 

@@ -14,24 +14,6 @@ from sqlalchemy.sql.elements import ClauseElement
 from src.database.base import Base, clean_text
 from src.database.calendar import check_timezone
 
-__all__ = [
-    "CONVERSATIONS",
-    "LIMITS",
-    "MESSAGES",
-    "ROLE",
-    "STATE",
-    "USERS",
-    "Json",
-    "Length",
-    "OneOf",
-    "Role",
-    "State",
-    "Whole",
-    "check_limits",
-    "check_locale",
-    "is_locale",
-]
-
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 State = Literal["complete", "incomplete", "interrupted"]
 

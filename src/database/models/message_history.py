@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from src.database.models.conversation import Conversation
     from src.database.models.user import User
 
-__all__ = ["MessageHistory"]
-
 
 class MessageHistory(TenantBase):
     """One message. ``seq`` runs without gaps in commit order; ``message_id`` is the idempotency key.

@@ -28,9 +28,6 @@ from src.database.models.limits import NOTE, TITLE
 if TYPE_CHECKING:
     from src.database.models.user import User
 
-__all__ = ["Note"]
-
-
 # Each with its bare letter at the same place below: a text keeps its length, so a match is where it was.
 ACCENTED: Final = "ÁÀÂÄÃÅáàâäãåÉÈÊËéèêëÍÌÎÏíìîïÓÒÔÖÕóòôöõÚÙÛÜúùûüÑñÇçÝýÿ"
 BARE: Final = "AAAAAAaaaaaaEEEEeeeeIIIIiiiiOOOOOoooooUUUUuuuuNnCcYyy"

@@ -10,8 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from src.database.base import Base, uuid7
 from src.database.models.limits import RETENTION_DAYS, SLUG, TENANT_NAME
 
-__all__ = ["Tenant"]
-
 
 class Tenant(Base):
     """A tenant. The table has ids and names only: every tenant can read it.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from src.database.models.message_history import MessageHistory
     from src.database.models.note import Note
 
-__all__ = ["User"]
-
 # A lazy load in asyncio is an error: ask with `options(selectinload(User.events))`. And whoever deletes a user leaves
 # these to the database, which refuses while there are any.
 _CHILDREN: Final[dict[str, Any]] = {"back_populates": "user", "lazy": "raise", "passive_deletes": "all"}

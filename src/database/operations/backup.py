@@ -25,8 +25,6 @@ from src.database.operations.programs import find_program
 from src.database.resolve import reach_target, resolve_target
 from src.database.target import Target
 
-__all__ = ["Manifest", "Restored", "Table", "back_up", "compare", "read_manifest", "restore", "verify_backup"]
-
 FORMAT: Final = 1
 _SHOWN: Final = 3
 _TRANSACTION_TIMEOUT: Final = 17

@@ -10,8 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Literal, cast
 
-__all__ = ["PlanStep", "bootstrap_plan", "fill", "init_script", "script_body"]
-
 Phase = Literal["refusals", "foreign roles", "foreign tables", "roles", "inside"]
 
 _STEP: Final = re.compile(

@@ -20,8 +20,6 @@ from src.database.connect import libpq_environment
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.target import Target
 
-__all__ = ["Program", "find_program"]
-
 _VERSION: Final = re.compile(r"\(PostgreSQL\)[^\d]*(\d+)")
 _VERSION_SECONDS: Final = 20
 _ERRORS: Final = re.compile(r"^pg_(?:dump|restore): (?:error|from TOC entry)[^\n]*", re.MULTILINE)

@@ -26,8 +26,6 @@ from src.database.resolve import reach_target, resolve_target
 from src.database.target import Target
 from src.database.translation import translate
 
-__all__ = ["Bootstrapped", "Refusal", "Roles", "bootstrap", "bootstrap_script", "roles_of"]
-
 LOCK_KEY: Final = 0x7468_6262
 """Two concurrent runs would disturb each other's roles."""
 _LONGEST_NAME: Final = 63  # bytes; PostgreSQL truncates a longer name, and would not find it again

@@ -12,8 +12,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["create_verifier", "is_verifier_of"]
-
 ITERATIONS: Final = 4096
 """PostgreSQL's own default of scram_iterations."""
 SALT_BYTES: Final = 16

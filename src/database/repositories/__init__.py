@@ -1,13 +1,16 @@
 """The repositories, one for each table. They flush and never commit: `get_db` does."""
 
 from src.database.repositories.base import Repository, Upserted
-from src.database.repositories.conversations import ConversationRepository, Turn
+from src.database.repositories.conversations import ConversationRepository
 from src.database.repositories.events import EventRepository, Occurrence
-from src.database.repositories.messages import Appended, MessageHistoryRepository, NewMessage, Usage
+from src.database.repositories.messages import Appended, MessageHistoryRepository
 from src.database.repositories.notes import NoteHit, NoteRepository, TagCount
 from src.database.repositories.tenants import TenantRepository
 from src.database.repositories.users import UserRepository
+from src.database.statements.conversations import Turn
+from src.database.statements.messages import NewMessage
 from src.database.statements.retention import purge_expired
+from src.database.statements.usage import Usage
 
 __all__ = [
     "Appended",

@@ -16,8 +16,6 @@ from src.database.statements.conversations import LEASE, Turn
 from src.database.statements.in_session import InSession
 from src.database.statements.pagination import Page
 
-__all__ = ["ConversationRepository", "Turn"]
-
 _OF_METHODS: Final[Mapping[str, str]] = (
     {"last_seq": "`append` counts"}
     | dict.fromkeys(("summary", "summary_upto_seq"), "use `set_summary`")

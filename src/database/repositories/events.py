@@ -24,8 +24,6 @@ from src.database.statements.pagination import check_limit
 from src.database.statements.reminders import CLAIM, MAX_ATTEMPTS
 from src.database.statements.rows import statement_time
 
-__all__ = ["EventRepository", "Occurrence"]
-
 MAX_WINDOW: Final = timedelta(days=3660)
 
 

@@ -36,8 +36,6 @@ from src.database.statements.tool_pairs import whole_pairs
 from src.database.statements.usage import Usage, UsageBy, sum_usage
 from src.database.statements.windows import DEFAULT_LIMIT, check_number, window_limit
 
-__all__ = ["Appended", "MessageHistoryRepository", "NewMessage", "Usage"]
-
 _FIXED: Final[Mapping[str, str]] = dict.fromkeys(
     ("conversation_id", "user_id", "seq", "message_id", "fingerprint"), "it never changes"
 ) | {

@@ -36,8 +36,6 @@ from src.database.models.note import ACCENTED, BARE, SEPARATORS, clean_tags
 from src.database.repositories.base import Condition, Repository, Upserted
 from src.database.statements.pagination import Page, check_limit
 
-__all__ = ["HIGHLIGHT", "NoteHit", "NoteRepository", "TagCount"]
-
 MAX_QUERY: Final = 1000
 MAX_WORDS: Final = 32
 """That many different words of a note are marked in its snippet."""

@@ -17,8 +17,6 @@ from src.database.session import AsyncSession
 from src.database.statements import tenants
 from src.database.statements.pagination import Keyset, Page, check_limit
 
-__all__ = ["TenantRepository"]
-
 ACTIVE_BATCH: Final = 100
 LARGEST_RETENTION_DAYS: Final = 2**31 - 1
 

@@ -17,8 +17,6 @@ from src.database.repositories.base import Repository
 from src.database.statements import personal_data, users
 from src.database.statements.in_session import InSession
 
-__all__ = ["UserRepository", "check_profile"]
-
 
 class UserRepository(Repository[User]):
     """The users of the current tenant.

@@ -15,8 +15,6 @@ from src.database.engine.commits import READS_ONLY
 from src.database.engine.sqlalchemy_internals import begin_with, has_fast_path, raise_as_sqlalchemy
 from src.database.observability import names_statements
 
-__all__ = ["TenantBinding"]
-
 _IS_MIGRATED: Final = "SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL"
 # Where nothing can be written, on a replica, it is taken as it is.
 _IS_REGISTERED: Final = (

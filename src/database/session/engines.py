@@ -19,19 +19,6 @@ from src.database.observability import DefaultTenantLog, watch
 from src.database.resolve import transaction_limits
 from src.database.session.binding import TenantBinding
 
-__all__ = [
-    "DEFAULT",
-    "READING",
-    "binding_of",
-    "engine_of_loop",
-    "engines_of_loop",
-    "forget_settings",
-    "get_engine",
-    "has_replica",
-    "open_connection",
-    "tenant_binding",
-]
-
 _Loop = asyncio.AbstractEventLoop
 BindingT = TypeVar("BindingT", bound=TenantBinding)
 

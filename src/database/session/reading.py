@@ -15,8 +15,6 @@ from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConnectionFailed, SchemaChangedError
 from src.database.session.session import AsyncSession, TenantSession
 
-__all__ = ["WRITTEN", "ReadSession", "wait_for_replica"]
-
 REPLAY_WAIT_SECONDS: Final = 1.0
 REPLAY_POLL_SECONDS: Final = 0.01
 

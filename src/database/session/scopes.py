@@ -17,8 +17,6 @@ from src.database.session.engines import DEFAULT, READING, binding_of, engine_of
 from src.database.session.reading import ReadSession, wait_for_replica
 from src.database.session.session import AsyncSession
 
-__all__ = ["AsyncSessionLocal", "SessionScope", "engine", "get_db", "get_read_db", "read_engine"]
-
 SessionT_co = TypeVar("SessionT_co", bound=AsyncSession, covariant=True)
 
 

@@ -26,8 +26,6 @@ from src.database.session.binding import TenantBinding
 from src.database.session.use import GuardedAsyncSession, SessionUse, guard_operations
 from src.database.tenant_scope import current_tenant
 
-__all__ = ["AsyncSession", "TenantSession"]
-
 
 class _NotBound(Enum):
     """What a session is bound to before a binding; None is a binding to no tenant."""

@@ -17,8 +17,6 @@ from src.database.errors import DatabaseError
 from src.database.session.binding import TenantBinding
 from src.database.session.session import AsyncSession, TenantSession
 
-__all__ = ["Number", "NumberedBinding", "NumberedSession", "Outcome", "find_outcome"]
-
 FIND_SECONDS: Final = 30.0
 """How long an outcome is looked for: the server may be starting again, or still be about to commit."""
 POLL_SECONDS: Final = 0.1

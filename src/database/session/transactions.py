@@ -31,8 +31,6 @@ from src.database.session.scopes import engine
 from src.database.session.session import AsyncSession
 from src.database.session.transaction_status import NumberedBinding, NumberedSession, Outcome, find_outcome
 
-__all__ = ["Isolation", "Retry", "run_transaction"]
-
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 ResultT = TypeVar("ResultT")
 

@@ -15,8 +15,6 @@ from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from src.database.errors import SessionClosed, SessionInUse
 
-__all__ = ["GuardedAsyncSession", "SessionUse", "guard_operations"]
-
 SessionT = TypeVar("SessionT", bound=type[Session])
 
 # These send nothing. The flush that does may come under another tenant's context, so the session takes its tenant here.

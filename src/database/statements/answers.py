@@ -19,8 +19,6 @@ from src.database.statements.rows import statement_time, update_one, update_rows
 from src.database.statements.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
 from src.database.statements.windows import conversation_is_there
 
-__all__ = ["end", "extend", "interrupt_stale"]
-
 _MOST_CHARACTERS: Final = 2**30  # of a text that PostgreSQL can hold
 _ROUNDS: Final = 10
 """How often a piece is added again to a content that was changed meanwhile."""

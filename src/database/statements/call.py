@@ -11,8 +11,6 @@ import asyncpg
 
 from src.database.errors import DatabaseError, SchemaDriftError
 
-__all__ = ["Call", "Sender", "drifted", "is_missing"]
-
 RowT = TypeVar("RowT")
 
 _UNDEFINED_FUNCTION: Final = "42883"

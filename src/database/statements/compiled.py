@@ -17,8 +17,6 @@ from src.database.engine.sqlalchemy_internals import cache_key_of, result_column
 from src.database.statements.entities import DIALECT, Entities, entities_of
 from src.database.statements.fence import TENANT, fenced, in_fence
 
-__all__ = ["Ready", "compile_once", "ready"]
-
 SHAPES: Final = 500
 
 

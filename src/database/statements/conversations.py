@@ -24,23 +24,6 @@ from src.database.statements.pagination import MAX_LIMIT, check_limit
 from src.database.statements.rows import lock_one, required, statement_time, update_one, update_rows
 from src.database.statements.windows import MAX_SEQ
 
-__all__ = [
-    "LEASE",
-    "Turn",
-    "check_is_last",
-    "check_silence",
-    "check_token",
-    "claim_turn",
-    "close",
-    "close_stale",
-    "get_or_start_conversation",
-    "lock_conversation",
-    "release_turn",
-    "renew_turn",
-    "set_summary",
-    "stored_chat",
-]
-
 IDLE: Final = "idle"
 LONGEST_SILENCE: Final = timedelta(days=36_500)
 LEASE: Final = timedelta(seconds=60)

@@ -18,8 +18,6 @@ from sqlalchemy.orm.attributes import instance_dict, instance_state, set_committ
 from src.database.base import changeable
 from src.database.engine.sqlalchemy_internals import has_fast_path, track_changes
 
-__all__ = ["DIALECT", "Entities", "entities_of"]
-
 DIALECT: Final[Dialect] = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 

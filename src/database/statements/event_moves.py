@@ -47,8 +47,6 @@ from src.database.statements.reminders import (
 )
 from src.database.statements.rows import lock_one, lock_rows, required, update_rows
 
-__all__ = ["Scope", "cancel", "lock_event", "reschedule"]
-
 Scope = Literal["this", "following", "all"]
 
 _COPIED: Final = ("user_id", "title", "description", "location", "timezone", "all_day", "reminder_offset")

@@ -15,20 +15,6 @@ from src.database.models import Event
 from src.database.session import AsyncSession
 from src.database.statements.reminders import has_reminder, next_reminder, reminder_lead, server_time, set_reminder
 
-__all__ = [
-    "LATEST",
-    "apply_changes",
-    "check_instant",
-    "check_interval",
-    "check_new_event",
-    "check_not_moved",
-    "check_series",
-    "check_values",
-    "check_year",
-    "delete_single",
-    "set_first_reminders",
-]
-
 # A day within the calendar's ends: every zone has a wall-clock time there.
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)

@@ -8,8 +8,6 @@ from uuid import UUID
 from sqlalchemy import BindParameter, ColumnClause, Uuid, bindparam, literal_column
 from sqlalchemy.sql.visitors import replacement_traverse
 
-__all__ = ["TENANT", "fenced", "in_fence", "tenant_parameter"]
-
 SelectT = TypeVar("SelectT")
 
 TENANT: Final = "acting_tenant"

@@ -15,8 +15,6 @@ from src.database.statements.call import Call, drifted, is_missing
 from src.database.statements.entities import entities_of
 from src.database.statements.sending import records
 
-__all__ = ["InSession", "entities", "entity_columns", "refresh"]
-
 ModelT = TypeVar("ModelT", bound=TenantBase)
 
 

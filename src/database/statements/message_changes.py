@@ -19,8 +19,6 @@ from src.database.statements.rows import lock_one, update_one
 from src.database.statements.split_characters import SPLIT
 from src.database.statements.windows import conversation_is_there, newest, of_conversation
 
-__all__ = ["edit", "pop_last", "purge"]
-
 
 async def edit(session: AsyncSession, message_id: str, content: str | None, *, edited_at: datetime) -> bool:
     """Update a message to a later version, and return whether it changed; see `MessageHistoryRepository.edit`."""

@@ -21,23 +21,6 @@ from src.database.statements.call import Call, Sender
 from src.database.statements.conversations import check_is_last, check_token
 from src.database.statements.split_characters import SPLIT, has_halves, stored_form
 
-__all__ = [
-    "COLUMNS",
-    "KEY",
-    "PLAIN",
-    "VERSIONS",
-    "NewMessage",
-    "Outcome",
-    "append_messages",
-    "as_arrays",
-    "check_batch",
-    "check_extra",
-    "check_outcome",
-    "first_of_each_key",
-    "pack",
-    "whole",
-]
-
 VERSIONS: Final = "versions"
 """The name in a message's `extra` under which `edit` keeps what was there before."""
 

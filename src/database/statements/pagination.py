@@ -16,8 +16,6 @@ from sqlalchemy import BigInteger, ColumnElement, DateTime, Integer, Select, tup
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TypeEngine
 
-__all__ = ["MAX_LIMIT", "InvalidCursorError", "Keyset", "Page", "check_limit", "decode_cursor", "encode_cursor"]
-
 T = TypeVar("T")
 
 MAX_LIMIT: Final = 1000

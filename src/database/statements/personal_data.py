@@ -31,8 +31,6 @@ from src.database.observability import names_statements
 from src.database.session import AsyncSession
 from src.database.statements.removal import PERSON, Ids, dependants, references, remove
 
-__all__ = ["erase_tenant_batch", "erase_user", "export_tenant", "export_user"]
-
 EXPORT_BATCH: Final = 500
 ERASE_BATCH: Final = 20_000
 """Rows a statement: it stays within the time limit of one."""

@@ -13,8 +13,6 @@ from sqlalchemy import Select
 from src.database.statements.entities import DIALECT
 from src.database.statements.fence import fenced, in_fence
 
-__all__ = ["Read"]
-
 RowT = TypeVar("RowT")
 
 

@@ -23,26 +23,6 @@ from src.database.statements.in_session import entity_columns
 from src.database.statements.pagination import check_limit
 from src.database.statements.rows import statement_time, update_one
 
-__all__ = [
-    "CLAIM",
-    "CLAIM_FUNCTION",
-    "CLAIM_PARAMETERS",
-    "MAX_ATTEMPTS",
-    "NOT_HELD",
-    "acknowledge",
-    "claim_due",
-    "give_up",
-    "has_reminder",
-    "next_reminder",
-    "pending",
-    "release",
-    "reminder_lead",
-    "replaced_starts",
-    "server_time",
-    "set_reminder",
-    "skip",
-]
-
 ReminderT = TypeVar("ReminderT")
 
 MAX_ATTEMPTS: Final = 5

@@ -32,8 +32,6 @@ from sqlalchemy import (
 from src.database.base import tenant_tables
 from src.database.session import AsyncSession
 
-__all__ = ["Ids", "Reference", "dependants", "nothing_needs", "references", "remove"]
-
 PERSON: Final = "users"
 """The table whose rows are people."""
 

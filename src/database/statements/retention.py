@@ -16,8 +16,6 @@ from src.database.statements.pagination import check_limit
 from src.database.statements.removal import Ids, dependants, nothing_needs, remove
 from src.database.statements.rows import statement_time
 
-__all__ = ["DELETED_DAYS", "purge_expired"]
-
 DELETED_DAYS: Final = 30
 """How long a soft-deleted row stays if there is no retention."""
 

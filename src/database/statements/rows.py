@@ -12,8 +12,6 @@ from src.database.base import TenantBase
 from src.database.errors import NotFoundError
 from src.database.session import AsyncSession
 
-__all__ = ["lock_one", "lock_rows", "required", "statement_time", "update_one", "update_rows"]
-
 T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=TenantBase)
 

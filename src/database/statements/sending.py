@@ -19,8 +19,6 @@ from src.database.session import AsyncSession, ReadTenantSession, TenantSession
 from src.database.statements.compiled import Ready, compile_once, ready
 from src.database.statements.fence import TENANT
 
-__all__ = ["Prepared", "SentAsText", "records", "rows"]
-
 ModelT = TypeVar("ModelT", bound=TenantBase)
 
 

@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from src.database.base import clean_text
 
-__all__ = ["SPLIT", "has_halves", "is_the_same", "sent_form", "stored_form"]
-
 SPLIT: Final = "split_characters"
 """The name in a message's `extra` under which its split characters are kept: `joined`, their positions in the stored
 content, and `high`, the first half of a character whose second half has not arrived."""

@@ -11,8 +11,6 @@ from src.database.errors import ForeignKeyError
 from src.database.models import Tenant
 from src.database.session import AsyncSession
 
-__all__ = ["delete_tenant", "update_tenant"]
-
 
 async def update_tenant(session: AsyncSession, tenant_id: UUID, **values: Any) -> Tenant | None:
     """Update attributes of a tenant, and return it, or None if it is not registered."""

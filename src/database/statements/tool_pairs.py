@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-__all__ = ["whole_pairs"]
-
 _CALL_ID_NAMES: Final = ("call_id", "tool_call_id", "toolCallId")
 _ID_NAMES: Final = ("id", *_CALL_ID_NAMES)
 """The names of a call's id in an object of an assistant's `parts`, over the providers' formats."""

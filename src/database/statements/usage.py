@@ -16,8 +16,6 @@ from src.database.calendar import zone_offsets
 from src.database.models import MessageHistory
 from src.database.session import AsyncSession
 
-__all__ = ["Usage", "UsageBy", "sum_usage"]
-
 UsageBy = Literal["user", "conversation", "model", "day"]
 
 _COUNTED: Final = ("input_tokens", "output_tokens", "token_count")

@@ -19,8 +19,6 @@ from src.database.statements.fence import TENANT
 from src.database.statements.in_session import InSession, entity_columns
 from src.database.statements.sending import Prepared
 
-__all__ = ["by_telegram_id", "check_telegram_id", "get_or_create_user", "new_user_values", "set_timezone", "touch_seen"]
-
 SEEN_AGAIN_AFTER: Final = timedelta(minutes=1)
 """How exact `last_seen_at` is: a user that is seen more often is not written each time."""
 

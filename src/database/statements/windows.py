@@ -23,20 +23,6 @@ from sqlalchemy import (
 from src.database.models import Conversation, MessageHistory
 from src.database.statements.pagination import MAX_LIMIT, check_limit
 
-__all__ = [
-    "DEFAULT_LIMIT",
-    "MAX_SEQ",
-    "after",
-    "among_many",
-    "before",
-    "check_number",
-    "conversation_is_there",
-    "newest",
-    "of_conversation",
-    "window_limit",
-    "within_budget",
-]
-
 DEFAULT_LIMIT: Final = 50
 MAX_SEQ: Final = 2**63 - 1
 CHARACTERS_A_TOKEN: Final = 4

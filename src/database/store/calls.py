@@ -17,8 +17,6 @@ from src.database.statements.read import Read
 from src.database.store.pool import Slot, StorePool
 from src.database.translation import translate
 
-__all__ = ["Calls", "Sent"]
-
 RowT = TypeVar("RowT")
 
 STREAM_BATCH: Final = 1000

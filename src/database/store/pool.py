@@ -17,8 +17,6 @@ from src.database.errors import PoolExhausted
 from src.database.store.time_limit import TimeLimit
 from src.database.target import PoolLimits
 
-__all__ = ["Slot", "StorePool"]
-
 CLOSE_SECONDS: Final = 2.0
 
 

@@ -18,19 +18,6 @@ from src.database.models import Conversation, Event, MessageHistory, User
 from src.database.models.limits import USERS, Role, State, check_limits
 from src.database.repositories.users import check_profile
 
-__all__ = [
-    "NO_PROFILE",
-    "AppendedRow",
-    "ConversationRow",
-    "EventRow",
-    "MessageRow",
-    "Profile",
-    "TurnRows",
-    "UserRow",
-    "columns_of",
-    "names_of",
-]
-
 
 @dataclass_transform(frozen_default=True)
 class _Row(asyncpg.Record):  # type: ignore[misc] # it ships no types

@@ -55,8 +55,6 @@ from src.database.store.rows import (
 )
 from src.database.store.watched import WatchedCalls, WatchedPool
 
-__all__ = ["Store", "get_store"]
-
 POOL_NAME: Final = "store"
 
 DEFAULT_RECENT: Final = 20

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-__all__ = ["TimeLimit"]
-
 
 class TimeLimit:
     """Limits how long calls wait for the server.

@@ -18,8 +18,6 @@ from src.database.statements.read import Read
 from src.database.store.calls import Calls, Sent
 from src.database.store.pool import Slot, StorePool
 
-__all__ = ["WatchedCalls", "WatchedPool"]
-
 RowT = TypeVar("RowT")
 
 

@@ -16,9 +16,9 @@ from src.database.repositories import (
     ConversationRepository,
     MessageHistoryRepository,
     NewMessage,
+    Turn,
     UserRepository,
 )
-from src.database.repositories.conversations import Turn
 from src.database.session import AsyncSession
 from tests.acceptance.model.memory import Person, Talk
 from tests.acceptance.model.steps import PICK, TENANT, Steps, change, nothing, pick

@@ -16,8 +16,6 @@ from src.database.cli.demo.show import show_what_it_is_for
 from src.database.integrations.telegram import ImportReport, TelegramFile, import_messages, read_telegram
 from src.database.migrate import upgrade
 
-__all__ = ["run_demo"]
-
 _SAMPLE: Final = "the sample (dialogues of chatterbot-corpus, BSD licence)"
 
 

@@ -26,8 +26,6 @@ from src.database.repositories import (
 )
 from src.database.session import AsyncSession, get_db, tenant_context
 
-__all__ = ["show_what_it_is_for"]
-
 LAST: Final = 10
 SHOWN_LENGTH: Final = 90
 NOTE_LENGTH: Final = 2000

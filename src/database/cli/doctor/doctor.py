@@ -21,8 +21,6 @@ from src.database.resolve import resolve_target
 from src.database.target import Target
 from src.database.translation import translate_connect
 
-__all__ = ["examine", "guarded", "run_doctor"]
-
 EXIT_NO_SETTINGS: Final = 2
 
 _Check = Callable[[CheckContext], Awaitable[CheckResult]]

@@ -16,8 +16,6 @@ from src.database.check_result import CheckResult, failed, ok, skipped, warning
 from src.database.errors import ConfigurationError
 from src.database.target import hosts_of, parse_url
 
-__all__ = ["EXTEND_PATH", "check_localhost", "check_namespace", "check_settings", "named_hosts"]
-
 EXTEND_PATH: Final = '__path__ = __import__("pkgutil").extend_path(__path__, __name__)'
 
 

@@ -19,8 +19,6 @@ from src.database.errors import (
 )
 from src.database.target import Host, Target
 
-__all__ = ["ATTEMPT", "check_names", "check_ports", "hosts_to_reach", "results_of_failure"]
-
 ATTEMPT: Final[tuple[str, ...]] = ("server", "TLS", "password", "database")
 """The steps of an attempt to connect, in this order."""
 

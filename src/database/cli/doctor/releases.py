@@ -13,8 +13,6 @@ from typing import Final
 from src.database.check_result import CheckResult, failed, ok, warning
 from src.database.engine import OLDEST_SERVER
 
-__all__ = ["judge_version"]
-
 
 @dataclass(frozen=True, slots=True)
 class Release:

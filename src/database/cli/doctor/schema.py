@@ -19,19 +19,6 @@ from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, Revision, revision_of
 
-__all__ = [
-    "check_creation",
-    "check_extensions",
-    "check_migrations",
-    "check_replica",
-    "check_revision",
-    "check_rights",
-    "check_role",
-    "check_schema",
-    "explain_drift",
-    "judge_revision",
-]
-
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
 TABLES: Final = sorted(Base.metadata.tables)

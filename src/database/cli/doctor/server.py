@@ -18,24 +18,6 @@ from src.database.cli.pool import Demand, demand_of
 from src.database.engine.capacity import Capacity, capacity_of
 from src.database.target import Target
 
-__all__ = [
-    "CheckContext",
-    "check_clock",
-    "check_collation",
-    "check_connections",
-    "check_encoding",
-    "check_password",
-    "check_pooler",
-    "check_session_defaults",
-    "check_tls",
-    "check_version",
-    "check_writable",
-    "judge_clock",
-    "judge_connections",
-    "judge_tls",
-    "worse",
-]
-
 CLOCK_TOLERANCE_SECONDS: Final = 2.0
 _HAS_SYSTEM_USER: Final = 16
 """The first major that reports how a session was authenticated."""

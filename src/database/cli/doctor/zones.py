@@ -10,8 +10,6 @@ from src.database.calendar import get_zone, local_time, zone_data_version, zone_
 from src.database.check_result import CheckResult, ok, warning
 from src.database.cli.doctor.server import CheckContext
 
-__all__ = ["check_zones", "judge_zones"]
-
 _SAMPLES: Final = 36
 """The number of instants that are compared: one every 30 days, from a year ago on."""
 _SHOWN: Final = 30

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from src.database.cli.seed.fill import Report
     from src.database.cli.seed.recipe import Recipe
 
-__all__ = ["seed_app"]
-
 seed_app = typer.Typer(pretty_exceptions_show_locals=False)
 
 

@@ -23,8 +23,6 @@ from src.database.models.event import start_local_values
 from src.database.repositories import TenantRepository
 from src.database.session import AsyncSession, get_db, tenant_context
 
-__all__ = ["Report", "fill", "present_of"]
-
 RECORD: Final = "seed"
 """The name in a tenant's metadata under which its recipe is stored."""
 _INSERT: Final = """

@@ -15,8 +15,6 @@ from faker import VERSION as FAKER
 from src.database.base import check_aware
 from src.database.errors import ConfigurationError
 
-__all__ = ["Dice", "Recipe", "Share", "allot", "slug_of"]
-
 T = TypeVar("T")
 
 MAX_TENANTS: Final = 1000

@@ -23,8 +23,6 @@ from src.database.cli.seed.recipe import Dice, Recipe, Share, allot
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.statements.messages import VERSIONS, NewMessage
 
-__all__ = ["TABLES", "Batch", "batches"]
-
 Batch: TypeAlias = dict[type[TenantBase], list[dict[str, Any]]]
 
 TABLES: Final = (User, Conversation, MessageHistory, Event, Note)

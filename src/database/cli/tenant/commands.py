@@ -16,8 +16,6 @@ from src.database.errors import ConfigurationError
 if TYPE_CHECKING:
     from src.database.models import Tenant
 
-__all__ = ["tenant_app"]
-
 Slug = Annotated[str, typer.Argument(help="The slug of the tenant.")]
 
 tenant_app = typer.Typer(

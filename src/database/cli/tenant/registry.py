@@ -15,8 +15,6 @@ from src.database.repositories import TenantRepository
 from src.database.repositories.tenants import Status
 from src.database.session import AsyncSession, get_db
 
-__all__ = ["all_tenants", "change", "find", "register", "registry_session", "set_status"]
-
 _ORIGIN: Final = text(ORIGIN)
 
 PAGE = 1000

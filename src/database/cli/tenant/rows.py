@@ -23,8 +23,6 @@ from src.database.repositories import TenantRepository, UserRepository, purge_ex
 from src.database.session import AsyncSession, get_db, tenant_context
 from src.database.statements.personal_data import erase_tenant_batch, export_tenant
 
-__all__ = ["erase", "export", "purge"]
-
 
 async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
     """Write all data of a tenant, or of one of its users, as JSON lines.

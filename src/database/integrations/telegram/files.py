@@ -17,8 +17,6 @@ from typing import Any, Final, NamedTuple
 from src.database.errors import ConfigurationError
 from src.database.integrations.telegram.json_stream import JsonStream, JsonSyntaxError
 
-__all__ = ["TelegramFile", "TelegramMessage", "read_telegram"]
-
 _UPDATES: Final = "Bot API updates"
 _EXPORT: Final = "Telegram Desktop export"
 _UPDATE_KINDS: Final = (

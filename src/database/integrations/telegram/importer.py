@@ -22,8 +22,6 @@ from src.database.repositories import (
 )
 from src.database.session import get_db
 
-__all__ = ["ImportReport", "import_messages"]
-
 CHANNEL: Final = "telegram"
 CHATS_AT_ONCE: Final = 8
 BATCH: Final = 50

@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
-__all__ = ["JsonStream", "JsonSyntaxError"]
-
 _CHUNK: Final = 1 << 18
 _LONGEST_TOKEN: Final = 16  # of what the end of a chunk can cut: true, -Infinity, an escaped pair of surrogates
 _BLANKS: Final = " \t\r\n"

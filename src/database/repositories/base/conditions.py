@@ -21,8 +21,6 @@ from src.database.engine.sqlalchemy_internals import criteria_of_option
 from src.database.models import MessageHistory
 from src.database.statements.windows import conversation_is_there
 
-__all__ = ["Condition", "Option", "check_conditions", "check_options", "check_value", "within"]
-
 Condition = ColumnExpressionArgument[bool]
 Option = ExecutableOption
 

@@ -43,8 +43,6 @@ from src.database.statements.fence import TENANT, tenant_parameter
 from src.database.statements.pagination import Keyset, Page, check_limit
 from src.database.statements.sending import Prepared, rows
 
-__all__ = ["Build", "Repository"]
-
 ModelT = TypeVar("ModelT", bound=TenantBase)
 
 Build = Callable[[Any], Executable]

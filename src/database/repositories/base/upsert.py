@@ -27,8 +27,6 @@ from src.database.errors import DuplicateKeyError
 from src.database.repositories.base.conditions import check_value
 from src.database.session import AsyncSession
 
-__all__ = ["Upserted", "insert_unless_there", "select_by_key", "upsert"]
-
 ModelT = TypeVar("ModelT", bound=TenantBase)
 
 # A row version that no transaction has yet replaced or locked has xmax 0: the insert made it.
