@@ -123,8 +123,7 @@ class Calls:
         slot = await self._pool.take()
         connection, is_done, limit = slot.connection, False, self._pool.time_limit
         try:
-            with limit.apply():
-                await self._prepare(slot)
+            await self._prepare(slot)
             with limit.apply():
                 await connection.execute(self._binding.as_script(tenant_id, read_only=True))
             with limit.apply():
@@ -161,15 +160,15 @@ class Calls:
     async def _prepare(self, slot: Slot) -> None:
         """Check the schema once, and register the default tenant, as a session does."""
         if not self._is_ready:
-            self._is_ready = await self._binding.prepare(slot.connection)
+            with self._pool.time_limit.apply():
+                self._is_ready = await self._binding.prepare(slot.connection)
 
     async def _send(self, slot: Slot, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]) -> list[Any]:
         connection = slot.connection
         sent_before: int | None = None
         try:
             if not self._is_ready:
-                with self._pool.time_limit.apply():
-                    await self._prepare(slot)
+                await self._prepare(slot)
             sent_before = connection.statements_sent
             with self._pool.time_limit.apply():
                 rows: list[Any] = await connection.fetch(statement.sql, *arguments, record_class=statement.row)
