@@ -42,7 +42,7 @@ RowT = TypeVar("RowT", bound=tuple[Any, ...])
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What was loaded: rows of all tenants, and as many rows of one tenant."""
+    """The rows to call with: of all tenants, and as many of one tenant."""
 
     mixed: Rows
     one: Rows

@@ -1,4 +1,4 @@
-"""What is measured, and the bar of each path for each operation."""
+"""The operations that are measured, and the bar of each path for each of them."""
 
 from __future__ import annotations
 

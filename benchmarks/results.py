@@ -1,4 +1,4 @@
-"""What was measured, and what follows from it: ratios inside each round, their median and their spread."""
+"""The results of a run: ratios inside each round, their median and their spread."""
 
 from __future__ import annotations
 

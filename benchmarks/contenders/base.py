@@ -1,4 +1,4 @@
-"""What all contenders share: where they connect to, the operations, and the columns that all of them return."""
+"""The base of all contenders: where they connect to, the operations, and the columns that all of them return."""
 
 from __future__ import annotations
 

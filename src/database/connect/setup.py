@@ -1,4 +1,4 @@
-"""What a new connection is set up with: its name, its search path, and the codec of jsonb."""
+"""The setup of a new connection: its name, its search path, and the codec of jsonb."""
 
 from __future__ import annotations
 

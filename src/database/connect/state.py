@@ -1,4 +1,4 @@
-"""What is known of a connection beside the driver's own state."""
+"""The state of a session's connection that the driver does not keep."""
 
 from __future__ import annotations
 

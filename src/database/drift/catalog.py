@@ -64,7 +64,7 @@ class Catalog:
     revisions: tuple[str, ...] | None = ()
     """The content of alembic_version; None: the role may not read it."""
     origin: Origin = _NO_ORIGIN
-    """What shows whose migrations made the schema, if it was read from a database."""
+    """The signs of whose migrations made the schema, if the catalog was read from a database."""
 
     def of(self, kind: str) -> Mapping[str, Facts]:
         """Return the objects of a kind."""

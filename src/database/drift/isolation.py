@@ -26,7 +26,7 @@ _ROLE: Final = "SELECT rolsuper, rolbypassrls FROM pg_catalog.pg_roles WHERE rol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
-    """What the server enforces for the connected role.
+    """The isolation that the server enforces for the connected role.
 
     Args:
         tables: The tables of this release that row-level security guards, and that the database has.

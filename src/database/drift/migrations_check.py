@@ -1,4 +1,4 @@
-"""What a CI checks of the migrations, in a scratch database; no other database is touched."""
+"""The checks of the migrations for CI, in a scratch database; no other database is touched."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class UserMark:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which is created if it is missing; one process at a time starts or stops its server.
+    """Lock a folder, which is created if it is missing: one process at a time starts or stops its server.
 
     Raises:
         ConnectionFailed: Another process holds the lock for too long.

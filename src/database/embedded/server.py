@@ -171,7 +171,7 @@ class EmbeddedServer:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the folder's lock, and report what the operating system refuses."""
+        """Lock the folder, and report what the operating system refuses."""
         files.check_path(self.folder)
         try:
             with files.locked(self.folder):

@@ -25,7 +25,7 @@ SELECT current_setting('max_connections')::int AS maximum,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What the server can give, and has given."""
+    """The number of connections that the server accepts, and how many are in use."""
 
     maximum: int
     reserved: int

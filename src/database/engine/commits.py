@@ -1,4 +1,4 @@
-"""What a lost connection means to a transaction: nothing at its begin; at its end, that its outcome is not known."""
+"""Lost connections: a transaction that has sent nothing begins again; after COMMIT its outcome is not known."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _send_commit(connection: Connection) -> None:
 
 
 def _reads(compiled: Any) -> bool:
-    """Say it of what is compiled: it is looked at once, and kept where it is, since it is asked at each statement."""
+    """Return True if a compiled statement can only read; the answer is cached on the compiled statement."""
     known: bool | None = compiled.__dict__.get(_READS)
     if known is None:
         known = compiled.__dict__[_READS] = can_only_read(compiled.statement)

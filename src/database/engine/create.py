@@ -68,7 +68,7 @@ class DatabaseEngine(AsyncEngine):
         self.is_pooled_elsewhere = is_pooled_elsewhere
         self._filling: asyncio.Task[None] | None = None
         self.attached: dict[str, Any] = {}
-        """What lives exactly as long as the engine. It may refer to the engine: in a weak dictionary that is a leak."""
+        """Objects with the lifetime of the engine. They may refer to it, which would leak in a weak dictionary."""
 
     async def open_connection(self) -> asyncpg.Connection[Any]:
         """Open a connection of the driver's, which no pool knows; whoever asks for it closes it.
@@ -85,7 +85,7 @@ class DatabaseEngine(AsyncEngine):
         return self._connector.tunnel_is_up
 
     def close_with(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Have what else uses these connections be closed when the engine is disposed of."""
+        """Register a function that is called when the engine is disposed of."""
         self._others.append(close)
 
     def hang_up(self) -> None:
@@ -120,7 +120,7 @@ class DatabaseEngine(AsyncEngine):
         return idle + missing if missing > 0 else 0
 
     async def _open(self, count: int) -> None:
-        """Have so many connections in use at once, and give them back, however this ends."""
+        """Open a number of connections at the same time, and release them, also after an error."""
         if count < 1:
             return
         all_open = asyncio.Barrier(count)
@@ -275,7 +275,7 @@ def _opener(connector: Connector, settings: Settings, *, purpose: Purpose) -> _O
 
 
 async def _check_server(connection: asyncpg.Connection[Any], settings: Settings, *, purpose: Purpose) -> None:
-    """Look once an engine at what it is connected to: too old a server, or a role that row-level security spares."""
+    """Check, once an engine, the age of the server, and that row-level security binds the role."""
     major = connection.get_server_version().major
     if major < OLDEST_SERVER:
         raise ConfigurationError(f"the server must be PostgreSQL {OLDEST_SERVER} or later, got {major}")

@@ -1,4 +1,4 @@
-"""Who of us hears of each statement, whether SQLAlchemy sends it or we do; and whether anybody else wants to."""
+"""Statement listeners: they are called for statements that SQLAlchemy sends and for those of the fast path."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ _OURS: Final = "thea_listeners"
 
 
 class _Cursor:
-    """What is left of a cursor where there was none."""
+    """Stands for the cursor of a statement that the fast path sends, which has none."""
 
     def __init__(self, rowcount: int) -> None:
         self.rowcount = rowcount
 
 
 def hear(engine: Engine, name: str, listener: _Hear) -> None:
-    """Listen as `event.listen` has it; of what we send ourselves too, where there is no cursor yet and no context."""
+    """Register a listener as `event.listen` does; the fast path calls it too, without a cursor and a context."""
     event.listen(engine, name, listener)
     vars(engine.dialect).setdefault(_OURS, []).append((name, listener))
 
 
 def somebody_else_hears(connection: Connection) -> bool:
-    """Say whether others than we here want to hear of each statement: SQLAlchemy has to send it then."""
+    """Return True if a listener is registered by other code than `hear`: SQLAlchemy then has to send the statement."""
     listeners = sum(len(getattr(connection.dispatch, name)) for name in _EVENTS)
     return listeners > len(_ours(connection))
 
 
 def tell_sent(connection: Connection, sql: str, values: Sequence[Any]) -> None:
-    """Tell ours that a statement is about to be sent."""
+    """Call the listeners that `hear` has registered before a statement is sent."""
     for name, listener in _ours(connection):
         if name == "before_cursor_execute":
             listener(connection, None, sql, values, None, False)
 
 
 def tell_answered(connection: Connection, sql: str, values: Sequence[Any], rows: int) -> None:
-    """Tell ours that it was."""
+    """Call the listeners that `hear` has registered after a statement was answered."""
     for name, listener in _ours(connection):
         if name == "after_cursor_execute":
             listener(connection, _Cursor(rows), sql, values, None, False)

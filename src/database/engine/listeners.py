@@ -1,4 +1,4 @@
-"""What happens on every engine: errors in our own words, and lost work not called done."""
+"""Listeners of every engine: they translate errors, and report a COMMIT that has committed nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.database.errors import ConnectionFailed, QueryTimeout
 from src.database.translation import translate
 
 LOGGING_NAME: Final = "thea"
-"""What the log calls the engines of this package: the filter below is theirs alone."""
+"""The name of this package's engines in the log; the filter below applies to them alone."""
 _READ_ONLY: Final = "25006"
 
 
@@ -30,7 +30,7 @@ _without_rows: Final = _WithoutRows()
 
 
 def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
-    """Have an engine behave as the rest of the package expects.
+    """Register the listeners on an engine that the rest of the package relies on.
 
     Args:
         engine: Any of ours.
@@ -54,7 +54,7 @@ def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
 
 
 def _is_refused_by_its_server(context: ExceptionContext) -> bool:
-    """Say whether a write was refused by a server that takes none, and not by the transaction's own wish."""
+    """Return True if a write was refused because the server takes none, not because the transaction is READ ONLY."""
     connection = context.connection
     if getattr(context.original_exception, "sqlstate", None) != _READ_ONLY or connection is None:
         return False
@@ -134,7 +134,7 @@ def _time_limit_that_ended(context: ExceptionContext) -> QueryTimeout | None:
 
 
 def _leave_a_silent_server(context: ExceptionContext) -> ConnectionFailed:
-    """Give a connection up whose server has let even its own time limit for the statement pass."""
+    """Discard a connection whose server has not answered within its own time limit for the statement."""
     context.is_disconnect = True
     context.invalidate_pool_on_disconnect = False  # the others may well be sound
     return ConnectionFailed(

@@ -111,7 +111,7 @@ class SizedPool(AsyncAdaptedQueuePool):
         self._most_above_size = options.get("max_overflow", 10)  # SQLAlchemy's default
         self._holders: dict[int, tuple[float, weakref.ref[asyncio.Task[Any]] | None]] = {}
         self.around_connect: Callable[[Callable[[], PoolProxiedConnection]], PoolProxiedConnection] | None = None
-        """What takes the time that a caller waits for a connection, where somebody does."""
+        """Measures the time that a caller waits for a connection, if a metric needs it."""
 
     def connect(self) -> PoolProxiedConnection:
         """Return a connection.
@@ -160,7 +160,7 @@ class SizedPool(AsyncAdaptedQueuePool):
         return f"{held} {by}{self._own_part()}"
 
     def _own_part(self) -> str:
-        """Say where the one who waits has what he waits for: a session inside another one."""
+        """Return the end of the message if the waiting task holds connections itself: a session inside another one."""
         current = asyncio.current_task()
         own = sum(reference is not None and reference() is current for _, reference in self._holders.values())
         return f"; the task that asks holds {own} of them itself: it opened a session inside another" if own else ""
@@ -242,7 +242,7 @@ async def _ping(connection: asyncpg.Connection[Any]) -> None:
 
 
 def _where(task: asyncio.Task[Any]) -> str:
-    """Say in which line of the service's own code a task waits, as far as it can be seen."""
+    """Return the line of the service's own code in which a task waits, or an empty text if it cannot be seen."""
     awaited: Any = task.get_coro()
     found = ""
     while awaited is not None:

@@ -25,7 +25,7 @@ _PACKAGE: Final = Path(__file__).parents[1]
 _LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 _named: Final[set[type | CodeType]] = set()
-"""What the decorator has registered, at import."""
+"""The names that the decorator has registered, at import."""
 
 
 def names_statements(owner: _OwnerT) -> _OwnerT:

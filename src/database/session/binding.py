@@ -89,7 +89,7 @@ class TenantBinding:
         return None
 
     def _is_ready(self, connection: Connection) -> bool:
-        """Say whether there is a schema to guard; before the migrations there is none, and no row in it.
+        """Return True if the schema exists; before the first migration there is nothing to bind.
 
         It runs on the driver's connection before BEGIN is sent, so the registry's row is committed at once and no
         other session waits for it.

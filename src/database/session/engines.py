@@ -28,7 +28,7 @@ _POOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 _engines: Final[dict[_Loop | None, dict[str, DatabaseEngine]]] = {}
 _guards: Final[dict[_Loop, list[tuple[AsyncGenerator[None, None], dict[str, DatabaseEngine]]]]] = {}
-"""What each loop runs as it shuts down, with the engines that are disposed of then: several after `forget_settings`."""
+"""The generators that each loop closes at its shutdown, with their engines: several after `forget_settings`."""
 
 
 def get_engine(name: str) -> DatabaseEngine:

@@ -85,7 +85,7 @@ async def _fresh_read_scope() -> AsyncGenerator[ReadSession, None]:
 
 
 class SessionScope(AbstractAsyncContextManager[SessionT_co], AsyncIterator[SessionT_co]):
-    """What `get_db()` returns: a context manager for services, an asynchronous generator for FastAPI."""
+    """The result of `get_db()`: a context manager for services, an asynchronous generator for FastAPI."""
 
     def __init__(self, scope: Callable[[], AsyncGenerator[SessionT_co, None]]) -> None:
         self._generator = scope()

@@ -28,7 +28,7 @@ from src.database.tenant_scope import current_tenant
 
 
 class _NotBound(Enum):
-    """What a session is bound to before a binding; None is a binding to no tenant."""
+    """The value before a binding; None is a binding to no tenant."""
 
     NOT_BOUND = "not bound"
 
@@ -54,7 +54,7 @@ class TenantSession(Session):
         """The connection of the open transaction."""
         self._bound_to: UUID | _NotBound | None = _NOT_BOUND
         self.bound_with: object = None
-        """What the binding of the session's last transaction has returned."""
+        """The result of the binding of the session's last transaction."""
 
     @property
     def known_tenant(self) -> UUID | None:

@@ -1,4 +1,4 @@
-"""What became of a transaction: its number, which comes with its tenant's binding, and its status, asked for later."""
+"""The outcome of a transaction: its number, which comes with the tenant's binding, and its status, queried later."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _NOT_YET_GIVEN: Final = "22023"
 
 
 class Outcome(Enum):
-    """What is known of a transaction whose COMMIT had no answer."""
+    """The outcome of a transaction whose COMMIT had no answer, as far as it is known."""
 
     COMMITTED = "committed"
     ABORTED = "aborted"
@@ -72,7 +72,7 @@ class NumberedBinding(TenantBinding):
         return self._make_statement(*_OWN)
 
     async def prepare(self, connection: asyncpg.Connection[Any]) -> bool:
-        """Look at the schema, and whether the server says what numbers are of: some providers' do not."""
+        """Check the schema, and whether the server reports what identifies a number: some providers' servers do not."""
         is_migrated = await super().prepare(connection)
         try:
             self._has_numbers = bool(await connection.fetchrow(_PROBE))
@@ -159,7 +159,7 @@ async def _ask(engine: AsyncEngine, number: Number) -> Outcome | None:
 
 
 def _judge(status: str | None, *, is_same: bool, is_distributed: bool) -> Outcome:
-    """Say what a status means.
+    """Return the outcome that a status means.
 
     In another life the number of what is committed may be somebody else's. What is not committed under it is certain:
     had it been, then the number would have been written down with it. On Citus it is the workers that commit.

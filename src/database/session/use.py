@@ -1,4 +1,4 @@
-"""What each operation of a session begins with: the session is open, and no other task uses it."""
+"""The checks with which each operation of a session begins: it is open, and no other task uses it."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class StorePool:
         return await self._wait()
 
     def give_back(self, slot: Slot) -> None:
-        """Let the next call have it."""
+        """Release a connection to the next call."""
         if slot.generation != self._generation or slot.connection.is_closed():
             self.discard(slot)
             return

@@ -1,4 +1,4 @@
-"""What the store hands out: typed, immutable rows, which belong to no session."""
+"""The rows that the store returns: typed, immutable, and of no session."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class AppendedRow(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """What a new user is made of. The zone is an IANA name, the locale a language tag."""
+    """The attributes of a new user. The zone is an IANA name, the locale a language tag."""
 
     username: str | None = None
     display_name: str | None = None
@@ -132,7 +132,7 @@ class Profile(NamedTuple):
         return tuple(None if value is None else clean_text(value) for value in self)
 
     def __repr__(self) -> str:
-        """Say nothing of the person."""
+        """Return a text without personal data."""
         return "<Profile>"
 
 
@@ -155,7 +155,7 @@ class UserRow(NamedTuple):
 
     @property
     def preferences(self) -> dict[str, Any]:
-        """What the user prefers, decoded anew each time."""
+        """The user's preferences, decoded at each access."""
         decoded: dict[str, Any] = json.loads(self.preferences_json)
         return decoded
 
@@ -193,7 +193,7 @@ class TurnRows(NamedTuple):
     """As it is with the new messages."""
     conversation_started: bool
     recent: list[MessageRow]
-    """What was said before, the oldest first."""
+    """The messages before the new ones, the oldest first."""
     appended: list[AppendedRow]
     """The new messages, in the order in which they were given."""
 

@@ -259,7 +259,7 @@ class Store:
         return Page(rows, encode_cursor([rows[-1].seq], scope=scope))
 
     async def stream_messages(self, user_id: UUID) -> AsyncGenerator[MessageRow, None]:
-        """Go through all messages of a user in the order of their time, of one state, a thousand in memory at a time.
+        """Yield all messages of a user in the order of their time, of one state, a thousand in memory at a time.
 
         It keeps a connection until it ends: `contextlib.aclosing` ends it early.
         """

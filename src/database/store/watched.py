@@ -1,4 +1,4 @@
-"""The store where somebody watches it: its statements, its calls and its connections are told of."""
+"""The store with metrics, traces or a query log: it reports its statements, its calls and its connections."""
 
 from __future__ import annotations
 

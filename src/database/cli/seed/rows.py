@@ -70,7 +70,7 @@ _QUESTIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """What people of a language are called, and what they write."""
+    """Names and texts in one language."""
 
     names: list[str]
     places: list[str]

@@ -70,7 +70,7 @@ _ABOUT_A_MESSAGE: Final = frozenset(
 )  # fmt: skip
 _LARGEST_ID: Final = 2**63 - 1
 _SUPERGROUP: Final = -1_000_000_000_000
-"""What the Bot API puts before the number of a supergroup or a channel; the export has the bare number."""
+"""The Bot API's prefix of the number of a supergroup or a channel; the export has the bare number."""
 _AUTHORS_OF_BOT_CHAT: Final = 2
 _GROUP_AS_OWNER: Final = 2_000_000_000_000
 _UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError)
