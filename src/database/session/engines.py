@@ -45,10 +45,7 @@ def get_engine(name: str) -> DatabaseEngine:
     """
     if name in {DEFAULT, READING}:
         raise ConfigurationError(f"a pool's name must not be {name!r}: get_db and get_read_db use it")
-    existing = _engines.get(_running_loop(), {}).get(name)
-    if existing is None and not _POOL_NAME.fullmatch(name):
-        raise ConfigurationError(f"a pool's name must be 1 to 32 letters, digits, - and _, got {name!r}")
-    return existing or engine_of_loop(name)
+    return engine_of_loop(name)
 
 
 def engine_of_loop(name: str) -> DatabaseEngine:
@@ -64,6 +61,8 @@ def engine_of_loop(name: str) -> DatabaseEngine:
             with suppress(StopIteration):  # run to the yield: that is what registers it with the loop
                 guard.asend(None).send(None)
     if name not in engines:
+        if not _POOL_NAME.fullmatch(name):
+            raise ConfigurationError(f"a pool's name must be 1 to 32 letters, digits, - and _, got {name!r}")
         settings = config.get_settings()
         purpose: Purpose = "reading" if name == READING else "application"
         engines[name] = watch(create_engine(settings, purpose=purpose, name=name), settings, name=name)
