@@ -7,10 +7,7 @@ from src.database.repositories.messages import Appended, MessageHistoryRepositor
 from src.database.repositories.notes import NoteHit, NoteRepository, TagCount
 from src.database.repositories.tenants import TenantRepository
 from src.database.repositories.users import UserRepository
-from src.database.statements.conversations import Turn
-from src.database.statements.messages import NewMessage
-from src.database.statements.retention import purge_expired
-from src.database.statements.usage import Usage
+from src.database.statements import NewMessage, Turn, Usage, purge_expired
 
 __all__ = [
     "Appended",

@@ -11,10 +11,7 @@ from sqlalchemy import Select, bindparam
 
 from src.database.models import Conversation
 from src.database.repositories.base import Condition, Repository
-from src.database.statements import conversations
-from src.database.statements.conversations import LEASE, Turn
-from src.database.statements.in_session import InSession
-from src.database.statements.pagination import Page
+from src.database.statements import InSession, Page, Turn, conversations
 
 _OF_METHODS: Final[Mapping[str, str]] = (
     {"last_seq": "`append` counts"}
@@ -142,7 +139,9 @@ class ConversationRepository(Repository[Conversation]):
             self.session, conversation_id, summary, upto_seq=upto_seq, expected_upto=expected_upto
         )
 
-    async def claim_turn(self, conversation_id: UUID, worker: str, *, lease: timedelta = LEASE) -> Turn | None:
+    async def claim_turn(
+        self, conversation_id: UUID, worker: str, *, lease: timedelta = conversations.LEASE
+    ) -> Turn | None:
         """Claim the turn to answer in a conversation, for a while.
 
         Commit, and hold no connection while the model thinks. Each claim has a greater token than the one before:
@@ -163,7 +162,7 @@ class ConversationRepository(Repository[Conversation]):
         """
         return await conversations.claim_turn(self.session, conversation_id, worker, lease)
 
-    async def renew_turn(self, turn: Turn, *, lease: timedelta = LEASE) -> Turn:
+    async def renew_turn(self, turn: Turn, *, lease: timedelta = conversations.LEASE) -> Turn:
         """Prolong a turn from now on; one that ran out too, unless another worker has claimed it.
 
         Raises:

@@ -17,12 +17,7 @@ from src.database.calendar import Series
 from src.database.models import Event
 from src.database.models.event import start_local_values
 from src.database.repositories.base import Condition, Repository, Upserted, insert_unless_there, select_by_key
-from src.database.statements import event_moves, events, reminders
-from src.database.statements.event_moves import Scope, lock_event
-from src.database.statements.in_session import InSession
-from src.database.statements.pagination import check_limit
-from src.database.statements.reminders import CLAIM, MAX_ATTEMPTS
-from src.database.statements.rows import statement_time
+from src.database.statements import InSession, Scope, check_limit, event_moves, events, reminders
 
 MAX_WINDOW: Final = timedelta(days=3660)
 
@@ -235,7 +230,7 @@ class EventRepository(Repository[Event]):
         """
         if await events.delete_single(self.session, row_id):
             return
-        event, series = await lock_event(self.session, row_id)
+        event, series = await event_moves.lock_event(self.session, row_id)
         if series is not None and event.recurrence_id is not None:
             series.exdates = sorted({*series.exdates, event.recurrence_id})
             await self.session.flush()
@@ -329,7 +324,7 @@ class EventRepository(Repository[Event]):
         limit: int = 10,
         lease: timedelta = timedelta(minutes=5),
         user_id: UUID | None = None,
-        max_attempts: int = MAX_ATTEMPTS,
+        max_attempts: int = reminders.MAX_ATTEMPTS,
     ) -> list[Event]:
         """Claim due reminders for a while; those that another worker holds are skipped.
 
@@ -354,7 +349,7 @@ class EventRepository(Repository[Event]):
                 has no name.
         """
         return await reminders.claim_due(
-            partial(InSession(self.session).entities, CLAIM, Event, refresh=True),
+            partial(InSession(self.session).entities, reminders.CLAIM, Event, refresh=True),
             partial(reminders.give_up, self.session, lease=lease),
             worker,
             limit=limit,
@@ -429,8 +424,7 @@ class EventRepository(Repository[Event]):
             limit: At most so many.
         """
         check_limit(limit)
-        pending = reminders.pending(self.session.tenant_id, user_id)
-        late = self._select(*pending, Event.reminder_datetime < statement_time() - grace)
+        late = self._select(*reminders.missed(self.session.tenant_id, user_id, grace))
         return list(await self.session.scalars(late.order_by(Event.reminder_datetime, Event.id).limit(limit)))
 
     def _overlapping(self, user_id: UUID, start: datetime, end: datetime, limit: int) -> list[Select[Any]]:

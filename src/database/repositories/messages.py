@@ -16,25 +16,27 @@ from src.database.base import check_id
 from src.database.calendar import check_timezone
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories.base import Build, Condition, Repository
-from src.database.statements import answers, message_changes, windows
-from src.database.statements.conversations import check_token
-from src.database.statements.in_session import InSession, entities, refresh
-from src.database.statements.messages import (
-    VERSIONS,
+from src.database.statements import (
+    MAX_LIMIT,
+    InSession,
     NewMessage,
     Outcome,
+    Usage,
+    UsageBy,
+    answers,
     append_messages,
     check_batch,
     check_extra,
+    check_limit,
+    conversations,
     first_of_each_key,
+    message_changes,
     pack,
+    sum_usage,
     whole,
+    whole_pairs,
+    windows,
 )
-from src.database.statements.pagination import MAX_LIMIT, check_limit
-from src.database.statements.split_characters import SPLIT
-from src.database.statements.tool_pairs import whole_pairs
-from src.database.statements.usage import Usage, UsageBy, sum_usage
-from src.database.statements.windows import DEFAULT_LIMIT, check_number, window_limit
 
 _FIXED: Final[Mapping[str, str]] = dict.fromkeys(
     ("conversation_id", "user_id", "seq", "message_id", "fingerprint"), "it never changes"
@@ -107,17 +109,18 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             ValueError: There are more than 1000, or `turn` is no token but the turn itself.
         """
         check_batch(messages)
-        check_token(turn)
+        conversations.check_token(turn)
         first = first_of_each_key(messages)
         if not first:
             return []
         rows = pack(list(first.values()))
-        outcomes = await append_messages(InSession(self.session), conversation_id, rows, turn=turn)
+        sender = InSession(self.session)
+        outcomes = await append_messages(sender, conversation_id, rows, turn=turn)
         last = next(iter(outcomes.values()))
         changed = {"last_seq": last.last_seq, "last_message_at": last.last_message_at, "updated_at": last.updated_at}
         if any(one.is_inserted for one in outcomes.values()):
-            refresh(self.session, Conversation, conversation_id, **changed)
-        stored = await self._stored(rows, outcomes)
+            sender.refresh(Conversation, conversation_id, **changed)
+        stored = await self._stored(sender, rows, outcomes)
         results = []
         for message in messages:
             outcome = outcomes[message.message_id]
@@ -156,7 +159,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         Raises:
             ValueError: The limit is not from 1 to 1000, or a number is negative.
         """
-        limit = window_limit(limit, token_budget=token_budget)
+        limit = windows.window_limit(limit, token_budget=token_budget)
         if before_seq is None and token_budget is None:
             newest_first = await self._window(MessageHistoryRepository._newest, conversation_id, limit=limit)
             return whole_pairs(newest_first[::-1])
@@ -164,9 +167,9 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         if before_seq is None:
             newest = windows.newest(messages_of_it, limit=limit)
         else:
-            newest = windows.before(messages_of_it, seq=check_number("before_seq", before_seq), limit=limit)
+            newest = windows.before(messages_of_it, seq=windows.check_number("before_seq", before_seq), limit=limit)
         if token_budget is not None:
-            budget = check_number("token_budget", token_budget)
+            budget = windows.check_number("token_budget", token_budget)
             newest = windows.within_budget(
                 newest, lambda counted: [aliased(MessageHistory, counted)], token_budget=budget
             )
@@ -176,22 +179,31 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             return whole
         return closed if await self._has_from(conversation_id, before_seq) else whole
 
-    async def before(self, conversation_id: UUID, seq: int, *, limit: int = DEFAULT_LIMIT) -> list[MessageHistory]:
+    async def before(
+        self, conversation_id: UUID, seq: int, *, limit: int = windows.DEFAULT_LIMIT
+    ) -> list[MessageHistory]:
         """Return the last messages before a number; a page cuts where the limit says, between call and result too.
 
         Raises:
             ValueError: The limit is not from 1 to 1000, or the number is negative.
         """
-        position = {"seq": check_number("seq", seq), "limit": window_limit(limit)}
+        position = {"seq": windows.check_number("seq", seq), "limit": windows.window_limit(limit)}
         return (await self._window(MessageHistoryRepository._before, conversation_id, **position))[::-1]
 
-    async def after(self, conversation_id: UUID, seq: int, *, limit: int = DEFAULT_LIMIT) -> list[MessageHistory]:
+    async def after(
+        self, conversation_id: UUID, seq: int, *, limit: int = windows.DEFAULT_LIMIT
+    ) -> list[MessageHistory]:
         """Return the first messages after a number; as `before` otherwise. To follow a conversation, use `tail`."""
-        position = {"seq": check_number("seq", seq), "limit": window_limit(limit)}
+        position = {"seq": windows.check_number("seq", seq), "limit": windows.window_limit(limit)}
         return await self._window(MessageHistoryRepository._after, conversation_id, **position)
 
     async def around(
-        self, conversation_id: UUID, seq: int, *, before: int = DEFAULT_LIMIT // 2, after: int = DEFAULT_LIMIT // 2
+        self,
+        conversation_id: UUID,
+        seq: int,
+        *,
+        before: int = windows.DEFAULT_LIMIT // 2,
+        after: int = windows.DEFAULT_LIMIT // 2,
     ) -> list[MessageHistory]:
         """Return the message of a number, where it is there, with at most so many before and so many after it.
 
@@ -201,7 +213,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         for name, count in (("before", before), ("after", after)):
             if type(count) is not int or not 0 <= count <= MAX_LIMIT:
                 raise ValueError(f"{name} must be from 0 to {MAX_LIMIT}, got {count!r}")
-        of_conversation, anchor = self._in(conversation_id), check_number("seq", seq)
+        of_conversation, anchor = self._in(conversation_id), windows.check_number("seq", seq)
         earlier = windows.before(of_conversation, seq=anchor, limit=before)
         later = windows.after(of_conversation, seq=anchor, limit=after)
         both = union_all(earlier, of_conversation.where(MessageHistory.seq == anchor), later).order_by("seq")
@@ -440,8 +452,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         self._check_attributes(values)
         check_extra(values["extra"])
         row = await self.get(row_id)
-        kept = {name: row.extra[name] for name in (VERSIONS, SPLIT) if name in row.extra}
-        for name, value in (values | {"extra": values["extra"] | kept}).items():
+        for name, value in (values | {"extra": values["extra"] | message_changes.kept_extra(row)}).items():
             setattr(row, name, value)
         await self.session.flush()
         return row
@@ -457,7 +468,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         """
         incomplete = MessageHistory.deleted_at.is_not(None) & (MessageHistory.state == "incomplete")
         state = case((incomplete, "interrupted"), else_=MessageHistory.state)
-        return await self._restore(row_id, windows.conversation_is_there(self._tenant), state=state)
+        return await self._restore(row_id, windows.conversation_is_live(self._tenant), state=state)
 
     async def add_many(self, rows: Sequence[MessageHistory]) -> NoReturn:
         """Raise: a message is numbered under its conversation's lock.
@@ -476,7 +487,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         _refuse_to_bypass("upsert")
 
     def _live(self) -> list[Condition]:
-        return [*super()._live(), windows.conversation_is_there(self._tenant)]
+        return [*super()._live(), windows.conversation_is_live(self._tenant)]
 
     def _in(self, conversation_id: UUID | BindParameter[UUID]) -> Select[Any]:
         """Return a select of one conversation's live messages."""
@@ -502,7 +513,9 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         later = self._in(conversation_id).where(MessageHistory.seq >= seq).limit(1)
         return await self.session.scalar(later.with_only_columns(MessageHistory.seq)) is not None
 
-    async def _stored(self, rows: Sequence[Any], outcomes: Mapping[str, Outcome]) -> dict[str, MessageHistory]:
+    async def _stored(
+        self, sender: InSession, rows: Sequence[Any], outcomes: Mapping[str, Outcome]
+    ) -> dict[str, MessageHistory]:
         """Return the entities by key: of what was inserted, from what was sent; of duplicates, as they are stored."""
         inserted = []
         for values in map(whole, rows):
@@ -510,7 +523,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             if outcome.is_inserted:
                 place = {name: getattr(outcome, name) for name in ("conversation_id", "user_id", "seq", "updated_at")}
                 inserted.append({**values, **place, "tenant_id": self.session.tenant_id, "deleted_at": None})
-        made = entities(self.session, MessageHistory, inserted, refresh=True)
+        made = sender.load(MessageHistory, inserted, refresh=True)
         if known := [key for key, outcome in outcomes.items() if not outcome.is_inserted]:
             stored = self._select(MessageHistory.message_id.in_(known), include_deleted=True)
             made += await self._rows(stored, refresh=True)

@@ -34,7 +34,7 @@ from src.database.base import check_aware, clean_text, utc_now
 from src.database.models import Note
 from src.database.models.note import ACCENTED, BARE, SEPARATORS, clean_tags
 from src.database.repositories.base import Condition, Repository, Upserted
-from src.database.statements.pagination import Page, check_limit
+from src.database.statements import Page, check_limit
 
 MAX_QUERY: Final = 1000
 MAX_WORDS: Final = 32

@@ -14,8 +14,7 @@ from src.database.models import Tenant
 from src.database.models.limits import SLUG, TENANT_NAME
 from src.database.observability import names_statements
 from src.database.session import AsyncSession
-from src.database.statements import tenants
-from src.database.statements.pagination import Keyset, Page, check_limit
+from src.database.statements import Keyset, Page, check_limit, tenants
 
 ACTIVE_BATCH: Final = 100
 LARGEST_RETENTION_DAYS: Final = 2**31 - 1

@@ -14,8 +14,7 @@ from src.database.calendar import check_timezone
 from src.database.models import User
 from src.database.models.limits import check_locale
 from src.database.repositories.base import Repository
-from src.database.statements import personal_data, users
-from src.database.statements.in_session import InSession
+from src.database.statements import InSession, personal_data, users
 
 
 class UserRepository(Repository[User]):

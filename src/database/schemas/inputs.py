@@ -23,7 +23,7 @@ from src.database.calendar import check_rrule, is_timezone
 from src.database.models import limits
 from src.database.models.limits import is_locale
 from src.database.models.note import MAX_TAGS
-from src.database.statements.messages import NewMessage
+from src.database.statements import NewMessage
 
 
 def _clean(value: Any) -> Any:

@@ -1,5 +1,102 @@
 """Each operation of the domain, implemented once: repositories call it in a session, the store on its connections.
 
 Writes are SQL functions (`sql/`), which take the tenant as their first argument and bind their own transaction to it.
-Reads that are sent on a connection without a tenant are fenced (`read.py`).
+Reads that are sent on a connection without a tenant are fenced (`fence.py`). The modules are named after the entities;
+the functions of a module that is exported here are its operations.
 """
+
+from src.database.statements import (
+    answers,
+    conversations,
+    event_moves,
+    events,
+    message_changes,
+    personal_data,
+    reminders,
+    tenants,
+    users,
+    windows,
+)
+from src.database.statements.call import Call, drifted, is_missing
+from src.database.statements.conversations import Turn
+from src.database.statements.event_moves import Scope
+from src.database.statements.fence import TENANT, tenant_parameter
+from src.database.statements.in_session import InSession
+from src.database.statements.messages import (
+    COLUMNS,
+    PLAIN,
+    VERSIONS,
+    NewMessage,
+    Outcome,
+    append_messages,
+    as_arrays,
+    check_batch,
+    check_extra,
+    check_outcome,
+    first_of_each_key,
+    pack,
+    whole,
+)
+from src.database.statements.pagination import (
+    MAX_LIMIT,
+    InvalidCursorError,
+    Keyset,
+    Page,
+    check_limit,
+    decode_cursor,
+    encode_cursor,
+)
+from src.database.statements.read import Read
+from src.database.statements.retention import purge_expired
+from src.database.statements.sending import CompiledStatement, fetch_entities
+from src.database.statements.tool_pairs import whole_pairs
+from src.database.statements.usage import Usage, UsageBy, sum_usage
+
+__all__ = [
+    "COLUMNS",
+    "MAX_LIMIT",
+    "PLAIN",
+    "TENANT",
+    "VERSIONS",
+    "Call",
+    "CompiledStatement",
+    "InSession",
+    "InvalidCursorError",
+    "Keyset",
+    "NewMessage",
+    "Outcome",
+    "Page",
+    "Read",
+    "Scope",
+    "Turn",
+    "Usage",
+    "UsageBy",
+    "answers",
+    "append_messages",
+    "as_arrays",
+    "check_batch",
+    "check_extra",
+    "check_limit",
+    "check_outcome",
+    "conversations",
+    "decode_cursor",
+    "drifted",
+    "encode_cursor",
+    "event_moves",
+    "events",
+    "fetch_entities",
+    "first_of_each_key",
+    "is_missing",
+    "message_changes",
+    "pack",
+    "personal_data",
+    "purge_expired",
+    "reminders",
+    "sum_usage",
+    "tenant_parameter",
+    "tenants",
+    "users",
+    "whole",
+    "whole_pairs",
+    "windows",
+]

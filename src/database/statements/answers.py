@@ -17,7 +17,7 @@ from src.database.statements.conversations import check_is_last, check_token
 from src.database.statements.pagination import check_limit
 from src.database.statements.rows import statement_time, update_one, update_rows
 from src.database.statements.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
-from src.database.statements.windows import conversation_is_there
+from src.database.statements.windows import conversation_is_live
 
 _MOST_CHARACTERS: Final = 2**30  # of a text that PostgreSQL can hold
 _ROUNDS: Final = 10
@@ -89,7 +89,7 @@ async def interrupt_stale(session: AsyncSession, *, older_than: timedelta, limit
             MessageHistory.deleted_at.is_(None),
             MessageHistory.updated_at < statement_time() - older_than,
             _IS_INCOMPLETE,
-            conversation_is_there(session.tenant_id),
+            conversation_is_live(session.tenant_id),
         )
         .order_by(MessageHistory.conversation_id, MessageHistory.seq)
         .limit(limit)
@@ -189,7 +189,7 @@ def _is_live(session: AsyncSession, message_id: str) -> list[ColumnElement[bool]
         MessageHistory.tenant_id == session.tenant_id,
         MessageHistory.message_id == message_id,
         MessageHistory.deleted_at.is_(None),
-        conversation_is_there(session.tenant_id),
+        conversation_is_live(session.tenant_id),
     ]
 
 

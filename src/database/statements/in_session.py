@@ -62,32 +62,27 @@ class InSession:
         rows = await self.call(call, *arguments)
         return entities_of(model).load(self._session.sync_session, rows, refresh=refresh)
 
+    def load(self, model: type[ModelT], rows: Sequence[Mapping[str, Any]], *, refresh: bool) -> list[ModelT]:
+        """Return the session's entities of rows whose values are known, without sending a statement.
+
+        Args:
+            model: The mapped class.
+            rows: The values of all columns by the column's name, as the driver returns them (JSON is decoded).
+            refresh: Set all attributes of an entity that the session has already; else only expired ones.
+        """
+        names = entity_columns(model)()
+        records = [[row[name] for name in names] for row in rows]
+        return entities_of(model).load(self._session.sync_session, records, refresh=refresh)
+
+    def refresh(self, model: type[TenantBase], row_id: UUID, **values: Any) -> None:
+        """Set attributes of an entity to the values that the server has now, if the session has the entity."""
+        sync = self._session.sync_session
+        entity = sync.identity_map.get(sync.identity_key(model, (self.tenant_id, row_id)))
+        if entity is not None:
+            for name, value in values.items():
+                set_committed_value(entity, name, value)
+
 
 def entity_columns(model: type[TenantBase]) -> Callable[[], list[str]]:
     """Return a function that names the columns of a model's entities, for a call."""
     return lambda: [column.name for column in entities_of(model).columns]
-
-
-def entities(
-    session: AsyncSession, model: type[ModelT], rows: Sequence[Mapping[str, Any]], *, refresh: bool
-) -> list[ModelT]:
-    """Return the session's entities of rows that a call returned, or that are known from what it was sent.
-
-    Args:
-        session: The session.
-        model: The mapped class.
-        rows: The values of all columns by the column's name, as the driver returns them (JSON is decoded).
-        refresh: Set all attributes of an entity that the session has already; else only expired ones.
-    """
-    made = entities_of(model)
-    names = [column.name for column in made.columns]
-    return made.load(session.sync_session, [[row[name] for name in names] for row in rows], refresh=refresh)
-
-
-def refresh(session: AsyncSession, model: type[TenantBase], row_id: UUID, **values: Any) -> None:
-    """Set attributes of an entity as the server has them now, if the session has the entity."""
-    key = session.sync_session.identity_key(model, (session.tenant_id, row_id))
-    entity = session.sync_session.identity_map.get(key)
-    if entity is not None:
-        for name, value in values.items():
-            set_committed_value(entity, name, value)

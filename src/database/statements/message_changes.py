@@ -17,14 +17,14 @@ from src.database.statements.messages import VERSIONS
 from src.database.statements.pagination import check_limit
 from src.database.statements.rows import lock_one, update_one
 from src.database.statements.split_characters import SPLIT
-from src.database.statements.windows import conversation_is_there, newest, of_conversation
+from src.database.statements.windows import conversation_is_live, newest, of_conversation
 
 
 async def edit(session: AsyncSession, message_id: str, content: str | None, *, edited_at: datetime) -> bool:
     """Update a message to a later version, and return whether it changed; see `MessageHistoryRepository.edit`."""
     check_aware("edited_at", edited_at)
     content = None if content is None else clean_text(content)
-    live = (MessageHistory.deleted_at.is_(None), conversation_is_there(session.tenant_id))
+    live = (MessageHistory.deleted_at.is_(None), conversation_is_live(session.tenant_id))
     row = await lock_one(session, MessageHistory, MessageHistory.message_id == message_id, *live)
     if row is None:
         raise NotFoundError("this tenant has no message with this message_id")
@@ -44,6 +44,11 @@ async def edit(session: AsyncSession, message_id: str, content: str | None, *, e
     row.content, row.edited_at = content, edited_at
     await session.flush()
     return True
+
+
+def kept_extra(row: MessageHistory) -> dict[str, Any]:
+    """Return the values of a message's `extra` that a caller's new `extra` does not replace."""
+    return {name: row.extra[name] for name in (VERSIONS, SPLIT) if name in row.extra}
 
 
 async def pop_last(

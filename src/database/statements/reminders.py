@@ -101,13 +101,20 @@ async def replaced_starts(
     return found
 
 
-def pending(tenant_id: Any, user_id: UUID | None) -> list[ColumnElement[bool]]:
-    """Return the conditions of reminders that are to be sent, of live users, or of one, and that no worker holds."""
+def missed(tenant_id: UUID, user_id: UUID | None, grace: timedelta) -> list[ColumnElement[bool]]:
+    """Return the conditions of reminders of live users that no worker holds, and that are due for longer than this.
+
+    Args:
+        tenant_id: The tenant.
+        user_id: Only this user's reminders; None is all users.
+        grace: How long the reminders are due at least.
+    """
     of_user = exists().where(User.tenant_id == tenant_id, User.id == Event.user_id, User.deleted_at.is_(None))
     return [
         Event.tenant_id == tenant_id,
         Event.status == "scheduled",
         Event.reminder_sent_at.is_(None),
+        Event.reminder_datetime < statement_time() - grace,
         or_(Event.reminder_claimed_until.is_(None), Event.reminder_claimed_until < statement_time()),
         of_user,
         *([] if user_id is None else [Event.user_id == user_id]),

@@ -34,7 +34,7 @@ class SentAsText(Protocol):
         """Whether the transaction may have something to commit afterwards."""
 
 
-class Prepared(Generic[ModelT]):
+class CompiledStatement(Generic[ModelT]):
     """A statement that is built and compiled once.
 
     Args:
@@ -51,7 +51,7 @@ class Prepared(Generic[ModelT]):
         return compile_once(self._statement, self._model)
 
     async def rows(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> list[ModelT]:
-        """Execute it; as the function `rows` does."""
+        """Execute it; as `fetch_entities` does."""
         if (sent := await self._send(session, values)) is None:
             return await _by_sqlalchemy(session, self._statement, values, refresh=refresh)
         return _loaded(session, *sent, refresh=refresh)
@@ -79,7 +79,9 @@ class Prepared(Generic[ModelT]):
         return found[0] if found else None
 
 
-async def rows(session: AsyncSession, statement: Executable, model: type[Any], *, refresh: bool = False) -> list[Any]:
+async def fetch_entities(
+    session: AsyncSession, statement: Executable, model: type[Any], *, refresh: bool = False
+) -> list[Any]:
     """Execute a statement that gives the rows of one model, and return them as the session's.
 
     What SQLAlchemy does on the way for every kind of statement is left out: it is sent by the driver itself. Where

@@ -17,7 +17,7 @@ from src.database.session import AsyncSession
 from src.database.statements.call import Call
 from src.database.statements.fence import TENANT
 from src.database.statements.in_session import InSession, entity_columns
-from src.database.statements.sending import Prepared
+from src.database.statements.sending import CompiledStatement
 
 SEEN_AGAIN_AFTER: Final = timedelta(minutes=1)
 """How exact `last_seen_at` is: a user that is seen more often is not written each time."""
@@ -44,8 +44,8 @@ _LIVE: Final = update(User).where(
     User.id == bindparam("user_id"),
     User.deleted_at.is_(None),
 )
-_SET_TIMEZONE: Final = Prepared(_LIVE.values(timezone=bindparam("new_timezone")).returning(User), User)
-_TOUCH: Final = Prepared(
+_SET_TIMEZONE: Final = CompiledStatement(_LIVE.values(timezone=bindparam("new_timezone")).returning(User), User)
+_TOUCH: Final = CompiledStatement(
     _LIVE.where(or_(User.last_seen_at.is_(None), User.last_seen_at <= bindparam("before")))
     .values(last_seen_at=bindparam("now"))
     .returning(User),

@@ -64,7 +64,7 @@ def among_many(columns: Sequence[Any], tenant_id: Any) -> Select[Any]:
     )
 
 
-def conversation_is_there(tenant_id: Any) -> ColumnElement[bool]:
+def conversation_is_live(tenant_id: Any) -> ColumnElement[bool]:
     """Return the condition that a message's conversation is live, which is read by its key for each message.
 
     It is no join, for which the planner has to guess how many conversations are deleted: where many were of late, it

@@ -12,8 +12,7 @@ import asyncpg
 from src.database.connect import DRIVER_ERRORS, fatal_error
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, DatabaseError, NoTenantError, SchemaDriftError
 from src.database.session import TenantBinding, current_tenant
-from src.database.statements.call import Call, drifted, is_missing
-from src.database.statements.read import Read
+from src.database.statements import Call, Read, drifted, is_missing
 from src.database.store.pool import Slot, StorePool
 from src.database.translation import translate
 

@@ -18,27 +18,31 @@ from src.database.models import MessageHistory
 from src.database.observability import names_statements, source_of
 from src.database.repositories import EventRepository
 from src.database.session import get_db, get_engine, tenant_binding
-from src.database.statements import windows
-from src.database.statements.call import Call
-from src.database.statements.conversations import check_silence, check_token, stored_chat
-from src.database.statements.fence import TENANT
-from src.database.statements.messages import (
+from src.database.statements import (
     COLUMNS,
     PLAIN,
+    TENANT,
+    Call,
+    InvalidCursorError,
     NewMessage,
     Outcome,
+    Page,
+    Read,
     append_messages,
     as_arrays,
     check_batch,
+    check_limit,
     check_outcome,
+    conversations,
+    decode_cursor,
+    encode_cursor,
     first_of_each_key,
     pack,
+    reminders,
+    users,
+    whole_pairs,
+    windows,
 )
-from src.database.statements.pagination import InvalidCursorError, Page, check_limit, decode_cursor, encode_cursor
-from src.database.statements.read import Read
-from src.database.statements.reminders import CLAIM_FUNCTION, CLAIM_PARAMETERS, MAX_ATTEMPTS, claim_due
-from src.database.statements.tool_pairs import whole_pairs
-from src.database.statements.users import by_telegram_id, check_telegram_id
 from src.database.store.calls import Calls
 from src.database.store.pool import StorePool
 from src.database.store.rows import (
@@ -105,7 +109,7 @@ class Store:
         Raises:
             ValueError: It is not a whole number above 0.
         """
-        check_telegram_id(telegram_id)
+        users.check_telegram_id(telegram_id)
         rows = await self._sender.read(_BY_TELEGRAM_ID, telegram_id)
         return UserRow._make(rows[0]) if rows else None
 
@@ -117,7 +121,7 @@ class Store:
             ValueError: The id is not a whole number above 0, the zone no IANA name, the locale no language tag, or a
                 name has not the right length.
         """
-        check_telegram_id(telegram_id)
+        users.check_telegram_id(telegram_id)
         new_id = uuid7()
         [row] = await self._sender.call(_GET_OR_CREATE, telegram_id, new_id, *profile.checked())
         user = UserRow._make(row)
@@ -140,7 +144,7 @@ class Store:
             ValueError: There are more than 1000, or `turn` is no token.
         """
         check_batch(messages)
-        check_token(turn)
+        conversations.check_token(turn)
         first = first_of_each_key(messages)
         if not first:
             return []
@@ -177,13 +181,13 @@ class Store:
             IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
             ValueError: An argument is not what its name says.
         """
-        check_telegram_id(telegram_id)
+        users.check_telegram_id(telegram_id)
         check_limit(recent)
         check_batch(messages)
         if not messages:
             raise ValueError("messages must be at least one, got none; to look without one, use `recent`")
-        check_silence("idle_timeout", idle_timeout or timedelta(0))
-        chat = stored_chat(channel, external_chat_id)
+        conversations.check_silence("idle_timeout", idle_timeout or timedelta(0))
+        chat = conversations.stored_chat(channel, external_chat_id)
         user_id, conversation_id = uuid7(), uuid7()
         new_messages = as_arrays(pack(list(first_of_each_key(messages).values())))
         rows = await self._turn(
@@ -274,7 +278,7 @@ class Store:
         *,
         limit: int = 10,
         lease: timedelta = timedelta(minutes=5),
-        max_attempts: int = MAX_ATTEMPTS,
+        max_attempts: int = reminders.MAX_ATTEMPTS,
     ) -> list[EventRow]:
         """Take reminders that are due, for a while, as `EventRepository.claim_due_reminders` does; they are committed.
 
@@ -286,7 +290,7 @@ class Store:
             ValueError: The limit is not from 1 to 1000, the lease not positive or longer than a year, or the worker
                 has no name.
         """
-        return await claim_due(
+        return await reminders.claim_due(
             partial(self._sender.call, _CLAIM), _give_up, worker, limit=limit, lease=lease, max_attempts=max_attempts
         )
 
@@ -323,7 +327,7 @@ def get_store() -> Store:
 
 
 _BY_TELEGRAM_ID: Final[Read[Any]] = Read(
-    lambda: by_telegram_id(columns_of(UserRow), bindparam(TENANT)), ("telegram_id",)
+    lambda: users.by_telegram_id(columns_of(UserRow), bindparam(TENANT)), ("telegram_id",)
 )
 _GET_OR_CREATE: Final[Call[Any]] = Call(
     "app_get_or_create_user", 3 + len(Profile._fields), columns=lambda: names_of(UserRow)
@@ -379,5 +383,5 @@ _OF_USER: Final = Read(_of_user, ("user_id",), row=MessageRow)
 
 
 _CLAIM: Final[Call[EventRow]] = Call(
-    CLAIM_FUNCTION, CLAIM_PARAMETERS, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
+    reminders.CLAIM_FUNCTION, reminders.CLAIM_PARAMETERS, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
 )

@@ -13,8 +13,7 @@ from src.database.engine import DatabaseEngine
 from src.database.errors import CommitOutcomeUnknown
 from src.database.observability import PoolState, Source, Unit
 from src.database.session import TenantBinding
-from src.database.statements.call import Call
-from src.database.statements.read import Read
+from src.database.statements import Call, Read
 from src.database.store.calls import Calls, Sent
 from src.database.store.pool import Slot, StorePool
 

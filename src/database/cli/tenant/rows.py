@@ -21,7 +21,7 @@ from src.database.errors import ConfigurationError
 from src.database.models import Tenant
 from src.database.repositories import TenantRepository, UserRepository, purge_expired
 from src.database.session import AsyncSession, get_db, tenant_context
-from src.database.statements.personal_data import erase_tenant_batch, export_tenant
+from src.database.statements import personal_data
 
 
 async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
@@ -35,7 +35,7 @@ async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
         tenant = await find(session, slug)
     with tenant_context(tenant.id), _progress("exported") as advance, _output(file) as output:
         async with get_db() as session:
-            rows = export_tenant(session) if user_id is None else UserRepository(session).export(user_id)
+            rows = personal_data.export_tenant(session) if user_id is None else UserRepository(session).export(user_id)
             async for row in rows:
                 output.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
                 advance(1)
@@ -63,7 +63,7 @@ async def erase(slug: str, *, confirm: Callable[[str], None] | None) -> dict[str
     with tenant_context(tenant.id), _progress("removed") as advance:
         async with get_db() as session:
             await TenantRepository(session).suspend(tenant.id)  # no worker begins anything for it from here on
-        while batch := await _in_a_transaction(erase_tenant_batch):
+        while batch := await _in_a_transaction(personal_data.erase_tenant_batch):
             removed.update(batch)
             advance(sum(batch.values()))
         async with get_db() as session:

@@ -19,7 +19,7 @@ from sqlalchemy.sql.selectable import FromClause, SelectBase
 from src.database.base import Base, TenantBase
 from src.database.engine.sqlalchemy_internals import criteria_of_option
 from src.database.models import MessageHistory
-from src.database.statements.windows import conversation_is_there
+from src.database.statements import windows
 
 Condition = ColumnExpressionArgument[bool]
 Option = ExecutableOption
@@ -116,7 +116,7 @@ def within(tenant_id: UUID) -> list[Option]:
         if issubclass(model, TenantBase):
             visible = [model.deleted_at.is_(None)] if hasattr(model, "deleted_at") else []
             if model is MessageHistory:
-                visible.append(conversation_is_there(tenant_id))
+                visible.append(windows.conversation_is_live(tenant_id))
             options.append(with_loader_criteria(model, and_(model.tenant_id == tenant_id, *visible)))
     return options
 

@@ -39,9 +39,15 @@ from src.database.repositories.base.conditions import (
 )
 from src.database.repositories.base.upsert import Upserted, upsert
 from src.database.session import AsyncSession
-from src.database.statements.fence import TENANT, tenant_parameter
-from src.database.statements.pagination import Keyset, Page, check_limit
-from src.database.statements.sending import Prepared, rows
+from src.database.statements import (
+    TENANT,
+    CompiledStatement,
+    Keyset,
+    Page,
+    check_limit,
+    fetch_entities,
+    tenant_parameter,
+)
 
 ModelT = TypeVar("ModelT", bound=TenantBase)
 
@@ -244,7 +250,7 @@ class Repository(Generic[ModelT]):
     def _by_id(self) -> Executable:
         return self._select(self.model.id == bindparam("row_id"))
 
-    def _built(self, build: Build, /) -> Prepared[ModelT]:
+    def _built(self, build: Build, /) -> CompiledStatement[ModelT]:
         """Return the statement that a method builds. It is built and compiled once, for the session of any tenant."""
         return _built_once(cast("Any", type(self)), build)
 
@@ -265,7 +271,7 @@ class Repository(Generic[ModelT]):
     ) -> list[ModelT]:
         """Fetch rows of this model, each once; `refresh` sets the attributes of rows that the session has already."""
         if options == ():
-            return await rows(self.session, statement, self.model, refresh=refresh)
+            return await fetch_entities(self.session, statement, self.model, refresh=refresh)
         with_options = self._with_options(cast("Select[Any]", statement), options)
         return list((await self.session.scalars(with_options)).unique())  # a collection loaded by a join repeats rows
 
@@ -334,5 +340,5 @@ class _AnyTenant:
 
 
 @cache
-def _built_once(repository: Any, build: Build) -> Prepared[Any]:
-    return Prepared(build(repository(cast("AsyncSession", _AnyTenant))), repository.model)
+def _built_once(repository: Any, build: Build) -> CompiledStatement[Any]:
+    return CompiledStatement(build(repository(cast("AsyncSession", _AnyTenant))), repository.model)
