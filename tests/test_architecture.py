@@ -35,6 +35,11 @@ MAY_ASK_FOR_SETTINGS = {
     "src/database/session/engines.py",
 }
 
+MAY_KNOW_SETTINGS = {"cli", "drift", "health", "migrate", "observability", "operations", "session"}
+"""Packages of `src/database` whose functions take `Settings`; the others take a Target and options.
+
+Below `session`, only `observability.watch` does: services call it for engines of their own.
+"""
 INTERNALS = {"src/database/connect/asyncpg_internals.py", "src/database/engine/sqlalchemy_internals.py"}
 """Where private names of SQLAlchemy and asyncpg are used."""
 PUBLIC = {
@@ -61,6 +66,21 @@ def test_only_a_few_places_ask_for_the_settings() -> None:
     asking = {str(path.relative_to(ROOT)) for path in SOURCES if ours.search(path.read_text())}
 
     assert asking == MAY_ASK_FOR_SETTINGS
+
+
+def test_code_below_the_sessions_knows_targets_and_options() -> None:
+    """`session/` resolves the settings; an import for annotations counts too."""
+    knowing = {
+        path.relative_to(ROOT / "src" / "database").parts[0]
+        for path in (ROOT / "src" / "database").rglob("*.py")
+        if any("Settings" in {name.name for name in node.names} for node in imports_of(path))
+    }
+
+    assert knowing == MAY_KNOW_SETTINGS
+
+
+def imports_of(path: Path) -> list[ast.ImportFrom]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
 
 
 def test_no_file_is_over_600_lines() -> None:

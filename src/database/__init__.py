@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from src.database.base import Base
-    from src.database.engine import create_engine
     from src.database.session import (
         AsyncSession,
         AsyncSessionLocal,
+        create_engine,
         current_tenant,
         engine,
         get_db,
@@ -40,7 +40,7 @@ _ROOMS: Final = {
     "AsyncSession": "session",
     "AsyncSessionLocal": "session",
     "Base": "base",
-    "create_engine": "engine",
+    "create_engine": "session",
     "current_tenant": "session",
     "engine": "session",
     "get_db": "session",

@@ -37,7 +37,7 @@ Meet = Callable[[], Awaitable[object]]
 
 @pytest.fixture
 def use_short_limits(use_database: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Callable[[URL], None]:
-    monkeypatch.setattr(import_module("src.database.resolve"), "COMMAND_MARGIN_SECONDS", MARGIN_SECONDS)
+    monkeypatch.setattr(import_module("src.database.session.targets"), "COMMAND_MARGIN_SECONDS", MARGIN_SECONDS)
 
     def use(url: URL) -> None:
         query = {"pool_max": "10", "statement_timeout": f"{STATEMENT_SECONDS * 1000:.0f}"}

@@ -12,7 +12,7 @@ import asyncpg
 from src.config import Settings
 from src.config.profiles import Purpose
 from src.database.connect import command_connection
-from src.database.resolve import named_provider, reach_target
+from src.database.session import named_provider, reach_target
 from src.database.target import Target
 
 COMMAND_TIMEOUT_SECONDS: Final = 10.0

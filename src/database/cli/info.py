@@ -14,10 +14,10 @@ from src.config.profiles import Purpose
 from src.config.settings import ShownSetting, show_settings
 from src.database.cli.connection import Encryption, encryption_of, reach
 from src.database.cli.output import print_error, print_json, print_lines
-from src.database.engine import SizedPool, create_engine
+from src.database.engine import SizedPool
 from src.database.errors import DatabaseError
 from src.database.migrate import Revision, revision_of
-from src.database.resolve import pool_limits, resolve_target
+from src.database.session import create_engine, pool_limits, resolve_target
 from src.database.target import Target
 
 EXIT_REACHED: Final = 0

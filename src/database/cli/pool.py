@@ -13,10 +13,9 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings
 from src.database.cli.connection import reach
 from src.database.cli.output import print_json, print_lines, print_warning
-from src.database.engine import create_engine
 from src.database.engine.capacity import KEPT_FREE, Capacity, capacity_of
 from src.database.errors import DatabaseError
-from src.database.resolve import pool_limits, resolve_target
+from src.database.session import create_engine, pool_limits, resolve_target
 
 EXIT_FITS: Final = 0
 EXIT_EXHAUSTS: Final = 1

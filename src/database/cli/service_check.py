@@ -26,10 +26,9 @@ from src.database.cli.doctor.doctor import guarded
 from src.database.cli.doctor.schema import judge_revision
 from src.database.cli.output import report_checks
 from src.database.cli.wait import wait_for_server
-from src.database.engine import create_engine
 from src.database.errors import DatabaseError
 from src.database.migrate import revision_of
-from src.database.resolve import resolve_target
+from src.database.session import create_engine, resolve_target
 
 RESTART_SECONDS: Final = 120.0
 

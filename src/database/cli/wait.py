@@ -15,7 +15,6 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database.cli.output import print_error, print_json
-from src.database.engine import create_engine
 from src.database.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -24,7 +23,7 @@ from src.database.errors import (
     TlsFailed,
     TunnelFailed,
 )
-from src.database.resolve import resolve_target
+from src.database.session import create_engine, resolve_target
 
 Status = Literal["up", "down", "failed"]
 

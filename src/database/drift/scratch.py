@@ -16,7 +16,7 @@ from src.config.profiles import named_target
 from src.database.connect import command_connection, run_shielded
 from src.database.embedded import embedded_server
 from src.database.errors import ConfigurationError
-from src.database.resolve import named_provider, resolve_target
+from src.database.session import named_provider, resolve_target
 from src.database.target import Target
 
 SCRATCH_PREFIX: Final = "thea_scratch_"

@@ -15,10 +15,9 @@ from src.database.drift.compare import compare
 from src.database.drift.difference import Difference, Severity, Statements
 from src.database.drift.scratch import scratch_database
 from src.database.drift.snapshot import load_snapshot
-from src.database.engine import create_engine
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 from src.database.migrate import OTHER_DATABASE, Revision, compare_revisions, upgrade
-from src.database.resolve import resolve_target
+from src.database.session import create_engine, resolve_target
 
 _State = Literal["empty", "foreign", "unstamped", "behind", "newest", "newer"]
 

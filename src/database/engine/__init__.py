@@ -1,7 +1,13 @@
-"""The engine: create_engine, its pool, its events, and what all its connections have in common."""
+"""Engines of a Target: create_engine_for, the pool, statement events, lost connections."""
 
 from src.database.engine.capacity import KEPT_FREE, Capacity, capacity_of
-from src.database.engine.create import OLDEST_SERVER, SEES_EVERY_ROW, DatabaseEngine, create_engine
+from src.database.engine.create import (
+    OLDEST_SERVER,
+    SEES_EVERY_ROW,
+    DatabaseEngine,
+    EngineOptions,
+    create_engine_for,
+)
 from src.database.engine.events import hear
 from src.database.engine.pool import SizedPool
 
@@ -11,8 +17,9 @@ __all__ = [
     "SEES_EVERY_ROW",
     "Capacity",
     "DatabaseEngine",
+    "EngineOptions",
     "SizedPool",
     "capacity_of",
-    "create_engine",
+    "create_engine_for",
     "hear",
 ]

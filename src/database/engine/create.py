@@ -1,20 +1,19 @@
-"""create_engine: settings into an engine. It keeps no state of its own."""
+"""create_engine_for: from a Target and its options to an engine; DatabaseEngine, and what its connections share."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import asyncpg
 from sqlalchemy import URL, Engine, Pool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from src.config import get_logger
-from src.config.profiles import Purpose, named_target
 from src.database.connect import (
     DRIVER_ERRORS,
     Connector,
@@ -23,27 +22,52 @@ from src.database.connect import (
     decode_jsonb,
     search_temporary_last,
 )
-from src.database.embedded import connect_embedded
+from src.database.embedded import connect_embedded, embedded_server
 from src.database.engine.listeners import LOGGING_NAME, listen
 from src.database.engine.pool import SizedPool, keep_fresh
 from src.database.engine.sqlalchemy_internals import FAST_PATH, FairPool
 from src.database.errors import ConfigurationError, DatabaseError
-from src.database.resolve import driver_arguments, is_pooled_elsewhere, named_provider, pool_limits, resolve_target
 from src.database.target import PoolLimits, Target
 from src.database.translation import translate_connect
-
-if TYPE_CHECKING:
-    from src.config import Settings
 
 _Opener = Callable[..., Awaitable["asyncpg.Connection[Any]"]]
 
 OLDEST_SERVER: Final = 15
 FILL_SECONDS: Final = 2.0
-"""How long the connections that are opened ahead wait for one another."""
+"""How long a connection that is opened ahead waits for the others to open."""
 DISPOSE_SECONDS: Final = 3.0
-"""How long connections have to close politely, and after them the tunnel or the connector half of that."""
+"""How long connections may take to close, and after them the tunnel or the connector half of that."""
 SEES_EVERY_ROW: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
-"""Whether row-level security spares the role that asks."""
+"""Whether the current role bypasses row-level security."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What an engine needs to know besides its target.
+
+    Attributes:
+        name: The name of the pool in errors and in the server's `application_name`.
+        environment: The environment: in production a role that bypasses row-level security is refused.
+        poolclass: The class of the pool.
+        limits: The limits of the pool.
+        driver_arguments: Further keyword arguments of `asyncpg.connect`.
+        password: Called for the password of each connection, in place of the target's.
+        has_fast_path: False to use SQLAlchemy through its public names alone.
+        is_read_only: Every transaction is READ ONLY.
+        is_pooled_elsewhere: Behind PgBouncer in transaction mode: a connection keeps nothing after its transaction.
+        checks_role: Check that row-level security binds the role.
+    """
+
+    name: str
+    environment: str
+    poolclass: type[Pool]
+    limits: PoolLimits
+    driver_arguments: Mapping[str, Any]
+    password: PasswordProvider | None
+    has_fast_path: bool
+    is_read_only: bool
+    is_pooled_elsewhere: bool
+    checks_role: bool
 
 
 class DatabaseEngine(AsyncEngine):
@@ -158,111 +182,87 @@ class DatabaseEngine(AsyncEngine):
                     await self._connector.close()
 
 
-def create_engine(
-    settings: Settings,
-    *,
-    poolclass: type[Pool] | None = None,
-    purpose: Purpose = "application",
-    name: str = "default",
-    password: PasswordProvider | None = None,
-) -> DatabaseEngine:
-    """Make an engine; nothing is opened before its first use.
-
-    Args:
-        settings: Where to, and how many connections.
-        poolclass: A pool class in place of the environment's: none in development and test, unless the URL has a
-            parameter for one, and a sized one elsewhere.
-        purpose: ``application``; ``reading``, on the replica where there is one, and the server
-            takes no writes from it; ``migrations``, as the one who owns the tables and without a limit for a
-            statement.
-        name: What errors and the server call its pool.
-        password: Asked for the password at each connect, with the user, the host and the port; it may be async. By
-            default what DATABASE_PASSWORD_PROVIDER names, where the URL has no password of its own.
-
-    Raises:
-        ConfigurationError: The target cannot be right.
-    """
-    target = resolve_target(settings, purpose=purpose)
-    limits = pool_limits(target, settings)
+def create_engine_for(target: Target, options: EngineOptions) -> DatabaseEngine:
+    """Create an engine. Nothing is opened before its first use; the caller disposes of it."""
     connector = Connector(
-        (lambda: resolve_target(settings, purpose=purpose)) if target.embedded else (lambda: target),
-        driver_arguments=driver_arguments(target, settings, purpose=purpose),
-        name=lambda: connection_name(target.application_name or "", settings.ENVIRONMENT, name),
-        password=password or named_provider(target, settings),
+        (lambda: _at_its_present_address(target)) if target.embedded else (lambda: target),
+        driver_arguments=options.driver_arguments,
+        name=lambda: connection_name(target.application_name or "", options.environment, options.name),
+        password=options.password,
     )
-    is_pooled = target.has_pool_parameters or not settings.is_local
-    poolclass = poolclass or (SizedPool if is_pooled else NullPool)
-    if poolclass is SizedPool and settings.DATABASE_FAST_PATH:
-        poolclass = FairPool
-    opener = _opener(connector, settings, purpose=purpose)
-    made = create_async_engine(
+    opener = _opener(connector, target, options)
+    poolclass = FairPool if options.poolclass is SizedPool and options.has_fast_path else options.poolclass
+    created = create_async_engine(
         _display_url(target),
-        connect_args=_connect_args(opener, settings, purpose=purpose),
+        connect_args=_connect_args(opener, options),
         poolclass=poolclass,
         hide_parameters=True,
         logging_name=LOGGING_NAME,
-        **_pool_options(poolclass, limits, name),
-        execution_options={FAST_PATH: settings.DATABASE_FAST_PATH},
+        **_pool_options(poolclass, options),
+        execution_options={FAST_PATH: options.has_fast_path},
     )
+    limits = options.limits
     engine = DatabaseEngine(
-        made.sync_engine,
-        connector,
-        opener,
-        limits=limits,
-        is_pooled_elsewhere=is_pooled_elsewhere(settings, purpose),
+        created.sync_engine, connector, opener, limits=limits, is_pooled_elsewhere=options.is_pooled_elsewhere
     )
-    writes = purpose != "reading"
+    writes = not options.is_read_only
     needs_a_writer = writes and target.target_session_attrs in {"read-write", "primary"}
-    made.dialect.setup_asyncpg_jsonb_codec = decode_jsonb  # type: ignore[attr-defined] # a hook for other dialects
+    created.dialect.setup_asyncpg_jsonb_codec = decode_jsonb  # type: ignore[attr-defined] # a hook for other dialects
     listen(engine.sync_engine, writes=writes, needs_a_writer=needs_a_writer)
-    keep_fresh(engine.sync_engine, limits, pings_each=not settings.DATABASE_FAST_PATH)
+    keep_fresh(engine.sync_engine, limits, pings_each=not options.has_fast_path)
     if limits.minimum > 1 and issubclass(poolclass, SizedPool):
         event.listen(engine.sync_engine, "connect", lambda *_: engine.fill_in_background(), once=True)
     return engine
 
 
-def _connect_args(opener: _Opener, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:
+def _at_its_present_address(target: Target) -> Target:
+    """Return the target of an embedded server with its present port and password: both can change at a restart."""
+    assert target.embedded is not None  # noqa: S101 - the caller has checked
+    present = embedded_server(target.embedded).target_as(target.user, target.database)
+    return replace(target, hosts=present.hosts, password=present.password)
+
+
+def _connect_args(opener: _Opener, options: EngineOptions) -> dict[str, Any]:
     arguments: dict[str, Any] = {"async_creator_fn": opener}
-    if is_pooled_elsewhere(settings, purpose) and not settings.DATABASE_PGBOUNCER_PREPARED:
-        # The server connection of the next transaction has not prepared the statements of the previous one.
+    if options.driver_arguments.get("statement_cache_size") == 0:
+        # SQLAlchemy has a cache of its own. Behind a transaction pooler, the server connection of the next transaction
+        # lacks the statements that the previous one prepared.
         arguments["prepared_statement_cache_size"] = 0
     return arguments
 
 
-def _pool_options(poolclass: type[Pool], limits: PoolLimits, name: str) -> dict[str, Any]:
+def _pool_options(poolclass: type[Pool], options: EngineOptions) -> dict[str, Any]:
     if not issubclass(poolclass, AsyncAdaptedQueuePool):
         return {}
+    limits = options.limits
     return {
         "pool_size": limits.size,
         "max_overflow": limits.overflow,
         "pool_recycle": limits.lifetime,
         "pool_timeout": limits.timeout,
-        "pool_logging_name": name,
+        "pool_logging_name": options.name,
     }
 
 
 def _display_url(target: Target) -> URL:
-    """Render the target for `engine.url`; the password is not in it at all."""
+    """Return the value of `engine.url`: without the password, and without parameters other than host and port."""
     url = replace(target, password=None).url
     return url.set(query={name: value for name, value in url.query.items() if name in {"host", "port"}})
 
 
-def _opener(connector: Connector, settings: Settings, *, purpose: Purpose) -> _Opener:
-    is_embedded = named_target(settings, purpose) is None
-    has_own_connections = not is_pooled_elsewhere(settings, purpose)  # else the binding sets the path per transaction
+def _opener(connector: Connector, target: Target, options: EngineOptions) -> _Opener:
+    """Return the function that opens the connections of an engine; the first one checks the server and the role."""
     is_checked = False
 
     async def open_connection(*_arguments: Any, **_options: Any) -> asyncpg.Connection[Any]:
         nonlocal is_checked
-        connection = await (
-            connect_embedded(connector, settings.DATABASE_EMBEDDED_DIR) if is_embedded else connector.connect()
-        )
+        connection = await (connect_embedded(connector, target.embedded) if target.embedded else connector.connect())
         try:
             async with asyncio.timeout(connector.connect_timeout):
-                if has_own_connections:
+                if not options.is_pooled_elsewhere:  # else the tenant binding sets the path in each transaction
                     await search_temporary_last(connection)
                 if not is_checked:
-                    await _check_server(connection, settings, purpose=purpose)
+                    await _check_server(connection, options)
         except BaseException as error:
             connection.terminate()
             if isinstance(error, DRIVER_ERRORS):
@@ -274,16 +274,20 @@ def _opener(connector: Connector, settings: Settings, *, purpose: Purpose) -> _O
     return open_connection
 
 
-async def _check_server(connection: asyncpg.Connection[Any], settings: Settings, *, purpose: Purpose) -> None:
-    """Check, once an engine, the age of the server, and that row-level security binds the role."""
+async def _check_server(connection: asyncpg.Connection[Any], options: EngineOptions) -> None:
+    """Check the version of the server, and that row-level security binds the role.
+
+    Raises:
+        ConfigurationError: The server is too old, or the role bypasses row-level security in production.
+    """
     major = connection.get_server_version().major
     if major < OLDEST_SERVER:
         raise ConfigurationError(f"the server must be PostgreSQL {OLDEST_SERVER} or later, got {major}")
-    if purpose not in {"application", "reading"} or not await connection.fetchval(SEES_EVERY_ROW):
+    if not options.checks_role or not await connection.fetchval(SEES_EVERY_ROW):
         return
-    if settings.ENVIRONMENT == "production":
+    if options.environment == "production":
         raise ConfigurationError(
             "the application's role must be neither a superuser nor BYPASSRLS: row-level security would not bind it",
-            hint="connect as a role made with NOSUPERUSER NOBYPASSRLS",
+            hint="connect as a role that is NOSUPERUSER NOBYPASSRLS",
         )
-    get_logger(__name__).warning("role_bypasses_row_level_security", environment=settings.ENVIRONMENT)
+    get_logger(__name__).warning("role_bypasses_row_level_security", environment=options.environment)

@@ -20,8 +20,7 @@ from src.database.engine.pool import SizedPool
 from src.database.errors import ConnectionFailed
 from src.database.health.report import NO_CONNECTION_FREE, failed
 from src.database.migrate import OTHER_DATABASE, Revision, revision_of
-from src.database.resolve import resolve_target
-from src.database.session import WRITTEN, engines_of_loop, open_connection
+from src.database.session import WRITTEN, engines_of_loop, open_connection, resolve_target
 from src.database.store.store import POOL_NAME, get_store
 
 CLOSE_SECONDS: Final = 0.5

@@ -16,8 +16,8 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings, get_logger
 from src.config.constants import MIGRATION_ATTEMPTS, MIGRATION_WAIT_SECONDS
 from src.config.profiles import named_target
-from src.database.engine import create_engine
 from src.database.errors import DatabaseError, LockNotAvailable
+from src.database.session import create_engine
 
 LOCK_KEY: Final = 0x7468_6561  # "thea"
 POLL_SECONDS: Final = 0.2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakSet
 
 from src.database.engine import DatabaseEngine
 from src.database.errors import ConfigurationError
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _chosen: Final[dict[str, Watcher]] = {}
 """By the service."""
 _listening: Final[WeakSet[Watcher]] = WeakSet()
-_sources: Final[WeakKeyDictionary[DatabaseEngine, ref[Source]]] = WeakKeyDictionary()
+_SOURCE: Final = "observability"
+"""The key of the source in what is attached to an engine."""
 
 
 def use_metrics(registry: CollectorRegistry | None = None) -> None:
@@ -76,7 +77,7 @@ def watch(engine: DatabaseEngine, settings: Settings, *, name: str) -> DatabaseE
     if watchers := [*chosen.values(), *log_watchers(settings)]:
         _listening.update(watchers)
         source = Source(name, engine, watchers)
-        _sources[engine] = ref(source)  # weakly, since it holds the engine; the engine's listeners hold it
+        engine.attached[_SOURCE] = source
         watch_engine(source)
         source.notify("joined", source)
     return engine
@@ -84,8 +85,8 @@ def watch(engine: DatabaseEngine, settings: Settings, *, name: str) -> DatabaseE
 
 def source_of(engine: DatabaseEngine) -> Source | None:
     """Return the source of an engine that is observed, or None."""
-    known = _sources.get(engine)
-    return None if known is None else known()
+    source: Source | None = engine.attached.get(_SOURCE)
+    return source
 
 
 def count_retry(reason: str) -> None:

@@ -22,7 +22,7 @@ from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError
 from src.database.migrate import REVOKE_WRITES
 from src.database.operations.programs import find_program
-from src.database.resolve import reach_target, resolve_target
+from src.database.session import reach_target, resolve_target
 from src.database.target import Target
 
 FORMAT: Final = 1

@@ -22,7 +22,7 @@ from src.database.errors import (
 from src.database.migrate import OTHER_DATABASE, revision_of
 from src.database.operations.bootstrap_plan import PlanStep, bootstrap_plan, fill, script_body
 from src.database.operations.scram import create_verifier, is_verifier_of
-from src.database.resolve import reach_target, resolve_target
+from src.database.session import reach_target, resolve_target
 from src.database.target import Target
 from src.database.translation import translate
 

@@ -1,4 +1,4 @@
-"""Sessions: tenant_context, get_db, get_read_db, run_transaction, and the engines behind them."""
+"""Sessions: get_db, get_read_db, run_transaction, tenant_context; the targets and engines of the settings."""
 
 from src.database.session.binding import TenantBinding
 from src.database.session.engines import (
@@ -12,6 +12,7 @@ from src.database.session.engines import (
 from src.database.session.reading import WRITTEN, ReadSession, ReadTenantSession
 from src.database.session.scopes import AsyncSessionLocal, SessionScope, engine, get_db, get_read_db
 from src.database.session.session import AsyncSession, TenantSession
+from src.database.session.targets import create_engine, named_provider, pool_limits, reach_target, resolve_target
 from src.database.session.transactions import Isolation, Retry, run_transaction
 from src.database.tenant_scope import current_tenant, tenant_context
 
@@ -26,6 +27,7 @@ __all__ = [
     "SessionScope",
     "TenantBinding",
     "TenantSession",
+    "create_engine",
     "current_tenant",
     "engine",
     "engines_of_loop",
@@ -34,7 +36,11 @@ __all__ = [
     "get_engine",
     "get_read_db",
     "has_replica",
+    "named_provider",
     "open_connection",
+    "pool_limits",
+    "reach_target",
+    "resolve_target",
     "run_transaction",
     "tenant_binding",
     "tenant_context",

@@ -13,11 +13,11 @@ import asyncpg
 
 from src import config
 from src.config.profiles import Purpose
-from src.database.engine import DatabaseEngine, create_engine
+from src.database.engine import DatabaseEngine
 from src.database.errors import ConfigurationError
 from src.database.observability import DefaultTenantLog, watch
-from src.database.resolve import transaction_limits
 from src.database.session.binding import TenantBinding
+from src.database.session.targets import create_engine, transaction_limits
 
 _Loop = asyncio.AbstractEventLoop
 BindingT = TypeVar("BindingT", bound=TenantBinding)

@@ -13,7 +13,7 @@ from src.database.embedded import SUPERUSER
 from src.database.embedded.process import programs
 from src.database.errors import ConfigurationError
 from src.database.operations.programs import Program
-from src.database.resolve import resolve_target
+from src.database.session import resolve_target
 from src.database.target import Host, Target
 from tests.database.connect.gateway import SERVER, Gateway
 

@@ -32,7 +32,7 @@ from src.database.errors import (
     SchemaDriftError,
     TlsFailed,
 )
-from src.database.resolve import resolve_target
+from src.database.session import resolve_target
 from src.database.target import Target
 from tests.conftest import SOCKETS, url_of
 

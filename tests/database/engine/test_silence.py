@@ -45,7 +45,7 @@ async def test_a_connection_that_was_idle_for_long_is_asked_whether_it_lives(
 async def test_a_server_that_falls_silent_holds_nobody_longer_than_the_limits(
     cloned_database: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module("src.database.resolve"), "COMMAND_MARGIN_SECONDS", 0.2)
+    monkeypatch.setattr(import_module("src.database.session.targets"), "COMMAND_MARGIN_SECONDS", 0.2)
     limits: dict[str, Any] = {
         "DATABASE_STATEMENT_TIMEOUT": 300,
         "DATABASE_CONNECT_TIMEOUT": 0.5,

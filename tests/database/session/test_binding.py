@@ -17,8 +17,7 @@ from src.database.base import uuid7
 from src.database.errors import TenantMismatchError
 from src.database.models import User
 from src.database.repositories import UserRepository
-from src.database.resolve import resolve_target
-from src.database.session import AsyncSession, TenantBinding
+from src.database.session import AsyncSession, TenantBinding, resolve_target
 from tests.conftest import url_of
 from tests.connecting import connect
 from tests.database.conftest import COUNT, A, B

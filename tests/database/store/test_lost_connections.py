@@ -88,7 +88,7 @@ async def test_behind_pgbouncer_only_a_write_whose_commit_was_sent_is_uncertain(
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Settings under which a call is given up after LIMIT_SECONDS."""
-    monkeypatch.setattr(import_module("src.database.resolve"), "COMMAND_MARGIN_SECONDS", MARGIN_SECONDS)
+    monkeypatch.setattr(import_module("src.database.session.targets"), "COMMAND_MARGIN_SECONDS", MARGIN_SECONDS)
     return {
         "DATABASE_STATEMENT_TIMEOUT": f"{(LIMIT_SECONDS - MARGIN_SECONDS) * 1000:.0f}",
         "DATABASE_CONNECT_TIMEOUT": "1",

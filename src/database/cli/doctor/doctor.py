@@ -17,7 +17,7 @@ from src.database.cli.doctor.zones import check_zones
 from src.database.cli.output import report_checks
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConfigurationError, DatabaseError
-from src.database.resolve import resolve_target
+from src.database.session import resolve_target
 from src.database.target import Target
 from src.database.translation import translate_connect
 
