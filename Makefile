@@ -1,14 +1,14 @@
-# `make demo` and `make test` do all the set-up: they need Python 3.11 or later and make, and nothing else.
+# Each target sets up what it needs in .venv. Only Python 3.11 or later and make must be installed.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Without a cache each worker compiles all tests again, which is half of the time of collecting them.
+# Without a bytecode cache each pytest worker compiles all tests again: half of the time of the collection.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow bench soak check format clean
+.PHONY: demo test test-slow bench soak check format house clean
 
 demo: $(READY)
 	@$(BIN)/thea-db demo $(if $(FILE),"$(FILE)")
@@ -20,12 +20,12 @@ test: $(READY)
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -n auto -m slow $(ARGS)
 
-# About 25 minutes, results in .cache/benchmarks. ARGS: --quick, --publish (to docs/benchmarks), or a part of it in a
-# minute: '--quick --only append --with store --with asyncpg'; `make bench ARGS=--help` lists all options.
+# Takes 25 minutes and writes to .cache/benchmarks. ARGS=--publish writes to docs/benchmarks, ARGS=--quick takes
+# 5 minutes, ARGS='--quick --only append --with store --with asyncpg' one minute; ARGS=--help lists all options.
 bench: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-# ARGS: --minutes 3, --report FILE; it writes docs/soak.md.
+# Writes docs/soak.md. ARGS: --minutes 3, --report FILE.
 soak: $(READY)
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
@@ -36,12 +36,16 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_secrets.py
 
-# Formatted first: a generated migration has long lines, which the linter would refuse before they are wrapped.
+# Formats first: the linter would reject the long lines of a generated migration before the formatter wraps them.
 format: $(READY)
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
 	$(BIN)/ruff check .
+
+# Draws the picture of the packages in CONTRIBUTING.md, from the import contracts of pyproject.toml.
+house: $(READY)
+	@$(BIN)/python -m scripts.house
 
 clean:
 	rm -rf $(VENV) .cache build dist
@@ -55,6 +59,6 @@ $(READY): pyproject.toml
 	@touch $@
 
 $(VENV)/.bench: $(READY)
-	@echo "Installing what it is compared with into $(VENV) ..."
+	@echo "Installing the libraries of the comparison into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@
