@@ -1,6 +1,7 @@
 #!/bin/sh
-# Gives the server its certificate, and starts it. The key is copied at each start, so that a renewed one is taken: the
-# server wants it to be its own and nobody else's to read, and a secret's file has whatever owner the host gave it.
+# Installs the server's certificate and starts the server. PostgreSQL requires that the key belongs to its own user and is
+# not readable by others, but the file of a secret has the owner and mode of the host's file. So the key is copied; at each
+# start, to pick up a renewed certificate.
 set -eu
 
 tls=${THEA_TLS:-/etc/postgresql/tls}

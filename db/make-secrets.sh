@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes what db/compose*.yaml take from files: passwords, a CA of its own with the server's certificate, and the settings
-# of the service. What is there already is left alone: to rotate one, remove its file, and the *.env files if it is a password.
-#   db/make-secrets.sh [folder] [host]     by default db/secrets, and the service's name in compose, db
+# Creates the secrets that db/compose*.yaml read from files: passwords, a CA with the server's certificate, and the settings
+# of the service. Existing files are kept. To replace a secret, remove its file; for a password, remove the *_env files too.
+#   db/make-secrets.sh [folder] [host]     default: db/secrets, and db, the name of the service in compose.yaml
 set -eu
 umask 077
 
@@ -31,6 +31,7 @@ url() {
 [ -s migrations_env ] || printf 'ENVIRONMENT=production\nDATABASE_URL=%s\nDATABASE_MIGRATION_URL=%s\n' \
     "$(url thea_app app_password)" "$(url thea_owner owner_password)" >migrations_env
 
-# The folder is closed to others; a file has to be open to the user that the container runs as, whatever its number.
+# Other users of the host cannot enter the directory. The files are readable for everyone, because the user id in the
+# container is not known here.
 chmod 0644 ./*_password ./*_env server_key server_certificate ca_certificate
 chmod 0600 ca_key

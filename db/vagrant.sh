@@ -1,5 +1,6 @@
 #!/bin/sh
-# Sets the virtual machine up: PostgreSQL 18 from its own packages, our configuration, our roles. It can be run again.
+# Sets up the virtual machine: PostgreSQL 18 from the packages of postgresql.org, the configuration and the roles. Can be
+# repeated.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 
@@ -9,16 +10,16 @@ if ! command -v /usr/lib/postgresql/18/bin/postgres >/dev/null; then
     /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y -v 18
 fi
 
-place=/etc/postgresql/18/main
+configuration=/etc/postgresql/18/main
 install -d -o postgres -g postgres -m 0700 /etc/postgresql/tls
 install -o postgres -g postgres -m 0644 /etc/ssl/certs/ssl-cert-snakeoil.pem /etc/postgresql/tls/server.crt
 install -o postgres -g postgres -m 0600 /etc/ssl/private/ssl-cert-snakeoil.key /etc/postgresql/tls/server.key
-install -o postgres -g postgres -m 0644 /vagrant/postgresql.conf "$place/conf.d/thea.conf"
-# Development has no TLS: 10.0.2.2 is the host, as VirtualBox forwards its port.
+install -o postgres -g postgres -m 0644 /vagrant/postgresql.conf "$configuration/conf.d/thea.conf"
+# Connections in development do not use TLS. VirtualBox's port forwarding makes them come from 10.0.2.2.
 {
     echo "hostnossl iact_dev dev_user,dev_owner 10.0.2.2/32 scram-sha-256"
     cat /vagrant/pg_hba.conf
-} >"$place/pg_hba.conf"
+} >"$configuration/pg_hba.conf"
 systemctl restart postgresql@18-main
 
 secrets=$(mktemp -d)

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes the database, its owner, the application's role and who makes backups. The image runs it on an empty volume, as
-# the superuser and over the Unix socket; it can be run again, and then changes what differs and sets the passwords anew:
+# Creates the database and the roles of the owner, the application and the backup. The image runs this script on an empty
+# volume, as the superuser, over the Unix socket. To change what differs and to set the passwords again, repeat it:
 #   docker compose exec -u postgres db /docker-entrypoint-initdb.d/10-bootstrap.sh
-# It refuses a database or roles that somebody else uses; THEA_ADOPT=yes changes them too.
-# The SQL is what `thea-db bootstrap` does. A password goes from its file through psql's \password, which sends a verifier:
-# it is in no list of arguments, and the server does not get it.
+# The script rejects a database and roles that others use; with THEA_ADOPT=yes it changes them too.
+# The SQL is that of `thea-db bootstrap`. A password goes from its file to psql's \password, which sends a SCRAM verifier:
+# the password is in no argument list, no log and no statement.
 set -eu
 
 init=${THEA_INIT:-/docker-entrypoint-initdb.d}
@@ -23,12 +23,12 @@ as_superuser -o /dev/null -f "$init/sql/bootstrap.sql" \
     -v statement_timeout="${THEA_STATEMENT_TIMEOUT:-30000}" -v lock_timeout="${THEA_LOCK_TIMEOUT:-10000}" \
     -v idle_timeout="${THEA_IDLE_TRANSACTION_TIMEOUT:-60000}"
 
-# setsid: where there is a terminal \password would ask there.
+# setsid: with a controlling terminal, \password would read from the terminal and not from standard input.
 set_password() {
     password=$(cat "$secrets/$2")
     [ -n "$password" ] || { echo "10-bootstrap: $secrets/$2 is empty" >&2; exit 1; }
-    told=$(printf '%s\n%s\n' "$password" "$password" | setsid -w psql -X -q -v ON_ERROR_STOP=1 \
-        -U "${POSTGRES_USER:-postgres}" -d postgres -c "\\password \"$1\"" 2>&1) || { echo "$told" >&2; exit 1; }
+    output=$(printf '%s\n%s\n' "$password" "$password" | setsid -w psql -X -q -v ON_ERROR_STOP=1 \
+        -U "${POSTGRES_USER:-postgres}" -d postgres -c "\\password \"$1\"" 2>&1) || { echo "$output" >&2; exit 1; }
 }
 
 set_password "$owner" owner_password

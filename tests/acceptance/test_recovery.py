@@ -35,9 +35,9 @@ def open_folder() -> Iterator[Path]:
 
 def test_goes_back_to_the_instant_before_a_mistake(open_folder: Path) -> None:
     steps = blocks(RUNBOOK)
-    archive, check = steps["Once: archive the log"]
-    stop, recover = steps["Go back"]
-    look, promote = steps["Look, then open"]
+    archive, check = steps["Once: archive the WAL"]
+    stop, recover = steps["Recover"]
+    look, promote = steps["Check, then promote"]
     node = Node(open_folder / "node")
     _copy_template(node)
     settle(node.data, node.folder)

@@ -110,7 +110,7 @@ async def test_nobody_is_refused_while_the_roles_change(server: EmbeddedServer, 
         return perform(block, folder=shell, typed=typed, variables=variables)
 
     requests = asyncio.create_task(serve())
-    await asyncio.to_thread(run, steps["Once: a second role"][0])
+    await asyncio.to_thread(run, steps["Once: create a second role"][0])
     await asyncio.to_thread(run, set_password, f"{NEW}\n{NEW}\n")
     in_use = following
     await asyncio.sleep(0.2)
