@@ -26,7 +26,7 @@ from src.database.base import uuid7
 from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.migrate import upgrade
 from src.database.models import User
-from src.database.session import AsyncSession, TenantBinding, forget_settings
+from src.database.session import AsyncSession, TenantBinding, forget_settings, reset_process_state
 from tests.clones import Clones
 
 # In memory where there is room: it is there that hundreds of databases are cloned, in a sixth of the time.
@@ -146,7 +146,7 @@ def use_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Sett
 
     yield use
     monkeypatch.undo()
-    forget_settings()
+    reset_process_state()
 
 
 @pytest.fixture(scope="session")

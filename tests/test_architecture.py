@@ -47,6 +47,12 @@ PUBLIC = {
     "sys._getframe",  # the same
     "session._tenant_id",  # our own session's: an observer must not make the session take a tenant
 }
+CACHES = {"cache", "lru_cache"}
+CHANGING = CACHES | {
+    *("ContextVar", "Event", "LRUCache", "Lock", "RLock", "Semaphore", "defaultdict", "deque", "local"),
+    *("WeakKeyDictionary", "WeakSet", "WeakValueDictionary"),
+}
+MUTATORS = {"add", "append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 GENERIC = {"repository.py", "upsert.py"}
 """The generic base of repositories, in `repositories/base`: add, update, upsert and delete of any row."""
@@ -81,6 +87,94 @@ def test_code_below_the_sessions_knows_targets_and_options() -> None:
 
 def imports_of(path: Path) -> list[ast.ImportFrom]:
     return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+
+
+def test_process_state_is_listed() -> None:
+    """A variable of a module that changes is state of the process; docs/process-state.md lists all of it."""
+    rows = re.findall(r"^\| `([\w.]+)` \|", (ROOT / "docs" / "process-state.md").read_text(), re.MULTILINE)
+    found = {f"{module_name(path)}.{name}" for path in SOURCES for name in state_in(path.read_text())}
+
+    assert found == set(rows)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = {}",
+        "x: Final[dict[str, int]] = {}",
+        "x: Final[WeakKeyDictionary[A, B]] = WeakKeyDictionary()",
+        "x = ContextVar('x')",
+        "x = cache(Server)",
+        "x = threading.Lock()",
+        "x = {1: 2}\ndef f(): x[3] = 4",
+        "x = [1]\ndef f(): x.append(2)",
+        "x = 1\ndef f():\n    global x\n    x += 1",
+        "@cache\ndef x(): return get_settings().DATABASE_URL",
+        "@lru_cache(maxsize=1)\ndef x(): return Settings()",
+    ],
+)
+def test_process_state_is_noticed(source: str) -> None:
+    assert list(state_in(source)) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = {1: 2}",
+        "x = frozenset()",
+        "x = [*y]",
+        "@cache\ndef x(a): return a + 1",
+        "def f():\n    x = {}\n    x[1] = 2",
+    ],
+)
+def test_a_constant_is_no_state(source: str) -> None:
+    assert not list(state_in(source))
+
+
+def state_in(source: str) -> Iterator[str]:
+    """Yield the module-level variables that change, and the cached functions that read the settings."""
+    tree = ast.parse(source)
+    changed = set(changed_names(tree))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and CACHES & {called(each) for each in node.decorator_list}:
+            if {"Settings", "get_settings"} & {called(each) for each in ast.walk(node) if isinstance(each, ast.Call)}:
+                yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+            if target in changed or is_mutable(node.value):
+                yield target
+
+
+def is_mutable(value: ast.expr) -> bool:
+    """Return True for an empty container, and for objects that exist to change."""
+    if isinstance(value, ast.Dict):
+        return not value.keys
+    if isinstance(value, ast.List | ast.Set):
+        return not value.elts
+    if not isinstance(value, ast.Call):
+        return False
+    return called(value) in CHANGING or (called(value) in {"dict", "list", "set"} and not value.args)
+
+
+def changed_names(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a `global` statement, an item assignment or a mutating method changes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            yield from node.names
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+            yield ast.unparse(node.value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
+            yield ast.unparse(node.func.value)
+
+
+def called(node: ast.expr) -> str:
+    """Return the last name of a called function or of a decorator."""
+    function = node.func if isinstance(node, ast.Call) else node
+    return ast.unparse(function).rpartition(".")[2].partition("[")[0]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def test_no_file_is_over_600_lines() -> None:

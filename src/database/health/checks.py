@@ -20,7 +20,7 @@ from src.database.engine.pool import SizedPool
 from src.database.errors import ConnectionFailed
 from src.database.health.report import NO_CONNECTION_FREE, failed
 from src.database.migrate import OTHER_DATABASE, Revision, revision_of
-from src.database.session import WRITTEN, engines_of_loop, open_connection, resolve_target
+from src.database.session import WRITTEN, engines_of_loop, open_connection
 from src.database.store.store import POOL_NAME, get_store
 
 CLOSE_SECONDS: Final = 0.5
@@ -41,8 +41,8 @@ _VERIFY: Final = "`thea-db verify` names each difference and the statements that
 _ROLE: Final = "connect as a role with NOSUPERUSER NOBYPASSRLS that owns no table: `thea-db bootstrap` creates one"
 _SEE_REVISION: Final = "see revision"
 
-_healthy_until: Final[dict[str, float]] = {}
-"""By target, in the seconds of the monotonic clock."""
+_ISOLATED_UNTIL: Final = "isolated_until"
+"""The key of a time in what is attached to the engine, in seconds of the monotonic clock: no check before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,13 +257,13 @@ def _pools() -> dict[str, _Pool]:
 async def check_isolation(examination: asyncio.Task[Primary], settings: Settings) -> CheckResult:
     """Check that row-level security is on and forced, by this release's policies, for a role that it binds."""
     primary = await asyncio.shield(examination)
-    target = str(resolve_target(settings))
-    if time.monotonic() < _healthy_until.get(target, 0.0):
+    attached = engines_of_loop()["default"].attached  # the primary was reached by this engine
+    if time.monotonic() < attached.get(_ISOLATED_UNTIL, 0.0):
         return _BOUND
     async with primary.turn:
         isolation = await read_isolation(primary.connection)
     if isolation == Isolation(tables=isolation.tables) and isolation.tables:
-        _healthy_until[target] = time.monotonic() + KEPT_SECONDS
+        attached[_ISOLATED_UNTIL] = time.monotonic() + KEPT_SECONDS
         return _BOUND
     async with primary.turn:
         revision = await _readable_revision(primary.connection)

@@ -7,6 +7,7 @@ from src.database.session.engines import (
     get_engine,
     has_replica,
     open_connection,
+    reset_process_state,
     tenant_binding,
 )
 from src.database.session.reading import WRITTEN, ReadSession, ReadTenantSession
@@ -40,6 +41,7 @@ __all__ = [
     "open_connection",
     "pool_limits",
     "reach_target",
+    "reset_process_state",
     "resolve_target",
     "run_transaction",
     "tenant_binding",

@@ -1,4 +1,4 @@
-"""The engines of each event loop, and how the settings bind their transactions: the only process state."""
+"""The engines of each event loop, and how the settings bind their transactions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src import config
 from src.config.profiles import Purpose
 from src.database.engine import DatabaseEngine
 from src.database.errors import ConfigurationError
-from src.database.observability import DefaultTenantLog, watch
+from src.database.observability import DefaultTenantLog, use_settings_alone, watch
 from src.database.session.binding import TenantBinding
 from src.database.session.targets import create_engine, transaction_limits
 
@@ -26,22 +26,59 @@ DEFAULT: Final = "default"
 READING: Final = "read"
 _POOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
-_engines: Final[dict[_Loop | None, dict[str, DatabaseEngine]]] = {}
-_guards: Final[dict[_Loop, list[tuple[AsyncGenerator[None, None], dict[str, DatabaseEngine]]]]] = {}
-"""The generators that each loop closes at its shutdown, with their engines: several after `forget_settings`."""
+
+class _LoopEngines:
+    """The engines of one event loop.
+
+    Attributes:
+        by_name: The engines in use.
+        forgotten: The engines of earlier settings: sessions may still use them.
+    """
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, DatabaseEngine] = {}
+        self.forgotten: list[DatabaseEngine] = []
+        self._guard: AsyncGenerator[None, None] | None = None
+
+    @property
+    def all(self) -> list[DatabaseEngine]:
+        """Every engine that was created on the loop."""
+        return [*self.by_name.values(), *self.forgotten]
+
+    def dispose_with(self, loop: _Loop) -> None:
+        """Register the engines for disposal when the running loop shuts down its asynchronous generators.
+
+        asyncio has no hook for the end of a loop. `asyncio.run` calls `shutdown_asyncgens`, which closes every
+        generator that was started on the loop and still exists: so this object keeps a reference to one.
+        """
+        self._guard = self._until_shutdown(loop)
+        with suppress(StopIteration):  # it runs to its `yield`, which registers it with the loop
+            self._guard.asend(None).send(None)
+
+    async def _until_shutdown(self, loop: _Loop) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            _loops.pop(loop, None)
+            await asyncio.gather(*(engine.dispose() for engine in self.all))
+
+
+_loops: Final[dict[_Loop | None, _LoopEngines]] = {}
+"""A connection works only on the event loop that opened it. None: engines created while no loop runs."""
 
 
 def get_engine(name: str) -> DatabaseEngine:
-    """Return the engine of this name, with a pool of its own, for the running event loop.
+    """Return the engine of this name for the running event loop, with a pool of its own; create it if necessary.
 
-    For what must not wait for the others' connections nor take them away: a web framework's session store, a queue.
-    The settings say how large each pool is; together they have to fit into the server.
+    For work that must neither wait for the connections of `get_db` nor use them up: a web framework's session store, a
+    queue. Each pool has the size that the settings name; the sum of all pools has to fit into the server.
 
     Args:
-        name: What errors call the pool, and the server its connections: ``<service>/<environment>/<name>/<process>``.
+        name: The name of the pool in errors, and a part of the server's `application_name`:
+            ``<service>/<environment>/<name>/<process>``.
 
     Raises:
-        ConfigurationError: The name is not 1 to 32 letters, digits, dashes and underscores, or is taken by `get_db`.
+        ConfigurationError: The name is not 1 to 32 letters, digits, dashes and underscores, or `get_db` has it.
     """
     if name in {DEFAULT, READING}:
         raise ConfigurationError(f"a pool's name must not be {name!r}: get_db and get_read_db use it")
@@ -49,60 +86,82 @@ def get_engine(name: str) -> DatabaseEngine:
 
 
 def engine_of_loop(name: str) -> DatabaseEngine:
-    """Return an engine of the running event loop: a connection works on the loop that opened it and on no other."""
+    """Return an engine of the running event loop; create it if necessary."""
     loop = _running_loop()
-    engines = _engines.get(loop)
+    engines = _loops.get(loop)
     if engines is None:
-        _forget_closed_loops()
-        engines = _engines[loop] = {}
+        _discard_closed_loops()
+        engines = _loops[loop] = _LoopEngines()
         if loop is not None:
-            guard = _until_shutdown(loop, engines)
-            _guards.setdefault(loop, []).append((guard, engines))
-            with suppress(StopIteration):  # run to the yield: that is what registers it with the loop
-                guard.asend(None).send(None)
-    if name not in engines:
+            engines.dispose_with(loop)
+    if name not in engines.by_name:
         if not _POOL_NAME.fullmatch(name):
             raise ConfigurationError(f"a pool's name must be 1 to 32 letters, digits, - and _, got {name!r}")
         settings = config.get_settings()
         purpose: Purpose = "reading" if name == READING else "application"
-        engines[name] = watch(create_engine(settings, purpose=purpose, name=name), settings, name=name)
-    return engines[name]
+        engines.by_name[name] = watch(create_engine(settings, purpose=purpose, name=name), settings, name=name)
+    return engines.by_name[name]
 
 
 def engines_of_loop() -> dict[str, DatabaseEngine]:
-    """Return the engines that the running event loop has by now, by their names; none is made for it."""
-    return dict(_engines.get(_running_loop(), {}))
+    """Return the engines of the running event loop by their names; create none."""
+    engines = _loops.get(_running_loop())
+    return {} if engines is None else dict(engines.by_name)
 
 
 async def open_connection(*, reading: bool = False) -> asyncpg.Connection[Any]:
-    """Open a connection of the driver's to where `get_db` goes, or `get_read_db`; whoever asks for it closes it.
+    """Open a driver connection to the database of `get_db`, outside of any pool; the caller closes it.
 
-    No pool knows it: it waits for nobody, and takes nobody's place.
+    Args:
+        reading: Connect to the database of `get_read_db`.
 
     Raises:
         ConnectionFailed: The database cannot be reached.
-        ConfigurationError: It is not what the settings ask for.
+        ConfigurationError: The server or the role is not one that the settings permit.
     """
     return await engine_of_loop(READING if reading else DEFAULT).open_connection()
 
 
 def has_replica() -> bool:
-    """Return True if `get_read_db` goes to another server than `get_db`."""
+    """Return True if `get_read_db` connects to another server than `get_db`."""
     return config.get_settings().DATABASE_REPLICA_URL is not None
 
 
-def _forget_closed_loops() -> None:
-    """Discard the engines of loops that were closed without a shutdown, and end their connections.
+@functools.cache
+def binding_of(kind: type[BindingT], purpose: Purpose = "application") -> BindingT:
+    """Return the binding of a class, with the default tenant and the limits of the settings."""
+    settings = config.get_settings()
+    return kind(
+        settings.DATABASE_DEFAULT_TENANT,
+        limits=transaction_limits(settings, purpose=purpose),
+        # In development and test the use of the default tenant is usual, and not logged.
+        on_default_tenant=None if settings.is_local else DefaultTenantLog(),
+    )
 
-    `loop.close()` alone runs nothing. This runs at the next loop's first engine, so one closed loop may remain.
+
+def tenant_binding() -> TenantBinding:
+    """Return the binding of the sessions of `get_db`."""
+    binding: TenantBinding = binding_of(TenantBinding)
+    return binding
+
+
+def forget_settings() -> None:
+    """Make the next engine and session read the settings again.
+
+    The engines of before are disposed of when their event loop shuts down.
     """
-    for loop in {*list(_engines), *list(_guards)}:
-        if loop is None or not loop.is_closed():
-            continue
-        _engines.pop(loop, None)
-        for _, engines in _guards.pop(loop, []):
-            for made in engines.values():
-                made.hang_up()
+    config.get_settings.cache_clear()
+    binding_of.cache_clear()
+    _loops.pop(None, None)
+    for engines in _loops.values():
+        engines.forgotten += engines.by_name.values()
+        engines.by_name.clear()
+
+
+def reset_process_state() -> None:
+    """Discard what this package keeps in the process and tests can change; docs/process-state.md lists it."""
+    forget_settings()
+    use_settings_alone()
 
 
 def _running_loop() -> _Loop | None:
@@ -112,40 +171,13 @@ def _running_loop() -> _Loop | None:
         return None
 
 
-async def _until_shutdown(loop: _Loop, of_loop: dict[str, DatabaseEngine]) -> AsyncGenerator[None, None]:
-    """Dispose of a loop's engines when the loop shuts its asynchronous generators down, as `asyncio.run` does."""
-    try:
-        yield
-    finally:
-        if _engines.get(loop) is of_loop:  # after `forget_settings` others may have come in their place
-            del _engines[loop]
-        _guards.pop(loop, None)
-        await asyncio.gather(*(one.dispose() for one in of_loop.values()))
+def _discard_closed_loops() -> None:
+    """Discard the engines of loops that were closed without a shutdown, and end their connections.
 
-
-@functools.cache
-def binding_of(kind: type[BindingT], purpose: Purpose = "application") -> BindingT:
-    """Return how the settings have transactions bound to their tenants."""
-    settings = config.get_settings()
-    limits = transaction_limits(settings, purpose=purpose)
-    return kind(settings.DATABASE_DEFAULT_TENANT, limits=limits, on_default_tenant=_default_tenant_log())
-
-
-def tenant_binding() -> TenantBinding:
-    """Return the binding of the sessions of `get_db`."""
-    binding: TenantBinding = binding_of(TenantBinding)
-    return binding
-
-
-@functools.cache
-def _default_tenant_log() -> DefaultTenantLog | None:
-    """Return the log of uses of the default tenant; in development and test there is none, and the use is usual."""
-    return None if config.get_settings().is_local else DefaultTenantLog()
-
-
-def forget_settings() -> None:
-    """Make the next engine and session read the settings again, for tests that change the environment."""
-    config.get_settings.cache_clear()
-    binding_of.cache_clear()
-    _default_tenant_log.cache_clear()
-    _engines.clear()
+    `loop.close()` alone runs no code of ours. This runs when the next loop creates its first engine, so the engines of
+    one closed loop may remain.
+    """
+    for loop in list(_loops):
+        if loop is not None and loop.is_closed():
+            for engine in _loops.pop(loop).all:
+                engine.hang_up()

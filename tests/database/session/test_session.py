@@ -22,7 +22,7 @@ from src.database.errors import ConnectionFailed, DatabaseError, DuplicateKeyErr
 from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.session import AsyncSession
-from src.database.session.engines import _engines
+from src.database.session.engines import _loops
 
 
 async def count_users() -> int:
@@ -156,7 +156,7 @@ def test_a_loop_that_is_closed_without_a_word_is_forgotten(cloned_database: URL)
     loop.close()
     asyncio.run(use())
 
-    assert loop not in _engines
+    assert loop not in _loops
 
 
 async def test_nested_scopes_are_transactions_of_their_own(cloned_database: URL) -> None:
