@@ -115,7 +115,7 @@ def test_long_transactions_are_marked(cloned_database: URL, capsys: pytest.Captu
 
     assert (of_ours["is_long"], of_ours["transaction_seconds"] > 0, of_ours["query"]) == (True, True, None)
     assert "s, long" in said
-    assert f"long transactions keep rows from being vacuumed, and locks: pid {pid}" in said
+    assert f"long transactions hold locks and prevent vacuum from removing rows: pid {pid}" in said
     assert "long" not in young
 
 

@@ -64,7 +64,7 @@ def test_the_demo_is_refused_in_production(tmp_path: Path) -> None:
 
 
 def test_up_keeps_the_embedded_server_until_down(open_folder: Path) -> None:
-    assert "the embedded server runs" in run("up", folder=open_folder).stdout
+    assert "the embedded server is running" in run("up", folder=open_folder).stdout
     assert "(head): " in run("upgrade", folder=open_folder).stdout
     assert (open_folder / ".thea" / "postgres" / "data" / "postmaster.pid").exists()
     assert "is stopped" in run("down", folder=open_folder).stdout

@@ -9,8 +9,9 @@ import pytest
 from pytest_postgresql.executors import NoopExecutor
 
 from src.config import Settings
-from src.database.cli.pool import demand_of, run_pool
+from src.database.cli.pool import run_pool
 from src.database.embedded import MAX_CONNECTIONS
+from src.database.health.doctor import demand_of
 from tests.acceptance.command import CANARY
 from tests.conftest import url_of
 
@@ -86,4 +87,4 @@ def test_prints_lines_to_copy(postgresql_shared: NoopExecutor, capsys: pytest.Ca
 
     assert printed.startswith("DATABASE_POOL_SIZE=")
     assert "\nDATABASE_MAX_OVERFLOW=" in printed
-    assert "the cores are this machine's" in printed
+    assert "the cores are those of this machine" in printed

@@ -18,8 +18,9 @@ from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.cli.wait import Waited, run_wait, wait_for_server
+from src.database.cli.wait import run_wait
 from src.database.embedded import SUPERUSER, EmbeddedServer
+from src.database.health.doctor import Waited, wait_for_server
 from tests.acceptance.command import CANARY, ROOT
 from tests.conftest import url_of
 
@@ -75,7 +76,7 @@ def test_fails_at_once_on_a_wrong_password(secret_url: str, capsys: pytest.Captu
     printed = capsys.readouterr()
 
     assert code == 2
-    assert "waiting does not heal this" in printed.err
+    assert "waiting cannot help" in printed.err
     assert "refused the user or the password" in printed.err
     assert printed.out == ""
     assert CANARY not in printed.err

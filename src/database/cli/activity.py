@@ -1,21 +1,22 @@
-"""thea-db activity: the database's sessions, what they wait for, and which session blocks which."""
+"""thea-db activity: the sessions of the database, what they wait for, and which session blocks which."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from src.config import Settings
-from src.database.cli.connection import reach
 from src.database.cli.output import print_json, print_rows, print_warning
+from src.database.cli.running import run_coroutine
+from src.database.health.doctor import reach
 
 _HIDDEN: Final = "hidden"
 _HEADER: Final = ("pid", "application", "user", "state", "for", "transaction", "waits for", "blocks")
 
-# The columns of another role's session that may not be seen are null; the server's own condition tells them from empty
-# ones. Blocked sessions are found in pg_locks, which every role may read.
+# pg_stat_activity shows null instead of the columns that the role may not see. `is_visible` repeats the server's own
+# condition, so that a hidden value can be told from an empty one. Every role may read pg_locks, which has the waiting
+# sessions. Only for these is pg_blocking_pids called: it needs exclusive access to the lock manager for a short time.
 _SESSIONS: Final = """
 SELECT pid, application_name AS application, usename AS "user",
        pg_has_role('pg_read_all_stats', 'USAGE') OR pg_has_role(usesysid, 'USAGE') AS is_visible, state,
@@ -35,22 +36,22 @@ SELECT pid, application_name AS application, usename AS "user",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One connection to the database; an attribute that the role may not see is None.
+    """One connection to the database. An attribute that the role may not see is None.
 
     Args:
-        pid: The server's process.
-        application: Its application name: ``<service>/<environment>/<pool>/<process>`` for one of this package.
-        user: Its role.
-        is_visible: Whether the role may see more than these three and the locks.
-        state: The state in the server's words: active, idle, idle in transaction.
-        seconds: How long it has been in this state.
-        transaction_seconds: The age of its transaction.
-        is_long: Whether the transaction is older than the limit.
-        wait_event: What it waits for, in the server's words.
-        lock: The mode and the object of the lock that it waits for.
-        blocked_by: The processes that have the lock, or wait for it before this one; 0 is a prepared transaction.
-        blocks: The processes that wait for this one.
-        query: Its statement, or its last one if it is idle; only if it was requested.
+        pid: The process id of the server process.
+        application: The application name; this package sets `<service>/<environment>/<pool>/<process>`.
+        user: The role of the session.
+        is_visible: False if the role may see only the attributes above and the locks.
+        state: The state as the server reports it, such as active, idle, idle in transaction.
+        seconds: The time since the state changed.
+        transaction_seconds: The age of the transaction.
+        is_long: True if the transaction is older than the limit.
+        wait_event: The wait event as the server reports it.
+        lock: The mode and the object of the lock that the session waits for.
+        blocked_by: The processes that hold the lock or precede the session in its queue; 0 is a prepared transaction.
+        blocks: The processes that wait for the session.
+        query: The current statement, or the last one of an idle session; None if statements were not requested.
     """
 
     pid: int
@@ -70,7 +71,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """The sessions of a database, as far as a role may see them."""
+    """The sessions of a database, as far as the role may see them; the command's own session is left out."""
 
     database: str
     user: str
@@ -83,18 +84,12 @@ class Activity:
 
 
 def run_activity(settings: Settings, *, queries: bool, long_after_seconds: float, as_json: bool) -> None:
-    """Print the sessions.
-
-    Args:
-        settings: The settings.
-        queries: Print the statements too, as far as the role may see them.
-        long_after_seconds: The age from which a transaction is marked.
-        as_json: Print one JSON document.
+    """Print the sessions; see `sessions_of` for the arguments.
 
     Raises:
         ConnectionFailed: The database cannot be reached.
     """
-    activity = asyncio.run(sessions_of(settings, queries=queries, long_after_seconds=long_after_seconds))
+    activity = run_coroutine(sessions_of(settings, queries=queries, long_after_seconds=long_after_seconds))
     if as_json:
         print_json({**asdict(activity), "hidden": activity.hidden})
     else:
@@ -102,7 +97,12 @@ def run_activity(settings: Settings, *, queries: bool, long_after_seconds: float
 
 
 async def sessions_of(settings: Settings, *, queries: bool, long_after_seconds: float) -> Activity:
-    """Read the sessions from the server's statistics and locks; no table is read.
+    """Return the sessions, from the server's statistics and locks; no table is read.
+
+    Args:
+        settings: The settings.
+        queries: Return the statements too, as far as the role may see them.
+        long_after_seconds: The age from which a transaction is marked as long.
 
     Raises:
         ConnectionFailed: The database cannot be reached.
@@ -117,7 +117,7 @@ async def sessions_of(settings: Settings, *, queries: bool, long_after_seconds: 
 
 def _session(row: Any, rows: Sequence[Any], long_after_seconds: float) -> Session:
     age = row["transaction_seconds"]
-    seen = {name: row[name] for name in ("seconds", "transaction_seconds", "state", "wait_event", "query")}
+    visible = {name: row[name] for name in ("seconds", "transaction_seconds", "state", "wait_event", "query")}
     return Session(
         pid=row["pid"],
         application=row["application"] or "",
@@ -127,28 +127,28 @@ def _session(row: Any, rows: Sequence[Any], long_after_seconds: float) -> Sessio
         lock=row["lock"],
         blocked_by=tuple(dict.fromkeys(row["blocked_by"])),
         blocks=tuple(other["pid"] for other in rows if row["pid"] in other["blocked_by"]),
-        **(seen if row["is_visible"] else {}),  # in place of its statement there is a word on rights
+        **(visible if row["is_visible"] else {}),  # else the statement is "<insufficient privilege>"
     )
 
 
 def _print(activity: Activity, *, queries: bool) -> None:
     rows = [_row(session) for session in activity.sessions]
-    title = f"{len(rows)} session(s) of {activity.database} beside this one"
+    title = f"{len(rows)} other session(s) of {activity.database}"
     under = [session.query or "" for session in activity.sessions] if queries else None
     print_rows(title, _HEADER if rows else (), rows, under=under)
     if activity.hidden:
         print_warning(
-            f"{activity.hidden} session(s) are other roles': what they do is hidden from {activity.user}; name an"
-            " operator's role, a member of pg_read_all_stats, in DATABASE_URL for this command alone"
+            f"{activity.hidden} session(s) belong to other roles, and {activity.user} may not see their details; to see"
+            " them, name a member of pg_read_all_stats in DATABASE_URL for this command only"
         )
     if long := [str(session.pid) for session in activity.sessions if session.is_long]:
-        print_warning(f"long transactions keep rows from being vacuumed, and locks: pid {', '.join(long)}")
+        print_warning(f"long transactions hold locks and prevent vacuum from removing rows: pid {', '.join(long)}")
 
 
 def _row(session: Session) -> tuple[str, ...]:
     waits = session.wait_event or ""
     if session.lock is not None:
-        waits = f"{session.lock}, held by {', '.join(map(str, session.blocked_by)) or 'nobody any more'}"
+        waits = f"{session.lock}, held by {', '.join(map(str, session.blocked_by)) or 'no session any more'}"
     age = _seconds(session, session.transaction_seconds)
     return (
         str(session.pid),

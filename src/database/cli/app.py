@@ -1,6 +1,6 @@
 """The commands of thea-db. A DatabaseError ends the process with one message and exit code 2, without a traceback.
 
-`thea-db --help` imports all modules of commands; a command imports its work when it runs.
+`thea-db --help` imports the modules of the commands; a command imports what it uses when it runs.
 """
 
 from __future__ import annotations
@@ -8,23 +8,27 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from src import config
+from src.database.check_result import CheckResult
 from src.database.cli.diagram import diagram_app
 from src.database.cli.drift import drift_app
 from src.database.cli.migrations import migrations_app
-from src.database.cli.output import Json, print_error, print_json
+from src.database.cli.output import EXIT_FAILED, Json, print_checks, print_error, print_json, report_checks
 from src.database.cli.running import leave, run_coroutine
 from src.database.cli.seed import seed_app
 from src.database.cli.service import service_app
 from src.database.cli.tenant import tenant_app
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 
+if TYPE_CHECKING:
+    from src.database.embedded import EmbeddedServer
+
 EXIT_STILL_DOWN: int = 1
-EXIT_FAILURE: int = 2
+EXIT_ERROR: int = 2
 EXIT_INTERRUPTED: int = 130
 
 Processes = Annotated[
@@ -36,7 +40,7 @@ Processes = Annotated[
 
 app = typer.Typer(
     name="thea-db",
-    help="The data layer's command: diagnosis, the embedded server, the schema, tenants, a demo.",
+    help="The commands of the data layer: diagnosis, embedded server, schema, tenants, backup, demo.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,  # local variables hold passwords
@@ -50,7 +54,7 @@ app.add_typer(diagram_app)
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command that the arguments of the process name, and end the process with its exit code."""
     try:
         app()
     except KeyboardInterrupt:
@@ -60,16 +64,16 @@ def main() -> None:
         if "--json" in sys.argv:
             print_json({"error": str(error)}, indent=None)
         print_error(str(error))
-        sys.exit(EXIT_FAILURE)
+        sys.exit(EXIT_ERROR)
 
 
 def _explained(error: DatabaseError) -> DatabaseError:
     """Return the error, or its cause if other migrations made the database."""
     if not isinstance(error, SchemaDriftError):
         return error
-    from src.database.cli.doctor.schema import explain_drift
+    from src.database.health.doctor import explain_drift
 
-    return explain_drift(error, config.get_settings)
+    return run_coroutine(explain_drift(error, config.get_settings))
 
 
 def _show_version(wanted: bool) -> None:
@@ -87,10 +91,10 @@ def prepare(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Configure the logs before a command runs."""
-    if "--help" in sys.argv:  # it writes no log, and the settings may not be complete yet
+    """Configure logging before a command runs."""
+    if "--help" in sys.argv:  # the settings may not be complete yet, and help writes no log
         return
-    if context.invoked_subcommand == "doctor":  # it reports settings that cannot be read
+    if context.invoked_subcommand == "doctor":  # doctor reports invalid settings instead of failing on them
         config.configure_logging()
     else:
         config.configure_logging(config.get_settings().ENVIRONMENT)
@@ -98,7 +102,10 @@ def prepare(
 
 @app.command()
 def info(as_json: Json = False) -> None:
-    """Show the target of the settings and the source of each setting; exit code 2 if a server cannot be reached."""
+    """Show the target, its server, TLS and revision, and the source of each setting.
+
+    Exit code 2 if a server cannot be reached.
+    """
     from src.database.cli.info import run_info
 
     raise typer.Exit(run_info(config.get_settings(), as_json=as_json))
@@ -106,15 +113,19 @@ def info(as_json: Json = False) -> None:
 
 @app.command()
 def wait(
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in all.")] = 60.0,
-    interval: Annotated[float, typer.Option(min=0.01, help="Seconds between two attempts.")] = 0.5,
+    timeout: Annotated[float, typer.Option(min=0.1, help="The limit for all attempts together, in seconds.")] = 60.0,
+    interval: Annotated[float, typer.Option(min=0.01, help="The pause between two attempts, in seconds.")] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Wait for the server to start; exit code 1 if it does not in time, 2 immediately if waiting cannot help."""
+    """Wait until the server accepts connections.
+
+    Exit code 1 if the server is still down after the time limit. Exit code 2, immediately, if waiting cannot help, as
+    with a wrong password.
+    """
     from src.database.cli.wait import run_wait
 
     code = run_wait(config.get_settings(), timeout=timeout, interval=interval, as_json=as_json)
-    if code == EXIT_STILL_DOWN:  # a thread may still wait for a name server, and Python would wait for the thread
+    if code == EXIT_STILL_DOWN:
         leave(code)
     raise typer.Exit(code)
 
@@ -122,35 +133,46 @@ def wait(
 @app.command()
 def health(
     *,
-    live: Annotated[bool, typer.Option("--live", help="Check only the settings, and not the database.")] = False,
-    drift: Annotated[bool, typer.Option("--drift", help="Compare all of the schema too, as `verify` does.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 2.0,
+    live: Annotated[bool, typer.Option("--live", help="Check only the settings; the database is not queried.")] = False,
+    drift: Annotated[bool, typer.Option("--drift", help="Compare the whole schema too, as `verify` does.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="The limit for each check, in seconds.")] = 2.0,
     as_json: Json = False,
 ) -> None:
-    """Check whether a process with these settings can serve; exit code 1 if not, 2 if the settings cannot be read.
+    """Check whether a process with these settings can serve, as a readiness probe does.
 
-    Degraded is exit code 0: the process serves, and should be repaired.
+    Exit code 0 if healthy or degraded: a degraded process serves, and should be repaired. Exit code 1 if unhealthy, 2
+    if the settings are invalid.
     """
-    from src.database.cli.health import EXIT_UNHEALTHY, run_health
+    import asyncio
 
-    code = run_health(live=live, drift=drift, timeout_seconds=timeout, as_json=as_json)
-    if code == EXIT_UNHEALTHY:  # as above
-        leave(code)
-    raise typer.Exit(code)
+    from src.database.health import HealthReport, liveness, readiness
+    from src.database.health.doctor import AbandonedThreads
+
+    async def examine() -> HealthReport:
+        asyncio.get_running_loop().set_default_executor(AbandonedThreads())
+        return await (liveness() if live else readiness(drift=drift, timeout_seconds=timeout))
+
+    report = run_coroutine(examine())
+    if as_json:
+        print_json(report.as_json())
+    else:
+        print_checks({report.service: CheckResult(report.status, report.status), **report.checks})
+    if not report.can_serve:
+        leave(EXIT_FAILED)
 
 
 @app.command()
 def activity(
     *,
     queries: Annotated[
-        bool, typer.Option("--queries", help="Show the sessions' statements too: they can contain texts of users.")
+        bool, typer.Option("--queries", help="Show the statements too; they can contain the texts of users.")
     ] = False,
-    long_after: Annotated[float, typer.Option(min=0, help="Seconds after which a transaction is marked.")] = 60.0,
+    long_after: Annotated[float, typer.Option(min=0, help="Mark transactions older than this, in seconds.")] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """List the database's sessions, what they wait for, and which session blocks which; exit code 2 if it cannot.
+    """List the sessions of the database, what they wait for, and which session blocks which.
 
-    It reads the server's statistics and locks, and no table.
+    Reads the server's statistics and locks, and no table. Exit code 2 if the server cannot be reached.
     """
     from src.database.cli.activity import run_activity
 
@@ -159,24 +181,34 @@ def activity(
 
 @app.command()
 def doctor(processes: Processes = 1, as_json: Json = False) -> None:
-    """Run all checks, each with its remedy; exit code 1 if a check fails, 2 if the settings cannot be read."""
-    from src.database.cli.doctor import run_doctor
+    """Check the settings, the network, the server and the schema, and print a remedy for each fault.
+
+    Exit code 1 if a check fails, 2 if the settings are invalid.
+    """
+    from src.database.health.doctor import examine
 
     try:
         settings: config.Settings | ConfigurationError = config.get_settings()
     except ConfigurationError as error:
         settings = error
-    raise typer.Exit(run_doctor(settings, processes=processes, as_json=as_json))
+    checks = run_coroutine(examine(settings, processes=processes))
+    code = report_checks(checks, as_json=as_json)
+    raise typer.Exit(EXIT_ERROR if checks["settings"].status == "failed" else code)
 
 
 @app.command()
 def pool(
-    cores: Annotated[int | None, typer.Option(min=1, help="Of the database's machine; by default this one's.")] = None,
-    spindles: Annotated[int, typer.Option(min=0, help="Of the same machine; 1 for an SSD.")] = 1,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="The cores of the database server; by default those of this machine.")
+    ] = None,
+    spindles: Annotated[int, typer.Option(min=0, help="The disks of the database server; 1 for an SSD.")] = 1,
     processes: Processes = 1,
     as_json: Json = False,
 ) -> None:
-    """Suggest a size for the pool; exit code 1 if the set size can exhaust the server, 2 if that is unknown."""
+    """Suggest a size for the connection pools.
+
+    Exit code 1 if the size that is set can exhaust the server's connections, 2 if the server cannot be queried.
+    """
     from src.database.cli.pool import run_pool
 
     settings = config.get_settings()
@@ -186,26 +218,21 @@ def pool(
 @app.command()
 def up() -> None:
     """Start the embedded server and keep it running until `thea-db down`."""
-    from src.database.embedded import embedded_server
-
-    folder = _embedded_folder()
-    server = embedded_server(folder)
+    server = _embedded_server()
     server.keep()
-    typer.echo(f"the embedded server runs: {server.target()}")
+    typer.echo(f"the embedded server is running: {server.target()}")
 
 
 @app.command()
 def down() -> None:
-    """Stop the embedded server, or leave that to the last process that uses it."""
-    from src.database.embedded import embedded_server
-
-    folder = _embedded_folder()
-    if not folder.exists():
-        typer.echo(f"no embedded server has been started in {folder}")
+    """Stop the embedded server. If processes use it, the last of them stops it."""
+    server = _embedded_server()
+    if not server.folder.exists():
+        typer.echo(f"no embedded server has been started in {server.folder}")
         return
-    users = embedded_server(folder).unkeep()
+    users = server.unkeep()
     typer.echo(
-        f"the embedded server is in use by {users} process(es); the last of them stops it"
+        f"{users} process(es) use the embedded server; the last of them stops it"
         if users
         else "the embedded server is stopped"
     )
@@ -223,10 +250,14 @@ def demo(
         ),
     ] = None,
     account: Annotated[
-        str, typer.Option(help="Whose numbering of messages the file has: part of each message's key.")
+        str,
+        typer.Option(help="The name of the account that exported the file; it is part of each message's key."),
     ] = "bot",
 ) -> None:
-    """Upgrade the schema, import a Telegram file, and show the queries of an assistant."""
+    """Import a Telegram file into a development database, and show the queries of an assistant.
+
+    The schema is upgraded first.
+    """
     from src.database.cli.demo import run_demo
 
     settings = config.get_settings()
@@ -239,14 +270,19 @@ def demo(
     run_coroutine(run_demo(settings, file, account=account))
 
 
-def _embedded_folder() -> Path:
+def _embedded_server() -> EmbeddedServer:
+    """Return the embedded server of the settings; its folder may not exist yet.
+
+    Raises:
+        ConfigurationError: The settings name another target.
+    """
     from src.config.profiles import named_target
-    from src.database.embedded import embedded_folder
+    from src.database.embedded import embedded_server
 
     settings = config.get_settings()
     if named_target(settings) is not None:
         raise ConfigurationError(
             "DATABASE_URL or the environment's profile is set: there is no embedded server to start or stop",
-            hint="unset it to use one; `thea-db info` says where it comes from",
+            hint="unset it to use the embedded server; `thea-db info` shows where the value comes from",
         )
-    return embedded_folder(settings.DATABASE_EMBEDDED_DIR)
+    return embedded_server(settings.DATABASE_EMBEDDED_DIR)

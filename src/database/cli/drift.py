@@ -1,4 +1,4 @@
-"""thea-db verify and check: compares the database with the migrations, and checks the migrations themselves."""
+"""thea-db verify and check: compare the database with the migrations, and check the migrations themselves."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ def verify(
     *,
     scratch: Annotated[
         bool,
-        typer.Option("--scratch", help="Compare with a scratch database, at the same revision, not with the snapshot."),
+        typer.Option(
+            "--scratch", help="Compare with a scratch database at the same revision, instead of with the snapshot."
+        ),
     ] = False,
     lenient: Annotated[
-        bool, typer.Option("--lenient", help="Exit code 0 where the differences can break nothing: warnings.")
+        bool, typer.Option("--lenient", help="Exit code 0 if no difference can make a statement fail.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List each difference between the database and what the migrations build, with its remedy; exit code 1 if any.
+    """List each difference between the database and what the migrations build, with its remedy.
 
-    Exit code 2 if the two cannot be compared. Run the remedies in this order, as the owner of the tables.
+    Run the remedies in the order in which they are listed, as the owner of the tables. Exit code 1 if there is a
+    difference, 2 if the schemas cannot be compared.
     """
     from src.database.drift import verify as run_verify
 
@@ -50,35 +53,39 @@ def verify(
 def check(
     *,
     service: Annotated[
-        bool, typer.Option("--service", help="Check, instead, that the database is a service of its own.")
+        bool, typer.Option("--service", help="Check instead that the database is a service of its own.")
     ] = False,
     restart_command: Annotated[
         str | None,
-        typer.Option(help="With --service: restarts the database, to see that its data survives it."),
+        typer.Option(help="With --service: the command that restarts the database, to check that its data survives."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail where squawk is not installed.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if squawk is not installed.")] = False,
     update_snapshot: Annotated[
-        bool, typer.Option("--update-snapshot", help="Write the snapshot that ships with the release again.")
+        bool, typer.Option("--update-snapshot", help="Write the schema snapshot that ships with the release.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the migrations in a scratch database, which is dropped afterwards; exit code 1 if a check fails.
+    """Check the migrations in a scratch database, which is dropped afterwards.
 
-    The checks: there is one head; autogenerate finds no difference to the models; up, down and up again leaves the same
-    schema; the snapshot is current; squawk reports nothing. With --service, in place of these: the database is a
-    service of its own, which this service does not need to start; it is migrated; acknowledged writes survive a
-    restart; the pool recovers.
+    The checks: the migrations have one head; autogenerate finds no difference from the models; upgrade, downgrade and
+    upgrade build the same schema; the snapshot is current; squawk reports no fault.
+
+    With --service, these checks instead: the settings name a database that this service does not start itself; the
+    database is migrated; committed rows survive a restart; the pool replaces a terminated connection.
+
+    Exit code 1 if a check fails.
     """
-    from src.database.cli.service_check import run_service_check
     from src.database.drift import SNAPSHOT_FILE
     from src.database.drift import check_migrations as run_check
+    from src.database.health.doctor import examine_service
 
     if service:
-        raise typer.Exit(run_service_check(config.get_settings(), as_json=as_json, restart_command=restart_command))
+        results = run_coroutine(examine_service(config.get_settings(), restart_command=restart_command))
+        raise typer.Exit(report_checks(results, as_json=as_json))
     if restart_command is not None:
-        raise ConfigurationError("--restart-command belongs to --service")
+        raise ConfigurationError("--restart-command needs --service")
     if update_snapshot and "site-packages" in SNAPSHOT_FILE.parts:
-        raise ConfigurationError("an installed release's snapshot is the release's", hint="work in the checkout")
+        raise ConfigurationError("--update-snapshot cannot change an installed release", hint="run it in the checkout")
     results = run_coroutine(run_check(config.get_settings(), update_snapshot=update_snapshot))
     if strict and results[SQUAWK].status == "skipped":
         results[SQUAWK] = failed(results[SQUAWK].found, results[SQUAWK].remedy)
@@ -86,13 +93,10 @@ def check(
 
 
 def _print_report(report: SchemaReport) -> None:
-    print_checks({_name(report): _summary(report)})
+    name = f"{report.database}, schema {report.schema}" if report.schema else report.database
+    print_checks({name: _summary(report)})
     for difference in report.differences:
         print_checks({difference.kind: _result(difference)})
-
-
-def _name(report: SchemaReport) -> str:
-    return f"{report.database}, schema {report.schema}" if report.schema else report.database
 
 
 def _summary(report: SchemaReport) -> CheckResult:
@@ -115,6 +119,5 @@ def _compared_with(report: SchemaReport) -> str:
 def _result(difference: Difference) -> CheckResult:
     status: CheckStatus = "failed" if difference.severity == "error" else "warning"
     found = str(difference).removeprefix(f"{difference.kind} ")
-    ends = ("" if line.startswith(("--", "thea-db")) else ";" for line in difference.remedy)
-    remedy = "\n".join(line + end for line, end in zip(difference.remedy, ends, strict=True))
+    remedy = "\n".join(line if line.startswith(("--", "thea-db")) else f"{line};" for line in difference.remedy)
     return CheckResult(status, found, remedy or "the remedy of another difference in this list repairs it too")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import asyncpg
-
 from src.config import Settings
 from src.config.profiles import Purpose
 from src.config.settings import ShownSetting, show_settings
-from src.database.cli.connection import Encryption, encryption_of, reach
 from src.database.cli.output import print_error, print_json, print_lines
+from src.database.cli.running import run_coroutine
 from src.database.engine import SizedPool
 from src.database.errors import DatabaseError
-from src.database.migrate import Revision, revision_of
+from src.database.health.doctor import Encryption, encryption_of, reach, readable_revision
+from src.database.migrate import Revision
 from src.database.session import create_engine, pool_limits, resolve_target
 from src.database.target import Target
 
@@ -31,7 +29,16 @@ SELECT current_setting('server_version') AS version, current_user::text AS "user
 
 @dataclass(slots=True)
 class ServerInfo:
-    """The target of a server, and what the server reports; an attribute that could not be read is None."""
+    """The target of a server, and what the server reports. An attribute that could not be read is None.
+
+    Args:
+        target: The hosts, route, gateway, database, user and sslmode.
+        pool: The class and the limits of the pool that sessions use.
+        server: The version, and the role as primary or standby.
+        encryption: The encryption of the connection.
+        revision: The revision of the schema.
+        error: Why the server could not be reached.
+    """
 
     target: dict[str, Any] | None = None
     pool: dict[str, Any] | None = None
@@ -42,15 +49,19 @@ class ServerInfo:
 
 
 def run_info(settings: Settings, *, as_json: bool) -> int:
-    """Print the targets and the settings; return the exit code: 0 every server was reached, 2 one was not."""
-    servers = asyncio.run(_read_servers(settings))
+    """Print the targets and the settings.
+
+    Returns:
+        The exit code: 0 if every server was reached, 2 if one was not.
+    """
+    servers = run_coroutine(_read_servers(settings))
     shown = show_settings(settings)
     if as_json:
         described = {"database": None, "replica": None} | {name: asdict(info) for name, info in servers.items()}
         print_json({"environment": settings.ENVIRONMENT, **described, "settings": [asdict(one) for one in shown]})
     else:
         for name, info in servers.items():
-            _print_place(name, info)
+            _print_server(name, info)
         _print_settings(shown)
     return EXIT_NOT_REACHED if any(info.error for info in servers.values()) else EXIT_REACHED
 
@@ -63,19 +74,19 @@ async def _read_servers(settings: Settings) -> dict[str, ServerInfo]:
 
 
 async def _read_server(settings: Settings, purpose: Purpose) -> ServerInfo:
-    """Read the information of one server, as far as it can be reached."""
+    """Return what is known of one server: if the server cannot be reached, its target and the error."""
     info = ServerInfo()
     try:
         target = resolve_target(settings, purpose=purpose)
         info.target = _describe(target)
-        # Nothing is opened for it: this is the pool that get_db would have.
+        # The pool that sessions of this purpose use. Creating an engine opens no connection.
         pool = create_engine(settings, purpose=purpose).pool
-        kind = SizedPool if isinstance(pool, SizedPool) else type(pool)  # not the subclass of the fast path
+        kind = SizedPool if isinstance(pool, SizedPool) else type(pool)  # not the name of the fast path's subclass
         info.pool = {"class": kind.__name__, **asdict(pool_limits(target, settings))}
         async with reach(settings, purpose) as reached:
             info.server = dict(await reached.connection.fetchrow(_SERVER))
             info.encryption = encryption_of(reached.connection, reached.target)
-            info.revision = await _revision(reached.connection)
+            info.revision = await readable_revision(reached.connection)
     except DatabaseError as error:
         info.error = str(error)
     return info
@@ -92,14 +103,7 @@ def _describe(target: Target) -> dict[str, Any]:
     }
 
 
-async def _revision(connection: asyncpg.Connection[Any]) -> Revision | None:
-    try:
-        return await revision_of(connection)
-    except asyncpg.InsufficientPrivilegeError:  # not everybody may read Alembic's table
-        return None
-
-
-def _print_place(name: str, info: ServerInfo) -> None:
+def _print_server(name: str, info: ServerInfo) -> None:
     target, server, pool = info.target or {}, info.server or {}, info.pool or {}
     gateway = f" through {target['gateway']}" if target.get("gateway") else ""
     lines = [
@@ -118,11 +122,11 @@ def _print_place(name: str, info: ServerInfo) -> None:
 
 def _describe_pool(pool: dict[str, Any]) -> str:
     if pool["class"] == "NullPool":
-        return "none: each use opens a connection (NullPool)"
-    kept = f", idle {pool['idle']:g} s" if pool["idle"] else ""
+        return "none: each session opens a connection (NullPool)"
+    idle = f", idle {pool['idle']:g} s" if pool["idle"] else ""
     return (
-        f"{pool['class']}, {pool['size']} and {pool['overflow']} more, at least {pool['minimum']};"
-        f" wait {pool['timeout']:g} s, lifetime {pool['lifetime']:g} s{kept}"
+        f"{pool['class']}, size {pool['size']}, overflow {pool['overflow']}, minimum {pool['minimum']};"
+        f" timeout {pool['timeout']:g} s, lifetime {pool['lifetime']:g} s{idle}"
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from src.database.calendar import get_zone, is_timezone, local_time, zone_data_version, zone_names, zone_offsets
 from src.database.check_result import CheckResult
-from src.database.cli.doctor.zones import judge_zones
+from src.database.health.doctor.zones import judge_zones
 
 ROOT = Path(__file__).parents[3]
 JULY = datetime(2027, 7, 1, 12, tzinfo=UTC)
@@ -100,4 +100,4 @@ def test_the_doctor_names_the_zones_that_differ_and_those_that_the_server_does_n
     assert agreed == CheckResult("ok", f"the server's zone data agrees with tzdata {zone_data_version()}")
     assert (differed.status, "in 1 zone: CET;" in differed.found) == ("ok", True)
     assert missed.status == "warning"
-    assert missed.found.startswith("the server does not know 1 zone: America/Coyhaique, and refuses events there")
+    assert missed.found.startswith("the server does not know 1 zone: America/Coyhaique, and rejects events in them")

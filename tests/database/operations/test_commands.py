@@ -14,11 +14,11 @@ from sqlalchemy import URL
 from typer.testing import CliRunner, Result
 
 from src.config import Settings
-from src.database.cli import service_check
 from src.database.cli.drift import drift_app
 from src.database.cli.service import service_app
-from src.database.cli.service_check import check_nothing_embedded, examine_service
 from src.database.embedded import OWNER_ROLE
+from src.database.health.doctor import examine_service
+from src.database.health.doctor.service import check_not_embedded, check_restart
 from src.database.session import forget_settings
 from tests.acceptance.command import run
 from tests.conftest import url_of
@@ -119,7 +119,7 @@ async def test_migrations_that_go_elsewhere_are_found(
 
     findings = await examine_service(use_database(cloned_database, DATABASE_MIGRATION_URL=elsewhere))
 
-    assert findings["migrations"].found.startswith("migrations go elsewhere")
+    assert findings["migrations"].found.startswith("migrations run in another database")
 
 
 async def test_no_database_named_is_found_before_anything_is_started(
@@ -138,8 +138,8 @@ async def test_no_database_named_is_found_before_anything_is_started(
 def test_an_installed_server_is_a_fault_outside_of_development() -> None:
     production = Settings(ENVIRONMENT="production", DATABASE_URL="postgresql://u@h/d")
 
-    assert check_nothing_embedded(production, lambda _name: object()).status == "failed"
-    assert check_nothing_embedded(production, lambda _name: None).status == "ok"
+    assert check_not_embedded(production, lambda _name: object()).status == "failed"
+    assert check_not_embedded(production, lambda _name: None).status == "ok"
 
 
 @pytest.mark.slow
@@ -151,13 +151,11 @@ async def test_data_survives_a_restart_that_is_done(cluster: Cluster) -> None:
     command = shlex.join([sys.executable, "-c", RESTART, data])
 
     findings = await examine_service(settings, restart_command=command)
-    idle, ended, unknown = [
-        await service_check._check_restart(settings, other) for other in ("true", "false", "/no/such/program")
-    ]
+    idle, ended, unknown = [await check_restart(settings, other) for other in ("true", "false", "/no/such/program")]
 
     assert findings["restart"].status == "ok", findings["restart"]
-    assert "did not restart the database that we use" in idle.found
-    assert ended.found == "the command ended with 1"
+    assert "did not restart the database of the settings" in idle.found
+    assert ended.found == "the command ended with exit code 1"
     assert unknown.found == "the command cannot be run: FileNotFoundError"
 
 
@@ -171,7 +169,7 @@ sys.exit(run(*restart, capture=False).returncode)
 
 def test_a_restart_is_of_the_service() -> None:
     asked = CliRunner().invoke(drift_app, ["check", "--restart-command", "true"])
-    assert "--restart-command belongs to --service" in str(asked.exception)
+    assert "--restart-command needs --service" in str(asked.exception)
 
 
 def _text(url: URL) -> str:

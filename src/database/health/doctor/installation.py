@@ -1,4 +1,4 @@
-"""The doctor's checks of this machine: its settings, a package that hides ours, and localhost on Windows."""
+"""The doctor's checks of this machine: the settings, packages that hide src.database, and localhost on Windows."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ EXTEND_PATH: Final = '__path__ = __import__("pkgutil").extend_path(__path__, __n
 
 
 def check_settings(settings: Settings) -> CheckResult:
-    """Report the environment and its files, and each variable that looks like a misspelled setting."""
+    """Report ENVIRONMENT and the files that were read; warn of each variable that looks like a misspelled setting."""
     files = ", ".join(map(str, environment_files(os.environ)))
     found = f"ENVIRONMENT={settings.ENVIRONMENT}, {f'read from {files} and' if files else 'from'} the environment"
     misspelled = faults_of_process(os.environ, Settings.model_fields)
     if not misspelled:
         return ok(found)
     return warning(
-        "\n".join([found, *misspelled]), "correct the name, or unset the variable; .env.example lists the settings"
+        "\n".join([found, *misspelled]), "correct the name, or unset the variable; .env.example lists all settings"
     )
 
 
 def check_namespace(paths: Iterable[str]) -> CheckResult:
-    """Check that no `src` folder is a regular package: what starts there would not find `src.database`.
+    """Check that no `src` folder on the search path is a regular package.
+
+    `src` is a namespace package (PEP 420), so that a service with a `src` folder of its own finds `src.database` too.
+    An `src/__init__.py` ends the search: `src.database` cannot be imported.
 
     Args:
-        paths: The folders in which Python searches; the empty path is the working folder.
+        paths: The folders that Python searches (`sys.path`); the empty path is the working folder.
     """
     folders = dict.fromkeys(Path(path or ".").absolute() for path in ["", *paths])
     texts = {init: _read(init) for init in (folder / "src" / "__init__.py" for folder in folders)}
@@ -43,26 +46,26 @@ def check_namespace(paths: Iterable[str]) -> CheckResult:
     hiding = [str(init) for init, text in inits.items() if "extend_path" not in text]
     if hiding:
         return failed(
-            f"{', '.join(hiding)} hides src.database from what starts there",
-            f"write into the file: {EXTEND_PATH}",
+            f"{', '.join(hiding)} makes src a regular package, so that src.database cannot be imported from there",
+            f"add this line to the file: {EXTEND_PATH}",
         )
-    return ok(f"{', '.join(map(str, inits))} lets src.database through" if inits else "no src/__init__.py hides us")
+    return ok(f"{', '.join(map(str, inits))} extends its path" if inits else "no src/__init__.py hides src.database")
 
 
 def check_localhost(hosts: Sequence[str], *, platform: str = sys.platform) -> CheckResult:
-    """Check that no host is `localhost` on Windows: ::1 is tried first, where a server on 127.0.0.1 does not listen."""
+    """Warn of `localhost` on Windows: it is ::1 first, where a server that listens on 127.0.0.1 does not answer."""
     if platform != "win32":
-        return skipped("matters on Windows alone")
+        return skipped("matters only on Windows")
     if "localhost" not in hosts:
-        return ok("no host is called localhost")
+        return ok("no host is localhost")
     return warning(
-        "on Windows localhost is ::1 first: connections are slow, or break with WinError 64",
-        "write 127.0.0.1 in its place",
+        "on Windows localhost resolves to ::1 first: connecting is slow, or fails with WinError 64",
+        "write 127.0.0.1 instead of localhost",
     )
 
 
 def named_hosts() -> list[str]:
-    """Return the hosts that the settings name, although the settings as a whole cannot be read."""
+    """Return the hosts that the single settings name, for use when the settings as a whole are invalid."""
     values: dict[str, str] = {}
     with suppress(ConfigurationError, OSError, UnicodeError):
         values = {name: value for name, (value, _) in set_values().items()}

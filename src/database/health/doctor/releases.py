@@ -1,6 +1,6 @@
-"""PostgreSQL's releases: which ones have vulnerabilities that a later one fixes, and until when a major is supported.
+"""PostgreSQL's releases: known vulnerabilities by release, and the end of support of each major version.
 
-Source of the versions: https://www.postgresql.org/support/versioning/
+Source of the end of support: https://www.postgresql.org/support/versioning/
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from src.database.engine import OLDEST_SERVER
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release that fixed vulnerabilities.
+    """A vulnerability, and the releases that fix it.
 
     Args:
-        minors: The minor release of each major that has the fix.
-        fixes: What an attacker could do before, and the number of the vulnerability.
+        minors: By major version, the first minor release with the fix.
+        fixes: What an attacker can do without the fix, and the CVE number.
     """
 
     minors: Mapping[int, int]
     fixes: str
 
 
-# The newest first, to November 2026: those that concern row-level security, which isolates the tenants, or that let SQL
-# run code.
+# The newest first, up to November 2026: those that break row-level security, which isolates the tenants, or that let
+# SQL execute code on the server.
 RELEASES: Final = (
     # https://www.postgresql.org/support/security/CVE-2026-14666/
     Release(
@@ -47,19 +47,27 @@ RELEASES: Final = (
     Release({15: 4}, "MERGE does not check row-level security for the rows that it writes (CVE-2023-39418)"),
 )
 LAST_YEARS: Final = {15: 2027, 16: 2028, 17: 2029, 18: 2030}
-"""A major's last release comes in November of this year."""
+"""By major version, the year in whose November its last release appears."""
 
 
 def judge_version(version: int, *, today: date) -> CheckResult:
-    """Return the result for a server's ``server_version_num``: 180006 is 18.6."""
+    """Return the result for a server's release.
+
+    Args:
+        version: The server's `server_version_num`: 180006 is 18.6.
+        today: The date by which support is judged.
+    """
     major, minor = divmod(version, 10_000)
     name = f"PostgreSQL {major}.{minor}"
     if major < OLDEST_SERVER:
-        return failed(f"{name}: {OLDEST_SERVER} is the oldest supported version", "move the database to a newer major")
+        return failed(
+            f"{name} is not supported: {OLDEST_SERVER} is the oldest supported version",
+            "move the database to a newer major",
+        )
     last_year = LAST_YEARS.get(major, today.year)
     if today >= date(last_year, 12, 1):
         return warning(
-            f"{name}: not supported since November {last_year}: it gets no security fixes",
+            f"{name} is not supported since November {last_year}: it gets no security fixes",
             "move the database to a newer major",
         )
     lacking = [release for release in RELEASES if minor < release.minors.get(major, 0)]
@@ -69,5 +77,5 @@ def judge_version(version: int, *, today: date) -> CheckResult:
     vulnerabilities = "; ".join(release.fixes for release in lacking)
     return warning(
         f"{name} has known vulnerabilities that {major}.{newest} fixes: {vulnerabilities}",
-        f"update to the newest {major}.x, at least {major}.{newest}: the data stays as it is",
+        f"update to the newest {major}.x, at least {major}.{newest}: a minor update needs no dump of the data",
     )

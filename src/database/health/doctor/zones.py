@@ -1,4 +1,4 @@
-"""The doctor's check of time zone data: compares the server's data with the package by which local time is computed."""
+"""The doctor's check of time zone data: the server's data is compared with the `tzdata` package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from src.database.calendar import get_zone, local_time, zone_data_version, zone_names
 from src.database.check_result import CheckResult, ok, warning
-from src.database.cli.doctor.server import CheckContext
+from src.database.health.doctor.server import CheckContext
 
 _SAMPLES: Final = 36
 """The number of instants that are compared: one every 30 days, from a year ago on."""
@@ -22,7 +22,7 @@ SELECT known.name, array_agg(instant AT TIME ZONE known.name ORDER BY instant)
 
 
 async def check_zones(context: CheckContext) -> CheckResult:
-    """Compare the local times of every zone by the server with those by the packaged zone data."""
+    """Compare the local times that the server computes with those of the packaged zone data, for every zone."""
     first = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=365)
     instants = [first + timedelta(days=30) * n for n in range(_SAMPLES)]
     rows = await context.connection.fetch(_LOCAL_TIMES, sorted(zone_names()), instants)
@@ -30,27 +30,31 @@ async def check_zones(context: CheckContext) -> CheckResult:
 
 
 def judge_zones(by_server: Mapping[str, list[datetime]], instants: list[datetime]) -> CheckResult:
-    """Return the result for the zones: the server rejects an unknown one, and one that differs affects callers' SQL.
+    """Return the result: a warning for zones that the server does not know, as it rejects events in them.
+
+    A zone that differs is no fault, as this package computes local time itself; it matters for AT TIME ZONE in callers'
+    SQL.
 
     Args:
-        by_server: The server's local times at these instants, by zone.
-        instants: The instants.
+        by_server: By zone, the server's local times at the instants.
+        instants: The instants that were compared.
     """
     differing = [
         name
         for name, local_times in by_server.items()
         if local_times != [local_time(instant, get_zone(name)) for instant in instants]
     ]
-    told = (
-        f"the server's zone data differs from tzdata {zone_data_version()} in {_listed(differing)}; local time is"
-        " computed with tzdata, and AT TIME ZONE in SQL of your own reads these zones otherwise"
+    comparison = (
+        f"the server's zone data differs from tzdata {zone_data_version()} in {_listed(differing)}; this package"
+        " computes local time with tzdata, and AT TIME ZONE in your own SQL can return other times"
     )
     if unknown := zone_names() - by_server.keys():
         return warning(
-            f"the server does not know {_listed(unknown)}, and refuses events there{f'; {told}' if differing else ''}",
-            "update the server's zone data: a minor release of PostgreSQL, or the system's tzdata",
+            f"the server does not know {_listed(unknown)}, and rejects events in them"
+            + (f"; {comparison}" if differing else ""),
+            "update the server's zone data: by a minor release of PostgreSQL, or the system's tzdata package",
         )
-    return ok(told if differing else f"the server's zone data agrees with tzdata {zone_data_version()}")
+    return ok(comparison if differing else f"the server's zone data agrees with tzdata {zone_data_version()}")
 
 
 def _listed(names: Collection[str]) -> str:

@@ -10,15 +10,8 @@ from pathlib import Path
 import pytest
 
 from src.config import Settings
-from src.database.cli.connection import Encryption
-from src.database.cli.doctor.installation import EXTEND_PATH, check_localhost, check_namespace
-from src.database.cli.doctor.network import check_ports
-from src.database.cli.doctor.releases import judge_version
-from src.database.cli.doctor.server import judge_clock, judge_connections, judge_tls
-from src.database.cli.pool import Demand, Suggestion, suggest, useful_connections
-from src.database.cli.wait import time_heals
 from src.database.drift import Difference
-from src.database.engine.capacity import Capacity
+from src.database.engine import Capacity
 from src.database.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -28,6 +21,13 @@ from src.database.errors import (
     TlsFailed,
     TunnelFailed,
 )
+from src.database.health.doctor import Demand, Encryption, Suggestion, suggest, useful_connections
+from src.database.health.doctor.demand import judge_connections
+from src.database.health.doctor.installation import EXTEND_PATH, check_localhost, check_namespace
+from src.database.health.doctor.network import check_ports
+from src.database.health.doctor.releases import judge_version
+from src.database.health.doctor.server import judge_clock, judge_tls
+from src.database.health.doctor.wait import is_temporary
 from src.database.target import Host, Target
 
 ROOT = Path(__file__).parents[3]
@@ -175,7 +175,7 @@ def _tunnel(cause: Exception) -> TunnelFailed:
 
 
 @pytest.mark.parametrize(
-    ("error", "heals"),
+    ("error", "is_expected"),
     [
         (ConnectionFailed("starting up", sqlstate="57P03"), True),
         (ConnectionFailed("no connection free", sqlstate="53300"), True),
@@ -187,8 +187,8 @@ def _tunnel(cause: Exception) -> TunnelFailed:
         (ConfigurationError("superuser"), False),
     ],
 )
-def test_time_heals_what_starts_and_no_mistake(error: DatabaseError, heals: bool) -> None:
-    assert time_heals(error) is heals
+def test_a_server_that_starts_is_waited_for_and_a_mistake_is_not(error: DatabaseError, is_expected: bool) -> None:
+    assert is_temporary(error) is is_expected
 
 
 REPLACED = (
@@ -222,7 +222,7 @@ def test_a_finding_is_a_sentence() -> None:
 
 
 def test_every_vulnerability_has_its_source_in_a_comment() -> None:
-    source = (ROOT / "src/database/cli/doctor/releases.py").read_text()
+    source = (ROOT / "src/database/health/doctor/releases.py").read_text()
 
     numbers = re.findall(r"\((CVE-[\d-]+)\)", source)
 

@@ -1,4 +1,7 @@
-"""One asyncpg connection, over the engine's routes and without its refusals, which the commands diagnose; its TLS."""
+"""One asyncpg connection for a command, and its encryption.
+
+The connection takes the engine's routes, and skips the engine's checks of the role: the commands report those faults.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import asyncpg
 from src.config import Settings
 from src.config.profiles import Purpose
 from src.database.connect import command_connection
+from src.database.migrate import Revision, revision_of
 from src.database.session import named_provider, reach_target
 from src.database.target import Target
 
@@ -21,7 +25,7 @@ CLOSE_TIMEOUT_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A connection, and the target that it leads to."""
+    """An open connection and its target."""
 
     connection: asyncpg.Connection[Any]
     target: Target
@@ -29,14 +33,16 @@ class Reached:
 
 @asynccontextmanager
 async def reach(settings: Settings, purpose: Purpose = "application") -> AsyncIterator[Reached]:
-    """Connect with the target of a purpose; start the embedded server if the settings name no other.
+    """Open a connection to the target of a purpose, and close it after the block.
+
+    The embedded server is started if the settings name no other target.
 
     Raises:
         ConfigurationError: The settings name no usable target.
-        ConnectionFailed: Or the child of it that names the reason.
+        ConnectionFailed: There is no connection; a subclass names the reason.
     """
     target = await reach_target(settings, purpose)
-    # A pooler refuses it as a parameter of the connection, and kept by the session it would reach other clients.
+    # PgBouncer rejects search_path as a startup parameter, and with SET it would leak to the pooler's other clients.
     search_path = None if settings.DATABASE_PGBOUNCER else target.search_path
     connecting = command_connection(
         target,
@@ -49,17 +55,25 @@ async def reach(settings: Settings, purpose: Purpose = "application") -> AsyncIt
         yield Reached(connection, target)
 
 
+async def readable_revision(connection: asyncpg.Connection[Any]) -> Revision | None:
+    """Return the database's revision; None if the role may not read `alembic_version`."""
+    try:
+        return await revision_of(connection)
+    except asyncpg.InsufficientPrivilegeError:
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encryption:
-    """The encryption of a connection; without TLS all attributes but the first are None.
+    """The encryption of a connection. Without TLS all attributes but `kind` are None.
 
     Args:
-        kind: TLS, or the transport that is used without TLS.
-        version: The version of TLS.
-        cipher: The cipher.
-        peer: The names in the server's certificate. None if it was not verified: it would prove nothing.
+        kind: TLS, or the transport without TLS.
+        version: The TLS version, such as TLSv1.3.
+        cipher: The cipher suite.
+        peer: The names in the server's certificate; None if the certificate was not verified, as it proves nothing.
         issuer: The issuer of the certificate.
-        expires: When the certificate expires.
+        expires: The end of the certificate's validity, as OpenSSL prints it.
     """
 
     kind: Literal["TLS", "Unix socket", "plaintext"]
@@ -79,11 +93,11 @@ class Encryption:
 
 
 def encryption_of(connection: asyncpg.Connection[Any], target: Target) -> Encryption:
-    """Return the encryption of the connection itself, not the one that the settings request."""
+    """Return the encryption that the connection has, which can differ from what the settings request."""
     tls = connection.transport.get_extra_info("ssl_object")
     if tls is None:
         return Encryption(kind="Unix socket" if target.is_socket else "plaintext")
-    certificate = tls.getpeercert() or {}
+    certificate = tls.getpeercert() or {}  # empty if it was not verified
     cipher = tls.cipher()
     return Encryption(
         kind="TLS",

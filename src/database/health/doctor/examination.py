@@ -1,39 +1,36 @@
-"""Runs the doctor's checks in the order of their dependencies; what depends on a failed check is skipped."""
+"""Run the doctor's checks in the order of their dependencies; a check that depends on a failed one is skipped."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from src.config import Settings
 from src.database.check_result import CheckResult, failed, ok, skipped
-from src.database.cli.connection import reach
-from src.database.cli.doctor import network, schema, server
-from src.database.cli.doctor.installation import check_localhost, check_namespace, check_settings, named_hosts
-from src.database.cli.doctor.server import CheckContext
-from src.database.cli.doctor.zones import check_zones
-from src.database.cli.output import report_checks
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import ConfigurationError, DatabaseError
+from src.database.health.doctor import network, schema, server
+from src.database.health.doctor.connection import reach
+from src.database.health.doctor.demand import check_connections
+from src.database.health.doctor.installation import check_localhost, check_namespace, check_settings, named_hosts
+from src.database.health.doctor.server import CheckContext
+from src.database.health.doctor.zones import check_zones
 from src.database.session import resolve_target
 from src.database.target import Target
 from src.database.translation import translate_connect
 
-EXIT_NO_SETTINGS: Final = 2
-
 _Check = Callable[[CheckContext], Awaitable[CheckResult]]
 
-AT_ENTRY: Final[Mapping[str, _Check]] = {"TLS": server.check_tls, "password": server.check_password}
-INSIDE: Final[Mapping[str, _Check]] = {
+ON_CONNECT: Final[Mapping[str, _Check]] = {"TLS": server.check_tls, "password": server.check_password}
+ON_SERVER: Final[Mapping[str, _Check]] = {
     "server version": server.check_version,
     "writable": server.check_writable,
     "pooler": server.check_pooler,
     "session defaults": server.check_session_defaults,
     "clock": server.check_clock,
     "time zones": check_zones,
-    "connections": server.check_connections,
+    "connections": check_connections,
     "encoding": server.check_encoding,
     "collation": server.check_collation,
     "extensions": schema.check_extensions,
@@ -43,25 +40,20 @@ INSIDE: Final[Mapping[str, _Check]] = {
     "rights": schema.check_rights,
     "schema": schema.check_schema,
 }
-BESIDE: Final = {"replica": schema.check_replica, "migrations": schema.check_migrations}
-_AFTER_SETTINGS: Final = ("name resolution", "port", *network.ATTEMPT, *INSIDE, *BESIDE)
-
-
-def run_doctor(settings: Settings | ConfigurationError, *, processes: int, as_json: bool) -> int:
-    """Run and print all checks; return the exit code: 0 without a failure, 1 a check failed, 2 no usable settings.
-
-    Args:
-        settings: The settings, or the error of reading them.
-        processes: The number of processes that use the database at the same time.
-        as_json: Print one JSON document.
-    """
-    checks = asyncio.run(examine(settings, processes=processes))
-    code = report_checks(checks, as_json=as_json)
-    return EXIT_NO_SETTINGS if checks["settings"].status == "failed" else code
+ON_OTHER_TARGETS: Final = {"replica": schema.check_replica, "migrations": schema.check_migrations}
+_AFTER_SETTINGS: Final = ("name resolution", "port", *network.CONNECT_STEPS, *ON_SERVER, *ON_OTHER_TARGETS)
 
 
 async def examine(settings: Settings | ConfigurationError, *, processes: int = 1) -> dict[str, CheckResult]:
-    """Run all checks, and return their results by name."""
+    """Run all checks. A check that raises is reported as failed: this function does not raise.
+
+    Args:
+        settings: The settings, or the error that reading them raised: the checks of this machine run without them.
+        processes: The number of processes that use the database at the same time, on all machines.
+
+    Returns:
+        The results by the name of the check, in the order in which they are reported.
+    """
     checks: dict[str, CheckResult] = {}
     target: Target | None = None
     try:
@@ -78,23 +70,23 @@ async def examine(settings: Settings | ConfigurationError, *, processes: int = 1
     reached = await _check_network(target)
     if _first_failed(reached) is None:
         reached |= await _check_server(settings, target, processes)
-    missing = [name for name in (*network.ATTEMPT, *INSIDE) if name not in reached]
+    missing = [name for name in (*network.CONNECT_STEPS, *ON_SERVER) if name not in reached]
     checks |= reached | _skip(missing, _first_failed(reached))
-    for name, check in BESIDE.items():
+    for name, check in ON_OTHER_TARGETS.items():
         checks[name] = await guarded(check(settings))
     return checks
 
 
 async def guarded(check: Awaitable[CheckResult]) -> CheckResult:
-    """Await a check, and return its error as its result: the other checks go on."""
+    """Await a check; return its error as a failed result, so that the other checks still run."""
     try:
         return await check
     except DatabaseError as error:
         return failed(str(error.args[0]), error.hint)
     except DRIVER_ERRORS as error:
         return failed(str(translate_connect(error, where="the server").args[0]))
-    except Exception as error:  # noqa: BLE001 - the doctor has to finish; the server's text could quote data
-        return failed(f"the check itself failed: {type(error).__name__}", "report it: it is a fault of thea-db")
+    except Exception as error:  # noqa: BLE001 - all checks must be reported; the error's text could quote data
+        return failed(f"the check itself failed: {type(error).__name__}", "report it: this is a bug in thea-db")
 
 
 async def _check_network(target: Target) -> dict[str, CheckResult]:
@@ -106,14 +98,14 @@ async def _check_network(target: Target) -> dict[str, CheckResult]:
 
 
 async def _check_server(settings: Settings, target: Target, processes: int) -> dict[str, CheckResult]:
-    """Connect and run the checks of the server; if that fails, return the results of the attempt."""
+    """Connect and run the checks of the server; if there is no connection, return the results of the attempt."""
     try:
         async with reach(settings) as reached:
             context = CheckContext(settings=settings, target=target, connection=reached.connection, processes=processes)
             checks = {"server": ok(f"{target.route}: {target}")}
-            checks |= {name: await guarded(check(context)) for name, check in AT_ENTRY.items()}
+            checks |= {name: await guarded(check(context)) for name, check in ON_CONNECT.items()}
             checks["database"] = ok(f"{target.database} exists")
-            return checks | {name: await guarded(check(context)) for name, check in INSIDE.items()}
+            return checks | {name: await guarded(check(context)) for name, check in ON_SERVER.items()}
     except DatabaseError as error:
         return network.results_of_failure(error, target)
 

@@ -1,4 +1,4 @@
-"""The doctor's checks of the network: names, ports, and the step at which an attempt to connect failed."""
+"""The doctor's checks of the network: host names, ports, and the step at which connecting failed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from src.database.errors import (
 )
 from src.database.target import Host, Target
 
-ATTEMPT: Final[tuple[str, ...]] = ("server", "TLS", "password", "database")
-"""The steps of an attempt to connect, in this order."""
+CONNECT_STEPS: Final[tuple[str, ...]] = ("server", "TLS", "password", "database")
+"""The steps of connecting, in this order; each is a check of its own in the report."""
 
 PROBE_SECONDS: Final = 5.0
 _STEP_OF_ERROR: Final[dict[type, str]] = {
@@ -28,19 +28,23 @@ _STEP_OF_ERROR: Final[dict[type, str]] = {
     AuthenticationFailed: "password",
     DatabaseMissing: "database",
 }
-_NOT_ALLOWED_IN: Final = "28000"
+_INVALID_AUTHORIZATION: Final = "28000"
+"""The SQLSTATE of a role that does not exist, or that pg_hba.conf does not admit; the password was not checked."""
 _BOOTSTRAP: Final = "`thea-db bootstrap` creates the database and its roles"
 
 
 def hosts_to_reach(target: Target) -> tuple[Host, ...]:
-    """Return the hosts to which this machine connects; none for the embedded server, or if a connector does it."""
+    """Return the hosts to which this machine connects: with an SSH tunnel, the gateway alone.
+
+    None for the embedded server, and for Cloud SQL, whose connector opens the connection.
+    """
     if target.embedded is not None or target.cloud_sql_instance is not None:
         return ()
     return target.hosts if target.ssh is None else (Host(target.ssh.host, target.ssh.port),)
 
 
 async def check_names(hosts: Sequence[Host]) -> CheckResult:
-    """Resolve the names of all hosts."""
+    """Resolve the host names, all at the same time."""
     named = [host for host in hosts if not (host.is_socket or _is_address(host.name))]
     if not named:
         return skipped(
@@ -50,13 +54,13 @@ async def check_names(hosts: Sequence[Host]) -> CheckResult:
     found = "; ".join(
         f"{host.name} is {', '.join(addresses) or 'not known'}" for host, addresses in zip(named, answers, strict=True)
     )
-    return _judge(found, list(map(bool, answers)), "check the host in DATABASE_URL, the DNS, and the VPN")
+    return _judge(found, list(map(bool, answers)), "check the host in DATABASE_URL, the DNS and the VPN")
 
 
 async def check_ports(hosts: Sequence[Host]) -> CheckResult:
-    """Open a connection to the port or the socket of each host, and close it."""
+    """Connect to the port or the Unix socket of each host, and close the connection; nothing is sent."""
     if not hosts:
-        return skipped("this machine opens no port: the embedded server, or the Cloud SQL connector, is used")
+        return skipped("this machine opens no port: the target is the embedded server, or the Cloud SQL connector's")
     reasons = await asyncio.gather(*(_try_port(host) for host in hosts))
     found = "; ".join(f"{host} {reason or 'is open'}" for host, reason in zip(hosts, reasons, strict=True))
     remedy = "start the server; check host and port, listen_addresses in postgresql.conf, and the firewall"
@@ -64,30 +68,34 @@ async def check_ports(hosts: Sequence[Host]) -> CheckResult:
 
 
 def results_of_failure(error: DatabaseError, target: Target) -> dict[str, CheckResult]:
-    """Return the result of each step of a failed attempt, up to the step that failed."""
-    failed_step = next((_STEP_OF_ERROR[kind] for kind in type(error).__mro__ if kind in _STEP_OF_ERROR), ATTEMPT[0])
-    if isinstance(error, ConfigurationError) and "SSL" in str(error.args[0]):  # a certificate's file, read this late
-        failed_step = "TLS"
-    passed = {"server": "answers", "TLS": f"sslmode {target.ssl_mode} holds", "password": "accepted"}
-    checks = {step: ok(passed[step]) for step in ATTEMPT[: ATTEMPT.index(failed_step)]}
+    """Return the results of the steps of connecting, up to the step that failed.
+
+    Args:
+        error: The error that connecting raised; its class tells the step.
+        target: The target.
+    """
+    failed_step = next((_STEP_OF_ERROR[kind] for kind in type(error).__mro__ if kind in _STEP_OF_ERROR), "server")
+    if isinstance(error, ConfigurationError) and "SSL" in str(error.args[0]):
+        failed_step = "TLS"  # a certificate file is read while connecting, not with the settings
+    passed = {"server": "answers", "TLS": f"sslmode {target.ssl_mode} is met", "password": "accepted"}
+    checks = {step: ok(passed[step]) for step in CONNECT_STEPS[: CONNECT_STEPS.index(failed_step)]}
     return checks | {failed_step: failed(str(error.args[0]), _remedy(error, target))}
 
 
 def _remedy(error: DatabaseError, target: Target) -> str | None:
     if isinstance(error, DatabaseMissing):
-        return "check the database's name in DATABASE_URL; `thea-db bootstrap` creates a new one, with its owner"
-    if isinstance(error, AuthenticationFailed) and error.sqlstate == _NOT_ALLOWED_IN:
+        return "check the database's name in DATABASE_URL; `thea-db bootstrap` creates a new database and its owner"
+    if isinstance(error, AuthenticationFailed) and error.sqlstate == _INVALID_AUTHORIZATION:
         return error.hint
     if isinstance(error, AuthenticationFailed) and not target.password:
         return (
-            "no password is set: put one into DATABASE_URL, or where the target is set; on a server without these"
-            f" roles, {_BOOTSTRAP}"
+            f"no password is set: add it to DATABASE_URL or the profile; on a server without these roles, {_BOOTSTRAP}"
         )
     if isinstance(error, AuthenticationFailed):
         return (
             "check the user and the password in DATABASE_URL, percent-encoded: the server does not report which of the"
-            f' two is wrong. An administrator sets another password with: \\password "{target.user}", which every'
-            f" service that connects as this role then needs; on a server without these roles, {_BOOTSTRAP}"
+            f' two is wrong. An administrator can set another password with psql: \\password "{target.user}"; every'
+            f" service that connects as this role then needs the new one. On a server without these roles, {_BOOTSTRAP}"
         )
     return error.hint
 
@@ -109,7 +117,7 @@ async def _resolve(name: str) -> list[str]:
 
 
 async def _try_port(host: Host) -> str | None:
-    """Return why the host cannot be connected to, or None."""
+    """Return the reason why a connection to the host fails; None if it succeeds."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             if host.is_socket:
@@ -119,15 +127,15 @@ async def _try_port(host: Host) -> str | None:
     except TimeoutError:
         return f"does not answer within {PROBE_SECONDS:g} s"
     except PermissionError:
-        return "may not be opened by this user"
+        return "cannot be opened by this user: permission denied"
     except (OSError, UnicodeError):
-        return "has nobody listening"
+        return "refuses connections: no server listens there"
     writer.close()
     return None
 
 
 def _judge(found: str, successes: Sequence[bool], remedy: str) -> CheckResult:
-    """Return a warning if only some of the hosts work, and a failure if none does."""
+    """Return a failure if no host succeeds, and a warning if only some do: the driver tries all of them in turn."""
     if all(successes):
         return ok(found)
     return warning(found, remedy) if any(successes) else failed(found, remedy)
