@@ -58,7 +58,7 @@ OPTIONS: Final[dict[str, Any]] = {
 
 async def run_online(asked: str) -> None:
     """Connect as the settings say, and run."""
-    async with migration_connection(get_settings(), alone=asked not in ONLY_READ) as connection:
+    async with migration_connection(get_settings(), exclusive=asked not in ONLY_READ) as connection:
         await connection.run_sync(run_steps, **OPTIONS)
 
 

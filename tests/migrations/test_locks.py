@@ -21,7 +21,7 @@ from src.database.models import User
 from src.database.repositories import UserRepository
 from tests.migrations.drafts import Drafts
 
-SOON = Patience(lock=0.25, attempts=20, pause=0.1)
+SOON = Patience(lock_seconds=0.25, attempts=20, pause_seconds=0.1)
 SLACK = 0.75
 """What a request may take beside waiting for the lock: these are busy machines."""
 ADD_COLUMN = "op.add_column('users', sa.Column('extra_name', sa.Text()))"
@@ -83,7 +83,9 @@ async def test_one_that_does_not_come_through_says_who_is_in_the_way(
     with pytest.raises(
         LockNotAvailable, match="given up after 3 attempts; the steps before it are committed"
     ) as caught:
-        await upgrade(owner_settings, folder=drafts.folder, patience=Patience(lock=0.2, attempts=3, pause=0.05))
+        await upgrade(
+            owner_settings, folder=drafts.folder, patience=Patience(lock_seconds=0.2, attempts=3, pause_seconds=0.05)
+        )
 
     assert f"held by pid {pid} " in str(caught.value)
     assert caught.value.sqlstate == "55P03"
@@ -93,8 +95,8 @@ async def test_one_that_does_not_come_through_says_who_is_in_the_way(
 async def test_a_long_index_tells_how_far_it_is_and_whom_it_waits_for(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.database.migrate.lock.FIRST_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr("src.database.migrate.lock.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("src.database.migrate.lock.FIRST_OBSERVATION_SECONDS", 0.1)
+    monkeypatch.setattr("src.database.migrate.lock.OBSERVATION_SECONDS", 0.1)
     drafts.add("index", "create_index_concurrently('ix_x', 'users', ['tenant_id'])")
     pid = another_session(0.8, writes=True)
 
@@ -158,7 +160,7 @@ async def test_who_waits_for_another_migrator_says_for_whom(owner_settings: Sett
         pid = (await connection.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one()
         await connection.commit()
         with pytest.raises(LockNotAvailable, match=rf"held the lock for 0 s: pid {pid} \(thea-database/"):
-            await upgrade(owner_settings, patience=Patience(turn=0.3))
+            await upgrade(owner_settings, patience=Patience(migrator_seconds=0.3))
         assert await current(owner_settings)  # it only reads, and does not wait
 
 
@@ -191,7 +193,9 @@ async def test_a_migration_that_is_cancelled_is_cancelled_and_can_begin_again(
     assert len(done.steps) == 1
 
 
-@pytest.mark.parametrize("arguments", [{"attempts": 0}, {"lock": -1}, {"turn": -1}, {"pause": -0.1}])
+@pytest.mark.parametrize(
+    "arguments", [{"attempts": 0}, {"lock_seconds": -1}, {"migrator_seconds": -1}, {"pause_seconds": -0.1}]
+)
 def test_patience_is_checked(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=re.compile(rf"{next(iter(arguments))} must be .* got")):
         Patience(**arguments)  # type: ignore[arg-type] # of either kind

@@ -82,7 +82,7 @@ async def test_tables_without_a_revision_are_not_made_again_and_the_way_to_stamp
 ) -> None:
     superuser.execute("DROP TABLE alembic_version")
 
-    with pytest.raises(DatabaseError, match="`thea-db verify` names what differs, and the revision to stamp"):
+    with pytest.raises(DatabaseError, match="`thea-db verify` names each difference, or the revision to stamp"):
         await upgrade(owner_settings)
 
     assert (await stamp(owner_settings, "head")).after == heads()

@@ -107,7 +107,7 @@ async def test_a_concurrent_index_waits_for_old_transactions_longer_than_others_
     drafts.add("index", f"{INDEX}\nop.execute(\"SELECT 1 / (current_setting('lock_timeout') = '100ms')::int\")")
 
     another_session(0.5, writes=True)
-    await upgrade(owner_settings, folder=drafts.folder, patience=Patience(lock=0.1, attempts=1))
+    await upgrade(owner_settings, folder=drafts.folder, patience=Patience(lock_seconds=0.1, attempts=1))
 
 
 async def test_a_constraint_is_not_validated_under_the_lock_that_added_it(
@@ -258,7 +258,11 @@ async def test_a_locked_row_has_a_backfill_give_way_and_go_on(
     with superuser.transaction():
         superuser.execute("SELECT FROM users FOR UPDATE")
         with pytest.raises(LockNotAvailable, match=f"held by pid {superuser.info.backend_pid} "):
-            await upgrade(owner_settings, folder=drafts.folder, patience=Patience(lock=0.2, attempts=2, pause=0.01))
+            await upgrade(
+                owner_settings,
+                folder=drafts.folder,
+                patience=Patience(lock_seconds=0.2, attempts=2, pause_seconds=0.01),
+            )
 
     await upgrade(owner_settings, folder=drafts.folder)
     assert superuser.execute("SELECT count(*) FROM users WHERE locale IS NULL").fetchone() == (0,)
@@ -270,7 +274,7 @@ async def test_after_giving_way_transactions_are_transactions_again(
     fill(superuser)
     drafts.add("backfill", BACKFILL.format(batch=50))
     drafts.add("broken", "op.execute('CREATE TABLE half (i int)')\nop.execute('SELECT 1 / 0')")
-    patience = Patience(lock=0.1, attempts=50, pause=0.05)
+    patience = Patience(lock_seconds=0.1, attempts=50, pause_seconds=0.05)
     with superuser.transaction():
         superuser.execute("SELECT FROM users FOR UPDATE")
         migrating = asyncio.create_task(upgrade(owner_settings, folder=drafts.folder, patience=patience))

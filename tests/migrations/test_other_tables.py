@@ -95,6 +95,6 @@ async def test_check_reports_the_table_of_a_model_that_was_removed(
     monkeypatch.setattr(check_module, "Base", SimpleNamespace(metadata=metadata))
 
     async with migration_connection(owner_settings) as connection:
-        differences = await connection.run_sync(check_module._differences)
+        differences = await connection.run_sync(check_module._compare_metadata)
 
     assert [operation[1].name for operation in differences if operation[0] == "remove_table"] == ["notes"]

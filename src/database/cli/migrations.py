@@ -44,7 +44,7 @@ def upgrade(
     from src.database.migrate import Patience
     from src.database.migrate import upgrade as run_upgrade
 
-    patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
+    patience = Patience(migrator_seconds=wait, lock_seconds=lock_timeout, attempts=attempts)
     migrated = run_coroutine(run_upgrade(config.get_settings(), _named(revision), folder=folder, patience=patience))
     _show(migrated, as_json=as_json)
 
@@ -71,7 +71,7 @@ def downgrade(
             f" ENVIRONMENT={settings.ENVIRONMENT}",
             hint="the old release runs on the new schema: to go back to it needs no downgrade",
         )
-    patience = Patience(turn=wait, lock=lock_timeout, attempts=attempts)
+    patience = Patience(migrator_seconds=wait, lock_seconds=lock_timeout, attempts=attempts)
     migrated = run_coroutine(run_downgrade(settings, _named(revision), folder=folder, patience=patience))
     _show(migrated, " taken back", as_json=as_json)
 

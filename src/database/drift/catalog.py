@@ -1,4 +1,4 @@
-"""Read the catalog of the schema that has our tables: in one statement and one snapshot; nothing is written."""
+"""Read the catalog of the schema that has the package's tables: one statement, one snapshot; nothing is written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from src.database.migrate import ORIGIN, Origin
 
 Facts = Mapping[str, Any]
 
-BUILT: Final = (
+BUILT_KINDS: Final = (
     *("extension", "enum", "domain", "function", "sequence", "table", "column", "sequence owner", "constraint"),
     *("index", "view", "trigger", "rule", "policy", "rights of PUBLIC"),
 )
-"""The kinds of objects that migrations build, each after what it depends on."""
+"""The kinds of objects that migrations build, each after the kinds that it depends on."""
 
 POLICY_FACTS: Final = """jsonb_build_object(
        'table', t.name, '_name', quote_ident(p.polname),
@@ -34,7 +34,8 @@ POLICY_FACTS: Final = """jsonb_build_object(
 
 _NO_ORIGIN: Final = Origin(is_ours=False, namesakes=(), has_tables=False)
 
-# The text that the server deparses depends on these settings.
+# pg_get_expr, pg_get_constraintdef and the like depend on these settings: a role or a database can set them, and equal
+# objects would be deparsed to different texts. `true`: for the open transaction only.
 _SETTINGS: Final = """
 SELECT set_config('search_path', quote_ident(:schema), true), set_config('quote_all_identifiers', 'off', true),
        set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'postgres', true),
@@ -56,40 +57,51 @@ SELECT name, current_setting('server_version_num')::int / 10000, held.oid IS NOT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """The objects of a schema: facts by kind and name, as the server deparses them."""
+    """The objects of a schema, as the server deparses them.
+
+    Args:
+        objects: The facts of each object, by kind and name.
+        server_major: The major version of the server; 0 if there is no schema.
+        schema: The schema that was read; empty if the role may use none.
+        revisions: The content of alembic_version; None if the role may not read it.
+        origin: The facts that show whose migrations made the schema, if the catalog was read from a database.
+    """
 
     objects: Mapping[str, Mapping[str, Facts]]
     server_major: int
     schema: str = "public"
     revisions: tuple[str, ...] | None = ()
-    """The content of alembic_version; None: the role may not read it."""
     origin: Origin = _NO_ORIGIN
-    """The signs of whose migrations made the schema, if the catalog was read from a database."""
 
     def of(self, kind: str) -> Mapping[str, Facts]:
-        """Return the objects of a kind."""
+        """Return the objects of a kind, by name."""
         return self.objects.get(kind, {})
 
     def built(self) -> dict[str, dict[str, Facts]]:
-        """Return what migrations build, without the circumstances: privileges of the role, collation versions."""
-        return {kind: dict(sorted(self.of(kind).items())) for kind in BUILT if self.of(kind)}
+        """Return what migrations build, without the privileges of the role and the versions of collations."""
+        return {kind: dict(sorted(self.of(kind).items())) for kind in BUILT_KINDS if self.of(kind)}
 
 
 def compared_facts(facts: Facts) -> dict[str, Any]:
-    """Return the facts that are compared; of the others remedies are made."""
+    """Return the facts that are compared. The others, which begin with an underscore, serve the remedies."""
     return {name: value for name, value in facts.items() if not name.startswith("_")}
 
 
 async def read_catalog(connection: AsyncConnection, *, tables: Collection[str] = ()) -> Catalog:
-    """Read the first schema of the search path that has Alembic's table or one of these, in the open transaction.
+    """Read a schema of the search path in the open transaction.
+
+    Args:
+        connection: A connection; its transaction keeps the settings that deparsing needs until it ends.
+        tables: The names that distinguish the schema: the first one of the search path that has alembic_version or a
+            table of these names is read, else the first one.
 
     Raises:
-        DatabaseError: The server refused the query, or it took too long.
+        DatabaseError: The server refused the query, or the query took too long.
     """
-    found = (await connection.execute(text(_SCHEMA), {"known": sorted(tables)})).one_or_none()
-    if found is None:  # no schema that the role may use
+    row = (await connection.execute(text(_SCHEMA), {"known": sorted(tables)})).one_or_none()
+    if row is None:  # the role may use no schema
         return Catalog(objects={}, server_major=0, schema="")
-    schema, major, is_migrated, may_read = found
+    schema, major, is_migrated, may_read = row
     await connection.execute(text(_SETTINGS), {"schema": schema})
     revisions: tuple[str, ...] | None = ()
     if is_migrated:

@@ -1,6 +1,6 @@
--- What a schema is made of: a row for each object, with its kind, its name and its facts, as the server deparses them.
--- A fact whose name begins with an underscore is not compared: a remedy is made of it. Names are quoted where necessary.
--- Objects of extensions and Alembic's table are left out.
+-- The objects of a schema: a row for each object, with its kind, its name and its facts, as the server deparses them.
+-- A fact whose name begins with an underscore is not compared: it serves a remedy. Names are quoted where necessary.
+-- Objects that belong to extensions and Alembic's table are left out.
 
 WITH here AS (SELECT oid, nspname, nspowner, nspacl FROM pg_namespace WHERE nspname = current_schema()),
 brought AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
@@ -47,7 +47,7 @@ SELECT 'column', format('%s.%I', t.name, a.attname), jsonb_build_object(
   LEFT JOIN pg_attrdef d ON d.adrelid = t.oid AND d.adnum = a.attnum
   LEFT JOIN pg_constraint n ON n.conrelid = t.oid AND n.contype = 'n' AND n.conkey = ARRAY[a.attnum]
 UNION ALL
--- A foreign key whose triggers are disabled, on either of its tables, binds no row.
+-- A foreign key whose triggers are disabled, on either of its tables, checks no row.
 SELECT 'constraint', format('%s.%I', t.name, k.conname), jsonb_build_object(
        'table', t.name, '_name', quote_ident(k.conname), '_references', nullif(k.confrelid, 0)::regclass::text,
        '_columns', (SELECT jsonb_agg(quote_ident(attname)) FROM pg_attribute
@@ -112,8 +112,9 @@ SELECT 'trigger', format('%s.%I', t.name, g.tgname), jsonb_build_object(
 UNION ALL
 SELECT 'rule', format('%s.%I', t.name, r.rulename), jsonb_build_object(
        'table', t.name, '_name', quote_ident(r.rulename),
-       'definition', replace(pg_get_ruledef(r.oid), ' TO ' || t.qualified, ' TO ' || t.name),
-       'enabled', r.ev_enabled IN ('O', 'A'))
+       'definition', rtrim(replace(pg_get_ruledef(r.oid), ' TO ' || t.qualified, ' TO ' || t.name), ';'),
+       'enabled', CASE r.ev_enabled WHEN 'O' THEN 'ENABLE' WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA'
+                                    ELSE 'ENABLE ALWAYS' END)
   FROM tables t JOIN pg_rewrite r ON r.ev_class = t.oid AND r.rulename <> '_RETURN'
 UNION ALL
 SELECT 'policy', format('%s.%I', t.name, p.polname), {policy_facts}
@@ -170,8 +171,8 @@ SELECT 'SCHEMA ' || quote_ident(here.nspname), x.*
   FROM here CROSS JOIN aclexplode(coalesce(here.nspacl, acldefault('n', here.nspowner))) AS x
 ) AS granted WHERE grantee = 0 GROUP BY thing
 UNION ALL
--- The privileges of the connected role; the owner of an object has all. Row-level security does not bind TRUNCATE. On
--- Alembic's table the privilege to write a single column counts.
+-- The privileges of the connected role; the owner of an object has all of them. Row-level security does not apply to
+-- TRUNCATE. On Alembic's table the privilege to write a single column counts.
 SELECT 'rights', thing, jsonb_build_object('_role', quote_ident(current_user), '_owns', owns, 'rights', rights)
   FROM (
 SELECT 'TABLE ' || quote_ident(c.relname), pg_has_role(c.relowner, 'USAGE'),

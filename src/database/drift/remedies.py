@@ -1,22 +1,19 @@
-"""The SQL statements that repair a difference: create what is missing, drop what is extra, change one attribute.
+"""The SQL statements that repair a difference: create a missing object, drop an extra one, change one attribute.
 
-Statements take short locks only; a remark (``--``) stands before each that cannot.
+The statements take short locks only; a remark (``--``) precedes each statement that cannot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from src.database.drift.catalog import Catalog, Facts
-from src.database.drift.difference import Case, Statements
+from src.database.drift.difference import ComparedObject, Statements
 
-_REWRITES: Final = "-- rewrites the table, and nobody reads or writes it meanwhile: at a quiet hour"
-_GRANT_AGAIN: Final = "-- rights on it have to be granted again"
-KNOWS_SET_EXPRESSION: Final = 17
-"""The first major version that can change the expression of a generated column."""
-_PROOF: Final = "thea_not_null"
-"""A temporary CHECK: once it is valid, SET NOT NULL does not read the table while it holds its lock."""
+_REWRITES: Final = "-- rewrites the table; every other session that uses the table waits: run it when traffic is low"
+_GRANT_AGAIN: Final = "-- the object is dropped and created again: grant its privileges again afterwards"
+_NOT_NULL_CHECK: Final = "thea_not_null"
 _NEW_INDEX: Final = "thea_new_index"
 _SWITCHES: Final[Mapping[str, tuple[str, str]]] = {
     "row-level security": ("ENABLE", "DISABLE"),
@@ -34,28 +31,28 @@ _DROP: Final[Mapping[str, str]] = {
 }
 
 
-def create(case: Case) -> Statements:
+def create(item: ComparedObject) -> Statements:
     """Return the statements that create a missing object."""
-    return _CREATE[case.kind](case)
+    return _CREATE[item.kind](item)
 
 
-def change(case: Case, attribute: str) -> Statements:
+def change(item: ComparedObject, attribute: str) -> Statements:
     """Return the statements that give an attribute its expected value."""
-    return _CHANGE[case.kind](case, attribute)
+    return _CHANGE[item.kind](item, attribute)
 
 
-def drop(case: Case) -> Statements:
+def drop(item: ComparedObject) -> Statements:
     """Return the statements that drop an extra object."""
-    if case.kind == "column":
-        return _drop_column(case)
-    facts = case.found
+    if item.kind == "column":
+        return _drop_column(item)
+    facts = item.live
     kind, table = facts.get("_kind", facts.get("kind")), facts.get("table")
-    return (_DROP[case.kind].format(kind=kind, table=table, name=case.name, object=case.object),)
+    return (_DROP[item.kind].format(kind=kind, table=table, name=item.name, object=item.object),)
 
 
-def _replace(case: Case, _attribute: str) -> Statements:
-    """Drop and create in one transaction: without a policy, for example, no session would see a row in between."""
-    return _in_transaction(*drop(case), *create(case))
+def _replace(item: ComparedObject, _attribute: str) -> Statements:
+    """Drop and create in one transaction: no other session may run in between without the policy or the trigger."""
+    return _in_transaction(*drop(item), *create(item))
 
 
 def _in_transaction(*statements: str) -> Statements:
@@ -65,15 +62,15 @@ def _in_transaction(*statements: str) -> Statements:
 # Tables
 
 
-def _create_table(case: Case) -> Statements:
-    name, facts = case.object, case.wanted
-    columns = sorted(_columns_of(case.expected, name), key=lambda column: int(column["_place"]))
+def _create_table(item: ComparedObject) -> Statements:
+    name, facts = item.object, item.expected
+    columns = sorted(_columns_of(item.expected_catalog, name), key=lambda column: int(column["_place"]))
     partition = f" PARTITION BY {facts['partition key']}" if facts["partition key"] else ""
     definitions = ",\n    ".join(map(_column_definition, columns))
-    switches = [_switch(case, attribute) for attribute in _SWITCHES if facts[attribute]]
+    switches = [_switch(item, attribute) for attribute in _SWITCHES if facts[attribute]]
     return (
-        *_lookalikes(case),
-        f"-- {name} comes back empty: what it held is in a backup",
+        *_lookalikes(item),
+        f"-- {name} is created without rows: restore its rows from a backup",
         *_in_transaction(f"CREATE {_unlogged(facts)}TABLE {name} (\n    {definitions}\n){partition}", *switches),
     )
 
@@ -82,32 +79,33 @@ def _columns_of(catalog: Catalog, table: str) -> list[Facts]:
     return [facts for facts in catalog.of("column").values() if facts["table"] == table]
 
 
-def _lookalikes(case: Case) -> Statements:
-    """Name the unexpected tables that have the same columns: the missing one may have been renamed."""
-    wanted = {column["_name"] for column in _columns_of(case.expected, case.object)}
+def _lookalikes(item: ComparedObject) -> Statements:
+    """Return a remark for each unexpected table with the same columns: the missing table may have been renamed."""
+    wanted = {column["_name"] for column in _columns_of(item.expected_catalog, item.object)}
     names = [
         name
-        for name in case.live.of("table")
-        if name not in case.expected.of("table")
-        and {column["_name"] for column in _columns_of(case.live, name)} == wanted
+        for name in item.live_catalog.of("table")
+        if name not in item.expected_catalog.of("table")
+        and {column["_name"] for column in _columns_of(item.live_catalog, name)} == wanted
     ]
     return tuple(
-        f"-- {name} has its columns: if it is this one, only ALTER TABLE {name} RENAME TO {case.object}"
+        f"-- {name} has the columns of {item.object}: if it was renamed, run only"
+        f" ALTER TABLE {name} RENAME TO {item.object}"
         for name in names
     )
 
 
-def _change_table(case: Case, attribute: str) -> Statements:
+def _change_table(item: ComparedObject, attribute: str) -> Statements:
     if attribute in _SWITCHES:
-        return (_switch(case, attribute),)
+        return (_switch(item, attribute),)
     if attribute == "persistence":
-        return (_REWRITES, f"ALTER TABLE {case.object} SET {case.wanted['persistence']}")
-    return (f"-- {case.object} was made over by hand: make it anew and move its rows, or restore a backup",)
+        return (_REWRITES, f"ALTER TABLE {item.object} SET {item.expected['persistence']}")
+    return (f"-- no statement can change this: create {item.object} again and copy its rows, or restore a backup",)
 
 
-def _switch(case: Case, attribute: str) -> str:
+def _switch(item: ComparedObject, attribute: str) -> str:
     on, off = _SWITCHES[attribute]
-    return f"ALTER TABLE {case.object} {on if case.wanted[attribute] else off} ROW LEVEL SECURITY"
+    return f"ALTER TABLE {item.object} {on if item.expected[attribute] else off} ROW LEVEL SECURITY"
 
 
 def _unlogged(facts: Facts) -> str:
@@ -133,159 +131,166 @@ def _column_definition(facts: Facts) -> str:
     return " ".join(parts)
 
 
-def _create_column(case: Case) -> Statements:
-    facts = case.wanted
-    add = f"ALTER TABLE {case.table} ADD COLUMN {_column_definition(facts)}"
+def _create_column(item: ComparedObject) -> Statements:
+    facts = item.expected
+    add = f"ALTER TABLE {item.table} ADD COLUMN {_column_definition(facts)}"
     if facts["generated"] or facts["identity"]:
         return (_REWRITES, add)
     if facts["default"] or facts["nullability"] == "NULL":
         return (add,)
     return (
         add.removesuffix(" NOT NULL"),
-        f"-- {case.name} has no default: where {case.table} has rows, give them a value before what follows",
-        *_set_not_null(case),
+        f"-- {item.name} has no default: if {item.table} has rows, set {item.name} in each row before you continue",
+        *_set_not_null(item),
     )
 
 
-def _drop_column(case: Case) -> Statements:
-    drop_it = f"ALTER TABLE {case.table} DROP COLUMN {case.name}"
-    if case.found["generated"]:
+def _drop_column(item: ComparedObject) -> Statements:
+    alter = f"ALTER TABLE {item.table}"
+    drop_it = f"{alter} DROP COLUMN {item.name}"
+    if item.live["generated"]:
         return (drop_it,)
-    return (f"-- the data in {case.object} is lost; to keep it: ALTER COLUMN {case.name} DROP NOT NULL", drop_it)
+    keep = f"{alter} ALTER COLUMN {item.name} DROP NOT NULL"
+    return (f"-- deletes the data in {item.object}; to keep the data, run instead {keep}", drop_it)
 
 
-def _change_column(case: Case, attribute: str) -> Statements:
+def _change_column(item: ComparedObject, attribute: str) -> Statements:
     match attribute:
         case "type" | "collation":
-            return _change_type(case)
+            return _change_type(item)
         case "nullability":
-            return _change_nullability(case)
+            return _change_nullability(item)
         case "default":
-            return _change_default(case)
+            return _change_default(item)
         case "generated":
-            return _change_generated(case)
+            return _change_generated(item)
         case "identity":
-            return _change_identity(case)
+            return _change_identity(item)
         case _:
             return ()  # its table is part of its name
 
 
-def _change_type(case: Case) -> Statements:
-    wanted, name = case.wanted, case.name
+def _change_type(item: ComparedObject) -> Statements:
+    wanted, name = item.expected, item.name
     if wanted["generated"]:
-        return _generate_again(case)
+        return _generate_again(item)
     collate = f" COLLATE {wanted['collation']}" if wanted["collation"] else ""
     actions = [f"ALTER COLUMN {name} TYPE {wanted['type']}{collate} USING {name}::{wanted['type']}"]
-    if case.found["default"] and not case.found["generated"]:
+    if item.live["default"] and not item.live["generated"]:
         actions.insert(0, f"ALTER COLUMN {name} DROP DEFAULT")
     if wanted["default"]:
         actions.append(f"ALTER COLUMN {name} SET DEFAULT {wanted['default']}")
-    return (_REWRITES, f"ALTER TABLE {case.table} {', '.join(actions)}")
+    return (_REWRITES, f"ALTER TABLE {item.table} {', '.join(actions)}")
 
 
-def _change_nullability(case: Case) -> Statements:
-    if case.wanted["nullability"] == "NULL":
-        return (f"ALTER TABLE {case.table} ALTER COLUMN {case.name} DROP NOT NULL",)
-    if case.found["nullability"] == "NOT NULL NOT VALID":
-        return (f"ALTER TABLE {case.table} VALIDATE CONSTRAINT {case.found['_not_null']}",)
-    return (f"-- rows of {case.table} without {case.name} need a value first", *_set_not_null(case))
-
-
-def _set_not_null(case: Case) -> Statements:
-    alter = f"ALTER TABLE {case.table}"
+def _change_nullability(item: ComparedObject) -> Statements:
+    if item.expected["nullability"] == "NULL":
+        return (f"ALTER TABLE {item.table} ALTER COLUMN {item.name} DROP NOT NULL",)
+    if item.live["nullability"] == "NOT NULL NOT VALID":
+        return (f"ALTER TABLE {item.table} VALIDATE CONSTRAINT {item.live['_not_null']}",)
     return (
-        f"{alter} ADD CONSTRAINT {_PROOF} CHECK ({case.name} IS NOT NULL) NOT VALID",
-        f"{alter} VALIDATE CONSTRAINT {_PROOF}",
-        f"{alter} ALTER COLUMN {case.name} SET NOT NULL",
-        f"{alter} DROP CONSTRAINT {_PROOF}",
+        f"-- set {item.name} in each row of {item.table} where it is NULL before you continue",
+        *_set_not_null(item),
     )
 
 
-def _change_default(case: Case) -> Statements:
-    default, was_generated = case.wanted["default"], case.found["generated"]
-    if case.wanted["generated"] or (was_generated and not default):
+def _set_not_null(item: ComparedObject) -> Statements:
+    # SET NOT NULL alone reads the table under ACCESS EXCLUSIVE. With a validated CHECK it does not read the table, and
+    # VALIDATE holds a lock that lets other sessions read and write.
+    alter = f"ALTER TABLE {item.table}"
+    return (
+        f"{alter} ADD CONSTRAINT {_NOT_NULL_CHECK} CHECK ({item.name} IS NOT NULL) NOT VALID",
+        f"{alter} VALIDATE CONSTRAINT {_NOT_NULL_CHECK}",
+        f"{alter} ALTER COLUMN {item.name} SET NOT NULL",
+        f"{alter} DROP CONSTRAINT {_NOT_NULL_CHECK}",
+    )
+
+
+def _change_default(item: ComparedObject) -> Statements:
+    default, was_generated = item.expected["default"], item.live["generated"]
+    if item.expected["generated"] or (was_generated and not default):
         return ()  # the remedy of the generation repairs the default too
-    alter = f"ALTER COLUMN {case.name}"
+    alter = f"ALTER COLUMN {item.name}"
     first = f"{alter} DROP EXPRESSION IF EXISTS, " if was_generated else ""
-    return (f"ALTER TABLE {case.table} {first}{alter} {f'SET DEFAULT {default}' if default else 'DROP DEFAULT'}",)
+    return (f"ALTER TABLE {item.table} {first}{alter} {f'SET DEFAULT {default}' if default else 'DROP DEFAULT'}",)
 
 
-def _change_generated(case: Case) -> Statements:
-    wanted, found = case.wanted["generated"], case.found["generated"]
-    alter = f"ALTER TABLE {case.table} ALTER COLUMN {case.name}"
-    if wanted is None:
-        return (f"{alter} DROP EXPRESSION IF EXISTS",)
-    expression, _, storage = wanted.rpartition(" ")
-    is_stored_alike = found is not None and found.rpartition(" ")[2] == storage
-    if is_stored_alike and case.live.server_major >= KNOWS_SET_EXPRESSION:
-        return (_REWRITES, f"{alter} SET EXPRESSION AS {expression}")
-    return _generate_again(case)
+def _change_generated(item: ComparedObject) -> Statements:
+    if item.expected["generated"] is None:
+        return (f"ALTER TABLE {item.table} ALTER COLUMN {item.name} DROP EXPRESSION IF EXISTS",)
+    return _generate_again(item)
 
 
-def _generate_again(case: Case) -> Statements:
-    """Drop the column and add it; the constraints and indexes on it are dropped with it and created again."""
-    alter = f"ALTER TABLE {case.table}"
-    on_it = [
-        Case(kind, name, case.expected, case.live)
+def _generate_again(item: ComparedObject) -> Statements:
+    """Drop the column and add it; create the constraints and indexes again that are dropped with the column.
+
+    SET EXPRESSION exists from PostgreSQL 17 on only, and rewrites the table too.
+    """
+    alter = f"ALTER TABLE {item.table}"
+    dependents = [
+        ComparedObject(kind, name, item.expected_catalog, item.live_catalog)
         for kind in ("constraint", "index")
-        for name, facts in case.expected.of(kind).items()
-        if facts["table"] == case.table and case.name in (facts["_columns"] or [])
+        for name, facts in item.expected_catalog.of(kind).items()
+        if facts["table"] == item.table and item.name in (facts["_columns"] or [])
     ]
-    add = f"{alter} ADD COLUMN {_column_definition(case.wanted)}"
-    again = (statement for dependent in on_it for statement in create(dependent))
-    return (_REWRITES, *_in_transaction(f"{alter} DROP COLUMN {case.name}", add), *again)
+    add = f"{alter} ADD COLUMN {_column_definition(item.expected)}"
+    again = (statement for dependent in dependents for statement in create(dependent))
+    return (_REWRITES, *_in_transaction(f"{alter} DROP COLUMN {item.name}", add), *again)
 
 
-def _change_identity(case: Case) -> Statements:
-    wanted, alter = case.wanted["identity"], f"ALTER TABLE {case.table} ALTER COLUMN {case.name}"
-    if wanted is None:
+def _change_identity(item: ComparedObject) -> Statements:
+    identity, alter = item.expected["identity"], f"ALTER TABLE {item.table} ALTER COLUMN {item.name}"
+    if identity is None:
         return (f"{alter} DROP IDENTITY IF EXISTS",)
-    if case.found["identity"] is not None:
-        return (f"{alter} SET GENERATED {wanted}",)
+    if item.live["identity"] is not None:
+        return (f"{alter} SET GENERATED {identity}",)
     return (
         f"{alter} DROP DEFAULT",
-        f"{alter} ADD GENERATED {wanted} AS IDENTITY",
-        f"-- where {case.table} has rows: {alter} RESTART WITH the largest {case.name}, and one",
+        f"{alter} ADD GENERATED {identity} AS IDENTITY",
+        f"-- if {item.table} has rows: {alter} RESTART WITH <the largest {item.name} plus 1>",
     )
 
 
 # Keys, checks and foreign keys; indexes
 
 
-def _create_constraint(case: Case) -> Statements:
-    facts, alter = case.wanted, f"ALTER TABLE {case.table}"
+def _create_constraint(item: ComparedObject) -> Statements:
+    facts, alter = item.expected, f"ALTER TABLE {item.table}"
     if facts["kind"] in {"PRIMARY KEY", "UNIQUE"}:
         deferrable = facts["definition"].rpartition(")")[2]
         return (
-            f"CREATE UNIQUE INDEX CONCURRENTLY {case.name} ON {case.table} {facts['_using']}",
-            f"{alter} ADD CONSTRAINT {case.name} {facts['kind']} USING INDEX {case.name}{deferrable}",
+            f"CREATE UNIQUE INDEX CONCURRENTLY {item.name} ON {item.table} {facts['_using']}",
+            f"{alter} ADD CONSTRAINT {item.name} {facts['kind']} USING INDEX {item.name}{deferrable}",
         )
-    add = f"{alter} ADD CONSTRAINT {case.name} {facts['definition']}"
+    add = f"{alter} ADD CONSTRAINT {item.name} {facts['definition']}"
     if facts["kind"] == "EXCLUDE" or facts["definition"].endswith("NOT ENFORCED"):
         return (add,)
-    return (f"{add} NOT VALID", *(_validate(case) if facts["validated"] else ()))
+    return (f"{add} NOT VALID", *(_validate(item) if facts["validated"] else ()))
 
 
-def _change_constraint(case: Case, attribute: str) -> Statements:
+def _change_constraint(item: ComparedObject, attribute: str) -> Statements:
     match attribute:
-        case "validated" if case.wanted["validated"]:
-            return ("-- fails where a row breaks it: mend the row first", *_validate(case))
+        case "validated" if item.expected["validated"]:
+            return ("-- fails if a row violates the constraint: correct that row first", *_validate(item))
         case "valid index":
-            return (f"REINDEX INDEX CONCURRENTLY {case.name}",)
+            return (f"REINDEX INDEX CONCURRENTLY {item.name}",)
         case "switched off on":
-            enable = (f"ALTER TABLE {table} ENABLE TRIGGER ALL" for table in case.found["switched off on"])
-            return ("-- as a superuser; rows written meanwhile were not checked", *enable)
+            enable = (f"ALTER TABLE {table} ENABLE TRIGGER ALL" for table in item.live["switched off on"])
+            return ("-- run it as a superuser; rows that were written in the meantime were not checked", *enable)
         case _:
-            return (*drop(case), *create(case))
+            return (*drop(item), *create(item))
 
 
-def _validate(case: Case) -> Statements:
-    """Validate the existing rows; forced row-level security would hide all rows from the owner's query."""
-    validate = f"ALTER TABLE {case.table} VALIDATE CONSTRAINT {case.name}"
-    if case.wanted["kind"] != "FOREIGN KEY":  # row-level security does not apply to the validation of a CHECK
+def _validate(item: ComparedObject) -> Statements:
+    validate = f"ALTER TABLE {item.table} VALIDATE CONSTRAINT {item.name}"
+    if item.expected["kind"] != "FOREIGN KEY":
         return (validate,)
-    tables = dict.fromkeys([case.table, case.wanted["_references"]])
-    forced = [name for name in tables if case.expected.of("table").get(name, {}).get("forced row-level security")]
+    # A foreign key is validated by a query that runs as the owner. Under FORCE ROW LEVEL SECURITY and without a tenant
+    # that query sees no row, and PostgreSQL would mark the key as valid whatever the table contains.
+    tables = dict.fromkeys([item.table, item.expected["_references"]])
+    forced = [
+        name for name in tables if item.expected_catalog.of("table").get(name, {}).get("forced row-level security")
+    ]
     return (
         *(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY" for name in forced),
         validate,
@@ -293,16 +298,16 @@ def _validate(case: Case) -> Statements:
     )
 
 
-def _change_index(case: Case, attribute: str) -> Statements:
+def _change_index(item: ComparedObject, attribute: str) -> Statements:
     if attribute == "valid":
-        return (f"REINDEX INDEX CONCURRENTLY {case.name}",)
-    # The new index first: the table is never without one.
-    return (_create_index(case, _NEW_INDEX), *drop(case), f"ALTER INDEX {_NEW_INDEX} RENAME TO {case.name}")
+        return (f"REINDEX INDEX CONCURRENTLY {item.name}",)
+    # The new index is created first: the queries of the code always have an index.
+    return (_create_index(item, _NEW_INDEX), *drop(item), f"ALTER INDEX {_NEW_INDEX} RENAME TO {item.name}")
 
 
-def _create_index(case: Case, name: str) -> str:
-    unique = "UNIQUE " if case.wanted["unique"] else ""
-    return f"CREATE {unique}INDEX CONCURRENTLY {name} ON {case.table} {case.wanted['definition']}"
+def _create_index(item: ComparedObject, name: str) -> str:
+    unique = "UNIQUE " if item.expected["unique"] else ""
+    return f"CREATE {unique}INDEX CONCURRENTLY {name} ON {item.table} {item.expected['definition']}"
 
 
 # Sequences and views
@@ -315,94 +320,87 @@ def _sequence_options(facts: Facts) -> str:
     )
 
 
-def _create_sequence(case: Case) -> Statements:
-    name, facts = case.object, case.wanted
+def _create_sequence(item: ComparedObject) -> Statements:
+    name, facts = item.object, item.expected
     return (
         f"CREATE {_unlogged(facts)}SEQUENCE {name} {_sequence_options(facts)}",
-        f"-- then SELECT setval('{name}', …) to the largest number in use: it begins at {facts['start']}",
+        f"-- the sequence starts at {facts['start']}: then SELECT setval('{name}', <the largest number in use>)",
     )
 
 
-def _change_sequence(case: Case, attribute: str) -> Statements:
+def _change_sequence(item: ComparedObject, attribute: str) -> Statements:
     if attribute == "table":
-        return ()  # the sequence owner is a difference of its own
-    options = f"SET {case.wanted['persistence']}" if attribute == "persistence" else _sequence_options(case.wanted)
-    return (f"ALTER SEQUENCE {case.object} {options}",)
+        return ()  # the remedy of the difference `sequence owner` sets the table too
+    options = f"SET {item.expected['persistence']}" if attribute == "persistence" else _sequence_options(item.expected)
+    return (f"ALTER SEQUENCE {item.object} {options}",)
 
 
-def _create_view(case: Case) -> Statements:
-    facts = case.wanted
+def _create_view(item: ComparedObject) -> Statements:
+    facts = item.expected
     options = f" WITH ({facts['options']})" if facts["options"] else ""
-    return (f"CREATE {facts['kind']} {case.object}{options} AS\n{facts['definition']}",)
+    return (f"CREATE {facts['kind']} {item.object}{options} AS\n{facts['definition']}",)
 
 
 # Functions, triggers, rules and policies
 
 
-def _change_function(case: Case, attribute: str) -> Statements:
-    if all(case.wanted[fixed] == case.found[fixed] for fixed in ("returns", "arguments")):
-        return create(case)
-    return (_GRANT_AGAIN, *_replace(case, attribute))
+def _change_function(item: ComparedObject, attribute: str) -> Statements:
+    if all(item.expected[fixed] == item.live[fixed] for fixed in ("returns", "arguments")):
+        return create(item)
+    return (_GRANT_AGAIN, *_replace(item, attribute))
 
 
-def _create_trigger(case: Case) -> Statements:
-    is_enabled = case.wanted["enabled"] == "ENABLE"
-    return (case.wanted["definition"], *(() if is_enabled else _change_trigger(case, "enabled")))
+def _create_trigger_or_rule(item: ComparedObject) -> Statements:
+    is_enabled = item.expected["enabled"] == "ENABLE"
+    return (item.expected["definition"], *(() if is_enabled else _change_trigger_or_rule(item, "enabled")))
 
 
-def _change_trigger(case: Case, attribute: str) -> Statements:
+def _change_trigger_or_rule(item: ComparedObject, attribute: str) -> Statements:
     if attribute == "enabled":
-        return (f"ALTER TABLE {case.table} {case.wanted['enabled']} TRIGGER {case.name}",)
-    return _replace(case, attribute)
+        return (f"ALTER TABLE {item.table} {item.expected['enabled']} {item.kind.upper()} {item.name}",)
+    return _replace(item, attribute)
 
 
-def _create_rule(case: Case) -> Statements:
-    definition = case.wanted["definition"].rstrip(";").replace("CREATE RULE", "CREATE OR REPLACE RULE", 1)
-    return (definition, *(() if case.wanted["enabled"] else _change_rule(case, "enabled")))
-
-
-def _change_rule(case: Case, attribute: str) -> Statements:
-    if attribute == "enabled":
-        return (f"ALTER TABLE {case.table} {'ENABLE' if case.wanted['enabled'] else 'DISABLE'} RULE {case.name}",)
-    return create(case)
-
-
-def _create_policy(case: Case) -> Statements:
-    facts = case.wanted
+def _create_policy(item: ComparedObject) -> Statements:
+    facts = item.expected
     using = f" USING ({facts['using']})" if facts["using"] else ""
     check = f" WITH CHECK ({facts['check']})" if facts["check"] else ""
     kind = f"AS {facts['kind']} FOR {facts['command']} TO {facts['roles']}"
-    return (f"CREATE POLICY {case.name} ON {case.table} {kind}{using}{check}",)
+    return (f"CREATE POLICY {item.name} ON {item.table} {kind}{using}{check}",)
 
 
 # Types
 
 
-def _create_enum(case: Case) -> Statements:
-    return (f"CREATE TYPE {case.object} AS ENUM ({', '.join(map(_quote, case.wanted['labels']))})",)
+def _create_enum(item: ComparedObject) -> Statements:
+    return (f"CREATE TYPE {item.object} AS ENUM ({', '.join(map(_quote, item.expected['labels']))})",)
 
 
-def _change_enum(case: Case, _attribute: str) -> Statements:
-    wanted, found = case.wanted["labels"], case.found["labels"]
-    alter = f"ALTER TYPE {case.object}"
-    if [label for label in wanted if label in found] == found:
-        missing = [label for label in wanted if label not in found]
-        return tuple(f"{alter} ADD VALUE {_quote(label)}{_place(label, wanted)}" for label in missing)
-    others = [(old, new) for old, new in zip(found, wanted, strict=False) if old != new]
-    if len(wanted) == len(found) and len(others) == 1:
-        old, new = others[0]
+def _change_enum(item: ComparedObject, _attribute: str) -> Statements:
+    expected, live = item.expected["labels"], item.live["labels"]
+    alter = f"ALTER TYPE {item.object}"
+    if [label for label in expected if label in live] == live:
+        missing = [label for label in expected if label not in live]
+        return tuple(f"{alter} ADD VALUE {_quote(label)}{_position(label, expected)}" for label in missing)
+    renamed = [(old, new) for old, new in zip(live, expected, strict=False) if old != new]
+    if len(expected) == len(live) and len(renamed) == 1:
+        old, new = renamed[0]
         return (f"{alter} RENAME VALUE {_quote(old)} TO {_quote(new)}",)
-    return (f"-- a label can be neither dropped nor moved: make {case.object} anew, and change the columns to it",)
+    return (f"-- PostgreSQL can neither drop nor move a label: {_create_type_again(item)}",)
 
 
-def _place(label: str, labels: list[str]) -> str:
+def _create_type_again(item: ComparedObject) -> str:
+    return f"create a second type, change the columns of {item.object} to it, and rename it"
+
+
+def _position(label: str, labels: list[str]) -> str:
     before = labels.index(label)
     return f" AFTER {_quote(labels[before - 1])}" if before else f" BEFORE {_quote(labels[1])}" if labels[1:] else ""
 
 
-def _create_domain(case: Case) -> Statements:
-    facts = case.wanted
-    parts = [f"CREATE DOMAIN {case.object} AS {facts['type']}"]
+def _create_domain(item: ComparedObject) -> Statements:
+    facts = item.expected
+    parts = [f"CREATE DOMAIN {item.object} AS {facts['type']}"]
     parts += [f"COLLATE {facts['collation']}"] if facts["collation"] else []
     parts += [f"DEFAULT {facts['default']}"] if facts["default"] else []
     parts += [] if facts["nullable"] else ["NOT NULL"]
@@ -410,46 +408,44 @@ def _create_domain(case: Case) -> Statements:
     return (" ".join(parts),)
 
 
-def _change_domain(case: Case, attribute: str) -> Statements:
-    wanted, alter = case.wanted[attribute], f"ALTER DOMAIN {case.object}"
+def _change_domain(item: ComparedObject, attribute: str) -> Statements:
+    expected, alter = item.expected[attribute], f"ALTER DOMAIN {item.object}"
     match attribute:
         case "default":
-            return (f"{alter} SET DEFAULT {wanted}" if wanted else f"{alter} DROP DEFAULT",)
+            return (f"{alter} SET DEFAULT {expected}" if expected else f"{alter} DROP DEFAULT",)
         case "nullable":
-            return (f"{alter} {'DROP' if wanted else 'SET'} NOT NULL",)
+            return (f"{alter} {'DROP' if expected else 'SET'} NOT NULL",)
         case "checks":
-            return _change_checks(alter, wanted, case.found["checks"])
+            live = item.live["checks"]
+            return (
+                *(f"{alter} DROP CONSTRAINT {name}" for name in live if expected.get(name) != live[name]),
+                *(f"{alter} ADD CONSTRAINT {name} {rule}" for name, rule in expected.items() if live.get(name) != rule),
+            )
         case _:
-            return (f"-- the {attribute} of a domain is fixed: make {case.object} anew, and change the columns to it",)
-
-
-def _change_checks(alter: str, wanted: dict[str, Any], found: dict[str, Any]) -> Statements:
-    dropped = [f"{alter} DROP CONSTRAINT {name}" for name in found if wanted.get(name) != found[name]]
-    added = [f"{alter} ADD CONSTRAINT {name} {check}" for name, check in wanted.items() if found.get(name) != check]
-    return (*dropped, *added)
+            return (f"-- PostgreSQL cannot change the {attribute} of a domain: {_create_type_again(item)}",)
 
 
 def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-_CREATE: Final[Mapping[str, Callable[[Case], Statements]]] = {
+_CREATE: Final[Mapping[str, Callable[[ComparedObject], Statements]]] = {
     "column": _create_column,
     "constraint": _create_constraint,
     "domain": _create_domain,
     "enum": _create_enum,
-    "extension": lambda case: ("-- as one who may create extensions", f"CREATE EXTENSION {case.object}"),
-    "function": lambda case: (case.wanted["_definition"].strip(),),
-    "index": lambda case: (_create_index(case, case.name),),
+    "extension": lambda item: ("-- run it as a role that may create extensions", f"CREATE EXTENSION {item.object}"),
+    "function": lambda item: (item.expected["_definition"].strip(),),
+    "index": lambda item: (_create_index(item, item.name),),
     "policy": _create_policy,
-    "rule": _create_rule,
+    "rule": _create_trigger_or_rule,
     "sequence": _create_sequence,
-    "sequence owner": lambda case: (f"ALTER SEQUENCE {case.object} OWNED BY {case.wanted['owner']}",),
+    "sequence owner": lambda item: (f"ALTER SEQUENCE {item.object} OWNED BY {item.expected['owner']}",),
     "table": _create_table,
-    "trigger": _create_trigger,
+    "trigger": _create_trigger_or_rule,
     "view": _create_view,
 }
-_CHANGE: Final[Mapping[str, Callable[[Case, str], Statements]]] = {
+_CHANGE: Final[Mapping[str, Callable[[ComparedObject, str], Statements]]] = {
     "column": _change_column,
     "constraint": _change_constraint,
     "domain": _change_domain,
@@ -457,11 +453,11 @@ _CHANGE: Final[Mapping[str, Callable[[Case, str], Statements]]] = {
     "function": _change_function,
     "index": _change_index,
     "policy": _replace,
-    "rule": _change_rule,
+    "rule": _change_trigger_or_rule,
     "sequence": _change_sequence,
-    "sequence owner": lambda case, _attribute: create(case),
+    "sequence owner": lambda item, _attribute: create(item),
     "table": _change_table,
-    "trigger": _change_trigger,
-    "view": lambda case, attribute: (_GRANT_AGAIN, *_replace(case, attribute)),
+    "trigger": _change_trigger_or_rule,
+    "view": lambda item, attribute: (_GRANT_AGAIN, *_replace(item, attribute)),
 }
-"""Of an extension no fact is compared but its existence."""
+"""Extensions are absent: they are compared by their existence alone."""

@@ -1,4 +1,4 @@
-"""A temporary database on the server of the settings, or on the embedded server, in which migrations are built."""
+"""Temporary databases: on the server of the settings, or on the embedded server; dropped after their use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import asyncpg
 from src.config import Settings
 from src.config.profiles import named_target
 from src.database.connect import command_connection, run_shielded
-from src.database.embedded import embedded_server
+from src.database.embedded import SUPERUSER, embedded_server
 from src.database.errors import ConfigurationError
 from src.database.session import named_provider, resolve_target
 from src.database.target import Target
@@ -24,14 +24,19 @@ SCRATCH_PREFIX: Final = "thea_scratch_"
 
 @asynccontextmanager
 async def scratch_database(settings: Settings) -> AsyncIterator[Settings]:
-    """Create an empty database beside the one that the settings name, yield the settings for it, and drop it.
+    """Create an empty database on the server of the settings, yield the settings that name it, and drop it.
 
     Raises:
-        ConfigurationError: The role that migrates may not create databases.
+        ConfigurationError: The role of DATABASE_MIGRATION_URL may not create databases.
         ConnectionFailed: The server cannot be reached.
     """
     variable = "DATABASE_MIGRATION_URL"
-    creator, owner = await _roles(settings)
+    creator = owner = named_target(settings, "migrations")
+    if creator is None or owner is None:
+        server = embedded_server(settings.DATABASE_EMBEDDED_DIR)
+        await asyncio.to_thread(server.acquire)
+        # The owner of the tables may not create databases there.
+        creator, owner = server.target_as(SUPERUSER, SUPERUSER), server.target(as_owner=True)
     target = resolve_target(_settings_of(settings, creator), purpose="migrations")
     async with (
         command_connection(target, password=named_provider(target, settings)) as connection,
@@ -46,11 +51,13 @@ async def temporary_database(
 ) -> AsyncIterator[str]:
     """Create an empty database, yield its name, and drop it, also on cancellation.
 
+    A process that is killed leaves its database behind.
+
     Args:
         connection: The connection that creates and drops the database.
-        prefix: The beginning of its name.
+        prefix: The beginning of the name; a random part follows.
         variable: The setting that names the connected role, for the error.
-        owner: The role that owns it; by default the connected one.
+        owner: The role that owns the database; by default the connected role.
         options: Further options of CREATE DATABASE.
 
     Raises:
@@ -64,26 +71,15 @@ async def temporary_database(
     except asyncpg.PostgresError as error:
         raise ConfigurationError(
             f"{creator} could not create a scratch database: {error.args[0]}",
-            hint=f"as a superuser: ALTER ROLE {creator} CREATEDB; or name one who may in {variable}",
+            hint=f"as a superuser: ALTER ROLE {creator} CREATEDB; or name a role with CREATEDB in {variable}",
         ) from error
     try:
         yield name
     finally:
+        # WITH (FORCE) ends the sessions that a cancelled task has left in the database.
         await run_shielded(connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
 
-async def _roles(settings: Settings) -> tuple[Target, Target]:
-    """Return the role that creates the database and the one that migrates it; only on the embedded server two."""
-    named = named_target(settings, "migrations")
-    if named is not None:
-        return named, named
-    server = embedded_server(settings.DATABASE_EMBEDDED_DIR)
-    await asyncio.to_thread(server.acquire)
-    from src.database.embedded import SUPERUSER  # noqa: PLC0415 - an extra, imported where it is used
-
-    return server.target_as(SUPERUSER, SUPERUSER), server.target(as_owner=True)
-
-
 def _settings_of(settings: Settings, target: Target) -> Settings:
-    one = {"DATABASE_URL": target.url, "DATABASE_MIGRATION_URL": target.url}
-    return settings.model_copy(update={**one, "DATABASE_REPLICA_URL": None, "DATABASE_PGBOUNCER": False})
+    urls = {"DATABASE_URL": target.url, "DATABASE_MIGRATION_URL": target.url, "DATABASE_REPLICA_URL": None}
+    return settings.model_copy(update={**urls, "DATABASE_PGBOUNCER": False})

@@ -1,4 +1,4 @@
-"""The catalog that this release's migrations build, as a file of the release: the default to compare with."""
+"""The snapshot: the catalog that this release's migrations build, as a file of the release."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SNAPSHOT_FILE: Final = Path(__file__).with_name("snapshot.json")
 
 @cache
 def load_snapshot() -> Catalog:
-    """Return the catalog of the snapshot file.
+    """Load the catalog from the snapshot file.
 
     Raises:
         ConfigurationError: The file is not in this installation.
@@ -23,12 +23,14 @@ def load_snapshot() -> Catalog:
     try:
         document = json.loads(SNAPSHOT_FILE.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError("the schema's snapshot is not in this installation", hint="reinstall it") from error
+        raise ConfigurationError(
+            "the snapshot of the schema is not in this installation", hint="reinstall thea-database"
+        ) from error
     return Catalog(objects=document["objects"], server_major=document["server"], revisions=tuple(document["revisions"]))
 
 
 def render_snapshot(catalog: Catalog) -> str:
-    """Return the text of the snapshot file: what the migrations built, one object a line."""
+    """Return the text of the snapshot file: the objects that the migrations built, one object a line."""
     kinds = []
     for kind, objects in catalog.built().items():
         lines = [f"{_dump(name)}: {_dump(facts)}" for name, facts in objects.items()]

@@ -1,4 +1,4 @@
-"""Run migrations: under a lock, with retries; the revision status of a database; operations for migrations."""
+"""Run migrations under a lock and with retries; the revision status of a database; operations for migrations."""
 
 from src.database.migrate.lock import Patience, migration_connection
 from src.database.migrate.retry import CONNECTION, Step, print_steps, run_steps
@@ -8,6 +8,7 @@ from src.database.migrate.revision_status import (
     REVOKE_WRITES,
     Origin,
     Revision,
+    RevisionState,
     compare_revisions,
     revision_of,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Origin",
     "Patience",
     "Revision",
+    "RevisionState",
     "Step",
     "compare_revisions",
     "current",

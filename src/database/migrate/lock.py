@@ -1,4 +1,4 @@
-"""The connection that migrates: as the owner of the tables, under a lock, with limits on how long it waits."""
+"""The connection for migrations: as the owner of the tables, under an advisory lock, with limits on its waits."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LOCK_KEY: Final = 0x7468_6561  # "thea"
 POLL_SECONDS: Final = 0.2
 REPORT_SECONDS: Final = 10.0
 DEFAULT_LOCK_SECONDS: Final = 5.0
-FIRST_LOOK_SECONDS: Final = 2.0
-"""A migration that ends before needs no second connection."""
-LOOK_SECONDS: Final = 5.0
-SOONEST_SECONDS: Final = 0.1
+FIRST_OBSERVATION_SECONDS: Final = 2.0
+"""A migration that ends earlier opens no second connection."""
+OBSERVATION_SECONDS: Final = 5.0
+SHORTEST_OBSERVATION_SECONDS: Final = 0.1
 
 _HOLDER: Final = text("""
 SELECT pid, application_name FROM pg_catalog.pg_locks LEFT JOIN pg_catalog.pg_stat_activity USING (pid)
@@ -43,16 +43,17 @@ SELECT relid::regclass::text AS name, phase, blocks_done, blocks_total, tuples_d
 """)
 _OBSERVER: Final = "thea_migration_observer"
 _IS_OF_ANOTHER_REVISION: Final = (
-    "the database is not what its revision says: `thea-db verify` tells how; do not stamp it forward"
+    "the schema is not that of the recorded revision: `thea-db verify` names each difference; do not stamp a later"
+    " revision"
 )
 _EXISTS: Final = (
-    "the database has what this migration makes: `thea-db verify` names what differs, and the revision to stamp if"
-    " nothing does"
+    "the database already has what this migration creates: `thea-db verify` names each difference, or the revision to"
+    " stamp if there is none"
 )
 _HINTS: Final = {
-    "25006": "name the primary in DATABASE_MIGRATION_URL: a replica takes no writes",
-    "42501": "migrations run as the owner of the tables: name it in DATABASE_MIGRATION_URL; `thea-db bootstrap` makes"
-    " the roles and says which right is missing",
+    "25006": "name the primary in DATABASE_MIGRATION_URL: a replica accepts no writes",
+    "42501": "migrations run as the owner of the tables: name the owner in DATABASE_MIGRATION_URL; `thea-db bootstrap`"
+    " creates the roles and reports missing privileges",
     "42701": _EXISTS,
     "42703": _IS_OF_ANOTHER_REVISION,
     "42710": _EXISTS,
@@ -68,51 +69,57 @@ class Patience:
     """How long a migration waits for other sessions, and how often it retries.
 
     Args:
-        turn: Seconds until another migrator is done.
-        lock: Seconds for each lock of a table, and with it the longest that a request waits behind a migration. By
-            default `lock_timeout` of the migrations' URL, or 5.
-        attempts: How often a migration is started that could not have a lock.
-        pause: Seconds before the second attempt, give or take half; twice as long before each further one, up to 30.
+        migrator_seconds: The longest wait for another migrator to end.
+        lock_seconds: The longest wait for each lock on a table. Requests wait behind the migration for as long. The
+            default is `lock_timeout` of the URL for migrations, or 5; 0 is without limit.
+        attempts: How many times a migration is started that does not get a lock.
+        pause_seconds: The mean pause before the second attempt, doubled before each further attempt, 30 at most; the
+            actual pause is random, from half to one and a half of the mean.
+
+    Raises:
+        ValueError: A value is too small.
     """
 
-    turn: float = MIGRATION_WAIT_SECONDS
-    lock: float | None = None
+    migrator_seconds: float = MIGRATION_WAIT_SECONDS
+    lock_seconds: float | None = None
     attempts: int = MIGRATION_ATTEMPTS
-    pause: float = 1.0
+    pause_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts must be 1 or more, got {self.attempts}")
-        for name in ("turn", "lock", "pause"):
+        for name in ("migrator_seconds", "lock_seconds", "pause_seconds"):
             if (seconds := getattr(self, name)) is not None and seconds < 0:
-                raise ValueError(f"{name} must be 0 seconds or more, got {seconds}")
+                raise ValueError(f"{name} must be 0 or more, got {seconds}")
 
 
 @asynccontextmanager
 async def migration_connection(
-    settings: Settings, *, patience: Patience | None = None, alone: bool = True
+    settings: Settings, *, patience: Patience | None = None, exclusive: bool = True
 ) -> AsyncIterator[AsyncConnection]:
-    """Connect as the owner of the tables, under the lock of migrations: two migrators would disturb each other.
+    """Open a connection as the owner of the tables, under the advisory lock of migrations; close it at the end.
 
-    The connection itself has the lock: the server keeps it as long as it works for a migrator that was killed, and
-    releases it immediately afterwards.
+    The lock belongs to the session of this connection, not to a second one: if a migrator is killed while the server
+    still executes its statement, the server keeps the lock until that statement has ended. A firewall cannot drop an
+    idle second connection, and with it the lock, while the migration goes on.
 
     Args:
-        settings: The database.
-        patience: How long to wait.
-        alone: False to connect without the lock, for what only reads and need not wait for a migration to end.
+        settings: The settings that name the database.
+        patience: How long to wait for another migrator and for locks; None for the defaults.
+        exclusive: False to connect without the advisory lock, for code that only reads and need not wait for a running
+            migration.
 
     Raises:
-        ConfigurationError: The target cannot be right; behind a transaction pooler DATABASE_MIGRATION_URL is missing.
+        ConfigurationError: The target is invalid, or DATABASE_MIGRATION_URL is missing behind a transaction pooler.
         ConnectionFailed: The database cannot be reached.
-        LockNotAvailable: Another migrator has had the lock for too long.
+        LockNotAvailable: Another migrator has held the lock for too long.
     """
     patience = patience or Patience()
     engine = create_engine(settings, poolclass=NullPool, purpose="migrations")
     try:
         async with engine.connect() as connection:
-            if alone:
-                await _take_lock(connection, patience.turn)
+            if exclusive:
+                await _take_lock(connection, patience.migrator_seconds)
             lock_seconds = _lock_seconds(settings, patience)
             await connection.execute(text(f"SET lock_timeout = {round(lock_seconds * 1000)}"))
             pid = await connection.scalar(text("SELECT pg_backend_pid()"))
@@ -121,7 +128,7 @@ async def migration_connection(
             connection.sync_connection.info[_OBSERVER] = observer  # type: ignore[union-attr] # it is open
             observing = asyncio.create_task(observer.run())
             try:
-                yield connection  # the lock is released with the connection
+                yield connection  # the server releases the lock when the connection is closed
             finally:
                 observing.cancel()
                 await asyncio.wait([observing])
@@ -133,19 +140,22 @@ async def migration_connection(
 
 
 def blockers_of(connection: Connection) -> str | None:
-    """Return the sessions that a connection of `migration_connection` waited for last; None if none was observed."""
+    """Return the sessions that a connection of `migration_connection` waited for last; None if none was observed.
+
+    The server forgets them when the wait times out, so that they can be queried only during the wait.
+    """
     observer = connection.info.get(_OBSERVER)
     return observer.blockers if isinstance(observer, _Observer) else None
 
 
 @dataclass(slots=True)
 class _Observer:
-    """Log what a migration waits for and how far an index is, observed from a second connection.
+    """Logs the sessions that a migration waits for, and the progress of an index, from a second connection.
 
     Args:
-        engine: The engine of migrations.
-        pid: The server process of the connection that migrates.
-        lock_seconds: The longest that it waits for a lock: it has to be observed meanwhile; 0 is without limit.
+        engine: The engine for migrations.
+        pid: The process id, on the server, of the connection that migrates.
+        lock_seconds: The `lock_timeout` of that connection, 0 if it has none: a wait must be observed before it ends.
     """
 
     engine: AsyncEngine
@@ -154,16 +164,19 @@ class _Observer:
     blockers: str | None = field(default=None, init=False)
 
     async def run(self) -> None:
-        """Observe until cancelled. A failure of this connection is no reason for the migration to fail."""
-        interval = max(SOONEST_SECONDS, self.lock_seconds / 3) if self.lock_seconds else LOOK_SECONDS
-        await asyncio.sleep(min(FIRST_LOOK_SECONDS, interval))
+        """Observe until cancelled. A failure of the second connection does not fail the migration."""
+        interval = OBSERVATION_SECONDS
+        if self.lock_seconds:
+            interval = max(SHORTEST_OBSERVATION_SECONDS, self.lock_seconds / 3)
+        await asyncio.sleep(min(FIRST_OBSERVATION_SECONDS, interval))
         with suppress(DatabaseError):
-            # In AUTOCOMMIT: CREATE INDEX CONCURRENTLY waits for every transaction that has a snapshot.
+            # AUTOCOMMIT, because CREATE INDEX CONCURRENTLY waits for every transaction that has a snapshot: the
+            # migration would wait for its observer.
             async with self.engine.connect() as plain:
                 connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
                 while True:
                     await self._observe(connection)
-                    await asyncio.sleep(min(LOOK_SECONDS, interval))
+                    await asyncio.sleep(min(OBSERVATION_SECONDS, interval))
 
     async def _observe(self, connection: Any) -> None:
         parameters = {"pid": self.pid}
@@ -177,13 +190,17 @@ class _Observer:
 
 
 def _describe(blocker: Row[Any]) -> str:
-    """Return the name of a session; the text of its query can quote data and is not repeated."""
+    """Return the name of a session, without the text of its query, which can quote data."""
     name = f"pid {blocker.pid} ({blocker.usename or 'unknown'}, {blocker.application_name or 'unnamed'}"
-    return f"{name})" if blocker.seconds is None else f"{name}, in its transaction for {blocker.seconds:.0f} s)"
+    return f"{name})" if blocker.seconds is None else f"{name}, in a transaction for {blocker.seconds:.0f} s)"
 
 
 async def _take_lock(connection: AsyncConnection, seconds: float) -> None:
-    """Poll for the advisory lock: a statement that waits for it would block CREATE INDEX CONCURRENTLY."""
+    """Poll for the advisory lock, with a transaction for each attempt.
+
+    A waiting pg_advisory_lock() has a snapshot, for which CREATE INDEX CONCURRENTLY of the other migrator would wait,
+    while this one waits for the other's lock: a deadlock.
+    """
     began = reported = time.monotonic()
     while not await connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK_KEY})")):
         await connection.commit()
@@ -191,7 +208,7 @@ async def _take_lock(connection: AsyncConnection, seconds: float) -> None:
         if now - began >= seconds:
             raise LockNotAvailable(
                 f"another migration has held the lock for {seconds:.0f} s: {await _holder(connection)}",
-                hint="wait for it to end and run again; pg_stat_activity tells what that process does",
+                hint="run this again when that migration has ended; pg_stat_activity shows what its process executes",
             )
         if now - reported >= REPORT_SECONDS:
             reported = now
@@ -203,12 +220,13 @@ async def _take_lock(connection: AsyncConnection, seconds: float) -> None:
 async def _holder(connection: AsyncConnection) -> str:
     row = (await connection.execute(_HOLDER, {"key": LOCK_KEY})).first()
     await connection.commit()
-    return f"pid {row.pid} ({row.application_name})" if row else "it has just ended"
+    return f"pid {row.pid} ({row.application_name})" if row else "that migration has just ended"
 
 
 def _lock_seconds(settings: Settings, patience: Patience) -> float:
-    if patience.lock is not None:
-        return patience.lock
+    if patience.lock_seconds is not None:
+        return patience.lock_seconds
     target = named_target(settings, "migrations")
-    stated = None if target is None else target.lock_timeout
-    return DEFAULT_LOCK_SECONDS if stated is None else stated / 1000
+    if target is None or target.lock_timeout is None:
+        return DEFAULT_LOCK_SECONDS
+    return target.lock_timeout / 1000

@@ -1,4 +1,4 @@
-"""Run migrations, each in a transaction of its own that is retried if a lock is not available."""
+"""Run migrations, each in its own transaction, which releases its locks and retries if a lock is not available."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from src.database.migrate.revision_status import check_origin, check_search_path
 CONNECTION: Final = "connection"
 PATIENCE: Final = "patience"
 APPLIED: Final = "applied"
-"""Keys of the configuration's `attributes`: the connection, a `Patience`, and the list that collects the steps."""
+"""Keys of `alembic.config.Config.attributes`: the connection, a `Patience`, and the list that collects the steps."""
 
 LONGEST_PAUSE_SECONDS: Final = 30.0
 LOCKS_QUERY: Final = (
@@ -34,7 +34,7 @@ _Plan = Callable[[Any, MigrationContext], Iterable[MigrationStep]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A migration that was applied or taken back.
+    """A migration that was applied or reverted.
 
     Args:
         name: The direction and the revisions: ``upgrade 0001 -> 0002``.
@@ -46,7 +46,11 @@ class Step:
 
 
 def print_steps(**options: Any) -> None:
-    """Print the SQL of the migrations instead of running them."""
+    """Print the SQL of the migrations, and do not run it.
+
+    Args:
+        options: Further arguments of `context.configure`.
+    """
     context.configure(literal_binds=True, transaction_per_migration=True, **options)
     context.execute("-- Stop at the first error: psql -v ON_ERROR_STOP=1 -f <this file>")
     context.execute(f"SET lock_timeout = '{DEFAULT_LOCK_SECONDS:.0f}s'")
@@ -55,10 +59,11 @@ def print_steps(**options: Any) -> None:
 
 
 def run_steps(connection: Connection, /, **options: Any) -> None:
-    """Run the migrations of the current Alembic command over a connection; inside a greenlet, as in `run_sync`.
+    """Run the migrations of the current Alembic command over a connection, inside the greenlet of `run_sync`.
 
-    A migration that waited too long for a lock is rolled back and retried; those before it are committed. In a
-    transaction of the caller, all migrations are part of that transaction, and none is retried.
+    A migration that waited too long for a lock, or that was the victim of a deadlock, is rolled back and retried; the
+    migrations before it are committed. If the caller has begun a transaction, all migrations are part of that
+    transaction, and none is retried.
 
     Args:
         connection: A connection of `migration_connection`, or one with the same guarantees.
@@ -67,7 +72,7 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
     Raises:
         ConfigurationError: Other migrations than this package's made the database, or no schema of the search_path
             exists.
-        LockNotAvailable: The lock was not available in any attempt; the message names the sessions that had it.
+        LockNotAvailable: The lock was not available in any attempt; the message names the sessions that held it.
     """
     is_ours = not connection.in_transaction()
     options["transaction_per_migration"] = True
@@ -75,7 +80,7 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
     check_origin(connection, context.get_context().get_current_heads())
     check_search_path(connection)
     if is_ours:
-        connection.rollback()  # of the checks
+        connection.rollback()  # ends the transaction of the checks
     steps = _Steps(context.get_context().opts["fn"], connection, context.config.attributes.get(APPLIED))
     patience = context.config.attributes.get(PATIENCE) or Patience()
     while True:
@@ -89,8 +94,9 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
             connection.rollback()
             steps.attempts += 1
             if steps.attempts == patience.attempts:
-                raise _give_up(error, steps, connection) from error.__cause__  # a traceback prints one hint
-            pause = _pause(patience.pause, steps.attempts)
+                # From the driver's error: the message of `error` and its hint are part of the new one.
+                raise _give_up(error, steps, connection) from error.__cause__
+            pause = _pause(patience.pause_seconds, steps.attempts)
             get_logger(__name__).warning(
                 "migration_begins_again", step=steps.current, error=type(error).__name__, in_seconds=round(pause, 1)
             )
@@ -101,14 +107,18 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
 
 @dataclass(slots=True)
 class _Steps:
-    """The plan that Alembic executes, computed once: `+1` means another revision after the first is committed."""
+    """The steps of the current Alembic command, and how many of them are committed.
+
+    The plan is computed once. `+2` is relative to the revision of the database: computed again after the first step is
+    committed, it would name a later revision, and `-2` would drop more than the caller requested.
+    """
 
     plan: _Plan
     connection: Connection
     applied: list[Step] | None
     current: str = field(default="none", init=False)
     attempts: int = field(default=0, init=False)
-    """How often the current step has failed."""
+    """How many times the current step has failed."""
     _all: list[MigrationStep] | None = field(default=None, init=False)
     _done: int = field(default=0, init=False)
 
@@ -116,22 +126,23 @@ class _Steps:
         if self._all is None:
             self._all = list(self.plan(heads, migration))
         for step in self._all[self._done :]:
-            self.connection.commit()  # of Alembic's reads: the step begins in a transaction of its own
+            self.connection.commit()  # ends the transaction of Alembic's reads: the step begins its own
             self.current = step.short_log
             began = time.monotonic()
             yield step
-            self._done += 1  # its transaction is committed by now
+            # Alembic resumes the generator after it has committed the step. Failed steps raise outside of it.
+            self._done += 1
             self.attempts = 0
-            done = Step(step.short_log, time.monotonic() - began)
+            applied = Step(step.short_log, time.monotonic() - began)
             event = "stamped" if isinstance(step, StampStep) else "migrated"
-            get_logger(__name__).info(event, step=done.name, seconds=round(done.seconds, 3))
+            get_logger(__name__).info(event, step=applied.name, seconds=round(applied.seconds, 3))
             if self.applied is not None:
-                self.applied.append(done)
+                self.applied.append(applied)
 
 
 def _pause(first: float, failures: int) -> float:
     longest: float = min(first * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS)
-    return longest * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, guards nothing
+    return longest * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, protects no secret
 
 
 def _give_up(error: DatabaseError, steps: _Steps, connection: Connection) -> LockNotAvailable:
@@ -140,7 +151,8 @@ def _give_up(error: DatabaseError, steps: _Steps, connection: Connection) -> Loc
         f"{steps.current}: {error.args[0]}; given up after {steps.attempts} attempts; the steps before it are committed"
         + (f"; the lock was held by {held_by}" if held_by else ""),
         sqlstate=error.sqlstate,
-        hint="run it again when that transaction has ended; pg_terminate_backend(pid) ends it and discards its changes"
+        hint="run this again when that transaction has ended; pg_terminate_backend(pid) ends the session and discards"
+        " its changes"
         if held_by
-        else f"who holds a lock: {LOCKS_QUERY}",
+        else f"this query lists the sessions with locks: {LOCKS_QUERY}",
     )

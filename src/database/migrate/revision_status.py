@@ -1,11 +1,11 @@
-"""The revision of the database, those that this installation knows, and whose migrations made the database."""
+"""The revision status of a database: its revision, the installed revisions, and whose migrations made it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import asyncpg
 from sqlalchemy import Connection
@@ -17,6 +17,8 @@ from src.database.migrate.scripts import script_directory
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
+RevisionState = Literal["foreign", "unstamped", "empty", "newer", "behind", "newest"]
+
 ORIGIN: Final = f"""
 SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL
        OR EXISTS (SELECT FROM pg_catalog.pg_constraint
@@ -27,15 +29,18 @@ SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL
                  JOIN pg_catalog.pg_class other ON other.relnamespace = held.relnamespace AND other.oid <> held.oid
                 WHERE held.oid = to_regclass('alembic_version') AND other.relkind IN ('r', 'p')) AS has_tables
 """  # noqa: S608 - our own names
-"""The query that `Origin` is read with. Other migrations make tables of the same names, so that names alone prove
-nothing; the function and the check are the first migration's. It reads the catalog and needs no privilege."""
+"""The query for an `Origin`. It reads the catalog and needs no privilege.
+
+Other systems have tables of the same names, so the names alone prove nothing: the function and the CHECK are created by
+the first migration of this package."""
 OTHER_DATABASE: Final = (
-    "leave this database as it is, and name another one for thea-database in DATABASE_URL; `thea-db info` shows where"
-    " the value comes from"
+    "leave this database unchanged, and name another database for thea-database in DATABASE_URL; `thea-db info` shows"
+    " which source sets it"
 )
 
-# Default privileges grant the application's role the same rights on each table that the owner creates, and Alembic
-# creates this one. The name is looked up on the search path, as in Alembic.
+# The default privileges that `bootstrap` sets give the application's role INSERT, UPDATE and DELETE on every table that
+# the owner creates, and Alembic creates alembic_version as the owner. The name is resolved on the search path, as
+# Alembic does.
 REVOKE_WRITES: Final = """
 DO $$
 DECLARE
@@ -53,7 +58,7 @@ BEGIN
 END
 $$
 """
-"""Revoke every right but SELECT on `alembic_version` from every role but its owner."""
+"""Revoke every privilege except SELECT on `alembic_version` from every role except its owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +66,9 @@ class Origin:
     """The facts that show whose migrations made a database.
 
     Args:
-        is_ours: It has what this package's first migration creates.
-        namesakes: Its tables that have the names of this package's.
-        has_tables: There are tables beside alembic_version.
+        is_ours: The database has what the first migration of this package creates.
+        namesakes: The tables of the database that have the names of this package's tables.
+        has_tables: The schema of alembic_version has other tables too.
     """
 
     is_ours: bool
@@ -72,17 +77,18 @@ class Origin:
 
     @classmethod
     def of(cls, row: Iterable[Any]) -> Origin:
-        """Return the origin that a row of ORIGIN shows."""
+        """Create an origin from the row that the query ORIGIN returns."""
         is_ours, namesakes, has_tables = row
         return cls(is_ours=is_ours, namesakes=tuple(namesakes), has_tables=has_tables)
 
     def is_of_others(self, applied: Collection[str] | None, known: Collection[str]) -> bool:
-        """Return True if other migrations made the database; a known revision proves nothing, as 0001 is anyone's.
+        """Return True if other migrations than this package's made the database.
 
         Args:
-            applied: The content of alembic_version; None: the role may not read it.
+            applied: The content of alembic_version; None if the role may not read it.
             known: The revisions of this installation.
         """
+        # A known revision alone proves nothing: many projects call their first revision 0001.
         if self.is_ours:
             return False
         if applied is None:
@@ -94,18 +100,36 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """The database's revision against those of this installation."""
+    """The revision of a database, compared with the revisions of this installation.
+
+    Args:
+        database: The recorded revision, several joined by commas; None if none is recorded or readable.
+        head: The newest revision of this installation.
+        is_known: The installation has each recorded revision.
+        is_foreign: Other migrations made the database: this package must change nothing in it.
+        is_unstamped: The tables are this package's, and no revision is recorded.
+        namesakes: The tables of a foreign database that have the names of this package's tables.
+    """
 
     database: str | None
-    """None: there is no schema yet."""
     head: str
     is_known: bool
     is_foreign: bool = False
-    """Other migrations made the database: nothing of it is this package's to change."""
     is_unstamped: bool = False
-    """The tables are this package's, and no revision is recorded."""
     namesakes: tuple[str, ...] = ()
-    """The foreign tables that have the names of this package's."""
+
+    @property
+    def state(self) -> RevisionState:
+        """The relation of the database to this installation; each state has another remedy."""
+        if self.is_foreign:
+            return "foreign"
+        if self.is_unstamped:
+            return "unstamped"
+        if self.database is None:
+            return "empty"
+        if not self.is_known:
+            return "newer"
+        return "newest" if self.database == self.head else "behind"
 
     def __str__(self) -> str:
         if self.is_foreign:
@@ -115,17 +139,17 @@ class Revision:
         return self.database if self.database == self.head else f"{self.database}; the newest here is {self.head}"
 
     def foreign_origin(self) -> str:
-        """Return the sentence that reports that other migrations made the database."""
+        """Return the sentence that reports a foreign database."""
         at = f"revision {self.database}" if self.database else "no readable revision"
         tables = f"other tables that are named {', '.join(self.namesakes)}" if self.namesakes else "none of its tables"
         return f"other migrations than thea-database's made this database: it has {at}, and {tables}"
 
 
 async def revision_of(connection: asyncpg.Connection[Any]) -> Revision:
-    """Compare the database with the migrations that are installed.
+    """Read the revision of a database and compare it with the installed migrations.
 
     Raises:
-        asyncpg.InsufficientPrivilegeError: It is this package's, and the role may not read alembic_version.
+        asyncpg.InsufficientPrivilegeError: The database is this package's, and the role may not read alembic_version.
         ConfigurationError: The migrations are not in this installation.
     """
     origin = Origin.of(await connection.fetchrow(ORIGIN))
@@ -141,19 +165,19 @@ async def revision_of(connection: asyncpg.Connection[Any]) -> Revision:
 
 
 def check_origin(connection: Connection, applied: Collection[str]) -> None:
-    """Check that no other migrations made the database; leave no transaction open that was not.
+    """Check that no other migrations made the database.
 
     Args:
-        connection: To the database.
-        applied: The revisions that it is at.
+        connection: A connection to the database; a transaction is open afterwards only if it was open before.
+        applied: The content of alembic_version.
 
     Raises:
-        ConfigurationError: Other migrations made it.
+        ConfigurationError: Other migrations made the database.
     """
     was_open = connection.in_transaction()
     origin = Origin.of(connection.exec_driver_sql(ORIGIN).one())
     if not was_open:
-        connection.rollback()  # of a read
+        connection.rollback()  # ends the transaction that SQLAlchemy began for the query
     revision = compare_revisions(applied, origin)
     if revision.is_foreign:
         raise ConfigurationError(f"{revision.foreign_origin()}; nothing was changed", hint=OTHER_DATABASE)
@@ -162,8 +186,9 @@ def check_origin(connection: Connection, applied: Collection[str]) -> None:
 def check_search_path(connection: Connection) -> None:
     """Check that the search_path has a schema in which tables can be created.
 
-    Connections search pg_temp last (`TEMPORARY_LAST`). If no other schema of the search_path exists, pg_temp is the
-    first one: the migrations would create temporary tables, and the database would be empty afterwards.
+    Every connection has pg_temp at the end of its search_path (`TEMPORARY_LAST`). If no other schema of the search_path
+    exists, pg_temp is the first existing one: the migrations would succeed with temporary tables, and the database
+    would be empty afterwards.
 
     Raises:
         ConfigurationError: No schema of the search_path exists.
@@ -171,18 +196,18 @@ def check_search_path(connection: Connection) -> None:
     schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
     if schema is None or str(schema).startswith("pg_temp"):
         raise ConfigurationError(
-            "no schema of the search_path exists, or the role has no USAGE on it: there is no place for the tables",
-            hint="`thea-db doctor` shows what sets the search_path: name a schema that exists there, or create it with"
-            " CREATE SCHEMA",
+            "no schema of the search_path exists, or the role lacks USAGE on it: the tables cannot be created",
+            hint="`thea-db doctor` shows what sets the search_path: name a schema there that exists, or create the"
+            " schema by CREATE SCHEMA",
         )
 
 
 def compare_revisions(applied: Collection[str] | None, origin: Origin) -> Revision:
-    """Compare the revisions that a database has with the migrations that are installed.
+    """Compare the recorded revisions of a database with the installed migrations.
 
     Args:
-        applied: The content of alembic_version; None: the role may not read it, and the database is not this package's.
-        origin: What shows whose migrations made it.
+        applied: The content of alembic_version; None if the role may not read it.
+        origin: The facts that show whose migrations made the database.
 
     Raises:
         ConfigurationError: The migrations are not in this installation.
@@ -201,6 +226,6 @@ def compare_revisions(applied: Collection[str] | None, origin: Origin) -> Revisi
 
 @cache
 def _installed() -> tuple[str, frozenset[str]]:
-    """Return the newest revision, and all: they are read from files, and a running process's do not change."""
+    """Return the newest revision and all revisions. Cached: Alembic executes each migration file to read them."""
     scripts = script_directory()
     return ",".join(sorted(scripts.get_heads())), frozenset(script.revision for script in scripts.walk_revisions())

@@ -140,7 +140,7 @@ async def current(settings: Settings) -> tuple[str, ...]:
         check_origin(connection, at)
         return at
 
-    async with migration_connection(settings, alone=False) as connection:
+    async with migration_connection(settings, exclusive=False) as connection:
         return await connection.run_sync(read)
 
 

@@ -1,4 +1,4 @@
-"""The migration scripts: the checkout's, or those inside the wheel."""
+"""The migration scripts: those of the checkout, or those inside the wheel."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from src.database.errors import ConfigurationError
 _PACKAGE: Final = Path(__file__).parents[1]
 _CHECKOUT: Final = _PACKAGE.parents[1]
 _PACKAGED: Final = _PACKAGE / "_packaged"
-_SHOWN: Final = 20
-"""How many of the newest revisions an error names."""
+_REVISIONS_IN_ERROR: Final = 20
 
 
 def alembic_config(folder: Path | None = None) -> Config:
-    """Return Alembic's configuration: the checkout's if there is one, else the one inside the wheel.
+    """Return the Alembic configuration of the checkout if there is one, else of the wheel.
 
     Args:
         folder: A folder of further revisions, which follow those of this installation.
 
     Raises:
-        ConfigurationError: There are no migrations here, or the folder cannot hold any.
+        ConfigurationError: This installation has no migrations, or the folder is no folder.
     """
     home = _home()
     config = Config(home / "alembic.ini", cmd_opts=Namespace(quiet=True))
     if folder is not None:
         if not folder.is_dir():
             raise ConfigurationError(f"the folder of revisions must be a folder, got {str(folder)!r}")
-        places = [home / "migrations" / "versions", folder.absolute()]
-        # Separated by newlines: a path may contain the other separators.
+        paths = [home / "migrations" / "versions", folder.absolute()]
+        # A path may contain Alembic's other separators: a space, a colon, a semicolon. ConfigParser interpolates "%".
         config.set_main_option("path_separator", "newline")
-        config.set_main_option("version_locations", "\n".join(str(place) for place in places).replace("%", "%%"))
+        config.set_main_option("version_locations", "\n".join(map(str, paths)).replace("%", "%%"))
     return config
 
 
@@ -50,7 +49,7 @@ def script_directory(folder: Path | None = None) -> ScriptDirectory:
 
 
 def heads(folder: Path | None = None) -> tuple[str, ...]:
-    """Return the newest revisions: one, unless there are branches.
+    """Return the newest revisions: one, or several if the history has branches.
 
     Raises:
         ConfigurationError: As `alembic_config` does.
@@ -59,32 +58,37 @@ def heads(folder: Path | None = None) -> tuple[str, ...]:
 
 
 def is_checkout() -> bool:
-    """Return True if the migrations are a checkout's, where new ones belong, and not a release's."""
+    """Return True if the migrations are those of a checkout, to which new migrations are written."""
     return _home() == _CHECKOUT
 
 
 def explain(error: CommandError, folder: Path | None = None) -> ConfigurationError:
-    """Translate an error of Alembic, with the remedy if it is known."""
+    """Return the error for an error of Alembic, with the remedy if it is known.
+
+    Args:
+        error: Alembic raises CommandError for each of its errors: the text distinguishes them.
+        folder: The folder of further revisions, as in `alembic_config`.
+    """
     text = str(error)
     if "not up to date" in text:
         return ConfigurationError(
             f"the models can only be compared with a database at the newest revision,"
             f" {', '.join(heads(folder))}: this database is behind",
-            hint="`thea-db upgrade` (`alembic upgrade head`) applies the missing migrations; then run this again",
+            hint="run `thea-db upgrade` (`alembic upgrade head`), then run this again",
         )
     if "locate revision" not in text:
         return ConfigurationError(f"Alembic: {text}")
     known = [script.revision for script in script_directory(folder).walk_revisions()]
-    shown = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+    revisions = ", ".join(known[:_REVISIONS_IN_ERROR]) + (", ..." if len(known) > _REVISIONS_IN_ERROR else "")
     return ConfigurationError(
-        f"Alembic: {text}; this installation has {shown}",
-        hint="if the database is at that revision, a newer release has migrated it: install that release, or check out"
-        " its branch; delete neither migrations nor rows of alembic_version",
+        f"Alembic: {text}; this installation has {revisions}",
+        hint="if the database is at that revision, a newer release has migrated the database: install that release, or"
+        " check out its branch; delete neither migrations nor rows of alembic_version",
     )
 
 
 def _home() -> Path:
-    # The checkout first: an editable install has a copy too, which becomes stale.
+    # The checkout first: an editable install also has the packaged copy, which becomes stale.
     for home in (_CHECKOUT, _PACKAGED):
         if (home / "alembic.ini").is_file() and (home / "migrations" / "env.py").is_file():
             return home

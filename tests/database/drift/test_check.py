@@ -18,14 +18,14 @@ from src.config import Settings
 from src.database.base import Base
 from src.database.check_result import CheckResult
 from src.database.cli.drift import drift_app
-from src.database.drift import Catalog, lint, snapshot
+from src.database.drift import Catalog, snapshot
 from src.database.drift import check_migrations as check
 from src.database.drift import migrations_check as check_module
 from src.database.drift.scratch import scratch_database
 from src.database.embedded import SUPERUSER
 from tests.conftest import url_of
 
-SQUAWK = lint.find_squawk()
+SQUAWK = check_module.find_squawk()
 SHIPPED = snapshot.SNAPSHOT_FILE.read_text()
 
 
@@ -74,7 +74,7 @@ def test_a_stale_snapshot_is_named(stale: Path) -> None:
     shipped = json.loads(SHIPPED)
     built = Catalog(objects=shipped["objects"], server_major=shipped["server"], revisions=tuple(shipped["revisions"]))
 
-    outcome = check_module._snapshot(built)
+    outcome = check_module._check_snapshot(built)
 
     assert stale.exists()
     assert (outcome.status, "nullability must be" in outcome.found) == ("failed", True)
@@ -103,7 +103,7 @@ async def test_what_the_models_say_and_no_migration_builds_is_named(settings: Se
 @pytest.mark.usefixtures("without_squawk")
 async def test_strict_wants_squawk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing_but_squawk(*_arguments: object, **_options: object) -> dict[str, CheckResult]:
-        return {"squawk": await check_module._squawk()}
+        return {"squawk": await check_module._check_squawk()}
 
     monkeypatch.setattr("src.database.drift.check_migrations", nothing_but_squawk)
     codes = [
@@ -131,9 +131,11 @@ async def test_squawk_finds_what_locks_a_table_or_breaks_the_old_release(
     async def sql(_revisions: str) -> str:
         return statement
 
-    monkeypatch.setattr(lint, "sql", sql)
+    monkeypatch.setattr(check_module, "sql", sql)
 
-    assert rule in {fault.rule for fault in (await lint.lint(str(SQUAWK))).faults}
+    faults, _unwritten = await check_module.lint(str(SQUAWK))
+
+    assert rule in {fault["rule_name"] for fault in faults}
 
 
 async def test_a_scratch_database_is_dropped_when_its_user_is_cancelled(

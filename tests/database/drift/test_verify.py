@@ -71,7 +71,7 @@ async def test_a_lost_table_is_made_again_with_all_that_it_had(expected: Catalog
         owner.execute("DROP TABLE notes CASCADE")
         found = compare(expected, await read_live(lost))
         assert {(one.object, one.attribute) for one in found if one.kind == "table"} == {("notes", "missing")}
-        assert "-- notes comes back empty: what it held is in a backup" in found[0].remedy
+        assert "-- notes is created without rows: restore its rows from a backup" in found[0].remedy
 
         mend(owner, found)
 
