@@ -4,22 +4,24 @@ Revision ID: ${up_revision}
 Revises: ${down_revision | comma,n}
 Create Date: ${create_date}
 
-Old and new code run on this schema at once: add now, and remove what nobody reads any more in a later release.
+The previous and the new release run on this schema at the same time: add now, and remove in a later release what no
+running release uses.
 
-- A new table of tenants' rows: `protect("<table>")` after `op.create_table`, or a test fails. Every key, unique, index
-  and foreign key starts with `tenant_id`.
-- A new column: nullable, or with a constant default. NOT NULL once all running code fills it: `add_check`, `backfill`,
-  `validate`, `set_not_null`, each in a revision of its own. No change of a column's type, no renaming: a new column,
-  `backfill`, and the old one goes later.
-- An index on a table that has rows: `create_index_concurrently`. A rule: `add_check` or `add_foreign_key`, and
+- A new table with rows of tenants: call `protect("<table>")` after `op.create_table`; a test fails without it. Every
+  primary key, unique constraint, index and foreign key starts with `tenant_id`.
+- A new column: nullable, or with a constant default. NOT NULL after all running code sets the column: `add_check`,
+  `backfill`, `validate`, `set_not_null`, each in its own revision. Never change the type or the name of a column: add a
+  column, `backfill` it, and drop the old one in a later release.
+- An index on a table with rows: `create_index_concurrently`. A constraint: `add_check` or `add_foreign_key`, and
   `validate` in the next revision.
-- Rows: `backfill`. An UPDATE of one's own changes nothing under row-level security, and says nothing.
-- `create_index_concurrently`, `drop_index_concurrently` and `backfill` come first in a revision, best alone in it: they
-  commit by themselves, and can be begun again. An `autocommit_block` of one's own cannot.
-- One table a revision, where its lock stops others (ALTER TABLE, DROP): they wait for 5 s at most, a table.
-- `downgrade` takes all of it back.
+- Changes of rows: `backfill`. Under row-level security, an UPDATE by op.execute changes no row and reports no error.
+- `create_index_concurrently`, `drop_index_concurrently` and `backfill` come first in a revision, preferably alone: they
+  commit, and can be repeated after an interruption. An `autocommit_block` of your own cannot be repeated.
+- ALTER TABLE and DROP lock their table until the revision ends: change one table in a revision. Each waits 5 s at most
+  for its lock, and every other session that uses the table waits behind it.
+- `downgrade` reverts all of it.
 
-Delete the imports that are not used, and this list; `make format`.
+Delete this list and the unused imports; run `make format`.
 """
 
 from __future__ import annotations

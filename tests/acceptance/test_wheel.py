@@ -185,7 +185,7 @@ def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Pa
     assert after == f"{head} (head)\ncode: 0\n"
     assert history.count("applied)") == len(history.splitlines()) - 1
     assert sql.count("-- Running upgrade") == history.count("applied)")
-    assert "nothing has to be taken back" in base
+    assert "no downgrade is necessary" in base
     assert "refused: the migrations of an installed package are the release's" in nobody
     assert [file.suffix for file in (service / "drafts").glob("*_a_draft.*")] == [".py"], draft
     assert "1 migration\ncode: 0" in drafted

@@ -47,7 +47,7 @@ async def test_upgrade_does_not_go_down_and_warns_of_downgrade(
     asked = before if asked == "head_before" else asked
 
     with pytest.raises(
-        ConfigurationError, match=f"{asked} lies behind one\nhint: nothing has to be taken back"
+        ConfigurationError, match=f"must not be older than one, got {asked}\nhint: no downgrade is necessary"
     ) as caught:
         await upgrade(owner_settings, asked, folder=drafts.folder)
 
@@ -120,7 +120,7 @@ async def test_a_generated_revision_says_the_rules_and_runs(owner_settings: Sett
     third = await downgrade(owner_settings, "-2", folder=drafts.folder)
 
     assert plain.parent == generated.parent == drafts.folder
-    assert "Old and new code run on this schema at once" in plain.read_text()
+    assert "The previous and the new release run on this schema at the same time" in plain.read_text()
     assert second.before == first.after != second.after
     assert third.after == first.before
 

@@ -69,7 +69,7 @@ async def test_a_whole_index_is_let_be_and_another_tables_refused(
     assert superuser.execute("SELECT 'ix_users_name'::regclass::oid").fetchone() == node
 
     drafts.add("other", INDEX.replace("'users'", "'notes'"))
-    with pytest.raises(DatabaseError, match="another table has one of this name"):
+    with pytest.raises(DatabaseError, match="another table has an index of this name"):
         await upgrade(owner_settings, folder=drafts.folder)
 
 
@@ -149,7 +149,7 @@ async def test_a_foreign_key_that_rows_break_is_not_validated_though_the_owner_s
     )
     superuser.execute("RESET session_replication_role")
 
-    with pytest.raises(ForeignKeyError, match="rows of events refer to rows of events that are not there"):
+    with pytest.raises(ForeignKeyError, match="rows of events refer to missing rows of events"):
         await upgrade(owner_settings, folder=drafts.folder)
     superuser.execute("UPDATE events SET series_id = NULL, recurrence_id = NULL")
     await upgrade(owner_settings, folder=drafts.folder)

@@ -1,7 +1,8 @@
-"""Operations for migrations that do not stop the service: indexes, constraints, changes of rows, SQL functions.
+"""Operations for migrations while the service runs: indexes, constraints, changes of rows, SQL functions.
 
-A constraint of a large table takes two revisions: `add_check` or `add_foreign_key` is quick and binds new rows
-immediately; `validate`, in a later transaction, reads the existing rows while the table is used.
+A constraint on a large table takes two revisions. `add_check` or `add_foreign_key` holds its lock briefly, and the
+constraint applies to new rows immediately. `validate`, in a later transaction, reads the existing rows under a lock
+that lets other sessions read and write.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from src.database.errors import DatabaseError, ForeignKeyError
 from src.database.migrate.lock import DEFAULT_LOCK_SECONDS
 
 CONCURRENT_LOCK_SECONDS: Final = 600
-"""How long CREATE INDEX CONCURRENTLY may wait for each old transaction: no session waits behind it."""
+"""The limit for CREATE INDEX CONCURRENTLY to wait for each older transaction; no session waits behind it."""
 REPORT_SECONDS: Final = 5.0
-PAGE: Final = 1000
+TENANTS_PER_QUERY: Final = 1000
 
-_quote: Final = dialect().identifier_preparer.quote  # type: ignore[no-untyped-call] # SQLAlchemy's has no types
+_quote: Final = dialect().identifier_preparer.quote  # type: ignore[no-untyped-call] # SQLAlchemy does not annotate it
 
 _INDEX: Final = text("""
-SELECT indisvalid AND indisready AS is_whole, indrelid = to_regclass(quote_ident(:table)) AS is_its_own
+SELECT indisvalid AND indisready AS is_valid, indrelid = to_regclass(quote_ident(:table)) AS is_of_table
   FROM pg_catalog.pg_index WHERE indexrelid = to_regclass(quote_ident(:name))
 """)
 _CONSTRAINT: Final = text("""
@@ -61,29 +62,29 @@ _SIGNATURE: Final = re.compile(r"CREATE FUNCTION \{schema\}\.(\w+)\(")
 def create_index_concurrently(
     name: str, table: str, columns: Sequence[str | TextClause], *, unique: bool = False, **options: Any
 ) -> None:
-    """Create an index while the table is read and written. First in its revision, since no transaction can hold it.
+    """Create an index while other sessions read and write the table. It must come first in its revision.
 
-    It can be repeated: an invalid index of this name, which an interrupted run leaves behind, is dropped first, and a
-    valid one is kept. The printed SQL (`--sql`) cannot distinguish them, and drops either.
+    The operation can be repeated: an invalid index of this name, which an interrupted run leaves behind, is dropped
+    first, and a valid index is kept. The printed SQL (`--sql`) cannot distinguish them and drops either.
 
     Args:
         name: The index.
         table: The table.
-        columns: Names, or `sa.text` for expressions; the tenant's first.
-        unique: Refuse duplicates, also before the index is valid.
-        options: As of `op.create_index`: ``postgresql_where``, ``postgresql_include``, ``postgresql_using``, ...
+        columns: Names, or `sa.text` for expressions; `tenant_id` first.
+        unique: Reject duplicates. The server already rejects new duplicates while the index is not valid yet.
+        options: Arguments of `op.create_index`: ``postgresql_where``, ``postgresql_include``, ``postgresql_using``, ...
 
     Raises:
-        DatabaseError: It is not first in its revision, or another table has an index of this name.
-        DuplicateKeyError: There are duplicates.
+        DatabaseError: The operation is not first in its revision, or another table has an index of this name.
+        DuplicateKeyError: The table has duplicates.
     """
     with autocommit_block("create_index_concurrently") as connection, _long_lock_timeout(connection):
         if connection is None:
             _drop_index(name)
-        elif (found := connection.execute(_INDEX, {"name": name, "table": table}).first()) is not None:
-            if not found.is_its_own:
-                raise DatabaseError(f"{name} must be the name of a new index: another table has one of this name")
-            if found.is_whole:
+        elif (index := connection.execute(_INDEX, {"name": name, "table": table}).first()) is not None:
+            if not index.is_of_table:
+                raise DatabaseError(f"{name} must be the name of a new index: another table has an index of this name")
+            if index.is_valid:
                 get_logger(__name__).info("index_is_there", index=name)
                 return
             get_logger(__name__).warning("invalid_index_is_dropped", index=name)
@@ -92,76 +93,86 @@ def create_index_concurrently(
 
 
 def drop_index_concurrently(name: str) -> None:
-    """Drop an index, if it exists, while its table is read and written. First in its revision.
+    """Drop an index, if it exists, while other sessions use its table. It must come first in its revision.
 
     Raises:
-        DatabaseError: It is not first in its revision, or a constraint needs the index.
+        DatabaseError: The operation is not first in its revision, or a constraint needs the index.
     """
     with autocommit_block("drop_index_concurrently") as connection, _long_lock_timeout(connection):
         _drop_index(name)
 
 
 def add_check(name: str, table: str, condition: str) -> None:
-    """Add a CHECK that binds new rows; `validate` it in a later revision."""
+    """Add a CHECK that applies to new rows; `validate` it in a later revision.
+
+    Args:
+        name: The constraint.
+        table: The table.
+        condition: An SQL expression over the columns of the table.
+    """
     op.create_check_constraint(op.f(name), table, text(condition), postgresql_not_valid=True)
 
 
 def add_foreign_key(
     name: str, table: str, columns: Sequence[str], referred: str, referred_columns: Sequence[str], **options: Any
 ) -> None:
-    """Add a foreign key that binds new rows; `validate` it in a later revision.
+    """Add a foreign key that applies to new rows; `validate` it in a later revision.
 
     Args:
         name: The constraint.
-        table: The table that refers.
-        columns: The tenant's first.
-        referred: The table that is referred to.
-        referred_columns: The same, there.
-        options: As of `op.create_foreign_key`: ``ondelete``, ...
+        table: The referring table.
+        columns: The referring columns, `tenant_id` first.
+        referred: The referenced table.
+        referred_columns: The referenced columns, in the same order.
+        options: Arguments of `op.create_foreign_key`: ``ondelete``, ...
     """
     pairs = (list(columns), list(referred_columns))
     op.create_foreign_key(op.f(name), table, referred, *pairs, postgresql_not_valid=True, **options)
 
 
 def validate(table: str, name: str) -> None:
-    """Check the rows that existed before a constraint, while the table is read and written.
+    """Check the rows that are older than a constraint, while other sessions read and write the table.
+
+    Args:
+        table: The table.
+        name: A CHECK or a foreign key of the table.
 
     Raises:
-        DatabaseError: The constraint does not exist, or was added in this very transaction, whose lock on the table
-            would be held meanwhile.
-        CheckViolation: A row breaks it. Or `ForeignKeyError`.
+        DatabaseError: The constraint does not exist, or the current transaction added it.
+        CheckViolation: A row violates the CHECK.
+        ForeignKeyError: A row refers to a missing row.
     """
     if (connection := _online()) is not None:
-        found = connection.execute(_CONSTRAINT, {"name": name, "table": table}).first()
-        if found is None:
+        constraint = connection.execute(_CONSTRAINT, {"name": name, "table": table}).first()
+        if constraint is None:
             raise DatabaseError(f"{table} has no constraint {name}")
-        if found.is_new:
+        if constraint.is_new:  # this transaction holds the lock of ADD CONSTRAINT until it ends
             raise DatabaseError(
-                f"{name} must be validated in a later revision than the one that adds it: all who use {table} would"
-                " wait while its rows are read",
-                hint="move `validate` into a revision of its own",
+                f"{name} must be validated in a later revision than the one that adds it: every other session that uses"
+                f" {table} would wait while its rows are read",
+                hint="move `validate` into its own revision",
             )
         _check_foreign_key(connection, table, name)
     op.execute(f"ALTER TABLE {_quote(table)} VALIDATE CONSTRAINT {_quote(name)}")
 
 
 def set_not_null(table: str, column: str, *, check: str) -> None:
-    """Forbid NULL without reading the table: a validated CHECK has shown that there is none; then drop the CHECK.
+    """Set NOT NULL on a column without reading the table, and drop the validated CHECK that proves it.
 
     Args:
         table: The table.
         column: The column.
-        check: A CHECK of `<column> IS NOT NULL`: made by `add_check`, and validated in an earlier revision.
+        check: A CHECK of `<column> IS NOT NULL` that `add_check` created, and that an earlier revision validated.
 
     Raises:
-        DatabaseError: There is no such CHECK, it has another condition, or it is not validated.
+        DatabaseError: The CHECK does not exist, has another condition, or is not validated.
     """
     if (connection := _online()) is not None:
         found = connection.execute(_CONSTRAINT, {"name": check, "table": table}).first()
         if found is None or not found.convalidated or found.rule != f"CHECK (({_quote(column)} IS NOT NULL))":
             raise DatabaseError(
                 f"{check} must be a validated CHECK ({column} IS NOT NULL) of {table}: without it PostgreSQL reads the"
-                " whole table while all who use it wait",
+                " whole table while every other session that uses the table waits",
                 hint=f"add_check({check!r}, {table!r}, '{column} IS NOT NULL') in one revision, validate in the next",
             )
     op.alter_column(table, column, nullable=False)
@@ -169,10 +180,11 @@ def set_not_null(table: str, column: str, *, check: str) -> None:
 
 
 def backfill(statement: str, *, batch: int = 1000) -> int:
-    """Repeat a statement for every tenant until it changes no row, in transactions of one batch; return the rows.
+    """Repeat a statement for every tenant, one batch a transaction, until it changes no row; return the changed rows.
 
-    Row-level security binds the tables' owner too: an UPDATE without a tenant changes nothing and reports nothing. So
-    each batch is bound to its tenant. First in its revision. An interrupted run can be repeated. Example::
+    Row-level security applies to the owner of the tables too: an UPDATE without a tenant changes no row and reports no
+    error. Each batch is therefore bound to its tenant. The operation must come first in its revision. An interrupted
+    run can be repeated. Example::
 
         backfill(\"\"\"
             UPDATE users SET locale = 'es'
@@ -181,13 +193,14 @@ def backfill(statement: str, *, batch: int = 1000) -> int:
         \"\"\")
 
     Args:
-        statement: With `:tenant_id` beside each table and `LIMIT :batch`; and a condition that its own work makes
-            false, or it would never end.
-        batch: Rows a transaction, 1 or more.
+        statement: An SQL statement with `tenant_id = :tenant_id` for each table and `LIMIT :batch`. It must select rows
+            by a condition that its own change makes false: it is repeated until it changes no row.
+        batch: The rows of a transaction, 1 or more.
 
     Raises:
-        ValueError: The statement lacks one of the two, or the batch is less than 1.
-        DatabaseError: It is not first in its revision, or only its SQL is printed: that cannot iterate over tenants.
+        ValueError: The statement lacks one of the two parameters, or the batch is less than 1.
+        DatabaseError: The operation is not first in its revision, or only the SQL is printed, which cannot iterate over
+            tenants.
     """
     if missing := [name for name in ("tenant_id", "batch") if not re.search(rf"(?<!:):{name}\b", statement)]:
         raise ValueError(f"statement must have {' and '.join(f':{name}' for name in missing)}, and does not")
@@ -196,14 +209,14 @@ def backfill(statement: str, *, batch: int = 1000) -> int:
     with autocommit_block("backfill") as connection:
         if connection is None:
             raise DatabaseError(
-                "backfill cannot be written as SQL: it goes through the tenants, who are known to the database alone",
-                hint="run this revision by `thea-db upgrade`, and print the SQL of those before and after it",
+                "backfill cannot be written as SQL: it iterates over the tenants, which only the database knows",
+                hint="run this revision by `thea-db upgrade`, and print the SQL of the revisions before and after it",
             )
         return _backfill(connection, text(statement).bindparams(_TENANT), batch)
 
 
 def _backfill(connection: Connection, statement: TextClause, batch: int) -> int:
-    count = connection.scalar(text("SELECT count(*) FROM tenants"))  # more may register meanwhile
+    count = connection.scalar(text("SELECT count(*) FROM tenants"))  # for the log; tenants may register meanwhile
     rows = number = 0
     reported = time.monotonic()
     for number, tenant_id in enumerate(_tenants(connection), start=1):
@@ -217,13 +230,13 @@ def _backfill(connection: Connection, statement: TextClause, batch: int) -> int:
 
 
 def _change_batch(connection: Connection, statement: TextClause, parameters: dict[str, Any]) -> int:
-    """Run one batch in an explicit transaction: to SQLAlchemy the connection is in AUTOCOMMIT."""
+    """Run one batch in an explicit transaction: SQLAlchemy's connection is in AUTOCOMMIT and begins none."""
     connection.exec_driver_sql("BEGIN")
     try:
         _bind(connection, parameters["tenant_id"])
         rows = connection.execute(statement, parameters).rowcount
     except DatabaseError:
-        if not connection.invalidated:
+        if not connection.invalidated:  # a lost connection has no transaction to roll back
             connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
@@ -231,54 +244,55 @@ def _change_batch(connection: Connection, statement: TextClause, parameters: dic
 
 
 def _check_foreign_key(connection: Connection, table: str, name: str) -> None:
-    """Check tenant by tenant that no row refers to a missing one, if row-level security binds the current role.
+    """Check tenant by tenant that no row refers to a missing row, if row-level security applies to the current role.
 
-    VALIDATE CONSTRAINT runs a query as the owner, to whom forced row-level security shows no row without a tenant: it
-    would find every key valid. The key binds new rows already.
+    VALIDATE CONSTRAINT runs a query as the owner of the table. Under forced row-level security and without a tenant
+    that query sees no row, and PostgreSQL marks every foreign key as valid. No new row can violate the key meanwhile.
 
     Raises:
         ForeignKeyError: A row refers to a missing row.
     """
     key = connection.execute(_HIDDEN_FOREIGN_KEY, {"name": name, "table": table}).first()
-    if key is None:  # no foreign key, or the server sees all rows
+    if key is None:  # not a foreign key, or VALIDATE CONSTRAINT sees all rows
         return
     orphans = _orphans(key)
     for tenant_id in _tenants(connection):
         _bind(connection, tenant_id)
         if connection.execute(orphans).first() is not None:
             raise ForeignKeyError(
-                f"rows of {key.child} refer to rows of {key.parent} that are not there (tenant {tenant_id}, {name})",
+                f"rows of {key.child} refer to missing rows of {key.parent} (tenant {tenant_id}, {name})",
                 constraint=name,
-                hint="mend or remove them first, with `backfill` in a revision before this one",
+                hint="correct or delete these rows first, with `backfill` in a revision before this one",
             )
     _bind(connection, None)
 
 
 def _orphans(key: Row[tuple[str, ...]]) -> TextClause:
-    return text(  # of names that the server has quoted
-        f"SELECT 1 FROM ONLY {key.child} AS child WHERE {key.is_given}"  # noqa: S608 - the same
+    return text(
+        f"SELECT 1 FROM ONLY {key.child} AS child WHERE {key.is_given}"  # noqa: S608 - the server has quoted the names
         f" AND NOT EXISTS (SELECT FROM {key.parent} AS parent WHERE {key.refers}) LIMIT 1"
     )
 
 
 def _tenants(connection: Connection) -> Iterator[UUID]:
-    """Yield the ids of all tenants, which every role may read; a tenant registered meanwhile has a later id."""
+    """Yield the id of every tenant. The registry is readable without a tenant; a new tenant has a later UUIDv7."""
     after = UUID(int=0)
-    while page := connection.scalars(_TENANTS_AFTER, {"after": after, "page": PAGE}).all():
+    while page := connection.scalars(_TENANTS_AFTER, {"after": after, "page": TENANTS_PER_QUERY}).all():
         yield from page
         after = page[-1]
 
 
 def _bind(connection: Connection, tenant_id: UUID | None) -> None:
-    """Bind the rest of the transaction to a tenant; None: to no tenant."""
+    """Bind the rest of the transaction to a tenant; None binds it to no tenant."""
     connection.execute(_BIND, {"tenant_id": tenant_id})
 
 
 def create_functions(folder: Path) -> None:
-    """Create the SQL functions of a revision in the schema of the tables, or replace those of the same names.
+    """Create the SQL functions of a revision in the schema of the tables, or replace the functions of the same names.
 
     Args:
-        folder: The revision's frozen copies, `<function>.sql`; `{schema}` in them stands for the schema.
+        folder: The folder with the frozen copies of the revision, `<function>.sql`, in which `{schema}` stands for the
+            schema.
     """
     schema = _schema()
     for file in sorted(folder.glob("*.sql")):
@@ -287,7 +301,11 @@ def create_functions(folder: Path) -> None:
 
 
 def drop_functions(folder: Path) -> None:
-    """Drop the SQL functions of a revision."""
+    """Drop the SQL functions of a revision.
+
+    Args:
+        folder: The folder that `create_functions` took.
+    """
     schema = _schema()
     for file in sorted(folder.glob("*.sql"), reverse=True):
         for name in _SIGNATURE.findall(file.read_text(encoding="utf-8")):
@@ -302,13 +320,14 @@ def _schema() -> str:
 
 @contextmanager
 def autocommit_block(operation: str) -> Iterator[Connection | None]:
-    """Commit each statement by itself; yield the connection, or None if only the SQL is printed.
+    """Run statements in autocommit; yield the connection, or None if only the SQL is printed.
 
-    Earlier statements of the revision would be committed without its row in ``alembic_version``: an interrupted
-    migration could not be repeated. Later ones are in one transaction with that row.
+    The block must come first in its revision. Entering it commits the earlier statements of the revision without the
+    revision's row in ``alembic_version``: an interrupted migration could not be repeated. Statements after the block
+    are in one transaction with that row.
 
     Args:
-        operation: What the error names.
+        operation: The name of the operation, for the error.
 
     Raises:
         DatabaseError: The block is not first in its revision.
@@ -319,11 +338,12 @@ def autocommit_block(operation: str) -> Iterator[Connection | None]:
             yield None
         return
     driver: Any = op.get_bind().connection.driver_connection
-    if driver.is_in_transaction():  # SQLAlchemy begins a transaction on the server with its first statement
+    # SQLAlchemy sends BEGIN with the first statement: the driver knows whether the revision has executed one.
+    if driver.is_in_transaction():
         raise DatabaseError(
-            f"{operation} must come first in its revision: it would commit what was done before, and a migration that"
-            " is interrupted then could not be begun again",
-            hint="give it a revision of its own",
+            f"{operation} must come first in its revision: it commits the statements before it, and a migration that is"
+            " interrupted afterwards could not be repeated",
+            hint=f"move {operation} into its own revision",
         )
     failure: BaseException | None = None
     try:
@@ -334,8 +354,9 @@ def autocommit_block(operation: str) -> Iterator[Connection | None]:
                 failure = error
                 raise
     except BaseException:
-        if failure is not None:  # if the connection was lost, the end of the block raises an error that says less
-            raise failure  # noqa: B904 - it is the one being handled
+        # After a lost connection, Alembic's exit of the block fails too, with an error that hides the first one.
+        if failure is not None:
+            raise failure  # noqa: B904 - it is the error that is being handled
         raise
 
 
@@ -349,11 +370,11 @@ def _online() -> Connection | None:
 
 @contextmanager
 def _long_lock_timeout(connection: Connection | None) -> Iterator[None]:
-    """Wait longer for locks than other operations: concurrent ones wait for old transactions, and block no session."""
+    """Set a longer `lock_timeout`: operations with CONCURRENTLY wait for old transactions, and no session for them."""
     if connection is None:
         op.execute(f"SET lock_timeout = '{CONCURRENT_LOCK_SECONDS}s'")
         yield
-        op.execute(f"SET lock_timeout = '{DEFAULT_LOCK_SECONDS:.0f}s'")  # as at the beginning of the script
+        op.execute(f"SET lock_timeout = '{DEFAULT_LOCK_SECONDS:.0f}s'")  # the value at the beginning of the script
         return
     before = connection.scalar(text("SHOW lock_timeout"))
     connection.execute(text(f"SET lock_timeout = '{CONCURRENT_LOCK_SECONDS}s'"))

@@ -1,4 +1,4 @@
-"""Bring the schema to a revision, and report the revisions: from the checkout or from the wheel."""
+"""Upgrade and downgrade a database, and report its revisions; the migrations are the checkout's or the wheel's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from src.database.migrate.scripts import alembic_config, explain, is_checkout, s
 
 POLL_SECONDS: Final = 0.05
 _ALEMBIC: Final = Lock()
-"""`alembic.op` and `alembic.context` are global in the process: one migration at a time, whatever the database."""
+"""`alembic.op` and `alembic.context` are global in the process: without the lock, the operations of two concurrent
+migrations of two databases would go to one of them."""
 _PLAIN: Final = re.compile(r"\w+")
 
 
@@ -37,10 +38,10 @@ class Migrated:
     """The revisions of a database before and after a migration, and its steps.
 
     Args:
-        before: The revisions before: none if there was no schema.
-        after: The revisions afterwards.
-        steps: The migrations that were applied or taken back, in this order; by this call, and not by a concurrent
-            migrator before it.
+        before: The revisions before the migration; empty if there was no schema.
+        after: The revisions after the migration.
+        steps: The migrations that this call applied or reverted, in this order. Those of a concurrent migrator are not
+            among them.
     """
 
     before: tuple[str, ...]
@@ -53,11 +54,11 @@ class HistoryEntry:
     """A migration of this installation.
 
     Args:
-        revision: Its name.
-        follows: The revisions before it: none for the first.
-        message: What it does.
+        revision: The identifier of the revision.
+        follows: The revisions that the revision follows; empty for the first.
+        message: The first line of the migration's docstring.
         is_head: True if no revision follows.
-        is_applied: True if the database has it; None if the database was not queried.
+        is_applied: True if the database has the revision; None if the database was not queried.
     """
 
     revision: str
@@ -70,16 +71,17 @@ class HistoryEntry:
 async def upgrade(
     settings: Settings, revision: str = "head", *, folder: Path | None = None, patience: Patience | None = None
 ) -> Migrated:
-    """Upgrade the database that the settings name to a revision; do nothing if it is at that revision.
+    """Upgrade a database to a revision; do nothing if the database is at that revision.
 
     Args:
-        settings: The database.
+        settings: The settings that name the database.
         revision: A revision, ``head``, or ``+1`` and so on.
         folder: A folder of further revisions.
         patience: How long to wait for other migrators and for locks.
 
     Raises:
-        ConfigurationError: The revision is unknown or lies behind the database's, or the target cannot be right.
+        ConfigurationError: The revision is unknown or older than the database's, the target is invalid, or other
+            migrations made the database.
         ConnectionFailed: The database cannot be reached.
         LockNotAvailable: Another session has been migrating, or has used a table, for too long.
     """
@@ -94,16 +96,16 @@ async def upgrade(
 async def downgrade(
     settings: Settings, revision: str, *, folder: Path | None = None, patience: Patience | None = None
 ) -> Migrated:
-    """Take migrations back, with all the data in what only they created.
+    """Revert migrations: drop the tables and columns that they created, with the data in them.
 
     Args:
-        settings: The database.
-        revision: The newest that stays, ``-1`` and so on, or ``base`` for none.
+        settings: The settings that name the database.
+        revision: The newest revision to keep, ``-1`` and so on, or ``base`` to keep none.
         folder: A folder of further revisions.
         patience: How long to wait for other migrators and for locks.
 
     Raises:
-        ConfigurationError: The revision is unknown, or the database is not past it.
+        ConfigurationError: The revision is unknown, or the database is not newer.
         ConnectionFailed: The database cannot be reached.
         LockNotAvailable: Another session has been migrating, or has used a table, for too long.
     """
@@ -113,10 +115,16 @@ async def downgrade(
 async def stamp(
     settings: Settings, revision: str, *, folder: Path | None = None, patience: Patience | None = None
 ) -> Migrated:
-    """Record a revision in alembic_version and run no migration: the schema has to be at this revision already.
+    """Record a revision in alembic_version without running a migration; the schema must already be at this revision.
+
+    Args:
+        settings: The settings that name the database.
+        revision: The revision to record.
+        folder: A folder of further revisions.
+        patience: How long to wait for other migrators.
 
     Returns:
-        The revisions that were and are recorded, without steps.
+        The revisions recorded before and after, without steps.
 
     Raises:
         ConfigurationError: The revision is unknown.
@@ -128,7 +136,7 @@ async def stamp(
 
 
 async def current(settings: Settings) -> tuple[str, ...]:
-    """Return the revisions of the database: none if there is no schema. It does not wait for migrations.
+    """Return the revisions of a database; empty if there is no schema. A running migration is not waited for.
 
     Raises:
         ConfigurationError: Other migrations than this package's made the database.
@@ -148,11 +156,11 @@ async def history(settings: Settings | None = None, *, folder: Path | None = Non
     """Return the migrations of this installation, the newest first.
 
     Args:
-        settings: The database that is queried for its revisions; by default none is.
+        settings: The settings that name a database, which is queried for its revisions; None queries no database.
         folder: A folder of further revisions.
 
     Raises:
-        ConfigurationError: The database is at a revision that is not among them.
+        ConfigurationError: The database is at a revision that this installation does not have.
         ConnectionFailed: The database cannot be reached.
     """
     at = None if settings is None else await current(settings)
@@ -163,30 +171,32 @@ async def history(settings: Settings | None = None, *, folder: Path | None = Non
 
 
 async def revision(settings: Settings, message: str, *, autogenerate: bool = False, folder: Path | None = None) -> Path:
-    """Write a new migration from the template, after the newest one; return the file.
+    """Write a new migration, which follows the newest one, from the template; return the path of the file.
 
     Args:
-        settings: The database that the models are compared with, which must be at the newest revision.
-        message: What it does: the first line of the file, and part of its name.
-        autogenerate: Fill it with the difference between the models and the database, as far as Alembic sees it.
-        folder: The folder for the file, for a draft; by default the checkout's own.
+        settings: With `autogenerate`, the settings that name the database with which the models are compared. It must
+            be at the newest revision.
+        message: A description: the first line of the file, and part of its name.
+        autogenerate: Fill the migration with the difference between the models and the database, as far as Alembic
+            compares them.
+        folder: The folder of the file, for a draft; by default the folder of the checkout.
 
     Raises:
-        ConfigurationError: This is an installed release, and there is no folder; or the database is not up to date.
+        ConfigurationError: No folder is named in an installed release, or the database is not at the newest revision.
         ConnectionFailed: The database cannot be reached.
     """
     if folder is None and not is_checkout():
         raise ConfigurationError(
-            "the migrations of an installed package are the release's: a new one there would be lost with the next"
-            " release, and known to no other machine",
+            "a new migration belongs into a checkout: in an installed package the next release would delete it, and no"
+            " other machine would have it",
             hint="work in the checkout, or name a folder of your own for a draft (`--folder`)",
         )
     config = alembic_config(folder)
 
     def write(_connection: object = None) -> Path:
-        place = None if folder is None else str(folder.absolute())
-        written = command.revision(config, message, autogenerate=autogenerate, version_path=place)
-        assert isinstance(written, Script)  # noqa: S101 - one was requested
+        version_path = None if folder is None else str(folder.absolute())
+        written = command.revision(config, message, autogenerate=autogenerate, version_path=version_path)
+        assert isinstance(written, Script)  # noqa: S101 - Alembic returns a list only if several were requested
         return Path(written.path)
 
     with _explained(folder):
@@ -198,11 +208,11 @@ async def revision(settings: Settings, message: str, *, autogenerate: bool = Fal
 
 
 async def sql(revisions: str = "head", *, down: bool = False, folder: Path | None = None) -> str:
-    """Return the SQL of migrations, to be run by other means; no database is queried.
+    """Return the SQL of migrations, to be run by psql; no database is queried.
 
     Args:
-        revisions: The last revision; ``<from>:<to>`` for a database that is at the former.
-        down: Return the SQL of taking them back; it needs ``<from>:<to>``.
+        revisions: The last revision; or ``<from>:<to>``, for a database that is at the revision ``<from>``.
+        down: Return the SQL of the downgrade, which needs ``<from>:<to>``.
         folder: A folder of further revisions.
 
     Raises:
@@ -250,8 +260,8 @@ def _explained(folder: Path | None) -> Iterator[None]:
 
 @asynccontextmanager
 async def _exclusive_alembic() -> AsyncIterator[None]:
-    """Wait for the other migrations of this process, in whichever thread and event loop they run."""
-    while not _ALEMBIC.acquire(blocking=False):  # noqa: ASYNC110 - another event loop may have it
+    """Exclude the other migrations of this process, whatever their thread and event loop."""
+    while not _ALEMBIC.acquire(blocking=False):  # noqa: ASYNC110 - an asyncio.Event is of one event loop
         await asyncio.sleep(POLL_SECONDS)
     try:
         yield
@@ -261,12 +271,12 @@ async def _exclusive_alembic() -> AsyncIterator[None]:
 
 def _read_heads(connection: Connection) -> tuple[str, ...]:
     heads = MigrationContext.configure(connection).get_current_heads()
-    connection.rollback()  # of a read
+    connection.rollback()  # ends the transaction that SQLAlchemy began for the query
     return tuple(sorted(heads))
 
 
 def _up_to(scripts: ScriptDirectory, at: tuple[str, ...]) -> set[str]:
-    scripts.get_revisions(at)  # of an unknown revision this raises the error that `explain` translates
+    scripts.get_revisions(at)  # raises, for an unknown revision, the error that `explain` translates
     return {script.revision for script in scripts.iterate_revisions(at, "base")} if at else set()
 
 
@@ -282,10 +292,10 @@ def _entry(script: Script, applied: set[str] | None) -> HistoryEntry:
 
 
 def _check_is_up(scripts: ScriptDirectory, revision: str, at: tuple[str, ...]) -> None:
-    """Check that a revision is not behind the database's: Alembic would do nothing and report success.
+    """Check that a revision is not older than the database's: Alembic would do nothing and report success.
 
     Raises:
-        ConfigurationError: The revision is behind.
+        ConfigurationError: The revision is older.
     """
     is_back = revision == "base" or revision.startswith("-")
     if not is_back and _PLAIN.fullmatch(revision) and revision not in {"head", "heads"}:
@@ -293,7 +303,7 @@ def _check_is_up(scripts: ScriptDirectory, revision: str, at: tuple[str, ...]) -
         is_back = target.revision not in at and target.revision in _up_to(scripts, at)
     if is_back:
         raise ConfigurationError(
-            f"upgrade goes up, and {revision} lies behind {', '.join(at) or 'an empty database'}",
-            hint="nothing has to be taken back: an older release runs on the newer schema. `thea-db downgrade` drops"
+            f"the revision of an upgrade must not be older than {', '.join(at) or 'an empty database'}, got {revision}",
+            hint="no downgrade is necessary: an older release runs on the newer schema. `thea-db downgrade` deletes"
             " tables and columns with their data",
         )

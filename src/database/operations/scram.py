@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 verifiers, computed by the client: the server gets no password that it could log."""
+"""SCRAM-SHA-256 verifiers, computed by the client: the server never receives a password that it could log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 ITERATIONS: Final = 4096
-"""PostgreSQL's own default of scram_iterations."""
+"""The default of PostgreSQL's scram_iterations."""
 SALT_BYTES: Final = 16
 
 _VERIFIER: Final = re.compile(r"SCRAM-SHA-256\$(?P<iterations>\d{1,9}):(?P<salt>[\w+/=]+)\$(?P<keys>[\w+/=]+:[\w+/=]+)")
@@ -34,17 +34,17 @@ _PROHIBITED: Final[tuple[Callable[[str], bool], ...]] = (
 
 
 def create_verifier(password: str) -> str:
-    """Return the verifier of a password as PostgreSQL stores it (RFC 5802, RFC 7677), with a random salt."""
+    """Create the verifier of a password in the form that PostgreSQL stores (RFC 5802, RFC 7677), with a random salt."""
     return _verifier(password, secrets.token_bytes(SALT_BYTES), ITERATIONS)
 
 
 def is_verifier_of(stored: str, password: str) -> bool:
-    """Return True if a stored verifier is of this password; False if it is another, or a hash of another kind."""
-    found = _VERIFIER.fullmatch(stored)
-    if found is None:
+    """Return True if a stored verifier belongs to this password; False for a hash of another kind too, such as MD5."""
+    match = _VERIFIER.fullmatch(stored)
+    if match is None:
         return False
-    again = _verifier(password, b64decode(found["salt"]), int(found["iterations"]))
-    return hmac.compare_digest(again, stored)
+    verifier = _verifier(password, b64decode(match["salt"]), int(match["iterations"]))
+    return hmac.compare_digest(verifier, stored)
 
 
 def _verifier(password: str, salt: bytes, iterations: int) -> str:
@@ -55,7 +55,11 @@ def _verifier(password: str, salt: bytes, iterations: int) -> str:
 
 
 def _prepare(password: str) -> bytes:
-    """Normalize by SASLprep; keep what SASLprep refuses, as the server and its clients do."""
+    """Normalize a password by SASLprep (RFC 4013).
+
+    A password that SASLprep prohibits is used unchanged, as pg_saslprep() in the server and in libpq does: otherwise
+    the server would accept a login only from this package.
+    """
     mapped = "".join(
         " " if stringprep.in_table_c12(letter) else letter for letter in password if not stringprep.in_table_b1(letter)
     )

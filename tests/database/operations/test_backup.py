@@ -18,7 +18,7 @@ from src.database.errors import ConfigurationError, DatabaseError
 from src.database.migrate import upgrade
 from src.database.operations import back_up, bootstrap, restore, verify_backup
 from src.database.operations.backup import Manifest, Table, compare, read_manifest
-from src.database.operations.programs import _harmless, find_program
+from src.database.operations.programs import _without_data, find_program
 from src.database.target import Host, Target
 from tests.database.operations.conftest import CANARY, Cluster
 
@@ -118,7 +118,7 @@ async def test_verification_restores_and_finds_what_is_not_as_it_was_written_dow
     right = await verify_backup(settings, tmp_path / "small.dump", manifest)
     differences = await verify_backup(settings, tmp_path / "small.dump", wrong)
 
-    assert right == ["public.bare has tenants' rows, and row-level security is not forced on it"]
+    assert right == ["public.bare has rows of tenants, and row-level security is not forced on it"]
     assert differences == [
         *right,
         "public.walled has 2 rows, and had 3",
@@ -159,7 +159,7 @@ async def test_a_backup_that_changed_is_not_restored(cluster: Cluster, backup: M
     (tmp_path / "cut.dump").write_bytes(b"PGDMP and no more")
     (tmp_path / "cut.dump.json").write_text(backup.as_json())
 
-    with pytest.raises(ConfigurationError, match="its SHA-256 is another"):
+    with pytest.raises(ConfigurationError, match="its SHA-256 differs"):
         await restore(cluster.settings("elsewhere"), tmp_path / "cut.dump")
 
 
@@ -180,7 +180,7 @@ async def test_what_fails_leaves_nothing_and_tells_no_data(cluster: Cluster, tmp
         'echo "pg_dump: error: query failed: ERROR:  invalid input syntax: secret-of-a-user" >&2; exit 1\n'
     )
     (tmp_path / "pg_dump").chmod(0o755)
-    with pytest.raises(DatabaseError, match="what it said is withheld") as failed:
+    with pytest.raises(DatabaseError, match="its error is withheld") as failed:
         await back_up(cluster.settings("hollow"), tmp_path / "half.dump", programs=tmp_path)
     assert "secret-of-a-user" not in str(failed.value)
     assert not list(tmp_path.glob("*half*"))  # noqa: ASYNC240 - nothing else runs here
@@ -211,7 +211,7 @@ async def test_the_program_nearest_to_the_servers_version_is_taken(
 
 
 async def test_a_file_is_never_written_over(cluster: Cluster, backup: Manifest, folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match="must not be there yet"):
+    with pytest.raises(ConfigurationError, match="must not exist"):
         await back_up(cluster.settings("full"), folder / "full.dump")
 
 
@@ -237,7 +237,7 @@ def test_a_programs_words_are_kept_where_they_are_names() -> None:
         'Command was: CREATE "x"'
     )
 
-    assert _harmless(told) == (
+    assert _without_data(told) == (
         "pg_restore: from TOC entry 3456; 0 16400 TABLE DATA users owner; "
         "pg_restore: error: could not execute query: ERROR:  permission denied for schema public"
     )

@@ -169,5 +169,5 @@ async def test_the_systems_server_is_backed_up_by_its_own_programs(with_tls: Con
     assert manifest.program_version == manifest.server_version
     assert await verify_backup(settings, archive, manifest) == []
     if manifest.server_version < 17:
-        with pytest.raises(ConfigurationError, match="pg_restore 18 sets what PostgreSQL"):
+        with pytest.raises(ConfigurationError, match="pg_restore 18 sets transaction_timeout"):
             await verify_backup(settings, archive, manifest, programs=programs())
