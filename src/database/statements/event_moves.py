@@ -1,23 +1,22 @@
-"""Move and cancel events: one, one occurrence of a series, it and what follows, or the whole series.
+"""Move and cancel events: a single event, an occurrence of a series, it and all that follow, or a whole series.
 
-The row that is named is locked first, so that two changes to it come one after the other. Changed occurrences of a
-series are rows of their own, and are moved along with it or cancelled.
+A changed occurrence is a row of its own, with `series_id` and its original start (`recurrence_id`). It moves with its
+series, and is cancelled with it. Each function locks the rows that it changes first, a series before its changed
+occurrences, so that two writers run one after the other and never deadlock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import DateTime, Interval, TableValuedAlias, Uuid, column, func, literal, select
+from sqlalchemy import Interval, TableValuedAlias, column, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from src.database.base import CleanText, UtcDateTime
 from src.database.calendar import (
     MAX_COUNT,
     Rule,
@@ -38,7 +37,8 @@ from src.database.models.event import start_local_values
 from src.database.session import AsyncSession
 from src.database.statements.events import check_instant, check_year
 from src.database.statements.reminders import (
-    NOT_HELD,
+    NOT_CLAIMED,
+    NOT_SENT,
     has_reminder,
     next_reminder,
     reminder_lead,
@@ -50,69 +50,93 @@ from src.database.statements.rows import lock_one, lock_rows, required, update_r
 Scope = Literal["this", "following", "all"]
 
 _COPIED: Final = ("user_id", "title", "description", "location", "timezone", "all_day", "reminder_offset")
-# Out of the way of those that are there: each is one of its series' under its own recurrence_id.
 _ASIDE: Final = timedelta(days=400_000)
-_MOVED: Final[dict[str, Any]] = {
-    "id": Uuid(),
-    **dict.fromkeys(("recurrence_id", "start_datetime", "end_datetime", "reminder_datetime"), UtcDateTime()),
-    "start_local": DateTime(),
-    "start_local_basis": CleanText(),
-}
-"""The attributes of a row that is moved along, with their types."""
+"""How far original starts are moved aside: beyond the last year of a series, and within PostgreSQL's calendar."""
 
 
-class _Moved(NamedTuple):
-    """A changed occurrence as it is to be; its zone stays."""
-
-    id: UUID
-    recurrence_id: datetime
-    start_datetime: datetime
-    end_datetime: datetime | None
-    reminder_datetime: datetime | None
-    timezone: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Move:
-    """Where an occurrence of a series goes, and the series, or the rest of it, with it."""
+    """The plan of a move of a series, or of its occurrences from a slot on.
 
-    series: Series
-    slot: Slot
-    start: datetime
-    end: datetime | None
-    duration: timedelta | None
-    is_named: bool
-    """True if this occurrence was named, and not the series alone: a change that it has had goes to `start` too."""
-    rule: Rule
-    begins: datetime
-    """The start of the moved series, or of the rest of it."""
-    places: Mapping[datetime, tuple[datetime, datetime]]
-    """By original start: the local time of what was excluded or changed by the old rule, and by the new one."""
+    The plan is complete before anything is written: an error leaves every row as it was.
 
-    @property
-    def ends(self) -> datetime | None:
-        """The end of its first occurrence."""
-        return lasting(self.begins, self.duration, self.series.zone, all_day=bool(self.series.event.all_day))
+    Args:
+        series: The series.
+        slot: The occurrence that goes to `start`.
+        start: The new start of that occurrence.
+        end: Its new end; None keeps the duration in local time.
+        rrule: The new rule; None moves the old one.
+        changed: The changed occurrences that move along, by original start.
+        is_whole: False if the occurrences from the slot on become a series of their own.
+        is_named: True if the caller named the occurrence of the slot: its own change, if any, goes to `start` too.
 
-    def starts(self, instants: Iterable[datetime]) -> list[datetime]:
-        """Return where these original starts will be, in order."""
-        return sorted(to_instant(self.places[one][1], self.series.zone) for one in instants)
+    Raises:
+        ValueError: The rule cannot be moved, or the new rule has no occurrence for an excluded or changed one.
+    """
 
-    def along(self, rows: Sequence[Event]) -> list[_Moved]:
-        """Return what each changed occurrence is to be: moved as far as its place in the series."""
-        moved = []
-        for row in rows:
-            original = row.recurrence_id or row.start_datetime
-            old, new = self.places[original]
-            if self.is_named and original == self.slot.start:
-                start, end = self.start, self.end or _end_at(row, self.start)
+    def __init__(
+        self,
+        series: Series,
+        slot: Slot,
+        start: datetime,
+        end: datetime | None,
+        *,
+        rrule: str | None,
+        changed: Mapping[datetime, Event],
+        is_whole: bool,
+        is_named: bool,
+    ) -> None:
+        self.series, self.slot, self.changed, self.is_whole = series, slot, changed, is_whole
+        self._start, self._end, self._is_named = start, end, is_named
+        event, all_day = series.event, bool(series.event.all_day)
+        excluded = [one for one in event.exdates if is_whole or one >= slot.start]
+        old_times = series.locals_of({*excluded, *changed})
+        after = to_wall_clock(start, series.zone, all_day=all_day)
+        self.rule = _rule_after(series, slot, after, rrule, is_whole=is_whole)
+        self.begins = start
+        if is_whole and slot.local != series.first:
+            by = after - slot.local
+            first = series.first + by if rrule else series.rule.shifted(series.first, slot.local, after)
+            self.begins = to_instant(first, series.zone)
+            check_year("the first occurrence of the moved series", self.begins)
+        if rrule is None:
+            new_times = {one: series.rule.shifted(one, slot.local, after) for one in old_times.values()}
+        else:
+            new = Series(_copy_of(event, self.begins, None, rrule=str(self.rule)))
+            if self.begins != start and not (has_first(self.rule, new.first) and new.among([after])):
+                raise ValueError(
+                    "the new rule has no occurrence where the series would begin; move its first occurrence"
+                )
+            first = series.first if is_whole else slot.local
+            new_times = _matched_times(series, new, first, after - slot.local, set(old_times.values()))
+        self._local_times = {instant: (local, new_times[local]) for instant, local in old_times.items()}
+        duration = series.duration if end is None else wall_clock_duration(start, end, series.zone, all_day=all_day)
+        self.ends = lasting(self.begins, duration, series.zone, all_day=all_day)
+        self.exdates = sorted(self._moved(one) for one in excluded)
+
+    def _moved(self, original: datetime) -> datetime:
+        """Return an original start after the move."""
+        return to_instant(self._local_times[original][1], self.series.zone)
+
+    def moved_values(self) -> list[dict[str, Any]]:
+        """Return the new values of the changed occurrences: each moves by as much local time as its original start."""
+        values = []
+        for original, row in self.changed.items():
+            if self._is_named and original == self.slot.start:
+                start, end = self._start, self._end or _end_at(row, self._start)
             else:
+                old, new = self._local_times[original]
                 zone, all_day = get_zone(row.timezone), bool(row.all_day)
                 start = to_instant(to_wall_clock(row.start_datetime, zone, all_day=all_day) + (new - old), zone)
                 end = _end_at(row, start)
-            reminder = None if row.reminder_datetime is None else start - reminder_lead(row)
-            moved.append(_Moved(row.id, to_instant(new, self.series.zone), start, end, reminder, row.timezone))
-        return moved
+            moved = {
+                "id": row.id,
+                "recurrence_id": self._moved(original),
+                "start_datetime": start,
+                "end_datetime": end,
+                "reminder_datetime": None if row.reminder_datetime is None else start - reminder_lead(row),
+            }
+            values.append(moved | start_local_values(start, row.timezone))
+        return values
 
 
 async def reschedule(
@@ -132,7 +156,7 @@ async def reschedule(
     _check_times(start, end)
     if now is not None:
         check_year("now", now)
-    event, recurrence_id = await _lock_meant(session, event_id, scope, recurrence_id, version)
+    event, recurrence_id = await _lock_target(session, event_id, scope, recurrence_id, version)
     _check_scheduled(event)
     if rrule is not None and (event.rrule is None or scope == "this"):
         raise ValueError('rrule must be None unless a series is moved, with the scope "following" or "all"')
@@ -141,18 +165,15 @@ async def reschedule(
         await session.flush()
         return event
     series = Series(event)
-    slot = _slot_meant(event, series, scope, recurrence_id)
+    slot = _slot_at(series, scope, recurrence_id)
     if scope == "this":
-        return await _change_one(session, series, slot, start, end)
+        return await _move_occurrence(session, series, slot, start, end)
     check_year("start", start)
-    whole = scope == "all" or slot.local == series.first
-    changed = await _lock_changed(session, event.id, since=None if whole else slot.start)
-    originals = {one for one in event.exdates if whole or one >= slot.start}
-    originals.update(row.recurrence_id for row in changed if row.recurrence_id is not None)
+    is_whole = scope == "all" or slot.local == series.first
+    changed = await _lock_changed(session, event.id, None if is_whole else slot.start)
     is_named = recurrence_id is not None
-    move = _plan_move(event, slot, start, end, rrule=rrule, whole=whole, is_named=is_named, originals=originals)
-    carry_out = _move_all if whole else _move_following
-    return await carry_out(session, event, move, changed, now)
+    move = _Move(series, slot, start, end, rrule=rrule, changed=changed, is_whole=is_whole, is_named=is_named)
+    return await _move_series(session, move, now)
 
 
 async def cancel(
@@ -160,23 +181,23 @@ async def cancel(
 ) -> Event:
     """Cancel an event; see `EventRepository.cancel`."""
     _check_scope(scope)
-    event, recurrence_id = await _lock_meant(session, event_id, scope, recurrence_id, version)
+    event, recurrence_id = await _lock_target(session, event_id, scope, recurrence_id, version)
     if event.rrule is None:
-        return await _cancel_whole(session, event)
+        return await _cancel_row(session, event)
     series = Series(event)
-    slot = _slot_meant(event, series, scope, recurrence_id)
+    slot = _slot_at(series, scope, recurrence_id)
     if scope == "this":
         changed = await _lock_occurrence(session, event.id, slot.start)
         if changed is not None:
-            return await _cancel_whole(session, changed)
+            return await _cancel_row(session, changed)
         event.exdates = sorted({*event.exdates, slot.start})
-        await _pass_over(session, event, series, slot)
+        await _skip_reminder_of(session, series, slot)
     elif scope == "all" or slot.local == series.first:
         await _cancel_changed(session, event.id)
-        return await _cancel_whole(session, event)
+        return await _cancel_row(session, event)
     else:
         await _cancel_changed(session, event.id, since=slot.start)
-        _end_before(event, series, slot)
+        _end_before(series, slot)
     await session.flush()
     return event
 
@@ -196,134 +217,113 @@ def _check_times(start: datetime, end: datetime | None) -> None:
 
 def _check_scheduled(event: Event) -> None:
     if event.status == "cancelled":
-        raise ValueError(f"event {event.id} is cancelled; `update` its status to scheduled before it is moved")
+        raise ValueError(f"event {event.id} is cancelled; `update` its status to scheduled before moving it")
 
 
-async def _lock_meant(
+async def _lock_target(
     session: AsyncSession, event_id: UUID, scope: Scope, recurrence_id: datetime | None, version: int | None
 ) -> tuple[Event, datetime | None]:
-    """Lock the row that is to change: the series of a changed occurrence, if more than the occurrence is meant."""
+    """Lock the row to change, and return it with the original start: for more than a changed occurrence, the series."""
     event, series = await lock_event(session, event_id, version)
     return (event, recurrence_id) if series is None or scope == "this" else (series, event.recurrence_id)
 
 
 async def lock_event(session: AsyncSession, event_id: UUID, version: int | None = None) -> tuple[Event, Event | None]:
-    """Lock an event, and before it, if it is a changed occurrence, its series: every caller locks in this order.
+    """Lock an event and, before it, the series if the event is a changed occurrence.
+
+    Args:
+        session: The session; its pending changes are flushed first.
+        event_id: The event.
+        version: The version that the event must have; None is the version that the session has read, if any.
+
+    Returns:
+        The event, and its series or None.
 
     Raises:
         NotFoundError: The tenant has no such event.
-        StaleDataError: A row is of another version than the one named, or than the one that this session has read.
+        StaleDataError: A row has another version than the given one, or than the one that the session has read.
     """
-    await session.flush()  # what this session has changed itself is no other writer's version
+    await session.flush()  # the session's own changes must not count as another writer's version
     known = {row.id: row.__dict__.get("version") for row in session.sync_session if isinstance(row, Event)}
-    named = aliased(Event)
-    series_id = select(named.series_id).where(named.tenant_id == session.tenant_id, named.id == event_id)
+    event_row = aliased(Event)
+    series_id = select(event_row.series_id).where(event_row.tenant_id == session.tenant_id, event_row.id == event_id)
+    # One statement that locks in the order of its rows, the series first: two statements, the event first, would
+    # deadlock with a writer that has locked the series and waits for its changed occurrences.
     both = Event.id.in_([event_id, series_id.scalar_subquery()])
     rows = {row.id: row for row in await lock_rows(session, Event, both, order_by=Event.series_id.nulls_first())}
     event = required(rows.get(event_id), Event, event_id)
     series = None if event.series_id is None else rows.get(event.series_id)
     if event.series_id is not None and series is None:
-        raise StaleDataError(f"event {event_id} has just gone to another series", hint="read it again")
+        # The subquery saw the series from before the wait; the row was read again under its lock.
+        raise StaleDataError(f"event {event_id} was moved to another series by another writer", hint="read it again")
     for row in rows.values():
-        meant = version if version is not None and row is event else known.get(row.id)
-        if meant is not None and row.version != meant:
+        expected = version if version is not None and row is event else known.get(row.id)
+        if expected is not None and row.version != expected:
             raise StaleDataError(
-                f"event {row.id} has version {row.version}, and the change is meant for version {meant}",
-                hint="read it again, and apply the change to what is there now",
+                f"event {row.id} has version {row.version}, and the change is meant for version {expected}",
+                hint="read the event again, and apply the change to its current values",
             )
     return event, series
 
 
-def _slot_meant(event: Event, series: Series, scope: Scope, recurrence_id: datetime | None) -> Slot:
+def _slot_at(series: Series, scope: Scope, recurrence_id: datetime | None) -> Slot:
+    """Return the occurrence with an original start; for the scope "all", the first one by default."""
+    event_id = series.event.id
     if recurrence_id is None:
         if scope == "all":
             return series.slot(series.first)
-        raise ValueError(f'recurrence_id must say which occurrence of series {event.id} is meant by "{scope}"')
+        raise ValueError(
+            f'recurrence_id must name an occurrence of series {event_id} for the scope "{scope}", got None'
+        )
     check_year("recurrence_id", recurrence_id)
     slot = series.at(recurrence_id)
     if slot is None:
         raise ValueError(
-            f"recurrence_id must be the original start of an occurrence of series {event.id},"
-            f" got {recurrence_id.isoformat()}; `occurrences` tells them"
+            f"recurrence_id must be the original start of an occurrence of series {event_id},"
+            f" got {recurrence_id.isoformat()}; `occurrences` returns it with each occurrence"
         )
     return slot
 
 
-def _plan_move(
-    event: Event,
-    slot: Slot,
-    start: datetime,
-    end: datetime | None,
-    *,
-    rrule: str | None,
-    whole: bool,
-    is_named: bool,
-    originals: Iterable[datetime],
-) -> _Move:
-    """Return where everything goes, before anything is changed.
-
-    Raises:
-        ValueError: The rule cannot be moved so, or the new one has no place for what was excluded or changed.
-    """
-    series = Series(event)
-    all_day = bool(event.all_day)
-    after = to_wall_clock(start, series.zone, all_day=all_day)
-    rule = _rule_after(event, series, slot, after, rrule, whole=whole)
-    locals_ = series.locals_of(originals)
-    begins = start
-    if whole and slot.local != series.first:
-        moved = series.first + (after - slot.local) if rrule else series.rule.shifted(series.first, slot.local, after)
-        begins = to_instant(moved, series.zone)
-        check_year("the first occurrence of the moved series", begins)
-    new = Series(_copy_of(event, begins, None, rrule=str(rule)))
-    if rrule is None:
-        places = {one: series.rule.shifted(one, slot.local, after) for one in locals_.values()}
-    else:
-        if begins != start and not (has_first(rule, new.first) and new.among([after])):
-            raise ValueError("the new rule has no occurrence where the series would begin; move its first occurrence")
-        places = _places(series, new, series.first if whole else slot.local, after - slot.local, set(locals_.values()))
-    duration = series.duration if end is None else wall_clock_duration(start, end, series.zone, all_day=all_day)
-    by_instant = {instant: (local, places[local]) for instant, local in locals_.items()}
-    return _Move(series, slot, start, end, duration, is_named, rule, begins, by_instant)
-
-
-def _rule_after(event: Event, series: Series, slot: Slot, after: datetime, rrule: str | None, *, whole: bool) -> Rule:
-    """Return the rule of a series that is moved, whole or from a slot on."""
+def _rule_after(series: Series, slot: Slot, after: datetime, rrule: str | None, *, is_whole: bool) -> Rule:
+    """Return the rule of a series after a move of the slot to the local time `after`."""
     if rrule is not None:
-        check_rrule(rrule, all_day=bool(event.all_day))
+        check_rrule(rrule, all_day=bool(series.event.all_day))
         return parse_rrule(rrule)
     rule = series.rule_moved(slot.local, after)
-    return rule if whole or rule.count is None else rule.counting(rule.count - series.number_before(slot))
+    return rule if is_whole or rule.count is None else rule.counting(rule.count - series.number_before(slot))
 
 
-def _places(
+def _matched_times(
     old: Series, new: Series, first: datetime, by: timedelta, wanted: Collection[datetime]
 ) -> dict[datetime, datetime]:
-    """Return the occurrences of a new rule that those of the old one become: by the same time, else each in its month.
+    """Return the local times under a new rule by those under the old one: moved by `by`, or by position in the month.
 
-    What the old rule does not have excludes and replaces nothing: it is moved by the same time.
+    A local time that the old rule does not have excludes and replaces no occurrence: it is moved by `by`.
     """
-    by_time = {one: one + by for one in wanted}
-    real = old.among(wanted)
-    missed = [one for one in sorted(real) if not new.among([by_time[one]])]
-    if not missed:
-        return by_time
+    moved = {one: one + by for one in wanted}
+    of_rule = old.among(wanted)
+    unmatched = [one for one in sorted(of_rule) if not new.among([moved[one]])]
+    if not unmatched:
+        return moved
     rules = (old.rule, new.rule)
     if old.rule.frequency in {"MONTHLY", "YEARLY"} and len({(one.frequency, one.interval) for one in rules}) == 1:
         pairs = zip((one for one in old.from_first() if one >= first), new.from_first(), strict=False)
-        by_number = {one: its for one, its in islice(pairs, MAX_COUNT) if one in real or one == first}
+        by_number = {one: its for one, its in islice(pairs, MAX_COUNT) if one in of_rule or one == first}
         months = {12 * (its.year - one.year) + its.month - one.month for one, its in by_number.items()}
-        if by_number.keys() >= real and len(months) == 1:
-            return by_time | by_number
+        if by_number.keys() >= of_rule and len(months) == 1:
+            return moved | by_number
     raise ValueError(
-        f"the new rule has no place for what was excluded or changed, the first of it that of {missed[0].isoformat()};"
-        " `delete` the changed occurrence and take it out of `exdates`, or move what follows it"
+        "the new rule has no occurrence for an excluded or changed one, the first of them that of"
+        f" {unmatched[0].isoformat()}; `delete` the changed occurrence and remove it from `exdates`, or move the"
+        " occurrences that follow it"
     )
 
 
-async def _change_one(
+async def _move_occurrence(
     session: AsyncSession, series: Series, slot: Slot, start: datetime, end: datetime | None
 ) -> Event:
+    """Move one occurrence of a series: its changed occurrence, which is inserted if there is none."""
     event = series.event
     changed = await _lock_occurrence(session, event.id, slot.start)
     if changed is None:
@@ -333,53 +333,35 @@ async def _change_one(
         session.add(changed)
     _check_scheduled(changed)
     _place(changed, start, end)
-    await _pass_over(session, event, series, slot)
+    await _skip_reminder_of(session, series, slot)
     await session.flush()
     return changed
 
 
-async def _move_all(
-    session: AsyncSession, event: Event, move: _Move, changed: list[Event], now: datetime | None
-) -> Event:
-    lead = reminder_lead(event, move.series)
-    replaced = await _move_changed(session, changed, move, into=event)
-    event.exdates = move.starts(event.exdates)
-    event.rrule = str(move.rule)
-    event.start_datetime, event.end_datetime = move.begins, move.ends
-    await session.flush()
-    await _remind_of_next(session, event, lead, now, replaced)
-    return event
-
-
-async def _move_following(
-    session: AsyncSession, event: Event, move: _Move, changed: list[Event], now: datetime | None
-) -> Event:
-    series, slot = move.series, move.slot
+async def _move_series(session: AsyncSession, move: _Move, now: datetime | None) -> Event:
+    """Move a series, or make its occurrences from the slot on a new series, and move the changed occurrences along."""
+    series, event = move.series, move.series.event
     lead = reminder_lead(event, series)
-    new = _copy_of(event, move.begins, move.ends)
-    new.reminder_datetime = move.begins - lead if has_reminder(event) else None
-    new.exdates = move.starts(one for one in event.exdates if one >= slot.start)
-    new.rrule = str(move.rule)
-    session.add(new)
-    _end_before(event, series, slot)
-    await session.flush()
-    replaced = await _move_changed(session, changed, move, into=new)
-    await _remind_of_next(session, new, lead, now, replaced)
-    return new
-
-
-async def _remind_of_next(
-    session: AsyncSession, event: Event, lead: timedelta, now: datetime | None, replaced: set[datetime]
-) -> None:
-    """Set a series' reminder to that of the first occurrence that has not begun."""
-    if has_reminder(event):
-        upcoming = Series(event).after(now or await server_time(session), replaced=replaced)
-        set_reminder(event, None if upcoming is None else upcoming.start - lead, lead=lead)
+    moved = event
+    if not move.is_whole:
+        moved = _copy_of(event, move.begins, move.ends)
+        moved.reminder_datetime = move.begins - lead if has_reminder(event) else None
+        session.add(moved)
+        _end_before(series, move.slot)
+    moved.start_datetime, moved.end_datetime = move.begins, move.ends
+    moved.rrule, moved.exdates = str(move.rule), move.exdates
+    await session.flush()  # the changed occurrences refer to the new series
+    replaced = await _move_changed(session, move, into=moved)
+    if has_reminder(moved):
+        upcoming = Series(moved).after(now or await server_time(session), replaced=replaced)
+        set_reminder(moved, None if upcoming is None else upcoming.start - lead, lead=lead)
         await session.flush()
+    return moved
 
 
-async def _pass_over(session: AsyncSession, event: Event, series: Series, slot: Slot) -> None:
-    """Set a series' reminder to that of the next occurrence if it is for this one, which is excluded or replaced."""
+async def _skip_reminder_of(session: AsyncSession, series: Series, slot: Slot) -> None:
+    """Set a series' reminder to that of the next occurrence, if the reminder is that of the slot."""
+    event = series.event
     if event.reminder_datetime is None or event.reminder_sent_at is not None:
         return
     lead = reminder_lead(event, series)
@@ -387,15 +369,15 @@ async def _pass_over(session: AsyncSession, event: Event, series: Series, slot: 
         set_reminder(event, await next_reminder(session, event, series, after=slot.start), lead=lead)
 
 
-async def _cancel_whole(session: AsyncSession, event: Event) -> Event:
-    for name, value in {"status": "cancelled", **NOT_HELD}.items():
+async def _cancel_row(session: AsyncSession, event: Event) -> Event:
+    for name, value in {"status": "cancelled", **NOT_CLAIMED}.items():
         setattr(event, name, value)
     await session.flush()
     return event
 
 
 def _place(event: Event, start: datetime, end: datetime | None) -> None:
-    """Move a single event, and its reminder with it."""
+    """Move a single event or a changed occurrence, and its reminder with it."""
     lead = reminder_lead(event)
     try:
         end = _end_at(event, start) if end is None else end
@@ -407,14 +389,15 @@ def _place(event: Event, start: datetime, end: datetime | None) -> None:
 
 
 def _end_at(event: Event, start: datetime) -> datetime | None:
-    """Return the end of an event that begins at another time and lasts as long in local time."""
+    """Return the end of an event that begins at another time and keeps its duration in local time."""
     zone, all_day = get_zone(event.timezone), bool(event.all_day)
     duration = wall_clock_duration(event.start_datetime, event.end_datetime, zone, all_day=all_day)
     return lasting(start, duration, zone, all_day=all_day)
 
 
-def _end_before(event: Event, series: Series, slot: Slot) -> None:
+def _end_before(series: Series, slot: Slot) -> None:
     """End a series before a slot."""
+    event = series.event
     if event.reminder_datetime is not None and event.reminder_datetime + reminder_lead(event, series) >= slot.start:
         set_reminder(event, None)
     event.rrule = str(series.ended_before(slot))
@@ -422,25 +405,26 @@ def _end_before(event: Event, series: Series, slot: Slot) -> None:
 
 
 def _copy_of(event: Event, start: datetime, end: datetime | None, **more: Any) -> Event:
-    """Return a new event of the same content at another time."""
+    """Return a new event with the content of another one, at another time."""
     values = {name: getattr(event, name) for name in _COPIED}
     return Event(**values, **more, extra=dict(event.extra), start_datetime=start, end_datetime=end)
 
 
 async def _lock_occurrence(session: AsyncSession, series_id: UUID, recurrence_id: datetime) -> Event | None:
-    """Lock and return the row of a series' occurrence, or return None if the occurrence is not changed."""
+    """Lock and return the changed occurrence with an original start, or return None if the occurrence is unchanged."""
     return await lock_one(session, Event, Event.series_id == series_id, Event.recurrence_id == recurrence_id)
 
 
-async def _lock_changed(session: AsyncSession, series_id: UUID, *, since: datetime | None) -> list[Event]:
-    """Lock and return the changed occurrences of a series, or those from an original start on."""
-    return await lock_rows(session, Event, *_changed(series_id, since), order_by=Event.recurrence_id)
+async def _lock_changed(session: AsyncSession, series_id: UUID, since: datetime | None) -> dict[datetime, Event]:
+    """Lock and return the changed occurrences of a series by original start, from an original start on."""
+    rows = await lock_rows(session, Event, *_changed(series_id, since), order_by=Event.recurrence_id)
+    return {row.recurrence_id: row for row in rows if row.recurrence_id is not None}
 
 
 async def _cancel_changed(session: AsyncSession, series_id: UUID, *, since: datetime | None = None) -> None:
-    """Cancel the changed occurrences of a series that are still to be, or those from an original start on."""
+    """Cancel the scheduled changed occurrences of a series, from an original start on."""
     scheduled = (*_changed(series_id, since), Event.status == "scheduled")
-    await update_rows(session, Event, *scheduled, status="cancelled", version=Event.version + 1, **NOT_HELD)
+    await update_rows(session, Event, *scheduled, status="cancelled", version=Event.version + 1, **NOT_CLAIMED)
 
 
 def _changed(series_id: UUID, since: datetime | None) -> list[Any]:
@@ -448,35 +432,32 @@ def _changed(series_id: UUID, since: datetime | None) -> list[Any]:
     return of_series if since is None else [*of_series, Event.recurrence_id >= since]
 
 
-async def _move_changed(session: AsyncSession, changed: list[Event], move: _Move, *, into: Event) -> set[datetime]:
-    """Move changed occurrences along with their series, and return their original starts in it.
+async def _move_changed(session: AsyncSession, move: _Move, *, into: Event) -> set[datetime]:
+    """Move changed occurrences into a series, in two statements however many there are.
 
-    One statement moves all of them, after another one has put those aside that are in the way.
+    Returns:
+        Their original starts in that series.
     """
-    if changed:
-        since = min(row.recurrence_id for row in changed if row.recurrence_id is not None)
-        row = _as_table(move.along(changed))
-        aside = Event.recurrence_id + literal(_ASIDE, Interval())
-        await update_rows(session, Event, *_changed(move.series.event.id, since), recurrence_id=aside)
-        values = {
-            **{name: row.c[name] for name in _MOVED if name != "id"},
-            "series_id": into.id,
-            "ical_uid": into.ical_uid,
-            "reminder_sent_at": None,
-            "reminder_attempts": 0,
-            "version": Event.version + 1,
-            **NOT_HELD,
-        }
-        await update_rows(session, Event, Event.id == row.c.id, **values)
-    return {row.recurrence_id for row in changed if row.recurrence_id is not None}
+    if not move.changed:
+        return set()
+    values = move.moved_values()
+    # PostgreSQL checks a unique index after each row of an UPDATE: a row that takes the original start of one that is
+    # moved after it would be a duplicate. So all of them are moved out of the way first.
+    aside = Event.recurrence_id + literal(_ASIDE, Interval())
+    await update_rows(session, Event, *_changed(move.series.event.id, min(move.changed)), recurrence_id=aside)
+    table = _as_table(values)
+    new: dict[str, Any] = {one.name: one for one in table.c if one.name != "id"}
+    new |= {"series_id": into.id, "ical_uid": into.ical_uid, "version": Event.version + 1, **NOT_SENT}
+    await update_rows(session, Event, Event.id == table.c.id, **new)
+    return {row["recurrence_id"] for row in values}
 
 
-def _as_table(moved: Sequence[_Moved]) -> TableValuedAlias:
-    """Return a table of what each row is to be: one statement moves them all."""
-    rows = [(*one[:-1], *start_local_values(one.start_datetime, one.timezone).values()) for one in moved]
-    arrays = [
-        literal(list(values), ARRAY(type_))
-        for values, type_ in zip(zip(*rows, strict=True), _MOVED.values(), strict=True)
-    ]
-    named = [column(name, type_) for name, type_ in _MOVED.items()]
-    return func.unnest(*arrays).table_valued(*named).render_derived(name="moved")
+def _as_table(rows: list[dict[str, Any]]) -> TableValuedAlias:
+    """Return values of events' attributes as a table, in one array a column.
+
+    Arrays, because a statement has at most 32,767 parameters.
+    """
+    types = {name: getattr(Event, name).type for name in rows[0]}
+    arrays = [literal([row[name] for row in rows], ARRAY(type_)) for name, type_ in types.items()]
+    table = func.unnest(*arrays).table_valued(*(column(name, type_) for name, type_ in types.items()))
+    return table.render_derived(name="moved")

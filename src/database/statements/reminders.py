@@ -32,12 +32,12 @@ CLAIM_PARAMETERS: Final = 7
 CLAIM: Final[Call[Any]] = Call(CLAIM_FUNCTION, CLAIM_PARAMETERS, columns=entity_columns(Event))
 """The claim in a session, for `InSession.entities`."""
 
-NOT_HELD: Final[Mapping[str, Any]] = {
-    "reminder_claimed_by": None,
-    "reminder_claimed_until": None,
-    "reminder_token": None,
-}
-"""The attributes of an event whose reminder no worker holds."""
+NOT_CLAIMED: Final[Mapping[str, Any]] = dict.fromkeys(
+    ("reminder_claimed_by", "reminder_claimed_until", "reminder_token")
+)
+"""The attributes of an event whose reminder no worker has claimed."""
+NOT_SENT: Final[Mapping[str, Any]] = {"reminder_sent_at": None, "reminder_attempts": 0, **NOT_CLAIMED}
+"""The attributes of an event whose reminder is neither sent nor claimed, and has no attempts."""
 
 
 def has_reminder(event: Event) -> bool:
@@ -66,8 +66,7 @@ def set_reminder(event: Event, at: datetime | None, *, lead: timedelta | None = 
         at: The time of the reminder, or None for no reminder.
         lead: The offset of an event that has none: a series needs an offset for its next reminder.
     """
-    new = {"reminder_datetime": at, "reminder_sent_at": None, "reminder_attempts": 0, **NOT_HELD}
-    for name, value in new.items():
+    for name, value in {"reminder_datetime": at, **NOT_SENT}.items():
         setattr(event, name, value)
     if lead is not None and event.reminder_offset is None and lead >= timedelta():
         event.reminder_offset = int(lead.total_seconds())
@@ -175,7 +174,7 @@ async def give_up(session: AsyncSession, events: Sequence[Event], *, lease: time
 async def acknowledge(session: AsyncSession, event_id: UUID, token: UUID, *, now: datetime | None) -> Event:
     """Record that a claimed reminder was sent, and go on with a series; see `EventRepository.ack_reminder`."""
     # `updated_at` brings the server's clock back with the row: Citus takes no such function in RETURNING.
-    sent = {**NOT_HELD, "updated_at": statement_time(), "reminder_sent_at": statement_time()}
+    sent = {**NOT_CLAIMED, "updated_at": statement_time(), "reminder_sent_at": statement_time()}
     event = await _change(session, event_id, token, **sent)
     if event.rrule is not None and event.reminder_datetime is not None:
         series = Series(event)
@@ -196,7 +195,7 @@ async def release(session: AsyncSession, event_id: UUID, token: UUID, *, retry_a
     """
     if retry_at is not None:
         return await _change(session, event_id, token, reminder_claimed_until=retry_at, reminder_token=uuid7())
-    return await _change(session, event_id, token, **NOT_HELD, updated_at=statement_time())
+    return await _change(session, event_id, token, **NOT_CLAIMED, updated_at=statement_time())
 
 
 async def skip(session: AsyncSession, event_id: UUID, token: UUID) -> Event:

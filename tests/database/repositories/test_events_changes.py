@@ -208,8 +208,8 @@ async def test_a_change_that_is_meant_for_another_version_is_refused(events: Eve
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({}, "recurrence_id must say which occurrence"),
-        ({"scope": "following"}, "recurrence_id must say which occurrence"),
+        ({}, "recurrence_id must name an occurrence"),
+        ({"scope": "following"}, "recurrence_id must name an occurrence"),
         ({"scope": "some"}, "scope must be this, following or all, got 'some'"),
         ({"recurrence_id": NINE + HOUR}, "must be the original start of an occurrence"),
         ({"recurrence_id": NINE.replace(tzinfo=None)}, "recurrence_id must be aware"),
