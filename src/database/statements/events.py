@@ -1,4 +1,4 @@
-"""Check the values of events beside each other, and write them together with the event's reminder."""
+"""Check the values of events together, and write them with the time of the event's reminder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from src.database.models import Event
 from src.database.session import AsyncSession
 from src.database.statements.reminders import has_reminder, next_reminder, reminder_lead, server_time, set_reminder
 
-# A day within the calendar's ends: every zone has a wall-clock time there.
+# One day from each end of Python's calendar: within these bounds an instant has a local time in every zone.
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 _INSTANTS: Final = ("start_datetime", "end_datetime", "recurrence_id", "reminder_datetime")
 _CHECKED_TOGETHER: Final = (*_INSTANTS, "timezone", "all_day", "rrule", "exdates", "series_id")
-_MOVED_ALONE: Final = ("start_datetime", "timezone", "rrule")
-_MOVE_REMINDERS: Final = frozenset({"start_datetime", "rrule", "reminder_offset", "reminder_datetime"})
-_OF_REMINDERS: Final = frozenset(
+_MOVED_BY_RESCHEDULE: Final = ("start_datetime", "timezone", "rrule")
+_RESET_REMINDERS: Final = frozenset({"start_datetime", "rrule", "reminder_offset", "reminder_datetime"})
+_REMINDER_STATE: Final = frozenset(
     {"reminder_attempts", "reminder_claimed_by", "reminder_claimed_until", "reminder_token", "reminder_sent_at"}
 )
 
@@ -32,7 +32,7 @@ def check_instant(name: str, value: Any) -> None:
     """Check that a value is an instant that has a local time in every zone.
 
     Raises:
-        ValueError: The value is no aware datetime, or is too close to an end of the calendar.
+        ValueError: The value is not an aware datetime, or is within a day of an end of the calendar.
     """
     _check_datetime(name, value)
     if not EARLIEST <= value <= LATEST:
@@ -40,10 +40,10 @@ def check_instant(name: str, value: Any) -> None:
 
 
 def check_year(name: str, value: Any) -> None:
-    """Check that a value is an instant that series reach.
+    """Check that a value is an instant for which series are expanded.
 
     Raises:
-        ValueError: The value is no aware datetime, or is not between the years 1900 and 2199.
+        ValueError: The value is not an aware datetime, or is not between the years 1900 and 2199.
     """
     _check_datetime(name, value)
     if not FIRST_YEAR <= value.year <= LAST_YEAR:
@@ -54,7 +54,7 @@ def check_interval(start: Any, end: Any) -> None:
     """Check that two values are the bounds of a half-open interval.
 
     Raises:
-        ValueError: A bound is no aware datetime, or the end is not after the start.
+        ValueError: A bound is not an aware datetime, or the end is not after the start.
     """
     _check_datetime("start", start)
     _check_datetime("end", end)
@@ -65,16 +65,16 @@ def check_interval(start: Any, end: Any) -> None:
 def _check_datetime(name: str, value: Any) -> None:
     if not isinstance(value, datetime):
         raise ValueError(  # noqa: TRY004 - bad input
-            f"{name} must be a datetime with a zone, got {type(value).__name__}; of a date its midnight in the zone"
+            f"{name} must be a datetime with a zone, got {type(value).__name__}; pass a date as its midnight"
         )
     check_aware(name, value)
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Check values of an event's attributes, each by itself.
+    """Check values of an event's attributes, each independently of the others.
 
     Raises:
-        ValueError: A zone, a rule or an instant is invalid, or is out of the calendar.
+        ValueError: A zone or a rule is invalid, or an instant is outside of the calendar.
     """
     for name in _INSTANTS:
         if values.get(name) is not None:
@@ -86,7 +86,7 @@ def check_values(values: Mapping[str, Any]) -> None:
     exdates = values.get("exdates", [])
     if not isinstance(exdates, list | tuple):
         raise ValueError(  # noqa: TRY004 - bad input
-            f"exdates must be a list of datetimes, the empty one for none, got {type(exdates).__name__}"
+            f"exdates must be a list of datetimes, empty for no excluded occurrence, got {type(exdates).__name__}"
         )
     for one in exdates:
         check_year("each of exdates", one)
@@ -96,7 +96,8 @@ def check_new_event(row: Event) -> None:
     """Check the values of an event that is to be inserted.
 
     Raises:
-        ValueError: The event has no start, a value is invalid, or it is a series that is not expanded.
+        ValueError: The event has no start, a value is invalid, or the series begins outside of the years that are
+            expanded.
     """
     _check_together({**_values_of(row), "timezone": row.timezone or "UTC"})
 
@@ -107,36 +108,42 @@ def _values_of(row: Event) -> dict[str, Any]:
 
 def _check_together(values: Mapping[str, Any]) -> None:
     if values["start_datetime"] is None:
-        raise ValueError("start_datetime must be given: an event without a start is none")
+        raise ValueError("start_datetime must be the start of the event, got None")
     check_values({**values, "exdates": values["exdates"] or [], "all_day": bool(values["all_day"])})
     if values["recurrence_id"] is not None:
         check_year("recurrence_id", values["recurrence_id"])
     if values["rrule"] is None:
         return
     if values["series_id"] is not None:
-        raise ValueError("a changed occurrence must have no rrule of its own: its series has it")
+        raise ValueError("rrule must be None for a changed occurrence: the rule belongs to its series")
     check_year("start_datetime", values["start_datetime"])
 
 
 def check_not_moved(row: Event, values: Mapping[str, Any]) -> None:
-    """Check that values do not move a series by its columns alone: changed and excluded occurrences would stay behind.
+    """Check that values do not change the start, the zone or the rule of a series.
+
+    Its changed and excluded occurrences are stored by their original start. An update of the columns alone would leave
+    them where they were; `event_moves.reschedule` moves them too.
 
     Raises:
-        ValueError: A start, a zone or a rule changes.
+        ValueError: The values would move the series.
     """
     if row.rrule is None:
         return
-    for name in _MOVED_ALONE:
+    for name in _MOVED_BY_RESCHEDULE:
         if name in values and values[name] != getattr(row, name):
-            remedy = "cancel it and add one in that zone" if name == "timezone" else '`reschedule(…, scope="all")` it'
+            remedy = "cancel the series and add it again" if name == "timezone" else 'use `reschedule(…, scope="all")`'
             raise ValueError(
-                f"{name} of a series must not be updated, for its changed and excluded occurrences would stay behind;"
-                f" {remedy}"
+                f"{name} of a series must not be updated: its changed and excluded occurrences would not move; {remedy}"
             )
 
 
 async def check_series(session: AsyncSession, pairs: Collection[tuple[UUID | None, UUID]]) -> None:
-    """Check that each series belongs to the user beside it; None is no series.
+    """Check that each series belongs to the user of its pair.
+
+    Args:
+        session: The session.
+        pairs: The ids of a series and a user; None in place of the series passes.
 
     Raises:
         ValueError: A series belongs to another user, or does not exist.
@@ -146,13 +153,13 @@ async def check_series(session: AsyncSession, pairs: Collection[tuple[UUID | Non
         of_series = select(Event.id, Event.user_id).where(Event.tenant_id == session.tenant_id, Event.id.in_(wanted))
         owners: dict[UUID, UUID] = dict(iter(await session.execute(of_series)))
         if any(series_id is not None and owners.get(series_id) != user_id for series_id, user_id in pairs):
-            raise ValueError("series_id must be that of a series of the same user")
+            raise ValueError("series_id must be the id of a series of the same user")
 
 
 async def set_first_reminders(session: AsyncSession, rows: Sequence[Event], now: datetime | None) -> None:
-    """Set the first reminders of new events; a series reminds of its first occurrence that has not begun."""
+    """Set the first reminders of new events; for a series, that of its first occurrence after `now`."""
     rows = [row for row in rows if has_reminder(row)]
-    if now is None and any(row.rrule is not None for row in rows):  # only a series needs the time
+    if now is None and any(row.rrule is not None for row in rows):
         now = await server_time(session)
     for row in rows:
         lead = reminder_lead(row)
@@ -168,39 +175,51 @@ async def set_first_reminders(session: AsyncSession, rows: Sequence[Event], now:
 
 
 async def apply_changes(session: AsyncSession, row: Event, values: Mapping[str, Any]) -> bool:
-    """Change an event, and set its reminder again where it is for another time; return True if anything changed."""
+    """Update attributes of a locked or versioned event, and reset its reminder if its time changes.
+
+    Returns:
+        True if an attribute changed.
+
+    Raises:
+        ValueError: The values do not go together, or the series belongs to another user.
+    """
     if values.keys() & set(_CHECKED_TOGETHER):
         _check_together(_values_of(row) | {name: values[name] for name in _CHECKED_TOGETHER if name in values})
     if values.keys() & {"series_id", "user_id"}:
         pair = values.get("series_id", row.series_id), values.get("user_id", row.user_id)
         await check_series(session, {pair})
     lead, now = timedelta(), None
-    if values.keys() & (_MOVE_REMINDERS | {"exdates"}):
+    if values.keys() & (_RESET_REMINDERS | {"exdates"}):
         lead = reminder_lead(row, None if row.rrule is None else Series(row))
         if values.get("rrule", row.rrule) is not None and values.get("reminder_datetime") is not None:
             now = await server_time(session)
-        values = _meant(row, values, lead, now)
+        values = _with_reminder_offset(row, values, lead, now)
     before = {name: getattr(row, name) for name in values}
     had_reminder = has_reminder(row)
     for name, value in values.items():
         setattr(row, name, value)
     changed = {name for name, value in values.items() if value != before[name]}
-    if changed & _MOVE_REMINDERS or ("exdates" in changed and _excludes_next(row, lead)):
-        await _rearm(session, row, changed, lead, had_reminder=had_reminder, now=now)
-        for name in _OF_REMINDERS & values.keys():
+    if changed & _RESET_REMINDERS or ("exdates" in changed and _excludes_next(row, lead)):
+        await _reset_reminder(session, row, changed, lead, had_reminder=had_reminder, now=now)
+        for name in _REMINDER_STATE & values.keys():
             setattr(row, name, values[name])
     await session.flush()
     return bool(changed)
 
 
-def _meant(row: Event, values: Mapping[str, Any], lead: timedelta, now: datetime | None) -> Mapping[str, Any]:
-    """Leave out a reminder's time that an offset replaces; for a series under way, turn it into an offset.
+def _with_reminder_offset(
+    row: Event, values: Mapping[str, Any], lead: timedelta, now: datetime | None
+) -> Mapping[str, Any]:
+    """Return the changes without a `reminder_datetime` that an offset replaces.
+
+    A series that has begun has its reminder before its next occurrence, so that a new time relative to the start of the
+    series is stored as an offset.
 
     Args:
         row: The event.
         values: The changes.
-        lead: How long before the start its reminder was.
-        now: The present; None where no time of a series' reminder changes.
+        lead: The time from the event's reminder to its start, before the changes.
+        now: The server's time; None if the changes set no time for the reminder of a series.
     """
     at = values.get("reminder_datetime")
     rest = {name: value for name, value in values.items() if name != "reminder_datetime"}
@@ -215,16 +234,16 @@ def _meant(row: Event, values: Mapping[str, Any], lead: timedelta, now: datetime
 
 
 def _excludes_next(row: Event, lead: timedelta) -> bool:
-    """Return True if a series' reminder is for an occurrence that is excluded."""
+    """Return True if the pending reminder of a series is that of an excluded occurrence."""
     if row.rrule is None or row.reminder_datetime is None or row.reminder_sent_at is not None:
         return False
     return row.reminder_datetime + lead in row.exdates
 
 
-async def _rearm(
+async def _reset_reminder(
     session: AsyncSession, row: Event, changed: set[str], lead: timedelta, *, had_reminder: bool, now: datetime | None
 ) -> None:
-    """Set a reminder again: to its own time if that has changed, else before the start by its offset or old lead."""
+    """Set a reminder to its own new time, or else before the start, by its offset or by its lead before the changes."""
     if "reminder_datetime" in changed:
         set_reminder(row, row.reminder_datetime)
     elif "reminder_offset" in changed and row.reminder_offset is None:
@@ -243,12 +262,12 @@ def _before(row: Event, lead: timedelta) -> datetime:
     try:
         return row.start_datetime - lead
     except OverflowError:
-        raise ValueError("reminder_offset must leave the reminder within the calendar") from None
+        raise ValueError("reminder_offset must keep the reminder within the calendar, from the year 1 on") from None
 
 
 async def delete_single(session: AsyncSession, event_id: UUID) -> bool:
-    """Delete an event that is no changed occurrence, and return whether there was one."""
+    """Delete an event that is not a changed occurrence; return False if there is no such event."""
     check_id("row_id", event_id)
     single = delete(Event).where(Event.tenant_id == session.tenant_id, Event.id == event_id, Event.series_id.is_(None))
-    options = {"synchronize_session": "fetch"}  # the session forgets the row
+    options = {"synchronize_session": "fetch"}  # removes the entity from the session too
     return await session.scalar(single.returning(Event.id), execution_options=options) is not None

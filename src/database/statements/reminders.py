@@ -1,6 +1,6 @@
-"""Reminders: what an event's columns say of its own, and the claims by which several workers share those that are due.
+"""Set the reminders of events, and let several workers claim the due ones without sending one twice.
 
-A series has one reminder at a time, which goes on from one occurrence to the next.
+A series has one reminder at a time. After it was sent or skipped, it is set for the next occurrence.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LONGEST_LEASE: Final = timedelta(days=366)
 CLAIM_FUNCTION: Final = "app_claim_reminders"
 CLAIM_PARAMETERS: Final = 7
 CLAIM: Final[Call[Any]] = Call(CLAIM_FUNCTION, CLAIM_PARAMETERS, columns=entity_columns(Event))
-"""The claim in a session, for `InSession.entities`."""
+"""The call that claims reminders in a session, for `InSession.entities`."""
 
 NOT_CLAIMED: Final[Mapping[str, Any]] = dict.fromkeys(
     ("reminder_claimed_by", "reminder_claimed_until", "reminder_token")
@@ -41,12 +41,17 @@ NOT_SENT: Final[Mapping[str, Any]] = {"reminder_sent_at": None, "reminder_attemp
 
 
 def has_reminder(event: Event) -> bool:
-    """Return True if an event has a reminder, also if its last one was sent."""
+    """Return True if an event has a reminder, whether or not it was sent."""
     return event.reminder_datetime is not None or event.reminder_offset is not None
 
 
 def reminder_lead(event: Event, series: Series | None = None) -> timedelta:
-    """Return how long before its start an event is reminded of, by its offset, or else by its reminder's time."""
+    """Return the time from an event's reminder to its start: its offset, or else by the time of its reminder.
+
+    Args:
+        event: The event.
+        series: The event as a series; its reminder may be that of a later occurrence.
+    """
     if event.reminder_offset is not None:
         return timedelta(seconds=event.reminder_offset)
     if event.reminder_datetime is None:
@@ -59,12 +64,12 @@ def reminder_lead(event: Event, series: Series | None = None) -> timedelta:
 
 
 def set_reminder(event: Event, at: datetime | None, *, lead: timedelta | None = None) -> None:
-    """Set an event's reminder: no worker holds it, no attempt is counted, and it is not sent.
+    """Set an event's reminder as neither claimed nor sent, without attempts.
 
     Args:
         event: The event.
         at: The time of the reminder, or None for no reminder.
-        lead: The offset of an event that has none: a series needs an offset for its next reminder.
+        lead: The offset to store if the event has none: a series needs it to compute its next reminder.
     """
     for name, value in {"reminder_datetime": at, **NOT_SENT}.items():
         setattr(event, name, value)
@@ -73,12 +78,12 @@ def set_reminder(event: Event, at: datetime | None, *, lead: timedelta | None = 
 
 
 async def server_time(session: AsyncSession) -> datetime:
-    """Return the present by the server's clock, which all reminders go by."""
+    """Return the server's time. All reminders use it: the clocks of several workers differ."""
     return (await session.execute(select(statement_time()))).scalar_one()
 
 
 async def next_reminder(session: AsyncSession, event: Event, series: Series, *, after: datetime) -> datetime | None:
-    """Return the time of the reminder of the first occurrence after an instant that has no row of its own, or None."""
+    """Return the time of the reminder of the first unchanged occurrence after an instant, or None if there is none."""
     replaced = await replaced_starts(session, [event.id], since=after)
     slot = series.after(after, replaced=replaced.get(event.id, ()))
     return None if slot is None else slot.start - reminder_lead(event, series)
@@ -87,7 +92,7 @@ async def next_reminder(session: AsyncSession, event: Event, series: Series, *, 
 async def replaced_starts(
     session: AsyncSession, series_ids: list[UUID], *, since: datetime, until: datetime | None = None
 ) -> dict[UUID, set[datetime]]:
-    """Return the original starts of the occurrences that have a row of their own, by series."""
+    """Return the original starts of changed occurrences, by series."""
     statement = select(Event.series_id, Event.recurrence_id).where(
         Event.tenant_id == session.tenant_id, Event.series_id.in_(series_ids), Event.recurrence_id >= since
     )
@@ -95,18 +100,18 @@ async def replaced_starts(
         statement = statement.where(Event.recurrence_id < until)
     found: dict[UUID, set[datetime]] = {}
     for series_id, recurrence_id in await session.execute(statement):
-        if series_id is not None and recurrence_id is not None:  # the CHECK says so, its types do not
+        if series_id is not None and recurrence_id is not None:  # always, by the CHECK; mypy does not know
             found.setdefault(series_id, set()).add(recurrence_id)
     return found
 
 
 def missed(tenant_id: UUID, user_id: UUID | None, grace: timedelta) -> list[ColumnElement[bool]]:
-    """Return the conditions of reminders of live users that no worker holds, and that are due for longer than this.
+    """Return the conditions of unsent reminders of live users that no worker has claimed.
 
     Args:
         tenant_id: The tenant.
         user_id: Only this user's reminders; None is all users.
-        grace: How long the reminders are due at least.
+        grace: Only reminders that have been due for longer than this.
     """
     of_user = exists().where(User.tenant_id == tenant_id, User.id == Event.user_id, User.deleted_at.is_(None))
     return [
@@ -130,16 +135,16 @@ async def claim_due(
     max_attempts: int,
     user_id: UUID | None = None,
 ) -> list[ReminderT]:
-    """Claim due reminders; series whose reminder was tried too often are claimed and given up.
+    """Claim due reminders, and give up the reminders of series that were claimed too often.
 
     Args:
-        send: Calls the function with these arguments, and returns the claimed events.
-        give_up: Moves claimed series on to the reminder of their next occurrence.
+        send: Calls `app_claim_reminders` with the arguments after the tenant, and returns the claimed events.
+        give_up: Sets the reminders of claimed series to those of their next occurrences.
         worker: The name of the worker.
         limit: The largest number of reminders, 1 to 1000.
-        lease: How long they are claimed.
-        max_attempts: After so many claims, a reminder is claimed no more.
-        user_id: Only this user's reminders.
+        lease: The duration of the claims.
+        max_attempts: The largest number of claims of one reminder.
+        user_id: Only this user's reminders; None is all users.
 
     Returns:
         The events, the longest due first.
@@ -150,30 +155,30 @@ async def claim_due(
     """
     check_limit(limit)
     if not timedelta(0) < lease <= LONGEST_LEASE:
-        raise ValueError(f"lease must be more than zero, and {LONGEST_LEASE.days} days at most, got {lease}")
+        raise ValueError(f"lease must be more than zero and at most {LONGEST_LEASE.days} days, got {lease}")
     if not worker:
-        raise ValueError("worker must say who claims, got an empty name")
+        raise ValueError("worker must be the name of the worker, got an empty string")
     ready: list[ReminderT] = []
     while len(ready) < limit:
         claimed: list[Any] = await send(clean_text(worker), limit - len(ready), lease, uuid7(), max_attempts, user_id)
         given_up = [event for event in claimed if event.reminder_attempts > max_attempts]
         ready += [event for event in claimed if event.reminder_attempts <= max_attempts]
-        if not given_up:  # a further round only where those have taken a place
+        if not given_up:  # they count toward the limit of the call: claim again to fill their places
             break
         await give_up(given_up)
     return sorted(ready, key=attrgetter("reminder_datetime", "id"))
 
 
 async def give_up(session: AsyncSession, events: Sequence[Event], *, lease: timedelta) -> None:
-    """Set the reminders of series that were just claimed for so long to those of their next occurrences."""
+    """Set the reminders of series that were just claimed with this lease to those of their next occurrences."""
     for event in events:
         assert event.reminder_claimed_until is not None  # noqa: S101 - the claim has just set it
-        await _go_on(session, event, now=event.reminder_claimed_until - lease)
+        await _set_next(session, event, now=event.reminder_claimed_until - lease)
 
 
 async def acknowledge(session: AsyncSession, event_id: UUID, token: UUID, *, now: datetime | None) -> Event:
-    """Record that a claimed reminder was sent, and go on with a series; see `EventRepository.ack_reminder`."""
-    # `updated_at` brings the server's clock back with the row: Citus takes no such function in RETURNING.
+    """Record that a claimed reminder was sent; see `EventRepository.ack_reminder`."""
+    # `updated_at` returns the server's time with the row: Citus refuses statement_timestamp() in RETURNING.
     sent = {**NOT_CLAIMED, "updated_at": statement_time(), "reminder_sent_at": statement_time()}
     event = await _change(session, event_id, token, **sent)
     if event.rrule is not None and event.reminder_datetime is not None:
@@ -188,7 +193,7 @@ async def acknowledge(session: AsyncSession, event_id: UUID, token: UUID, *, now
 
 
 async def release(session: AsyncSession, event_id: UUID, token: UUID, *, retry_at: datetime | None = None) -> Event:
-    """Release a claimed reminder, or hold it under a new token until a time; its attempts stay counted.
+    """Release a claimed reminder, or keep it claimed under a new token until `retry_at`; its attempts stay counted.
 
     Raises:
         StaleDataError: The claim is not held under this token.
@@ -199,22 +204,24 @@ async def release(session: AsyncSession, event_id: UUID, token: UUID, *, retry_a
 
 
 async def skip(session: AsyncSession, event_id: UUID, token: UUID) -> Event:
-    """Release a claimed reminder; a series goes on to the reminder of its next occurrence.
+    """Release a claimed reminder, and set that of a series to its next occurrence.
 
     Raises:
         StaleDataError: The claim is not held under this token.
     """
     event = await release(session, event_id, token)
     if event.rrule is not None:
-        await _go_on(session, event, now=event.updated_at)
+        await _set_next(session, event, now=event.updated_at)
     return event
 
 
-async def _go_on(session: AsyncSession, event: Event, *, now: datetime) -> None:
-    """Set a series' reminder to that of its next occurrence that begins after `now`, or to None if there is none."""
+async def _set_next(session: AsyncSession, event: Event, *, now: datetime) -> None:
+    """Set a series' reminder to that of its next occurrence after `now`, or to None after the last occurrence."""
     try:
         series = Series(event)
-    except (ValueError, KeyError):  # a rule or a zone from elsewhere: it stays held, and the others are claimed
+    except (ValueError, KeyError):
+        # Another program wrote an invalid rule or zone. The reminder stays claimed, so that the next round of
+        # `claim_due` claims other reminders.
         return
     lead = reminder_lead(event, series)
     begun = (event.reminder_datetime or event.start_datetime) + lead
@@ -227,6 +234,6 @@ async def _change(session: AsyncSession, event_id: UUID, token: UUID, **values: 
     if event is None:
         raise StaleDataError(
             f"the reminder of event {event_id} is not held under this token",
-            hint="another worker has claimed or sent it; a longer lease leaves more time to send",
+            hint="another worker has claimed or sent the reminder; a longer lease leaves more time to send",
         )
     return event
