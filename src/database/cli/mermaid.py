@@ -8,7 +8,10 @@ from typing import Final
 from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, UniqueConstraint
 from sqlalchemy.dialects import postgresql
 
+from src.database import models
 from src.database.base import Base
+
+assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
 # As people say them: a type in Mermaid is one word.
 _SHORT: Final = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp"}

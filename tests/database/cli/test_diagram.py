@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from src.database.cli.diagram import diagram_app
 from src.database.cli.mermaid import mermaid
 from src.database.errors import ConfigurationError
 
-PAGE = Path(__file__).parents[3] / "docs" / "schema.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "schema.md"
 # What the grammar of erDiagram takes: https://mermaid.js.org/syntax/entityRelationshipDiagram.html
 COLUMN = re.compile(r'        [a-z][a-z0-9_()\[\]-]* [a-z][a-z0-9_]*( (PK|FK|UK)(, (FK|UK))*)?( "[a-z, ]+")?')
 RELATION = re.compile(r'    [a-z_]+ (\|o|\|\|)(--|\.\.)(o\||o\{) [a-z_]+ : "[a-z_, ]+"')
@@ -22,6 +25,15 @@ RELATION = re.compile(r'    [a-z_]+ (\|o|\|\|)(--|\.\.)(o\||o\{) [a-z_]+ : "[a-z
 
 def test_the_document_shows_the_present_schema() -> None:
     assert f"```mermaid\n{mermaid()}```\n" in PAGE.read_text(), "run `thea-db erd docs/schema.md`"
+
+
+def test_a_process_of_its_own_prints_the_same_tables() -> None:
+    """Here another test has imported the models; the command has to import them itself."""
+    program = "from src.database.cli import main; main()"
+
+    done = subprocess.run([sys.executable, "-c", program, "erd"], cwd=ROOT, check=True, capture_output=True, text=True)
+
+    assert done.stdout == mermaid()
 
 
 def test_every_line_is_one_that_mermaid_reads() -> None:
