@@ -1,4 +1,4 @@
-"""The base of all tables: the metadata, its naming convention, column types, and the tenant's columns."""
+"""The declarative base of all tables: metadata, naming convention, column types, and the columns of a tenant's rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,21 @@ from math import isfinite
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import DateTime, Dialect, MetaData, Table, Text, TypeDecorator, Uuid, event, func, text
+from sqlalchemy import (
+    DateTime,
+    Dialect,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    TextClause,
+    TypeDecorator,
+    Uuid,
+    event,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.mutable import MutableDict, MutableList
@@ -33,29 +47,30 @@ LAST_INSTANT: Final = datetime.max.replace(tzinfo=UTC)
 _ENDS: Final = (MINYEAR, MAXYEAR)
 
 DEEPEST_JSON: Final = 100
-"""How many lists and dicts a JSON value may have inside each other."""
-_LARGEST_NUMBER_BITS: Final = 14_284  # 4,300 digits: Python neither writes nor reads more
-_LONGEST_STEP: Final = 40
+"""The deepest nesting of lists and dicts in a JSON value."""
+# 4,300 digits: the default of sys.set_int_max_str_digits, beyond which Python neither writes nor parses an int.
+_LARGEST_NUMBER_BITS: Final = 14_284
+_LONGEST_NAME_IN_PATH: Final = 40
 _LONGEST_PATH: Final = 120
-_Where: TypeAlias = "tuple[_Where, str | int] | None"
-"""The place in a JSON value: the place around it, and the name or the number there."""
+_Place: TypeAlias = "tuple[_Place, str | int] | None"
+"""A place within a JSON value: the place of its container, and its name or index there; None is the value itself."""
 
 _tick_lock: Final = threading.Lock()
 _last_tick = 0
 
 
 def utc_now() -> datetime:
-    """Return the present instant, aware, in UTC."""
+    """Return the current time as an aware datetime in UTC."""
     return datetime.now(UTC)
 
 
 def uuid7() -> UUID:
-    """Return a version 7 UUID (RFC 9562, section 5.7, method 3 of 6.2); those of one process are in order.
+    """Return a version 7 UUID (RFC 9562, section 5.7; method 3 of section 6.2). Those of one process are increasing.
 
-    48 bits of Unix milliseconds and 12 bits of their fraction, then 62 random bits. Ids are made here and not by the
-    server: a server-side default costs one round trip per row.
+    It has 48 bits of Unix milliseconds, 12 bits of their fraction, and 62 random bits. Python creates the ids, and not
+    a server default, so that rows can refer to each other before any of them is sent.
     """
-    global _last_tick  # noqa: PLW0603 - what keeps two ids of the same instant in order
+    global _last_tick  # noqa: PLW0603 - two ids of the same instant must differ in their tick to be in order
     with _tick_lock:
         tick = _last_tick = max((time.time_ns() << 12) // 1_000_000, _last_tick + 1)
     value = (tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0b10 << 62
@@ -63,40 +78,37 @@ def uuid7() -> UUID:
 
 
 def clean_text(value: str) -> str:
-    """Replace what PostgreSQL's text cannot hold, NUL and lone surrogates, by U+FFFD; everything else stays.
+    """Replace NUL and lone surrogates, which PostgreSQL's text type cannot store, with U+FFFD.
 
-    Two surrogates that are a pair become the character that they encode.
+    Two surrogates that form a pair become the character that they encode.
     """
-    if "\0" not in value and (value.isascii() or _has_no_surrogate(value)):  # what follows takes fifty times as long
-        return value
+    if "\0" not in value:
+        try:
+            value.encode()  # fails for a surrogate, and takes a fiftieth of the time of the conversion below
+        except UnicodeEncodeError:
+            pass
+        else:
+            return value
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").translate(_UNSTORABLE)
 
 
-def _has_no_surrogate(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 class CleanText(TypeDecorator[str]):
-    """``text`` that never fails for a NUL byte or a lone surrogate in one message of many."""
+    """``text`` whose values are cleaned by `clean_text`, so that one bad character does not fail a batch of rows."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Clean the value on its way in."""
+        """Return the value, cleaned."""
         return clean_text(value) if isinstance(value, str) else value
 
 
 class Json(TypeDecorator[Any]):
-    """``jsonb`` whose strings, names included, are cleaned as those of :class:`CleanText` are.
+    """``jsonb`` whose strings and names are cleaned by `clean_text`.
 
     Args:
-        attribute: The mapped attribute's name, for errors.
-        none_as_null: As of SQLAlchemy's JSON.
+        attribute: The name of the mapped attribute, for errors.
+        none_as_null: As of SQLAlchemy's `JSON`: None is SQL NULL, not the JSON null.
     """
 
     impl = JSONB
@@ -108,25 +120,25 @@ class Json(TypeDecorator[Any]):
         self.none_as_null = none_as_null  # part of the cache key
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        """Clean the value.
+        """Return the value, cleaned.
 
         Raises:
-            ValueError: jsonb cannot hold the value.
+            ValueError: jsonb cannot store the value.
         """
         return clean_json(value, self.attribute)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """``timestamptz`` that refuses a naive datetime before it reaches the server."""
+    """``timestamptz`` that rejects a naive datetime, which the server would read in the time zone of the connection."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Check that the value is aware.
+        """Return the value.
 
         Raises:
-            ValueError: The value has no zone, so it names no instant.
+            ValueError: The value is naive, or outside the years 1 to 9999 in UTC.
         """
         if value is not None:
             check_aware("a datetime", value)
@@ -134,25 +146,30 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def check_aware(name: str, value: datetime) -> None:
-    """Check that a datetime is an instant that UTC can express.
+    """Check that a datetime is aware, and that its time in UTC is within the years 1 to 9999.
 
     Raises:
-        ValueError: It has no zone, is no datetime, or is so close to an end of the calendar that UTC has none for it.
+        ValueError: The value is not such a datetime.
     """
     if not isinstance(value, datetime):
-        given = type(value).__name__
-        raise ValueError(f"{name} must be a datetime with its zone, got {given}")  # noqa: TRY004 - bad input
+        kind = type(value).__name__
+        raise ValueError(f"{name} must be a datetime with a time zone, got {kind}")  # noqa: TRY004 - bad input
     if value.utcoffset() is None:
-        raise ValueError(f"{name} must be aware, got the naive {value!r}; say its zone, e.g. tzinfo=UTC")
+        raise ValueError(f"{name} must be aware, got the naive {value!r}; pass a time zone, e.g. tzinfo=UTC")
     if value.year in _ENDS and not FIRST_INSTANT <= value <= LAST_INSTANT:
         raise ValueError(f"{name} must be within the years 1 to 9999 in UTC, got {value}")
 
 
 def check_time(name: str, value: datetime, *, back: timedelta) -> None:
-    """Check that a datetime is an instant with so much time before it.
+    """Check that a datetime is aware, and that a duration can be subtracted from it.
+
+    Args:
+        name: The name of the argument, for errors.
+        value: The datetime.
+        back: The duration.
 
     Raises:
-        ValueError: It has no zone, or there is no such time before it.
+        ValueError: The value is naive, or the result would be before the year 1.
     """
     check_aware(name, value)
     if value < FIRST_INSTANT + back:
@@ -160,11 +177,11 @@ def check_time(name: str, value: datetime, *, back: timedelta) -> None:
 
 
 def check_id(name: str, value: object) -> None:
-    """Check that a value can be a row's id; the text of a UUID can.
+    """Check that a value is a UUID, or the text of one.
 
     Raises:
-        TypeError: It is neither a UUID nor a text.
-        ValueError: It is a text, and no UUID's.
+        TypeError: The value is neither a UUID nor a string.
+        ValueError: The value is a string that is not a UUID.
     """
     if isinstance(value, UUID):
         return
@@ -173,106 +190,109 @@ def check_id(name: str, value: object) -> None:
     try:
         UUID(value)
     except ValueError:
-        raise ValueError(f"{name} must be a uuid.UUID, got a text that is none") from None
+        raise ValueError(f"{name} must be a uuid.UUID, got a string that is not one") from None
 
 
 def clean_json(value: Any, attribute: str = "JSON", *, of: str = "") -> Any:
-    """Return a JSON value with its strings, names included, cleaned as `clean_text` does.
+    """Return a JSON value whose strings and names are cleaned by `clean_text`.
 
     Args:
         value: The value.
-        attribute: The attribute's name, for errors.
+        attribute: The name of the attribute, for errors.
         of: The owner of the attribute, for errors: `message 'telegram:bot:42:7'`.
 
     Raises:
-        ValueError: jsonb cannot hold the value; the message names the attribute, the rule and the path.
+        ValueError: jsonb cannot store the value. The message names the attribute, the rule and the path, and has no
+            text of the value.
     """
     try:
         return _clean_json(value, None, 0)
-    except _NotJson as fault:
-        message = f"{attribute} must {fault.rule} at {attribute}{_path(fault.where)}"
-    raise ValueError(f"{of}: {message}" if of else message)  # here, so that no context keeps what was said
+    except _NotJson as error:
+        message = f"{attribute} must {error.rule} at {attribute}{_path(error.place)}"
+    # Outside of the except block: as its context, the error would keep the frames with the user's content alive.
+    raise ValueError(f"{of}: {message}" if of else message)
 
 
 class _NotJson(Exception):
-    def __init__(self, rule: str, where: _Where) -> None:
-        self.rule, self.where = rule, where
+    def __init__(self, rule: str, place: _Place) -> None:
+        self.rule, self.place = rule, place
 
 
-def _clean_json(value: Any, where: _Where, depth: int) -> Any:
+def _clean_json(value: Any, place: _Place, depth: int) -> Any:
     if isinstance(value, str):
         return clean_text(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         if value.bit_length() > _LARGEST_NUMBER_BITS:
-            raise _NotJson("have numbers of at most 4300 digits, got more", where)
+            raise _NotJson("have numbers of at most 4300 digits, got more", place)
         return value
     if isinstance(value, float):
         if not isfinite(value):
-            raise _NotJson(f"have finite numbers all through, got {value}", where)
+            raise _NotJson(f"have only finite numbers, got {value}", place)
         return value
     if depth >= DEEPEST_JSON and isinstance(value, dict | list | tuple):
-        raise _NotJson(f"be nested at most {DEEPEST_JSON} deep, got more", where)
+        raise _NotJson(f"be nested at most {DEEPEST_JSON} deep, got more", place)
     if isinstance(value, dict):
-        return {_clean_name(name, where): _clean_json(item, (where, name), depth + 1) for name, item in value.items()}
+        return {_clean_name(name, place): _clean_json(item, (place, name), depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean_json(item, (where, index), depth + 1) for index, item in enumerate(value)]
-    raise _NotJson(
-        f"be text, numbers, true, false, null, lists and dicts all through, got {type(value).__name__}", where
-    )
+        return [_clean_json(item, (place, index), depth + 1) for index, item in enumerate(value)]
+    kind = type(value).__name__
+    raise _NotJson(f"have only text, numbers, true, false, null, lists and dicts, got {kind}", place)
 
 
-def _clean_name(name: Any, where: _Where) -> str:
-    if not isinstance(name, str):  # json.dumps would make text of some, and two names could become one
-        raise _NotJson(f"have text as names, got {type(name).__name__}", where)
+def _clean_name(name: Any, place: _Place) -> str:
+    # json.dumps converts some types: {1: "a", "1": "b"} would have one name twice.
+    if not isinstance(name, str):
+        raise _NotJson(f"have text as names, got {type(name).__name__}", place)
     return clean_text(name)
 
 
-def _path(where: _Where) -> str:
-    """Return the place in a JSON value as Python's own text: `[0].score`; a name that is no identifier is left out."""
+def _path(place: _Place) -> str:
+    """Return the path of a place as Python text, `[0].score`, without names that can be a user's content."""
     parts: list[str] = []
-    while where is not None:
-        where, step = where
+    while place is not None:
+        place, step = place
         if isinstance(step, int):
             parts.append(f"[{step}]")
-        else:  # a name that is no identifier can be what somebody wrote
-            parts.append(f".{step}" if step.isidentifier() and len(step) <= _LONGEST_STEP else "[…]")
+        else:
+            parts.append(f".{step}" if step.isidentifier() and len(step) <= _LONGEST_NAME_IN_PATH else "[…]")
     path = "".join(reversed(parts))
     return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…"
 
 
-_TYPES: Final[dict[tuple[type[Any], str], Any]] = {}
-"""The class of a mapped attribute's values, by model and name."""
+_MUTABLE: Final[dict[tuple[type[Any], str], Any]] = {}
+"""The class of a mutable attribute's values, by model and name; filled when the models are mapped."""
 
 
 class _Registered:
-    """Registers the attributes whose values are of this class."""
+    """Registers the mapped attributes whose values are of this class."""
 
     @classmethod
     def associate_with_attribute(cls, attribute: Any) -> None:
-        super().associate_with_attribute(attribute)  # type: ignore[misc] # of the other base
-        _TYPES[attribute.class_, attribute.key] = cls
+        super().associate_with_attribute(attribute)  # type: ignore[misc] # a method of the other base class
+        _MUTABLE[attribute.class_, attribute.key] = cls
 
 
 class ChangeableDict(_Registered, MutableDict[str, Any]):
-    """A JSON object; what is set or removed in it is stored."""
+    """A JSON object. Setting and removing a name marks the row as changed."""
 
 
 class ChangeableList(_Registered, MutableList[Any]):
-    """A list; what is added, replaced or removed in it is stored."""
+    """A list. Adding, replacing and removing an item marks the row as changed."""
 
 
 def changeable(model: type[Any], name: str) -> Any:
     """Return the class of a mapped attribute's mutable values, or None if they are not mutable."""
-    return _TYPES.get((model, name))
+    return _MUTABLE.get((model, name))
 
 
 class Base(DeclarativeBase):
-    """The declarative base: the metadata that Alembic compares with the database.
+    """The declarative base. Its metadata is what Alembic compares with the database.
 
-    A change in place is stored, `note.tags.append("x")`, `user.preferences["tone"] = "dry"`; one further down,
-    `user.extra["a"]["b"] = 1`, is not seen: assign the attribute anew, or call SQLAlchemy's `flag_modified`.
+    A change in place is stored if it is at the top level of a value: `note.tags.append("x")`,
+    `user.preferences["tone"] = "dry"`. A nested change, `user.extra["a"]["b"] = 1`, is not noticed: assign the whole
+    attribute, or call SQLAlchemy's `flag_modified`.
     """
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
@@ -284,7 +304,8 @@ class Base(DeclarativeBase):
         list[str]: ChangeableList.as_mutable(ARRAY(CleanText())),
         str: CleanText(),
     }
-    # Values that the server makes come back with the statement: no second trip, and no lazy load later.
+    # RETURNING fetches server defaults with the statement itself. Otherwise SQLAlchemy expires these attributes after
+    # an UPDATE, and the next access would be a lazy load, which fails under asyncio.
     __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - SQLAlchemy's own spelling
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=900)
@@ -299,39 +320,60 @@ class Base(DeclarativeBase):
 
 
 @event.listens_for(Base, "attribute_instrument", propagate=True)
-def _say_how_to_load(model: type[Base], name: str, attribute: InstrumentedAttribute[Any]) -> None:
-    """Name the remedy in the error of a lazy load: `lazy="raise"` alone names the attribute."""
+def _name_loader_in_error(model: type[Base], name: str, attribute: InstrumentedAttribute[Any]) -> None:
+    """Replace the error of a lazy load, which `lazy="raise"` causes, by one that names the loader option to use."""
     implementation: Any = attribute.impl
-    if (load := implementation.callable_) is None:  # loaded with its row
+    if (load := implementation.callable_) is None:  # a plain column: there is no lazy load
         return
     loader = "undefer" if hasattr(attribute.property, "columns") else "selectinload"
 
-    def load_or_say_how(*arguments: Any) -> Any:
+    def load_or_raise(*arguments: Any) -> Any:
         try:
             return load(*arguments)
         except (InvalidRequestError, DetachedInstanceError) as error:
             option = f"{loader}({model.__name__}.{name})"
             raise LazyLoadError(
                 f"{model.__name__}.{name} was not loaded with its row, and is not loaded on access",
-                hint=f"ask for it when you read: `options=[{option}]` of a repository, `.options({option})` of select",
+                hint=f"load it with the row: `options=[{option}]` of a repository, `.options({option})` of a select",
             ) from error
 
-    implementation.callable_ = load_or_say_how
+    implementation.callable_ = load_or_raise
 
 
 class TenantBase(Base):
-    """A table whose rows belong to a tenant: ``(tenant_id, id)`` is the key, and row-level security guards it.
+    """A table whose rows belong to tenants. Its key is ``(tenant_id, id)``, and row-level security protects it.
 
-    A session fills ``tenant_id`` in; nobody else needs to.
+    The session sets ``tenant_id`` when it inserts a row.
     """
 
     __abstract__ = True
 
-    # The key in this order: the tenant comes first.
+    # sort_order also determines the order of the key's columns.
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-2)
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-1)
 
 
 def tenant_tables(metadata: MetaData = Base.metadata) -> list[Table]:
-    """Return the tables whose rows belong to tenants, parents first: each has its policy."""
+    """Return the tables whose rows belong to tenants, in the order of their foreign keys: parents first."""
     return [table for table in metadata.sorted_tables if "tenant_id" in table.columns]
+
+
+def tenant_index(name: str, *columns: str | TextClause, where: str | None = None, **options: Any) -> Index:
+    """Return an index of a tenant's rows: `tenant_id` comes first, or the index would serve no query of one tenant.
+
+    Args:
+        name: The index: `ix_<table>_<what>`, or `uq_<table>_<what>` with `unique=True`.
+        columns: Column names, or `text` for expressions.
+        where: The predicate of a partial index, as SQL.
+        options: As of SQLAlchemy's `Index`: `unique`, `postgresql_nulls_not_distinct`, ...
+    """
+    return Index(name, "tenant_id", *columns, postgresql_where=None if where is None else text(where), **options)
+
+
+def tenant_foreign_key(column: str, table: str) -> ForeignKeyConstraint:
+    """Return a foreign key to a row of the same tenant.
+
+    PostgreSQL does not apply row-level security when it checks a foreign key: without `tenant_id` in the key, a row
+    could refer to a row of another tenant, and the check would reveal that the row exists.
+    """
+    return ForeignKeyConstraint(["tenant_id", column], [f"{table}.tenant_id", f"{table}.id"])

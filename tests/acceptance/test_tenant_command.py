@@ -111,7 +111,7 @@ def test_a_name_cannot_move_the_cursor_nor_turn_the_line_around() -> None:
     ("arguments", "message"),
     [
         (("update", "acme"), "nothing was changed: no change was given\nhint: --name, --slug"),
-        (("update", "acme", "--retention-days", "0"), "retention_days must be 1 or more"),
+        (("update", "acme", "--retention-days", "0"), "retention_days must be a whole number from 1"),
         (("update", "acme", "--retention-days", "1", "--keep-for-ever"), "cannot both be given"),
         (("update", "acme", "--slug", "ACME"), "slug must be 1 to 63"),
         (("update", "nobody", "--name", "x"), "there is no tenant 'nobody'"),
@@ -120,7 +120,7 @@ def test_a_name_cannot_move_the_cursor_nor_turn_the_line_around() -> None:
         (("erase", "nobody", "--yes"), "there is no tenant 'nobody'"),
         (("export", "nobody"), "there is no tenant 'nobody'"),
         (("create", "Acme_1", "Acme"), "slug must be 1 to 63 of a-z, 0-9 and dashes"),
-        (("create", "acme-1", "Acme", "--retention-days", "0"), "retention_days must be 1 or more"),
+        (("create", "acme-1", "Acme", "--retention-days", "0"), "retention_days must be a whole number from 1"),
         (("export", "acme", "-o", "missing/out"), "missing/out cannot be written: No such file or directory"),
     ],
 )

@@ -74,16 +74,16 @@ def test_refuses_a_naive_datetime() -> None:
 
 @pytest.mark.parametrize("value", ["tomorrow", date(2026, 1, 1), 5])
 def test_refuses_what_is_no_datetime(value: object) -> None:
-    with pytest.raises(ValueError, match=f"a datetime must be a datetime with its zone, got {type(value).__name__}"):
+    with pytest.raises(ValueError, match=f"a datetime must be a datetime with a time zone, got {type(value).__name__}"):
         UtcDateTime().process_bind_param(value, DIALECT)  # type: ignore[arg-type] # what is tested
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"a": [utc_now()]}, "JSON must be text, numbers, .* got datetime"),
-        ({"a": {1}}, "JSON must be text, .* got set"),
-        ([b"x"], "JSON must be text, .* got bytes"),
+        ({"a": [utc_now()]}, "JSON must have only text, numbers, .* got datetime"),
+        ({"a": {1}}, "JSON must have only text, .* got set"),
+        ([b"x"], "JSON must have only text, .* got bytes"),
         ({(1, 2): 3}, "JSON must have text as names, got tuple"),
     ],
 )
@@ -102,14 +102,14 @@ def nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (float("nan"), "extra must have finite numbers all through, got nan at extra"),
+        (float("nan"), "extra must have only finite numbers, got nan at extra"),
         (
             {"a": [1, {"b c": float("-inf")}]},
-            "extra must have finite numbers all through, got -inf at extra.a[1][…]",
+            "extra must have only finite numbers, got -inf at extra.a[1][…]",
         ),
         ({"a": {1: 2, "b": 3}}, "extra must have text as names, got int at extra.a"),
         ({"a": {None: 2}}, "extra must have text as names, got NoneType at extra.a"),
-        ([utc_now()], "extra must be text, numbers, true, false, null, lists and dicts all through, got datetime at"),
+        ([utc_now()], "extra must have only text, numbers, true, false, null, lists and dicts, got datetime at"),
         ([10**5000], "extra must have numbers of at most 4300 digits, got more at extra[0]"),
         (nested(DEEPEST_JSON + 1), "extra must be nested at most 100 deep, got more at extra[0][0]"),
         (nested(100_000), "extra must be nested at most 100 deep, got more at extra[0][0]"),

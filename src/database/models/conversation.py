@@ -1,4 +1,4 @@
-"""Conversations: a user, on a channel, in a chat."""
+"""Conversations of a user, on a channel and in a chat."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from src.database.base import TenantBase
+from src.database.base import TenantBase, tenant_foreign_key, tenant_index
 
 if TYPE_CHECKING:
     from src.database.models.message_history import MessageHistory
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class Conversation(TenantBase):
-    """A thread of messages. ``last_seq`` counts what was ever appended; its row is the lock of every append.
+    """A thread of messages. ``last_seq`` is the number of the message appended last; an append locks the row.
 
-    The turn is leased: who answers now, until when, and under which token (the fence: it only ever grows, so who
-    comes back with an older one has lost the turn).
+    The turn, the right to answer, is leased to one worker: ``turn_claimed_by`` until ``turn_claimed_until``.
+    ``turn_token`` is a fencing token: each claim increments it, so a worker that returns with a lower token has lost
+    the turn.
     """
 
     __tablename__ = "conversations"
@@ -52,42 +53,39 @@ class Conversation(TenantBase):
     )
 
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
+        tenant_foreign_key("user_id", "users"),
         UniqueConstraint("tenant_id", "session_id"),
-        # Limits of single values are checked before a statement is sent (`models/limits.py`): an append updates this
-        # row, and each CHECK costs it 2 %. These compare two columns, which no caller sees at the same time.
-        # A summary that covers messages to come would keep them from the model.
+        # `models/limits.py` checks single values before a statement is sent: an append updates this row, and each CHECK
+        # adds 2 % to its cost. These CHECKs compare two columns, of which a caller may set only one.
+        # A summary that covers future messages would hide them from the language model.
         CheckConstraint("summary_upto_seq BETWEEN 0 AND last_seq", name="summary_upto_seq"),
-        # A turn that is claimed without an end would never be free again.
+        # A turn that is claimed without an end could never be claimed again.
         CheckConstraint("(turn_claimed_by IS NULL) = (turn_claimed_until IS NULL)", name="turn_claim"),
-        # A closed conversation that is active would take the messages of its chat and never be closed again.
+        # A closed conversation that is active would receive the messages of its chat, and could never be closed.
         CheckConstraint("NOT is_active OR closed_at IS NULL", name="closed_is_inactive"),
-        # At most one is active per user, channel and chat; two unnamed chats are the same chat.
-        Index(
+        # A user has at most one active conversation per channel and chat. NULL is one chat too: NULLS NOT DISTINCT.
+        tenant_index(
             "uq_conversations_active",
-            "tenant_id",
             "user_id",
             "channel",
             "external_chat_id",
             unique=True,
             postgresql_nulls_not_distinct=True,
-            postgresql_where=text("is_active AND deleted_at IS NULL"),
+            where="is_active AND deleted_at IS NULL",
         ),
-        # page_for_user; and the foreign key, when a user is erased.
-        Index("ix_conversations_user_id", "tenant_id", "user_id", "id"),
-        # close_stale: what has gone quiet and may be closed. Because of this index each append updates all indexes of
-        # the row, 14 % of its cost; without it each batch reads all active conversations of the tenant.
-        Index(
+        # page_for_user, and the check of the foreign key when a user is erased.
+        tenant_index("ix_conversations_user_id", "user_id", "id"),
+        # close_stale. An append changes an indexed value here, so its update is not heap-only and writes to every
+        # index: 14 % of the cost of an append. Without the index, each batch would read all active conversations of the
+        # tenant.
+        tenant_index(
             "ix_conversations_idle",
-            "tenant_id",
             text("coalesce(last_message_at, created_at)"),
-            postgresql_where=text("is_active AND deleted_at IS NULL"),
+            where="is_active AND deleted_at IS NULL",
         ),
-        # What retention may purge.
-        Index(
-            "ix_conversations_deleted_at", "tenant_id", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")
-        ),
-        # Each turn claims, renews and releases the row. No index has these columns, so with room in the page these
-        # updates are heap-only and leave every index as it is.
+        # Retention: the rows to purge.
+        tenant_index("ix_conversations_deleted_at", "deleted_at", where="deleted_at IS NOT NULL"),
+        # Each turn updates the row three times: claim, renew, release. No index has these columns, so with free space
+        # in the page these updates are heap-only (HOT) and write to no index.
         {"postgresql_with": {"fillfactor": 80}},
     )

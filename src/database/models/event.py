@@ -1,4 +1,4 @@
-"""Appointments and their reminders."""
+"""Events of users, their recurrence and their reminders."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfoNotFoundError
 
-from sqlalchemy import CheckConstraint, Computed, DateTime, ForeignKeyConstraint, Index, event, inspect, text
+from sqlalchemy import CheckConstraint, Computed, DateTime, event, inspect, text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 
-from src.database.base import TenantBase
+from src.database.base import TenantBase, tenant_foreign_key, tenant_index
 from src.database.calendar import get_zone, local_time
-from src.database.models.limits import ICAL_UID, RRULE, TIMEZONE, TITLE
+from src.database.models.limits import EVENT_STATUS, ICAL_UID, RRULE, TIMEZONE, TITLE
 
 if TYPE_CHECKING:
     from src.database.models.user import User
 
 NO_LOCAL_TIME: Final = datetime(1, 1, 1)  # noqa: DTZ001 - local time
-"""The value of `start_local` where it is not known."""
+"""The value of `start_local` in rows whose local time is unknown."""
 
 
 class Event(TenantBase):
-    """An event of a user. ``timezone`` is the IANA zone in which its wall-clock time was said.
+    """An event of a user. ``timezone`` is the IANA zone of its local times.
 
-    ``start_local`` is that time, without a zone, as it was when the row was written: a change of the zone's rules moves
-    the instant and not what people agreed on. It is computed here, with the packaged zone data, and
-    ``start_local_basis`` names the instant and the zone that it was computed from: where a statement that is not of
-    this package has changed one of these, `written_start_local` is None. A row that such a statement, or the release
-    before this one, has inserted has `NO_LOCAL_TIME`, the beginning of the year 1.
-    ``reminder_offset`` is in seconds before the start. A reminder is claimed for a while: by whom, until when, and
-    under which token (the fence: who comes back with an older one has lost the claim).
+    ``start_local`` is the local start, without a zone, as of the write: people agreed on a local time, so if the rules
+    of the zone change, the instant moves and the local time stays. This package computes it with the packaged zone
+    data, and records in ``start_local_basis`` the instant and the zone that it used. A statement of another program may
+    change the start or the zone without it; then the basis no longer matches, and `written_start_local` is None. A row
+    that another program or the previous release inserted has `NO_LOCAL_TIME`.
+
+    ``reminder_offset`` is in seconds before the start. A worker claims a reminder for a limited time:
+    ``reminder_claimed_by`` until ``reminder_claimed_until``, under a new ``reminder_token`` (a fencing token: a worker
+    that returns with another one has lost the claim).
     """
 
     __tablename__ = "events"
@@ -48,8 +50,8 @@ class Event(TenantBase):
         sort_order=1,
     )
     start_local_basis: Mapped[str | None] = mapped_column("local_start_basis", key="start_local_basis", sort_order=1)
-    # The server's own, by another clock. No code of this release reads it; the one before does, so it goes a release
-    # later.
+    # Computed by the server with its own zone data, which can differ from the packaged data. Only the previous release
+    # reads this column; it can be dropped in the next one.
     start_local_by_server: Mapped[datetime] = mapped_column(
         "start_local",
         DateTime(timezone=False),
@@ -78,7 +80,7 @@ class Event(TenantBase):
 
     @property
     def written_start_local(self) -> datetime | None:
-        """The local time of the start as it was when the row was written; None where that is not known."""
+        """The local time of the start as of the write, or None if it is unknown."""
         if self.start_local == NO_LOCAL_TIME:
             return None
         basis = self.start_local_basis
@@ -88,17 +90,17 @@ class Event(TenantBase):
     @declared_attr.directive
     @classmethod
     def __mapper_args__(cls) -> dict[str, Any]:
-        """Return the options by which ``version`` guards against two concurrent writers."""
+        """Return the mapper options: ``version`` is compared in each UPDATE, which detects a concurrent write."""
         return {"eager_defaults": True, "version_id_col": cls.__table__.c.version}
 
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
-        ForeignKeyConstraint(["tenant_id", "series_id"], ["events.tenant_id", "events.id"]),
+        tenant_foreign_key("user_id", "users"),
+        tenant_foreign_key("series_id", "events"),
         CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
         CheckConstraint(TITLE.sql("title"), name="title"),
         CheckConstraint("end_datetime >= start_datetime", name="end_datetime"),
         CheckConstraint(TIMEZONE.sql("timezone"), name="timezone"),
-        CheckConstraint("status IN ('scheduled', 'cancelled', 'done')", name="status"),
+        CheckConstraint(EVENT_STATUS.sql("status"), name="status"),
         CheckConstraint(RRULE.sql("rrule"), name="rrule"),
         CheckConstraint(ICAL_UID.sql("ical_uid"), name="ical_uid"),
         CheckConstraint("(series_id IS NULL) = (recurrence_id IS NULL)", name="recurrence_id"),
@@ -110,56 +112,43 @@ class Event(TenantBase):
             name="reminder_claim",
         ),
         # upcoming, overlapping: a user's events by time.
-        Index("ix_events_user_start", "tenant_id", "user_id", "start_datetime", "id"),
-        # overlapping: what has begun and not ended.
-        Index("ix_events_user_end", "tenant_id", "user_id", "end_datetime"),
+        tenant_index("ix_events_user_start", "user_id", "start_datetime", "id"),
+        # overlapping: events that began before the interval.
+        tenant_index("ix_events_user_end", "user_id", "end_datetime"),
         # A tenant's agenda by status.
-        Index("ix_events_status", "tenant_id", "status", "start_datetime"),
-        # claim_due_reminders: what is due and not sent.
-        Index(
-            "ix_events_due",
-            "tenant_id",
-            "reminder_datetime",
-            postgresql_where=text("reminder_sent_at IS NULL AND status = 'scheduled'"),
-        ),
-        # A user's recurring events, to be expanded.
-        Index("ix_events_recurring", "tenant_id", "user_id", postgresql_where=text("rrule IS NOT NULL")),
-        # The changed occurrences of a series: one each.
-        Index(
-            "uq_events_occurrence",
-            "tenant_id",
-            "series_id",
-            "recurrence_id",
-            unique=True,
-            postgresql_where=text("series_id IS NOT NULL"),
-        ),
-        # Imported again: the same calendar entry.
-        Index(
+        tenant_index("ix_events_status", "status", "start_datetime"),
+        # claim_due_reminders: due and not sent.
+        tenant_index("ix_events_due", "reminder_datetime", where="reminder_sent_at IS NULL AND status = 'scheduled'"),
+        # occurrences: the series of a user, to expand.
+        tenant_index("ix_events_recurring", "user_id", where="rrule IS NOT NULL"),
+        # Each occurrence of a series is changed by at most one row.
+        tenant_index("uq_events_occurrence", "series_id", "recurrence_id", unique=True, where="series_id IS NOT NULL"),
+        # An imported calendar entry: importing it again updates the row.
+        tenant_index(
             "uq_events_ical_uid",
-            "tenant_id",
             "user_id",
             "ical_uid",
             "recurrence_id",
             unique=True,
             postgresql_nulls_not_distinct=True,
-            postgresql_where=text("ical_uid IS NOT NULL"),
+            where="ical_uid IS NOT NULL",
         ),
     )
 
 
 def start_local_values(start: object, timezone: str | None) -> dict[str, Any]:
-    """Return `start_local` and `start_local_basis` for a start and a zone; `NO_LOCAL_TIME` and None where it has none.
+    """Return the values of `start_local` and `start_local_basis`; `NO_LOCAL_TIME` and None if there is no local time.
 
     Args:
-        start: The instant; what is no datetime, e.g. an SQL expression, has no local time here.
-        timezone: The zone's name; None is the column's default.
+        start: The instant. Anything but an aware datetime, such as an SQL expression, has no local time.
+        timezone: The name of the zone; None means the column's default.
     """
     name = timezone or "UTC"
     try:
         if isinstance(start, datetime) and start.tzinfo is not None:
             return {"start_local": local_time(start, get_zone(name)), "start_local_basis": _basis(start, name)}
-    except (ZoneInfoNotFoundError, OverflowError):  # of another source, or at an end of the calendar
-        pass
+    except (ZoneInfoNotFoundError, OverflowError):
+        pass  # the server may know a zone that the packaged data lacks; a local time may be outside the years 1 to 9999
     return {"start_local": NO_LOCAL_TIME, "start_local_basis": None}
 
 
@@ -170,10 +159,11 @@ def _basis(start: datetime, timezone: str) -> str:
 @event.listens_for(Event, "before_insert")
 @event.listens_for(Event, "before_update")
 def _set_start_local(_mapper: Any, _connection: Any, row: Event) -> None:
-    """Compute the local time of a start that is new, or of one whose instant or zone has changed."""
+    """Set the local start of a new row, or of a row whose start or zone has changed."""
     state: Any = inspect(row)
     if state.persistent and not any(state.attrs[name].history.has_changes() for name in ("start_datetime", "timezone")):
         return
+    # If one of the two is not loaded, the pair is incomplete: the local time is unknown, rather than possibly wrong.
     is_whole = not state.persistent or {"start_datetime", "timezone"} <= state.dict.keys()
     start = state.dict.get("start_datetime") if is_whole else None
     for name, value in start_local_values(start, state.dict.get("timezone")).items():

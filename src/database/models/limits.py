@@ -1,11 +1,11 @@
-"""The limits of values, each stated once: for what is checked before it is sent, for inputs, and for CHECKs."""
+"""The limits of values, each stated once: for checks before a statement is sent, for the schemas, and for CHECKs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from sqlalchemy import event
 from sqlalchemy.orm import InstrumentedAttribute
@@ -16,7 +16,11 @@ from src.database.calendar import check_timezone
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 State = Literal["complete", "incomplete", "interrupted"]
+EventStatus = Literal["scheduled", "cancelled", "done"]
+TenantStatus = Literal["active", "suspended"]
 
+SLUG_PATTERN: Final = "[a-z0-9][a-z0-9-]{0,62}"
+_SLUG: Final = re.compile(SLUG_PATTERN)
 LONGEST_LOCALE: Final = 35
 # RFC 5646, section 2.1: language, script, region, variants, extensions, private use; or private use alone.
 _LOCALE: Final = re.compile(
@@ -35,7 +39,7 @@ _LONGEST_SHOWN: Final = 40
 
 
 def is_locale(tag: object) -> bool:
-    """Return True for a text in the form of a language tag (BCP 47) of at most 35 characters: es, es-MX."""
+    """Return True if a value has the form of a language tag (BCP 47), like es or es-MX, of at most 35 characters."""
     return isinstance(tag, str) and len(tag) <= LONGEST_LOCALE and _LOCALE.fullmatch(tag) is not None
 
 
@@ -43,7 +47,7 @@ def check_locale(tag: str) -> None:
     """Check that a text has the form of a language tag (BCP 47).
 
     Raises:
-        ValueError: It has another form, or is longer than 35 characters.
+        ValueError: The text has another form, or more than 35 characters.
     """
     if not is_locale(tag):
         raise ValueError(
@@ -51,28 +55,45 @@ def check_locale(tag: str) -> None:
         )
 
 
-class Limit(Protocol):
-    """A rule for a value."""
+def check_slug(slug: object) -> None:
+    """Check that a text can be the slug of a tenant.
 
-    def check(self, name: str, value: Any) -> None:
-        """Check a value; None is left to the column's NOT NULL.
+    Raises:
+        ValueError: The text is not 1 to 63 of a-z, 0-9 and dashes, or begins with a dash.
+    """
+    if not isinstance(slug, str) or not _SLUG.fullmatch(slug):
+        raise ValueError(f"slug must be 1 to 63 of a-z, 0-9 and dashes, and not begin with a dash, got {slug!r}")
 
-        Raises:
-            ValueError: It is out of the limit; the message has the name, and no text of the value.
-        """
+
+# The messages of these checks have the name of the attribute, and no text that a user wrote.
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """A text of so many characters, as it is stored; or so many bytes."""
+    """The limit of a text in characters as it is stored, or of bytes.
+
+    Args:
+        minimum: The smallest length.
+        maximum: The greatest length.
+        kind: `str` or `bytes`.
+        rule: A check that is stricter than the length, and replaces it before sending.
+    """
 
     minimum: int
     maximum: int
     kind: type[str | bytes] = str
+    rule: Callable[[str], None] | None = None
 
     def check(self, name: str, value: Any) -> None:
-        """Check a value."""
+        """Check a value. None passes: NOT NULL is the server's rule.
+
+        Raises:
+            ValueError: The value is outside the limit.
+        """
         if value is None:
+            return
+        if self.rule is not None:
+            self.rule(value)
             return
         if not isinstance(value, self.kind):
             raise ValueError(f"{name} must be a {self.kind.__name__}, got {type(value).__name__}")  # noqa: TRY004 - bad input
@@ -85,32 +106,20 @@ class Length:
             raise ValueError(f"{name} must be {span} {unit}, got {length}")
 
     def sql(self, column: str) -> str:
-        """Return the CHECK's condition."""
+        """Return the condition of a CHECK."""
         span = f"BETWEEN {self.minimum} AND {self.maximum}" if self.minimum else f"<= {self.maximum}"
         return f"length({column}) {span}"
 
 
 @dataclass(frozen=True, slots=True)
-class Named(Length):
-    """A name that has a rule of its own, which is stricter than its length."""
-
-    rule: Callable[[str], None] = check_locale
-
-    def check(self, name: str, value: Any) -> None:
-        """Check a value."""
-        if value is not None:
-            self.rule(value)
-
-
-@dataclass(frozen=True, slots=True)
 class Whole:
-    """A whole number."""
+    """The range of a whole number, both ends included."""
 
     minimum: int
     maximum: int = _INT4
 
     def check(self, name: str, value: Any) -> None:
-        """Check a value."""
+        """Check a value, as `Length.check` does."""
         if value is None:
             return
         if not isinstance(value, int) or isinstance(value, bool) or not self.minimum <= value <= self.maximum:
@@ -118,52 +127,55 @@ class Whole:
             raise ValueError(f"{name} must be a whole number from {self.minimum} to {self.maximum}, got {got}")
 
     def sql(self, column: str) -> str:
-        """Return the CHECK's condition; the maximum is the type's."""
+        """Return the condition of a CHECK, without the maximum: that is the type's."""
         return f"{column} > {self.minimum - 1}" if self.minimum else f"{column} >= 0"
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """One of these words."""
+    """The words of which a value must be one."""
 
     words: tuple[str, ...]
 
     def check(self, name: str, value: Any) -> None:
-        """Check a value."""
+        """Check a value, as `Length.check` does."""
         if value is not None and value not in self.words:
             got = repr(value) if isinstance(value, str) and len(value) <= _LONGEST_SHOWN else type(value).__name__
             raise ValueError(f"{name} must be one of {', '.join(self.words)}, got {got}")
 
     def sql(self, column: str) -> str:
-        """Return the CHECK's condition."""
+        """Return the condition of a CHECK."""
         return f"{column} IN ({', '.join(map(repr, self.words))})"
 
 
 @dataclass(frozen=True, slots=True)
 class Json:
-    """A JSON array, or an object. JSON's null is neither, so None is refused where the column has no NULL."""
+    """A JSON array or object. None is rejected unless `nullable`: it would be stored as the JSON null, not as NULL."""
 
     kind: Literal["array", "object"]
     nullable: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        """Check a value."""
+        """Check a value, as `Length.check` does, except for None."""
         if value is None and self.nullable:
             return
         if not isinstance(value, dict if self.kind == "object" else (list, tuple)):
-            raise ValueError(  # noqa: TRY004 - bad input
-                f"{name} must be a {'dict' if self.kind == 'object' else 'list'}, got {type(value).__name__}"
-            )
+            wanted = "dict" if self.kind == "object" else "list"
+            raise ValueError(f"{name} must be a {wanted}, got {type(value).__name__}")  # noqa: TRY004 - bad input
 
+
+Limit: TypeAlias = Length | Whole | OneOf | Json
 
 ROLE: Final = OneOf(get_args(Role))
 STATE: Final = OneOf(get_args(State))
+EVENT_STATUS: Final = OneOf(get_args(EventStatus))
+TENANT_STATUS: Final = OneOf(get_args(TenantStatus))
 TOKENS: Final = Whole(0)
 RETENTION_DAYS: Final = Whole(1)
 USERNAME: Final = Length(1, 64)
 DISPLAY_NAME: Final = Length(1, 256)
-LOCALE: Final = Named(2, LONGEST_LOCALE, rule=check_locale)
-TIMEZONE: Final = Named(1, 64, rule=check_timezone)
+LOCALE: Final = Length(2, LONGEST_LOCALE, rule=check_locale)
+TIMEZONE: Final = Length(1, 64, rule=check_timezone)
 SESSION_ID: Final = Length(1, 255)
 CHANNEL: Final = Length(1, 64)
 CHAT_ID: Final = Length(1, 255)
@@ -174,8 +186,7 @@ NOTE: Final = Length(1, 100_000)
 RRULE: Final = Length(1, 2000)
 ICAL_UID: Final = Length(0, 255)
 TENANT_NAME: Final = Length(1, 200)
-SLUG: Final = "[a-z0-9][a-z0-9-]{0,62}"
-"""The pattern of a tenant's slug."""
+SLUG: Final = Length(1, 63, rule=check_slug)
 
 USERS: Final[Mapping[str, Limit]] = {
     "username": USERNAME,
@@ -214,14 +225,22 @@ LIMITS: Final[Mapping[str, Mapping[str, Limit]]] = {
     "conversations": CONVERSATIONS,
     "message_history": MESSAGES,
 }
-"""By table and attribute."""
+"""By table and attribute: limits that no CHECK has, and so are checked on assignment and before each statement."""
+TENANTS: Final[Mapping[str, Limit]] = {
+    "slug": SLUG,
+    "name": TENANT_NAME,
+    "status": TENANT_STATUS,
+    "retention_days": RETENTION_DAYS,
+    "extra": Json("object"),
+}
+"""What can be changed of a tenant."""
 
 
 def check_limits(limits: Mapping[str, Limit], values: Mapping[str, Any]) -> None:
-    """Check values by attribute; SQL expressions are left to the server.
+    """Check values by attribute, except SQL expressions, whose values only the server knows.
 
     Raises:
-        ValueError: One of them is out of its limit; the message names it.
+        ValueError: A value is outside its limit.
     """
     for name, value in values.items():
         if (limit := limits.get(name)) is not None and not _is_sql(value):
@@ -234,7 +253,7 @@ def _is_sql(value: Any) -> bool:
 
 @event.listens_for(Base, "attribute_instrument", propagate=True)
 def _check_on_assignment(model: type[Base], name: str, attribute: InstrumentedAttribute[Any]) -> None:
-    """Check what is assigned to an attribute of an entity, in its constructor too: no flush sends what is refused."""
+    """Check each value that is assigned to an attribute of an entity, also by its constructor."""
     limit = LIMITS.get(getattr(model, "__tablename__", ""), {}).get(name)
     if limit is None:
         return

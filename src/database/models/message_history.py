@@ -1,4 +1,4 @@
-"""Messages, in the order in which they were committed."""
+"""The messages of conversations, numbered in commit order."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from src.database.base import ChangeableList, Json, TenantBase
+from src.database.base import ChangeableList, Json, TenantBase, tenant_foreign_key, tenant_index
 from src.database.models.limits import ROLE, STATE
 
 if TYPE_CHECKING:
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class MessageHistory(TenantBase):
-    """One message. ``seq`` runs without gaps in commit order; ``message_id`` is the idempotency key.
+    """A message. ``seq`` numbers a conversation's messages in commit order, without gaps.
 
-    ``fingerprint`` is the SHA-256 of what was first appended under the key. It tells a message that came twice
-    from another one with the same key, after edits too; it is null where only an edited version was ever seen.
+    ``message_id`` is the idempotency key. ``fingerprint`` is the SHA-256 of the message that was first appended under
+    the key; it distinguishes a repeated delivery from a different message with the same key, also after edits. It is
+    NULL if the first delivery was already an edited version.
     """
 
     __tablename__ = "message_history"
@@ -52,40 +53,28 @@ class MessageHistory(TenantBase):
     user: Mapped[User] = relationship(back_populates="messages", lazy="raise", overlaps="messages,conversation")
 
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "conversation_id"], ["conversations.tenant_id", "conversations.id"]),
-        ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
-        ForeignKeyConstraint(["tenant_id", "parent_id"], ["message_history.tenant_id", "message_history.id"]),
+        tenant_foreign_key("conversation_id", "conversations"),
+        tenant_foreign_key("user_id", "users"),
+        tenant_foreign_key("parent_id", "message_history"),
         UniqueConstraint("tenant_id", "conversation_id", "seq"),
         UniqueConstraint("tenant_id", "message_id"),
-        # The other limits are checked before a statement is sent (`models/limits.py`): a CHECK costs an append 2 %.
-        # Model providers refuse a conversation that has a message with an unknown role.
+        # `models/limits.py` checks the other limits before a statement is sent: each CHECK adds 2 % to an append.
+        # These two stay because a bad value breaks the conversation. Model providers reject an unknown role.
         CheckConstraint(ROLE.sql("role"), name="role"),
-        # A message in an unknown state never ends, and those who follow the conversation wait for it forever.
+        # A message in an unknown state never ends, and the followers of the conversation (`tail`) would wait forever.
         CheckConstraint(STATE.sql("state"), name="state"),
-        # A person's messages, newest first; what retention may purge.
-        Index("ix_message_history_user_id", "tenant_id", "user_id", "created_at"),
-        # Usage by day, and what retention may purge.
-        Index("ix_message_history_created_at", "tenant_id", "created_at"),
-        # The answers to a message.
-        Index("ix_message_history_parent_id", "tenant_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
-        # A tool's result beside its call.
-        Index(
-            "ix_message_history_tool_call_id",
-            "tenant_id",
-            "conversation_id",
-            "tool_call_id",
-            postgresql_where=text("tool_call_id IS NOT NULL"),
+        # The messages of a user by age: export, and retention.
+        tenant_index("ix_message_history_user_id", "user_id", "created_at"),
+        # `usage` by day, and `purge`.
+        tenant_index("ix_message_history_created_at", "created_at"),
+        # The foreign key of parent_id: removing a message looks for its answers.
+        tenant_index("ix_message_history_parent_id", "parent_id", where="parent_id IS NOT NULL"),
+        # The result of a tool call.
+        tenant_index(
+            "ix_message_history_tool_call_id", "conversation_id", "tool_call_id", where="tool_call_id IS NOT NULL"
         ),
-        # Answers that are not finished: interrupt_stale.
-        Index(
-            "ix_message_history_unfinished",
-            "tenant_id",
-            "conversation_id",
-            "seq",
-            postgresql_where=text("state = 'incomplete'"),
-        ),
-        # What retention may purge.
-        Index(
-            "ix_message_history_deleted_at", "tenant_id", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")
-        ),
+        # interrupt_stale: the answers that are still being written.
+        tenant_index("ix_message_history_unfinished", "conversation_id", "seq", where="state = 'incomplete'"),
+        # Retention: the rows to purge.
+        tenant_index("ix_message_history_deleted_at", "deleted_at", where="deleted_at IS NOT NULL"),
     )

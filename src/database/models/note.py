@@ -1,4 +1,4 @@
-"""Notes of users, with their full-text search."""
+"""Notes of users, and their full-text index."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from sqlalchemy import (
     Column,
     Computed,
     Connection,
-    ForeignKeyConstraint,
-    Index,
     event,
     text,
     type_coerce,
@@ -22,18 +20,20 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, Mapper, column_property, mapped_column, relationship, validates
 
-from src.database.base import TenantBase, clean_text
+from src.database.base import TenantBase, clean_text, tenant_foreign_key, tenant_index
 from src.database.models.limits import NOTE, TITLE
 
 if TYPE_CHECKING:
     from src.database.models.user import User
 
-# Each with its bare letter at the same place below: a text keeps its length, so a match is where it was.
+# Letter by letter, so that a text keeps its length: a match in the unaccented text is at the same place in the
+# original.
 ACCENTED: Final = "ÁÀÂÄÃÅáàâäãåÉÈÊËéèêëÍÌÎÏíìîïÓÒÔÖÕóòôöõÚÙÛÜúùûüÑñÇçÝýÿ"
 BARE: Final = "AAAAAAaaaaaaEEEEeeeeIIIIiiiiOOOOOoooooUUUUuuuuNnCcYyy"
-# What is no part of a word becomes a space before the server's parser sees it: with the locale C that takes all that is
-# not ASCII for letters, and with any it makes one word of an address or a path, and none of what stands in < and >.
-# Punctuation, symbols, spaces, marks without a letter, emoji; in the escapes that both regular expressions know.
+# Characters that are not part of a word: punctuation, symbols, spaces, marks without a letter, emoji. They become
+# spaces before PostgreSQL's text search parser reads the text. With the locale C the parser treats every non-ASCII
+# character as a letter; with any locale it makes one word of an address or a path, and drops `<...>` as a tag. The
+# escapes are those that both Python's and PostgreSQL's regular expressions know.
 SEPARATORS: Final = (
     r"\u0001-\u001f\u0021-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf\u00d7"
     r"\u00f7\u02c2-\u02c5\u02d2-\u02df\u02e5-\u02eb\u02ed\u02ef-\u02ff\u037e\u0384-\u0385\u0387\u055a-\u055f"
@@ -51,16 +51,16 @@ MAX_TAG_LENGTH: Final = 64
 
 
 def clean_tags(tags: Iterable[Any]) -> list[str]:
-    """Return tags in their order, stripped and composed (NFC), each once, without those that are empty.
+    """Return the tags in their order, stripped and in NFC, without duplicates and empty ones.
 
     Raises:
-        ValueError: They are more than 64, one is longer than 64 characters, or they are no list of texts.
+        ValueError: There are more than 64, one is longer than 64 characters, or the value is not a list of strings.
     """
     if isinstance(tags, str) or not isinstance(tags, Iterable):
-        raise ValueError(f"tags must be a list of texts, e.g. ['work'], got {type(tags).__name__}")  # noqa: TRY004
+        raise ValueError(f"tags must be a list of strings, e.g. ['work'], got {type(tags).__name__}")  # noqa: TRY004
     tags = list(tags)
     if foreign := next((tag for tag in tags if not isinstance(tag, str)), None):
-        raise ValueError(f"a tag must be text, got {type(foreign).__name__}")
+        raise ValueError(f"a tag must be a string, got {type(foreign).__name__}")
     stripped = (clean_text(normalize("NFC", tag)).strip() for tag in tags)
     cleaned = list(dict.fromkeys(tag for tag in stripped if tag))
     if len(cleaned) > MAX_TAGS:
@@ -71,7 +71,7 @@ def clean_tags(tags: Iterable[Any]) -> list[str]:
 
 
 def plain(expression: str) -> str:
-    """Return SQL for the words of a text without their accents, however they are encoded."""
+    """Return the SQL expression of a text's words without accents, whether the text is in NFC or NFD."""
     words = f"regexp_replace(normalize({expression}, NFC), '[{SEPARATORS}]+', ' ', 'g')"
     return f"translate({words}, '{ACCENTED}', '{BARE}')"
 
@@ -81,11 +81,12 @@ def _words(expression: str) -> str:
 
 
 class Note(TenantBase):
-    """A note of a user. ``search`` is the server's: the words of title (weight A) and content (weight B), unaccented.
+    """A note of a user.
 
-    It holds each word as it is, for prefixes, and its Spanish and its English stem, because a note does not say its
-    language. No GIN index serves it: under row-level security the planner could not use one, so a search is narrowed
-    to its user first.
+    PostgreSQL computes ``search``: the unaccented words of the title (weight A) and of the content (weight B). The
+    language of a note is unknown, so each word is there in its own form, for prefixes, and with its Spanish and its
+    English stem. There is no GIN index: `@@` is not leakproof, so under row-level security the planner cannot use one
+    (PostgreSQL 15 to 18). A search reads the notes of one user instead.
     """
 
     __tablename__ = "notes"
@@ -107,7 +108,7 @@ class Note(TenantBase):
     def _clean_tags(self, _name: str, tags: Iterable[str]) -> list[str]:
         return clean_tags(tags)
 
-    # Of the table alone: as a mapped column it would come back whole with each statement that writes a note.
+    # Excluded from the mapper: with eager_defaults, each statement that writes a note would return the whole vector.
     __mapper_args__ = {"eager_defaults": True, "exclude_properties": ["search"]}  # noqa: RUF012 - SQLAlchemy's own
     __table_args__ = (
         Column(
@@ -116,38 +117,22 @@ class Note(TenantBase):
             Computed(f"setweight({_words(_TITLE)}, 'A') || setweight({_words('content')}, 'B')", persisted=True),
             nullable=False,
         ),
-        ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
-        ForeignKeyConstraint(["tenant_id", "source_message_id"], ["message_history.tenant_id", "message_history.id"]),
+        tenant_foreign_key("user_id", "users"),
+        tenant_foreign_key("source_message_id", "message_history"),
         CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
         CheckConstraint(TITLE.sql("title"), name="title"),
         CheckConstraint(NOTE.sql("content"), name="content"),
         CheckConstraint(f"cardinality(tags) <= {MAX_TAGS}", name="tags"),
-        # A user's notes, newest first, and deleted ones for his export; search is narrowed by it.
-        Index("ix_notes_user_id", "tenant_id", "user_id", "id"),
-        # The pinned ones stand on top.
-        Index(
-            "ix_notes_pinned",
-            "tenant_id",
-            "user_id",
-            postgresql_where=text("pinned AND archived_at IS NULL AND deleted_at IS NULL"),
-        ),
-        # The archive, by when.
-        Index(
-            "ix_notes_archived_at",
-            "tenant_id",
-            "user_id",
-            "archived_at",
-            postgresql_where=text("archived_at IS NOT NULL"),
-        ),
-        # Which notes a message led to.
-        Index(
-            "ix_notes_source_message_id",
-            "tenant_id",
-            "source_message_id",
-            postgresql_where=text("source_message_id IS NOT NULL"),
-        ),
-        # What retention may purge.
-        Index("ix_notes_deleted_at", "tenant_id", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+        # page_for_user, search, and the export of a user's data, deleted notes included.
+        tenant_index("ix_notes_user_id", "user_id", "id"),
+        # page_for_user(pinned=True).
+        tenant_index("ix_notes_pinned", "user_id", where="pinned AND archived_at IS NULL AND deleted_at IS NULL"),
+        # archived: the latest first.
+        tenant_index("ix_notes_archived_at", "user_id", "archived_at", where="archived_at IS NOT NULL"),
+        # The foreign key of source_message_id: removing a message looks for its notes.
+        tenant_index("ix_notes_source_message_id", "source_message_id", where="source_message_id IS NOT NULL"),
+        # Retention: the rows to purge.
+        tenant_index("ix_notes_deleted_at", "deleted_at", where="deleted_at IS NOT NULL"),
     )
 
 

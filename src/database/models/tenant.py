@@ -1,4 +1,4 @@
-"""The registry of tenants: each transaction reads all entries, and changes the current tenant's alone."""
+"""The registry of tenants. Every transaction can read all entries, and change only that of the current tenant."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from sqlalchemy import CheckConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from src.database.base import Base, uuid7
-from src.database.models.limits import RETENTION_DAYS, SLUG, TENANT_NAME
+from src.database.models.limits import RETENTION_DAYS, SLUG_PATTERN, TENANT_NAME, TENANT_STATUS
 
 
 class Tenant(Base):
-    """A tenant. The table has ids and names only: every tenant can read it.
+    """A tenant. Every tenant can read the whole table, so it has no personal data and no secrets.
 
-    `TenantRepository` changes any entry; an UPDATE or DELETE of your own finds the current tenant's entry alone.
+    `TenantRepository` can change any entry. Your own UPDATE or DELETE affects only the entry of the current tenant.
     """
 
     __tablename__ = "tenants"
@@ -27,10 +27,10 @@ class Tenant(Base):
 
     __table_args__ = (
         CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
-        CheckConstraint(f"slug ~ '^{SLUG}$'", name="slug"),
+        CheckConstraint(f"slug ~ '^{SLUG_PATTERN}$'", name="slug"),
         CheckConstraint(TENANT_NAME.sql("name"), name="name"),
-        CheckConstraint("status IN ('active', 'suspended')", name="status"),
+        CheckConstraint(TENANT_STATUS.sql("status"), name="status"),
         CheckConstraint(RETENTION_DAYS.sql("retention_days"), name="retention_days"),
-        # Workers go through the active ones.
+        # TenantRepository.active.
         Index("ix_tenants_active", "id", postgresql_where=text("status = 'active'")),
     )

@@ -1,14 +1,14 @@
-"""The people whom the assistant serves."""
+"""The users of the assistant."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKeyConstraint, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKeyConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from src.database.base import ChangeableDict, Json, TenantBase
+from src.database.base import ChangeableDict, Json, TenantBase, tenant_index
 from src.database.models.limits import RETENTION_DAYS
 
 if TYPE_CHECKING:
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from src.database.models.message_history import MessageHistory
     from src.database.models.note import Note
 
-# A lazy load in asyncio is an error: ask with `options(selectinload(User.events))`. And whoever deletes a user leaves
-# these to the database, which refuses while there are any.
+# Under asyncio a lazy load fails, so it raises immediately: load with `options(selectinload(User.events))`.
+# passive_deletes: a DELETE of a user does not load or change these rows; the foreign keys reject it while there are
+# any.
 _CHILDREN: Final[dict[str, Any]] = {"back_populates": "user", "lazy": "raise", "passive_deletes": "all"}
 
 
 class User(TenantBase):
-    """One person within one tenant. ``timezone`` is an IANA name."""
+    """A person, within one tenant. ``timezone`` is an IANA name."""
 
     __tablename__ = "users"
 
@@ -48,19 +49,19 @@ class User(TenantBase):
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),
-        # The other limits are checked before a statement is sent (`models/limits.py`).
-        # With zero days or fewer, `purge_expired` would delete all that the user has.
+        # `models/limits.py` checks the other limits before a statement is sent. This one is also a CHECK because with
+        # zero or fewer days `purge_expired` would delete all messages of the user.
         CheckConstraint(RETENTION_DAYS.sql("retention_days"), name="retention_days"),
-        # get_or_create_by_telegram_id; a deleted user's id is free again.
-        Index(
-            "uq_users_telegram_id", "tenant_id", "telegram_id", unique=True, postgresql_where=text("deleted_at IS NULL")
-        ),
-        # Look-up by @username as people type it. Under row-level security an index on lower(username) would not serve.
-        Index("ix_users_username_lower", "tenant_id", "username_lower"),
+        # get_or_create_by_telegram_id. The Telegram id of a deleted user is free again.
+        tenant_index("uq_users_telegram_id", "telegram_id", unique=True, where="deleted_at IS NULL"),
+        # get_by_username. The column is generated because an index on lower(username) would not be used: lower() is not
+        # leakproof, so the planner cannot apply it before the policy of row-level security.
+        tenant_index("ix_users_username_lower", "username_lower"),
         # `page(User.is_active.is_(True))`.
-        Index("ix_users_active", "tenant_id", "id", postgresql_where=text("is_active AND deleted_at IS NULL")),
-        # What retention may purge.
-        Index("ix_users_deleted_at", "tenant_id", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
-        # touch_seen changes the row in each turn, and no indexed column: with room in the page it is heap-only.
+        tenant_index("ix_users_active", "id", where="is_active AND deleted_at IS NULL"),
+        # Retention: the rows to purge.
+        tenant_index("ix_users_deleted_at", "deleted_at", where="deleted_at IS NOT NULL"),
+        # touch_seen updates the row in each turn, without an indexed column: with free space in the page it is
+        # heap-only.
         {"postgresql_with": {"fillfactor": 90}},
     )

@@ -1,41 +1,34 @@
-"""The registry of tenants, which needs no current tenant."""
+"""The registry of tenants. Its methods need no current tenant."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from sqlalchemy import select
 
 from src.database.errors import NotFoundError
 from src.database.models import Tenant
-from src.database.models.limits import SLUG, TENANT_NAME
+from src.database.models.limits import TENANT_STATUS, TENANTS, TenantStatus
 from src.database.observability import names_statements
 from src.database.session import AsyncSession
 from src.database.statements import Keyset, Page, check_limit, tenants
 
 ACTIVE_BATCH: Final = 100
-LARGEST_RETENTION_DAYS: Final = 2**31 - 1
 
-_SLUG: Final = re.compile(SLUG)
-
-Status = Literal["active", "suspended"]
 T = TypeVar("T")
-
-_CHANGING: Final = ("slug", "name", "status", "retention_days", "extra")
 
 
 @names_statements
 class TenantRepository:
-    """The registry of tenants. Reading an entry needs no current tenant, and neither does changing one here.
+    """The registry of tenants.
 
-    Row-level security lets SQL of your own change the current tenant's entry alone. The methods of this class name the
-    entry that they change to the server.
+    Row-level security restricts your own SQL to changing the entry of the current tenant. The methods of this class
+    name the entry to the server before they change it, so they change any entry, with or without a current tenant.
 
-    A suspended tenant is passed over by `active`, and so by the workers that go through it. Its sessions work on: to
-    ask the registry would cost each of them a round trip. Who lets people in asks here.
+    `active` skips suspended tenants, and so do the workers that iterate over it. Suspending a tenant does not stop its
+    sessions, because a check would add a round trip to each of them: check the status where you authenticate users.
     """
 
     def __init__(self, session: AsyncSession) -> None:
@@ -45,13 +38,13 @@ class TenantRepository:
         """Register a tenant.
 
         Args:
-            slug: What people and commands call it: 1 to 63 of a-z, 0-9 and dashes, no dash first.
-            name: What is shown, 1 to 200 characters.
-            retention_days: How long messages are kept; None: for ever.
+            slug: The name of the tenant in commands: 1 to 63 of a-z, 0-9 and dashes, not beginning with a dash.
+            name: The name to display, 1 to 200 characters.
+            retention_days: How long messages are kept, 1 day or more. None keeps them forever.
 
         Raises:
-            DuplicateKeyError: The slug is taken.
-            ValueError: The slug, the name or the retention is not as said here.
+            DuplicateKeyError: Another tenant has the slug.
+            ValueError: An argument is outside these limits.
         """
         _check({"slug": slug, "name": name, "retention_days": retention_days})
         tenant = Tenant(slug=slug, name=name, retention_days=retention_days)
@@ -60,10 +53,10 @@ class TenantRepository:
         return tenant
 
     async def get(self, tenant_id: UUID) -> Tenant:
-        """Return the tenant of this id.
+        """Return the tenant with this id.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: There is no such tenant.
         """
         return _found(await self.session.scalar(select(Tenant).where(Tenant.id == tenant_id)), tenant_id)
 
@@ -73,72 +66,74 @@ class TenantRepository:
         return tenant
 
     async def update(self, tenant_id: UUID, /, **values: Any) -> Tenant:
-        """Change attributes of a tenant: `slug`, `name`, `status`, `retention_days`, `extra`; the others stay.
+        """Update attributes of a tenant: any of `slug`, `name`, `status`, `retention_days` and `extra`.
 
         Raises:
-            DuplicateKeyError: The slug is taken.
-            NotFoundError: There is none of this id.
-            ValueError: An attribute is unknown or never changes, or its value is not as `create` says.
+            DuplicateKeyError: Another tenant has the slug.
+            NotFoundError: There is no such tenant.
+            ValueError: An attribute cannot be set, or its value is outside the limits that `create` documents.
         """
         _check(values)
         return await (self._set(tenant_id, **values) if values else self.get(tenant_id))
 
     async def suspend(self, tenant_id: UUID) -> Tenant:
-        """Suspend a tenant: workers skip it. A suspended one stays so.
+        """Suspend a tenant, so that workers skip it. Suspending a suspended tenant is not an error.
 
         Raises:
-            NotFoundError: There is none of this id.
+            NotFoundError: There is no such tenant.
         """
         return await self._set(tenant_id, status="suspended")
 
     async def activate(self, tenant_id: UUID) -> Tenant:
-        """Activate a tenant: workers serve it again. An active one stays so.
+        """Activate a suspended tenant. Activating an active tenant is not an error.
 
         Raises:
-            NotFoundError: There is none of this id.
+            NotFoundError: There is no such tenant.
         """
         return await self._set(tenant_id, status="active")
 
     async def delete(self, tenant_id: UUID) -> None:
-        """Delete a tenant from the registry, once it has no rows.
+        """Delete a tenant that has no rows from the registry.
 
         Raises:
-            ForeignKeyError: It has users.
-            NotFoundError: There is none of this id.
+            ForeignKeyError: The tenant still has users.
+            NotFoundError: There is no such tenant.
         """
         _found(await tenants.delete_tenant(self.session, tenant_id), tenant_id)
 
-    async def page(self, *, status: Status | None = None, after: str | None = None, limit: int = 50) -> Page[Tenant]:
-        """Return one page, in the order in which they were registered.
+    async def page(
+        self, *, status: TenantStatus | None = None, after: str | None = None, limit: int = 50
+    ) -> Page[Tenant]:
+        """Return one page of tenants, in the order of their registration.
 
         Args:
-            status: Only these.
-            after: The cursor of the page before.
-            limit: Tenants a page, 1 to 1000.
+            status: Only tenants with this status.
+            after: The `next_cursor` of the previous page.
+            limit: The largest number of tenants in the page, 1 to 1000.
 
         Raises:
-            InvalidCursorError: The cursor is not one of this query's.
-            ValueError: The limit or the status cannot serve.
+            InvalidCursorError: The cursor is not from this query.
+            ValueError: The limit or the status is invalid.
         """
         check_limit(limit)
         statement = select(Tenant)
         if status is not None:
-            _check_status(status)
+            TENANT_STATUS.check("status", status)
             statement = statement.where(Tenant.status == status)
         order = Keyset.of(Tenant)
         return order.page(list(await self.session.scalars(order.begin(statement, after).limit(limit + 1))), limit)
 
     async def active(self) -> AsyncIterator[Tenant]:
-        """Yield the active tenants, as a worker needs them, in constant memory.
+        """Yield the active tenants, in constant memory.
 
-        Between batches nothing stays open, however long a worker takes for each: a transaction that this begins, it
-        also ends. In a transaction that was begun before, it stays inside.
+        The transaction of each batch ends before its tenants are yielded, so a slow worker holds none open. A
+        transaction that was open before the first tenant stays open.
         """
         cursor: str | None = None
         while True:
             is_own_transaction = not self.session.in_transaction()
             page = await self.page(status="active", after=cursor, limit=ACTIVE_BATCH)
-            if is_own_transaction:  # nothing is written in it
+            if is_own_transaction:  # commit instead of rollback, which would expire the tenants to yield
                 await self.session.commit()
             for tenant in page.items:
                 yield tenant
@@ -153,29 +148,16 @@ def _check(values: Mapping[str, Any]) -> None:
     """Check attributes of a tenant.
 
     Raises:
-        ValueError: An attribute is unknown, or a value cannot be.
+        ValueError: An attribute cannot be set, or a value is outside its limit.
     """
-    if unknown := sorted(values.keys() - _CHANGING):
-        raise ValueError(
-            f"Tenant.{unknown[0]} cannot be set: it is unknown, or never changes; known: {', '.join(_CHANGING)}"
-        )
-    if "slug" in values and not (isinstance(values["slug"], str) and _SLUG.fullmatch(values["slug"])):
-        slug = values["slug"]
-        raise ValueError(f"slug must be 1 to 63 of a-z, 0-9 and dashes, and not begin with a dash, got {slug!r}")
-    if not isinstance(name := values.get("name", "-"), str):
-        raise ValueError(f"name must be 1 to {TENANT_NAME.maximum} characters, got {type(name).__name__}")  # noqa: TRY004
-    TENANT_NAME.check("name", name)
-    _check_status(values.get("status", "active"))
-    days = values.get("retention_days")
-    if days is not None and not (type(days) is int and 1 <= days <= LARGEST_RETENTION_DAYS):
-        raise ValueError(f"retention_days must be 1 or more, or None to keep for ever, got {days}")
-    if not isinstance(values.get("extra", {}), dict):
-        raise ValueError(f"extra must be a dict, got {type(values['extra']).__name__}")  # noqa: TRY004 - bad input
-
-
-def _check_status(status: Any) -> None:
-    if status not in get_args(Status):
-        raise ValueError(f"status must be one of {', '.join(get_args(Status))}, got {status!r}")
+    for name, value in values.items():
+        if name not in TENANTS:
+            raise ValueError(
+                f"Tenant.{name} cannot be set: it is unknown, or never changes; known: {', '.join(TENANTS)}"
+            )
+        if value is None and name != "retention_days":
+            raise ValueError(f"{name} must not be None")
+        TENANTS[name].check(name, value)
 
 
 def _found(found: T | None, tenant_id: UUID) -> T:

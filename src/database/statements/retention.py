@@ -92,12 +92,15 @@ def _without_dependants(table: Table, ids: Ids, tenant_id: UUID) -> Ids:
 
 def _deleted(table: Table, tenant_id: UUID, now: ColumnElement[datetime]) -> Ids:
     """Return the rows that were deleted too long ago; the shortest retention bounds what is read of the index."""
-    since = _since(now, func.coalesce(_days(tenant_id), DELETED_DAYS))
+    is_of_user = table is _USERS or "user_id" in table.columns
+    days = _days(tenant_id) if is_of_user else _days_of_tenant(tenant_id)
     shortest = now - literal(_SHORTEST, Interval())
     rows = select(table.c.id).where(
-        table.c.tenant_id == tenant_id, table.c.deleted_at < shortest, table.c.deleted_at < since
+        table.c.tenant_id == tenant_id,
+        table.c.deleted_at < shortest,
+        table.c.deleted_at < _since(now, func.coalesce(days, DELETED_DAYS)),
     )
-    if table is _USERS:
+    if table is _USERS or not is_of_user:
         return rows
     return rows.join(_USERS, and_(_USERS.c.tenant_id == tenant_id, _USERS.c.id == table.c.user_id))
 
@@ -132,8 +135,12 @@ def _old_messages(tenant_id: UUID, now: ColumnElement[datetime], limit: int | No
 
 def _days(tenant_id: UUID) -> ColumnElement[int | None]:
     """Return the retention of a user; null is forever."""
-    of_tenant = select(_TENANTS.c.retention_days).where(_TENANTS.c.id == tenant_id).scalar_subquery()
-    return func.coalesce(_USERS.c.retention_days, of_tenant)
+    return func.coalesce(_USERS.c.retention_days, _days_of_tenant(tenant_id))
+
+
+def _days_of_tenant(tenant_id: UUID) -> ColumnElement[int | None]:
+    """Return the retention of a tenant; null is forever."""
+    return select(_TENANTS.c.retention_days).where(_TENANTS.c.id == tenant_id).scalar_subquery()
 
 
 def _since(now: ColumnElement[datetime], days: ColumnElement[int | None]) -> ColumnElement[datetime]:

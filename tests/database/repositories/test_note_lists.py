@@ -97,8 +97,8 @@ async def test_tags_are_cleaned_however_they_come(
     [
         ([str(n) for n in range(65)], "tags must be at most 64, got 65"),
         (["s" * 65], "a tag must be at most 64 characters, got one of 65"),
-        ("work", r"tags must be a list of texts, e\.g\. \['work'\], got str"),
-        (None, "tags must be a list of texts"),
+        ("work", r"tags must be a list of strings, e\.g\. \['work'\], got str"),
+        (None, "tags must be a list of strings"),
     ],
 )
 async def test_tags_that_cannot_be_kept_are_refused(

@@ -49,7 +49,7 @@ async def test_refuses_a_slug_that_the_database_would_refuse(tenants: TenantRepo
 async def test_refuses_a_name_or_a_retention_that_cannot_be(
     tenants: TenantRepository, name: str, days: int | None
 ) -> None:
-    with pytest.raises(ValueError, match="must be 1"):
+    with pytest.raises(ValueError, match=r"must be (1 to 200|a whole number from 1)"):
         await tenants.create("t-acme", name, retention_days=days)
 
 
@@ -81,13 +81,13 @@ async def test_changes_what_is_given_and_nothing_else(tenants: TenantRepository)
     [
         ({"id": uuid7()}, r"Tenant\.id cannot be set"),
         ({"nonsense": 1}, r"Tenant\.nonsense cannot be set: it is unknown, or never changes; known: slug, name"),
-        ({"slug": None}, "slug must be 1 to 63"),
-        ({"name": None}, "name must be 1 to 200 characters, got NoneType"),
+        ({"slug": None}, "slug must not be None"),
+        ({"name": None}, "name must not be None"),
         ({"status": "gone"}, "status must be one of active, suspended, got 'gone'"),
-        ({"status": None}, "status must be one of"),
-        ({"retention_days": 0}, "retention_days must be 1"),
-        ({"retention_days": True}, "retention_days must be 1"),
-        ({"extra": None}, "extra must be a dict"),
+        ({"status": None}, "status must not be None"),
+        ({"retention_days": 0}, "retention_days must be a whole number from 1"),
+        ({"retention_days": True}, "retention_days must be a whole number from 1"),
+        ({"extra": None}, "extra must not be None"),
     ],
 )
 async def test_refuses_a_change_that_cannot_be(tenants: TenantRepository, values: dict[str, Any], message: str) -> None:

@@ -57,7 +57,7 @@ async def test_a_message_that_jsonb_cannot_hold_is_named_before_anything_is_sent
 ) -> None:
     wrong: dict[str, Any] = {name: [{"a": float("nan")}]}
     messages = [*map(said, range(3)), said("wrong", **wrong)]
-    rule = rf"^message 'wrong': {name} must have finite numbers all through, got nan at {name}\[0\]\.a$"
+    rule = rf"^message 'wrong': {name} must have only finite numbers, got nan at {name}\[0\]\.a$"
 
     with pytest.raises(ValueError, match=rule):
         await path.append_many(conversation_id, messages)

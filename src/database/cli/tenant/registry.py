@@ -11,8 +11,8 @@ from sqlalchemy import text
 from src.database.errors import ConfigurationError, DuplicateKeyError, NotFoundError
 from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, compare_revisions
 from src.database.models import Tenant
+from src.database.models.limits import TenantStatus
 from src.database.repositories import TenantRepository
-from src.database.repositories.tenants import Status
 from src.database.session import AsyncSession, get_db
 
 _ORIGIN: Final = text(ORIGIN)
@@ -75,7 +75,7 @@ async def all_tenants() -> list[Tenant]:
                 return found
 
 
-async def set_status(slug: str, status: Status) -> Tenant:
+async def set_status(slug: str, status: TenantStatus) -> Tenant:
     """Suspend a tenant, or activate it.
 
     Raises:
