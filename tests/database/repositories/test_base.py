@@ -129,14 +129,14 @@ async def test_upsert_updates_the_time(users: UserRepository) -> None:
 
 @pytest.mark.parametrize("values", [{"username": "a"}, {"telegram_id": None, "username": "a"}, {}])
 async def test_upsert_wants_a_value_for_the_key(users: UserRepository, values: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="values must hold the key's 'telegram_id'"):
+    with pytest.raises(ValueError, match="values must have 'telegram_id', which is part of the key"):
         await users.upsert(values, key=["telegram_id"])
 
 
 async def test_upsert_refuses_a_key_that_a_deleted_row_holds(users: UserRepository, user: User) -> None:
     await users.delete(user.id)
 
-    with pytest.raises(DuplicateKeyError, match="a deleted User holds this key"):
+    with pytest.raises(DuplicateKeyError, match="a deleted User has this key"):
         await users.upsert({"id": user.id, "username": "a"}, key=["id"])
 
 

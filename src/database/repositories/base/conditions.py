@@ -1,4 +1,8 @@
-"""Check the conditions and options of a query; restrict the loaders of relationships to the tenant."""
+"""Check the conditions and loader options of callers, and restrict the loaders of relationships to the tenant.
+
+A condition is SQLAlchemy's own expression, so it could contain SQL text or a function that changes the tenant of the
+transaction. Everything that a caller passes is checked here before it becomes part of a statement.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,8 @@ from src.database.statements import windows
 Condition = ColumnExpressionArgument[bool]
 Option = ExecutableOption
 
-_WITH_ITS_STATEMENT: Final = {
-    None: "",  # `defaultload`: on the way to another
+_LOADED_WITH_THE_ROWS: Final = {
+    None: "",  # `defaultload`: a step of the path to another loader
     (("lazy", "selectin"),): "selectinload",
     (("lazy", "joined"),): "joinedload",
     (("lazy", "subquery"),): "subqueryload",
@@ -34,74 +38,81 @@ _WITH_ITS_STATEMENT: Final = {
 _NOT_STREAMED: Final = {"joinedload", "subqueryload"}
 
 _REBIND: Final = {"set_config", "app_set_tenant"}
-"""Functions that change the tenant of the transaction."""
+"""Functions that can change the tenant of the transaction."""
 _RUN_TEXT: Final = (
     {"query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite", "xpath_table"}
     | {"crosstab", "crosstab2", "crosstab3", "crosstab4", "crosstabn", "connectby"}
     | {"dblink", "dblink_exec", "dblink_open", "dblink_send_query"}
 )
-"""Functions that run the SQL in a text."""
+"""Functions that run the SQL text in an argument."""
 _OPERATOR: Final = re.compile(r"(?!.*(--|/\*))[-+*/<>=~!@#%^&|`?]+")
-_OPERATORS_OF_WORDS: Final = {"AT TIME ZONE", "ILIKE", "LIKE", "NOT SIMILAR TO", "OVERLAPS", "SIMILAR TO"} | {
+_WORD_OPERATORS: Final = {"AT TIME ZONE", "ILIKE", "LIKE", "NOT SIMILAR TO", "OVERLAPS", "SIMILAR TO"} | {
     f"IS{negation} DISTINCT FROM" for negation in ("", " NOT")
 }
 _FIELD: Final = re.compile(r"\w+")
 
 
 def check_conditions(model: type[TenantBase], conditions: Sequence[Any]) -> None:
-    """Check that conditions are expressions over mapped attributes of the model, without text and foreign columns.
+    """Check that conditions are expressions over mapped attributes of the model, without SQL text or other tables.
 
     Raises:
-        ValueError: One of them is something else.
+        ValueError: A condition is something else.
     """
     for condition in conditions:
         element = _expression(condition)
-        foreign = type(condition).__name__ if element is None else _foreign_part(element, model.__table__)
-        if foreign is not None:
+        rejected = type(condition).__name__ if element is None else _rejected_part(element, model.__table__)
+        if rejected is not None:
             name = model.__name__
             raise ValueError(
                 f"a condition must be an expression over {name}'s mapped attributes, e.g. {name}.id == row_id; got"
-                f" {foreign}"
+                f" {rejected}"
             )
 
 
 def check_options(model: type[TenantBase], options: Sequence[Any], *, streamed: bool = False) -> None:
-    """Check that options are loaders of this model that load with the read, and leave nothing to be loaded on access.
+    """Check that options are loaders of this model that load together with the rows, never on access.
+
+    Args:
+        model: The model that is read.
+        options: The options of the caller.
+        streamed: True if the rows are streamed, for which only `selectinload` can load a collection.
 
     Raises:
-        ValueError: One of them is something else than a loader that loads with the read.
+        ValueError: An option is something else.
     """
     name = model.__name__
     if isinstance(options, str) or not isinstance(options, Sequence):
-        given = type(options).__name__
-        raise ValueError(f"options must be a list, e.g. [selectinload(...)], got {given}")  # noqa: TRY004 - bad input
+        kind = type(options).__name__
+        raise ValueError(f"options must be a list, e.g. [selectinload(...)], got {kind}")  # noqa: TRY004 - bad input
     for option in options:
         if not isinstance(option, Load):
-            given = type(option).__name__
-            raise ValueError(f"an option must be a loader, e.g. selectinload(...), got {given}")  # noqa: TRY004 - bad input
+            kind = type(option).__name__
+            raise ValueError(f"an option must be a loader, e.g. selectinload(...), got {kind}")  # noqa: TRY004 - bad input
         if option.path[0] is not model.__mapper__:
             raise ValueError(f"an option must begin at {name}, e.g. selectinload({name}...), got another model's")
         for element in option.context:
-            loader = _WITH_ITS_STATEMENT.get(element.strategy)
-            if loader is None or "eager_from_alias" in element.local_opts:  # `contains_eager`: the join is not here
+            loader = _LOADED_WITH_THE_ROWS.get(element.strategy)
+            # `contains_eager` has the strategy of joinedload, but needs a join that a repository's statement has not.
+            if loader is None or "eager_from_alias" in element.local_opts:
                 raise ValueError(
                     "an option must be selectinload, joinedload, subqueryload or undefer, got another loader:"
-                    " nothing is loaded on access, and a row comes with all its columns"
+                    " nothing is loaded on access, and a row is read with all its columns"
                 )
             for criterion in criteria_of_option(element):
                 if (forbidden := _forbidden_part(criterion)) is not None:
                     raise ValueError(
                         f"an option's criteria must be expressions over mapped attributes, got {forbidden}"
                     )
-            if streamed and loader in _NOT_STREAMED and _is_of_a_collection(element.path.path):
+            relationships = [step for step in element.path.path if isinstance(step, RelationshipProperty)]
+            if streamed and loader in _NOT_STREAMED and relationships and relationships[-1].uselist:
                 raise ValueError(f"a stream loads collections by selectinload, once for each batch; got {loader}")
 
 
 def check_value(model: type[Any], value: Any) -> None:
-    """Check that a value is no SQL expression that changes the session's tenant or that runs SQL in a text.
+    """Check that a value to store is not an SQL expression with SQL text, or with a function that changes the tenant.
 
     Raises:
-        ValueError: It is.
+        ValueError: The value is such an expression.
     """
     element = _expression(value)
     if element is not None and (forbidden := _forbidden_part(element)) is not None:
@@ -109,7 +120,7 @@ def check_value(model: type[Any], value: Any) -> None:
 
 
 def within(tenant_id: UUID) -> list[Option]:
-    """Return the options by which the loaders of relationships name the tenant and leave out deleted rows."""
+    """Return options that restrict the statements of relationship loaders to the tenant and to rows not deleted."""
     options: list[Option] = []
     for mapper in Base.registry.mappers:
         model = mapper.class_
@@ -121,19 +132,15 @@ def within(tenant_id: UUID) -> list[Option]:
     return options
 
 
-def _is_of_a_collection(path: Sequence[Any]) -> bool:
-    relationships = [step for step in path if isinstance(step, RelationshipProperty)]
-    return bool(relationships and relationships[-1].uselist)
+def _expression(value: Any) -> ClauseElement | None:
+    """Return a value as an SQL expression, or None if it is a plain value."""
+    if hasattr(value, "__clause_element__"):  # a mapped attribute, e.g. the boolean User.is_active
+        value = value.__clause_element__()
+    return value if isinstance(value, ClauseElement) else None
 
 
-def _expression(condition: Any) -> ClauseElement | None:
-    if hasattr(condition, "__clause_element__"):  # a mapped attribute that is a condition by itself
-        condition = condition.__clause_element__()
-    return condition if isinstance(condition, ClauseElement) else None
-
-
-def _foreign_part(element: ClauseElement, table: FromClause) -> str | None:
-    """Name what in an expression is neither a column of this table nor a value."""
+def _rejected_part(element: ClauseElement, table: FromClause) -> str | None:
+    """Return the name of a part of a condition that is not allowed, or None."""
     if (forbidden := _forbidden_part(element)) is not None:
         return forbidden
     for part in visitors.iterate(element):
@@ -146,24 +153,24 @@ def _foreign_part(element: ClauseElement, table: FromClause) -> str | None:
 
 
 def _forbidden_part(element: ClauseElement) -> str | None:
-    """Return what in an expression is SQL text, or a function that can change the session's tenant."""
+    """Return the name of a part of any expression that is SQL text or a forbidden function, or None."""
     for part in visitors.iterate(element):
         if isinstance(part, TextClause) or _is_text(part):
             return "SQL text"
         if isinstance(part, FunctionElement):
-            name = str(getattr(part, "name", "")).lower()  # the server folds a name that is not quoted
+            name = str(getattr(part, "name", "")).lower()  # PostgreSQL folds an unquoted name to lower case
             if name in _REBIND | _RUN_TEXT:
                 return f"the function {name}"
     return None
 
 
 def _is_text(part: Any) -> bool:
-    """Return True if a part writes a text of the caller into the statement: `op(...)` and `extract(...)` do."""
+    """Return True if a part writes text of the caller into the statement, as `op(...)` and `extract(...)` can."""
     if isinstance(part, Extract):
         return not _FIELD.fullmatch(part.field)
     operators = [getattr(part, name, None) for name in ("operator", "modifier")]
     return any(
-        not _OPERATOR.fullmatch(one.opstring) and one.opstring.upper() not in _OPERATORS_OF_WORDS
-        for one in operators
-        if isinstance(one, custom_op)
+        not _OPERATOR.fullmatch(operator.opstring) and operator.opstring.upper() not in _WORD_OPERATORS
+        for operator in operators
+        if isinstance(operator, custom_op)
     )

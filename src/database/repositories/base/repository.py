@@ -1,4 +1,4 @@
-"""Repository: the reads and writes of any table of tenants' rows, always within the current tenant."""
+"""Repository: the reads and writes of one table, restricted to the current tenant."""
 
 from __future__ import annotations
 
@@ -52,20 +52,23 @@ from src.database.statements import (
 ModelT = TypeVar("ModelT", bound=TenantBase)
 
 Build = Callable[[Any], Executable]
-"""A method of a repository that builds a statement; what varies in the statement is a `bindparam`."""
+"""A method of a repository that builds a statement. It is called once, so each varying value must be a `bindparam`."""
 
 STREAM_BATCH: Final = 500
 
 
 @names_statements
 class Repository(Generic[ModelT]):
-    """The rows of one table that belong to the current tenant; a soft-deleted row is not there.
+    """The rows of one table that belong to the current tenant. Soft-deleted rows are treated as missing.
 
-    A condition (`*where`) is an expression over mapped attributes of this model: `User.is_active.is_(True)`; anything
-    else is a ValueError. Relationships are loaded where `options` ask for it, `options=[selectinload(User.events)]`,
-    and without what is deleted; what leaves an attribute out (`lazyload`, `defer`, `load_only`) is a ValueError too.
+    A condition (`*where`) is an expression over mapped attributes of this model, e.g. `User.is_active.is_(True)`.
+    `options` are loaders of relationships, e.g. `[selectinload(User.events)]`; they load no soft-deleted rows. Anything
+    else raises ValueError, also loaders that leave attributes out (`lazyload`, `defer`, `load_only`).
 
-    Every method raises NoTenantError if there is no current tenant.
+    Methods flush and never commit. Each raises NoTenantError if there is no current tenant.
+
+    Args:
+        session: The session, which the caller opens and closes.
     """
 
     model: ClassVar[type[Any]]
@@ -75,19 +78,19 @@ class Repository(Generic[ModelT]):
 
     @property
     def _tenant(self) -> BindParameter[UUID]:
-        """The session's tenant, as a parameter of the repository's statements."""
+        """The session's tenant, as a bound parameter."""
         return tenant_parameter(self.session.tenant_id)
 
     async def get(self, row_id: UUID, *, options: Sequence[Option] = ()) -> ModelT:
-        """Return the row of this id.
+        """Return the row with this id.
 
         Raises:
-            NotFoundError: This tenant has none.
+            NotFoundError: The tenant has no such row.
         """
         return self._found(await self.get_or_none(row_id, options=options), f"id {row_id}")
 
     async def get_or_none(self, row_id: UUID, *, options: Sequence[Option] = ()) -> ModelT | None:
-        """Return the row of this id, or None."""
+        """Return the row with this id, or None."""
         check_id("row_id", row_id)
         if options == ():
             return await self._built(Repository._by_id).first(self.session, row_id=row_id)
@@ -95,11 +98,11 @@ class Repository(Generic[ModelT]):
         return found[0] if found else None
 
     async def get_one(self, *where: Condition, options: Sequence[Option] = ()) -> ModelT:
-        """Return the one row that satisfies the conditions.
+        """Return the only row that satisfies the conditions.
 
         Raises:
-            NotFoundError: None does.
-            MultipleResultsFoundError: More than one does.
+            NotFoundError: No row does.
+            MultipleResultsFoundError: More than one row does.
         """
         rows = await self._rows(self._select_where(where).limit(2), options)
         if len(rows) > 1:
@@ -107,10 +110,11 @@ class Repository(Generic[ModelT]):
         return self._found(rows[0] if rows else None, "these conditions")
 
     async def get_many(self, row_ids: Collection[UUID], *, options: Sequence[Option] = ()) -> list[ModelT]:
-        """Return those of these rows that are there, by id; any number of them."""
+        """Return the rows with these ids, without missing ones, in the order of their ids. There may be any number."""
         for row_id in row_ids:
             check_id("row_ids", row_id)
-        wanted = any_(literal(list(row_ids), ARRAY(Uuid())))  # one parameter: a list of them ends at 32,767
+        # An array is one parameter. IN (...) has one for each id, and asyncpg sends at most 32,767.
+        wanted = any_(literal(list(row_ids), ARRAY(Uuid())))
         return await self._rows(self._select(self.model.id == wanted).order_by(self.model.id), options)
 
     async def exists(self, *where: Condition) -> bool:
@@ -122,16 +126,16 @@ class Repository(Generic[ModelT]):
         return await self.session.scalar(select(func.count()).select_from(self._ids(where).subquery())) or 0
 
     async def add(self, row: ModelT) -> ModelT:
-        """Insert a row; the tenant is filled in.
+        """Insert a row, with the session's tenant.
 
         Raises:
-            IntegrityError: A rule of the schema refuses it.
-            TenantMismatchError: It says that it is another tenant's.
+            IntegrityError: The row violates a constraint.
+            TenantMismatchError: The row has the `tenant_id` of another tenant.
         """
         return (await self.add_many([row]))[0]
 
     async def add_many(self, rows: Sequence[ModelT]) -> list[ModelT]:
-        """Insert rows in one statement; as `add` does otherwise."""
+        """Insert rows in one statement. Errors are those of `add`."""
         rows = list(rows)
         self._check_rows(rows)
         self.session.add_all(rows)
@@ -139,12 +143,12 @@ class Repository(Generic[ModelT]):
         return rows
 
     async def update(self, row_id: UUID, /, **values: Any) -> ModelT:
-        """Update attributes of the row of this id.
+        """Update attributes of the row with this id.
 
         Raises:
-            NotFoundError: This tenant has none.
-            StaleDataError: Another writer changed it meanwhile (where the table has `version`).
-            ValueError: An attribute is unknown, or is one that never changes.
+            NotFoundError: The tenant has no such row.
+            StaleDataError: Another transaction has changed the row since it was read (in a table with `version`).
+            ValueError: An attribute is unknown or cannot be set.
         """
         self._check_attributes(values)
         row = await self.get(row_id)
@@ -154,47 +158,52 @@ class Repository(Generic[ModelT]):
         return row
 
     async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> Upserted[ModelT]:
-        """Insert a row, or update the one with this key, in one statement (ON CONFLICT DO UPDATE).
+        """Insert a row, or update the row with this key, in one statement (ON CONFLICT DO UPDATE).
 
         Args:
-            values: Attributes by name, those of the key among them; those not named stay as they are.
-            key: The attributes of a unique key of the table, without `tenant_id`.
+            values: Attributes by name, including those of the key. An update changes only these.
+            key: The names of the attributes of a unique key of the table, without `tenant_id`.
 
         Returns:
             The row, and whether it was inserted, updated or unchanged.
 
         Raises:
-            ValueError: An attribute is unknown, no unique key is made of these, or one of them has no value.
-            DuplicateKeyError: A soft-deleted row holds the key.
+            ValueError: An attribute is unknown, `key` is not a unique key, or an attribute of the key has no value.
+            DuplicateKeyError: A soft-deleted row has the key.
         """
         self._check_attributes({name: value for name, value in values.items() if name != "id"})
         return await upsert(self.session, self.model, values, key=key)
 
     async def delete(self, row_id: UUID, *, hard: bool = False) -> None:
-        """Delete the row of this id: softly if the table has `deleted_at`, else, or if `hard`, permanently.
+        """Delete the row with this id.
+
+        Args:
+            row_id: The id.
+            hard: Delete the row permanently. By default a table with `deleted_at` deletes softly: the row stays, and
+                `restore` brings it back.
 
         Raises:
-            NotFoundError: This tenant has none; for `hard`, not even a soft-deleted one.
-            ForeignKeyError: It is deleted permanently, and other rows still refer to it.
+            NotFoundError: The tenant has no such row. A hard delete finds soft-deleted rows too.
+            ForeignKeyError: Other rows refer to a row that is deleted permanently.
         """
         if self._can_soft_delete() and not hard:
             await self._set(row_id, deleted_at=utc_now())
             return
         statement = delete(self.model).where(*self._is(row_id)).returning(self.model.id)
-        # "fetch": the session forgets the row.
+        # "fetch" expunges the deleted row from the session; RETURNING gives its key.
         deleted = await self.session.scalar(statement, execution_options={"synchronize_session": "fetch"})
         self._found(deleted, f"id {row_id}")
 
     async def restore(self, row_id: UUID) -> ModelT:
-        """Restore a soft-deleted row; one that was not deleted stays as it is.
+        """Restore a soft-deleted row. Restoring a row that is not deleted changes nothing.
 
         Raises:
-            NotFoundError: This tenant has none.
-            DuplicateKeyError: Another row has taken its key meanwhile.
-            ValueError: The table keeps no deleted rows.
+            NotFoundError: The tenant has no such row.
+            DuplicateKeyError: Another row has taken the unique key since the deletion.
+            ValueError: The table has no `deleted_at`.
         """
         if not self._can_soft_delete():
-            raise ValueError(f"{self.model.__name__} has no deleted_at: what is deleted there is gone")
+            raise ValueError(f"{self.model.__name__} has no deleted_at: its rows are deleted permanently")
         return await self._restore(row_id)
 
     async def page(
@@ -206,20 +215,20 @@ class Repository(Generic[ModelT]):
         descending: bool = False,
         options: Sequence[Option] = (),
     ) -> Page[ModelT]:
-        """Return one page, by `order_by` and then by id (which is the order of creation).
+        """Return one page of rows, ordered by `order_by` and then by id, which is the order of creation.
 
         Args:
-            where: Conditions; the same ones for each page.
-            after: The cursor of the page before.
-            limit: Rows a page, 1 to 1000.
-            order_by: A mapped attribute of this model that is never null: a time, a number, a text, a yes or no, an
-                id. Without an index that begins with it, each page costs a sort of all the rows.
-            descending: Last first.
-            options: Which relationships to load.
+            where: Conditions; pass the same ones for each page.
+            after: The `next_cursor` of the previous page; None for the first page.
+            limit: The largest number of rows in the page, 1 to 1000.
+            order_by: A mapped attribute of this model that is never NULL: a time, a number, a text, a boolean or an id.
+                Without an index that begins with it, PostgreSQL sorts all rows for each page.
+            descending: Order from the greatest to the smallest.
+            options: Loaders of relationships.
 
         Raises:
-            InvalidCursorError: The cursor is not one of this query's.
-            ValueError: The limit or the attribute cannot serve.
+            InvalidCursorError: The cursor is not from this query.
+            ValueError: The limit or the attribute is invalid.
         """
         check_limit(limit)
         order = Keyset.of(self.model, order_by, descending=descending, tenant_id=self.session.tenant_id)
@@ -227,35 +236,35 @@ class Repository(Generic[ModelT]):
         return order.page(rows, limit)
 
     async def stream(self, *where: Condition, options: Sequence[Option] = ()) -> AsyncIterator[ModelT]:
-        """Yield the rows in order of creation; some hundred are fetched at a time.
+        """Yield the rows in the order of their creation, fetching 500 at a time through a server-side cursor.
 
-        Of the loaders of collections `selectinload` can do this: once for each batch.
+        Collections can only be loaded by `selectinload`, which runs once for each batch.
         """
         check_options(self.model, options, streamed=True)
         statement = self._with_options(self._select_where(where).order_by(self.model.id), options)
         rows = await self.session.stream_scalars(statement.execution_options(yield_per=STREAM_BATCH))
-        async for batch in rows.partitions():  # row by row, each would cost a switch of its own
+        async for batch in rows.partitions():  # iterating row by row would cost a greenlet switch for each row
             for row in batch:
                 yield row
 
     def _select(self, *where: Condition, include_deleted: bool = False) -> Select[Any]:
-        """Return a select of the tenant's rows: each query names the tenant, beside the policy in the database."""
+        """Return a select of the tenant's rows. Each query names the tenant, in addition to row-level security."""
         statement = select(self.model).where(self.model.tenant_id == self._tenant, *where)
         return statement if include_deleted else statement.where(*self._live())
 
     def _live(self) -> list[Condition]:
-        """Return the conditions of a row that is not soft-deleted."""
+        """Return the conditions of rows that are not soft-deleted."""
         return [self.model.deleted_at.is_(None)] if self._can_soft_delete() else []
 
     def _by_id(self) -> Executable:
         return self._select(self.model.id == bindparam("row_id"))
 
     def _built(self, build: Build, /) -> CompiledStatement[ModelT]:
-        """Return the statement that a method builds. It is built and compiled once, for the session of any tenant."""
+        """Return the statement that a method builds: built and compiled once per process, for all tenants."""
         return _built_once(cast("Any", type(self)), build)
 
     def _select_where(self, where: Sequence[Condition]) -> Select[Any]:
-        """Return a select with conditions that came from a caller."""
+        """Return a select with the conditions of a caller, after checking them."""
         check_conditions(self.model, where)
         return self._select(*where)
 
@@ -269,17 +278,17 @@ class Repository(Generic[ModelT]):
     async def _rows(
         self, statement: Executable, options: Sequence[Option] = (), *, refresh: bool = False
     ) -> list[ModelT]:
-        """Fetch rows of this model, each once; `refresh` sets the attributes of rows that the session has already."""
+        """Fetch rows of this model without duplicates. `refresh` overwrites the attributes of rows in the session."""
         if options == ():
             return await fetch_entities(self.session, statement, self.model, refresh=refresh)
         with_options = self._with_options(cast("Select[Any]", statement), options)
-        return list((await self.session.scalars(with_options)).unique())  # a collection loaded by a join repeats rows
+        return list((await self.session.scalars(with_options)).unique())  # joinedload of a collection repeats rows
 
     async def _newest_page(self, build: Build, /, limit: int, **values: Any) -> Page[ModelT]:
-        """Fetch the first page, the newest first, with a statement that is built once."""
+        """Fetch the first page, the newest row first, with a statement that is built once."""
         check_limit(limit)
-        found = await self._built(build).rows(self.session, limit=limit + 1, **values)
-        return Keyset.of(self.model, descending=True, tenant_id=self.session.tenant_id).page(found, limit)
+        rows = await self._built(build).rows(self.session, limit=limit + 1, **values)
+        return Keyset.of(self.model, descending=True, tenant_id=self.session.tenant_id).page(rows, limit)
 
     def _with_options(self, statement: Select[Any], options: Sequence[Option]) -> Select[Any]:
         if options == ():
@@ -288,12 +297,12 @@ class Repository(Generic[ModelT]):
         return statement.options(*options, *within(self.session.tenant_id))
 
     async def _set(self, row_id: UUID, **values: Any) -> ModelT:
-        """Update the row of this id, unless it is soft-deleted, in one statement."""
+        """Update the row with this id, unless it is soft-deleted, in one statement."""
         return await self._update(row_id, *self._live(), **values)
 
     async def _restore(self, row_id: UUID, *where: Condition, **values: Any) -> ModelT:
-        """Restore a row in one statement; a row that was not deleted keeps its time too."""
-        now = select(func.now()).scalar_subquery()  # Citus refuses now() itself in a CASE of an UPDATE
+        """Restore a row in one statement. A row that is not deleted keeps its `updated_at`."""
+        now = select(func.now()).scalar_subquery()  # Citus rejects now() itself in a CASE of an UPDATE
         changed_at = case((self.model.deleted_at.is_(None), self.model.updated_at), else_=now)
         return await self._update(row_id, *where, deleted_at=None, updated_at=changed_at, **values)
 
@@ -326,7 +335,9 @@ class Repository(Generic[ModelT]):
         for name, value in values.items():
             check_value(self.model, value)
             if name in fixed:
-                raise ValueError(f"{self.model.__name__}.{name} cannot be set: it never changes, or by itself")
+                raise ValueError(
+                    f"{self.model.__name__}.{name} cannot be set: it never changes, or is set automatically"
+                )
             if name not in known:
                 raise ValueError(
                     f"{self.model.__name__} has no attribute {name!r}; known are {', '.join(sorted(known))}"
@@ -334,7 +345,7 @@ class Repository(Generic[ModelT]):
 
 
 class _AnyTenant:
-    """Stands in for a session where a statement is built once, for the sessions of all tenants."""
+    """Takes the place of the session while a statement is built: the tenant is a parameter of each execution."""
 
     tenant_id = bindparam(TENANT, type_=Uuid())
 

@@ -1,4 +1,4 @@
-"""INSERT … ON CONFLICT DO UPDATE over a mapped class, with its outcome."""
+"""INSERT ... ON CONFLICT DO UPDATE for a mapped class, with the outcome."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from src.database.session import AsyncSession
 
 ModelT = TypeVar("ModelT", bound=TenantBase)
 
-# A row version that no transaction has yet replaced or locked has xmax 0: the insert made it.
+# xmax is 0 in a row version that no transaction has replaced or locked: the row was inserted. ON CONFLICT DO UPDATE
+# locks the existing row first, so an updated row has another xmax.
 _WAS_INSERTED = literal_column("xmax = 0", Boolean)
 
 
 @dataclass(frozen=True, slots=True)
 class Upserted(Generic[ModelT]):
-    """The row as it is now, and the outcome."""
+    """The row in its new state, and the outcome."""
 
     row: ModelT
     outcome: Literal["inserted", "updated", "unchanged"]
@@ -43,7 +44,7 @@ class Upserted(Generic[ModelT]):
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A unique key of a table, as ON CONFLICT wants it."""
+    """A unique constraint or index, in the form that ON CONFLICT takes."""
 
     columns: list[Column[Any]]
     predicate: ColumnElement[bool] | None = None
@@ -53,16 +54,16 @@ class _Key:
 async def upsert(
     session: AsyncSession, model: type[ModelT], values: Mapping[str, Any], *, key: Collection[str]
 ) -> Upserted[ModelT]:
-    """Insert a row, or update the one with this key; a row that has these values already is not written again."""
-    there = select_by_key(session, model, values, key=key).execution_options(populate_existing=True)
+    """Insert a row, or update the row with this key. A row that has these values already is not written."""
+    existing = select_by_key(session, model, values, key=key).execution_options(populate_existing=True)
     statement = _insert_or_update(model, {**values, "tenant_id": session.tenant_id}, _unique_key(model, key))
-    while True:  # a further round only where the row is deleted for good between the two statements
+    while True:  # repeats only if another transaction permanently deletes the row between the two statements
         written = (await session.execute(statement, execution_options={"populate_existing": True})).one_or_none()
         if written is not None:
             return Upserted(row=written[0], outcome="inserted" if written[1] else "updated")
-        row = (await session.scalars(there)).one_or_none()
+        row = (await session.scalars(existing)).one_or_none()
         if row is not None and getattr(row, "deleted_at", None) is not None:
-            raise DuplicateKeyError(f"a deleted {model.__name__} holds this key", hint="`restore` it first")
+            raise DuplicateKeyError(f"a deleted {model.__name__} has this key", hint="`restore` it first")
         if row is not None:
             return Upserted(row=row, outcome="unchanged")
 
@@ -73,14 +74,14 @@ def select_by_key(
     """Return a select of the row with this key.
 
     Raises:
-        ValueError: No unique key is made of these attributes, one of them has no value, or a value is forbidden SQL.
+        ValueError: These attributes are not a unique key, one of them has no value, or a value is forbidden SQL.
     """
     for value in values.values():
         check_value(model, value)
     unique = _unique_key(model, key)
     for name in key:
         if values.get(name) is None and not (unique.nulls_are_equal and name in values):
-            raise ValueError(f"values must hold the key's {name!r}, and it must not be None")
+            raise ValueError(f"values must have {name!r}, which is part of the key, and it must not be None")
     return select(model).where(
         model.tenant_id == session.tenant_id,
         *(getattr(model, name) == values[name] for name in key),
@@ -91,16 +92,16 @@ def select_by_key(
 async def insert_unless_there(
     session: AsyncSession, model: type[ModelT], values: Mapping[str, Any], *, key: Collection[str]
 ) -> ModelT | None:
-    """Insert a row, or return None if another writer has inserted one with this key."""
+    """Insert a row, or return None if there is a row with this key."""
     unique = _unique_key(model, key)
     statement = insert(model).values({**values, "tenant_id": session.tenant_id})
     statement = statement.on_conflict_do_nothing(index_elements=unique.columns, index_where=unique.predicate)
-    made: ModelT | None = await session.scalar(statement.returning(model))
-    return made
+    inserted: ModelT | None = await session.scalar(statement.returning(model))
+    return inserted
 
 
 def _insert_or_update(model: type[ModelT], values: Mapping[str, Any], unique: _Key) -> ReturningInsert[ModelT, bool]:
-    """Return the statement; it returns no row if there is one with these values already, or a deleted one."""
+    """Return the statement. It returns no row if a row with these values exists, or a deleted row with this key."""
     columns = {name: model.__mapper__.column_attrs[name].columns[0] for name in values}
     fixed = {column.name for column in unique.columns} | {"id"}
     statement = insert(model).values(dict(values))
@@ -111,22 +112,22 @@ def _insert_or_update(model: type[ModelT], values: Mapping[str, Any], unique: _K
     applies = or_(*(column.is_distinct_from(value) for column, value in changes.items()))
     if (deleted_at := model.__table__.columns.get("deleted_at")) is not None:
         applies = and_(applies, deleted_at.is_(None))
-    by_itself: dict[Any, Any] = {model.__table__.c.updated_at: utc_now()}  # Citus refuses now() here
+    automatic: dict[Any, Any] = {model.__table__.c.updated_at: utc_now()}  # Citus rejects now() here
     if (version := model.__mapper__.version_id_col) is not None:
-        by_itself[version] = version + 1
+        automatic[version] = version + 1
     update = statement.on_conflict_do_update(
-        index_elements=unique.columns, index_where=unique.predicate, set_={**changes, **by_itself}, where=applies
+        index_elements=unique.columns, index_where=unique.predicate, set_={**changes, **automatic}, where=applies
     )
     return update.returning(model, _WAS_INSERTED)
 
 
 def _unique_key(model: type[TenantBase], key: Collection[str]) -> _Key:
-    """Return the unique key of the table that these attributes form with the tenant.
+    """Return the unique key that these attributes and `tenant_id` form.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such key.
     """
-    if isinstance(key, str):  # it would be taken for a list of letters
+    if isinstance(key, str):  # a string is a collection of its characters
         raise ValueError(f"key must be a list of attributes, e.g. [{key!r}], got a str")  # noqa: TRY004 - bad input
     table = cast("Table", model.__table__)
     constraints = [item for item in table.constraints if isinstance(item, UniqueConstraint | PrimaryKeyConstraint)]
