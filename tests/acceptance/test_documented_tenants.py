@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,8 +18,9 @@ from src.database import current_tenant, engine, get_db, tenant_context
 from src.database.base import uuid7
 from src.database.models import Note, Tenant, User
 from src.database.repositories import NoteRepository, UserRepository
+from tests.acceptance.documented import ROOT, blocks
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "tenants.md"
+PAGE: Final = ROOT / "docs" / "tenants.md"
 A, B, DEFAULT = uuid7(), uuid7(), uuid7()
 
 
@@ -32,10 +32,6 @@ def code_of(section: str, form: int) -> dict[str, Any]:
     for block in (*blocks(imports), blocks(body)[form]):
         exec(compile(block, PAGE, "exec"), names)  # noqa: S102 - the page's own code
     return names
-
-
-def blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -92,7 +88,7 @@ async def test_a_thread(form: int, expected: dict[UUID, int], superuser: psycopg
 
 @pytest.mark.parametrize(("form", "expected"), [(0, None), (1, A)], ids=["wrong", "right"])
 async def test_a_synchronous_dependency(form: int, expected: UUID | None) -> None:
-    app = FastAPI(dependencies=[Depends(code_of("A synchronous dependency", form)["acting_tenant"])])
+    app = FastAPI(dependencies=[Depends(code_of("A synchronous dependency", form)["request_tenant"])])
 
     @app.get("/")
     async def show() -> UUID | None:

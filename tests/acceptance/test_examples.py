@@ -1,0 +1,127 @@
+"""The examples of docstrings, and the code of README.md and of pages of docs/, run against a real database.
+
+An example may use without importing them: the public names of `src.database`, its models, repositories, store and
+health; `asyncio`, `datetime`, `timedelta`, `UTC`, `select`; a session of `get_db` as `session`; and a user of the current
+tenant with a conversation, an event and a note: `user`, `conversation`, `event`, `note`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, Request
+from sqlalchemy import URL, select
+
+from src import database
+from src.database import current_tenant, engine, get_db, health, models, repositories, store
+from src.database.base import uuid7
+from src.database.models import Event, Note
+from src.database.repositories import (
+    ConversationRepository,
+    EventRepository,
+    MessageHistoryRepository,
+    NewMessage,
+    NoteRepository,
+    UserRepository,
+)
+from src.database.session.scopes import read_engine
+from src.database.store import get_store
+from tests.acceptance.documented import ROOT, blocks, examples, run
+
+PACKAGES: Final = (database, health, models, repositories, store)
+EXAMPLES: Final = examples()
+
+
+@pytest.fixture
+async def names(cloned_database: URL) -> AsyncIterator[dict[str, Any]]:
+    """The names that an example may use; the session commits after the example."""
+    public = {name: getattr(package, name) for package in PACKAGES for name in package.__all__}
+    async with get_db() as session:
+        user = await UserRepository(session).add(models.User(telegram_id=7, display_name="Ada"))
+        conversation, _ = await ConversationRepository(session).get_or_start(user.id, "telegram", "7")
+        start = datetime(2030, 1, 7, 9, tzinfo=UTC)
+        event = await EventRepository(session).add(
+            Event(user_id=user.id, title="Gym", start_datetime=start, rrule="FREQ=WEEKLY", timezone="Europe/Madrid")
+        )
+        note = await NoteRepository(session).add(Note(user_id=user.id, content="Buy milk", tags=["home"]))
+        await MessageHistoryRepository(session).append(
+            conversation.id, NewMessage(message_id="telegram:my_bot:7:1", role="user", content="Hello!")
+        )
+    async with get_db() as session:
+        yield public | {
+            "asyncio": asyncio,
+            "datetime": datetime,
+            "timedelta": timedelta,
+            "UTC": UTC,
+            "select": select,
+            "session": session,
+            "user": user,
+            "conversation": conversation,
+            "event": event,
+            "note": note,
+        }
+    await engine.dispose()
+    await read_engine.dispose()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+async def test_an_example_runs(name: str, names: dict[str, Any]) -> None:
+    await run(EXAMPLES[name], f"<example of {name}>", names)
+
+
+def test_the_code_of_the_readme_prints_what_was_appended(
+    cloned_database: URL, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, _ = blocks((ROOT / "README.md").read_text())
+
+    exec(compile(program, "README.md", "exec"), {})  # noqa: S102 - the page's own code
+
+    assert capsys.readouterr().out == "True ['Hello!']\n"
+
+
+async def test_the_dependency_of_the_readme_sets_the_tenant_of_a_request() -> None:
+    _, dependency = blocks((ROOT / "README.md").read_text())
+    tenant_id = uuid7()
+    names: dict[str, Any] = {
+        "AsyncIterator": AsyncIterator,
+        "Depends": Depends,
+        "FastAPI": FastAPI,
+        "Request": Request,
+        "UUID": UUID,
+        "tenant_context": database.tenant_context,
+        "tenant_of": lambda request: UUID(request.headers["tenant"]),
+    }
+    await run(dependency, "README.md", names)
+    names["app"].get("/")(current_tenant)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(names["app"]), base_url="http://test") as client:
+        answer = await client.get("/", headers={"tenant": str(tenant_id)})
+
+    assert answer.json() == str(tenant_id)
+
+
+async def test_the_turn_of_choosing_a_path_appends_question_and_answer(names: dict[str, Any]) -> None:
+    [turn] = blocks((ROOT / "docs" / "choosing-a-path.md").read_text())
+
+    async def ask_the_model(_messages: list[str], _locale: str | None) -> str:
+        return "Hi yourself"
+
+    names["ask_the_model"] = ask_the_model
+    await run(turn, "docs/choosing-a-path.md", names)
+
+    recent = await get_store().recent(names["turn"].conversation.id)
+    assert [message.content for message in recent] == ["Hi", "Hi yourself"]
+
+
+async def test_the_report_of_the_health_page_can_be_read(names: dict[str, Any]) -> None:
+    [code] = blocks((ROOT / "docs" / "operations" / "health.md").read_text())
+
+    await run(code, "docs/operations/health.md", names)
+
+    assert names["report"].can_serve
