@@ -1,9 +1,9 @@
-"""Connects to the database of this environment, whichever it is, and says to what: the code is the same in all.
+"""Connect to the database of this environment and print which one it is. The code is the same in every environment.
 
     python examples/backend_database_example.py
 
-What differs is in the environment or in a `.env` file: ENVIRONMENT, and DB_VM_*, DB_STAGING_*, DB_PROD_* or
-DATABASE_URL. With nothing set it is the embedded PostgreSQL.
+Environment variables or a `.env` file select the database: ENVIRONMENT, and DB_VM_*, DB_STAGING_*, DB_PROD_* or
+DATABASE_URL. Without any of these, the embedded PostgreSQL is used.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from src.database.errors import DatabaseError
 
 
 def describe(config: EnvironmentConfig) -> str:
-    """Say where the connection leads, and how it is protected."""
+    """Return the address of the target, and how the connection is protected."""
     target = config.target
     if target is None:
         return "PostgreSQL embebido"
@@ -32,7 +32,7 @@ def describe(config: EnvironmentConfig) -> str:
 
 
 async def main() -> None:
-    """Connect, ask the server something, and let go."""
+    """Connect, run a query, and close all connections."""
     config = get_environment_config()
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))

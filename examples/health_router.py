@@ -2,9 +2,9 @@
 
     uvicorn examples.health_router:app
 
-Both answer with `{"status": ..., "service": ..., "checks": {...}}`. Ready is 200 also where something is degraded, and
-503 where the process cannot serve. No host, user or text of the server's is in it; who must not see it all the same
-should not reach it: leave it off the public port.
+Both return `{"status": ..., "service": ..., "checks": {...}}`. /health/ready has status 200 for healthy and degraded, and
+503 if the process cannot serve. The body contains no host, user or text of the server. Do not expose the endpoints on a
+public port.
 """
 
 from collections.abc import AsyncIterator
@@ -21,13 +21,13 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 @router.get("/live")
 async def live() -> dict[str, Any]:
-    """Say that the process lives; the database is not asked: a restart of ours would not bring it back."""
+    """Return the liveness report. It does not use the database: restarting this process would not repair the database."""
     return (await liveness()).as_json()
 
 
 @router.get("/ready")
 async def ready(response: Response) -> dict[str, Any]:
-    """Say whether requests are to be sent here."""
+    """Return the readiness report; status 503 takes the process out of the load balancer."""
     report = await readiness()
     response.status_code = 200 if report.can_serve else 503
     return report.as_json()
@@ -35,7 +35,7 @@ async def ready(response: Response) -> dict[str, Any]:
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Close what is open when the service ends."""
+    """Close all connections when the service ends."""
     yield
     await engine.dispose()
 

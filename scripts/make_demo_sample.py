@@ -1,6 +1,6 @@
-"""Make the sample that `thea-db demo` ships: Bot API updates of made-up people who say a corpus's dialogues.
+"""Write the sample of `thea-db demo`: Bot API updates in which invented people exchange the dialogues of a corpus.
 
-Run it from the checkout: `pip install --group sample`, then `python scripts/make_demo_sample.py`. The same corpus gives
+Run it in the checkout: `pip install --group sample`, then `python scripts/make_demo_sample.py`. The same corpus produces
 the same file. The dialogues are those of the PyPI package chatterbot-corpus (see src/database/cli/demo/NOTICE).
 """
 
@@ -39,7 +39,7 @@ LONGEST_TEXT: Final = 4096
 
 @dataclass
 class Chat:
-    """A chat of the bot's; its messages are numbered by themselves."""
+    """A chat with the bot. Messages are numbered per chat."""
 
     chat: dict[str, Any]
     people: list[dict[str, Any]]
@@ -48,13 +48,13 @@ class Chat:
 
 @dataclass
 class Feed:
-    """The updates, in the order in which the bot would be sent them if all went well."""
+    """The updates, in the order in which Telegram would send them without failures."""
 
     dice: random.Random
     second: int = FIRST_SECOND
     updates: list[dict[str, Any]] = field(default_factory=list)
 
-    def say(self, chat: Chat, person: dict[str, Any], **body: Any) -> dict[str, Any]:
+    def add(self, chat: Chat, person: dict[str, Any], **body: Any) -> dict[str, Any]:
         """Add a message."""
         chat.messages += 1
         self.second += self.dice.randint(2, 90)
@@ -75,7 +75,7 @@ class Feed:
 
 
 def dialogues(language: str) -> Iterator[list[str]]:
-    """Go through the corpus's dialogues in a language."""
+    """Yield the dialogues of the corpus in one language."""
     folder, topics = TOPICS[language]
     for topic in topics:
         text = (CORPUS / folder / f"{topic}.yml").read_text(encoding="utf-8")
@@ -84,7 +84,7 @@ def dialogues(language: str) -> Iterator[list[str]]:
 
 
 def person(number: int, name: str, language: str) -> dict[str, Any]:
-    """Describe a made-up user as the Bot API does."""
+    """Return an invented user in the form of the Bot API."""
     first, _, last = name.partition(" ")
     return {
         "id": 700_000_000 + number,
@@ -97,7 +97,7 @@ def person(number: int, name: str, language: str) -> dict[str, Any]:
 
 
 def chats(language: str, offset: int) -> list[Chat]:
-    """Make two groups and a private chat with each person."""
+    """Return two groups and a private chat with each person."""
     people = [person(offset + number, name, language) for number, name in enumerate(PEOPLE[language])]
     groups = [
         Chat(
@@ -114,8 +114,8 @@ def chats(language: str, offset: int) -> list[Chat]:
     return [*groups, *private]
 
 
-def tell(feed: Feed, chat: Chat, dialogue: list[str]) -> None:
-    """Have the people of a chat say a dialogue; a bot in a private chat is sent the user's half of it."""
+def add_dialogue(feed: Feed, chat: Chat, dialogue: list[str]) -> None:
+    """Add a dialogue between the people of a chat; a private chat gets only every second line, those of the user."""
     lines = dialogue if len(chat.people) > 1 else dialogue[::2]
     first = feed.dice.randrange(len(chat.people))
     for turn, line in enumerate(lines):
@@ -124,17 +124,17 @@ def tell(feed: Feed, chat: Chat, dialogue: list[str]) -> None:
         if luck < 0.03:
             name = f"demo-photo-{chat.chat['id']}-{chat.messages}"
             photo = [{"file_id": name, "file_unique_id": f"u-{name}", "width": 1280, "height": 720}]
-            feed.say(chat, speaker, photo=photo, caption=line)
+            feed.add(chat, speaker, photo=photo, caption=line)
         elif luck < 0.15:
-            feed.say(chat, speaker, text=f"{line} {feed.dice.choice(EMOJI)}")
+            feed.add(chat, speaker, text=f"{line} {feed.dice.choice(EMOJI)}")
         else:
-            said = feed.say(chat, speaker, text=line)
+            message = feed.add(chat, speaker, text=line)
             if luck > 0.97:
-                feed.edit(said, f"{line} (edit)")
+                feed.edit(message, f"{line} (edit)")
 
 
-def disturb(feed: Feed) -> list[dict[str, Any]]:
-    """Number the updates, then send some of them twice and some of them late, as happens to a bot."""
+def with_faults(feed: Feed) -> list[dict[str, Any]]:
+    """Return the numbered updates, some of them twice and some late, as bots receive them."""
     numbered = [{"update_id": 500_000_000 + n, **update} for n, update in enumerate(feed.updates)]
     order = [(n + (feed.dice.uniform(2, 12) if feed.dice.random() < 0.05 else 0), u) for n, u in enumerate(numbered)]
     again = [(n + feed.dice.uniform(1, 40), u) for n, u in enumerate(numbered) if feed.dice.random() < 0.04]
@@ -153,11 +153,11 @@ def main() -> None:
         ]
     feed.dice.shuffle(everywhere)
     for chat, dialogue in everywhere:
-        tell(feed, chat, dialogue)
+        add_dialogue(feed, chat, dialogue)
     group = everywhere[0][0]
-    feed.say(group, group.people[0], text="A NUL byte \0 in the middle")
-    feed.say(group, group.people[0], text=("La más larga que Telegram admite. " * 200)[:LONGEST_TEXT])
-    lines = [json.dumps(update, ensure_ascii=False, separators=(",", ":")) for update in disturb(feed)]
+    feed.add(group, group.people[0], text="A NUL byte \0 in the middle")
+    feed.add(group, group.people[0], text=("La más larga que Telegram admite. " * 200)[:LONGEST_TEXT])
+    lines = [json.dumps(update, ensure_ascii=False, separators=(",", ":")) for update in with_faults(feed)]
     TARGET.write_text("\n".join(lines) + "\n", encoding="utf-8")
     messages = sum("message" in update for update in feed.updates)
     print(f"{TARGET}: {len(lines)} updates, {messages} messages")  # noqa: T201 - a script's report

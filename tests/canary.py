@@ -1,4 +1,4 @@
-"""A canary: a test that uses a private name of a dependency, and whose failure says what the name's change means."""
+"""The canary: a block that uses a private name of a dependency, and whose failure names the remedy."""
 
 from __future__ import annotations
 

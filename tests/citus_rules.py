@@ -1,7 +1,6 @@
-"""What Citus refuses in a statement over distributed tables, read from the statement's text.
+"""Rules for the text of statements on distributed tables, from tests with Citus 13 on PostgreSQL 15.
 
-Each rule is from the lab with Citus 13 on PostgreSQL 15; a rule that is broken is named. PostgreSQL itself accepts all
-of it, so no other test would notice.
+Citus rejects a statement that breaks a rule. PostgreSQL accepts it, so that no other test would notice.
 """
 
 from __future__ import annotations

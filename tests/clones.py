@@ -1,4 +1,4 @@
-"""Databases like the migrated template, one a test, for what really commits."""
+"""Clones of the migrated template database, one for each test that commits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from src.database.embedded import SUPERUSER
 
 
 class Clones:
-    """Makes databases like a template; each is dropped when the next one is made.
+    """Clones of a template database; each clone is dropped when the next one is created.
 
-    Not at once: the server waits 100 ms for a connection that is about to end before it drops a database, which took as
-    long as all the rest. And it copies files, which without fsync takes half the time of writing them into its log.
+    Dropping a clone directly after its test would wait: DROP DATABASE gives connections that are about to end 100 ms.
+    STRATEGY file_copy takes half of the time of wal_log when fsync is off.
 
     Args:
         server: A superuser's connection to another database.
-        template: What they are like; nobody is connected to it.
-        owner: Whose they are; by default the superuser's.
+        template: The database to clone; it must have no connections.
+        owner: The owner of the clones; by default the superuser.
     """
 
     def __init__(self, server: psycopg.Connection, template: str, owner: str = SUPERUSER) -> None:
@@ -32,7 +32,7 @@ class Clones:
 
     @contextmanager
     def one(self) -> Iterator[str]:
-        """Make a database and give its name."""
+        """Create a clone, and yield its name."""
         self.drop()
         name = f"{self._template}_{next(self._numbers)}"
         self._server.execute(f"CREATE DATABASE {name} OWNER {self._owner} TEMPLATE {self._template} STRATEGY file_copy")
@@ -42,7 +42,7 @@ class Clones:
             self._left.append(name)
 
     def drop(self) -> None:
-        """Drop those that nobody uses any more."""
+        """Drop the clones that are not in use any more."""
         while self._left:
             self._server.execute(f"DROP DATABASE {self._left[-1]} WITH (FORCE)")
             self._left.pop()

@@ -1,4 +1,4 @@
-"""A database that other migrations made, with tables of this package's names: the case of an earlier system."""
+"""A database of another system's migrations, whose tables have the names of this package's tables."""
 
 from __future__ import annotations
 

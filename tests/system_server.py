@@ -1,4 +1,4 @@
-"""A server of Debian's own PostgreSQL 15, the oldest version that is supported, for the tests that need one."""
+"""A server of Debian's PostgreSQL 15, the oldest supported version."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ GRANT CREATE ON SCHEMA public TO {OWNER_ROLE}; GRANT CREATE ON DATABASE postgres
 
 @contextmanager
 def system_server(env: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Start a server, yield the folder of its socket, and stop and remove it; skip the test where there is none.
+    """Start a server, yield the directory of its socket, then stop and remove the server; skip without PostgreSQL 15.
 
     Args:
-        env: Variables for the server, beside those of this process.
+        env: Variables for the server, in addition to those of this process.
     """
     if not (SYSTEM / "initdb").exists():
         pytest.skip(f"no PostgreSQL 15 in {SYSTEM}")

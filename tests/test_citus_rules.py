@@ -1,4 +1,4 @@
-"""No SQL function and no compiled statement has what Citus refuses."""
+"""No SQL function and no compiled statement contains anything that Citus rejects."""
 
 from __future__ import annotations
 

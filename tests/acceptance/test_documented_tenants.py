@@ -1,4 +1,4 @@
-"""The code of docs/tenants.md: the first form of a section acts for the wrong tenant, the second for the right one."""
+"""The code of docs/tenants.md: the first form of a section uses the wrong tenant, the second form the right one."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ async def tenants(cloned_database: URL, use_database: Callable[..., Settings]) -
 
 @pytest.mark.usefixtures("tenants")
 @pytest.mark.parametrize(("form", "consumer"), [(0, A), (1, B)], ids=["wrong", "right"])
-async def test_a_generator_that_yields_inside_of_the_block(form: int, consumer: UUID) -> None:
-    notes_of = code_of("A generator that yields inside of the block", form)["notes_of"]
+async def test_a_generator_that_yields_inside_the_block(form: int, consumer: UUID) -> None:
+    notes_of = code_of("A generator that yields inside the block", form)["notes_of"]
     with tenant_context(A):
         async with get_db() as session:
             user = await UserRepository(session).add(User())

@@ -1,7 +1,7 @@
 """The examples of docstrings, and the code of README.md and of pages of docs/, run against a real database.
 
 An example may use without importing them: the public names of `src.database`, its models, repositories, store and
-health; `asyncio`, `datetime`, `timedelta`, `UTC`, `select`; a session of `get_db` as `session`; and a user of the current
+health; `asyncio`, `datetime`, `timedelta`, `UTC`, `select`; a session of `get_db` as `session`; a user of the current
 tenant with a conversation, an event and a note: `user`, `conversation`, `event`, `note`.
 """
 
