@@ -2,9 +2,9 @@
 
     uvicorn examples.health_router:app
 
-Both return `{"status": ..., "service": ..., "checks": {...}}`. /health/ready has status 200 for healthy and degraded, and
-503 if the process cannot serve. The body contains no host, user or text of the server. Do not expose the endpoints on a
-public port.
+Both return `{"status": ..., "service": ..., "checks": {...}}`. /health/ready has status 200 for healthy and degraded,
+and 503 if the process cannot serve. The body contains no host, user or text of the server. Do not expose the endpoints on
+a public port.
 """
 
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 @router.get("/live")
 async def live() -> dict[str, Any]:
-    """Return the liveness report. It does not use the database: restarting this process would not repair the database."""
+    """Return the liveness report, without a query: restarting this process would not repair the database."""
     return (await liveness()).as_json()
 
 
