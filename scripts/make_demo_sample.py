@@ -1,7 +1,7 @@
 """Write the sample of `thea-db demo`: Bot API updates in which invented people exchange the dialogues of a corpus.
 
 Run it in the checkout: `pip install --group sample`, then `python scripts/make_demo_sample.py`. The same corpus
-produces the same file. The dialogues are those of the PyPI package chatterbot-corpus (see src/database/cli/demo/NOTICE).
+produces the same file. The dialogues are from the PyPI package chatterbot-corpus (src/database/cli/demo/NOTICE).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def examples() -> dict[str, str]:
     A method's name has its class in front: `Store.turn`.
     """
     return {
-        name: dedent(found[1])
+        name: dedent(dedent(found[1]).removeprefix("::\n"))
         for path in sorted((ROOT / "src" / "database").rglob("*.py"))
         for name, docstring in _docstrings(ast.parse(path.read_text()))
         if (found := _EXAMPLE.search(docstring))

@@ -1,14 +1,16 @@
 """The examples of docstrings, and the code of README.md and of pages of docs/, run against a real database.
 
 An example may use without importing them: the public names of `src.database`, its models, repositories, store and
-health; `asyncio`, `datetime`, `timedelta`, `UTC`, `select`; a session of `get_db` as `session`; a user of the current
-tenant with a conversation, an event and a note: `user`, `conversation`, `event`, `note`.
+health; `asyncio`, `datetime`, `timedelta`, `UTC`, `select`, `asynccontextmanager`, `AsyncIterator`, `FastAPI`; the
+`settings`; a session of `get_db` as `session`; a user of the current tenant with a conversation, an event and a note:
+`user`, `conversation`, `event`, `note`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -19,6 +21,7 @@ from fastapi import Depends, FastAPI, Request
 from sqlalchemy import URL, select
 
 from src import database
+from src.config import get_settings
 from src.database import current_tenant, engine, get_db, health, models, repositories, store
 from src.database.base import uuid7
 from src.database.models import Event, Note
@@ -60,6 +63,10 @@ async def names(cloned_database: URL) -> AsyncIterator[dict[str, Any]]:
             "timedelta": timedelta,
             "UTC": UTC,
             "select": select,
+            "AsyncIterator": AsyncIterator,
+            "FastAPI": FastAPI,
+            "asynccontextmanager": asynccontextmanager,
+            "settings": get_settings(),
             "session": session,
             "user": user,
             "conversation": conversation,
