@@ -3,8 +3,8 @@
     uvicorn examples.health_router:app
 
 Both return `{"status": ..., "service": ..., "checks": {...}}`. /health/ready has status 200 for healthy and degraded,
-and 503 if the process cannot serve. The body contains no host, user or text of the server. Do not expose the endpoints on
-a public port.
+and 503 if the process cannot serve. The body contains no host, user or text of the server. Do not expose the endpoints
+on a public port.
 """
 
 from collections.abc import AsyncIterator
