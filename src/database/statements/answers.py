@@ -1,4 +1,8 @@
-"""Extend a streamed answer, end it, and interrupt the answers whose writers have died."""
+"""Extend a streamed answer, end it, and interrupt answers whose writers no longer respond.
+
+Each write is one UPDATE whose conditions check the state, the content and the turn: nothing is read first, so that a
+call needs no lock between two statements. Only if no row satisfies the conditions, the message is read to tell why.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +17,33 @@ from src.database.errors import NotFoundError, StaleDataError
 from src.database.models import Conversation, MessageHistory
 from src.database.models.limits import MESSAGES, check_limits
 from src.database.session import AsyncSession
-from src.database.statements.conversations import check_is_last, check_token
+from src.database.statements.conversations import MAX_SILENCE, check_is_last, check_token
 from src.database.statements.pagination import check_limit
 from src.database.statements.rows import statement_time, update_one, update_rows
 from src.database.statements.split_characters import SPLIT, has_halves, is_the_same, sent_form, stored_form
 from src.database.statements.windows import conversation_is_live
 
-_MOST_CHARACTERS: Final = 2**30  # of a text that PostgreSQL can hold
-_ROUNDS: Final = 10
-"""How often a piece is added again to a content that was changed meanwhile."""
-_LONGEST_SILENCE: Final = timedelta(days=36_500)
-# As the index says it: where the value is a parameter the planner cannot see that the index serves.
-_IS_INCOMPLETE: Final[ColumnElement[bool]] = (MessageHistory.state != literal_column("'complete'")) & (
-    MessageHistory.state == literal_column("'incomplete'")
-)
+_MAX_CHARACTERS: Final = 2**30
+"""More than a PostgreSQL text holds: its limit is 1 GB."""
+_MAX_ATTEMPTS: Final = 10
+"""The number of attempts to add a piece to a content that another writer keeps changing."""
+# A literal, as in the predicate of ix_message_history_unfinished: with a parameter, the planner cannot prove that the
+# partial index contains the rows.
+_IS_INCOMPLETE: Final[ColumnElement[bool]] = MessageHistory.state == literal_column("'incomplete'")
 
 
 async def extend(
     session: AsyncSession, message_id: str, content: str, *, offset: int, turn: int | None
 ) -> MessageHistory:
     """Add a piece to the content of an incomplete message, once; see `MessageHistoryRepository.extend`."""
-    if type(offset) is not int or not 0 <= offset <= _MOST_CHARACTERS:
-        raise ValueError(f"offset must be the number of characters before the piece, got {offset!r}")
+    if type(offset) is not int or not 0 <= offset <= _MAX_CHARACTERS:
+        raise ValueError(f"offset must be the number of characters before the piece, 0 to 2^30, got {offset!r}")
     if not has_halves(content):
         extended = await _extend_stored(session, message_id, clean_text(content), offset, turn)
         if extended is not None:
             return extended
-    for _ in range(_ROUNDS):
-        message = await _of_key(session, message_id, turn)
+    for _ in range(_MAX_ATTEMPTS):
+        message = await _read(session, message_id, turn)
         split = message.extra.get(SPLIT)
         sent = sent_form(message.content or "", split)
         known = len(sent) - offset
@@ -52,12 +55,15 @@ async def extend(
         if not follows:
             raise StaleDataError(
                 f"the piece at {offset} does not follow what is stored, which has {len(sent)} characters",
-                hint="send again from the offset of the first piece that is missing; a message has one writer",
+                hint="send again from the offset of the first missing piece; only one writer may extend a message",
             )
         extended = await _replace(session, message, sent + content[known:], turn)
         if extended is not None:
             return extended
-    raise StaleDataError("the message was changed by others again and again", hint="a message has one writer")
+    raise StaleDataError(
+        f"other writers changed the message between each of {_MAX_ATTEMPTS} reads and writes",
+        hint="only one writer may extend a message",
+    )
 
 
 async def end(
@@ -69,19 +75,19 @@ async def end(
     ended = await _change(session, message_id, turn, state=state, **known)
     if ended is not None:
         return ended
-    message = await _of_key(session, message_id, turn)
+    message = await _read(session, message_id, turn)
     if message.state == state and all(getattr(message, name) == value for name, value in known.items()):
         return message
     raise _has_ended(message)
 
 
 async def interrupt_stale(session: AsyncSession, *, older_than: timedelta, limit: int) -> list[MessageHistory]:
-    """Interrupt messages that have not changed for longer than this; see `MessageHistoryRepository.interrupt_stale`."""
+    """Interrupt incomplete messages without a recent change; see `MessageHistoryRepository.interrupt_stale`."""
     check_limit(limit)
     if older_than <= timedelta(0):
         raise ValueError(f"older_than must be positive, got {older_than}")
-    if older_than > _LONGEST_SILENCE:
-        raise ValueError(f"older_than must be at most {_LONGEST_SILENCE.days} days, got {older_than.days}")
+    if older_than > MAX_SILENCE:
+        raise ValueError(f"older_than must be at most {MAX_SILENCE.days} days, got {older_than.days}")
     stale = (
         select(MessageHistory.id)
         .where(
@@ -106,9 +112,13 @@ async def interrupt_stale(session: AsyncSession, *, older_than: timedelta, limit
 async def _extend_stored(
     session: AsyncSession, message_id: str, piece: str, offset: int, turn: int | None
 ) -> MessageHistory | None:
-    """Add a piece without halves to a message without split characters, in one statement, or return None."""
+    """Add a piece to a message in one statement, or return None if the conditions of the statement do not hold.
+
+    Neither the piece nor the message has halves of surrogate pairs: the server counts characters as the sender does.
+    """
     stored = func.coalesce(MessageHistory.content, "")
-    known = func.char_length(stored) - offset  # so much of the piece, and may be more behind it
+    # The characters behind the offset: the piece, or its beginning, if it was sent before, and pieces after it.
+    known = func.char_length(stored) - offset
     return await _change(
         session,
         message_id,
@@ -124,7 +134,7 @@ async def _extend_stored(
 async def _replace(
     session: AsyncSession, message: MessageHistory, sent: str, turn: int | None
 ) -> MessageHistory | None:
-    """Store what the sender has sent by now, if nobody has changed the content since it was read."""
+    """Replace the content by the text sent so far, unless another writer has changed the message since it was read."""
     content, split = stored_form(sent)
     extra = {name: value for name, value in message.extra.items() if name != SPLIT}
     return await _change(
@@ -142,7 +152,7 @@ async def _replace(
 async def _change(
     session: AsyncSession, message_id: str, turn: int | None, *where: ColumnElement[bool], **values: Any
 ) -> MessageHistory | None:
-    """Change a message if it is incomplete, the conditions hold, and the turn, if there is one, is not lost."""
+    """Update a message and return it, or return None: it is not incomplete, a condition fails, or the turn is lost."""
     check_token(turn)
     if turn is not None:
         where += (_has_turn(session, message_id, turn),)
@@ -151,11 +161,14 @@ async def _change(
 
 
 def _has_turn(session: AsyncSession, message_id: str, turn: int) -> ColumnElement[bool]:
-    """Return the condition that this is the last token of the conversation's turn, under a lock of the conversation."""
+    """Return the condition that this is the current token of the turn, which locks the conversation's row.
+
+    Without the lock, another worker could claim the turn between the check and the commit.
+    """
     conversation = select(MessageHistory.conversation_id).where(
         MessageHistory.tenant_id == session.tenant_id, MessageHistory.message_id == message_id
     )
-    held = (
+    current = (
         select(Conversation.id)
         .where(
             Conversation.tenant_id == session.tenant_id,
@@ -163,15 +176,21 @@ def _has_turn(session: AsyncSession, message_id: str, turn: int) -> ColumnElemen
             Conversation.deleted_at.is_(None),
             Conversation.turn_token == turn,
         )
-        .with_for_update(key_share=True)  # a claim's own lock; messages that refer to the row do not wait
-        .cte("held")
+        # FOR NO KEY UPDATE conflicts with a claim's UPDATE, but not with the FOR KEY SHARE locks of foreign keys.
+        .with_for_update(key_share=True)
+        .cte("current")
         .prefix_with("MATERIALIZED")
     )
-    return MessageHistory.conversation_id.in_(select(held.c.id))
+    return MessageHistory.conversation_id.in_(select(current.c.id))
 
 
-async def _of_key(session: AsyncSession, message_id: str, turn: int | None) -> MessageHistory:
-    """Read the message again, and check first that the turn is not lost."""
+async def _read(session: AsyncSession, message_id: str, turn: int | None) -> MessageHistory:
+    """Return the message as it is stored.
+
+    Raises:
+        NotFoundError: The tenant has no such message.
+        StaleDataError: Another worker has claimed the turn.
+    """
     last = select(Conversation.turn_token).where(
         Conversation.tenant_id == session.tenant_id, Conversation.id == MessageHistory.conversation_id
     )
@@ -195,6 +214,6 @@ def _is_live(session: AsyncSession, message_id: str) -> list[ColumnElement[bool]
 
 def _has_ended(message: MessageHistory) -> StaleDataError:
     return StaleDataError(
-        f"message {message.id} is {message.state}, and only one that is incomplete can be changed so",
-        hint="its writer, or `interrupt_stale`, has ended it before; append what is still to say as another message",
+        f"message {message.id} is {message.state}; only an incomplete message can be extended or ended",
+        hint="its writer or `interrupt_stale` has ended it; append the rest as another message",
     )

@@ -1,6 +1,7 @@
-"""Get or start the active conversation of a user in a chat; close, summarize and lock conversations; lease their turns.
+"""Get or start the active conversation of a chat; close, summarize and lock conversations; lease their turns.
 
-A turn says which worker answers now. It is leased for a while, under a token that only grows.
+A turn is the right of one worker to answer in a conversation. A lease limits its time, and its token grows with each
+claim, so that a write with an older token is refused (a fencing token).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from src.database.statements.rows import lock_one, required, statement_time, upd
 from src.database.statements.windows import MAX_SEQ
 
 IDLE: Final = "idle"
-LONGEST_SILENCE: Final = timedelta(days=36_500)
+MAX_SILENCE: Final = timedelta(days=36_500)
 LEASE: Final = timedelta(seconds=60)
 LONGEST_LEASE: Final = timedelta(days=1)
 _GET_OR_START: Final[Call[Any]] = Call("app_get_or_start_conversation", 8, columns=entity_columns(Conversation))
@@ -33,7 +34,7 @@ _GET_OR_START: Final[Call[Any]] = Call("app_get_or_start_conversation", 8, colum
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A claim on the next answer in a conversation; `until` is by the server's clock."""
+    """A claim on the next answer in a conversation; `until` is in the server's time."""
 
     conversation_id: UUID
     worker: str
@@ -50,23 +51,23 @@ async def get_or_start_conversation(
     idle_timeout: timedelta | None,
     now: datetime | None,
 ) -> tuple[Conversation, bool]:
-    """Return the active conversation of a user in a chat, started if there is none.
+    """Return the active conversation of a user in a chat, and start one if there is none.
 
     Args:
-        sender: Where the call is sent.
+        sender: Sends the call.
         user_id: The user.
         channel: The channel.
-        external_chat_id: The chat's id in the channel; None is one chat too.
-        idle_timeout: A conversation without a message for longer is closed, and another one started.
-        now: The time that idleness is measured from; None is the present by the server's clock.
+        external_chat_id: The chat's id in the channel; None is a chat of its own.
+        idle_timeout: A conversation without a message for longer is closed, and another one is started.
+        now: The end of the idle time; None is the server's time.
 
     Returns:
-        The conversation, and whether this call started it.
+        The conversation, and True if this call started it.
 
     Raises:
         ForeignKeyError: The tenant has no such live user.
         ValueError: The timeout is negative or too long, `now` is naive or too early, or the channel or the chat's id
-            has not the right length.
+            is too short or too long.
     """
     check_id("user_id", user_id)
     check_silence("idle_timeout", idle_timeout or timedelta(0), now)
@@ -75,39 +76,39 @@ async def get_or_start_conversation(
     rows = await sender.entities(
         _GET_OR_START, Conversation, *where, new_id, str(uuid7()), idle_timeout, now, refresh=True
     )
-    active = [row for row in rows if row.is_active]  # beside those that the call closed
+    active = [row for row in rows if row.is_active]  # the call also returns conversations that it has closed
     if not active:
         raise ForeignKeyError(f"this tenant has no User with id {user_id} to start a conversation for")
     return active[0], active[0].id == new_id
 
 
 def stored_chat(channel: str, external_chat_id: str | None) -> tuple[str, str | None]:
-    """Return a chat's names as they are stored.
+    """Return the channel and the id of a chat as they are stored.
 
     Raises:
-        ValueError: One of them is no text, or has not the right length.
+        ValueError: One of them is not a string, or is too short or too long.
     """
     if channel is None:
-        raise ValueError("channel must be given, got None")
+        raise ValueError("channel must be a string, got None")
     CHANNEL.check("channel", channel)
     CHAT_ID.check("external_chat_id", external_chat_id)
     return clean_text(channel), None if external_chat_id is None else clean_text(external_chat_id)
 
 
 def check_silence(name: str, value: timedelta, now: datetime | None = None) -> None:
-    """Check a time without a message.
+    """Check a duration without a message.
 
     Raises:
-        ValueError: It is negative or too long, or `now` is naive or too early.
+        ValueError: The duration is negative or too long, or `now` is naive or too early.
     """
-    if not timedelta(0) <= value <= LONGEST_SILENCE:
-        raise ValueError(f"{name} must be from zero to {LONGEST_SILENCE.days} days, got {value}")
+    if not timedelta(0) <= value <= MAX_SILENCE:
+        raise ValueError(f"{name} must be from zero to {MAX_SILENCE.days} days, got {value}")
     if now is not None:
         check_time("now", now, back=value)
 
 
 async def close(session: AsyncSession, conversation_id: UUID, reason: str | None) -> Conversation | None:
-    """Close a conversation that is active, or return None."""
+    """Close an active conversation and return it, or return None if it is not active."""
     active = (*_live(conversation_id), Conversation.is_active.is_(True))
     return await update_one(session, Conversation, *active, **_closed(reason, statement_time()))
 
@@ -115,7 +116,7 @@ async def close(session: AsyncSession, conversation_id: UUID, reason: str | None
 async def close_stale(
     session: AsyncSession, idle_for: timedelta, *, limit: int, now: datetime | None
 ) -> list[Conversation]:
-    """Close a batch of conversations without a message for so long; see `ConversationRepository.close_stale`."""
+    """Close a batch of idle conversations; see `ConversationRepository.close_stale`."""
     check_limit(limit)
     check_silence("idle_for", idle_for, now)
     at = statement_time() if now is None else literal(now, UtcDateTime())
@@ -127,20 +128,20 @@ async def close_stale(
 async def set_summary(
     session: AsyncSession, conversation_id: UUID, summary: str, *, upto_seq: int, expected_upto: int
 ) -> Conversation:
-    """Replace the summary, unless another writer has done so; see `ConversationRepository.set_summary`."""
+    """Replace a summary unless another writer has; see `ConversationRepository.set_summary`."""
     for name, number in (("upto_seq", upto_seq), ("expected_upto", expected_upto)):
         if type(number) is not int or number > MAX_SEQ:
-            raise ValueError(f"{name} must be at most 2^63 - 1, and whole, got {number!r}")
+            raise ValueError(f"{name} must be at most 2^63 - 1, and an integer, got {number!r}")
     if not 0 <= expected_upto < upto_seq:
         raise ValueError(
             f"upto_seq must be greater than expected_upto, got {upto_seq} after {expected_upto};"
-            " a summary only ever moves forward"
+            " a summary only covers more messages than the one before"
         )
     fits = (Conversation.summary_upto_seq == expected_upto, Conversation.last_seq >= upto_seq)
     new = {"summary": summary, "summary_upto_seq": upto_seq}
     if (written := await update_one(session, Conversation, *_live(conversation_id), *fits, **new)) is not None:
         return written
-    # The session keeps the row as it is now: the caller reads it there, and begins again.
+    # Refreshes the entity in the session too: the caller reads the current summary there, and begins again.
     there = select(Conversation).where(Conversation.tenant_id == session.tenant_id, *_live(conversation_id))
     found: Conversation | None = await session.scalar(there.execution_options(populate_existing=True))
     row = required(found, Conversation, conversation_id)
@@ -148,7 +149,7 @@ async def set_summary(
         raise ValueError(f"upto_seq must be at most the conversation's last_seq, {row.last_seq}, got {upto_seq}")
     raise StaleDataError(
         f"the summary of conversation {conversation_id} goes up to {row.summary_upto_seq}, not {expected_upto}",
-        hint="another writer was faster; read the conversation again, and summarise from there",
+        hint="another writer has replaced it; read the conversation again, and summarize from its summary_upto_seq",
     )
 
 
@@ -157,11 +158,11 @@ def _closed(reason: str | None, at: ColumnElement[datetime]) -> dict[str, Any]:
 
 
 def _idle(session: AsyncSession, since: ColumnElement[datetime], limit: int) -> CTE:
-    """Lock some that have been silent since then, the longest silent first.
+    """Return a CTE that locks conversations without a message since an instant, the longest idle first.
 
-    Those are the first of the active ones by ix_conversations_idle, and no more of it is read: the planner takes
-    COALESCE for leaky and, under row-level security, compares it with nothing inside of an index. How far it reads
-    leaves room for what other workers hold.
+    COALESCE is not leakproof, so that under row-level security the planner uses the condition on it neither as an index
+    condition nor before the policy. But it uses the order of ix_conversations_idle: the subquery reads the first active
+    conversations by idle time, with as many more as other workers may have locked, and the outer query compares them.
     """
     active = (Conversation.tenant_id == session.tenant_id, Conversation.is_active, Conversation.deleted_at.is_(None))
     first = select(Conversation.tenant_id, Conversation.id, _last_active().label("since")).where(*active)
@@ -169,24 +170,28 @@ def _idle(session: AsyncSession, since: ColumnElement[datetime], limit: int) -> 
     return (
         select(Conversation.id)
         .join(oldest, (oldest.c.tenant_id == Conversation.tenant_id) & (oldest.c.id == Conversation.id))
-        .where(*active, oldest.c.since < since, _last_active() < since)  # once more as it is under its lock
+        # `_last_active` is compared again with the row under its lock: a message may have arrived while waiting.
+        .where(*active, oldest.c.since < since, _last_active() < since)
         .order_by(oldest.c.since)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Conversation)
-        # Once: inside `IN (…)` the planner may run it again for each row, and the limit with it.
+        # MATERIALIZED, because the planner may execute a subquery of IN once for each row, each time with the LIMIT.
         .cte("idle")
         .prefix_with("MATERIALIZED")
     )
 
 
 def _last_active() -> ColumnElement[datetime]:
-    return func.coalesce(Conversation.last_message_at, Conversation.created_at)  # as ix_conversations_idle has it
+    return func.coalesce(Conversation.last_message_at, Conversation.created_at)  # as in ix_conversations_idle
 
 
 async def claim_turn(session: AsyncSession, conversation_id: UUID, worker: str, lease: timedelta) -> Turn | None:
-    """Claim the turn if no worker holds it, in one statement that also finds out if the conversation exists."""
+    """Claim the turn and return it, or return None if another worker holds it; see `ConversationRepository.claim_turn`.
+
+    One statement: the outer join returns a row for every live conversation, claimed or not.
+    """
     if not worker:
-        raise ValueError("worker must be a name, for people to read, got an empty text")
+        raise ValueError("worker must be the name of the worker, got an empty string")
     _check_lease(lease)
     this_one = (Conversation.tenant_id == session.tenant_id, *_live(conversation_id))
     now = statement_time()
@@ -197,7 +202,7 @@ async def claim_turn(session: AsyncSession, conversation_id: UUID, worker: str, 
         .returning(Conversation)
         .cte("claimed")
     )
-    changed = aliased(Conversation, claimed, name="changed")  # the session's row too becomes as it is now
+    changed = aliased(Conversation, claimed, name="changed")  # as an entity: refreshes the one in the session
     of_it = (changed.tenant_id == Conversation.tenant_id) & (changed.id == Conversation.id)
     statement = select(Conversation.id, changed).select_from(Conversation).outerjoin(changed, of_it)
     statement = statement.where(*this_one).execution_options(populate_existing=True)
@@ -206,7 +211,7 @@ async def claim_turn(session: AsyncSession, conversation_id: UUID, worker: str, 
 
 
 async def renew_turn(session: AsyncSession, turn: Turn, lease: timedelta) -> Turn:
-    """Prolong a turn that is held under its token, also if its lease ran out and no other worker has claimed it."""
+    """Extend the lease of a turn from now on; an expired lease too, unless another worker has claimed the turn."""
     _check_lease(lease)
     held = (*_held_under(turn), Conversation.turn_claimed_until.is_not(None))
     renewed = await update_one(session, Conversation, *held, turn_claimed_until=statement_time() + lease)
@@ -216,42 +221,45 @@ async def renew_turn(session: AsyncSession, turn: Turn, lease: timedelta) -> Tur
 
 
 async def release_turn(session: AsyncSession, turn: Turn) -> None:
-    """Release a turn; a second call does nothing."""
+    """Release a turn. A second call changes nothing."""
     free = {"turn_claimed_by": None, "turn_claimed_until": None}
     if await update_one(session, Conversation, *_held_under(turn), **free) is None:
         raise _lost(turn)
 
 
 def check_token(turn: int | None) -> None:
-    """Check that a value can be a turn's token, before it is compared with one.
+    """Check that a value can be the token of a turn.
 
     Raises:
-        ValueError: The value is no whole number, for example the `Turn` itself.
+        ValueError: The value is not an integer, for example the `Turn` itself, or is out of range.
     """
     if turn is not None and (type(turn) is not int or not 0 <= turn <= MAX_SEQ):
         got = turn if type(turn) is int else f"a {type(turn).__name__}"
-        raise ValueError(f"turn must be a token, a whole number from 0 to 2^63 - 1, got {got}; pass `turn.token`")
+        raise ValueError(f"turn must be a token, an integer from 0 to 2^63 - 1, got {got}; pass `turn.token`")
 
 
 def check_is_last(turn: int | None, last: int) -> None:
-    """Check that a token is the last one that was issued.
+    """Check that a token is the last one that was issued; None passes.
 
     Raises:
-        StaleDataError: Another worker has claimed the turn since.
+        StaleDataError: Another worker has claimed the turn.
     """
     if turn is not None and turn != last:
         raise StaleDataError(
-            f"turn must be the conversation's last, {last}, got {turn}",
-            hint="another worker answers now: drop what was made under the lost turn",
+            f"turn must be the conversation's last token, {last}, got {turn}",
+            hint="another worker answers now: discard the answer",
         )
 
 
 async def lock_conversation(session: AsyncSession, conversation_id: UUID, turn: int | None) -> None:
-    """Lock a conversation's row in a statement of its own: the next statement then sees what its last holder wrote.
+    """Lock a conversation's row, and check the turn.
+
+    This is a statement of its own: the snapshot of the next statement then includes what the previous holder of the
+    lock committed.
 
     Raises:
         NotFoundError: The tenant has no such conversation.
-        StaleDataError: Another worker has claimed the turn since.
+        StaleDataError: Another worker has claimed the turn.
     """
     check_token(turn)
     conversation = await lock_one(session, Conversation, *_live(conversation_id))
@@ -259,7 +267,7 @@ async def lock_conversation(session: AsyncSession, conversation_id: UUID, turn: 
 
 
 def _live(conversation_id: UUID) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions of a conversation that is not deleted, beside the tenant's."""
+    """Return the conditions of one live conversation, without that of the tenant."""
     check_id("conversation_id", conversation_id)
     return Conversation.id == conversation_id, Conversation.deleted_at.is_(None)
 
@@ -269,7 +277,7 @@ def _held_under(turn: Turn) -> tuple[ColumnElement[bool], ...]:
 
 
 def _turn_of(held: Conversation | None, worker: str) -> Turn | None:
-    """Return the turn that the row says, or None where there is no row."""
+    """Return the turn of a row that was just claimed or renewed, or None if there is no row."""
     if held is None or held.turn_claimed_until is None:
         return None
     return Turn(held.id, worker, held.turn_token, held.turn_claimed_until)
@@ -283,5 +291,5 @@ def _check_lease(lease: timedelta) -> None:
 def _lost(turn: Turn) -> StaleDataError:
     return StaleDataError(
         f"the turn of conversation {turn.conversation_id} is not held under this token",
-        hint="it ran out and another worker has it, or it was released; drop the answer, and claim the turn anew",
+        hint="another worker has claimed the turn, or it was released; discard the answer, and claim the turn again",
     )

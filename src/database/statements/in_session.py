@@ -1,4 +1,4 @@
-"""Calls in a session's transaction, and the entities that they leave in the session."""
+"""Call SQL functions in a session's transaction, and keep the session's entities current."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class InSession:
     """Sends calls in a session's transaction.
 
     Args:
-        session: The session; it keeps its tenant.
+        session: The session.
     """
 
     def __init__(self, session: AsyncSession) -> None:
@@ -33,7 +33,7 @@ class InSession:
         """The session's tenant.
 
         Raises:
-            NoTenantError: There is none.
+            NoTenantError: The session has none, and there is no current tenant.
         """
         return self._session.tenant_id
 
@@ -47,7 +47,7 @@ class InSession:
             return await records(self._session, call, (self.tenant_id, *arguments))
         except SchemaDriftError as error:
             if is_missing(error):
-                raise drifted(call) from error.__cause__  # not from ours: a traceback would print two hints
+                raise drifted(call) from error.__cause__  # from `error`, a traceback would print two hints
             raise
 
     async def entities(self, call: Call[Any], model: type[ModelT], *arguments: Any, refresh: bool) -> list[ModelT]:
@@ -56,7 +56,7 @@ class InSession:
         Args:
             call: The call.
             model: The mapped class.
-            arguments: What the function is sent after the tenant.
+            arguments: The arguments of the function after the tenant.
             refresh: Set all attributes of an entity that the session has already; else only expired ones.
         """
         rows = await self.call(call, *arguments)
@@ -84,5 +84,5 @@ class InSession:
 
 
 def entity_columns(model: type[TenantBase]) -> Callable[[], list[str]]:
-    """Return a function that names the columns of a model's entities, for a call."""
+    """Return a function that returns the columns of a model's entities: mappers are configured at the first call."""
     return lambda: [column.name for column in entities_of(model).columns]

@@ -1,4 +1,4 @@
-"""Keyset pages: their order, which has no ties, and the opaque cursor of the position after a page."""
+"""Keyset pages: an order of rows without ties, and opaque cursors."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _UNREADABLE: Final = (
 
 
 class InvalidCursorError(ValueError):
-    """The cursor is not one that this query returned."""
+    """The cursor was not returned by this query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some rows in order, and the cursor of the next page, or None after the last page."""
+    """The rows of one page in order, and the cursor of the next page; None after the last page."""
 
     items: Sequence[T]
     next_cursor: str | None
@@ -62,7 +62,12 @@ def check_limit(limit: int) -> None:
 
 
 def encode_cursor(values: Sequence[object], *, scope: str) -> str:
-    """Return the cursor of the last row's sort values; it is valid for queries of this scope only."""
+    """Return a cursor of sort values; it is valid only for queries with the same scope.
+
+    Args:
+        values: The sort values of the last row of a page: datetimes, UUIDs, strings, integers or booleans.
+        scope: The table, the order and the tenant of the query.
+    """
     body = json.dumps([_tag(value) for value in values], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_signature(body, scope) + body).decode().rstrip("=")
 
@@ -71,7 +76,7 @@ def decode_cursor(cursor: str, *, scope: str) -> list[Any]:
     """Return the sort values of a cursor.
 
     Raises:
-        InvalidCursorError: The cursor is forged or cut short, or is of another table, order or tenant.
+        InvalidCursorError: The cursor is truncated or changed, or belongs to another table, order or tenant.
     """
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
@@ -79,10 +84,10 @@ def decode_cursor(cursor: str, *, scope: str) -> list[Any]:
         is_own = signature == _signature(body, scope)
         values = [_DECODERS[kind](value) for kind, value in json.loads(body)] if is_own else []
     except _UNREADABLE:
-        raise InvalidCursorError("the cursor cannot be read; begin again without one") from None
+        raise InvalidCursorError("the cursor cannot be read; begin again without a cursor") from None
     if not is_own:
         raise InvalidCursorError(
-            "the cursor must be one that this query handed out, got another; begin again without one"
+            "the cursor must be one that this query returned, got that of another query; begin again without a cursor"
         )
     return values
 
@@ -96,18 +101,25 @@ def _tag(value: object) -> tuple[str, object]:
 
 
 def _in_utc(value: datetime) -> datetime:
-    """Convert an instant to UTC, where the first and last ones of other zones do not exist; local time stays."""
+    """Convert an instant to UTC; a naive time stays.
+
+    An instant at an end of the calendar raises OverflowError, which `decode_cursor` reports: asyncpg would fail later.
+    """
     return value if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _signature(body: bytes, scope: str) -> bytes:
-    """Return what ties a cursor to its query, against mistakes: the tenant's filter is in every query anyway."""
+    """Return the signature that ties a cursor to its query.
+
+    It has no key: it protects from mistakes, not from forgery. A forged cursor only moves the position within the rows
+    of the tenant.
+    """
     return hashlib.sha256(scope.encode() + b"\0" + body).digest()[:_SIGNATURE_BYTES]
 
 
 @dataclass(frozen=True, slots=True)
 class Keyset:
-    """An order of a table's rows, by an attribute and then by id, and the scope of its cursors."""
+    """The order of a table's rows by an attribute and then by id, with the scope of its cursors."""
 
     keys: Sequence[InstrumentedAttribute[Any]]
     descending: bool
@@ -125,7 +137,7 @@ class Keyset:
         """Return the order of a mapped class's rows by an attribute, or by id alone.
 
         Raises:
-            ValueError: The attribute is not one of this class, can be null, or is of a type without an order here.
+            ValueError: The attribute is not one of this class, is nullable, or has a type that cursors do not support.
         """
         by_id = order_by is None or order_by is model.id
         keys = [model.id] if by_id else [_checked(model, order_by), model.id]
@@ -136,14 +148,14 @@ class Keyset:
         """Return a select in this order, from the cursor on.
 
         Raises:
-            InvalidCursorError: The cursor is not one of this order.
+            InvalidCursorError: The cursor belongs to another query.
         """
         if after is not None:
             statement = statement.where(self._is_past(after))
         return statement.order_by(*(key.desc() if self.descending else key for key in self.keys))
 
     def page(self, rows: list[T], limit: int) -> Page[T]:
-        """Return a page of rows of which one more than the limit was selected, if there is one."""
+        """Return a page of rows that were selected with a limit of one more than `limit`."""
         items = rows[:limit]
         if len(rows) <= limit:
             return Page(items=items, next_cursor=None)
@@ -154,7 +166,7 @@ class Keyset:
         values = decode_cursor(cursor, scope=self.scope)
         types = [_stored_type(key) for key in self.keys]
         if len(values) != len(types) or not all(map(_can_hold, types, values)):
-            raise InvalidCursorError("the cursor cannot be read; begin again without one")
+            raise InvalidCursorError("the cursor cannot be read; begin again without a cursor")
         position = tuple_(*values, types=[key.type for key in self.keys])
         row = tuple_(*self.keys)
         return row < position if self.descending else row > position
@@ -166,14 +178,14 @@ def _checked(model: Any, attribute: Any) -> InstrumentedAttribute[Any]:
         column = model.__table__.columns.get(attribute.key)
     if column is None or column.nullable or _python_type(attribute) not in _SORTABLE:
         raise ValueError(
-            f"order_by must be a mapped attribute of {model.__name__} that is never null and that has an order, e.g."
-            f" {model.__name__}.created_at; the last first is `descending=True`"
+            f"order_by must be a mapped attribute of {model.__name__} that is not nullable and that cursors support,"
+            f" for example {model.__name__}.created_at; for the reverse order, pass `descending=True`"
         )
     return attribute  # type: ignore[no-any-return] # narrowed above
 
 
 def _stored_type(attribute: InstrumentedAttribute[Any]) -> TypeEngine[Any]:
-    kind: TypeEngine[Any] = getattr(attribute.type, "impl_instance", attribute.type)  # what a decorator wraps
+    kind: TypeEngine[Any] = getattr(attribute.type, "impl_instance", attribute.type)  # of a TypeDecorator
     return kind
 
 
@@ -185,7 +197,7 @@ def _python_type(attribute: InstrumentedAttribute[Any]) -> type[Any] | None:
 
 
 def _can_hold(kind: TypeEngine[Any], value: Any) -> bool:
-    """Return True if a value of a cursor can be one of a column of this type."""
+    """Return True if a column of this type can hold a value of a cursor."""
     if type(value) is not kind.python_type:
         return False
     if isinstance(kind, Integer):

@@ -33,7 +33,7 @@ from src.database.statements.removal import PERSON, Ids, dependants, references,
 
 EXPORT_BATCH: Final = 500
 ERASE_BATCH: Final = 20_000
-"""Rows a statement: it stays within the time limit of one."""
+"""Rows per statement, few enough for DATABASE_STATEMENT_TIMEOUT."""
 
 
 def export_user(
@@ -41,16 +41,16 @@ def export_user(
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the personal data of a user; see `UserRepository.export`."""
     tenant_id = session.tenant_id
-    held = _held(metadata, tenant_id, user_id)
-    tables = {table: [table.c.tenant_id == tenant_id, table.c.id.in_(ids)] for table, ids in held.items()}
+    ids_by_table = _rows_of_user(metadata, tenant_id, user_id)
+    tables = {table: [table.c.tenant_id == tenant_id, table.c.id.in_(ids)] for table, ids in ids_by_table.items()}
     return _export(session, tables, missing=_no_such_user(user_id))
 
 
 def export_tenant(session: AsyncSession) -> AsyncIterator[dict[str, Any]]:
-    """Yield the data of the current tenant, its entry in the registry first, as `UserRepository.export` does.
+    """Yield the data of the current tenant, its entry in the registry first; see `UserRepository.export`.
 
     Raises:
-        NotFoundError: The tenant is not registered; nothing was yielded.
+        NotFoundError: The tenant is not registered. Nothing was yielded.
     """
     tenant_id = session.tenant_id
     registry = Tenant.metadata.tables[Tenant.__tablename__]
@@ -63,14 +63,19 @@ def export_tenant(session: AsyncSession) -> AsyncIterator[dict[str, Any]]:
 async def _export(
     session: AsyncSession, tables: Mapping[Table, list[ColumnElement[bool]]], *, missing: NotFoundError
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Yield the rows of these tables, one table after the other, or raise `missing` if the first table has none.
+    """Yield the rows of tables, one table after the other.
 
-    It is one statement, and so one state of the database in any transaction. The server counts through the tables and
-    reads each when its turn comes, so that no row has to be sorted and none is kept.
+    One statement reads one state of the database, in any isolation level. The LATERAL reads the tables one by one in
+    their order, so that the server neither sorts nor stores rows.
+
+    Args:
+        session: The session.
+        tables: The conditions of each table, in the order of the export.
+        missing: The error that is raised if the first table has no such row.
     """
     names = [table.name for table in tables]
     numbers = values(column("number", Integer), name="numbers").data([(number,) for number in range(len(names))])
-    # In order before the join, or what is joined would be sorted after it.
+    # Ordered in a subquery before the join: an ORDER BY after the join alone would sort all rows.
     turn = select(numbers.c.number).order_by(numbers.c.number).subquery("turn")
     parts = [
         select(func.row_to_json(literal_column("part")).label("document"))
@@ -89,7 +94,7 @@ async def _export(
     result = await session.stream(statement, execution_options={"yield_per": EXPORT_BATCH})
     has_first = False
     try:
-        async for batch in result.partitions():  # row by row, each would cost a switch of its own
+        async for batch in result.partitions():  # iterating over rows costs a greenlet switch for each row
             for number, document in batch:
                 has_first = has_first or number == 0
                 if not has_first:
@@ -103,15 +108,15 @@ async def _export(
 
 @names_statements
 async def erase_user(session: AsyncSession, user_id: UUID, *, metadata: MetaData = Base.metadata) -> dict[str, int]:
-    """Delete the personal data of a user; see `UserRepository.erase`."""
+    """Delete the personal data of a user permanently; see `UserRepository.erase`."""
     tenant_id = session.tenant_id
-    # Whoever adds a row of this person waits for the lock, and then finds that there is none.
+    # The foreign key of a row that is inserted meanwhile waits for this lock, and then fails: the user is deleted.
     person = metadata.tables[PERSON]
     lock = select(person.c.id).where(person.c.tenant_id == tenant_id, person.c.id == user_id).with_for_update()
     if await session.scalar(lock) is None:
         raise _no_such_user(user_id)
     removed: dict[str, int] = {}
-    for table, ids in reversed(_held(metadata, tenant_id, user_id).items()):
+    for table, ids in reversed(_rows_of_user(metadata, tenant_id, user_id).items()):
         removed[table.name] = 0
         while count := await remove(session, table, ids, limit=ERASE_BATCH):
             removed[table.name] += count
@@ -121,15 +126,19 @@ async def erase_user(session: AsyncSession, user_id: UUID, *, metadata: MetaData
     if left:
         raise DatabaseError(
             f"the user was not erased: rows are left in {', '.join(left)}",
-            hint="roll back, and look for a trigger or a rule on these tables that keeps them",
+            hint="roll back, and check these tables for a trigger or a rule that keeps rows",
         )
-    _let_go(session, user_id)
+    _expunge(session, user_id)
     return removed
 
 
 @names_statements
 async def erase_tenant_batch(session: AsyncSession, *, limit: int = ERASE_BATCH) -> dict[str, int]:
-    """Delete some rows of the current tenant, first those that no others need; nothing is left if it returns {}."""
+    """Delete a batch of rows of the current tenant, rows that no others need first.
+
+    Returns:
+        The number of deleted rows by table; empty if the tenant has no rows left.
+    """
     for table in reversed(tenant_tables()):
         everything: Ids = select(table.c.id).where(table.c.tenant_id == session.tenant_id)
         if count := await remove(session, table, everything, limit=limit):
@@ -138,32 +147,35 @@ async def erase_tenant_batch(session: AsyncSession, *, limit: int = ERASE_BATCH)
 
 
 async def _left(session: AsyncSession, user_id: UUID, metadata: MetaData) -> list[str]:
-    """Return the tables that still have a row of this user, by their own columns: not as the removal found them."""
+    """Return the tables that still have a row of this user.
+
+    The columns are compared one by one: a fault in `dependants` must not hide the rows that it has missed.
+    """
     tenant_id = session.tenant_id
     person = metadata.tables[PERSON]
     columns = [person.c.id, *(item.column for item in references(metadata) if item.target is person)]
-    looks = [
+    queries = [
         select(literal(owner.table.name).label("name"))
         .select_from(owner.table)
         .where(owner.table.c.tenant_id == tenant_id, owner == user_id)
         for owner in columns
     ]
-    return sorted(set(await session.scalars(union_all(*looks))))
+    return sorted(set(await session.scalars(union_all(*queries))))
 
 
-def _held(metadata: MetaData, tenant_id: UUID, user_id: UUID) -> dict[Table, Ids]:
+def _rows_of_user(metadata: MetaData, tenant_id: UUID, user_id: UUID) -> dict[Table, Ids]:
     person = metadata.tables[PERSON]
     root: Ids = select(person.c.id).where(person.c.tenant_id == tenant_id, person.c.id == user_id)
     return dependants(metadata, tenant_id, {person: [root]})
 
 
 def _columns(table: Table) -> Select[Any]:
-    """Return a select of the columns that the server does not derive from others."""
+    """Return a select of a table's columns without those that the server computes."""
     return select(*(column for column in table.columns if column.computed is None))
 
 
-def _let_go(session: AsyncSession, user_id: UUID) -> None:
-    """Remove the rows from the session: a later flush must not write to one that is deleted."""
+def _expunge(session: AsyncSession, user_id: UUID) -> None:
+    """Remove the user's entities from the session: a flush of a deleted row would fail."""
     for row in list(session):
         known = row.__dict__
         is_person = isinstance(row, User) and known.get("id") == user_id

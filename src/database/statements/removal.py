@@ -1,4 +1,4 @@
-"""Remove rows permanently, in the order of their foreign keys, which the metadata has: there is no list to maintain."""
+"""Delete rows permanently, in the order of their foreign keys, which come from the metadata of the models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from src.database.base import tenant_tables
 from src.database.session import AsyncSession
 
 PERSON: Final = "users"
-"""The table whose rows are people."""
+"""The table of the persons to whom personal data belongs."""
 
 _OWNER: Final = "user_id"
 _UNSYNCHRONIZED: Final = {"synchronize_session": False}
@@ -45,8 +45,8 @@ Ids = Select[tuple[UUID]] | CompoundSelect[tuple[UUID]]
 class Reference:
     """A column that refers to the rows of a table.
 
-    A row needs what it refers to where the column must not be null, where a CHECK ties the column to others, and
-    where what it refers to is a person. Any other reference can be cleared.
+    A row needs the row that it refers to if the column is not nullable, if a CHECK names the column, or if it refers to
+    a person. Any other reference can be set to NULL.
     """
 
     column: Column[Any]
@@ -55,7 +55,7 @@ class Reference:
 
     @property
     def table(self) -> Table:
-        """The table that the column is in."""
+        """The table of the column."""
         return self.column.table
 
 
@@ -84,27 +84,33 @@ def _is_needed(column: Column[Any], target: Table) -> bool:
 
 
 def dependants(metadata: MetaData, tenant_id: UUID, roots: Mapping[Table, list[Ids]]) -> dict[Table, Ids]:
-    """Return the ids of these rows and of all rows that need them, by table, parents first.
+    """Return selects of the ids of rows and of all rows that need them, by table, referenced tables first.
 
-    A row that several others need is named once for all of them, and once more where it is a root.
+    Args:
+        metadata: The metadata of the tables.
+        tenant_id: The tenant.
+        roots: The rows to begin with.
+
+    Returns:
+        The selects; an id can occur twice, if the row is a root and needs another row too.
     """
-    doomed: dict[Table, Ids] = {}
+    ids_by_table: dict[Table, Ids] = {}
     needs = [reference for reference in references(metadata) if reference.is_needed]
     for table in tenant_tables(metadata):
         sources: list[Ids] = list(roots.get(table, []))
         named: list[ColumnElement[bool]] = []
         for need in needs:
-            if need.table is table and need.target in doomed:
-                refers = need.column.in_(doomed[need.target])
+            if need.table is table and need.target in ids_by_table:
+                refers = need.column.in_(ids_by_table[need.target])
                 sources.append(_ids(table, tenant_id, refers, *(other.is_not(true()) for other in named)))
                 named.append(refers)
         if sources:
-            doomed[table] = sources[0] if len(sources) == 1 else union_all(*sources)
-    return doomed
+            ids_by_table[table] = sources[0] if len(sources) == 1 else union_all(*sources)
+    return ids_by_table
 
 
 def nothing_needs(table: Table, metadata: MetaData, tenant_id: UUID) -> list[ColumnElement[bool]]:
-    """Return the conditions of a row of a table that no row of another table needs."""
+    """Return the conditions that no row of another table needs a row of this table."""
     return [
         ~_ids(need.table, tenant_id, need.column == table.c.id).exists()
         for need in references(metadata)
@@ -113,57 +119,60 @@ def nothing_needs(table: Table, metadata: MetaData, tenant_id: UUID) -> list[Col
 
 
 async def remove(session: AsyncSession, table: Table, ids: Ids, *, limit: int, skip_locked: bool = False) -> int:
-    """Delete rows of one table, at most so many of those named.
+    """Lock and delete rows of one table, and set references to them to NULL.
 
-    What refers to them without needing them is cleared, and the rows of the same table that need them go too. Each
-    step is a statement of its own: it sees every reference that was made before the lock.
+    Rows of the same table that need the rows are deleted too. Each step is a statement of its own: only a statement
+    that begins after the rows are locked sees every reference to them.
 
     Args:
-        session: Whose tenant's rows.
-        table: Where.
-        ids: Which; no other table's rows must need them.
-        limit: How many a call.
-        skip_locked: Pass over those that another transaction has in hand.
+        session: The session.
+        table: The table.
+        ids: The ids of the rows. No row of another table may need them.
+        limit: The largest number of rows, without those of the same table that need them.
+        skip_locked: Skip rows that another transaction has locked.
 
     Returns:
-        How many there were.
+        The number of deleted rows.
     """
     tenant_id = session.tenant_id
     locked = await session.scalars(_lock(table, ids, tenant_id, limit=limit, skip_locked=skip_locked))
-    gone = list(set(locked))
-    if not gone:
+    row_ids = list(set(locked))
+    if not row_ids:
         return 0
     to_table = [reference for reference in references(table.metadata) if reference.target is table]
     for reference in to_table:
         if reference.table is table and reference.is_needed:
-            parts: Select[Any] = _ids(table, tenant_id, reference.column == _any_of(gone))
-            gone = list({*gone, *await session.scalars(parts.with_for_update())})
+            parts: Select[Any] = _ids(table, tenant_id, reference.column == _any_of(row_ids))
+            row_ids = list({*row_ids, *await session.scalars(parts.with_for_update())})
     for reference in to_table:
         if not reference.is_needed:
-            await session.execute(_clearing(reference, gone, tenant_id), execution_options=_UNSYNCHRONIZED)
-    statement = delete(table).where(table.c.tenant_id == tenant_id, table.c.id == _any_of(gone))
+            await session.execute(_set_null(reference, row_ids, tenant_id), execution_options=_UNSYNCHRONIZED)
+    statement = delete(table).where(table.c.tenant_id == tenant_id, table.c.id == _any_of(row_ids))
     result = await session.execute(statement, execution_options=_UNSYNCHRONIZED)
     return cast("CursorResult[Any]", result).rowcount
 
 
 def _lock(table: Table, ids: Ids, tenant_id: UUID, *, limit: int, skip_locked: bool) -> Select[Any]:
-    """Lock rows one by one as they are named, until there are enough: what is passed over does not count."""
+    """Return a select that locks rows up to the limit.
+
+    The rows are locked in a LATERAL, one by one, so that a skipped row does not count toward the limit.
+    """
     named = ids.subquery("named")
     row = _ids(table, tenant_id, table.c.id == named.c.id).correlate(named)
     locked = row.with_for_update(skip_locked=skip_locked).lateral("locked")
     return select(locked.c.id).select_from(named).join(locked, true()).limit(limit)
 
 
-def _clearing(reference: Reference, gone: list[UUID], tenant_id: UUID) -> Update:
+def _set_null(reference: Reference, row_ids: list[UUID], tenant_id: UUID) -> Update:
     table = reference.table
-    statement = update(table).where(table.c.tenant_id == tenant_id, reference.column == _any_of(gone))
-    if table is reference.target:  # no row is changed that is removed in a moment
-        statement = statement.where(table.c.id != all_(literal(gone, ARRAY(Uuid))))
+    statement = update(table).where(table.c.tenant_id == tenant_id, reference.column == _any_of(row_ids))
+    if table is reference.target:  # rows that are deleted next need no update
+        statement = statement.where(table.c.id != all_(literal(row_ids, ARRAY(Uuid))))
     return statement.values({reference.column: None})
 
 
 def _any_of(ids: list[UUID]) -> ColumnElement[Any]:
-    """One parameter, however many there are: the protocol takes no more than 32,767."""
+    """Return the ids as one array parameter: a statement has at most 32,767 parameters."""
     return any_(literal(ids, ARRAY(Uuid)))
 
 

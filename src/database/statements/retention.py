@@ -1,4 +1,4 @@
-"""Retention: delete permanently, batch by batch, what is older than its user, or the tenant, keeps it."""
+"""Delete rows permanently, batch by batch, after the retention time of their user or tenant."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from src.database.statements.removal import Ids, dependants, nothing_needs, remo
 from src.database.statements.rows import statement_time
 
 DELETED_DAYS: Final = 30
-"""How long a soft-deleted row stays if there is no retention."""
+"""Days after which soft-deleted rows are purged if there is no retention."""
 
-_FOR_EVER: Final = 365_000
-"""In days; what is longer would lead before the year 1."""
+_MAX_DAYS: Final = 365_000
+"""A longer retention would lead to an instant before the year 1."""
 
 _SHORTEST: Final = timedelta(days=1)
-"""No retention is shorter."""
+"""The shortest retention that the columns allow."""
 
 _TABLES: Final = Base.metadata.tables
 _USERS: Final = _TABLES[User.__tablename__]
@@ -35,23 +35,24 @@ _TENANTS: Final = _TABLES[Tenant.__tablename__]
 async def purge_expired(
     session: AsyncSession, *, now: datetime | None = None, limit: int = 1000, dry_run: bool = False
 ) -> dict[str, int]:
-    """Delete what the current tenant need not keep any longer, one batch of each table.
+    """Delete the expired rows of the current tenant permanently, one batch of each table.
 
-    `users.retention_days` says how long, else `tenants.retention_days`, else it is for ever. By it go messages, by
-    their age, and soft-deleted users, conversations, messages and notes, by the time since they were deleted: without
-    a retention after 30 days. What cannot be without a row goes with it, and what merely refers to it refers to
-    nothing. Live conversations, their summaries, events and notes stay, whatever their age.
+    The retention is `users.retention_days`, or else `tenants.retention_days`, or else unlimited. Messages expire by
+    their age. Soft-deleted users, conversations, messages and notes expire by the time since they were deleted, without
+    a retention after 30 days. Rows that need a deleted row are deleted with it, and other references to it are set to
+    NULL. Live conversations with their summaries, events and notes do not expire.
 
-    Call it, and commit, until all counts are zero; several workers may. It can stop and begin again anywhere.
+    Call it and commit until all counts are zero. Several workers can do so at the same time, and can stop and continue
+    after any batch.
 
     Args:
-        session: Whose tenant's.
-        now: The time to measure by; by default the present, by the server's clock.
-        limit: Rows of each table a call, 1 to 1000; the changed occurrences of a series come on top.
-        dry_run: Remove nothing, and count all that would go in the end.
+        session: The session.
+        now: The time by which rows expire; None is the server's time.
+        limit: The largest number of rows of each table, 1 to 1000, without the changed occurrences of a series.
+        dry_run: Delete nothing, and count the expired rows of all batches.
 
     Returns:
-        How many rows of each table.
+        The number of rows by table.
 
     Raises:
         ValueError: The limit is not from 1 to 1000, or `now` is naive or too early.
@@ -66,14 +67,14 @@ async def purge_expired(
         if dry_run:
             counts[table.name] = await session.scalar(select(func.count(ids.subquery().c.id.distinct()))) or 0
             continue
-        # What could not be removed yet keeps what it needs, until the next call.
-        free = _without_dependants(table, ids, session.tenant_id)
-        counts[table.name] = await remove(session, table, free, limit=limit, skip_locked=True)
+        # A row that other rows still need stays until a later batch has deleted them.
+        unneeded = _without_dependants(table, ids, session.tenant_id)
+        counts[table.name] = await remove(session, table, unneeded, limit=limit, skip_locked=True)
     return counts
 
 
 def _expired(tenant_id: UUID, now: ColumnElement[datetime], *, limit: int | None) -> dict[Table, Ids]:
-    """Return the ids of expired rows, by table, parents first."""
+    """Return selects of the ids of expired rows, by table, referenced tables first."""
     roots: dict[Table, list[Ids]] = {}
     for table in tenant_tables():
         if "deleted_at" in table.columns:
@@ -91,7 +92,11 @@ def _without_dependants(table: Table, ids: Ids, tenant_id: UUID) -> Ids:
 
 
 def _deleted(table: Table, tenant_id: UUID, now: ColumnElement[datetime]) -> Ids:
-    """Return the rows that were deleted too long ago; the shortest retention bounds what is read of the index."""
+    """Return a select of the soft-deleted rows that have expired.
+
+    The comparison with the shortest retention is a constant range of the index on `deleted_at`; that with the user's
+    retention is not. A table without a user has the retention of the tenant.
+    """
     is_of_user = table is _USERS or "user_id" in table.columns
     days = _days(tenant_id) if is_of_user else _days_of_tenant(tenant_id)
     shortest = now - literal(_SHORTEST, Interval())
@@ -106,11 +111,11 @@ def _deleted(table: Table, tenant_id: UUID, now: ColumnElement[datetime]) -> Ids
 
 
 def _old_messages(tenant_id: UUID, now: ColumnElement[datetime], limit: int | None) -> Ids:
-    """Return the messages that are too old: user by user, each by the index of a user's messages by age.
+    """Return a select of expired messages, user by user, each by the index of a user's messages by age.
 
-    The instants are computed first: in a comparison with the column no index would serve it, because the subtraction
-    is not leakproof. And it is the order that has the planner use the index. With a limit they are locked as they are
-    read, because those that another transaction has in hand must not use it up.
+    The instants are computed in a MATERIALIZED CTE: a timestamp subtraction is not leakproof, so that under row-level
+    security a comparison with it is no index condition. ORDER BY makes the planner use the index. With a limit the
+    messages are locked as they are read, so that rows that another transaction has locked do not count toward it.
     """
     days = _days(tenant_id)
     kept = (
@@ -134,14 +139,14 @@ def _old_messages(tenant_id: UUID, now: ColumnElement[datetime], limit: int | No
 
 
 def _days(tenant_id: UUID) -> ColumnElement[int | None]:
-    """Return the retention of a user; null is forever."""
+    """Return the retention of a user in days; NULL is unlimited."""
     return func.coalesce(_USERS.c.retention_days, _days_of_tenant(tenant_id))
 
 
 def _days_of_tenant(tenant_id: UUID) -> ColumnElement[int | None]:
-    """Return the retention of a tenant; null is forever."""
+    """Return the retention of a tenant in days; NULL is unlimited."""
     return select(_TENANTS.c.retention_days).where(_TENANTS.c.id == tenant_id).scalar_subquery()
 
 
 def _since(now: ColumnElement[datetime], days: ColumnElement[int | None]) -> ColumnElement[datetime]:
-    return now - func.make_interval(0, 0, 0, func.least(days, _FOR_EVER))
+    return now - func.make_interval(0, 0, 0, func.least(days, _MAX_DAYS))

@@ -1,4 +1,4 @@
-"""Lock and update rows of the session's tenant, and return them as the session's entities as they are by then."""
+"""Lock and update rows of the session's tenant, and return them as current entities of the session."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ModelT = TypeVar("ModelT", bound=TenantBase)
 async def update_rows(
     session: AsyncSession, model: type[ModelT], /, *where: ColumnExpressionArgument[bool], **values: Any
 ) -> list[ModelT]:
-    """Update the rows that satisfy the conditions, and return them."""
+    """Update the rows that satisfy the conditions, and return their entities with the new values."""
     statement = update(model).where(model.tenant_id == session.tenant_id, *where).values(**values).returning(model)
     options = {"populate_existing": True, "synchronize_session": False}
     return list(await session.scalars(statement, execution_options=options))
@@ -28,7 +28,7 @@ async def update_rows(
 async def update_one(
     session: AsyncSession, model: type[ModelT], /, *where: ColumnExpressionArgument[bool], **values: Any
 ) -> ModelT | None:
-    """Update the row that satisfies the conditions, which name at most one, and return it, or None."""
+    """Update at most one row, as `update_rows` does; return None if no row satisfies the conditions."""
     rows = await update_rows(session, model, *where, **values)
     return rows[0] if rows else None
 
@@ -36,7 +36,7 @@ async def update_one(
 async def lock_rows(
     session: AsyncSession, model: type[ModelT], /, *where: ColumnExpressionArgument[bool], order_by: Any = None
 ) -> list[ModelT]:
-    """Lock the rows that satisfy the conditions, in this order, and return them as they are under the lock."""
+    """Lock the rows that satisfy the conditions, in this order, and return their entities with the locked values."""
     statement = select(model).where(model.tenant_id == session.tenant_id, *where).order_by(order_by).with_for_update()
     return list(await session.scalars(statement, execution_options={"populate_existing": True}))
 
@@ -44,16 +44,16 @@ async def lock_rows(
 async def lock_one(
     session: AsyncSession, model: type[ModelT], /, *where: ColumnExpressionArgument[bool]
 ) -> ModelT | None:
-    """Lock the row that satisfies the conditions, which name at most one, and return it, or None."""
+    """Lock at most one row, as `lock_rows` does; return None if no row satisfies the conditions."""
     rows = await lock_rows(session, model, *where)
     return rows[0] if rows else None
 
 
 def required(row: T | None, model: type[TenantBase], row_id: UUID) -> T:
-    """Return the row.
+    """Return the row if it is not None.
 
     Raises:
-        NotFoundError: There is no row.
+        NotFoundError: The row is None.
     """
     if row is None:
         raise NotFoundError(f"this tenant has no {model.__name__} with id {row_id}")
@@ -61,5 +61,8 @@ def required(row: T | None, model: type[TenantBase], row_id: UUID) -> T:
 
 
 def statement_time() -> ColumnElement[datetime]:
-    """The server's clock as the statement begins; by `now()`, when the transaction began, a lease would be shorter."""
+    """Return the server's time at the start of the statement.
+
+    `now()` is that at the start of the transaction: a lease from it would be shorter by the time since then.
+    """
     return func.statement_timestamp(type_=DateTime(timezone=True))

@@ -1,4 +1,8 @@
-"""Characters whose surrogate halves arrive in two pieces: stored as one character, counted as two by the sender."""
+"""Store a character whose surrogate halves arrive in two pieces: one character, which the sender counts as two.
+
+A sender can cut a text between the halves of a surrogate pair. PostgreSQL cannot store half of a pair, and the offsets
+of later pieces count both halves.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from typing import Any, Final
 from src.database.base import clean_text
 
 SPLIT: Final = "split_characters"
-"""The name in a message's `extra` under which its split characters are kept: `joined`, their positions in the stored
-content, and `high`, the first half of a character whose second half has not arrived."""
+"""The key of a message's split characters in its `extra`: `joined`, their positions in the stored content, and `high`,
+the first half of a character whose second half has not arrived."""
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
@@ -19,12 +23,12 @@ _FIRST_OUTSIDE_BMP: Final = 0x10000
 
 
 def has_halves(text: str) -> bool:
-    """Return True if the text has a surrogate."""
+    """Return True if a text contains a surrogate."""
     return not text.isascii() and _HALF.search(text) is not None
 
 
 def stored_form(sent: str) -> tuple[str, dict[str, Any]]:
-    """Return a text as it is stored, and what `sent_form` needs, which is empty where the lengths are the same."""
+    """Return a text as it is stored, and its split characters for `sent_form`: empty if the lengths are equal."""
     split: dict[str, Any] = {}
     if joined := [pair.start() - number for number, pair in enumerate(_PAIR.finditer(sent))]:
         split["joined"] = joined
@@ -34,7 +38,7 @@ def stored_form(sent: str) -> tuple[str, dict[str, Any]]:
 
 
 def sent_form(stored: str, split: Mapping[str, Any] | None) -> str:
-    """Return a stored text as its sender counts it: each split character as its two halves."""
+    """Return a stored text as the sender counts it, with each split character as two halves."""
     if not split:
         return stored
     pieces: list[str] = []
@@ -47,7 +51,7 @@ def sent_form(stored: str, split: Mapping[str, Any] | None) -> str:
 
 
 def is_the_same(piece: str, other: str) -> bool:
-    """Return True if two pieces are stored as the same text; halves are not told apart."""
+    """Return True if two pieces are stored as the same text: any half is stored as U+FFFD."""
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", piece) == _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", other)
 
 

@@ -1,4 +1,4 @@
-"""Update and delete entries of the registry of tenants."""
+"""Update and delete tenants of the registry."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from src.database.session import AsyncSession
 
 
 async def update_tenant(session: AsyncSession, tenant_id: UUID, **values: Any) -> Tenant | None:
-    """Update attributes of a tenant, and return it, or None if it is not registered."""
-    await _name_entry(session, tenant_id)
+    """Update attributes of a tenant and return it; return None if it is not registered."""
+    await _allow_entry(session, tenant_id)
     statement = update(Tenant).where(Tenant.id == tenant_id).values(**values).returning(Tenant)
     options = {"populate_existing": True, "synchronize_session": False}
     tenant: Tenant | None = await session.scalar(statement, execution_options=options)
@@ -22,12 +22,12 @@ async def update_tenant(session: AsyncSession, tenant_id: UUID, **values: Any) -
 
 
 async def delete_tenant(session: AsyncSession, tenant_id: UUID) -> UUID | None:
-    """Delete a tenant's entry, and return its id, or None if it is not registered.
+    """Delete a tenant from the registry and return its id; return None if it is not registered.
 
     Raises:
         ForeignKeyError: The tenant has users.
     """
-    await _name_entry(session, tenant_id)
+    await _allow_entry(session, tenant_id)
     statement = delete(Tenant).where(Tenant.id == tenant_id).returning(Tenant.id)
     try:
         deleted: UUID | None = await session.scalar(statement, execution_options={"synchronize_session": "evaluate"})
@@ -36,15 +36,16 @@ async def delete_tenant(session: AsyncSession, tenant_id: UUID) -> UUID | None:
             f"the tenant {tenant_id} still has users",
             sqlstate=error.sqlstate,
             constraint=error.constraint,
-            hint="stop its services; then `thea-db tenant erase` removes it with all that is held on it",
+            hint="stop its services; then `thea-db tenant erase` deletes the tenant with all of its rows",
         ) from None
     return deleted
 
 
-async def _name_entry(session: AsyncSession, tenant_id: UUID) -> None:
-    """Set which entry this transaction may change beside its current tenant's, until it ends.
+async def _allow_entry(session: AsyncSession, tenant_id: UUID) -> None:
+    """Allow this transaction to change the registry's row of a tenant other than the current one.
 
-    The policy has a setting of its own for that: binding the transaction to the tenant in place of its own would
-    show it that tenant's rows. SET takes no parameters, and set_config() does not reach the workers of Citus.
+    The policy of the registry reads a setting of its own for this. Binding the transaction to the other tenant instead
+    would give it that tenant's rows. SET takes no parameters, and Citus does not send set_config() to its workers; the
+    value is formatted as a UUID, so that it cannot contain SQL.
     """
     await session.execute(text(f"SET LOCAL app.registry_id = '{UUID(str(tenant_id))}'"))

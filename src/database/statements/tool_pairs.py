@@ -1,4 +1,7 @@
-"""A tool's call and its results: which message answers which, and a window in which no half stands alone."""
+"""Keep tool calls and their results together in a window: model providers reject one without the other.
+
+The `parts` are those of several SDKs and providers, so that a call is recognized by the names and types that they use.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 _CALL_ID_NAMES: Final = ("call_id", "tool_call_id", "toolCallId")
 _ID_NAMES: Final = ("id", *_CALL_ID_NAMES)
-"""The names of a call's id in an object of an assistant's `parts`, over the providers' formats."""
+"""The names of a call's id in an object of an assistant's `parts`, in the formats of all providers."""
 _RESULT_ID_NAMES: Final = ("tool_use_id", *_CALL_ID_NAMES)
 _CALL_KINDS: Final = frozenset({"custom_tool_call", "function", "function_call", "tool_call", "tool_use", "toolcall"})
-"""The types of objects whose plain `id` is a call's; messages, reasoning and the provider's own tools have one too."""
+"""The types of objects whose `id` is that of a call; messages, reasoning and tools of the provider have an `id` too."""
 _ARGUMENT_NAMES: Final = ("args", "arguments", "function", "input")
 _RESULT_WORDS: Final = ("output", "response", "result", "retry", "return")
 
@@ -35,38 +38,38 @@ class _Tools(NamedTuple):
     ids: frozenset[str] = frozenset()
     """Every id by which a result may refer to the message."""
     calls: tuple[frozenset[str], ...] = ()
-    """Each call that needs a result from a later message, as the ids that such a result may have."""
+    """The calls that need a result in a later message, each as the ids by which the result may refer to it."""
     answered: frozenset[str] = frozenset()
-    """The calls whose results the message has."""
+    """The ids of the calls whose results the message has."""
     is_result: bool = False
-    """True if the message is nothing but results."""
+    """True if the message consists of results only."""
 
 
 def whole_pairs(messages: Sequence[MessageT], *, is_followed: bool = False) -> list[MessageT]:
-    """Return the messages without those that have lost their other half.
+    """Return the messages without incomplete pairs of calls and results.
 
-    That is a result without its call, and a call one of whose results is missing although the conversation goes on,
-    with its other results. A call that only results follow is still running, and is kept.
+    Left out are a result without its call, and a call with a missing result, together with its other results, if a
+    message other than a result follows. A call that is followed by results only is still running, and is kept.
 
     Args:
-        messages: A part of a conversation without holes, the oldest first.
-        is_followed: True if other messages follow these: then no call in them is still running.
+        messages: Consecutive messages of a conversation, the oldest first.
+        is_followed: True if the conversation has messages after these, so that no call of these is still running.
     """
     if not any(map(_concerns_tools, messages)):
-        return list(messages)  # as a rule
+        return list(messages)  # the common case: no tools
     tools = [_tools_of(message) for message in messages]
     left_out = _unanswered(tools, is_followed=is_followed)
     called: set[str] = set()
     whole: list[MessageT] = []
     has_call = False
-    for place, (message, own) in enumerate(zip(messages, tools, strict=True)):
+    for position, (message, own) in enumerate(zip(messages, tools, strict=True)):
         if own.is_result:
             # A result without an id belongs to the message before it.
             is_whole = own.answered <= called if own.answered and not _is_unnamed(message) else has_call
-        elif is_whole := place not in left_out:
+        elif is_whole := position not in left_out:
             called |= own.ids
         else:
-            called -= own.ids  # an earlier call may have the same id
+            called -= own.ids  # results that follow belong to this call, not to an earlier one with the same id
         if not own.is_result:
             has_call = is_whole
         if is_whole:
@@ -75,35 +78,35 @@ def whole_pairs(messages: Sequence[MessageT], *, is_followed: bool = False) -> l
 
 
 def _unanswered(tools: Sequence[_Tools], *, is_followed: bool) -> set[int]:
-    """Return the places of the messages that have a call without a result and are followed by more than results."""
+    """Return the positions of messages that have a call without a result and are followed by more than results."""
     waiting: dict[int, list[frozenset[str]]] = {}
-    last = -1  # the last message that is no result
-    for place, own in enumerate(tools):
+    last = -1  # the position of the last message that is not a result
+    for position, own in enumerate(tools):
         for call_id in own.answered:
             _settle(waiting, call_id)
         if own.is_result:
-            if not own.answered and last in waiting:  # without an id: in the order of the calls
+            if not own.answered and last in waiting:  # results without an id are in the order of the calls
                 _remove(waiting, last, waiting[last][0])
             continue
-        last = place
+        last = position
         if own.calls:
-            waiting[place] = list(own.calls)
-    return {place for place in waiting if is_followed or place < last}
+            waiting[position] = list(own.calls)
+    return {position for position in waiting if is_followed or position < last}
 
 
 def _settle(waiting: dict[int, list[frozenset[str]]], call_id: str) -> None:
-    """Remove the last call with this id: some models number their calls from 0 in each answer."""
-    for place in reversed(waiting):
-        for call in waiting[place]:
+    """Remove the last call with this id; ids repeat, because some models number the calls of each answer from 0."""
+    for position in reversed(waiting):
+        for call in waiting[position]:
             if call_id in call:
-                _remove(waiting, place, call)
+                _remove(waiting, position, call)
                 return
 
 
-def _remove(waiting: dict[int, list[frozenset[str]]], place: int, call: frozenset[str]) -> None:
-    waiting[place].remove(call)
-    if not waiting[place]:
-        del waiting[place]
+def _remove(waiting: dict[int, list[frozenset[str]]], position: int, call: frozenset[str]) -> None:
+    waiting[position].remove(call)
+    if not waiting[position]:
+        del waiting[position]
 
 
 def _concerns_tools(message: _Message) -> bool:
@@ -122,7 +125,7 @@ def _tools_of(message: _Message) -> _Tools:
     if message.role == "assistant":
         return _of_assistant(objects, message.tool_call_id)
     results = [_ids(part, _RESULT_ID_NAMES) for part in objects]
-    # Some providers have results in a user's message.
+    # Anthropic's format has the results in a message of the user.
     is_result = message.role == "tool" or (message.role == "user" and len(parts) == len(objects) > 0 and all(results))
     return _Tools(answered=frozenset().union(*results), is_result=is_result)
 
@@ -140,7 +143,7 @@ def _of_assistant(objects: Sequence[dict[Any, Any]], own_id: str | None) -> _Too
 
 
 def _call_ids(part: dict[Any, Any]) -> frozenset[str]:
-    """Return the ids of the call that the object is, or none where it is something else that has an `id`."""
+    """Return the ids of a call, or an empty set if the object is not a call."""
     if not _ids(part, _CALL_ID_NAMES):
         kind = _kind(part)
         if not (any(name in part for name in _ARGUMENT_NAMES) if kind is None else kind in _CALL_KINDS):
@@ -149,7 +152,7 @@ def _call_ids(part: dict[Any, Any]) -> frozenset[str]:
 
 
 def _is_result(part: dict[Any, Any]) -> bool:
-    """Return True if the object is a result, or a call together with its result."""
+    """Return True if an object is a result, or a call that contains its result."""
     if any(part.get(name) is not None for name in ("errorText", "output", "result", "tool_use_id")):
         return True
     kind, state = _kind(part) or "", part.get("state")

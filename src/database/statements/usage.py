@@ -1,4 +1,4 @@
-"""Add up what messages have used: messages and tokens, by user, conversation, model and day."""
+"""Sum the messages and tokens of a tenant by user, conversation, model and day."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COUNTED: Final = ("input_tokens", "output_tokens", "token_count")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Sums over the messages of a group; what it was not grouped by is None, and so is a model that nobody named."""
+    """The sums over a group of messages. Attributes that were not grouped by are None, and so is an unknown model."""
 
     messages: int
     input_tokens: int
@@ -45,7 +45,7 @@ async def sum_usage(
     timezone: str,
     limit: int,
 ) -> list[Usage]:
-    """Add up the messages of a select that were said in an interval; see `MessageHistoryRepository.usage`."""
+    """Sum the messages of a select that were created in an interval; see `MessageHistoryRepository.usage`."""
     if since is not None:
         check_aware("since", since)
         messages = messages.where(MessageHistory.created_at >= since)
@@ -56,7 +56,9 @@ async def sum_usage(
     counted = [getattr(MessageHistory, name) for name in _COUNTED]
     sums = [func.coalesce(func.sum(column, type_=BigInteger), 0).label(column.key) for column in counted]
     statement = messages.with_only_columns(*groups, func.count().label("messages"), *sums)
-    names = [group.name for group in groups]  # by name: the offsets are parameters, and may not be sent twice
+    # By name: repeated in GROUP BY, the expression of the day would have parameters of its own, and PostgreSQL would
+    # not recognize the expression of the select list.
+    names = [group.name for group in groups]
     rows = await session.execute(statement.group_by(*names).order_by(*names).limit(limit))
     return [Usage(**row) for row in rows.mappings()]
 
@@ -64,7 +66,7 @@ async def sum_usage(
 def _groups(by: Sequence[str], timezone: str, since: datetime | None, until: datetime | None) -> list[Any]:
     for name in by:
         if name not in get_args(UsageBy):
-            raise ValueError(f"by must be of {', '.join(get_args(UsageBy))}, got {name!r}")
+            raise ValueError(f"by must name {', '.join(get_args(UsageBy))}, got {name!r}")
     columns: dict[str, Any] = {
         "user": MessageHistory.user_id.label("user_id"),
         "conversation": MessageHistory.conversation_id.label("conversation_id"),
@@ -76,7 +78,10 @@ def _groups(by: Sequence[str], timezone: str, since: datetime | None, until: dat
 
 
 def _local_day(timezone: str, since: datetime | None, until: datetime | None) -> ColumnElement[date]:
-    """Return the local day of a message: the zone's offsets come from here, and the server adds the one in force."""
+    """Return the local day of a message.
+
+    The offsets of the zone are parameters: the zone data of the server may be of another release than the package's.
+    """
     starts, offsets = zone_offsets(timezone, since, until)
     utc = func.timezone("UTC", MessageHistory.created_at, type_=DateTime())
     if not starts:

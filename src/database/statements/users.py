@@ -1,4 +1,4 @@
-"""Get or create a user by Telegram id, exactly once; record when a user was seen, and in which zone the user lives."""
+"""Get or create a user by Telegram id, exactly once; update the time zone and the last time that a user was seen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from src.database.statements.in_session import InSession, entity_columns
 from src.database.statements.sending import CompiledStatement
 
 SEEN_AGAIN_AFTER: Final = timedelta(minutes=1)
-"""How exact `last_seen_at` is: a user that is seen more often is not written each time."""
+"""The resolution of `last_seen_at`: a user that is seen more often is not written each time."""
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "username": None,
@@ -54,15 +54,15 @@ _TOUCH: Final = CompiledStatement(
 
 
 async def get_or_create_user(sender: InSession, telegram_id: int, values: Mapping[str, Any]) -> tuple[User, bool]:
-    """Return the live user with a Telegram id, created with these attributes if there is none.
+    """Return the live user with a Telegram id, and create one if there is none.
 
     Args:
-        sender: Where the call is sent.
+        sender: Sends the call.
         telegram_id: The Telegram id.
-        values: Attributes of a user that is created.
+        values: The attributes of a new user.
 
     Returns:
-        The user, and whether this call created it.
+        The user, and True if this call created it.
 
     Raises:
         ValueError: A user cannot be created with one of the attributes.
@@ -84,12 +84,12 @@ def by_telegram_id(columns: Sequence[Any], tenant_id: Any) -> Select[Any]:
 
 
 async def set_timezone(session: AsyncSession, user_id: UUID, timezone: str) -> User | None:
-    """Set the zone in which a user lives, and return the user, or None if there is none."""
+    """Set a user's time zone and return the user; return None if the tenant has no such live user."""
     return await _SET_TIMEZONE.first(session, refresh=True, user_id=user_id, new_timezone=timezone)
 
 
 async def touch_seen(session: AsyncSession, user_id: UUID, now: datetime | None) -> bool:
-    """Record that a user was seen; return False if the user was seen less than a minute before, or does not exist.
+    """Set `last_seen_at`; return False if the user was seen less than a minute before, or does not exist.
 
     Raises:
         ValueError: `now` is naive or too early.
@@ -101,7 +101,7 @@ async def touch_seen(session: AsyncSession, user_id: UUID, now: datetime | None)
 
 
 def new_user_values(values: Mapping[str, Any]) -> list[Any]:
-    """Return the function's arguments for a new user, cleaned as they are stored.
+    """Return the arguments of `app_get_or_create_user` for the attributes of a new user, as they are stored.
 
     Raises:
         ValueError: A user cannot be created with one of the attributes.
@@ -122,10 +122,10 @@ def _stored(name: str, value: Any) -> Any:
 
 
 def check_telegram_id(telegram_id: object) -> None:
-    """Check that a value can be a Telegram id; None is refused, since every user without one has it.
+    """Check that a value can be a Telegram id. None cannot: it is stored for every user without one.
 
     Raises:
-        ValueError: It is not a whole number above 0.
+        ValueError: The value is not an integer from 1 to 2^63 - 1.
     """
     if not isinstance(telegram_id, int) or isinstance(telegram_id, bool) or not 0 < telegram_id < 2**63:
         raise ValueError(f"telegram_id must be a whole number above 0, got {telegram_id!r}")

@@ -1,4 +1,8 @@
-"""Select messages: the live ones, and windows on a conversation. The selects serve a session's entities and any row."""
+"""Select live messages and windows of a conversation.
+
+The selects take the columns, and the tenant and the other values as parameters or values: repositories select entities,
+the store selects columns.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ from src.database.statements.pagination import MAX_LIMIT, check_limit
 
 DEFAULT_LIMIT: Final = 50
 MAX_SEQ: Final = 2**63 - 1
-CHARACTERS_A_TOKEN: Final = 4
+CHARACTERS_PER_TOKEN: Final = 4
 
 _SEQ: Final = bindparam("seq", type_=BigInteger())
 _LIMIT: Final = bindparam("limit", type_=Integer())
@@ -33,19 +37,20 @@ _TOKEN_BUDGET: Final = bindparam("token_budget", type_=BigInteger())
 _CHARACTERS: Final = func.coalesce(func.length(MessageHistory.content), 0) + func.coalesce(
     func.length(cast(MessageHistory.parts, Text)), 0
 )
-_TOKENS: Final = case(  # not coalesce(): what has its count is not unpacked to be measured
+# Not coalesce(): the content of a message that has its count is not detoasted to be measured.
+_TOKENS: Final = case(
     (MessageHistory.token_count.is_not(None), MessageHistory.token_count),
-    else_=func.div(_CHARACTERS + CHARACTERS_A_TOKEN - 1, CHARACTERS_A_TOKEN),
+    else_=func.div(_CHARACTERS + CHARACTERS_PER_TOKEN - 1, CHARACTERS_PER_TOKEN),
 )
 
 
 def of_conversation(columns: Sequence[Any], tenant_id: Any, conversation_id: Any) -> Select[Any]:
-    """Return a select of a conversation's live messages; whether the conversation is live is checked once.
+    """Return a select of a conversation's live messages; the conversation is read once, not for each message.
 
     Args:
         columns: The mapped class, or columns of it.
-        tenant_id: The tenant's id, or the parameter that stands for it.
-        conversation_id: The conversation's id, or the parameter that stands for it.
+        tenant_id: The tenant's id, or a parameter.
+        conversation_id: The conversation's id, or a parameter.
     """
     is_live = exists().where(
         Conversation.tenant_id == tenant_id, Conversation.id == conversation_id, Conversation.deleted_at.is_(None)
@@ -55,7 +60,7 @@ def of_conversation(columns: Sequence[Any], tenant_id: Any, conversation_id: Any
 
 
 def among_many(columns: Sequence[Any], tenant_id: Any) -> Select[Any]:
-    """Return a select of live messages of many conversations; the deleted conversations are read once."""
+    """Return a select of a tenant's live messages; the deleted conversations are read once."""
     deleted = select(Conversation.id).where(Conversation.tenant_id == tenant_id, Conversation.deleted_at.is_not(None))
     return select(*columns).where(
         MessageHistory.tenant_id == tenant_id,
@@ -65,17 +70,17 @@ def among_many(columns: Sequence[Any], tenant_id: Any) -> Select[Any]:
 
 
 def conversation_is_live(tenant_id: Any) -> ColumnElement[bool]:
-    """Return the condition that a message's conversation is live, which is read by its key for each message.
+    """Return the condition that a message's conversation is live: a subquery that reads it by key for each message.
 
-    It is no join, for which the planner has to guess how many conversations are deleted: where many were of late, it
-    would go through all of them for each message.
+    For a join, the planner estimates the number of deleted conversations. After many deletions the statistics are out
+    of date, and it chooses a nested loop over all deleted conversations for each message.
     """
-    conversations = Conversation.__table__  # Core's: what the options say of the mapped class is not said of it
-    # Its truth, and not the time: of a subquery IS NULL the planner takes hardly any row to be true.
-    is_there = select(conversations.c.deleted_at.is_(None)).where(
+    conversations = Conversation.__table__  # not the class: `with_loader_criteria` options would add their conditions
+    # The subquery returns the truth value. For `(subquery) IS NULL` the planner estimates hardly any row.
+    is_live = select(conversations.c.deleted_at.is_(None)).where(
         conversations.c.tenant_id == tenant_id, conversations.c.id == MessageHistory.conversation_id
     )
-    return is_there.scalar_subquery()
+    return is_live.scalar_subquery()
 
 
 def newest(messages: Select[Any], *, limit: Any = _LIMIT) -> Select[Any]:
@@ -84,33 +89,33 @@ def newest(messages: Select[Any], *, limit: Any = _LIMIT) -> Select[Any]:
 
 
 def before(messages: Select[Any], *, seq: Any = _SEQ, limit: Any = _LIMIT) -> Select[Any]:
-    """Return the last messages of a conversation before a number, the newest first."""
+    """Return the last messages of a conversation before a `seq`, the newest first."""
     return newest(messages.where(MessageHistory.seq < seq), limit=limit)
 
 
 def after(messages: Select[Any], *, seq: Any = _SEQ, limit: Any = _LIMIT) -> Select[Any]:
-    """Return the first messages of a conversation after a number, the oldest first."""
+    """Return the first messages of a conversation after a `seq`, the oldest first."""
     return messages.where(MessageHistory.seq > seq).order_by(MessageHistory.seq).limit(limit)
 
 
 def within_budget(
     newest_first: Select[Any], columns: Callable[[Subquery], Sequence[Any]], *, token_budget: Any = _TOKEN_BUDGET
 ) -> Select[Any]:
-    """Return the newest messages for as long as their tokens' sum is within the budget, the newest first.
+    """Return the newest messages whose tokens add up to no more than the budget, the newest first.
 
     Args:
-        newest_first: What `newest` or `before` returned.
+        newest_first: A select of `newest` or `before`.
         columns: Returns the mapped class, or columns, of the subquery.
-        token_budget: The budget, or the parameter that stands for it.
+        token_budget: The budget in tokens, or a parameter.
     """
-    # By rows: the server then stops with the limit, and does not first add the whole conversation up.
+    # With a frame of ROWS the server stops at the limit, and does not sum the whole conversation first.
     spent = func.sum(_TOKENS, type_=BigInteger).over(order_by=MessageHistory.seq.desc(), rows=(None, 0))
     counted = newest_first.add_columns(spent.label("spent")).subquery()
     return select(*columns(counted)).where(counted.c.spent <= token_budget).order_by(counted.c.seq.desc())
 
 
 def window_limit(limit: int | None, *, token_budget: int | None = None) -> int:
-    """Return how many messages a window has at most: by default 50, with a budget of tokens 1000.
+    """Return the largest number of messages of a window: by default 50, or 1000 with a token budget.
 
     Raises:
         ValueError: The limit is not from 1 to 1000.
@@ -122,11 +127,11 @@ def window_limit(limit: int | None, *, token_budget: int | None = None) -> int:
 
 
 def check_number(name: str, value: int) -> int:
-    """Return a position or a budget.
+    """Return a `seq` or a token budget after checking it.
 
     Raises:
-        ValueError: It is negative, or not whole.
+        ValueError: The number is negative, too large, or not an integer.
     """
     if type(value) is not int or not 0 <= value <= MAX_SEQ:
-        raise ValueError(f"{name} must be from 0 to 2^63 - 1, and whole, got {value!r}")
+        raise ValueError(f"{name} must be from 0 to 2^63 - 1, and an integer, got {value!r}")
     return value

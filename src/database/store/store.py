@@ -354,7 +354,7 @@ def _row(one: Outcome) -> AppendedRow:
 def _position(cursor: str, scope: str) -> int:
     values = decode_cursor(cursor, scope=scope)
     if len(values) != 1 or type(values[0]) is not int or not 0 <= values[0] <= windows.MAX_SEQ:
-        raise InvalidCursorError("the cursor cannot be read; begin again without one")
+        raise InvalidCursorError("the cursor cannot be read; begin again without a cursor")
     return values[0]
 
 

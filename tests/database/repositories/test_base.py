@@ -220,7 +220,7 @@ async def test_refuses_a_forged_cursor(users: UserRepository, five: list[User], 
     cursor = (await users.page(limit=2)).next_cursor
     assert cursor is not None
 
-    with pytest.raises(InvalidCursorError, match="begin again without one"):
+    with pytest.raises(InvalidCursorError, match="begin again without a cursor"):
         await users.page(limit=2, after=forge(cursor))
 
 
@@ -245,7 +245,7 @@ async def test_page_refuses_a_limit_out_of_range(users: UserRepository, limit: i
 async def test_page_orders_by_attributes_of_its_own_that_are_never_null(
     users: UserRepository, attribute: object
 ) -> None:
-    with pytest.raises(ValueError, match="order_by must be a mapped attribute of User that is never null"):
+    with pytest.raises(ValueError, match="order_by must be a mapped attribute of User that is not nullable"):
         await users.page(order_by=attribute)  # type: ignore[arg-type] # what is tested
 
 

@@ -138,7 +138,7 @@ async def test_refuses_a_lease_that_nobody_can_mean(
     ):
         with pytest.raises(ValueError, match="lease must be more than zero and at most 1 day"):
             await step
-    with pytest.raises(ValueError, match="worker must be a name"):
+    with pytest.raises(ValueError, match="worker must be the name of the worker"):
         await conversations.claim_turn(conversation.id, "")
 
 

@@ -159,7 +159,7 @@ async def test_who_has_lost_the_turn_appends_nothing(
     )
 
     for turn in (6, 8, 0):
-        with pytest.raises(StaleDataError, match="turn must be the conversation's last, 7"):
+        with pytest.raises(StaleDataError, match="turn must be the conversation's last token, 7"):
             await messages.append(conversation.id, message("a"), turn=turn)
     with pytest.raises(StaleDataError):
         await messages.pop_last(conversation.id, turn=6)

@@ -62,7 +62,9 @@ async def test_who_has_lost_the_turn_changes_nothing(
     lost = await begin(messages, conversation.id)
     new = await take_turn(messages.session, conversation.id)
 
-    with pytest.raises(StaleDataError, match=f"turn must be the conversation's last, {new.token}, got {lost.token}"):
+    with pytest.raises(
+        StaleDataError, match=f"turn must be the conversation's last token, {new.token}, got {lost.token}"
+    ):
         await step(messages, lost.token)
 
     found = await messages.get_by_message_id("answer")
