@@ -1,4 +1,4 @@
-"""The result of one check, as `doctor`, `check`, `check --service` and the health reports return it."""
+"""The result of a check, in `thea-db doctor`, `thea-db check` and the health reports."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 CheckStatus = Literal["ok", "warning", "failed", "skipped", "healthy", "degraded", "unhealthy"]
-"""The commands report ok, warning and failed; health reports use the words that probes know for the same three."""
+"""Checks return ok, warning, failed and skipped; a health report names the first three as probes do."""
 FAILURES: Final = frozenset({"failed", "unhealthy"})
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one check; it contains nothing secret.
+    """The result of a check, without secrets.
 
     Args:
-        status: ``warning`` and ``degraded``: it works, and should be repaired. ``failed`` and ``unhealthy``: it does
-            not work, or must not be used. ``skipped``: it was not checked, or does not matter here.
-        found: What the check found.
-        remedy: How to repair it.
-        duration_ms: How long the check took, in milliseconds; only health reports measure it.
+        status: ``warning`` and ``degraded``: the checked thing works, and should be repaired. ``failed`` and
+            ``unhealthy``: it does not work, or must not be used. ``skipped``: it was not checked.
+        found: The finding, in words.
+        remedy: How to repair the fault.
+        duration_ms: The duration of the check in milliseconds; only health reports measure it.
     """
 
     status: CheckStatus
@@ -29,35 +29,20 @@ class CheckResult:
 
 
 def ok(found: str) -> CheckResult:
-    """Return the result of a check that found no fault."""
+    """Return the result of a check without a fault."""
     return CheckResult("ok", found)
 
 
 def warning(found: str, remedy: str) -> CheckResult:
-    """Return the result of a check of something that works and should be repaired."""
+    """Return the result of a check with a fault that does not prevent use."""
     return CheckResult("warning", found, remedy)
 
 
 def failed(found: str, remedy: str | None = None) -> CheckResult:
-    """Return the result of a check of something that does not work, or must not be used."""
+    """Return the result of a check with a fault that prevents use, or must prevent it."""
     return CheckResult("failed", found, remedy)
 
 
 def skipped(reason: str) -> CheckResult:
-    """Return the result of a check that was not possible, or does not matter here."""
+    """Return the result of a check that was not possible, or not necessary."""
     return CheckResult("skipped", reason)
-
-
-def healthy(found: str) -> CheckResult:
-    """Return the result of a health check that found no fault."""
-    return CheckResult("healthy", found)
-
-
-def degraded(found: str, remedy: str) -> CheckResult:
-    """Return the result of a health check that found a fault with which the process can serve."""
-    return CheckResult("degraded", found, remedy)
-
-
-def unhealthy(found: str, remedy: str) -> CheckResult:
-    """Return the result of a health check that found a fault with which the process cannot serve."""
-    return CheckResult("unhealthy", found, remedy)

@@ -184,7 +184,7 @@ async def test_a_full_server_is_degraded_for_whoever_has_connections_and_unhealt
     [
         ("UPDATE alembic_version SET version_num = '0001'", "unhealthy", "0001 is behind "),
         ("UPDATE alembic_version SET version_num = '9999'", "degraded", "9999 is newer than this release's "),
-        ("DROP TABLE alembic_version", "unhealthy", "the tables are there, and no revision is recorded"),
+        ("DROP TABLE alembic_version", "unhealthy", "the tables exist, and no revision is recorded"),
         (f"REVOKE ALL ON alembic_version FROM {APP_ROLE}, PUBLIC", "degraded", "alembic_version may not be read"),
     ],
 )
@@ -273,7 +273,7 @@ async def test_settings_that_cannot_be_read_are_unhealthy(monkeypatch: pytest.Mo
 async def test_a_check_that_fails_itself_says_no_more_than_that(
     cloned_database: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail() -> Any:
+    async def fail(_context: object) -> Any:
         raise RuntimeError(CANARY)
 
     monkeypatch.setattr(checks, "check_pools", fail)

@@ -149,6 +149,6 @@ async def test_the_metric_reports_that_the_schema_is_not_the_releases(monkeypatc
     seen: list[bool] = []
     monkeypatch.setattr(gauges, "report_revision", lambda *, is_behind: seen.append(is_behind))
 
-    await gauges.look()
+    await gauges.measure()
 
     assert seen == [True]

@@ -1,4 +1,4 @@
-"""Is this process alive, and can it serve? Answers within limits, for probes and people; they never raise."""
+"""Health reports for probes and operators: liveness and readiness, which answer within limits and never raise."""
 
 from src.database.check_result import CheckResult
 from src.database.health.readiness import liveness, readiness

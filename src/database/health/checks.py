@@ -1,4 +1,4 @@
-"""The health checks: each returns whether the process is healthy, degraded or unhealthy in one respect."""
+"""The health checks: each takes the context of a report and returns the result in one respect."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, Final
 import asyncpg
 
 from src.config import Settings
-from src.database.check_result import CheckResult, degraded, healthy, skipped, unhealthy
+from src.database.check_result import CheckResult, failed, ok, skipped, warning
 from src.database.connect import DRIVER_ERRORS
 from src.database.drift import Isolation, read_isolation, verify
 from src.database.engine.capacity import KEPT_FREE, Capacity, capacity_of
 from src.database.engine.pool import SizedPool
 from src.database.errors import ConnectionFailed
-from src.database.health.report import NO_CONNECTION_FREE, failed
-from src.database.migrate import OTHER_DATABASE, Revision, revision_of
-from src.database.session import WRITTEN, engines_of_loop, open_connection
+from src.database.health.report import NO_CONNECTION_FREE, result_of_error
+from src.database.migrate import OTHER_DATABASE, Revision, readable_revision
+from src.database.session import WRITTEN, engines_of_loop, open_connection, resolve_target
 from src.database.store.store import POOL_NAME, get_store
 
 CLOSE_SECONDS: Final = 0.5
@@ -28,70 +28,92 @@ CATCH_UP_SECONDS: Final = 0.5
 """How long a replica may take to replay what the primary had written."""
 POLL_SECONDS: Final = 0.02
 KEPT_SECONDS: Final = 30.0
-"""How long a healthy result of the isolation check is used again; other results are checked each time."""
+"""How long a healthy result of the isolation check is reused; every other result is checked again."""
 
 _PRIMARY_STATE: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
-# The time of the last replayed commit means nothing if the primary has been idle: only if the replica is behind.
+# The time of the last replayed commit is a lag only if the replica is behind: on an idle primary it grows forever.
 _REPLAYED: Final = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
        extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
 """
-_BOUND: Final = healthy("row-level security is forced on every table and binds the role")
+_ISOLATED: Final = ok("row-level security is forced on every table and applies to the role")
 _VERIFY: Final = "`thea-db verify` names each difference and the statements that repair it"
 _ROLE: Final = "connect as a role with NOSUPERUSER NOBYPASSRLS that owns no table: `thea-db bootstrap` creates one"
-_SEE_REVISION: Final = "see revision"
+_UPGRADE: Final = "thea-db upgrade"
 
-_ISOLATED_UNTIL: Final = "isolated_until"
-"""The key of a time in what is attached to the engine, in seconds of the monotonic clock: no check before it."""
+_healthy_until: Final[dict[str, float]] = {}
+"""By target, in the seconds of the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Primary:
-    """The primary as the checks found it, with a connection to it.
+    """The state of the primary, with a connection to it.
 
     Args:
-        connection: Used by the other checks; closed when all of them are done.
-        takes_writes: The server is a primary, and lets this role write.
-        capacity: How many connections the server has.
+        connection: The connection that the checks share; it is closed after the last of them.
+        takes_writes: True if the server is a primary and allows writes to this role.
+        capacity: The number of connections that the server accepts.
         written: The WAL position that the server has written, if a replica is compared with it.
-        turn: Held by the check that uses the connection, which takes one statement at a time.
+        lock: Held by the check that uses the connection: asyncpg executes one statement at a time.
     """
 
     connection: asyncpg.Connection[Any]
     takes_writes: bool
     capacity: Capacity
     written: str | None
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthContext:
+    """What the checks of one report share.
+
+    Args:
+        settings: The settings of the process.
+        primary: The task that connects to the primary. A check awaits it under `asyncio.shield`: its own time limit
+            must not cancel the connection of the other checks.
+        timeout_seconds: The time limit of a check.
+        max_replica_lag_seconds: The largest lag of a healthy replica.
+    """
+
+    settings: Settings
+    primary: asyncio.Task[Primary]
+    timeout_seconds: float
+    max_replica_lag_seconds: float
+
+
+def has_answered(primary: asyncio.Task[Primary]) -> bool:
+    """Return True if the task has connected to the primary."""
+    return primary.done() and not primary.cancelled() and primary.exception() is None
 
 
 @asynccontextmanager
 async def examine_primary(*, for_replica: bool, seconds: float) -> AsyncIterator[asyncio.Task[Primary]]:
-    """Run a task that connects to the primary; the checks wait for its result, each within its own time limit.
+    """Start a task that connects to the primary, and yield it; close the connection after the block.
 
-    The connection is outside of the pools: a full pool says nothing of the server, and a check takes no pooled
-    connection from a caller.
+    The connection is outside of the pools: a full pool says nothing about the server, and a check must not take a
+    pooled connection from a caller.
+
+    Args:
+        for_replica: Read the WAL position that a replica is compared with.
+        seconds: The time limit of the task.
     """
-    task = asyncio.create_task(_examine_in_time(for_replica=for_replica, seconds=seconds))
+
+    async def examine() -> Primary:
+        async with asyncio.timeout(seconds):  # the drift check has a longer limit
+            return await _connect(for_replica=for_replica)
+
+    task = asyncio.create_task(examine())
     try:
         yield task
     finally:
         task.cancel()
         await asyncio.wait([task])
         if has_answered(task):
-            await close(task.result().connection)
+            await _close(task.result().connection)
 
 
-def has_answered(primary: asyncio.Task[Primary]) -> bool:
-    """Return True if the primary has been examined."""
-    return primary.done() and not primary.cancelled() and primary.exception() is None
-
-
-async def _examine_in_time(*, for_replica: bool, seconds: float) -> Primary:
-    async with asyncio.timeout(seconds):  # a check may have longer
-        return await _examine(for_replica=for_replica)
-
-
-async def _examine(*, for_replica: bool) -> Primary:
+async def _connect(*, for_replica: bool) -> Primary:
     connection = await open_connection()
     try:
         in_recovery, is_read_only = await connection.fetchrow(_PRIMARY_STATE)
@@ -105,192 +127,198 @@ async def _examine(*, for_replica: bool) -> Primary:
     )
 
 
-async def close(connection: asyncpg.Connection[Any]) -> None:
-    """Close a connection within the time limit, whatever the server does."""
+async def _close(connection: asyncpg.Connection[Any]) -> None:
+    """Close a connection within a time limit, even if the server does not answer."""
     with suppress(*DRIVER_ERRORS):
         await connection.close(timeout=CLOSE_SECONDS)
 
 
-async def check_connection(examination: asyncio.Task[Primary], settings: Settings) -> CheckResult:
+async def check_connection(context: HealthContext) -> CheckResult:
     """Check that a new connection reaches a primary that has connections free."""
     try:
-        primary = await asyncio.shield(examination)
+        primary = await asyncio.shield(context.primary)
     except ConnectionFailed as error:
         if error.sqlstate == NO_CONNECTION_FREE and any(pool.open for pool in _pools().values()):
-            return failed(error, "degraded")
+            return result_of_error(error, "warning")  # the open connections of this process still serve
         raise
     if not primary.takes_writes:
-        return degraded(
-            "the server takes no writes: a standby, or default_transaction_read_only is on",
+        return warning(
+            "the server accepts no writes: it is a standby, or default_transaction_read_only is on",
             "a standby: name all hosts in DATABASE_URL, with target_session_attrs=read-write; otherwise"
             " `thea-db doctor` shows what sets the default, and how to reset it",
         )
     free, of = primary.capacity.free, primary.capacity.available
-    if free < KEPT_FREE and not settings.DATABASE_PGBOUNCER:
-        return degraded(
+    if free < KEPT_FREE and not context.settings.DATABASE_PGBOUNCER:
+        return warning(
             f"the server has {free} of {of} connections free",
-            "`thea-db activity` says who has them, `thea-db pool` how many there should be",
+            "`thea-db activity` lists the connections, `thea-db pool` suggests sizes of pools",
         )
-    return healthy(f"a primary answers, and has {free} of {of} connections free")
+    return ok(f"a primary answers, and has {free} of {of} connections free")
 
 
-async def check_revision(examination: asyncio.Task[Primary]) -> CheckResult:
-    """Check that the schema's revision is the newest of this release."""
-    primary = await asyncio.shield(examination)
-    try:
-        async with primary.turn:
-            revision = await revision_of(primary.connection)
-    except asyncpg.InsufficientPrivilegeError:
-        async with primary.turn:
+async def check_revision(context: HealthContext) -> CheckResult:
+    """Check that the schema is at the newest revision of this release."""
+    primary = await asyncio.shield(context.primary)
+    async with primary.lock:
+        revision = await readable_revision(primary.connection)
+        if revision is None:
             role = await primary.connection.fetchval("SELECT quote_ident(current_user)")
-        return degraded("alembic_version may not be read", f"as the owner: GRANT SELECT ON alembic_version TO {role};")
-    return _judge_revision(revision)
-
-
-def _judge_revision(revision: Revision) -> CheckResult:
-    if revision.is_foreign:
-        return unhealthy(revision.foreign_origin(), OTHER_DATABASE)
-    if revision.is_unstamped:
-        return unhealthy("the tables are there, and no revision is recorded", "thea-db verify")
-    if revision.database is None:
-        return unhealthy("the database has no schema, or the role may not use it", "thea-db upgrade")
-    if not revision.is_known:
-        return degraded(
+            return warning(
+                "alembic_version may not be read", f"as the owner: GRANT SELECT ON alembic_version TO {role};"
+            )
+    if revision.state == "newer":
+        return warning(
             f"{revision.database} is newer than this release's {revision.head}",
-            "none while a newer release is rolled out; else install the release that has it",
+            "none while a newer release is rolled out; otherwise install the release that has this revision",
         )
-    if revision.database != revision.head:
-        return unhealthy(f"{revision.database} is behind {revision.head}", "thea-db upgrade")
-    return healthy(revision.database)
+    return judge_revision(revision)
 
 
-async def check_drift(examination: asyncio.Task[Primary], settings: Settings) -> CheckResult:
+def judge_revision(revision: Revision) -> CheckResult:
+    """Return the result for a revision. No remedy deletes migrations or rows of alembic_version."""
+    match revision.state:
+        case "foreign":
+            return failed(revision.foreign_origin(), OTHER_DATABASE)
+        case "unstamped":
+            return failed("the tables exist, and no revision is recorded", "thea-db verify")
+        case "empty":
+            return failed("the database has no schema, or the role has no USAGE on it", _UPGRADE)
+        case "newer":
+            return failed(
+                f"this installation does not know {revision.database}: its newest is {revision.head}, and a newer one"
+                " has migrated the database",
+                "install the release of thea-database, or check out the branch, that has this revision; delete neither"
+                " migrations nor rows of alembic_version",
+            )
+        case "behind":
+            return failed(f"{revision.database} is behind {revision.head}", _UPGRADE)
+        case "newest":
+            return ok(revision.head)
+
+
+async def check_drift(context: HealthContext) -> CheckResult:
     """Check that the whole schema is what the migrations build."""
-    await asyncio.shield(examination)
-    report = await verify(settings)
+    await asyncio.shield(context.primary)
+    report = await verify(context.settings)
     if report.is_sound:
-        return healthy("no difference")
+        return ok("no difference")
     found = f"{len(report.differences)} difference(s), {len(report.errors)} of which can make statements fail"
     remedy = "`thea-db verify` lists each difference with its remedy"
-    return unhealthy(found, remedy) if report.errors else degraded(found, remedy)
+    return failed(found, remedy) if report.errors else warning(found, remedy)
 
 
-async def check_replica(
-    examination: asyncio.Task[Primary], settings: Settings, *, max_lag_seconds: float, seconds: float
-) -> CheckResult:
-    """Check that reads go to a standby, and that it is not too far behind the primary, within a number of seconds."""
-    if settings.DATABASE_REPLICA_URL is None:
+async def check_replica(context: HealthContext) -> CheckResult:
+    """Check that reads go to a standby, and that its lag is small."""
+    if context.settings.DATABASE_REPLICA_URL is None:
         return skipped("DATABASE_REPLICA_URL is not set: reads go to the primary")
     connection = await open_connection(reading=True)
     try:
-        await asyncio.wait([examination], timeout=seconds / 2)
-        written = examination.result().written if has_answered(examination) else None
-        patience_seconds = min(CATCH_UP_SECONDS, seconds / 4)
-        found = await _compare(connection, written, max_lag_seconds=max_lag_seconds, patience_seconds=patience_seconds)
+        # Not longer than half of the time limit: without the primary the standby itself is still checked.
+        await asyncio.wait([context.primary], timeout=context.timeout_seconds / 2)
+        written = context.primary.result().written if has_answered(context.primary) else None
+        result = await _compare(
+            connection,
+            written,
+            max_lag_seconds=context.max_replica_lag_seconds,
+            patience_seconds=min(CATCH_UP_SECONDS, context.timeout_seconds / 4),
+        )
     except BaseException:
         connection.terminate()
         raise
-    await close(connection)
-    return found
+    await _close(connection)
+    return result
 
 
 async def _compare(
     connection: asyncpg.Connection[Any], written: str | None, *, max_lag_seconds: float, patience_seconds: float
 ) -> CheckResult:
-    """Wait for the replica to replay what the primary had written; return how far it is behind if it does not."""
+    """Wait until the replica has replayed what the primary had written; return the lag if it does not in time."""
     began = time.monotonic()
     while True:
-        is_standby, has_all, behind = await connection.fetchrow(_REPLAYED, written)
+        is_standby, has_all, lag = await connection.fetchrow(_REPLAYED, written)
         waited = time.monotonic() - began
         if not is_standby:
-            return degraded("the server for reading is no standby", "name one in DATABASE_REPLICA_URL, or unset it")
+            return warning("the server for reading is no standby", "name one in DATABASE_REPLICA_URL, or unset it")
         if written is None:
-            return skipped("a standby answers; how far behind it is cannot be told without the primary")
+            return skipped("a standby answers; its lag cannot be measured without the primary")
         if has_all:
-            return healthy(f"it has what the primary had {waited * 1000:.0f} ms before")
+            return ok(f"it has what the primary had {waited * 1000:.0f} ms before")
         if waited >= patience_seconds:
             break
         await asyncio.sleep(POLL_SECONDS)
-    if behind is not None and behind <= max_lag_seconds:
-        return healthy(f"{behind:.1f} s behind")
-    found = "it has replayed nothing since it started, and is behind" if behind is None else f"{behind:.0f} s behind"
-    return degraded(found, "pg_stat_replication on the primary says where; a long query on the replica holds it up too")
+    if lag is not None and lag <= max_lag_seconds:
+        return ok(f"{lag:.1f} s behind")
+    found = "it is behind, and has replayed no transaction since it started" if lag is None else f"{lag:.0f} s behind"
+    return warning(
+        found, "pg_stat_replication on the primary shows the cause; a long query on the replica delays the replay too"
+    )
 
 
-async def check_pools() -> CheckResult:
+async def check_pools(_context: HealthContext) -> CheckResult:
     """Check that no pool of this process is full: callers would wait."""
     pools = _pools()
     if not pools:
         return skipped("this process has no pool in use")
-    found = ", ".join(f"{name} {pool.in_use} of {pool.most}" for name, pool in pools.items())
-    if all(pool.in_use < pool.most for pool in pools.values()):
-        return healthy(f"in use: {found}")
-    return degraded(
+    found = ", ".join(f"{name} {pool.in_use} of {pool.limit}" for name, pool in pools.items())
+    if all(pool.in_use < pool.limit for pool in pools.values()):
+        return ok(f"in use: {found}")
+    return warning(
         f"full: {found}",
-        "end sessions sooner (none open while a model or another service is waited for), or raise DATABASE_POOL_SIZE;"
-        " `thea-db pool` says how far",
+        "end sessions sooner (close the session while you wait for a model or another service), or raise"
+        " DATABASE_POOL_SIZE; `thea-db pool` suggests a size",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """How many connections are in use, are open, and can be."""
+    """The numbers of connections of a pool: in use, open, and allowed."""
 
     in_use: int
     open: int
-    most: int
+    limit: int
 
 
 def _pools() -> dict[str, _Pool]:
-    """Return the pools of the running event loop by name; an engine that has none is left out."""
+    """Return the pools of the running event loop by name; engines without a pool are omitted."""
     pools = {}
     for name, engine in engines_of_loop().items():
-        most = engine.limits.size + max(0, engine.limits.overflow)
+        limit = engine.limits.size + max(0, engine.limits.overflow)
         if name == POOL_NAME:
-            stores = get_store().pool
-            pools[name] = _Pool(stores.in_use, stores.size, most)
+            store_pool = get_store().pool
+            pools[name] = _Pool(store_pool.in_use, store_pool.size, limit)
         elif isinstance(pool := engine.pool, SizedPool):
-            pools[name] = _Pool(pool.checkedout(), pool.checkedin() + pool.checkedout(), most)
+            pools[name] = _Pool(pool.checkedout(), pool.checkedin() + pool.checkedout(), limit)
     return pools
 
 
-async def check_isolation(examination: asyncio.Task[Primary], settings: Settings) -> CheckResult:
-    """Check that row-level security is on and forced, by this release's policies, for a role that it binds."""
-    primary = await asyncio.shield(examination)
-    attached = engines_of_loop()["default"].attached  # the primary was reached by this engine
-    if time.monotonic() < attached.get(_ISOLATED_UNTIL, 0.0):
-        return _BOUND
-    async with primary.turn:
+async def check_isolation(context: HealthContext) -> CheckResult:
+    """Check that row-level security is on and forced, has this release's policies, and applies to the role."""
+    primary = await asyncio.shield(context.primary)
+    target = str(resolve_target(context.settings))
+    if time.monotonic() < _healthy_until.get(target, 0.0):
+        return _ISOLATED
+    async with primary.lock:
         isolation = await read_isolation(primary.connection)
-    if isolation == Isolation(tables=isolation.tables) and isolation.tables:
-        attached[_ISOLATED_UNTIL] = time.monotonic() + KEPT_SECONDS
-        return _BOUND
-    async with primary.turn:
-        revision = await _readable_revision(primary.connection)
-    return _judge_isolation(isolation, revision, is_local=settings.is_local)
+        if isolation == Isolation(tables=isolation.tables) and isolation.tables:
+            _healthy_until[target] = time.monotonic() + KEPT_SECONDS
+            return _ISOLATED
+        revision = await readable_revision(primary.connection)
+    return _judge_isolation(isolation, revision, is_local=context.settings.is_local)
 
 
 def _judge_isolation(isolation: Isolation, revision: Revision | None, *, is_local: bool) -> CheckResult:
-    """Return the result for isolation layers with faults, which an older or newer revision may explain."""
-    if not isolation.tables:
-        return skipped(_SEE_REVISION)
-    is_newest = revision is None or revision.database == revision.head
-    if not is_newest and (revision is None or revision.is_known or isolation.missing):
-        return skipped(_SEE_REVISION)  # behind, or made by migrations that are not this package's
+    """Return the result for isolation layers with faults, unless the revision explains the faults."""
+    state = "newest" if revision is None else revision.state
+    is_comparable = state == "newest" or (state == "newer" and not isolation.missing)
+    if not isolation.tables or not is_comparable:
+        return skipped("see revision")
     if isolation.open_tables:
-        return unhealthy("; ".join(isolation.open_tables), _VERIFY)
-    if isolation.changed_policies:  # by a newer release's migration, they may be as they should be
+        return failed("; ".join(isolation.open_tables), _VERIFY)
+    if isolation.changed_policies:
         found = f"the policies of {', '.join(isolation.changed_policies)} are not this release's"
-        return unhealthy(found, _VERIFY) if is_newest else degraded(found, _VERIFY)
+        # A migration of a newer release may have changed them.
+        return failed(found, _VERIFY) if state == "newest" else warning(found, _VERIFY)
     if isolation.role is not None:
         found = f"the role {isolation.role}"
-        return degraded(found, _ROLE) if is_local else unhealthy(found, _ROLE)
-    return healthy(f"row-level security binds the role on {', '.join(isolation.tables)}")
-
-
-async def _readable_revision(connection: asyncpg.Connection[Any]) -> Revision | None:
-    """Return the revision; None if the role may not read it."""
-    try:
-        return await revision_of(connection)
-    except asyncpg.InsufficientPrivilegeError:
-        return None
+        return warning(found, _ROLE) if is_local else failed(found, _ROLE)
+    return ok(f"row-level security applies to the role on {', '.join(isolation.tables)}")

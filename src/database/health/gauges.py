@@ -1,4 +1,4 @@
-"""Gauges that need a query: how far the replica and the schema are behind. A task of the service measures them."""
+"""Gauges that need a query: the lag of the replica, and of the schema. A task of the service measures them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from src.database.migrate import ORIGIN, Origin, compare_revisions
 from src.database.observability import report_replica, report_revision
 from src.database.session import get_db, get_read_db, has_replica
 
-EVERY_SECONDS: Final = 15.0
-LOOK_SECONDS: Final = 5.0
+INTERVAL_SECONDS: Final = 15.0
+TIMEOUT_SECONDS: Final = 5.0
 """The time limit of one measurement."""
 
-# A replica that has replayed all that it received is not behind, as long as it is receiving.
+# A replica that has replayed all that it received has no lag, as long as its WAL receiver runs. The time of the last
+# replayed transaction alone would grow while the primary is idle.
 _LAG: Final = text("""
 SELECT CASE
     WHEN NOT pg_is_in_recovery() THEN 0
@@ -29,19 +30,19 @@ _ORIGIN: Final = text(ORIGIN)
 _REVISIONS: Final = text("SELECT version_num FROM alembic_version")
 
 
-async def keep_looking(*, every: float = EVERY_SECONDS) -> None:
-    """Measure periodically until the task is cancelled; a measurement that fails is logged.
+async def keep_looking(*, every: float = INTERVAL_SECONDS) -> None:
+    """Measure periodically until the task is cancelled. A measurement that fails is logged.
 
     Args:
-        every: Seconds between two measurements.
+        every: The seconds between two measurements.
     """
     while True:
-        await look()
+        await measure()
         await asyncio.sleep(every)
 
 
-async def look() -> None:
-    """Measure once how far the replica is behind, if there is one, and whether the schema is."""
+async def measure() -> None:
+    """Measure once the lag of the replica, if there is one, and whether the schema is behind."""
     await asyncio.gather(_measure_replica(), _measure_revision())
 
 
@@ -50,7 +51,7 @@ async def _measure_replica() -> None:
         return
     lag = None
     try:
-        async with asyncio.timeout(LOOK_SECONDS), get_read_db() as session:
+        async with asyncio.timeout(TIMEOUT_SECONDS), get_read_db() as session:
             lag = await session.scalar(_LAG)
     except (DatabaseError, TimeoutError) as error:
         get_logger(__name__).warning("replica_not_seen", error=type(error).__name__)
@@ -59,15 +60,13 @@ async def _measure_replica() -> None:
 
 async def _measure_revision() -> None:
     try:
-        async with asyncio.timeout(LOOK_SECONDS), get_db() as session:
+        async with asyncio.timeout(TIMEOUT_SECONDS), get_db() as session:
             origin = Origin.of((await session.execute(_ORIGIN)).one())
             applied = set(await session.scalars(_REVISIONS))
-    except SchemaDriftError:  # there is no alembic_version
+    except SchemaDriftError:  # alembic_version does not exist
         report_revision(is_behind=True)
         return
     except (DatabaseError, TimeoutError) as error:
         get_logger(__name__).warning("revision_not_seen", error=type(error).__name__)
         return
-    revision = compare_revisions(applied, origin)
-    is_behind = revision.is_known and revision.database != revision.head  # not where it is newer
-    report_revision(is_behind=is_behind or revision.is_foreign)
+    report_revision(is_behind=compare_revisions(applied, origin).state not in {"newest", "newer"})

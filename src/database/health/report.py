@@ -1,4 +1,4 @@
-"""The report of all health checks and its JSON, without any secret, host, user or text of the server."""
+"""The report of the health checks and its JSON. It contains no secret, no host, no user and no text of the server."""
 
 from __future__ import annotations
 
@@ -22,21 +22,24 @@ from src.database.translation import translate_connect
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 NO_CONNECTION_FREE: Final = "53300"
-"""The SQLSTATE of a server whose connections are all in use."""
-_DOCTOR: Final = "`thea-db doctor` says why"
-_TIMED_OUT: Final = "no answer in time", f"the network, or a server that does too much or nothing: {_DOCTOR}"
-_FULL: Final = "the server has no connection free", "fewer or smaller pools: `thea-db pool` says how far; or PgBouncer"
-# The first class that the error is of. The error itself is not shown: it names hosts and users.
+"""The SQLSTATE too_many_connections."""
+_DOCTOR: Final = "`thea-db doctor` reports the cause"
+_TIMED_OUT: Final = "no answer in time", f"the network, or a server that is overloaded or hangs: {_DOCTOR}"
+_FULL: Final = (
+    "the server has no connection free",
+    "fewer or smaller pools (`thea-db pool` suggests sizes), or PgBouncer",
+)
+# The first class of which the error is an instance. The error's own text is not reported: it names hosts and users.
 _REASONS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
     (TimeoutError, *_TIMED_OUT),
     (QueryTimeout, *_TIMED_OUT),
-    (AuthenticationFailed, "the server refused the user or the password", "`thea-db info` says where they come from"),
-    (DatabaseMissing, "the server has no such database", "check its name, or create it: `thea-db bootstrap`"),
-    (TlsFailed, "TLS could not be had, or the certificate does not hold", _DOCTOR),
-    (TunnelFailed, "the SSH tunnel is not to be had", _DOCTOR),
+    (AuthenticationFailed, "the server refused the user or the password", "`thea-db info` shows their sources"),
+    (DatabaseMissing, "the database does not exist", "correct its name, or create it: `thea-db bootstrap`"),
+    (TlsFailed, "the TLS handshake failed, or the certificate is invalid", _DOCTOR),
+    (TunnelFailed, "the SSH tunnel could not be opened", _DOCTOR),
     (ConnectionFailed, "no connection", _DOCTOR),
-    (ConfigurationError, "the settings cannot work as they are", _DOCTOR),
-    (DatabaseError, "the server refused to answer", _DOCTOR),
+    (ConfigurationError, "the settings are invalid", _DOCTOR),
+    (DatabaseError, "the server rejected a query of the check", _DOCTOR),
 )
 
 
@@ -45,7 +48,7 @@ class HealthReport:
     """The results of all health checks.
 
     Args:
-        service: The application name under which the server knows the connections of this process.
+        service: The application name of this process's connections.
         checks: The results by name.
     """
 
@@ -55,14 +58,14 @@ class HealthReport:
     @property
     def status(self) -> Status:
         """The worst status of the checks."""
-        found = {check.status for check in self.checks.values()}
-        if "unhealthy" in found:
+        statuses = {check.status for check in self.checks.values()}
+        if "unhealthy" in statuses:
             return "unhealthy"
-        return "degraded" if "degraded" in found else "healthy"
+        return "degraded" if "degraded" in statuses else "healthy"
 
     @property
     def can_serve(self) -> bool:
-        """Whether this process can answer requests; true for a degraded process."""
+        """True if this process can answer requests; a degraded process can."""
         return self.status != "unhealthy"
 
     def as_json(self) -> dict[str, Any]:
@@ -76,17 +79,20 @@ def _as_json(check: CheckResult) -> dict[str, Any]:
     return document if check.remedy is None else {**document, "remedy": check.remedy}
 
 
-def translated(error: Exception) -> Exception:
-    """Return our error for one that the driver raised; return any other error as it is."""
-    is_of_driver = isinstance(error, DRIVER_ERRORS) and not isinstance(error, TimeoutError)
-    return translate_connect(error, where="the database") if is_of_driver else error
+def result_of_error(error: Exception, status: CheckStatus) -> CheckResult:
+    """Return the result of a check that raised, without the text of the error.
 
-
-def failed(error: Exception, status: CheckStatus) -> CheckResult:
-    """Return the result of a check that raised: readers of a report may not be allowed to read the log."""
+    The readers of a report may be less trusted than the readers of the log.
+    """
     if getattr(error, "sqlstate", None) == NO_CONNECTION_FREE:
         return CheckResult(status, *_FULL)
     for kind, found, remedy in _REASONS:
         if isinstance(error, kind):
             return CheckResult(status, found, remedy)
-    return CheckResult(status, f"the check itself failed: {type(error).__name__}", "the log has more")
+    return CheckResult(status, f"the check itself failed: {type(error).__name__}", "the log has the reason")
+
+
+def translated(error: Exception) -> Exception:
+    """Return this package's error for an error of the driver; return any other error unchanged."""
+    is_of_driver = isinstance(error, DRIVER_ERRORS) and not isinstance(error, TimeoutError)
+    return translate_connect(error, where="the database") if is_of_driver else error

@@ -10,6 +10,7 @@ from src.database.migrate.revision_status import (
     Revision,
     RevisionState,
     compare_revisions,
+    readable_revision,
     revision_of,
 )
 from src.database.migrate.run import (
@@ -45,6 +46,7 @@ __all__ = [
     "history",
     "migration_connection",
     "print_steps",
+    "readable_revision",
     "revision",
     "revision_of",
     "run_steps",

@@ -164,6 +164,18 @@ async def revision_of(connection: asyncpg.Connection[Any]) -> Revision:
     return compare_revisions(applied, origin)
 
 
+async def readable_revision(connection: asyncpg.Connection[Any]) -> Revision | None:
+    """Return the revision of a database; None if the database is this package's and alembic_version is not readable.
+
+    Raises:
+        ConfigurationError: The migrations are not in this installation.
+    """
+    try:
+        return await revision_of(connection)
+    except asyncpg.InsufficientPrivilegeError:
+        return None
+
+
 def check_origin(connection: Connection, applied: Collection[str]) -> None:
     """Check that no other migrations made the database.
 

@@ -18,7 +18,7 @@ from src.config import Settings
 from src.database import engine, get_db, get_read_db, observability
 from src.database.engine import DatabaseEngine
 from src.database.errors import CheckViolation, ConnectionFailed, DatabaseError, PoolExhausted
-from src.database.health.gauges import look
+from src.database.health.gauges import measure
 from src.database.models import Tenant, User
 from src.database.store import get_store
 from tests.database.observability.conftest import Use
@@ -64,7 +64,7 @@ async def test_no_alert_fires_in_a_healthy_service_without_a_replica(use: Use, f
     before_any_use = firing()
     await serve()
     before_any_check = firing()
-    await look()
+    await measure()
     await serve()
 
     assert before_any_use == before_any_check == firing() == set()
@@ -115,10 +115,10 @@ async def test_a_replica_that_does_not_answer_is_reported_and_one_that_does_is_n
     use: Use, firing: Firing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings: Settings = use(DATABASE_REPLICA_URL=text_of(NOWHERE))
-    await look()
+    await measure()
     down = firing()
     use(DATABASE_REPLICA_URL=text_of(settings.DATABASE_URL))
-    await look()
+    await measure()
 
     assert down == {"ReplicaLag"}
     assert firing() == set()
@@ -129,7 +129,7 @@ async def test_a_schema_that_is_behind_is_reported(
 ) -> None:
     use(cloned_database)
     superuser.execute("UPDATE alembic_version SET version_num = '0001'")
-    await look()
+    await measure()
 
     assert firing() == {"RevisionBehind"}
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from src.database import create_engine, engine, get_db, get_read_db, observability
 from src.database.errors import CheckViolation, DatabaseError, DuplicateKeyError, PoolExhausted
-from src.database.health.gauges import look
+from src.database.health.gauges import measure
 from src.database.models import Tenant, User
 from src.database.observability.metrics import metrics_of
 from src.database.repositories import NewMessage, UserRepository
@@ -179,7 +179,7 @@ async def test_retries_and_what_was_looked_at_are_told(use: Use, registry: Colle
     use(DATABASE_REPLICA_URL=settings.DATABASE_URL.render_as_string(hide_password=False))
     await _use_one()
     observability.count_retry("SerializationError")
-    await look()
+    await measure()
 
     assert value(registry, "retries_total", reason="SerializationError") == 1
     assert value(registry, "replica_up") == 1
@@ -193,7 +193,7 @@ async def test_what_no_check_has_found_out_is_absent(use: Use, registry: Collect
     use()
     await _use_one()
     before = [registry.get_sample_value(f"thea_db_{name}") for name in seen]
-    await look()
+    await measure()
     without_replica = [registry.get_sample_value(f"thea_db_{name}") for name in seen]
     observability.report_replica(3.0)
     observability.report_replica(None)
@@ -217,12 +217,12 @@ async def test_a_database_without_the_newest_migration_is_behind(
     cloned_database: Any, superuser: Any, use: Use, registry: CollectorRegistry
 ) -> None:
     use(cloned_database)
-    await look()
+    await measure()
     superuser.execute("UPDATE alembic_version SET version_num = '0001'")
-    await look()
+    await measure()
     behind = value(registry, "revision_behind")
     superuser.execute("UPDATE alembic_version SET version_num = 'of_a_later_release'")
-    await look()
+    await measure()
 
     assert behind == 1
     assert value(registry, "revision_behind") == 0

@@ -1,6 +1,6 @@
 """The checks of `thea-db doctor` and `thea-db check --service`. Only the commands import this package."""
 
-from src.database.health.doctor.connection import Encryption, encryption_of, reach, readable_revision
+from src.database.health.doctor.connection import Encryption, encryption_of, reach
 from src.database.health.doctor.demand import Demand, Suggestion, demand_of, suggest, useful_connections
 from src.database.health.doctor.examination import examine
 from src.database.health.doctor.schema import explain_drift
@@ -19,7 +19,6 @@ __all__ = [
     "examine_service",
     "explain_drift",
     "reach",
-    "readable_revision",
     "suggest",
     "useful_connections",
     "wait_for_server",

@@ -15,7 +15,6 @@ import asyncpg
 from src.config import Settings
 from src.config.profiles import Purpose
 from src.database.connect import command_connection
-from src.database.migrate import Revision, revision_of
 from src.database.session import named_provider, reach_target
 from src.database.target import Target
 
@@ -53,14 +52,6 @@ async def reach(settings: Settings, purpose: Purpose = "application") -> AsyncIt
     )
     async with connecting as connection:
         yield Reached(connection, target)
-
-
-async def readable_revision(connection: asyncpg.Connection[Any]) -> Revision | None:
-    """Return the database's revision; None if the role may not read `alembic_version`."""
-    try:
-        return await revision_of(connection)
-    except asyncpg.InsufficientPrivilegeError:
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

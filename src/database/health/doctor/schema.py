@@ -14,9 +14,10 @@ from src.database.check_result import CheckResult, failed, ok, skipped, warning
 from src.database.drift import Difference, verify
 from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
-from src.database.health.doctor.connection import reach, readable_revision
+from src.database.health.checks import judge_revision
+from src.database.health.doctor.connection import reach
 from src.database.health.doctor.server import CheckContext, fault
-from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, Revision, revision_of
+from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, readable_revision, revision_of
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
@@ -54,7 +55,6 @@ MAX_DIFFERENCES: Final = 5
 _OWN_CHECKS: Final = ("revision", "collation version")
 """The kinds of differences that the doctor reports by another check."""
 _VERIFY: Final = "`thea-db verify` names each difference and the statements that repair it"
-_UPGRADE: Final = "thea-db upgrade"
 
 
 async def check_role(context: CheckContext) -> CheckResult:
@@ -150,26 +150,6 @@ async def check_revision(context: CheckContext) -> CheckResult:
     return warning(
         f"{user} may not read alembic_version", f'as the owner: GRANT SELECT ON alembic_version TO "{user}";'
     )
-
-
-def judge_revision(revision: Revision) -> CheckResult:
-    """Return the result for a revision. No remedy deletes migrations or rows of alembic_version."""
-    if revision.is_foreign:
-        return failed(revision.foreign_origin(), OTHER_DATABASE)
-    if revision.is_unstamped:
-        return failed("the tables exist, and no revision is recorded", "thea-db verify")
-    if revision.database is None:
-        return failed("the database has no schema", _UPGRADE)
-    if not revision.is_known:
-        return failed(
-            f"this installation does not know {revision.database}: its newest is {revision.head}, and a newer one has"
-            " migrated the database",
-            "install the release of thea-database, or check out the branch, that has this revision; delete neither"
-            " migrations nor rows of alembic_version",
-        )
-    if revision.database != revision.head:
-        return failed(f"{revision.database} is behind {revision.head}", _UPGRADE)
-    return ok(revision.database)
 
 
 async def check_schema(context: CheckContext) -> CheckResult:

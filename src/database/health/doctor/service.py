@@ -23,9 +23,9 @@ from src.database import models
 from src.database.base import Base
 from src.database.check_result import CheckResult, failed, ok, skipped
 from src.database.errors import DatabaseError
+from src.database.health.checks import judge_revision
 from src.database.health.doctor.connection import reach
 from src.database.health.doctor.examination import guarded
-from src.database.health.doctor.schema import judge_revision
 from src.database.health.doctor.server import fault
 from src.database.health.doctor.wait import wait_for_server
 from src.database.migrate import revision_of
