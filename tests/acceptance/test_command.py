@@ -53,7 +53,7 @@ def test_a_downgrade_outside_of_development_wants_to_be_meant(tmp_path: Path) ->
     )
 
     assert done.returncode == 2
-    assert "it wants --yes where ENVIRONMENT=production" in done.stderr
+    assert "needs --yes if ENVIRONMENT=production" in done.stderr
 
 
 def test_the_demo_is_refused_in_production(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_seed_of_another_size_is_not_mixed_in(superuser: psycopg.Connection) -
 
     assert isinstance(done.exception, ConfigurationError)
     assert (
-        "seed-1-1 is there already, and was made by another recipe (edition=2 tenants=2 users=24 messages=600"
+        "the tenant seed-1-1 exists, and was created by another recipe (edition=3 tenants=2 users=24 messages=600"
         in str(done.exception)
     )
     assert "`thea-db tenant erase seed-1-1`" in str(done.exception)
@@ -152,7 +152,7 @@ def test_a_seed_is_refused_where_data_are_real(
 ) -> None:
     use_database(cloned_database, ENVIRONMENT=environment)
 
-    message = f"seeds are made-up data: ENVIRONMENT must be development or test, got {environment}"
+    message = f"a seed is generated data: ENVIRONMENT must be development or test, got {environment}"
     assert str(seed().exception) == message
 
 

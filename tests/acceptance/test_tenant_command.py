@@ -110,12 +110,12 @@ def test_a_name_cannot_move_the_cursor_nor_turn_the_line_around() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("update", "acme"), "nothing was changed: no change was given\nhint: --name, --slug"),
+        (("update", "acme"), "nothing was changed: no change was given\nhint: give --name, --slug"),
         (("update", "acme", "--retention-days", "0"), "retention_days must be a whole number from 1"),
         (("update", "acme", "--retention-days", "1", "--keep-for-ever"), "cannot both be given"),
         (("update", "acme", "--slug", "ACME"), "slug must be 1 to 63"),
         (("update", "nobody", "--name", "x"), "there is no tenant 'nobody'"),
-        (("suspend", "nobody"), "there is no tenant 'nobody'\nhint: `thea-db tenant list` shows them"),
+        (("suspend", "nobody"), "there is no tenant 'nobody'\nhint: `thea-db tenant list` shows all tenants"),
         (("purge", "nobody"), "there is no tenant 'nobody'"),
         (("erase", "nobody", "--yes"), "there is no tenant 'nobody'"),
         (("export", "nobody"), "there is no tenant 'nobody'"),
@@ -135,7 +135,7 @@ def test_a_refusal_is_one_message_with_the_remedy(arguments: tuple[str, ...], me
 def test_erases_nothing_unless_the_slug_is_typed_again(typed: str | None) -> None:
     tenant, _ = a_tenant("acme")
 
-    assert refusal("erase", "acme", typed=typed).startswith("nothing was removed: the slug was not typed again")
+    assert refusal("erase", "acme", typed=typed).startswith("nothing was removed: the slug was not confirmed")
     assert rows_of(tenant.id) == ROWS_OF_A_LIFE
 
 

@@ -180,7 +180,7 @@ def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Pa
     served = run(python, "service.py", folder=service, **variables)
 
     head = heads()[0]
-    assert before == f"none is recorded; the newest here is {head}\ncode: 1\n"
+    assert before == f"no revision is recorded; the newest is {head}\ncode: 1\n"
     assert f'"after": ["{head}"]' in upgraded
     assert after == f"{head} (head)\ncode: 0\n"
     assert history.count("applied)") == len(history.splitlines()) - 1
@@ -189,7 +189,7 @@ def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Pa
     assert "refused: the migrations of an installed package are the release's" in nobody
     assert [file.suffix for file in (service / "drafts").glob("*_a_draft.*")] == [".py"], draft
     assert "1 migration\ncode: 0" in drafted
-    assert f"the schema is at {head} (head): 1 migration taken back\n" in back
+    assert f"the schema is at {head} (head): 1 migration reverted\n" in back
     assert '"steps": []' in stamped
     assert served == "hello 1 True 0\n"
 

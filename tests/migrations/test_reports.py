@@ -30,7 +30,7 @@ def last_line(output: str) -> str:
 def test_reports_name_the_revision_and_what_was_done(owner_settings: Settings) -> None:
     back, up, again = call("downgrade", "-1"), call("upgrade", "+1"), call("upgrade")
 
-    assert last_line(back.output) == f"the schema is at {BEFORE}: 1 migration taken back\n"
+    assert last_line(back.output) == f"the schema is at {BEFORE}: 1 migration reverted\n"
     assert last_line(up.output) == f"the schema is at {HEAD} (head): 1 migration\n"
     assert last_line(again.output) == f"the schema is at {HEAD} (head): nothing to do\n"
 
@@ -41,10 +41,10 @@ def test_a_stamp_reports_no_migration(owner_settings: Settings) -> None:
     document = call("stamp", "head", "--json")
     same = call("stamp", "head")
 
-    assert last_line(stamped.output) == f"recorded {BEFORE}, before {HEAD} (head); no migration was run\n"
+    assert last_line(stamped.output) == f"recorded {BEFORE} in place of {HEAD} (head); no migration was run\n"
     assert [one["event"] for one in logs if one["event"] in {"migrated", "stamped"}] == ["stamped"]
     assert '"steps": []' in document.output
-    assert last_line(same.output) == f"{HEAD} (head) is recorded already; nothing was changed\n"
+    assert last_line(same.output) == f"{HEAD} (head) was already recorded; nothing was changed\n"
 
 
 @pytest.mark.parametrize("command", ["stamp", "downgrade"])

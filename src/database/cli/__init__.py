@@ -1,4 +1,4 @@
-"""thea-db, the command."""
+"""The command thea-db."""
 
 from src.database.cli.app import main
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
+
+import asyncpg
 
 from src.config import Settings
 from src.database.cli.output import print_json, print_rows, print_warning
@@ -14,19 +16,22 @@ from src.database.health.doctor import reach
 _HIDDEN: Final = "hidden"
 _HEADER: Final = ("pid", "application", "user", "state", "for", "transaction", "waits for", "blocks")
 
-# pg_stat_activity shows null instead of the columns that the role may not see. `is_visible` repeats the server's own
-# condition, so that a hidden value can be told from an empty one. Every role may read pg_locks, which has the waiting
-# sessions. Only for these is pg_blocking_pids called: it needs exclusive access to the lock manager for a short time.
+# pg_stat_activity shows null instead of the columns that the role may not see, and a notice instead of the statement.
+# `is_visible` repeats the server's own condition, so that a hidden value can be told from an empty one. Every role may
+# read pg_locks, which has the waiting sessions. Only for these is pg_blocking_pids called: it needs exclusive access to
+# the lock manager for a short time.
 _SESSIONS: Final = """
-SELECT pid, application_name AS application, usename AS "user",
-       pg_has_role('pg_read_all_stats', 'USAGE') OR pg_has_role(usesysid, 'USAGE') AS is_visible, state,
+SELECT pid, application_name AS application, coalesce(usename, '') AS "user", is_visible, state,
        extract(epoch FROM clock_timestamp() - state_change)::float8 AS seconds,
        extract(epoch FROM clock_timestamp() - xact_start)::float8 AS transaction_seconds,
+       coalesce(clock_timestamp() - xact_start > make_interval(secs => $2), false) AS is_long,
        nullif(concat_ws(': ', wait_event_type, wait_event), '') AS wait_event,
        mode || ' on ' || coalesce(relation::regclass::text, locktype) AS lock,
-       CASE WHEN mode IS NULL THEN '{}' ELSE pg_blocking_pids(pid) END AS blocked_by,
-       CASE WHEN $1 THEN query END AS query
+       CASE WHEN mode IS NULL THEN '{}' ELSE ARRAY(SELECT DISTINCT unnest(pg_blocking_pids(pid))) END AS blocked_by,
+       CASE WHEN $1 AND is_visible THEN query END AS query
   FROM pg_catalog.pg_stat_activity
+ CROSS JOIN LATERAL (SELECT pg_has_role('pg_read_all_stats', 'USAGE') OR pg_has_role(usesysid, 'USAGE')
+                      AS is_visible) AS visibility
   LEFT JOIN (SELECT DISTINCT ON (pid) pid, mode, relation, locktype FROM pg_catalog.pg_locks WHERE NOT granted
               ORDER BY pid) AS waiting USING (pid)
  WHERE datname = current_database() AND usesysid IS NOT NULL AND pid <> pg_backend_pid() AND leader_pid IS NULL
@@ -108,27 +113,14 @@ async def sessions_of(settings: Settings, *, queries: bool, long_after_seconds: 
         ConnectionFailed: The database cannot be reached.
     """
     async with reach(settings) as reached:
-        rows = await reached.connection.fetch(_SESSIONS, queries)
+        rows = await reached.connection.fetch(_SESSIONS, queries, long_after_seconds)
         database, user = await reached.connection.fetchrow("SELECT current_database()::text, current_user::text")
-    return Activity(
-        database=database, user=user, sessions=tuple(_session(row, rows, long_after_seconds) for row in rows)
-    )
+    return Activity(database=database, user=user, sessions=tuple(_session(row, rows) for row in rows))
 
 
-def _session(row: Any, rows: Sequence[Any], long_after_seconds: float) -> Session:
-    age = row["transaction_seconds"]
-    visible = {name: row[name] for name in ("seconds", "transaction_seconds", "state", "wait_event", "query")}
-    return Session(
-        pid=row["pid"],
-        application=row["application"] or "",
-        user=row["user"] or "",
-        is_visible=row["is_visible"],
-        is_long=age is not None and age > long_after_seconds,
-        lock=row["lock"],
-        blocked_by=tuple(dict.fromkeys(row["blocked_by"])),
-        blocks=tuple(other["pid"] for other in rows if row["pid"] in other["blocked_by"]),
-        **(visible if row["is_visible"] else {}),  # else the statement is "<insufficient privilege>"
-    )
+def _session(row: asyncpg.Record, rows: Sequence[asyncpg.Record]) -> Session:
+    blocks = tuple(other["pid"] for other in rows if row["pid"] in other["blocked_by"])
+    return Session(**{**row, "blocked_by": tuple(row["blocked_by"])}, blocks=blocks)
 
 
 def _print(activity: Activity, *, queries: bool) -> None:

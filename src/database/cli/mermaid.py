@@ -1,4 +1,4 @@
-"""The tables as a Mermaid diagram, made of the metadata: the same metadata gives the same text."""
+"""The tables as a Mermaid diagram, drawn from the metadata: the same metadata gives the same text."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from src.database.base import Base
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
-# As people say them: a type in Mermaid is one word.
+# In Mermaid a type is one word.
 _SHORT: Final = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp"}
 _TENANT: Final = "tenant_id"
 
 
 def mermaid(metadata: MetaData = Base.metadata) -> str:
-    """Return an erDiagram: the tables by name, their columns in order, then what refers to what.
+    """Return an erDiagram: the tables by name, their columns in order, then the foreign keys.
 
-    A column that is unique, alone or with others, is marked UK where the key is not the primary one; `tenant_id`, which
-    begins every key, is left out of that. A line is dashed where the referring row has an identity of its own.
+    UK marks the columns of unique keys other than the primary key, without `tenant_id`, which begins every key. The
+    line of a foreign key is solid if its columns are part of the primary key (Mermaid's "identifying"), else dashed.
     """
     tables = sorted(metadata.tables.values(), key=lambda table: table.name)
     lines = ["erDiagram"]
@@ -69,10 +69,10 @@ def _unique_keys(table: Table) -> Iterator[set[Column[object]]]:
 
 
 def _relation(table: Table, key: ForeignKeyConstraint) -> str:
-    """Draw a reference, the row that is referred to on the left: none or one, or exactly one, to any number."""
+    """Draw a foreign key, with the referenced table on the left: at most one or exactly one row, to any number."""
     columns = set(key.columns)
     parent = "|o" if any(column.nullable for column in columns) else "||"
     child = "o|" if any(unique <= columns for unique in (set(table.primary_key), *_unique_keys(table))) else "o{"
     line = "--" if columns <= set(table.primary_key) else ".."
-    told = [column.name for column in key.columns if column.name != _TENANT] or [_TENANT]
-    return f'{key.referred_table.name} {parent}{line}{child} {table.name} : "{", ".join(told)}"'
+    label = [column.name for column in key.columns if column.name != _TENANT] or [_TENANT]
+    return f'{key.referred_table.name} {parent}{line}{child} {table.name} : "{", ".join(label)}"'

@@ -1,4 +1,7 @@
-"""thea-db upgrade, downgrade, current, history, revision, stamp, sql: from the checkout or from the wheel."""
+"""The commands of migrations: upgrade, downgrade, stamp, current, history, revision, sql.
+
+They run from a checkout or an installed wheel, without an alembic.ini.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,21 @@ if TYPE_CHECKING:
     from src.database.migrate import HistoryEntry, Migrated
 
 Folder = Annotated[
-    Path | None, typer.Option(help="A folder with further revisions (drafts) that follow those of this installation.")
+    Path | None, typer.Option(help="A folder with further revisions that follow those of this installation.")
 ]
-Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for a migration that runs elsewhere.")]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another process that migrates.")]
 LockTimeout = Annotated[
     float | None,
-    typer.Option(min=0, help="Seconds to wait for each lock; by default the URL's lock_timeout, or 5. 0: no limit."),
+    typer.Option(min=0, help="Seconds to wait for each lock; by default the URL's lock_timeout, or 5; 0 is no limit."),
 ]
-Attempts = Annotated[int, typer.Option(min=1, help="How often to try a migration that does not get a lock.")]
+Attempts = Annotated[int, typer.Option(min=1, help="How often to try a migration that does not get a lock in time.")]
 
 migrations_app = typer.Typer(pretty_exceptions_show_locals=False)
 
 
 @migrations_app.command()
 def upgrade(
-    revision: Annotated[str, typer.Argument(help="The revision to go up to, or +1.")] = "head",
+    revision: Annotated[str, typer.Argument(help="The revision to upgrade to; +1 is the next one.")] = "head",
     *,
     folder: Folder = None,
     wait: Wait = MIGRATION_WAIT_SECONDS,
@@ -40,77 +43,88 @@ def upgrade(
     attempts: Attempts = MIGRATION_ATTEMPTS,
     as_json: Json = False,
 ) -> None:
-    """Bring the schema up to date; if several machines run it at the same time, one migrates and the others wait."""
+    """Upgrade the schema to the newest revision.
+
+    If several processes run this at the same time, one migrates and the others wait for it.
+    """
     from src.database.migrate import Patience
     from src.database.migrate import upgrade as run_upgrade
 
     patience = Patience(migrator_seconds=wait, lock_seconds=lock_timeout, attempts=attempts)
-    migrated = run_coroutine(run_upgrade(config.get_settings(), _named(revision), folder=folder, patience=patience))
+    migrated = run_coroutine(run_upgrade(config.get_settings(), _checked(revision), folder=folder, patience=patience))
     _show(migrated, as_json=as_json)
 
 
-@migrations_app.command(context_settings={"ignore_unknown_options": True})  # -1 is no option
+@migrations_app.command(context_settings={"ignore_unknown_options": True})  # -1 is a revision
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="The revision to go back to; -1: one step; base: no schema.")],
+    revision: Annotated[
+        str, typer.Argument(help="The revision to downgrade to; -1 is the previous one, base an empty schema.")
+    ],
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Needed in staging and production, as data is deleted.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Confirm the loss of data; required in staging and production.")
+    ] = False,
     folder: Folder = None,
     wait: Wait = MIGRATION_WAIT_SECONDS,
     lock_timeout: LockTimeout = None,
     attempts: Attempts = MIGRATION_ATTEMPTS,
     as_json: Json = False,
 ) -> None:
-    """Undo migrations: the tables and columns that they created are dropped, with the data in them."""
+    """Revert migrations. The tables and columns that they created are dropped, with their data."""
     from src.database.migrate import Patience
     from src.database.migrate import downgrade as run_downgrade
 
     settings = config.get_settings()
     if not (yes or settings.is_local):
         raise ConfigurationError(
-            f"a downgrade drops tables and columns with their data: it wants --yes where"
-            f" ENVIRONMENT={settings.ENVIRONMENT}",
-            hint="the old release runs on the new schema: to go back to it needs no downgrade",
+            f"a downgrade drops tables and columns with their data: needs --yes if ENVIRONMENT={settings.ENVIRONMENT}",
+            hint="the previous release runs on the new schema: to return to it needs no downgrade",
         )
     patience = Patience(migrator_seconds=wait, lock_seconds=lock_timeout, attempts=attempts)
-    migrated = run_coroutine(run_downgrade(settings, _named(revision), folder=folder, patience=patience))
-    _show(migrated, " taken back", as_json=as_json)
+    migrated = run_coroutine(run_downgrade(settings, _checked(revision), folder=folder, patience=patience))
+    _show(migrated, " reverted", as_json=as_json)
 
 
 @migrations_app.command()
 def stamp(
-    revision: Annotated[str, typer.Argument(help="The revision that the schema is at already.")],
+    revision: Annotated[str, typer.Argument(help="The revision that the schema already has.")],
     *,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Outside of development and test: yes, the schema is at this revision.")
+        bool,
+        typer.Option("--yes", help="Confirm that the schema has this revision; required in staging and production."),
     ] = False,
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Record a revision in alembic_version, and run no migration: the schema has to be at this revision already."""
+    """Record a revision in alembic_version without running a migration. The schema must already have this revision."""
     from src.database.migrate import stamp as run_stamp
 
     settings = config.get_settings()
     if not (yes or settings.is_local):
         raise ConfigurationError(
-            "a stamp that is not true makes later migrations fail, or leaves some out: it needs --yes where"
+            "a wrong stamp makes later migrations fail, or skips some: stamp needs --yes if"
             f" ENVIRONMENT={settings.ENVIRONMENT}",
-            hint="`thea-db verify` compares the schema with the newest revision, and names the one to stamp",
+            hint="`thea-db verify` compares the schema with the newest revision, and names the revision to stamp",
         )
-    stamped = run_coroutine(run_stamp(settings, _named(revision), folder=folder))
+    stamped = run_coroutine(run_stamp(settings, _checked(revision), folder=folder))
     if as_json:
         print_json(asdict(stamped), indent=None)
     elif stamped.before == stamped.after:
-        typer.echo(f"{_revisions(stamped.after)} is recorded already; nothing was changed")
+        typer.echo(f"{_revisions(stamped.after)} was already recorded; nothing was changed")
     else:
-        typer.echo(f"recorded {_revisions(stamped.after)}, before {_revisions(stamped.before)}; no migration was run")
+        typer.echo(
+            f"recorded {_revisions(stamped.after)} in place of {_revisions(stamped.before)}; no migration was run"
+        )
 
 
 @migrations_app.command()
 def current(
-    check_heads: Annotated[bool, typer.Option("--check-heads", help="Exit code 1 if it is not the newest.")] = False,
+    check_heads: Annotated[
+        bool, typer.Option("--check-heads", help="Exit code 1 if the revision is not the newest.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the revision that the database is at."""
+    """Show the revision of the database."""
     from src.database.migrate import current as read_current
     from src.database.migrate import heads
 
@@ -119,8 +133,8 @@ def current(
     if as_json:
         print_json({"current": at, "heads": newest, "is_head": is_newest}, indent=None)
     else:
-        told = ", ".join(at) or "none is recorded"
-        typer.echo(f"{told} (head)" if is_newest else f"{told}; the newest here is {', '.join(newest)}")
+        recorded = ", ".join(at) or "no revision is recorded"
+        typer.echo(f"{recorded} (head)" if is_newest else f"{recorded}; the newest is {', '.join(newest)}")
     if check_heads and not is_newest:
         raise typer.Exit(EXIT_FAILED)
 
@@ -128,12 +142,12 @@ def current(
 @migrations_app.command()
 def history(
     indicate_current: Annotated[
-        bool, typer.Option("--indicate-current", "-i", help="Mark those that the database has.")
+        bool, typer.Option("--indicate-current", "-i", help="Mark the migrations that the database has.")
     ] = False,
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """List the migrations of this installation, the newest first."""
+    """List the migrations of this installation, newest first."""
     from src.database.migrate import history as read_history
 
     entries = run_coroutine(read_history(config.get_settings() if indicate_current else None, folder=folder))
@@ -148,12 +162,15 @@ def history(
 def revision(
     message: Annotated[str, typer.Option("--message", "-m", help="A short description.")],
     autogenerate: Annotated[
-        bool, typer.Option("--autogenerate", help="Fill it with the difference between the models and the database.")
+        bool,
+        typer.Option(
+            "--autogenerate", help="Write the operations that turn the database into what the models describe."
+        ),
     ] = False,
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Write a new migration from the template, into the checkout or into a folder of yours."""
+    """Write a new migration from the template, into the checkout or into --folder."""
     from src.database.migrate import revision as write_revision
 
     file = run_coroutine(write_revision(config.get_settings(), message, autogenerate=autogenerate, folder=folder))
@@ -165,20 +182,28 @@ def revision(
 
 @migrations_app.command()
 def sql(
-    revisions: Annotated[str, typer.Argument(help="Up to which; <from>:<to> for a database at the former.")] = "head",
-    down: Annotated[bool, typer.Option("--down", help="Take them back; needs <from>:<to>.")] = False,
+    revisions: Annotated[
+        str, typer.Argument(help="The revision to upgrade to; <from>:<to> starts at a revision.")
+    ] = "head",
+    down: Annotated[bool, typer.Option("--down", help="Print the SQL of the downgrade; needs <from>:<to>.")] = False,
     folder: Folder = None,
 ) -> None:
-    """Print the SQL of migrations; no database is queried."""
+    """Print the SQL of migrations. No database is connected to."""
     from src.database.migrate import sql as write_sql
 
-    typer.echo(run_coroutine(write_sql(_named(revisions), down=down, folder=folder)), nl=False)
+    typer.echo(run_coroutine(write_sql(_checked(revisions), down=down, folder=folder)), nl=False)
 
 
-def _named(revision: str) -> str:
-    """Check that the revision, or each end of a range, has a name; return the revision."""
+def _checked(revision: str) -> str:
+    """Return the revision.
+
+    Raises:
+        ConfigurationError: The revision, or an end of the range, is empty.
+    """
     if not all(part.strip() for part in revision.split(":")):
-        raise ConfigurationError("the revision must be named, e.g. head, or <from>:<to> for `sql`; a name is empty")
+        raise ConfigurationError(
+            f"the revision must not be empty, got {revision!r}", hint="for example head, or <from>:<to> for `sql`"
+        )
     return revision
 
 
@@ -187,8 +212,8 @@ def _show(migrated: Migrated, done: str = "", *, as_json: bool) -> None:
         print_json(asdict(migrated), indent=None)
         return
     count = len(migrated.steps)
-    told = f"{count} migration{'' if count == 1 else 's'}{done}" if count else "nothing to do"
-    typer.echo(f"the schema is at {_revisions(migrated.after)}: {told}")
+    steps = f"{count} migration{'' if count == 1 else 's'}{done}" if count else "nothing to do"
+    typer.echo(f"the schema is at {_revisions(migrated.after)}: {steps}")
 
 
 def _revisions(revisions: tuple[str, ...]) -> str:

@@ -1,9 +1,10 @@
-"""How the commands print: one JSON document for scripts, lines for people."""
+"""How the commands print: one JSON document for scripts, lines and tables for people, and a progress bar."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Final
 
 import typer
@@ -21,18 +22,18 @@ _STATUS_WIDTH: Final = max(map(len, _COLORS))
 
 
 def print_json(document: Mapping[str, Any], *, indent: int | None = 2) -> None:
-    """Print a document; characters that are not printable, and could command the terminal, are escaped.
+    """Print a JSON document. Characters that are not printable are escaped: they could control the terminal.
 
     Args:
         document: The document.
-        indent: The indentation; None: one line, as the commands of migrations print it for logs.
+        indent: The indentation; None: one line, for the logs of a deployment.
     """
     lines = json.dumps(document, indent=indent, ensure_ascii=False).split("\n")
     typer.echo("\n".join(map(escape_unprintable, lines)))
 
 
 def print_lines(title: str, lines: Iterable[tuple[str, object]]) -> None:
-    """Print a title, and under it names and values; a value of None is left out."""
+    """Print a title, and under it the names and values; a value of None is left out."""
     shown = [(name, str(value)) for name, value in lines if value is not None]
     width = max((len(name) for name, _ in shown), default=0)
     _print(Text(title, style="bold"))
@@ -43,15 +44,13 @@ def print_lines(title: str, lines: Iterable[tuple[str, object]]) -> None:
 def print_rows(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, under: Sequence[str] | None = None
 ) -> None:
-    """Print a title, and under it a table.
-
-    The cells contain text of others: characters that are not printable are replaced by spaces.
+    """Print a title, and under it a table; in the cells, characters that are not printable are replaced by spaces.
 
     Args:
         title: The title.
         header: The names of the columns.
-        rows: The cells.
-        under: The text to print under each row.
+        rows: The cells of each row.
+        under: For each row, a text to print under it, or an empty one.
     """
     table = [[_without_unprintable(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -65,20 +64,24 @@ def print_rows(
 
 
 def report_checks(checks: Mapping[str, CheckResult], *, as_json: bool) -> int:
-    """Print the results of checks; return the exit code, 1 if a check failed."""
+    """Print the results of checks, by name.
+
+    Returns:
+        The exit code: 1 if a check failed, else 0.
+    """
     if as_json:
-        shown = [
+        documents = [
             {"name": name, "status": check.status, "found": check.found, "remedy": check.remedy}
             for name, check in checks.items()
         ]
-        print_json({"checks": shown})
+        print_json({"checks": documents})
     else:
         print_checks(checks)
     return EXIT_FAILED if any(check.status in FAILURES for check in checks.values()) else 0
 
 
 def print_checks(checks: Mapping[str, CheckResult]) -> None:
-    """Print a line for each check, and its remedy under it."""
+    """Print each check on a line, and its remedy under it."""
     width = max(map(len, checks), default=0)
     indent = " " * (_STATUS_WIDTH + width + 4)
     for name, check in checks.items():
@@ -88,6 +91,33 @@ def print_checks(checks: Mapping[str, CheckResult]) -> None:
         if check.remedy is not None:
             remedy = check.remedy.replace("\n", f"\n{indent}{' ' * len('remedy: ')}")
             _print(Text(f"{indent}remedy: {remedy}"))
+
+
+@contextmanager
+def progress(noun: str, *, total: int | None = None, is_shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on standard error while the block runs; none if standard error is not a terminal.
+
+    Args:
+        noun: What is counted, in the plural.
+        total: The number to reach; None if it is not known.
+        is_shown: False: show no progress bar.
+
+    Yields:
+        The function to call with the number of items that have been done since its last call.
+    """
+    from rich.progress import (  # noqa: PLC0415 - 30 ms that only the commands with a progress bar need
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (is_shown and console.is_terminal)) as shown:
+        task = shown.add_task(noun, total=total)
+        yield lambda count: shown.advance(task, count)
 
 
 def print_error(text: str) -> None:
@@ -101,7 +131,7 @@ def print_warning(text: str) -> None:
 
 
 def escape_unprintable(text: str) -> str:
-    """Escape the characters that would move the cursor, color the terminal or turn the line around."""
+    """Escape the characters that move the cursor, color the terminal, or reverse the direction of the text."""
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
@@ -110,5 +140,5 @@ def _without_unprintable(text: str) -> str:
 
 
 def _print(text: Text) -> None:
-    # A line stays one line, however narrow the terminal: it is searched and cut.
+    # Without soft_wrap rich breaks lines at the width of the terminal, and `grep` finds half a line.
     Console(highlight=False).print(text, soft_wrap=True)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 Programs = Annotated[
     Path | None,
-    typer.Option("--bin", help="The folder of pg_dump and pg_restore; by default PATH, the system's, the wheel's."),
+    typer.Option(
+        "--bin",
+        help="The folder of pg_dump and pg_restore; by default PATH, the system's folders, then the embedded server's.",
+    ),
 ]
 
 service_app = typer.Typer()
@@ -26,16 +29,19 @@ service_app = typer.Typer()
 
 @service_app.command("bootstrap")
 def bootstrap_command(
-    sql: Annotated[bool, typer.Option("--sql", help="Print a script for psql, and connect to nothing.")] = False,
-    adopt: Annotated[bool, typer.Option("--adopt", help="Change a database and roles that others use, too.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print a script for psql; no server is connected to.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Also change a database and roles that other programs use.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Create the database, its owner and the application's role, or change theirs, as DATABASE_ADMIN_URL.
+    """Create the database, its owner and the roles, or repair their privileges, as DATABASE_ADMIN_URL.
 
     The names and passwords are those of DATABASE_URL, DATABASE_MIGRATION_URL and DATABASE_BACKUP_URL. The plan is
-    printed before it is executed. A database that belongs to another role, has other tables or is used by other roles,
-    and a role that is used elsewhere, are refused without --adopt, with the plan and exit code 2. Exit code 1 if the
-    server refused a statement.
+    printed before it is executed. Exit code 1 if the server refuses a statement.
+
+    Without --adopt the command changes neither a database that another role owns, that has other tables or that other
+    roles use, nor a role that is used elsewhere: it prints the plan, with exit code 2.
     """
     from src.database.operations import bootstrap, bootstrap_script
 
@@ -53,14 +59,20 @@ def bootstrap_command(
 
 @service_app.command("backup")
 def backup_command(
-    file: Annotated[Path, typer.Argument(help="The file to write; its manifest is written beside it.")],
+    file: Annotated[Path, typer.Argument(help="The file to write; the manifest is written beside it.")],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Restore it into a scratch database, compare, and drop that again.")
+        bool,
+        typer.Option(
+            "--verify", help="Restore the backup into a scratch database, compare the rows, and drop the database."
+        ),
     ] = False,
     programs: Programs = None,
     as_json: Json = False,
 ) -> None:
-    """Back up the rows of every tenant, of one instant; exit code 1 if the verification finds a difference."""
+    """Back up the rows of all tenants, as of one instant.
+
+    Exit code 1 if --verify finds a difference.
+    """
     from src.database.operations import back_up, verify_backup
 
     settings = config.get_settings()
@@ -71,17 +83,20 @@ def backup_command(
     if as_json:
         print_json({"file": str(file), **asdict(manifest), "differences": differences})
     elif differences == []:
-        typer.echo("restored into a scratch database, compared, dropped: all of it is there")
+        typer.echo("verified: restored into a scratch database without a difference")
     _exit_if_different(differences or [], as_json=as_json)
 
 
 @service_app.command("restore")
 def restore_command(
-    file: Annotated[Path, typer.Argument(help="What `thea-db backup` wrote.")],
+    file: Annotated[Path, typer.Argument(help="The file that `thea-db backup` wrote.")],
     programs: Programs = None,
     as_json: Json = False,
 ) -> None:
-    """Restore a backup into an empty database, all or nothing, and compare; exit code 1 if anything differs."""
+    """Restore a backup into an empty database in one transaction, and compare the rows with the manifest.
+
+    Exit code 1 if a row differs.
+    """
     from src.database.operations import restore
 
     settings = config.get_settings()
@@ -102,27 +117,27 @@ def _show_bootstrapped(done: Bootstrapped) -> None:
     for statement in done.changed:
         typer.echo(f"done: {statement}")
     for refusal in done.refused:
-        print_error(
-            f"refused: {refusal.statement}\n{refusal.reason}\nit is for: {refusal.aim}\nremedy: {refusal.remedy}"
-        )
+        print_error(f"refused: {refusal.statement}\n{refusal.reason}\npurpose: {refusal.aim}\nremedy: {refusal.remedy}")
     if done.is_stopped:
-        print_error("stopped there: do as the remedy says and run this again, or hand over what --sql prints")
+        print_error(
+            "stopped: carry out the remedy and run this command again, or give an administrator the script of --sql"
+        )
     elif not done.changed and not done.refused:
-        typer.echo("nothing to do: database, roles and rights are as they are to be")
+        typer.echo("nothing to do: the database, the roles and their privileges are as planned")
     elif done.changed:
         typer.echo(
-            "next: `thea-db upgrade`; to restore a backup, `thea-db restore <file>` in place of it: a restore needs the"
-            " database without tables"
+            "next: `thea-db upgrade`; or, to restore a backup, `thea-db restore <file>` in place of it: a restore needs"
+            " a database without tables"
         )
 
 
 def _show_restored(restored: Restored) -> None:
     if restored.manifest is None:
-        print_warning("nothing was written down beside the file: the rows could not be compared")
+        print_warning("the file has no manifest beside it: the rows could not be compared")
     elif not restored.differences:
-        typer.echo(f"restored and compared: {_contents(restored.manifest)}; row-level security is in force")
+        typer.echo(f"restored without a difference: {_contents(restored.manifest)}; row-level security is in force")
     if restored.application_lacks_rights:
-        print_warning("the application's role lacks rights on the tables: `thea-db bootstrap` grants them")
+        print_warning("the application's role lacks privileges on the tables: `thea-db bootstrap` grants them")
 
 
 def _contents(manifest: Manifest) -> str:
@@ -136,5 +151,5 @@ def _exit_if_different(differences: list[str], *, as_json: bool) -> None:
     if not differences:
         return
     if not as_json:
-        print_error("it is not what was backed up:\n" + "\n".join(differences))
+        print_error("the restored rows differ from the backup:\n" + "\n".join(differences))
     raise typer.Exit(EXIT_FAILED)

@@ -1,4 +1,4 @@
-"""The demonstration: a Telegram file goes in through the repositories, and tables come out."""
+"""thea-db demo: import a Telegram file through the repositories, and print the queries of an assistant."""
 
 from src.database.cli.demo.run import run_demo
 

@@ -1,4 +1,4 @@
-"""thea-db seed: made-up data in quantity, the same each time."""
+"""thea-db seed: generated data in quantity, the same rows for the same options."""
 
 from src.database.cli.seed.commands import seed_app
 

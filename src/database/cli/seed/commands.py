@@ -1,4 +1,4 @@
-"""thea-db seed: fills a development or test database with generated rows."""
+"""The command thea-db seed: fill a development or test database with generated rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from src import config
-from src.database.cli.output import Json, print_json
+from src.database.cli.output import Json, print_json, progress
 from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
@@ -25,26 +25,26 @@ seed_app = typer.Typer(pretty_exceptions_show_locals=False)
 @seed_app.command()
 def seed(
     *,
-    tenants: Annotated[int, typer.Option(help="The number of tenants; the first gets most rows.")] = 3,
-    users: Annotated[int, typer.Option(help="The number in all tenants together.")] = 100,
-    messages: Annotated[int, typer.Option(help="The number in all tenants together.")] = 100_000,
-    number: Annotated[int, typer.Option("--seed", help="The same number makes the same rows.")] = 1,
+    tenants: Annotated[int, typer.Option(help="The number of tenants; the first one gets most rows.")] = 3,
+    users: Annotated[int, typer.Option(help="The number of users in all tenants together.")] = 100,
+    messages: Annotated[int, typer.Option(help="The number of messages in all tenants together.")] = 100_000,
+    number: Annotated[int, typer.Option("--seed", help="The seed: the same number generates the same rows.")] = 1,
     until: Annotated[
         str | None,
-        typer.Option(help="The present of the seed, as 2026-03-01 or with a time; by default today, in UTC."),
+        typer.Option(help="The time that the seed takes as now, such as 2026-03-01; by default today, in UTC."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, and nothing on success.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fill a development or test database with generated data; the schema is upgraded first.
+    """Fill a development or test database with generated data.
 
-    The rows, including ids and times, depend only on these options. A second run adds missing rows and changes nothing;
-    tenants that were made with other options are refused.
+    The schema is upgraded first. The rows, including ids and times, depend only on these options. Another run inserts
+    missing rows and changes none. Tenants that were generated with other options are refused.
     """
     settings = config.get_settings()
     if not settings.is_local:
         raise ConfigurationError(
-            f"seeds are made-up data: ENVIRONMENT must be development or test, got {settings.ENVIRONMENT}"
+            f"a seed is generated data: ENVIRONMENT must be development or test, got {settings.ENVIRONMENT}"
         )
     if find_spec("faker") is None:
         raise ConfigurationError(
@@ -66,25 +66,18 @@ def seed(
 async def _run(
     settings: config.Settings, recipe: Recipe, *, has_present: bool, is_shown: bool
 ) -> tuple[Recipe, Report]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from src.database.cli.seed.fill import fill, present_of
     from src.database.migrate import upgrade
 
     await upgrade(settings)
     if not has_present:
         recipe = replace(recipe, until=await present_of(recipe.number))
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    disabled = not (is_shown and console.is_terminal)
-    with Progress(*columns, console=console, transient=True, disable=disabled) as progress:
-        bar = progress.add_task("messages", total=recipe.messages)
-        return recipe, await fill(recipe, on_progress=lambda count: progress.advance(bar, count))
+    with progress("messages", total=recipe.messages, is_shown=is_shown) as advance:
+        return recipe, await fill(recipe, on_progress=advance)
 
 
 def _instant(text: str) -> datetime:
-    """Parse a day, which means its start in UTC, or an instant.
+    """Parse an ISO 8601 date or time; without an offset, the time is UTC.
 
     Raises:
         ConfigurationError: The text is neither.
@@ -101,20 +94,22 @@ def _document(recipe: Recipe, report: Report) -> dict[str, object]:
         "seed": recipe.number,
         "until": recipe.until.isoformat(),
         "tenants": [
-            {"id": str(one.tenant_id), "slug": one.slug, "users": one.users, "messages": one.messages}
-            for one in report.shares
+            {"id": str(share.tenant_id), "slug": share.slug, "users": share.users, "messages": share.messages}
+            for share in report.shares
         ],
         "inserted": dict(report.inserted),
         "unchanged": dict(report.unchanged),
         "seconds": round(report.seconds, 3),
-        "messages_per_second": round(report.messages_a_second),
+        "messages_per_second": round(report.messages_per_second),
     }
 
 
 def _show(recipe: Recipe, report: Report) -> None:
-    typer.echo(f"seed {recipe.number} until {recipe.until.isoformat()}: {', '.join(one.slug for one in report.shares)}")
+    typer.echo(
+        f"seed {recipe.number} until {recipe.until.isoformat()}: {', '.join(share.slug for share in report.shares)}"
+    )
     typer.echo(f"inserted {_counts(report.inserted)}; unchanged {_counts(report.unchanged)}")
-    typer.echo(f"{report.seconds:.1f} s, {report.messages_a_second:,.0f} messages/s")
+    typer.echo(f"{report.seconds:.1f} s, {report.messages_per_second:,.0f} messages/s")
 
 
 def _counts(counts: Counter[str]) -> str:

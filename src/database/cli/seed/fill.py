@@ -1,4 +1,4 @@
-"""Writes a seed: registers its tenants, then inserts each tenant's rows as that tenant, a batch a transaction."""
+"""Write a seed: register its tenants, then insert the rows of each tenant in its context, one batch a transaction."""
 
 from __future__ import annotations
 
@@ -24,17 +24,24 @@ from src.database.repositories import TenantRepository
 from src.database.session import AsyncSession, get_db, tenant_context
 
 RECORD: Final = "seed"
-"""The name in a tenant's metadata under which its recipe is stored."""
+"""The key in a tenant's metadata under which its recipe is stored."""
+# One statement for many rows. PostgreSQL does not support COPY FROM into a table with row-level security.
 _INSERT: Final = """
 INSERT INTO {table} ({columns}) SELECT {columns} FROM json_populate_recordset(NULL::{table}, CAST(:rows AS text)::json)
 ON CONFLICT DO NOTHING
 """
-"""One statement for many rows: row-level security refuses COPY."""
 
 
 @dataclass(slots=True)
 class Report:
-    """The numbers of rows that were inserted, and that existed already, by table."""
+    """The result of a seed.
+
+    Args:
+        shares: The tenants.
+        inserted: By table, the number of rows that were inserted.
+        unchanged: By table, the number of rows that existed already.
+        seconds: How long it took.
+    """
 
     shares: list[Share]
     inserted: Counter[str] = field(default_factory=Counter)
@@ -42,9 +49,14 @@ class Report:
     seconds: float = 0.0
 
     @property
-    def messages_a_second(self) -> float:
-        """The messages that were inserted per second; 0 if none was."""
+    def messages_per_second(self) -> float:
+        """The number of inserted messages per second; 0 if none was inserted."""
         return self.inserted[MessageHistory.__tablename__] / self.seconds if self.seconds else 0.0
+
+    def count(self, table: str, rows: int, inserted: int) -> None:
+        """Add the rows of a table, of which some were inserted and the others existed."""
+        self.inserted[table] += inserted
+        self.unchanged[table] += rows - inserted
 
 
 async def present_of(seed: int) -> datetime:
@@ -57,14 +69,14 @@ async def present_of(seed: int) -> datetime:
 
 
 async def fill(recipe: Recipe, *, on_progress: Callable[[int], None]) -> Report:
-    """Insert the missing rows of a seed; after an interruption, another call inserts the rest.
+    """Insert the missing rows of a seed. After an interruption, another call inserts the rest.
 
     Args:
         recipe: The recipe.
         on_progress: Called with the number of messages of each batch after its commit.
 
     Raises:
-        ConfigurationError: A tenant of the seed exists and was made by another recipe, or by something else.
+        ConfigurationError: A tenant of the seed exists, and another recipe or no seed created it.
     """
     report = Report(recipe.shares())
     started = time.perf_counter()
@@ -77,85 +89,77 @@ async def fill(recipe: Recipe, *, on_progress: Callable[[int], None]) -> Report:
 
 
 async def _write_all(generated: Iterator[Batch], report: Report, on_progress: Callable[[int], None]) -> None:
-    """Write batches; the next one is generated in a thread while the server works on the current one."""
+    """Write batches; a thread generates the next one while the server executes the current one."""
     batch = next(generated, None)
     while batch is not None:
-        _, ahead = await asyncio.gather(_write(batch, report), asyncio.to_thread(next, generated, None))
+        _, following = await asyncio.gather(_write(batch, report), asyncio.to_thread(next, generated, None))
         on_progress(len(batch[MessageHistory]))
-        batch = ahead
+        batch = following
 
 
 async def _write(batch: Batch, report: Report) -> None:
-    done: Counter[str] = Counter()
+    """Insert a batch in one transaction, and count its rows after the commit."""
+    batch[Event] = [row | start_local_values(row["start_datetime"], row["timezone"]) for row in batch[Event]]
     async with get_db() as session:
-        for model in TABLES:
-            rows = _with_local_starts(batch[Event]) if model is Event else batch[model]
-            done[model.__tablename__] = await _insert_missing(session, model, rows)
-    for model in TABLES:  # once it is committed
-        _count(report, model.__tablename__, len(batch[model]), done[model.__tablename__])
+        inserted = [await _insert_missing(session, model, batch[model]) for model in TABLES]
+    for model, count in zip(TABLES, inserted, strict=True):
+        report.count(model.__tablename__, len(batch[model]), count)
 
 
 async def _insert_missing(session: AsyncSession, model: type[TenantBase], rows: Sequence[dict[str, Any]]) -> int:
-    """Insert rows that have the same columns, except those that exist; return the number of inserted rows."""
+    """Insert rows with the same columns, except those that exist; return the number of inserted rows."""
     if not rows:
         return 0
     table = cast("Table", model.__table__)
     names = {"tenant_id": "tenant_id", **{key: table.c[key].name for key in rows[0]}}
     statement = text(_INSERT.format(table=table.name, columns=", ".join(names.values())))
     named = [{names[key]: value for key, value in row.items()} | {"tenant_id": session.tenant_id} for row in rows]
-    sent = json.dumps(named, default=_as_json, ensure_ascii=False)
-    return cast("CursorResult[Any]", await session.execute(statement, {"rows": sent})).rowcount
+    document = json.dumps(named, default=_as_json, ensure_ascii=False)
+    return cast("CursorResult[Any]", await session.execute(statement, {"rows": document})).rowcount
 
 
 def _as_json(value: object) -> str:
-    """Return a value as PostgreSQL reads it from a string."""
+    """Return a value as a string that PostgreSQL reads as the type of its column."""
     if isinstance(value, bytes):
         return f"\\x{value.hex()}"
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _with_local_starts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row | start_local_values(row["start_datetime"], row["timezone"]) for row in rows]
-
-
 async def _register(recipe: Recipe, report: Report) -> None:
-    """Register the tenants, all or none, with the recipe."""
+    """Register the tenants in one transaction, with the recipe in their metadata.
+
+    Raises:
+        ConfigurationError: A tenant exists, and another recipe or no seed created it.
+    """
     async with get_db() as session:
         for share in report.shares:
-            statement = insert(Tenant).on_conflict_do_nothing().returning(Tenant.id)
-            new = await session.scalar(statement.values(_entry(recipe, share)))
-            await _check_recipe(session, recipe, share)
-            _count(report, Tenant.__tablename__, 1, int(new is not None))
-
-
-def _entry(recipe: Recipe, share: Share) -> dict[str, Any]:
-    return {
-        "id": share.tenant_id,
-        "slug": share.slug,
-        "name": share.name,
-        "extra": {RECORD: recipe.record()},
-        "created_at": recipe.until - timedelta(days=1000),
-        "updated_at": recipe.until,
-    }
+            entry = {
+                "id": share.tenant_id,
+                "slug": share.slug,
+                "name": f"Seed {recipe.number}, tenant {share.number}",
+                "extra": {RECORD: recipe.record()},
+                "created_at": recipe.until - timedelta(days=1000),
+                "updated_at": recipe.until,
+            }
+            new = await session.scalar(insert(Tenant).values(entry).on_conflict_do_nothing().returning(Tenant.id))
+            if new is None:
+                await _check_recipe(session, recipe, share)
+            report.count(Tenant.__tablename__, 1, int(new is not None))
 
 
 async def _check_recipe(session: AsyncSession, recipe: Recipe, share: Share) -> None:
-    """Check that the tenant was made by this recipe: with rows of another one, numbers and counters would not agree.
+    """Check that this recipe created the tenant: the counters of another one would not fit its rows.
 
     Raises:
-        ConfigurationError: The tenant was not made by this recipe.
+        ConfigurationError: Another recipe or no seed created the tenant.
     """
-    there = await TenantRepository(session).get_by_slug(share.slug)
-    made_of = None if there is None else there.extra.get(RECORD)
-    if there is not None and there.id == share.tenant_id and made_of == recipe.record():
+    tenant = await TenantRepository(session).get_by_slug(share.slug)
+    stored = None if tenant is None else tenant.extra.get(RECORD)
+    if tenant is not None and tenant.id == share.tenant_id and stored == recipe.record():
         return
-    told = " ".join(f"{name}={made_of.get(name)}" for name in recipe.record()) if made_of else "not by this command"
+    origin = " ".join(f"{name}={stored.get(name)}" for name in recipe.record()) if stored else "not by this command"
     raise ConfigurationError(
-        f"the tenant {share.slug} is there already, and was made by another recipe ({told})",
-        hint=f"choose another --seed, say what it was made by, or remove it: `thea-db tenant erase {share.slug}`",
+        f"the tenant {share.slug} exists, and was created by another recipe ({origin})",
+        hint=f"choose another --seed, use the options of that recipe, or remove the tenant: `thea-db tenant erase"
+        f" {share.slug}`",
     )
-
-
-def _count(report: Report, table: str, rows: int, inserted: int) -> None:
-    report.inserted[table] += inserted
-    report.unchanged[table] += rows - inserted

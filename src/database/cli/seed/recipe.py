@@ -1,4 +1,4 @@
-"""The recipe of a seed: what its rows depend on, how they are shared among the tenants, and the random numbers."""
+"""The recipe of a seed: what its rows depend on, how they are divided among the tenants, and the random numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate, pairwise
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -19,22 +20,17 @@ T = TypeVar("T")
 
 MAX_TENANTS: Final = 1000
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
-EDITION: Final = 2
-"""Raised whenever the same recipe gives other rows than before: rows of two editions do not fit together."""
+EDITION: Final = 3
+"""Raised whenever the same recipe generates other rows than before: rows of two editions do not fit together."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-_NAMES: Final = (
-    "Panadería Núñez",
-    "Blue Harbour",
-    "Clínica del Mar",
-    "Northwind Books",
-    "Taller Ibarra",
-    "Green & Sons",
-)
 
 
 class Dice(random.Random):
-    """A random number generator that gives the same values for the same seed on every machine."""
+    """A random number generator with the same values for the same seed on every machine.
+
+    Its methods use `random()` and `getrandbits()` alone: Python promises the sequence of these, and not that of
+    `choice()` or `randrange()`.
+    """
 
     def id(self, at: datetime) -> UUID:
         """Return a version 7 UUID of an instant: the ids have the order of the rows' times."""
@@ -42,7 +38,7 @@ class Dice(random.Random):
         return UUID(int=milliseconds | 0x7 << 76 | self.getrandbits(12) << 64 | 0b10 << 62 | self.getrandbits(62))
 
     def happens(self, probability: float) -> bool:
-        """Return True with this probability."""
+        """Return True with a probability from 0 to 1."""
         return self.random() < probability
 
     def pick(self, items: Sequence[T]) -> T:
@@ -50,7 +46,13 @@ class Dice(random.Random):
         return items[int(self.random() * len(items))]
 
     def amount(self, median: float, spread: float, most: float) -> float:
-        """Return a log-normal number, as lengths and pauses are distributed: mostly small, rarely very large."""
+        """Return a log-normal number, as lengths and pauses are distributed: mostly small, rarely very large.
+
+        Args:
+            median: The median.
+            spread: The standard deviation of the logarithm.
+            most: The largest number; greater ones are cut to it.
+        """
         return min(median * math.exp(self.normalvariate(0.0, spread)), most)
 
     def between(self, start: datetime, end: datetime) -> datetime:
@@ -60,12 +62,11 @@ class Dice(random.Random):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The users and messages of one tenant; the first tenant gets most."""
+    """The users and messages of one tenant."""
 
     number: int
     tenant_id: UUID
     slug: str
-    name: str
     users: int
     messages: int
 
@@ -79,7 +80,7 @@ class Recipe:
         tenants: The number of tenants.
         users: The number of users in all tenants together, at least one in each.
         messages: The number of messages in all tenants together.
-        until: The present of the seed: conversations are before it, events before and after.
+        until: The present of the seed: conversations are before it, events before and after it.
 
     Raises:
         ConfigurationError: The numbers do not fit together.
@@ -105,14 +106,23 @@ class Recipe:
             raise ConfigurationError("--seed and --messages must be 0 or more")
 
     def shares(self) -> list[Share]:
-        """Return the share of each tenant."""
-        weights = [1 / (place + 1) for place in range(self.tenants)]
+        """Return the share of each tenant; the first tenant gets most."""
+        weights = [1 / number for number in range(1, self.tenants + 1)]
         users = allot(self.users - self.tenants, weights)
         messages = allot(self.messages, weights)
-        return [self._share(place, 1 + users[place], messages[place]) for place in range(self.tenants)]
+        return [
+            Share(
+                number=number,
+                tenant_id=Dice(f"{self.number}/{number}").id(self.until),
+                slug=slug_of(self.number, number),
+                users=1 + users[number - 1],
+                messages=messages[number - 1],
+            )
+            for number in range(1, self.tenants + 1)
+        ]
 
     def record(self) -> dict[str, Any]:
-        """Return the recipe as it is stored with each tenant; texts depend on the version of Faker too."""
+        """Return the recipe as it is stored with each tenant. Texts depend on the version of Faker too."""
         return {
             "edition": EDITION,
             "tenants": self.tenants,
@@ -122,30 +132,14 @@ class Recipe:
             "faker": FAKER,
         }
 
-    def _share(self, place: int, users: int, messages: int) -> Share:
-        dice = Dice(f"{self.number}/{place}")
-        name = _NAMES[place % len(_NAMES)]
-        return Share(
-            number=place + 1,
-            tenant_id=dice.id(self.until),
-            slug=slug_of(self.number, place + 1),
-            name=name if place < len(_NAMES) else f"{name} {place // len(_NAMES) + 1}",
-            users=users,
-            messages=messages,
-        )
-
 
 def slug_of(seed: int, number: int) -> str:
-    """Return the slug of a tenant of a seed."""
+    """Return the slug of a tenant of a seed; tenants are numbered from 1."""
     return f"seed-{seed}-{number}"
 
 
 def allot(total: int, weights: Sequence[float]) -> list[int]:
-    """Divide a whole number by weights; the remainder of rounding goes to those that lost most by it."""
+    """Divide a whole number in proportion to weights, without a remainder."""
     whole = sum(weights)
-    exact = [total * weight / whole for weight in weights]
-    shares = [int(share) for share in exact]
-    losers = sorted(range(len(exact)), key=lambda place: shares[place] - exact[place])
-    for place in losers[: total - sum(shares)]:
-        shares[place] += 1
-    return shares
+    ends = [min(total, math.ceil(total * part / whole)) for part in accumulate(weights, initial=0.0)]
+    return [end - start for start, end in pairwise(ends)]

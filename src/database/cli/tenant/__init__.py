@@ -1,4 +1,4 @@
-"""thea-db tenant: the registry of tenants, and the data of a tenant and of a person."""
+"""thea-db tenant: the registry of tenants, and the data of a tenant or of one of its users."""
 
 from src.database.cli.tenant.commands import tenant_app
 

@@ -1,4 +1,4 @@
-"""thea-db tenant: the commands, their options and their output."""
+"""The commands of thea-db tenant: their options and their output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Slug = Annotated[str, typer.Argument(help="The slug of the tenant.")]
 
 tenant_app = typer.Typer(
     name="tenant",
-    help="Tenants: register, list, update, suspend; export and erase their data; purge expired rows.",
+    help="Register, list, change and suspend tenants; export and erase their data; purge expired rows.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
@@ -28,9 +28,11 @@ tenant_app = typer.Typer(
 
 @tenant_app.command()
 def create(
-    slug: Annotated[str, typer.Argument(help="1 to 63 of a-z, 0-9 and dashes.")],
-    name: Annotated[str, typer.Argument(help="The name that is shown.")],
-    retention_days: Annotated[int | None, typer.Option(help="How long messages are kept; by default forever.")] = None,
+    slug: Annotated[str, typer.Argument(help="The slug: 1 to 63 of a-z, 0-9 and dashes.")],
+    name: Annotated[str, typer.Argument(help="The display name.")],
+    retention_days: Annotated[
+        int | None, typer.Option(help="The days for which messages are kept; by default forever.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Register a tenant, and print its id."""
@@ -41,7 +43,7 @@ def create(
 
 @tenant_app.command("list")
 def show(as_json: Json = False) -> None:
-    """List the tenants."""
+    """List the tenants, in the order of their registration."""
     from src.database.cli.tenant.registry import all_tenants
 
     tenants = run_coroutine(all_tenants())
@@ -57,30 +59,30 @@ def update_command(
     slug: Slug,
     *,
     new_slug: Annotated[str | None, typer.Option("--slug", help="The new slug.")] = None,
-    name: Annotated[str | None, typer.Option(help="The name that is shown.")] = None,
-    retention_days: Annotated[int | None, typer.Option(help="How long messages are kept.")] = None,
-    keep_for_ever: Annotated[bool, typer.Option("--keep-for-ever", help="Messages are kept forever.")] = False,
+    name: Annotated[str | None, typer.Option(help="The new display name.")] = None,
+    retention_days: Annotated[int | None, typer.Option(help="The days for which messages are kept.")] = None,
+    keep_for_ever: Annotated[bool, typer.Option("--keep-for-ever", help="Keep messages forever.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Change a tenant's slug, name or retention of messages."""
+    """Change the slug, the name or the retention of a tenant."""
     from src.database.cli.tenant.registry import change
 
     if keep_for_ever and retention_days is not None:
-        raise ConfigurationError("--retention-days and --keep-for-ever cannot both be given", hint="say one of them")
-    given = {"slug": new_slug, "name": name, "retention_days": retention_days}
-    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        raise ConfigurationError("--retention-days and --keep-for-ever cannot both be given", hint="give one of them")
+    changes = {"slug": new_slug, "name": name, "retention_days": retention_days}
+    values: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
     if keep_for_ever:
         values["retention_days"] = None
     if not values:
         raise ConfigurationError(
-            "nothing was changed: no change was given", hint="--name, --slug, --retention-days or --keep-for-ever"
+            "nothing was changed: no change was given", hint="give --name, --slug, --retention-days or --keep-for-ever"
         )
     _show_one(run_coroutine(change(slug, values)), as_json=as_json)
 
 
 @tenant_app.command()
 def suspend(slug: Slug, as_json: Json = False) -> None:
-    """Exclude a tenant from workers and from purge; its sessions keep working."""
+    """Suspend a tenant: workers and `purge` skip it. Its sessions keep working."""
     from src.database.cli.tenant.registry import set_status
 
     _show_one(run_coroutine(set_status(slug, "suspended")), as_json=as_json)
@@ -88,7 +90,7 @@ def suspend(slug: Slug, as_json: Json = False) -> None:
 
 @tenant_app.command()
 def activate(slug: Slug, as_json: Json = False) -> None:
-    """Include a tenant in the work of workers again."""
+    """Activate a suspended tenant: workers and `purge` include it again."""
     from src.database.cli.tenant.registry import set_status
 
     _show_one(run_coroutine(set_status(slug, "active")), as_json=as_json)
@@ -97,12 +99,13 @@ def activate(slug: Slug, as_json: Json = False) -> None:
 @tenant_app.command("export")
 def export_command(
     slug: Slug,
-    user: Annotated[UUID | None, typer.Option(help="Only the data of the user with this id.")] = None,
+    user: Annotated[UUID | None, typer.Option(help="Export only the data of the user with this id.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", dir_okay=False, help="The file; by default standard output.")
+        Path | None,
+        typer.Option("--output", "-o", dir_okay=False, help="The file to write; by default standard output."),
     ] = None,
 ) -> None:
-    """Write all data of a tenant, or of one of its users, as JSON lines; deleted rows too."""
+    """Write all data of a tenant, or of one of its users, as JSON lines, including deleted rows."""
     from src.database.cli.tenant.rows import export
 
     run_coroutine(export(slug, user_id=user, file=output))
@@ -111,13 +114,13 @@ def export_command(
 @tenant_app.command("erase")
 def erase_command(
     slug: Slug,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for the slug again.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove a tenant with all of its data, permanently; stop its services first."""
+    """Remove a tenant with all of its data, permanently. Stop its services first."""
     from src.database.cli.tenant.rows import erase
 
-    removed = run_coroutine(erase(slug, confirm=None if yes else _ask_again))
+    removed = run_coroutine(erase(slug, confirm=None if yes else _confirm))
     if as_json:
         print_json({"tenant": slug, "removed": removed})
     else:
@@ -126,13 +129,16 @@ def erase_command(
 
 @tenant_app.command("purge")
 def purge_command(
-    slug: Annotated[str | None, typer.Argument(help="Only this tenant; by default all that are active.")] = None,
+    slug: Annotated[str | None, typer.Argument(help="The slug of the tenant; by default all active tenants.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count what would be removed, and remove nothing.")
+        bool, typer.Option("--dry-run", help="Count the rows that would be removed, and remove none.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove rows that are older than their retention, or were deleted long ago; it can be interrupted."""
+    """Remove rows that are older than their retention, or were deleted long ago.
+
+    The command can be interrupted; another run continues.
+    """
     from src.database.cli.tenant.rows import purge
 
     purged = run_coroutine(purge(slug, dry_run=dry_run))
@@ -143,16 +149,16 @@ def purge_command(
         typer.echo(f"{tenant}: {'would remove' if dry_run else 'removed'} {_counts(counts)}")
 
 
-def _ask_again(slug: str) -> None:
-    """Ask the user to type the slug again.
+def _confirm(slug: str) -> None:
+    """Ask the user to type the slug as a confirmation.
 
     Raises:
         ConfigurationError: The user typed something else.
     """
-    typer.echo(f"This removes {slug} and all that is held on it for good. Type {slug} again:", err=True)
+    typer.echo(f"This removes {slug} and all of its data permanently. Type {slug} to confirm:", err=True)
     if sys.stdin.readline().strip() != slug:
         raise ConfigurationError(
-            "nothing was removed: the slug was not typed again", hint="type the tenant's slug as it is shown"
+            "nothing was removed: the slug was not confirmed", hint="type the slug of the tenant, or give --yes"
         )
 
 
@@ -174,7 +180,7 @@ def _document(tenant: Tenant) -> dict[str, Any]:
 
 
 def _line(tenant: Tenant) -> str:
-    kept = "for ever" if tenant.retention_days is None else f"{tenant.retention_days} days"
+    kept = "forever" if tenant.retention_days is None else f"{tenant.retention_days} days"
     return f"{tenant.id}  {tenant.status:<9}  {tenant.slug}  {escape_unprintable(tenant.name)}  (kept {kept})"
 
 

@@ -1,4 +1,4 @@
-"""Reads and changes the registry of tenants for the commands."""
+"""Read and change the registry of tenants for the commands."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from src.database.session import AsyncSession, get_db
 
 _ORIGIN: Final = text(ORIGIN)
 
-PAGE = 1000
+PAGE_SIZE: Final = 1000
 
 
 @asynccontextmanager
 async def registry_session() -> AsyncIterator[AsyncSession]:
-    """Open a session, and check that the tables in the database are this package's.
+    """Open a session, and check that the migrations of this package created the tables.
 
     Raises:
-        ConfigurationError: Other migrations made them.
+        ConfigurationError: Other migrations created them.
     """
     async with get_db() as session:
         origin = Origin.of((await session.execute(_ORIGIN)).one())
@@ -39,6 +39,11 @@ async def registry_session() -> AsyncIterator[AsyncSession]:
 async def register(slug: str, name: str, *, retention_days: int | None) -> Tenant:
     """Register a tenant.
 
+    Args:
+        slug: 1 to 63 of a-z, 0-9 and dashes.
+        name: The display name.
+        retention_days: How long messages are kept; None: forever.
+
     Raises:
         ConfigurationError: The slug, the name or the retention is invalid.
         DuplicateKeyError: The slug is taken.
@@ -49,7 +54,11 @@ async def register(slug: str, name: str, *, retention_days: int | None) -> Tenan
 
 
 async def change(slug: str, values: dict[str, Any]) -> Tenant:
-    """Change attributes of the tenant with this slug.
+    """Change attributes of a tenant.
+
+    Args:
+        slug: The current slug of the tenant.
+        values: The new values by attribute: slug, name, retention_days.
 
     Raises:
         ConfigurationError: A value is invalid.
@@ -68,7 +77,7 @@ async def all_tenants() -> list[Tenant]:
     cursor: str | None = None
     async with registry_session() as session:
         while True:
-            page = await TenantRepository(session).page(after=cursor, limit=PAGE)
+            page = await TenantRepository(session).page(after=cursor, limit=PAGE_SIZE)
             found += page.items
             cursor = page.next_cursor
             if cursor is None:
@@ -76,7 +85,7 @@ async def all_tenants() -> list[Tenant]:
 
 
 async def set_status(slug: str, status: TenantStatus) -> Tenant:
-    """Suspend a tenant, or activate it.
+    """Suspend or activate a tenant.
 
     Raises:
         NotFoundError: There is no such tenant.
@@ -91,11 +100,11 @@ async def find(session: AsyncSession, slug: str) -> Tenant:
     """Return the tenant with this slug.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: There is no such tenant.
     """
     tenant = await TenantRepository(session).get_by_slug(slug)
     if tenant is None:
-        raise NotFoundError(f"there is no tenant {slug!r}", hint="`thea-db tenant list` shows them")
+        raise NotFoundError(f"there is no tenant {slug!r}", hint="`thea-db tenant list` shows all tenants")
     return tenant
 
 
@@ -106,4 +115,6 @@ def _translated_errors(slug: str) -> Iterator[None]:
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     except DuplicateKeyError:
-        raise DuplicateKeyError(f"the slug {slug} is taken", hint="`thea-db tenant list` shows whose it is") from None
+        raise DuplicateKeyError(
+            f"the slug {slug} is taken", hint="`thea-db tenant list` shows which tenant has it"
+        ) from None

@@ -1,4 +1,4 @@
-"""Exports, erases and purges tenants, each in the tenant's context: in constant memory, batch by batch."""
+"""Export, erase and purge tenants, each in the tenant's context: in constant memory, batch by batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
-from rich.console import Console
-from rich.progress import Progress, TextColumn
-
+from src.database.cli.output import progress
 from src.database.cli.tenant.registry import find, registry_session
 from src.database.errors import ConfigurationError
 from src.database.models import Tenant
@@ -27,13 +25,18 @@ from src.database.statements import personal_data
 async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
     """Write all data of a tenant, or of one of its users, as JSON lines.
 
+    Args:
+        slug: The slug of the tenant.
+        user_id: The user; None: all users.
+        file: The file; None: standard output.
+
     Raises:
         ConfigurationError: The file cannot be written.
-        NotFoundError: There is no such tenant or user; nothing was written.
+        NotFoundError: There is no such tenant or user; no file was written.
     """
     async with registry_session() as session:
         tenant = await find(session, slug)
-    with tenant_context(tenant.id), _progress("exported") as advance, _output(file) as output:
+    with tenant_context(tenant.id), progress("rows") as advance, _output(file) as output:
         async with get_db() as session:
             rows = personal_data.export_tenant(session) if user_id is None else UserRepository(session).export(user_id)
             async for row in rows:
@@ -42,17 +45,17 @@ async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
 
 
 async def erase(slug: str, *, confirm: Callable[[str], None] | None) -> dict[str, int]:
-    """Remove a tenant with all of its data; a batch a transaction, so that a later call continues an interrupted one.
+    """Remove a tenant with all of its data, one batch a transaction: a later call continues an interrupted one.
 
     Args:
         slug: The slug of the tenant.
         confirm: Called with the slug if the tenant exists, before anything is removed; raises to cancel.
 
     Returns:
-        How many rows were removed from each table.
+        By table, the number of rows that were removed.
 
     Raises:
-        ForeignKeyError: Another session still adds rows.
+        ForeignKeyError: Another session inserted rows meanwhile.
         NotFoundError: There is no such tenant.
     """
     async with registry_session() as session:
@@ -60,9 +63,9 @@ async def erase(slug: str, *, confirm: Callable[[str], None] | None) -> dict[str
     if confirm is not None:
         confirm(slug)
     removed: Counter[str] = Counter()
-    with tenant_context(tenant.id), _progress("removed") as advance:
+    with tenant_context(tenant.id), progress("rows") as advance:
         async with get_db() as session:
-            await TenantRepository(session).suspend(tenant.id)  # no worker begins anything for it from here on
+            await TenantRepository(session).suspend(tenant.id)  # workers skip a suspended tenant, and insert no rows
         while batch := await _in_a_transaction(personal_data.erase_tenant_batch):
             removed.update(batch)
             advance(sum(batch.values()))
@@ -72,23 +75,27 @@ async def erase(slug: str, *, confirm: Callable[[str], None] | None) -> dict[str
 
 
 async def purge(slug: str | None, *, dry_run: bool) -> dict[str, dict[str, int]]:
-    """Purge a tenant, or all active ones; a batch a transaction, so that a later call continues an interrupted one.
+    """Remove expired rows, one batch a transaction: a later call continues an interrupted one.
+
+    Args:
+        slug: The slug of the tenant; None: all active tenants.
+        dry_run: Count the rows, and remove none.
 
     Returns:
-        By slug, the number of rows that were removed from each table, or would be.
+        By slug and table, the number of rows that were removed, or would be.
 
     Raises:
         NotFoundError: There is no such tenant.
     """
     purged = {}
-    with _progress("purged") as advance:
-        async for tenant in _chosen(slug):
+    with progress("rows") as advance:
+        async for tenant in _tenants(slug):
             with tenant_context(tenant.id):
                 purged[tenant.slug] = await _purge(advance, dry_run=dry_run)
     return purged
 
 
-async def _chosen(slug: str | None) -> AsyncIterator[Tenant]:
+async def _tenants(slug: str | None) -> AsyncIterator[Tenant]:
     async with registry_session() as session:
         if slug is not None:
             tenant = await find(session, slug)
@@ -116,22 +123,22 @@ async def _in_a_transaction(work: Callable[[AsyncSession], Awaitable[dict[str, i
 
 @contextmanager
 def _output(path: Path | None) -> Iterator[BinaryIO]:
-    """Open standard output, a file, or what exists at the path and is no file, such as a pipe or a device.
+    """Open standard output, a file, or an existing pipe or device.
 
     Raises:
-        ConfigurationError: It cannot be written.
+        ConfigurationError: The output cannot be written.
     """
     try:
         if path is None:
             with _standard_output() as file:
                 yield file
         elif path.is_file() or not path.exists():
-            with _whole_file(path.resolve()) as file:  # a symbolic link is kept
+            with _replacing_file(path.resolve()) as file:  # resolved: a symbolic link is kept, and its target replaced
                 yield file
         else:
             with path.open("wb") as file:
                 yield file
-    except BrokenPipeError:  # the reader needs no more: no error
+    except BrokenPipeError:  # such as `| head`: the reader has closed the pipe
         raise
     except OSError as error:
         raise ConfigurationError(f"{path or 'standard output'} cannot be written: {error.strerror}") from None
@@ -139,20 +146,20 @@ def _output(path: Path | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _standard_output() -> Iterator[BinaryIO]:
-    """Yield standard output; after an error, redirect it to nothing: Python would write its buffer again at exit."""
+    """Yield standard output; after an error, redirect it to the null device, as Python flushes the buffer at exit."""
     try:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
         raise
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file that replaces the one at the path when it is complete; only its owner can read it."""
+def _replacing_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file that replaces the one at the path when the block succeeds; only its owner can read it."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -162,13 +169,3 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int], None]]:
-    """Count rows on standard error if that is a terminal."""
-    console = Console(stderr=True)
-    columns = TextColumn(f"{{task.completed:,}} rows {what}")
-    with Progress(columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda rows: progress.advance(task, rows)

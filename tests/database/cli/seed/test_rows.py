@@ -1,4 +1,4 @@
-"""What a seed makes: the same rows again, and rows as the repositories would have left them."""
+"""A seed generates the same rows each time, and rows as the repositories would have stored them."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ def rows() -> dict[Any, list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module")
-def talks(rows: dict[Any, list[dict[str, Any]]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def conversations(rows: dict[Any, list[dict[str, Any]]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     messages: dict[UUID, list[dict[str, Any]]] = {row["id"]: [] for row in rows[Conversation]}
     for row in rows[MessageHistory]:
         messages[row["conversation_id"]].append(row)
     return [(row, messages[row["id"]]) for row in rows[Conversation]]
 
 
-def test_the_same_recipe_makes_the_same_rows_on_every_machine(rows: dict[Any, list[dict[str, Any]]]) -> None:
-    """Written down: whoever changes what is made raises the recipe's EDITION with it."""
+def test_the_same_recipe_generates_the_same_rows_on_every_machine(rows: dict[Any, list[dict[str, Any]]]) -> None:
+    """The digest is pinned: a change of the generated rows needs another EDITION."""
     assert rows_of(RECIPE) == rows
-    assert RECIPE.shares()[0].tenant_id == UUID("019ca6b1-dc00-7b4b-a77a-30ba5ab39fd1")
+    assert RECIPE.shares()[0].tenant_id == UUID("019ca6b1-dc00-70e1-8a3a-74458d43d633")
     written = "\n".join(str(sorted(row.items())) for model in TABLES for row in rows[model])
-    assert hashlib.sha256(written.encode()).hexdigest()[:16] == "6b7feead5c2b6fdc"
+    assert hashlib.sha256(written.encode()).hexdigest()[:16] == "b054ea84ae7d409c"
 
 
 @pytest.mark.parametrize("other", [{"number": 8}, {"until": UNTIL + timedelta(days=1)}])
-def test_another_recipe_makes_other_rows(rows: dict[Any, list[dict[str, Any]]], other: dict[str, Any]) -> None:
+def test_another_recipe_generates_other_rows(rows: dict[Any, list[dict[str, Any]]], other: dict[str, Any]) -> None:
     others = rows_of(replace(RECIPE, **other))
 
     assert not {row["id"] for row in others[MessageHistory]} & {row["id"] for row in rows[MessageHistory]}
 
 
-def test_users_and_messages_are_shared_out_to_the_last_one() -> None:
+def test_users_and_messages_are_divided_without_a_remainder() -> None:
     shares = RECIPE.shares()
 
     assert [sum(one.users for one in shares), sum(one.messages for one in shares)] == [90, 3000]
@@ -70,7 +70,7 @@ def test_users_and_messages_are_shared_out_to_the_last_one() -> None:
 
 
 @pytest.mark.parametrize("size", [{"users": 2, "messages": 0}, {"users": 2, "messages": 1}, {"tenants": 30}])
-def test_the_smallest_sizes_serve(size: dict[str, Any]) -> None:
+def test_the_smallest_sizes_are_generated(size: dict[str, Any]) -> None:
     recipe = replace(RECIPE, **size)
 
     assert sum(len(rows_of(recipe, place)[MessageHistory]) for place in range(recipe.tenants)) == recipe.messages
@@ -85,7 +85,7 @@ def test_the_smallest_sizes_serve(size: dict[str, Any]) -> None:
         ({"until": datetime(1970, 1, 1, tzinfo=UTC)}, "--until must be from the year 2000 to 2100"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:
+def test_an_invalid_recipe_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         replace(RECIPE, **wrong)
 
@@ -109,9 +109,9 @@ def test_ids_are_of_version_7_and_of_the_time_of_their_rows(rows: dict[Any, list
 
 
 def test_messages_are_numbered_without_gaps_and_counted_in_their_conversation(
-    talks: list[tuple[dict[str, Any], list[dict[str, Any]]]],
+    conversations: list[tuple[dict[str, Any], list[dict[str, Any]]]],
 ) -> None:
-    for conversation, messages in talks:
+    for conversation, messages in conversations:
         assert [row["seq"] for row in messages] == list(range(1, len(messages) + 1))
         assert conversation["last_seq"] == len(messages)
         assert conversation["last_message_at"] == max((row["created_at"] for row in messages), default=None)
@@ -123,10 +123,10 @@ def test_messages_are_numbered_without_gaps_and_counted_in_their_conversation(
 
 
 def test_a_chat_has_one_open_conversation_at_most_and_they_follow_each_other(
-    talks: list[tuple[dict[str, Any], list[dict[str, Any]]]],
+    conversations: list[tuple[dict[str, Any], list[dict[str, Any]]]],
 ) -> None:
     closed_at: dict[tuple[Any, ...], datetime | None] = {}
-    for conversation, _ in talks:
+    for conversation, _ in conversations:
         chat = tuple(conversation[name] for name in ("user_id", "channel", "external_chat_id"))
         before = closed_at.get(chat, conversation["created_at"])
         assert before is not None
@@ -135,9 +135,9 @@ def test_a_chat_has_one_open_conversation_at_most_and_they_follow_each_other(
     assert None in closed_at.values()
 
 
-def test_tools_results_follow_their_calls(talks: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:
+def test_tool_results_follow_their_calls(conversations: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:
     called = 0
-    for _, messages in talks:
+    for _, messages in conversations:
         waiting: list[str] = []
         for before, row in zip([None, *messages], messages, strict=False):
             if row["role"] == "tool":
@@ -151,7 +151,7 @@ def test_tools_results_follow_their_calls(talks: list[tuple[dict[str, Any], list
     assert called > 20
 
 
-def test_lengths_are_spread_as_lengths_are_and_both_languages_are_spoken(
+def test_message_lengths_are_log_normal_and_both_languages_occur(
     rows: dict[Any, list[dict[str, Any]]],
 ) -> None:
     lengths = [len(row["content"]) for row in rows[MessageHistory] if row["role"] == "assistant" and row["content"]]
@@ -163,8 +163,8 @@ def test_lengths_are_spread_as_lengths_are_and_both_languages_are_spoken(
     assert any("What" in (row["content"] or "") for row in rows[MessageHistory])
 
 
-def test_there_is_some_of_every_kind(rows: dict[Any, list[dict[str, Any]]]) -> None:
-    def some(model: Any, name: str) -> Iterator[bool]:
+def test_every_kind_of_row_occurs(rows: dict[Any, list[dict[str, Any]]]) -> None:
+    def values(model: Any, name: str) -> Iterator[bool]:
         return (bool(row[name]) for row in rows[model])
 
     for model, names in (
@@ -175,7 +175,7 @@ def test_there_is_some_of_every_kind(rows: dict[Any, list[dict[str, Any]]]) -> N
         (Note, ("title", "tags", "pinned", "archived_at", "source_message_id")),
     ):
         for name in names:
-            assert set(some(model, name)) == {True, False}, f"{model.__name__}.{name}"
+            assert set(values(model, name)) == {True, False}, f"{model.__name__}.{name}"
     assert any(row["reminder_datetime"] and row["reminder_datetime"] > UNTIL for row in rows[Event])
     assert {row["status"] for row in rows[Event]} == {"scheduled", "done", "cancelled"}
     for row in rows[Event]:
@@ -183,17 +183,17 @@ def test_there_is_some_of_every_kind(rows: dict[Any, list[dict[str, Any]]]) -> N
             check_rrule(row["rrule"], all_day=row["all_day"])
 
 
-def test_no_column_is_forgotten(rows: dict[Any, list[dict[str, Any]]]) -> None:
-    """A column that a migration adds is made up too, or is left to the server on purpose, and named here."""
-    nobody_at_work = {"turn_claimed_by", "turn_claimed_until"}
-    nobody_at_work |= {"reminder_claimed_by", "reminder_claimed_until", "reminder_token"}
-    left_to_the_server = {"tenant_id", "metadata", "version"} | nobody_at_work
+def test_every_column_is_generated_or_left_to_the_server(rows: dict[Any, list[dict[str, Any]]]) -> None:
+    """A column that a migration adds is generated too, or is named here as left to the server."""
+    claims = {"turn_claimed_by", "turn_claimed_until"}
+    claims |= {"reminder_claimed_by", "reminder_claimed_until", "reminder_token"}
+    left_to_the_server = {"tenant_id", "metadata", "version"} | claims
     left_to_the_server |= {"local_start", "local_start_basis"}  # computed from the start as the row is written
     for model in TABLES:
         stored = {column.name for column in model.__table__.columns if column.computed is None}
         assert stored - set(rows[model][0]) <= left_to_the_server, model.__name__
 
 
-def test_the_dice_throw_the_same_for_the_same_seed() -> None:
+def test_the_dice_return_the_same_values_for_the_same_seed() -> None:
     assert [Dice("a").random(), Dice("a").amount(10, 1, 100)] == [Dice("a").random(), Dice("a").amount(10, 1, 100)]
     assert Dice("a").id(UNTIL) != Dice("b").id(UNTIL)
