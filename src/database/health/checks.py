@@ -21,7 +21,7 @@ from src.database.errors import ConnectionFailed
 from src.database.health.report import NO_CONNECTION_FREE, result_of_error
 from src.database.migrate import OTHER_DATABASE, Revision, readable_revision
 from src.database.session import WRITTEN, engines_of_loop, open_connection, resolve_target
-from src.database.store.store import POOL_NAME, get_store
+from src.database.store import POOL_NAME, get_store
 
 CLOSE_SECONDS: Final = 0.5
 CATCH_UP_SECONDS: Final = 0.5

@@ -1,10 +1,25 @@
-"""The tables, one file each."""
+"""The tables, one file each, and the limits of their values."""
 
+from src.database.models import limits
 from src.database.models.conversation import Conversation
-from src.database.models.event import Event
+from src.database.models.event import Event, start_local_values
 from src.database.models.message_history import MessageHistory
-from src.database.models.note import Note
+from src.database.models.note import ACCENTED, BARE, MAX_TAGS, SEPARATORS, Note, clean_tags
 from src.database.models.tenant import Tenant
 from src.database.models.user import User
 
-__all__ = ["Conversation", "Event", "MessageHistory", "Note", "Tenant", "User"]
+__all__ = [
+    "ACCENTED",
+    "BARE",
+    "MAX_TAGS",
+    "SEPARATORS",
+    "Conversation",
+    "Event",
+    "MessageHistory",
+    "Note",
+    "Tenant",
+    "User",
+    "clean_tags",
+    "limits",
+    "start_local_values",
+]

@@ -14,8 +14,7 @@ from sqlalchemy import Select, bindparam, select, union_all
 
 from src.database.base import utc_now
 from src.database.calendar import Series
-from src.database.models import Event
-from src.database.models.event import start_local_values
+from src.database.models import Event, start_local_values
 from src.database.repositories.base import Condition, Repository, Upserted, insert_unless_there, select_by_key
 from src.database.statements import InSession, Scope, check_limit, event_moves, events, reminders
 

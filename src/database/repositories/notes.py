@@ -31,8 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from src.database.base import check_aware, clean_text, utc_now
-from src.database.models import Note
-from src.database.models.note import ACCENTED, BARE, SEPARATORS, clean_tags
+from src.database.models import ACCENTED, BARE, SEPARATORS, Note, clean_tags
 from src.database.repositories.base import Condition, Repository, Upserted
 from src.database.statements import Page, check_limit
 

@@ -9,8 +9,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from src.database.errors import NotFoundError
-from src.database.models import Tenant
-from src.database.models.limits import TENANT_STATUS, TENANTS, TenantStatus
+from src.database.models import Tenant, limits
 from src.database.observability import names_statements
 from src.database.session import AsyncSession
 from src.database.statements import Keyset, Page, check_limit, tenants
@@ -102,7 +101,7 @@ class TenantRepository:
         _found(await tenants.delete_tenant(self.session, tenant_id), tenant_id)
 
     async def page(
-        self, *, status: TenantStatus | None = None, after: str | None = None, limit: int = 50
+        self, *, status: limits.TenantStatus | None = None, after: str | None = None, limit: int = 50
     ) -> Page[Tenant]:
         """Return one page of tenants, in the order of their registration.
 
@@ -118,7 +117,7 @@ class TenantRepository:
         check_limit(limit)
         statement = select(Tenant)
         if status is not None:
-            TENANT_STATUS.check("status", status)
+            limits.TENANT_STATUS.check("status", status)
             statement = statement.where(Tenant.status == status)
         order = Keyset.of(Tenant)
         return order.page(list(await self.session.scalars(order.begin(statement, after).limit(limit + 1))), limit)
@@ -151,13 +150,13 @@ def _check(values: Mapping[str, Any]) -> None:
         ValueError: An attribute cannot be set, or a value is outside its limit.
     """
     for name, value in values.items():
-        if name not in TENANTS:
+        if name not in limits.TENANTS:
             raise ValueError(
-                f"Tenant.{name} cannot be set: it is unknown, or never changes; known: {', '.join(TENANTS)}"
+                f"Tenant.{name} cannot be set: it is unknown, or never changes; known: {', '.join(limits.TENANTS)}"
             )
         if value is None and name != "retention_days":
             raise ValueError(f"{name} must not be None")
-        TENANTS[name].check(name, value)
+        limits.TENANTS[name].check(name, value)
 
 
 def _found(found: T | None, tenant_id: UUID) -> T:

@@ -12,7 +12,6 @@ from sqlalchemy import Executable, func
 from src.database.base import clean_text
 from src.database.calendar import check_timezone
 from src.database.models import User
-from src.database.models.limits import check_locale
 from src.database.repositories.base import Repository
 from src.database.statements import InSession, personal_data, users
 
@@ -118,20 +117,8 @@ class UserRepository(Repository[User]):
     def _check_rows(self, rows: Sequence[User]) -> None:
         super()._check_rows(rows)
         for row in rows:
-            check_profile({"timezone": row.timezone, "locale": row.locale})
+            users.check_profile({"timezone": row.timezone, "locale": row.locale})
 
     def _check_attributes(self, values: Mapping[str, Any]) -> None:
         super()._check_attributes(values)
-        check_profile(values)
-
-
-def check_profile(values: Mapping[str, Any]) -> None:
-    """Check that a zone is an IANA name, and a locale a language tag.
-
-    Raises:
-        ValueError: One of them is none.
-    """
-    if values.get("timezone") is not None:
-        check_timezone(values["timezone"])
-    if values.get("locale") is not None:
-        check_locale(values["locale"])
+        users.check_profile(values)

@@ -11,8 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from src.database.base import clean_json, clean_text
 from src.database.calendar import is_timezone
-from src.database.models import limits
-from src.database.models.note import MAX_TAGS
+from src.database.models import MAX_TAGS, limits
 
 
 def _clean(value: Any) -> Any:

@@ -14,8 +14,7 @@ from sqlalchemy import ColumnElement, Text, case, func, literal, literal_column,
 
 from src.database.base import clean_json, clean_text
 from src.database.errors import NotFoundError, StaleDataError
-from src.database.models import Conversation, MessageHistory
-from src.database.models.limits import MESSAGES, check_limits
+from src.database.models import Conversation, MessageHistory, limits
 from src.database.session import AsyncSession
 from src.database.statements.conversations import MAX_SILENCE, check_is_last, check_token
 from src.database.statements.pagination import check_limit
@@ -70,7 +69,7 @@ async def end(
     session: AsyncSession, message_id: str, state: Literal["complete", "interrupted"], turn: int | None, **values: Any
 ) -> MessageHistory:
     """End an incomplete message; see `MessageHistoryRepository.mark_complete` and `mark_interrupted`."""
-    check_limits(MESSAGES, values)
+    limits.check_limits(limits.MESSAGES, values)
     known = {name: clean_json(value, name) for name, value in values.items() if value is not None}
     ended = await _change(session, message_id, turn, state=state, **known)
     if ended is not None:

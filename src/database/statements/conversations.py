@@ -16,8 +16,7 @@ from sqlalchemy.orm import aliased
 
 from src.database.base import UtcDateTime, check_id, check_time, clean_text, uuid7
 from src.database.errors import ForeignKeyError, StaleDataError
-from src.database.models import Conversation
-from src.database.models.limits import CHANNEL, CHAT_ID
+from src.database.models import Conversation, limits
 from src.database.session import AsyncSession
 from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns
@@ -90,8 +89,8 @@ def stored_chat(channel: str, external_chat_id: str | None) -> tuple[str, str | 
     """
     if channel is None:
         raise ValueError("channel must be a string, got None")
-    CHANNEL.check("channel", channel)
-    CHAT_ID.check("external_chat_id", external_chat_id)
+    limits.CHANNEL.check("channel", channel)
+    limits.CHAT_ID.check("external_chat_id", external_chat_id)
     return clean_text(channel), None if external_chat_id is None else clean_text(external_chat_id)
 
 

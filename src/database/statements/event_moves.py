@@ -32,8 +32,7 @@ from src.database.calendar import (
     wall_clock_duration,
 )
 from src.database.errors import StaleDataError
-from src.database.models import Event
-from src.database.models.event import start_local_values
+from src.database.models import Event, start_local_values
 from src.database.session import AsyncSession
 from src.database.statements.events import check_instant, check_year
 from src.database.statements.reminders import (

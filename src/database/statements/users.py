@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Select, Uuid, bindparam, or_, select, update
 
 from src.database.base import check_time, clean_json, clean_text, utc_now, uuid7
-from src.database.models import User
-from src.database.models.limits import USERS, check_limits
+from src.database.calendar import check_timezone
+from src.database.models import User, limits
 from src.database.session import AsyncSession
 from src.database.statements.call import Call
 from src.database.statements.fence import TENANT
@@ -109,7 +109,7 @@ def new_user_values(values: Mapping[str, Any]) -> list[Any]:
     for name in values:
         if name not in _DEFAULTS:
             raise ValueError(f"User.{name} cannot be set by get_or_create; a new user takes {', '.join(_DEFAULTS)}")
-    check_limits(USERS, values)
+    limits.check_limits(limits.USERS, values)
     return [_stored(name, values.get(name, default)) for name, default in _DEFAULTS.items()]
 
 
@@ -119,6 +119,18 @@ def _stored(name: str, value: Any) -> Any:
             raise ValueError(f"{name} must be a dict, got {type(value).__name__}")  # noqa: TRY004 - bad input
         return json.dumps(clean_json(value, name), ensure_ascii=False)
     return clean_text(value) if isinstance(value, str) else value
+
+
+def check_profile(values: Mapping[str, Any]) -> None:
+    """Check the time zone and the locale among a user's attributes; None passes.
+
+    Raises:
+        ValueError: The time zone is not an IANA name, or the locale is not a language tag.
+    """
+    if values.get("timezone") is not None:
+        check_timezone(values["timezone"])
+    if values.get("locale") is not None:
+        limits.check_locale(values["locale"])
 
 
 def check_telegram_id(telegram_id: object) -> None:

@@ -2,9 +2,10 @@
 
 from src.database.store.pool import StorePool
 from src.database.store.rows import AppendedRow, ConversationRow, EventRow, MessageRow, Profile, TurnRows, UserRow
-from src.database.store.store import Store, get_store
+from src.database.store.store import POOL_NAME, Store, get_store
 
 __all__ = [
+    "POOL_NAME",
     "AppendedRow",
     "ConversationRow",
     "EventRow",

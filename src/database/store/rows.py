@@ -14,9 +14,8 @@ from sqlalchemy import Column, ColumnElement
 from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import clean_text
-from src.database.models import Conversation, Event, MessageHistory, User
-from src.database.models.limits import USERS, Role, State, check_limits
-from src.database.repositories.users import check_profile
+from src.database.models import Conversation, Event, MessageHistory, User, limits
+from src.database.statements import users
 
 
 @dataclass_transform(frozen_default=True)
@@ -54,7 +53,7 @@ class MessageRow(_Row, json_columns=("parts", "attachments", "extra")):
     user_id: UUID
     seq: int
     message_id: str
-    role: Role
+    role: limits.Role
     content: str | None
     parts: list[Any] | None
     attachments: list[Any]
@@ -65,7 +64,7 @@ class MessageRow(_Row, json_columns=("parts", "attachments", "extra")):
     input_tokens: int | None
     output_tokens: int | None
     token_count: int | None
-    state: State
+    state: limits.State
     created_at: datetime
     edited_at: datetime | None
     extra: dict[str, Any]
@@ -127,8 +126,8 @@ class Profile(NamedTuple):
         """
         if self is NO_PROFILE:
             return tuple(self)
-        check_limits(USERS, self._asdict())
-        check_profile({"timezone": self.timezone, "locale": self.locale})
+        limits.check_limits(limits.USERS, self._asdict())
+        users.check_profile({"timezone": self.timezone, "locale": self.locale})
         return tuple(None if value is None else clean_text(value) for value in self)
 
     def __repr__(self) -> str:

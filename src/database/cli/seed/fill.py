@@ -18,8 +18,7 @@ from src.database.base import TenantBase, utc_now
 from src.database.cli.seed.recipe import Recipe, Share, slug_of
 from src.database.cli.seed.rows import TABLES, Batch, batches
 from src.database.errors import ConfigurationError
-from src.database.models import Event, MessageHistory, Tenant
-from src.database.models.event import start_local_values
+from src.database.models import Event, MessageHistory, Tenant, start_local_values
 from src.database.repositories import TenantRepository
 from src.database.session import AsyncSession, get_db, tenant_context
 

@@ -10,8 +10,7 @@ from sqlalchemy import text
 
 from src.database.errors import ConfigurationError, DuplicateKeyError, NotFoundError
 from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, compare_revisions
-from src.database.models import Tenant
-from src.database.models.limits import TenantStatus
+from src.database.models import Tenant, limits
 from src.database.repositories import TenantRepository
 from src.database.session import AsyncSession, get_db
 
@@ -84,7 +83,7 @@ async def all_tenants() -> list[Tenant]:
                 return found
 
 
-async def set_status(slug: str, status: TenantStatus) -> Tenant:
+async def set_status(slug: str, status: limits.TenantStatus) -> Tenant:
     """Suspend or activate a tenant.
 
     Raises:

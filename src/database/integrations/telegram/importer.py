@@ -13,7 +13,7 @@ from uuid import UUID
 from src.database.base import clean_text
 from src.database.errors import DatabaseError, IdempotencyConflictError, IntegrityError
 from src.database.integrations.telegram.files import TelegramMessage
-from src.database.models.limits import is_locale
+from src.database.models import limits
 from src.database.repositories import (
     ConversationRepository,
     MessageHistoryRepository,
@@ -167,7 +167,7 @@ def _profile(batch: Sequence[TelegramMessage]) -> dict[str, Any]:
     return {
         "display_name": clean_text(own.author_name)[:NAME_LENGTH] if own.author_name else None,
         "username": own.username[:USERNAME_LENGTH] if own.username else None,
-        "locale": own.language if own.language and is_locale(own.language) else None,
+        "locale": own.language if own.language and limits.is_locale(own.language) else None,
     }
 
 

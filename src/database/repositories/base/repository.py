@@ -27,7 +27,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import TenantBase, check_id, utc_now
 from src.database.errors import MultipleResultsFoundError, NotFoundError
-from src.database.models.limits import LIMITS, check_limits
+from src.database.models import limits
 from src.database.observability import names_statements
 from src.database.repositories.base.conditions import (
     Condition,
@@ -331,7 +331,7 @@ class Repository(Generic[ModelT]):
         derived = {column.key for column in self.model.__table__.columns if column.computed is not None}
         fixed = {"tenant_id", "id", "created_at", "updated_at", *derived, *([] if version is None else [version.key])}
         known = set(self.model.__mapper__.column_attrs.keys()) - fixed
-        check_limits(LIMITS.get(self.model.__tablename__, {}), values)
+        limits.check_limits(limits.LIMITS.get(self.model.__tablename__, {}), values)
         for name, value in values.items():
             check_value(self.model, value)
             if name in fixed:
