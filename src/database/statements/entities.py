@@ -1,6 +1,7 @@
-"""Entities out of the driver's records, as SQLAlchemy's loader makes them: in the session's identity map, each once.
+"""Create entities from the driver's records, each once in the session's identity map, as SQLAlchemy's loader does.
 
-What the loader does besides, for relationships, polymorphism and options, no statement that comes here asks for.
+This replaces the loader where only columns are loaded: without relationships, polymorphism and loader options, a row
+takes a fraction of the time.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ DIALECT: Final[Dialect] = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 
 class Entities:
-    """Makes the entities of one model.
+    """The loader of one model's entities.
 
     Args:
-        model: A mapped class of a table of tenants' rows.
+        model: A mapped class of a table with tenants' rows.
     """
 
     def __init__(self, model: type[Any]) -> None:
@@ -51,18 +52,19 @@ class Entities:
         """Return the entity of each record.
 
         Args:
-            session: Whose they are.
-            records: The driver's, with the values of `columns` first, in their order.
-            refresh: One that the session has already becomes as it is now; else only what has expired on it is filled.
+            session: The session that the entities belong to.
+            records: The records of the driver, which begin with the values of `columns` in their order.
+            refresh: Set all attributes of an entity that the session has already; else only expired ones.
         """
-        there, new = session.identity_map, self._manager.new_instance
+        known, new = session.identity_map, self._manager.new_instance
         session_id, on_load = session.hash_key, self._manager.dispatch.load
-        mutable = self._changeable if has_fast_path(session.bind) else []  # else their own listeners of `load` do it
-        somebody_listens = len(on_load) > len(mutable)
-        found = []
+        # Off the fast path, the mutable types' own listeners of `load` track changes, as with SQLAlchemy's loader.
+        mutable = self._changeable if has_fast_path(session.bind) else []
+        has_listeners = len(on_load) > len(mutable)  # each mutable attribute has registered one
+        entities = []
         for record in records:
             key = (self._identity_class, self._key_of(record), None)
-            entity = there.get(key)
+            entity = known.get(key)
             if entity is not None:
                 self._fill(entity, record, refresh=refresh)
             else:
@@ -73,18 +75,18 @@ class Entities:
                 values = self.values(record)
                 for name, kind in mutable:
                     if (value := values[name]) is not None:
-                        values[name] = made = kind(value)
-                        track_changes(made, state, name)
+                        values[name] = tracked = kind(value)
+                        track_changes(tracked, state, name)
                 instance_dict(entity).update(values)
-                there.add(state)
-                if somebody_listens:
+                known.add(state)
+                if has_listeners:
                     on_load(state, None)
-            found.append(entity)
-        return found
+            entities.append(entity)
+        return entities
 
     def values(self, record: Sequence[Any]) -> dict[str, Any]:
-        """Return a record's values by attribute."""
-        values = dict(zip(self._names, record, strict=False))  # a query may ask for more than the entity
+        """Return the values of a record by attribute."""
+        values = dict(zip(self._names, record, strict=False))  # a record may have more columns than the entity
         for name, decode in self._decoders:
             values[name] = decode(values[name])
         return values
@@ -102,5 +104,5 @@ class Entities:
 
 @cache
 def entities_of(model: type[Any]) -> Entities:
-    """Return what makes a model's entities."""
+    """Return the loader of a model's entities; the first call configures the mappers."""
     return Entities(model)

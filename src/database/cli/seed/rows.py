@@ -21,7 +21,7 @@ from src.database.base import TenantBase
 from src.database.calendar import get_zone, to_instant
 from src.database.cli.seed.recipe import Dice, Recipe, Share, allot
 from src.database.models import Conversation, Event, MessageHistory, Note, User
-from src.database.statements.messages import VERSIONS, NewMessage
+from src.database.statements import VERSIONS, NewMessage
 
 Batch: TypeAlias = dict[type[TenantBase], list[dict[str, Any]]]
 
