@@ -92,11 +92,17 @@ class ReadSession(AsyncSession):
             await self.commit()
         self.sync_session.is_read_to_its_end = True
 
+    async def begin_stream(self) -> bool:
+        """Begin a snapshot unless the session is in one; return True if this call has begun it."""
+        if self._snapshot_in is not None and self.sync_session.get_transaction() is self._snapshot_in:
+            return False
+        await self.snapshot()
+        return True
+
     async def stream(self, *arguments: Any, **options: Any) -> AsyncResult[Any]:
         """Execute a statement, and return its rows as they arrive, all of one state."""
         result: AsyncResult[Any]
-        if self._snapshot_in is None or self.sync_session.get_transaction() is not self._snapshot_in:
-            await self.snapshot()
+        if await self.begin_stream():
             with suppress(SchemaChangedError):  # nothing was read yet: begin again
                 result = await super().stream(*arguments, **options)
                 return result

@@ -48,7 +48,7 @@ from src.database.statements.pagination import (
 )
 from src.database.statements.read import Read
 from src.database.statements.retention import purge_expired
-from src.database.statements.sending import CompiledStatement, fetch_entities
+from src.database.statements.sending import CompiledStatement, fetch_entities, stream_entities
 from src.database.statements.tool_pairs import whole_pairs
 from src.database.statements.usage import Usage, UsageBy, sum_usage
 
@@ -92,6 +92,7 @@ __all__ = [
     "personal_data",
     "purge_expired",
     "reminders",
+    "stream_entities",
     "sum_usage",
     "tenant_parameter",
     "tenants",

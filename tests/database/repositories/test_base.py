@@ -8,6 +8,7 @@ import pytest
 
 from src.database.base import uuid7
 from src.database.errors import (
+    DatabaseError,
     DuplicateKeyError,
     ForeignKeyError,
     MultipleResultsFoundError,
@@ -251,6 +252,29 @@ async def test_page_orders_by_attributes_of_its_own_that_are_never_null(
 
 async def test_streams_every_row_in_order(users: UserRepository, five: list[User]) -> None:
     assert [user.id async for user in users.stream()] == [user.id for user in five]
+
+
+@pytest.mark.parametrize("read", [20, 500])
+async def test_a_session_goes_on_after_a_stream_that_is_left(users: UserRepository, read: int) -> None:
+    await users.add_many([User() for _ in range(600)])
+    stream = users.stream()
+    for _ in range(read):
+        await anext(stream)
+
+    assert await users.count() == 600
+    await stream.aclose()  # type: ignore[attr-defined] # an async generator's
+    assert await users.count() == 600
+
+
+@pytest.mark.fast_path
+async def test_a_stream_names_the_end_of_its_transaction(users: UserRepository) -> None:
+    await users.add_many([User() for _ in range(600)])
+    stream = users.stream()
+    await anext(stream)
+    await users.session.commit()
+
+    with pytest.raises(DatabaseError, match="transaction of a stream ended"):
+        [row async for row in stream]
 
 
 async def test_a_stream_leaves_rows_where_they_are(users: UserRepository, five: list[User]) -> None:

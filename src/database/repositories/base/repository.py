@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from functools import cache
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 from uuid import UUID
@@ -46,6 +47,7 @@ from src.database.statements import (
     Page,
     check_limit,
     fetch_entities,
+    stream_entities,
     tenant_parameter,
 )
 
@@ -241,11 +243,14 @@ class Repository(Generic[ModelT]):
         Collections can only be loaded by `selectinload`, which runs once for each batch.
         """
         check_options(self.model, options, streamed=True)
-        statement = self._with_options(self._select_where(where).order_by(self.model.id), options)
-        rows = await self.session.stream_scalars(statement.execution_options(yield_per=STREAM_BATCH))
-        async for batch in rows.partitions():  # iterating row by row would cost a greenlet switch for each row
-            for row in batch:
-                yield row
+        statement = self._select_where(where).order_by(self.model.id)
+        if options:
+            options = (*options, *within(self.session.tenant_id))
+        stream = stream_entities(self.session, statement, self.model, batch=STREAM_BATCH, options=options)
+        async with aclosing(stream) as batches:
+            async for batch in batches:
+                for row in batch:
+                    yield row
 
     def _select(self, *where: Condition, include_deleted: bool = False) -> Select[Any]:
         """Return a select of the tenant's rows. Each query names the tenant, in addition to row-level security."""
