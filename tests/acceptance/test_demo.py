@@ -225,7 +225,7 @@ def test_a_file_of_neither_format_is_refused_before_anything_is_written(tmp_path
     done = run("demo", file, folder=tmp_path, DATABASE_URL=database(url_of("postgres")))
 
     assert done.returncode == 2
-    assert "line 1: it must be one JSON object" in done.stderr
+    assert "line 1: the line must be one JSON object" in done.stderr
     assert "Traceback" not in done.stderr
 
 

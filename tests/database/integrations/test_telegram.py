@@ -46,7 +46,7 @@ def test_a_message_that_cannot_be_read_is_counted_and_named(tmp_path: Path, of_m
 
     assert (content.count, content.skipped) == (2, {"unreadable": 1})
     assert content.first_fault is not None
-    assert content.first_fault.startswith("line 2: it is no entry of Bot API updates: ")
+    assert content.first_fault.startswith("line 2: not an entry of Bot API updates: ")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, f'{{"update_id": {"9" * 5000}}}', '{"result": 5}'])
@@ -69,15 +69,15 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no message"),
-        ("not json", "line 1: it must be one JSON object"),
-        ('{"update_id": 1}\nnot json', "line 2: it must be one JSON object"),
-        ('{"update_id": 1, "message": {"text": "x"}}', "line 1: it is no entry of Bot API updates: it has no 'chat'"),
+        ("", "and has no message"),
+        ("not json", "line 1: the line must be one JSON object"),
+        ('{"update_id": 1}\nnot json', "line 2: the line must be one JSON object"),
+        ('{"update_id": 1, "message": {"text": "x"}}', "line 1: not an entry of Bot API updates: 'chat' is missing"),
         (
             '{"messages": [{"type": "message", "id": "x", "text": "x"}]}',
-            "message x of chat None: it is no entry of Telegram Desktop export",
+            "message x of chat None: not an entry of Telegram Desktop export",
         ),
-        ("[1, 2]", "holds no message"),
+        ("[1, 2]", "and has no message"),
     ],
 )
 def test_a_file_of_neither_format_is_refused_with_the_place_and_the_reason(
@@ -254,7 +254,7 @@ def test_a_line_that_is_no_json_does_not_end_the_import(tmp_path: Path) -> None:
 
     assert (content.count, content.skipped) == (1, {"not JSON": 1})
     assert content.first_fault is not None
-    assert content.first_fault.startswith("line 1: it must be one JSON object")
+    assert content.first_fault.startswith("line 1: the line must be one JSON object")
 
 
 def test_a_chat_is_known_also_where_its_id_stands_behind_its_messages(tmp_path: Path) -> None:

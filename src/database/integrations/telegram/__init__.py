@@ -1,4 +1,4 @@
-"""Imports Telegram's files: Bot API updates as JSON lines, and the chat export of Telegram Desktop."""
+"""The import of Telegram's files: Bot API updates as JSON lines, and the chat export of Telegram Desktop."""
 
 from src.database.integrations.telegram.files import TelegramFile, TelegramMessage, read_telegram
 from src.database.integrations.telegram.importer import ImportReport, import_messages

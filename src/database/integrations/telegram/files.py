@@ -1,6 +1,6 @@
-"""Reads Telegram: Bot API updates as JSON lines, and the chat export of Telegram Desktop.
+"""Read Telegram's files: Bot API updates as JSON lines, and the chat export of Telegram Desktop.
 
-Sources: https://core.telegram.org/bots/api#update, https://core.telegram.org/import-export, and of the export
+Sources: https://core.telegram.org/bots/api#update, https://core.telegram.org/import-export, and for the export
 `export_output_json.cpp` of Telegram Desktop.
 """
 
@@ -29,19 +29,6 @@ _UPDATE_KINDS: Final = (
     "guest_message",
 )
 _MEDIA: Final = ("animation", "audio", "document", "photo", "sticker", "video", "video_note", "voice")
-_OTHER_CONTENT: Final = (
-    "checklist",
-    "contact",
-    "dice",
-    "game",
-    "giveaway",
-    "invoice",
-    "location",
-    "paid_media",
-    "poll",
-    "story",
-    "venue",
-)
 _EXPORTED_CONTENT: Final = {
     "todo_list": "checklist",
     "contact_information": "contact",
@@ -53,6 +40,8 @@ _EXPORTED_CONTENT: Final = {
     "poll": "poll",
     "place_name": "venue",
 }
+"""The export's names of content that is neither text nor a file, and the Bot API's."""
+_OTHER_CONTENT: Final = sorted({*_EXPORTED_CONTENT.values(), "dice", "story"})
 _EXPORTED_KINDS: Final = {
     "animation": "animation",
     "audio_file": "audio",
@@ -61,7 +50,7 @@ _EXPORTED_KINDS: Final = {
     "video_message": "video_note",
     "voice_message": "voice",
 }
-"""The export's names of what the Bot API names otherwise; any other file is a document."""
+"""The export's names of files, and the Bot API's; any other file is a document."""
 _ABOUT_A_MESSAGE: Final = frozenset(
     {
         "author_signature", "business_connection_id", "chat", "date", "from", "message_id", "message_thread_id",
@@ -70,7 +59,7 @@ _ABOUT_A_MESSAGE: Final = frozenset(
 )  # fmt: skip
 _LARGEST_ID: Final = 2**63 - 1
 _SUPERGROUP: Final = -1_000_000_000_000
-"""The Bot API's prefix of the number of a supergroup or a channel; the export has the bare number."""
+"""The Bot API subtracts the number of a supergroup or a channel from this; the export has the number itself."""
 _AUTHORS_OF_BOT_CHAT: Final = 2
 _GROUP_AS_OWNER: Final = 2_000_000_000_000
 _UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError)
@@ -78,11 +67,14 @@ _UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, Overfl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelegramMessage:
-    """A message as both formats have it.
+    """A message of either format.
 
-    Chats are numbered as the bot sees them: a private one as its user, a group negatively. `owner_id` is the
-    Telegram id of the user whose conversation the message belongs to: the author's, or in a private chat with a bot the
-    person's. A channel, or a group whose administrator is anonymous, owns what is written in its name: see `_owner`.
+    Attributes:
+        chat_id: The chat in the Bot API's numbers: a private chat has the id of its user, a group a negative id.
+        owner_id: The Telegram id of the user whose conversation the message belongs to: the author, or in a private
+            chat with a bot the person. A channel, or a group whose administrator is anonymous, owns what is written in
+            its name: see `_owner`.
+        business: The business connection, whose account numbers the messages.
     """
 
     chat_id: int
@@ -98,30 +90,29 @@ class TelegramMessage:
     text: str | None = field(repr=False)
     attachments: list[dict[str, Any]] = field(repr=False)
     business: str | None = None
-    """The business connection, whose account numbers the messages."""
 
     @property
     def is_by_owner(self) -> bool:
-        """Whether the owner of the conversation wrote it."""
+        """True if the owner of the conversation wrote the message."""
         return _owner(self.author_id) == self.owner_id
 
 
 @dataclass(frozen=True, slots=True)
 class TelegramFile:
-    """A file of messages, read from it each time; and its entries that cannot be imported, counted by kind."""
+    """A file of messages, and the number of its entries that cannot be imported by kind. It keeps no messages."""
 
     kind: str
     path: Path
     count: int
     skipped: Counter[str]
     first_fault: str | None
-    """The place of the first entry that cannot be read, and the reason."""
+    """The place of the first entry that cannot be read, with the reason."""
 
     def messages(self) -> Iterator[TelegramMessage]:
-        """Yield the messages, in the order of the file."""
-        for _, found in _parse(self.path):
-            if isinstance(found, TelegramMessage):
-                yield found
+        """Read the file again, and yield its messages in the order of the file."""
+        for _, parsed in _parse(self.path):
+            if isinstance(parsed, TelegramMessage):
+                yield parsed
 
 
 class _Skipped(NamedTuple):
@@ -132,7 +123,7 @@ class _Skipped(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """An entry of a file, or the reason why it cannot be read."""
+    """An entry of a file, or the reason why the entry cannot be read."""
 
     where: str
     content: Any
@@ -140,34 +131,34 @@ class _Entry(NamedTuple):
 
 
 class _Exported(NamedTuple):
-    """A message of an export, and its chat: `id`, `type`, and the first two `authors`."""
+    """A message of an export, and its chat with `id`, `type` and the first two `authors`."""
 
     chat: dict[str, Any]
     message: dict[str, Any]
 
 
 def read_telegram(path: Path) -> TelegramFile:
-    """Read a file of either format once, before anything of it is used, in constant memory.
+    """Read a whole file of either format in constant memory, to check it before the first message is imported.
 
     Raises:
-        ConfigurationError: It is neither, it is no JSON, or it holds no message; the error names the line or message.
+        ConfigurationError: The file is not JSON, or has no message of either format; the error names the line or the
+            message.
     """
     count, skipped, first_fault, kind = 0, Counter[str](), None, _UPDATES
-    for kind, found in _parse(path):  # noqa: B007 - the last one
-        if isinstance(found, TelegramMessage):
+    for kind, parsed in _parse(path):  # noqa: B007 - the same for each entry
+        if isinstance(parsed, TelegramMessage):
             count += 1
         else:
-            skipped[found.kind] += 1
-            first_fault = first_fault or found.fault
-    if not count and first_fault is not None:
-        raise ConfigurationError(f"{path}, {first_fault}")
+            skipped[parsed.kind] += 1
+            first_fault = first_fault or parsed.fault
     if not count:
-        raise ConfigurationError(f"{path} holds no message; it must be Bot API updates or a Telegram Desktop export")
+        fault = first_fault or "the file must be Bot API updates or a Telegram Desktop export, and has no message"
+        raise ConfigurationError(f"{path}, {fault}")
     return TelegramFile(kind, path, count, skipped, first_fault)
 
 
 def _parse(path: Path) -> Iterator[tuple[str, TelegramMessage | _Skipped]]:
-    """Yield for each entry the file's kind, and the message or the reason why there is none."""
+    """Yield the file's kind with each entry: a message, or the reason why the entry is skipped."""
     try:
         kind = _kind_of(path)
         for entry in _entries(path, kind):
@@ -175,7 +166,7 @@ def _parse(path: Path) -> Iterator[tuple[str, TelegramMessage | _Skipped]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} must be a readable UTF-8 file: {type(error).__name__}") from None
     except JsonSyntaxError as error:
-        raise ConfigurationError(f"{path}, {error}", hint="repair that line; nothing was imported") from None
+        raise ConfigurationError(f"{path}, {error}", hint="correct that line; nothing was imported") from None
 
 
 def _parse_entry(entry: _Entry, kind: str) -> TelegramMessage | _Skipped:
@@ -184,8 +175,8 @@ def _parse_entry(entry: _Entry, kind: str) -> TelegramMessage | _Skipped:
     try:
         return _from_export(entry.content) if kind == _EXPORT else _from_update(entry.content)
     except _UNREADABLE as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else type(error).__name__
-        return _Skipped("unreadable", f"{entry.where}: it is no entry of {kind}: {what}")
+        reason = f"{error} is missing" if isinstance(error, KeyError) else type(error).__name__
+        return _Skipped("unreadable", f"{entry.where}: not an entry of {kind}: {reason}")
 
 
 def _open(path: Path) -> Any:
@@ -193,7 +184,7 @@ def _open(path: Path) -> Any:
 
 
 def _kind_of(path: Path) -> str:
-    """Return the kind of a file by the first of its names that decides it."""
+    """Return the kind of a file, by the first name in it that only one kind has."""
     with _open(path) as file:
         stream = JsonStream(file)
         if stream.peek() != "{":
@@ -231,8 +222,8 @@ def _lines(file: Any) -> Iterator[_Entry]:
         try:
             yield _Entry(f"line {number}", json.loads(line, strict=False))
         except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", "too deep")
-            yield _Entry(f"line {number}", None, f"it must be one JSON object, and is not ({reason})")
+            reason = getattr(error, "msg", "too deeply nested")
+            yield _Entry(f"line {number}", None, f"the line must be one JSON object ({reason})")
 
 
 def _numbered(stream: JsonStream) -> Iterator[_Entry]:
@@ -245,26 +236,29 @@ def _numbered(stream: JsonStream) -> Iterator[_Entry]:
 
 
 def _exported(path: Path) -> Iterator[_Entry]:
-    """Yield the messages of an export with their chats, whose other attributes may stand behind the messages."""
+    """Yield the messages of an export with their chats.
+
+    The file is read twice, since the `id` and `type` of a chat may follow its messages.
+    """
     chats: list[dict[str, Any]] = []
     with _open(path) as file:
         for chat, message in _walk(JsonStream(file)):
             if not chats or chats[-1] is not chat:
                 chats.append(chat)
             if len(chat.get("authors", ())) < _AUTHORS_OF_BOT_CHAT:
-                _note_the_author(chat, message)
+                _add_author(chat, message)
     with _open(path) as file:
         before, remaining = None, iter(chats)
         known: dict[str, Any] = {}
         for chat, message in _walk(JsonStream(file)):
             if chat is not before:
                 before, known = chat, next(remaining)
-            named = message.get("id") if isinstance(message, dict) else None
-            yield _Entry(f"message {named} of chat {known.get('id')}", _Exported(known, message))
+            number = message.get("id") if isinstance(message, dict) else None
+            yield _Entry(f"message {number} of chat {known.get('id')}", _Exported(known, message))
 
 
 def _walk(stream: JsonStream) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Yield each message of an export with its chat, a dict of the chat's own that is filled as it is read."""
+    """Yield each message of an export with its chat, a dict that is filled while the chat is read."""
     root: dict[str, Any] = {}
     for name in stream.names():
         if name in {"chats", "left_chats"} and stream.peek() == "{":
@@ -278,7 +272,7 @@ def _walk(stream: JsonStream) -> Iterator[tuple[dict[str, Any], Any]]:
             for _ in stream.items():
                 yield root, stream.value()
         else:
-            _note(root, name, stream.value())
+            _store(root, name, stream.value())
 
 
 def _walk_chat(stream: JsonStream) -> Iterator[tuple[dict[str, Any], Any]]:
@@ -291,16 +285,16 @@ def _walk_chat(stream: JsonStream) -> Iterator[tuple[dict[str, Any], Any]]:
             for _ in stream.items():
                 yield chat, stream.value()
         else:
-            _note(chat, name, stream.value())
+            _store(chat, name, stream.value())
 
 
-def _note(chat: dict[str, Any], name: str, value: Any) -> None:
+def _store(chat: dict[str, Any], name: str, value: Any) -> None:
     if name in {"id", "type"}:
         chat[name] = value
 
 
-def _note_the_author(chat: dict[str, Any], message: Any) -> None:
-    """Note the first two authors of a chat: in a chat with a bot, one of them is the person."""
+def _add_author(chat: dict[str, Any], message: Any) -> None:
+    """Store the first two authors of a chat: in a chat with a bot, one of them is the person."""
     try:
         author = _author_id(chat, message) if message.get("type") == "message" else None
     except _UNREADABLE:
@@ -324,13 +318,13 @@ def _from_update(update: dict[str, Any]) -> TelegramMessage | _Skipped:
         return _Skipped(next((name for name in update if name != "update_id"), "empty update"))
     message = update[kind]
     text = _text(message.get("text", message.get("caption"))) or _checklist(message.get("checklist"), "tasks")
-    # An animation is repeated as a document, and a venue's place as a location, for old clients.
+    # For old clients, the Bot API repeats an animation as a document.
     repeated = {"document"} if "animation" in message else set()
-    attachments = [_attachment(one, message[one]) for one in _MEDIA if one in message and one not in repeated]
-    attachments += [{"kind": one} for one in _OTHER_CONTENT if one in message]
+    attachments = [_attachment(name, message[name]) for name in _MEDIA if name in message and name not in repeated]
+    attachments += [{"kind": name} for name in _OTHER_CONTENT if name in message]
     if text is None and not attachments:
         return _Skipped(next((name for name in message if name not in _ABOUT_A_MESSAGE), "empty message"))
-    # A message in the name of a chat has a bot of Telegram in `from`: GroupAnonymousBot, Channel_Bot.
+    # In a message in the name of a chat, `from` is a bot of Telegram: GroupAnonymousBot or Channel_Bot.
     author = message.get("sender_chat") or message.get("from") or message["chat"]
     names = (author.get("first_name"), author.get("last_name"))
     edited = message.get("edit_date")
@@ -356,12 +350,12 @@ def _from_update(update: dict[str, Any]) -> TelegramMessage | _Skipped:
 
 
 def _attachment(kind: str, media: Any) -> dict[str, Any]:
-    file = media[-1] if isinstance(media, list) else media  # a photo comes in sizes, the largest last
+    file = media[-1] if isinstance(media, list) else media  # a photo has several sizes, the largest last
     return {"kind": kind, "file_id": file["file_id"], "file_unique_id": file.get("file_unique_id")}
 
 
 def _checklist(checklist: Any, tasks: str) -> str | None:
-    """Return the text of a checklist: its title and its tasks, a line each."""
+    """Return the text of a checklist: its title and its tasks, one line each."""
     if checklist is None:
         return None
     lines = [
@@ -403,7 +397,7 @@ def _from_export(entry: _Exported) -> TelegramMessage | _Skipped:
 
 
 def _flatten(text: Any) -> str:
-    """Join a text that the export cut into pieces (links, bold, ...)."""
+    """Join a text, which the export splits at links, bold text and the like."""
     if isinstance(text, str):
         return text
     return "".join(piece if isinstance(piece, str) else piece["text"] for piece in text)
@@ -411,14 +405,14 @@ def _flatten(text: Any) -> str:
 
 def _text(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise TypeError("a text that is none")
+        raise TypeError("not a text")
     return value
 
 
 def _id(value: Any) -> int:
-    """Check an id: a whole number of 64 bits."""
+    """Check that an id is a 64-bit integer, and return it."""
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST_ID:
-        raise ValueError("an id that is none")
+        raise ValueError("not an id")
     return value
 
 
@@ -430,20 +424,20 @@ def _chat_id(chat: dict[str, Any]) -> int:
 
 
 def _author_id(chat: dict[str, Any], message: dict[str, Any]) -> int:
-    """Return the author's id as the Bot API has it: negative for a chat that is written for in its own name."""
-    named = str(message.get("from_id") or "")
-    if named.startswith("channel"):
-        return _id(_SUPERGROUP - int(named.removeprefix("channel")))
-    if named.startswith("chat"):
-        return _id(-int(named.removeprefix("chat")))
-    return _id(int(named.removeprefix("user"))) if named else _chat_id(chat)
+    """Return the author's id in the Bot API's numbers: negative for a message in the name of a chat."""
+    author = str(message.get("from_id") or "")
+    if author.startswith("channel"):
+        return _id(_SUPERGROUP - int(author.removeprefix("channel")))
+    if author.startswith("chat"):
+        return _id(-int(author.removeprefix("chat")))
+    return _id(int(author.removeprefix("user"))) if author else _chat_id(chat)
 
 
 def _owner(author_id: int) -> int:
-    """Return the Telegram id under which an author is a user: a person's own; for a chat a number that no person has.
+    """Return the Telegram id of the user that an author becomes: for a chat, a number that no person has.
 
-    A supergroup's or a channel's is its number in the Bot API without the sign (1,000,000,000,000 and above), a small
-    group's stands above 2,000,000,000,000.
+    A supergroup or a channel has its Bot API number without the sign (above 1,000,000,000,000), a small group a number
+    above 2,000,000,000,000.
     """
     if author_id > 0:
         return author_id
@@ -452,7 +446,7 @@ def _owner(author_id: int) -> int:
 
 
 def _instant(value: int | str) -> datetime:
-    """Parse Unix seconds, or the local time of an export, which has no zone and is read as UTC."""
+    """Parse Unix seconds, or the local time of an older export, which has no zone and is taken for UTC."""
     if isinstance(value, int) or value.isdecimal():
         return datetime.fromtimestamp(int(value), UTC)
     return datetime.fromisoformat(value).replace(tzinfo=UTC)

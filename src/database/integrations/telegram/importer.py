@@ -1,4 +1,4 @@
-"""Writes Telegram messages as an adapter does: user, active conversation, append, edit; several chats at a time."""
+"""Write Telegram messages as an adapter does: user, active conversation, append, edit; several chats at a time."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from src.database.repositories import (
 from src.database.session import get_db
 
 CHANNEL: Final = "telegram"
-CHATS_AT_ONCE: Final = 8
+CONCURRENT_CHATS: Final = 8
 BATCH: Final = 50
+"""The number of messages in one transaction."""
 WINDOW: Final = 2_000
-"""The number of messages that are read into memory, sorted, and written chat by chat."""
+"""The number of messages in memory: they are read, sorted, and written chat by chat."""
 NAME_LENGTH: Final = 256
 USERNAME_LENGTH: Final = 64
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """The result of an import."""
+    """The result of an import: how many messages, users and conversations."""
 
     added: int = 0
     duplicates: int = 0
@@ -42,20 +43,25 @@ class ImportReport:
     users_created: int = 0
     conversations_started: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    """Messages that the database cannot hold, by the kind of error."""
+    """How many messages the database refused, by the class of the error."""
     conversations: dict[UUID, int] = field(default_factory=dict)
-    """How many entries of the file belong to each conversation."""
+    """How many messages of the file belong to each conversation."""
 
 
 async def import_messages(
     messages: Iterable[TelegramMessage], *, account: str, on_progress: Callable[[int], None]
 ) -> ImportReport:
-    """Write messages, each once, several chats at a time, in constant memory; no message ends the import.
+    """Write messages in constant memory, several chats at a time. A refused message is counted and skipped.
+
+    A second import of the same messages adds nothing, since the number of a message is its idempotency key.
 
     Args:
-        messages: In any order, some of them twice; those of a window are written in the order of their numbers.
-        account: The account whose numbers the messages have.
-        on_progress: Called with the number of messages that a batch brought.
+        messages: In any order, with duplicates; each window of 2,000 is sorted by the numbers of the messages.
+        account: The account that numbered the messages; a part of the idempotency keys.
+        on_progress: Called after each batch with its number of messages.
+
+    Raises:
+        DatabaseError: An error that is not of one message, such as a lost connection.
     """
     report = ImportReport()
     remaining = iter(messages)
@@ -70,10 +76,10 @@ async def _write_window(
     chats: dict[tuple[str, int, int], list[TelegramMessage]] = defaultdict(list)
     for message in sorted(window, key=_by_number):
         chats[message.business or "", message.chat_id, message.owner_id].append(message)
-    slots = asyncio.Semaphore(CHATS_AT_ONCE)
+    limit = asyncio.Semaphore(CONCURRENT_CHATS)
 
-    async def one_chat(chat: Sequence[TelegramMessage]) -> None:
-        async with slots:
+    async def write_chat(chat: Sequence[TelegramMessage]) -> None:
+        async with limit:
             for start in range(0, len(chat), BATCH):
                 batch = chat[start : start + BATCH]
                 await _write(batch, account, report)
@@ -82,8 +88,8 @@ async def _write_window(
     try:
         async with asyncio.TaskGroup() as tasks:
             for chat in chats.values():
-                tasks.create_task(one_chat(chat))
-    except ExceptionGroup as group:  # not `except*`: what is raised in there may come out in a group again
+                tasks.create_task(write_chat(chat))
+    except ExceptionGroup as group:  # not `except*`, which would wrap the error below in another group
         ours = group.subgroup(DatabaseError)
         if ours is None:
             raise
@@ -91,12 +97,12 @@ async def _write_window(
 
 
 def _by_number(message: TelegramMessage) -> tuple[int, int, float]:
-    """Put a message before its edits, and those in the order in which they were made."""
+    """Return the sort key: a message before its edits, edits in the order of their times."""
     return message.chat_id, message.number, message.edited_at.timestamp() if message.edited_at else 0.0
 
 
 async def _write(batch: Sequence[TelegramMessage], account: str, report: ImportReport) -> None:
-    """Write a batch in one transaction; if a message in it is refused, write each message in its own."""
+    """Write a batch in one transaction; if a message is refused, write each message in a transaction of its own."""
     try:
         done = await _append(batch, account)
     except (IntegrityError, ValueError) as error:
@@ -122,7 +128,7 @@ async def _write(batch: Sequence[TelegramMessage], account: str, report: ImportR
 
 
 async def _with_stored_role(message: TelegramMessage, account: str) -> TelegramMessage | None:
-    """Return the message with the role that is stored, or None if it has that: in a group the export names no bots."""
+    """Return the message with the stored role, or None if the roles are equal: an export of a group marks no bots."""
     async with get_db() as session:
         stored = await MessageHistoryRepository(session).get_by_message_id(_key(message, account))
     if stored is None or (stored.role == "assistant") == message.is_bot:
@@ -141,8 +147,6 @@ async def _append(batch: Sequence[TelegramMessage], account: str) -> ImportRepor
         for message, result in zip(batch, results, strict=True):
             if result.inserted:
                 done.added += 1
-            elif message.edited_at is None:
-                done.duplicates += 1
             elif await _edit(messages, message, account):
                 done.edited += 1
             else:
@@ -153,14 +157,14 @@ async def _append(batch: Sequence[TelegramMessage], account: str) -> ImportRepor
 
 
 async def _edit(messages: MessageHistoryRepository, message: TelegramMessage, account: str) -> bool:
-    """Apply a later version, unless the message was deleted meanwhile."""
+    """Store a later version; return False if there is none, or if the message was deleted."""
     if message.edited_at is None or await messages.get_by_message_id(_key(message, account)) is None:
         return False
     return await messages.edit(_key(message, account), message.text, edited_at=message.edited_at)
 
 
 def _profile(batch: Sequence[TelegramMessage]) -> dict[str, Any]:
-    """Describe the user by a message of their own, if the batch has one."""
+    """Return the profile of the user from a message that the user wrote, if the batch has one."""
     own = next((message for message in batch if message.is_by_owner), None)
     if own is None:
         return {}
@@ -172,7 +176,7 @@ def _profile(batch: Sequence[TelegramMessage]) -> dict[str, Any]:
 
 
 def _key(message: TelegramMessage, account: str) -> str:
-    if message.business is not None:  # numbered by that account, and not by the bot's
+    if message.business is not None:  # that account numbers the message, not the bot's account
         account = f"{account}.{message.business}"
     return f"{CHANNEL}:{account}:{message.chat_id}:{message.number}"
 

@@ -1,4 +1,4 @@
-"""Reads a JSON document piece by piece, so that a file of any size takes the memory of its largest piece."""
+"""Read a JSON document piece by piece: a file of any size needs the memory of its largest piece."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
 _CHUNK: Final = 1 << 18
-_LONGEST_TOKEN: Final = 16  # of what the end of a chunk can cut: true, -Infinity, an escaped pair of surrogates
-_BLANKS: Final = " \t\r\n"
-_DECODER: Final = json.JSONDecoder(strict=False)  # raw control characters in a text are what some exports have
+_LONGEST_TOKEN: Final = 16  # at least the longest token that a chunk can cut: an escaped pair of surrogates, -Infinity
+_WHITESPACE: Final = " \t\r\n"
+_DECODER: Final = json.JSONDecoder(strict=False)  # some exports have raw control characters in texts
 
 
 class JsonSyntaxError(ValueError):
-    """The document is not JSON at a line."""
+    """The document is not JSON; the error names the line."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(f"line {line}: {reason}")
@@ -21,10 +21,10 @@ class JsonSyntaxError(ValueError):
 
 
 class JsonStream:
-    """A JSON document that is read forward: go through objects and lists, or read a value whole.
+    """A JSON document that is read forward: the caller enters objects and lists, or reads a value as a whole.
 
     Args:
-        file: An open text file, at its beginning.
+        file: A text file at its beginning; the caller closes it.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -40,17 +40,17 @@ class JsonStream:
         return self._line + self._buffer.count("\n", 0, self._at)
 
     def peek(self) -> str:
-        """Return the next character that is no blank, or an empty text at the end."""
+        """Return the next character that is not whitespace, or an empty text at the end."""
         while True:
             while self._at < len(self._buffer):
-                if self._buffer[self._at] not in _BLANKS:
+                if self._buffer[self._at] not in _WHITESPACE:
                     return self._buffer[self._at]
                 self._at += 1
             if not self._read_more():
                 return ""
 
     def names(self) -> Iterator[str]:
-        """Yield the names of an object; the caller reads each value before the next name.
+        """Yield the names of an object. The caller reads each value before the next name.
 
         Raises:
             JsonSyntaxError: The document is not JSON here.
@@ -62,14 +62,14 @@ class JsonStream:
         while True:
             name = self.value()
             if not isinstance(name, str):
-                raise JsonSyntaxError(self.line, "a name must be a text in quotes")
+                raise JsonSyntaxError(self.line, "a name must be in quotes")
             self._take(":")
             yield name
             if self._take(",}") == "}":
                 return
 
     def items(self) -> Iterator[int]:
-        """Yield the line of each item of a list; the caller reads each item before the next line.
+        """Yield the line of each item of a list. The caller reads each item before the next line.
 
         Raises:
             JsonSyntaxError: The document is not JSON here.
@@ -85,7 +85,7 @@ class JsonStream:
                 return
 
     def value(self) -> Any:
-        """Read the next value whole.
+        """Read the next value as a whole.
 
         Raises:
             JsonSyntaxError: The document is not JSON here.
@@ -101,11 +101,11 @@ class JsonStream:
                     raise JsonSyntaxError(line, error.msg) from None
                 continue
             except RecursionError:
-                raise JsonSyntaxError(self.line, "too deep") from None
+                raise JsonSyntaxError(self.line, "too deeply nested") from None
             except ValueError:
                 raise JsonSyntaxError(self.line, "a number is too long") from None
             if isinstance(value, int | float) and end + 2 >= len(self._buffer) and self._read_more():
-                continue  # the number may go on: 1, 1.5, 1e-7
+                continue  # the next chunk may continue the number: 1, 1.5, 1e-7
             self._at = end
             return value
 
@@ -122,7 +122,9 @@ class JsonStream:
             return False
         self._line += self._buffer.count("\n", 0, self._at)
         rest = self._buffer[self._at :]
-        piece = self._file.read(max(_CHUNK, len(rest)))  # a long value is decoded a few times only
+        piece = self._file.read(
+            max(_CHUNK, len(rest))
+        )  # twice as much each time, so that a long value is decoded only a few times
         self._buffer, self._at = rest + piece, 0
         self._is_at_end = not piece
         return bool(piece)
