@@ -1,38 +1,6 @@
-"""The errors of this package, each of which a caller can handle."""
+"""The errors of this package. Each class is a case that a caller may handle in its own way."""
 
 from __future__ import annotations
-
-__all__ = [
-    "AuthenticationFailed",
-    "CheckViolation",
-    "CommitOutcomeUnknown",
-    "ConfigurationError",
-    "ConnectionFailed",
-    "DatabaseError",
-    "DatabaseMissing",
-    "DeadlockError",
-    "DuplicateKeyError",
-    "ForeignKeyError",
-    "IdempotencyConflictError",
-    "IntegrityError",
-    "LazyLoadError",
-    "LockNotAvailable",
-    "MultipleResultsFoundError",
-    "NoTenantError",
-    "NotFoundError",
-    "PoolExhausted",
-    "QueryTimeout",
-    "SchemaChangedError",
-    "SchemaDriftError",
-    "SerializationError",
-    "SessionClosed",
-    "SessionInUse",
-    "StaleDataError",
-    "TenantMismatchError",
-    "TlsFailed",
-    "TransactionAborted",
-    "TunnelFailed",
-]
 
 
 class DatabaseError(Exception):
@@ -41,8 +9,11 @@ class DatabaseError(Exception):
     Args:
         message: What happened, without secrets and without data.
         sqlstate: The server's five-character code, if the server answered.
-        constraint: The name of the constraint that was violated, if one was.
-        hint: The remedy.
+        constraint: The name of the violated constraint, if there is one.
+        hint: The remedy. The error's text ends with it.
+
+    Attributes:
+        came_from_server: True if the server reported the error; False for this package's own and for the driver's.
     """
 
     def __init__(
@@ -65,36 +36,36 @@ class DatabaseError(Exception):
 
 
 class ConfigurationError(DatabaseError):
-    """The settings cannot work as they are; every fault found is named."""
+    """The settings are not valid. The message has one line for each fault."""
 
 
 class NoTenantError(DatabaseError):
-    """There is no current tenant: none in the context, and no default tenant."""
+    """There is no current tenant: no `tenant_context`, and no DATABASE_DEFAULT_TENANT."""
 
 
 class TenantMismatchError(DatabaseError):
-    """A session or a row belongs to another tenant than the current one."""
+    """A session or a row belongs to a tenant that is not the current one."""
 
 
 class SessionClosed(DatabaseError):
-    """A session was used after its block, its request or its transaction had ended; nothing was sent."""
+    """A session was used after its block, its request or its transaction ended. Nothing was sent."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the session is closed, so that nothing more is read or written in it",
-            hint="do the work inside the session's block, or open another session with get_db() where the work is done:"
-            " a task that outlives the block, a streamed response and a background task need one of their own",
+            "the session is closed",
+            hint="do the work inside the session's block, or open another session with get_db(): a task that outlives"
+            " the block, a streamed response and a background task each need a session of their own",
         )
 
 
 class SessionInUse(DatabaseError):
-    """A session was used by two tasks at the same time; the second one's operation was not sent."""
+    """Two tasks used a session at the same time. The operation of the second was not sent."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the session is in use by another task: one session serves one task at a time",
-            hint="open a session of its own with get_db() in each task of `asyncio.gather` or a TaskGroup,"
-            " or await one operation after the other; await the tasks before the session's block ends",
+            "the session is in use by another task: a session serves one task at a time",
+            hint="open a session with get_db() in each task of `asyncio.gather` or a TaskGroup, or await one operation"
+            " after the other; await the tasks before the session's block ends",
         )
 
 
@@ -115,39 +86,39 @@ class TlsFailed(ConnectionFailed):
 
 
 class TunnelFailed(ConnectionFailed):
-    """The SSH tunnel could not be opened, or its far end cannot reach the server."""
+    """The SSH tunnel could not be opened, or the gateway cannot reach the server."""
 
 
 class PoolExhausted(ConnectionFailed):
-    """All connections of the pool stayed in use until the caller's time limit."""
+    """No connection of the pool became free within the time limit."""
 
 
 class NotFoundError(DatabaseError):
-    """No row of this tenant matches."""
+    """No row of the current tenant matches."""
 
 
 class MultipleResultsFoundError(DatabaseError):
-    """More than one row matches where one was expected."""
+    """Several rows match, and one was expected."""
 
 
 class StaleDataError(DatabaseError):
-    """The row has been changed since it was read: a lost lease, an older version."""
+    """The row was changed after it was read: its version is newer, or its lease was taken over."""
 
 
 class LazyLoadError(DatabaseError):
-    """An attribute that was not loaded was read: a row sends no query of its own."""
+    """An attribute that was not loaded was read: an entity sends no query of its own."""
 
 
 class IntegrityError(DatabaseError):
-    """A rule of the schema refused the row."""
+    """A constraint of the schema refused the row."""
 
 
 class DuplicateKeyError(IntegrityError):
-    """A row with this key is there already."""
+    """A row with this key already exists."""
 
 
 class IdempotencyConflictError(DuplicateKeyError):
-    """The idempotency key is taken by a message with other content, or of another chat."""
+    """The idempotency key belongs to a message with other content, or of another conversation."""
 
 
 class ForeignKeyError(IntegrityError):
@@ -159,37 +130,37 @@ class CheckViolation(IntegrityError):
 
 
 class SerializationError(DatabaseError):
-    """Two transactions cannot both have happened; run the whole unit again."""
+    """The transaction conflicts with another one. Run the whole unit of work again."""
 
 
 class DeadlockError(DatabaseError):
-    """Two transactions waited for each other; run the whole unit again."""
+    """Two transactions waited for each other. Run the whole unit of work again."""
 
 
 class SchemaChangedError(DatabaseError):
-    """The schema changed under a statement that was prepared before; run the whole unit again."""
+    """The schema changed under a prepared statement. Run the whole unit of work again."""
 
 
 class LockNotAvailable(DatabaseError):
-    """The lock was not free within its limit."""
+    """A lock was not released within the time limit."""
 
 
 class QueryTimeout(DatabaseError):
-    """The statement was cancelled, or its transaction ended, as a rule by a time limit."""
+    """The server cancelled the statement or ended its transaction, usually because of a time limit."""
 
 
 class CommitOutcomeUnknown(DatabaseError):
-    """The connection was lost before the server confirmed the COMMIT: the work may be committed, or not.
+    """The connection was lost before the server confirmed the COMMIT: the work may be committed or not.
 
-    If the task is cancelled at that time, this is the cause of its `CancelledError`.
+    If the task is cancelled at that time, this error is the cause of its `CancelledError`.
     """
 
 
 class TransactionAborted(DatabaseError):
-    """An earlier error of the transaction was caught, so that nothing of it can be committed.
+    """An earlier error of the transaction was caught, so that the transaction cannot be committed.
 
     Args:
-        what: What failed before: a statement, a flush.
+        what: What failed before, such as ``a statement`` or ``a flush``.
         sqlstate: The server's code, if the server refused to continue.
     """
 
@@ -197,7 +168,7 @@ class TransactionAborted(DatabaseError):
         super().__init__(
             f"nothing was committed: {what} of this transaction failed before, and the error was caught",
             sqlstate=sqlstate,
-            hint="let the error end the session, or wrap what may fail in `async with session.begin_nested():`",
+            hint="do not catch the error in the session, or put what may fail in `async with session.begin_nested():`",
         )
 
 

@@ -32,15 +32,15 @@ from src.database.errors import (
 
 Encryption = Literal["TLS", "plaintext", "Unix socket"]
 
-# SQLSTATE, or its two-character class, to the error: https://www.postgresql.org/docs/18/errcodes-appendix.html
+# SQLSTATE, or its class of two or three characters: https://www.postgresql.org/docs/18/errcodes-appendix.html
 _BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "08": (ConnectionFailed, "the connection to the server was lost"),
     "22": (DatabaseError, "the server refused a value"),
-    "23": (IntegrityError, "a rule of the schema refused the row"),
-    "23502": (CheckViolation, "a column must not be null"),
+    "23": (IntegrityError, "a constraint of the schema refused the row"),
     "23001": (ForeignKeyError, "other rows still refer to the row"),
+    "23502": (CheckViolation, "a column must not be null"),
     "23503": (ForeignKeyError, "the row refers to a row that does not exist, or other rows still refer to it"),
-    "23505": (DuplicateKeyError, "a row with this key is there already"),
+    "23505": (DuplicateKeyError, "a row with this key already exists"),
     "23514": (CheckViolation, "a check refused the row"),
     "25006": (DatabaseError, "the transaction is read-only"),
     "25P03": (QueryTimeout, "the server ended the transaction, which was idle for longer than its limit"),
@@ -50,121 +50,120 @@ _BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "3D000": (DatabaseMissing, "the database does not exist"),
     "40001": (SerializationError, "the transaction conflicts with another one"),
     "40P01": (DeadlockError, "the transaction and another one waited for each other"),
-    "42501": (DatabaseError, "the role lacks the right to do this"),
+    "42501": (DatabaseError, "the role lacks a privilege"),
     "42703": (SchemaDriftError, "a column is missing"),
     "42883": (SchemaDriftError, "a function is missing"),
     "42P01": (SchemaDriftError, "a table is missing"),
     "53100": (DatabaseError, "the server's disk is full"),
     "53200": (DatabaseError, "the server is out of memory"),
-    "53300": (ConnectionFailed, "the server has no connection free"),
+    "53300": (ConnectionFailed, "the server has no free connection"),
     "53400": (DatabaseError, "a limit of the server's configuration is exceeded"),
-    "55P03": (LockNotAvailable, "the lock was not free within its limit"),
+    "55P03": (LockNotAvailable, "the lock was not released within the time limit"),
     "57014": (QueryTimeout, "the statement was cancelled"),
-    "TH001": (TenantMismatchError, "the transaction is bound to another tenant"),
     "57P": (ConnectionFailed, "the server is shutting down or starting up"),
+    "TH001": (TenantMismatchError, "the transaction is bound to another tenant"),  # of this package's functions
 }
-_AGAIN: Final = "run the whole unit of work again, as `run_transaction` does"
-_HINTS: Final[dict[type[DatabaseError], str]] = {
-    SchemaDriftError: "`thea-db verify` names each difference from this release and its remedy: `thea-db upgrade` where"
-    " the schema is behind",
-    AuthenticationFailed: "check the user and the password, whose sources `thea-db info` shows; if the role does not"
-    " exist yet, `thea-db bootstrap` creates it",
-    DatabaseMissing: "check the database's name; if the database does not exist yet, `thea-db bootstrap` creates it",
-    LockNotAvailable: "`thea-db activity` shows which session holds the lock; run the unit of work again once that"
-    " session's transaction has ended",
-    SerializationError: _AGAIN,
-    DeadlockError: _AGAIN,
-    SchemaChangedError: _AGAIN,
-}
-_SQLSTATE_HINTS: Final = {
-    "3F000": "correct the name in the statement, or in the search_path",
-    "25006": "write through get_db: get_read_db reads, and a replica takes no writes",
-    "42501": "`thea-db doctor` reports which rights the role lacks, with the GRANT for each",
-    "57014": "if a time limit ended it: a narrower statement, or a higher DATABASE_STATEMENT_TIMEOUT; `thea-db"
-    " activity` shows what a statement waits for",
-    "53100": "free space on the volume of the server's data, or enlarge it; what is committed is kept, and the server"
-    " accepts writes again once there is space",
-    "53200": "fewer connections (`thea-db pool`), a smaller work_mem, or more memory for the server",
+_RUN_AGAIN: Final = "run the whole unit of work again, as `run_transaction` does"
+_VERIFY: Final = (
+    "`thea-db verify` lists each difference from the schema of this release, with its remedy: `thea-db upgrade` if the"
+    " schema is of an earlier release"
+)
+_HINTS: Final = {
+    "25006": "write through get_db: sessions of get_read_db, and replicas, accept no writes",
     "25P03": "do not wait for a model or another service inside a transaction; the limit is the server's"
     " idle_in_transaction_session_timeout, which DATABASE_IDLE_TRANSACTION_TIMEOUT sets",
-    "25P04": "a shorter transaction, or a higher transaction_timeout of the server",
-    "53300": "fewer or smaller pools (`thea-db pool`), PgBouncer, or a larger max_connections",
-    "53400": "narrow the query, or raise the limit: temp_file_limit for a sort or a hash that does not fit",
+    "25P04": "use a shorter transaction, or a higher transaction_timeout of the server",
+    "28": "check the user and the password, whose sources `thea-db info` shows; `thea-db bootstrap` creates a role that"
+    " does not exist yet",
+    "3F000": "correct the name in the statement, or in the search_path",
+    "3D000": "check the database's name; `thea-db bootstrap` creates a database that does not exist yet",
+    "40001": _RUN_AGAIN,
+    "40P01": _RUN_AGAIN,
+    "42501": "`thea-db doctor` reports which privileges the role lacks, with the GRANT for each",
+    "42703": _VERIFY,
+    "42883": _VERIFY,
+    "42P01": _VERIFY,
+    "53100": "free space on the volume of the server's data, or enlarge the volume; committed data is kept, and the"
+    " server accepts writes again once there is space",
+    "53200": "use fewer connections (`thea-db pool`), a smaller work_mem, or more memory for the server",
+    "53300": "use fewer or smaller pools (`thea-db pool`), PgBouncer, or a larger max_connections",
+    "53400": "narrow the query, or raise the limit: temp_file_limit for a sort or a hash that does not fit into memory",
+    "55P03": "`thea-db activity` shows which session holds the lock; run the unit of work again once that session's"
+    " transaction has ended",
+    "57014": "if a time limit ended it, narrow the statement or raise DATABASE_STATEMENT_TIMEOUT; `thea-db activity`"
+    " shows what a statement waits for",
 }
 _CONSTRAINT_HINTS: Final = {
     "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
 }
-_REFUSED_BY_A_POOLER: Final = "unsupported startup parameter"
+_REFUSED_BY_POOLER: Final = "unsupported startup parameter"
 # The class of an error, or words in its text; the reason; the remedy.
 _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...]] = (
     (
         (asyncpg.TargetServerAttributeNotMatched,),
         "",
-        "it is not what target_session_attrs asks for",
-        "after a failover another host is promoted in a moment; name all hosts in the URL",
+        "the server does not have the role that target_session_attrs requires",
+        "after a failover, another host is promoted within moments; name all hosts in the URL",
     ),
     (
         (),
-        _REFUSED_BY_A_POOLER,
-        "PgBouncer, or another pooler, takes no time limits when a connection starts",
+        _REFUSED_BY_POOLER,
+        "PgBouncer, or another pooler, accepts no time limits when a connection starts",
         "set DATABASE_PGBOUNCER=true; migrations need the server itself, in DATABASE_MIGRATION_URL",
     ),
-    ((), "during SSL exchange", "it answered the request for TLS with an error", "its log says why"),
+    ((), "during SSL exchange", "the server answered the request for TLS with an error", "see the server's log"),
     ((TimeoutError,), "", "it did not answer in time", "check the host, the port and the firewall"),
-    (
-        (socket.gaierror, UnicodeError),
-        "",
-        "the host is not known",
-        "check the host's name; `thea-db doctor` looks further",
-    ),
+    ((socket.gaierror, UnicodeError), "", "the host is not known", "check the host's name; see `thea-db doctor`"),
     (
         (ConnectionRefusedError, FileNotFoundError),
         "Connect call failed",
         "nothing listens there",
-        "check that the server runs, and the host and the port; `thea-db doctor` looks further",
+        "check that the server runs, and the host and the port; see `thea-db doctor`",
     ),
     (
         (),
         "unexpected connection_lost",
-        "it closed the connection at once",
-        "check that PostgreSQL is what listens there",
+        "it closed the connection immediately",
+        "check that PostgreSQL listens on that port",
     ),
 )
 _ABORTED: Final = "25P02"
 _NAMED_BY_POSITION: Final = {"42703": "column", "42P01": "table"}
-"""The server reports only the position of these in the statement."""
+"""For these, the server reports only the position of the name in the statement."""
 _NAME: Final = re.compile(r'(?:"(?:[^"]|"")*"|[^\W\d][\w$]*)(?:\.(?:"(?:[^"]|"")*"|[^\W\d][\w$]*))*')
-# The server translates its messages (lc_messages), but not the names of its source files and functions.
+# Some SQLSTATEs have several causes. The server translates its messages (lc_messages), but not the names of its source
+# files and functions, which tell the causes apart.
 _CHECKS_POLICIES: Final = "ExecWithCheckOptions"
-"""The server's function that refuses a row because of a policy; its SQLSTATE is that of a missing privilege."""
+"""The function that refuses a row because of a policy, with the SQLSTATE of a missing privilege."""
 _LOOK_UP_OPERATORS: Final = frozenset({"arrayfuncs.c", "parse_oper.c", "rowtypes.c"})
-"""The server's files that report a missing operator; its SQLSTATE is that of a missing function."""
+"""The files that report a missing operator, with the SQLSTATE of a missing function."""
 _CHOOSE_WHERE_TO_CREATE: Final = "CreationNamespace"
-"""Part of the names of the server's functions that find no schema of the search_path to create a table in."""
+"""A part of the names of the functions that find no schema of the search_path in which to create a table."""
 _CHECKS_PG_HBA: Final = "ClientAuthentication"
-"""The server's function that refuses a connection because of pg_hba.conf, before it asks for a password."""
+"""The function that refuses a connection because of pg_hba.conf, before the server requests a password."""
 _LOOKS_UP_THE_ROLE: Final = "InitializeSessionUserId"
-"""The server's function that refuses a role that does not exist, or that may not log in."""
-_NOT_ALLOWED_IN: Final = "28000"
+"""The function that refuses a role that does not exist, or that may not log in."""
+_REFUSED_AT_LOGIN: Final = "28000"
 _SEARCH_PATH: Final = (
     "the role, the database or `options` in the URL sets the search_path (`thea-db doctor` shows which): name a schema"
-    " that exists there, or create it with CREATE SCHEMA"
+    " that exists, or create the schema with CREATE SCHEMA"
 )
 _PG_HBA_LINE: Final = (
-    "an administrator adds a line for this user, database and address to pg_hba.conf, with scram-sha-256 and never with"
-    " trust"
+    "ask an administrator to add a line for this user, database and address to pg_hba.conf, with scram-sha-256 and"
+    " never with trust"
 )
 
 
 def translate(error: BaseException, statement: str | None = None) -> DatabaseError | None:
-    """Return our error for an error of the server, or None if the error is not one.
-
-    Args:
-        error: What the driver raised, or SQLAlchemy's error around it.
-        statement: The SQL that was sent; the server reports a missing column or table by its position in the SQL.
+    """Return our error for an error of the server, or None if the server has not reported one.
 
     The server's own text is left out of the message if it can quote data ("invalid input syntax for type
-    integer: ..."); its code and the names of the constraint, table and column do.
+    integer: ..."). The message has the SQLSTATE, or the names of the constraint, table and column.
+
+    Args:
+        error: The driver's error, or SQLAlchemy's error with the driver's as its cause. The server's text is removed
+            from it, since tracebacks show it.
+        statement: The SQL that was sent; the server reports a missing column or table by its position in the SQL.
     """
     origin = _origin(error)
     sqlstate = getattr(origin, "sqlstate", None)
@@ -173,86 +172,88 @@ def translate(error: BaseException, statement: str | None = None) -> DatabaseErr
     if sqlstate == _ABORTED:
         _redact(error)
         return TransactionAborted("a statement", sqlstate=sqlstate)
-    (kind, message), remedy = _lookup(sqlstate), _SQLSTATE_HINTS.get(sqlstate)
-    if isinstance(origin, asyncpg.InvalidCachedStatementError):
-        kind, message = SchemaChangedError, "the schema has changed under a prepared statement"
-    if sqlstate == "42883" and getattr(origin, "server_source_filename", None) in _LOOK_UP_OPERATORS:
-        kind, message = DatabaseError, "no operator takes values of these types"
-    if sqlstate == "3F000" and _CHOOSE_WHERE_TO_CREATE in str(_function_of(origin)):
-        message, remedy = "no schema of the search_path exists", _SEARCH_PATH
-    if sqlstate == "42501" and _function_of(origin) == _CHECKS_POLICIES:
-        kind, message = CheckViolation, "row-level security refused the row: its tenant_id is not the current tenant's"
-        remedy = "write the row in a session of its own tenant (`tenant_context`)"
-    elif _speaks_of_names_alone(sqlstate):
-        message = f"{message}: {origin.args[0]}"
+    kind, message, hint = _meaning(origin, sqlstate)
     constraint = getattr(origin, "constraint_name", None)
-    places = {
+    names = {
         "constraint": constraint,
         "table": getattr(origin, "table_name", None),
         "column": getattr(origin, "column_name", None),
     }
     if (missing := _NAMED_BY_POSITION.get(sqlstate)) is not None:
-        places[missing] = places[missing] or _name_at_position(origin, statement)
-    where = ", ".join(f"{place} {name}" for place, name in places.items() if name) or f"SQLSTATE {sqlstate}"
+        names[missing] = names[missing] or _name_at_position(origin, statement)
+    where = ", ".join(f"{what} {name}" for what, name in names.items() if name) or f"SQLSTATE {sqlstate}"
     _redact(error)
-    hint = _CONSTRAINT_HINTS.get(constraint or "") or remedy or _HINTS.get(kind)
+    hint = _CONSTRAINT_HINTS.get(constraint or "") or hint
     translated = kind(f"{message} ({where})", sqlstate=sqlstate, constraint=constraint, hint=hint)
     translated.came_from_server = getattr(origin, "severity", None) is not None  # the driver refuses values too
     return translated
 
 
+def _meaning(origin: BaseException, sqlstate: str) -> tuple[type[DatabaseError], str, str | None]:
+    """Return the error, the message and the hint for a SQLSTATE and the place in the server that raised it."""
+    function = str(getattr(origin, "server_source_function", None))
+    if isinstance(origin, asyncpg.InvalidCachedStatementError):
+        return SchemaChangedError, "the schema has changed under a prepared statement", _RUN_AGAIN
+    if sqlstate == "42501" and function == _CHECKS_POLICIES:
+        message = "row-level security refused the row: its tenant_id is not the current tenant's"
+        return CheckViolation, message, "write the row in a session of its own tenant (`tenant_context`)"
+    key = next((key for key in (sqlstate, sqlstate[:3], sqlstate[:2]) if key in _BY_SQLSTATE), sqlstate)
+    kind, message = _BY_SQLSTATE.get(key, (DatabaseError, "the server refused the statement"))
+    hint = _HINTS.get(key)
+    if sqlstate == "42883" and getattr(origin, "server_source_filename", None) in _LOOK_UP_OPERATORS:
+        kind, message, hint = DatabaseError, "no operator accepts values of these types", None
+    if sqlstate == "3F000" and _CHOOSE_WHERE_TO_CREATE in function:
+        message, hint = "no schema of the search_path exists", _SEARCH_PATH
+    # The server's text of class 42 has names and no values, except for a syntax error, which quotes the statement.
+    if sqlstate.startswith("42") and sqlstate != "42601":
+        message = f"{message}: {origin.args[0]}"
+    return kind, message, hint
+
+
 def translate_connect(error: BaseException, *, where: str, encryption: Encryption | None = None) -> DatabaseError:
-    """Return our error for what a connection attempt raised.
+    """Return our error for the error of a connection attempt.
 
     Args:
-        error: What the attempt raised.
+        error: The error of the attempt.
         where: Names the target, without its password.
-        encryption: How the attempt was encrypted; None: not known.
+        encryption: How the attempt was encrypted; None if that is not known.
     """
     if isinstance(error, DatabaseError):
         return error
-    if refused := _refused_tls(error, where):
-        return refused
-    if not _is_refused_by_a_pooler(error) and (answered := translate(error)):
-        if answered.sqlstate == _NOT_ALLOWED_IN:
-            return _refused_before_a_password(error, where, encryption)
-        return type(answered)(f"{where}: {answered.args[0]}", sqlstate=answered.sqlstate, hint=answered.hint)
+    if isinstance(error, ssl.SSLError):  # before the others, since an SSLError is an OSError
+        reason = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
+        return TlsFailed(f"TLS to {where} failed: {reason}", hint="check the CA file, the host's name and the mode")
+    if "rejected SSL upgrade" in str(error):
+        hint = "TLS is required here: enable it on the server (`ssl = on`)"
+        return TlsFailed(f"{where} does not support TLS", hint=hint)
+    is_of_pooler = isinstance(error, asyncpg.ProtocolViolationError) and _REFUSED_BY_POOLER in str(error)
+    if not is_of_pooler and (answer := translate(error)):
+        if answer.sqlstate == _REFUSED_AT_LOGIN:
+            return _refused_at_login(error, where, encryption)
+        return type(answer)(f"{where}: {answer.args[0]}", sqlstate=answer.sqlstate, hint=answer.hint)
     reason, remedy = _reason_of_no_connection(error)
     return ConnectionFailed(f"no connection to {where}: {reason}", hint=remedy)
 
 
-def _refused_before_a_password(error: BaseException, where: str, encryption: Encryption | None) -> AuthenticationFailed:
-    """Return the error for SQLSTATE 28000, which has several causes: the server's function tells which one it was."""
-    function = _function_of(_origin(error))
+def _refused_at_login(error: BaseException, where: str, encryption: Encryption | None) -> AuthenticationFailed:
+    """Return the error for SQLSTATE 28000, whose cause is in the name of the server's function."""
+    function = getattr(_origin(error), "server_source_function", None)
     message = _BY_SQLSTATE["28"][1]
     if function == _LOOKS_UP_THE_ROLE:
-        message = f"{message}: it has no such role, or the role may not log in"
-        hint = "check the user; `thea-db bootstrap` creates the roles; ALTER ROLE ... LOGIN lets a role log in"
+        message = f"{message}: the role does not exist, or may not log in"
+        hint = "check the user; `thea-db bootstrap` creates the roles; ALTER ROLE ... LOGIN permits a role to log in"
     elif encryption == "plaintext":
         hint = (
-            "connect with TLS: sslmode=require in the URL, or DATABASE_SSL_MODE=require, and verify-full once the CA's"
-            f" certificate is at hand (DATABASE_SSL_CA). If the server refuses TLS too, {_PG_HBA_LINE}"
+            "connect with TLS: sslmode=require in the URL, or DATABASE_SSL_MODE=require, or verify-full with the"
+            f" certificate of the CA (DATABASE_SSL_CA). If the server refuses TLS too, {_PG_HBA_LINE}"
         )
     elif encryption == "TLS":
-        hint = f"{_PG_HBA_LINE}; if its line asks for a client certificate, set DATABASE_SSL_CERT and DATABASE_SSL_KEY"
+        hint = f"{_PG_HBA_LINE}; if its line requires a client certificate, set DATABASE_SSL_CERT and DATABASE_SSL_KEY"
     else:
         hint = f"check the user; {_PG_HBA_LINE}"
     if function == _CHECKS_PG_HBA:
         message = "the server's pg_hba.conf does not allow this connection"
-    return AuthenticationFailed(f"{where}: {message}", sqlstate=_NOT_ALLOWED_IN, hint=hint)
-
-
-def _refused_tls(error: BaseException, where: str) -> TlsFailed | None:
-    if isinstance(error, ssl.SSLError):  # an OSError too, so it is looked for first
-        reason = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
-        return TlsFailed(f"TLS to {where} failed: {reason}", hint="check the CA file, the host's name and the mode")
-    if "rejected SSL upgrade" in str(error):
-        return TlsFailed(f"{where} does not speak TLS", hint="TLS is required here; let the server speak it")
-    return None
-
-
-def _is_refused_by_a_pooler(error: BaseException) -> bool:
-    return isinstance(error, asyncpg.ProtocolViolationError) and _REFUSED_BY_A_POOLER in str(error)
+    return AuthenticationFailed(f"{where}: {message}", sqlstate=_REFUSED_AT_LOGIN, hint=hint)
 
 
 def _reason_of_no_connection(error: BaseException) -> tuple[str, str | None]:
@@ -264,46 +265,29 @@ def _reason_of_no_connection(error: BaseException) -> tuple[str, str | None]:
     return type(error).__name__, None
 
 
-def _lookup(sqlstate: str) -> tuple[type[DatabaseError], str]:
-    for length in (5, 3, 2):
-        if found := _BY_SQLSTATE.get(sqlstate[:length]):
-            return found
-    return DatabaseError, "the server refused the statement"
-
-
-def _speaks_of_names_alone(sqlstate: str) -> bool:
-    """Return True if the server's text quotes names and no values: class 42, except a syntax error."""
-    return sqlstate.startswith("42") and sqlstate != "42601"
-
-
 def _name_at_position(origin: BaseException, statement: str | None) -> str | None:
-    """Return the name at the position that the server reports, in the statement or in that of a function."""
-    sent, place = statement, getattr(origin, "position", None)
-    if place is None:
-        sent, place = getattr(origin, "internal_query", None), getattr(origin, "internal_position", None)
-    if sent is None or place is None:
+    """Return the name at the position that the server reports, in the statement or in the query of a function."""
+    sent, position = statement, getattr(origin, "position", None)
+    if position is None:
+        sent, position = getattr(origin, "internal_query", None), getattr(origin, "internal_position", None)
+    if sent is None or position is None:
         return None
-    found = _NAME.match(sent, int(place) - 1)
-    return found[0] if found else None
+    match = _NAME.match(sent, int(position) - 1)
+    return match[0] if match else None
 
 
 def _origin(error: BaseException) -> BaseException:
-    """Return the driver's own error, which SQLAlchemy wraps once or twice."""
+    """Return the driver's error, which SQLAlchemy wraps once or twice."""
     while not hasattr(error, "constraint_name") and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
-def _function_of(origin: BaseException) -> object:
-    """Return the server's function that raised the error, or None."""
-    return getattr(origin, "server_source_function", None)
-
-
 def _redact(error: BaseException) -> None:
-    """Remove the server's text from the chain that a traceback prints; codes and names stay."""
+    """Remove the server's text from the errors that a traceback shows; SQLSTATEs and names stay."""
     seen: set[int] = set()
     link: BaseException | None = error
-    is_below_the_driver = False  # what made it refuse a value quotes that value
+    is_below_the_driver = False  # for example the ValueError of a codec, which quotes the value
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         if isinstance(sqlstate := getattr(link, "sqlstate", None), str):

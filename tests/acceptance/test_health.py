@@ -171,7 +171,7 @@ async def test_a_full_server_is_degraded_for_whoever_has_connections_and_unhealt
         nearly = await look()
 
     assert ill(without) == {"connect": "unhealthy"}
-    assert without.checks["connect"].found == "the server has no connection free"
+    assert without.checks["connect"].found == "the server has no free connection"
     assert ill(having) == {"connect": "degraded", "pool": "degraded"}
     assert (nearly.checks["connect"].status, nearly.checks["connect"].found) == (
         "degraded",

@@ -230,7 +230,7 @@ def test_a_failed_export_is_one_message_and_leaves_the_file_of_before(
     done = run("tenant", "export", "acme", "-o", file, folder=tmp_path, DATABASE_URL=database(cloned_database))
 
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the role lacks the right to do this")
+    assert done.stderr.startswith("error: the role lacks a privilege")
     assert "Traceback" not in done.stderr
     assert SECRET not in done.stdout + done.stderr
     assert file.read_text() == "before"

@@ -86,7 +86,7 @@ def test_fails_at_once_where_there_is_no_tls(secret_url: str) -> None:
     waited = wait(secret_url, DATABASE_SSL_MODE="require")
 
     assert (waited.status, waited.attempts) == ("failed", 1)
-    assert "does not speak TLS" in str(waited.reason)
+    assert "does not support TLS" in str(waited.reason)
     assert CANARY not in repr(waited)
 
 

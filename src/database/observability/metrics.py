@@ -31,7 +31,7 @@ _SEEN: Final = {
 """Set by checks: before the first one they are absent, since an alert on a 0 would fire in every service."""
 _ERRORS: Final = tuple(
     kind.__name__
-    for kind in map(vars(errors).__getitem__, errors.__all__)
+    for _, kind in sorted(vars(errors).items())
     if isinstance(kind, type) and issubclass(kind, errors.DatabaseError)
 )
 _REASONS: Final = ("lost", "aged", "cancelled")
