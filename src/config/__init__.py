@@ -1,4 +1,4 @@
-"""Settings and logging: what differs between environments. Each name is imported at its first use."""
+"""Settings and logging: what differs between environments. Each name is imported when it is first used."""
 
 from __future__ import annotations
 

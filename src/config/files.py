@@ -1,4 +1,4 @@
-"""The `.env` files: which ones are read, and which of their names are unknown."""
+"""The `.env` files: which files are read, and which of their names are unknown."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from src.database.errors import ConfigurationError
 
 _PREFIXES: Final = ("DATABASE_", "DB_")
 _LIKELY: Final = 0.85
-"""The similarity above which an unknown name in the process environment is taken for a misspelled setting."""
+"""The similarity from which an unknown name in the process environment counts as a misspelled setting."""
 _OF_PLATFORMS: Final = re.compile(
     r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)|^DATABASE_URL_|^DATABASE_(PUBLIC|PRIVATE|DIRECT|READ)_URL$"
 )
-"""Variables that platforms set beside DATABASE_URL: Kubernetes for a service named `db`, Railway, Neon, Vercel."""
+"""Variables that platforms set: Kubernetes for a service named `db`, Railway, Neon and Vercel beside DATABASE_URL."""
 
 
 def environment_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Return the files to read, later ones over earlier ones: ``ENV_FILE``, or ``.env`` and ``.env.<ENVIRONMENT>``.
+    """Return the files to read: ``ENV_FILE``, or ``.env`` and ``.env.<ENVIRONMENT>``. Later files take precedence.
 
     Raises:
-        ConfigurationError: ``ENV_FILE`` names a file that is not there, or the second names another environment.
+        ConfigurationError: ``ENV_FILE`` names a file that does not exist, a file cannot be read, or
+            ``.env.<ENVIRONMENT>`` sets another ENVIRONMENT.
     """
     if named := environ.get("ENV_FILE"):
         if not Path(named).is_file():
@@ -37,33 +38,33 @@ def environment_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
     environment = environ.get("ENVIRONMENT") or stated or "development"
     own = Path(f".env.{environment}")
     if own.exists() and _read(own)[0].get("ENVIRONMENT", environment) != environment:
-        raise ConfigurationError(f"ENVIRONMENT in {own} must be {environment}, or not be there: it chose this file")
+        raise ConfigurationError(f"ENVIRONMENT in {own} must be {environment}, as in the file's name, or be removed")
     return tuple(file for file in (common, own) if file.exists())
 
 
 def faults_of_file(file: Path, known: Collection[str]) -> list[str]:
-    """Name each line of a file that cannot be read, and each ``DATABASE_*`` and ``DB_*`` that no setting answers to."""
+    """Return the faults of a file: lines that cannot be parsed, and names ``DATABASE_*`` and ``DB_*`` of no setting."""
     values, unreadable = _read(file)
-    faults = [f"line {number} of {file} cannot be read: is a quote left open?" for number in unreadable]
+    faults = [f"line {number} of {file} cannot be parsed: check for a missing quote" for number in unreadable]
     for name, value in sorted(values.items()):
         upper = name.upper()
         if name in known:
             if value is None:
                 faults.append(f"{name} in {file} has no value; write {name}=…")
         elif upper in known:
-            faults.append(f"{name} in {file} is no setting; did you mean {upper}?")
+            faults.append(f"{name} in {file} is not a setting; did you mean {upper}?")
         elif upper.startswith(_PREFIXES):
             nearest = get_close_matches(upper, known, n=1, cutoff=0.6)
-            remedy = f"did you mean {nearest[0]}?" if nearest else ".env.example lists all of them"
-            faults.append(f"{name} in {file} is no setting; {remedy}")
+            remedy = f"did you mean {nearest[0]}?" if nearest else ".env.example lists all settings"
+            faults.append(f"{name} in {file} is not a setting; {remedy}")
     return faults
 
 
 def faults_of_process(environ: Mapping[str, str], known: Collection[str]) -> list[str]:
-    """Return a sentence for each variable of the process environment that looks like a misspelled setting.
+    """Return a sentence, without the value, for each variable of the process that looks like a misspelled setting.
 
     Other programs share the environment: a name that resembles no setting is not reported, nor is one that a platform
-    sets. The values are not part of the sentences.
+    sets.
     """
     faults = []
     for name in sorted(environ):
@@ -76,7 +77,7 @@ def faults_of_process(environ: Mapping[str, str], known: Collection[str]) -> lis
 
 
 def _nearest_setting(upper: str, known: Collection[str]) -> str | None:
-    """Return the setting that a name is a misspelling or a part of, or None."""
+    """Return the setting that a name misspells, shortens or extends, or None."""
     if upper in known:
         return upper
     if near := get_close_matches(upper, known, n=1, cutoff=_LIKELY):
@@ -86,7 +87,7 @@ def _nearest_setting(upper: str, known: Collection[str]) -> str | None:
 
 
 def _read(file: Path) -> tuple[dict[str, str | None], list[int]]:
-    """Return the names and values of a file, and the numbers of the lines that cannot be read."""
+    """Return the names and values of a file, and the numbers of the lines that cannot be parsed."""
     if not file.is_file():
         raise ConfigurationError(f"{file} must be a regular file")
     try:

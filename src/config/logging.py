@@ -1,4 +1,4 @@
-"""structlog: a console in development, JSON elsewhere; secrets are masked wherever they come from."""
+"""Logging with structlog: text in development, JSON elsewhere; secrets are masked in every event."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _QUERY_PASSWORD: Final = re.compile(r"(?P<before>(?:^|[?&;\s])(?:password|pwd)=)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Return a logger for a module. Without a structlog configuration, logs go to standard error."""
-    import structlog  # noqa: PLC0415 - with rich behind it: a service that logs nothing never imports them
+    """Return the logger of a module. If the service has not configured structlog, logs go to standard error."""
+    import structlog  # noqa: PLC0415 - it also imports rich: a service that logs nothing never imports the two
 
     if not structlog.is_configured():
         configure_logging()
@@ -32,10 +32,11 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def configure_logging(environment: str | None = None, *, level: int = logging.INFO) -> None:
-    """Configure structlog for `thea-db`, or for a service without a configuration of its own.
+    """Configure structlog for `thea-db`, or for a service that has not configured it.
 
     Args:
-        environment: The environment; if it is None, a terminal gets the console format, and everything else JSON.
+        environment: The environment: text in development and test, JSON in staging and production. None: text on a
+            terminal, JSON elsewhere.
         level: The lowest level that is logged.
     """
     import structlog  # noqa: PLC0415 - the same
@@ -54,14 +55,14 @@ def configure_logging(environment: str | None = None, *, level: int = logging.IN
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        # Looked up for each logger: the standard error output of this moment may be replaced, and closed.
+        # sys.stderr is read for each logger: pytest and others replace it, and close the one that was here before.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Mask the values of secret-sounding names and the passwords inside URLs (a structlog processor)."""
+    """Mask values whose names suggest a secret, and passwords inside URLs (a structlog processor)."""
     return {name: _MASK if _SECRET_NAME.search(name) and value else _mask(value) for name, value in event.items()}
 
 

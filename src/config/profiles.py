@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -16,11 +17,24 @@ if TYPE_CHECKING:
 
 Purpose = Literal["application", "migrations", "reading", "administration", "backup"]
 
+_URLS: Final[Mapping[Purpose, tuple[str, ...]]] = {
+    "application": ("DATABASE_URL",),
+    "migrations": ("DATABASE_MIGRATION_URL", "DATABASE_URL"),
+    "reading": ("DATABASE_REPLICA_URL", "DATABASE_URL"),
+    "administration": ("DATABASE_ADMIN_URL",),
+    "backup": ("DATABASE_BACKUP_URL", "DATABASE_ADMIN_URL"),
+}
+"""The settings that name the target of a purpose; the first that is set is used."""
+_ROLES: Final[Mapping[Purpose, str]] = {
+    "administration": "a role that may create roles",
+    "backup": "a role that reads the rows of every tenant",
+}
+"""The purposes for which the application's role must not be used, and the role that they need."""
 _MAY_BE_PLAINTEXT: Final = ("disable", "allow", "prefer")
 
 
 class DatabaseConfig(dict[str, Any]):
-    """A mapping for a driver with the password, which its text masks."""
+    """Connection parameters by name, with the password; the dictionary's text masks the password."""
 
     def __repr__(self) -> str:
         return repr({name: "***" if name == "password" and value else value for name, value in self.items()})
@@ -30,7 +44,7 @@ class DatabaseConfig(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentConfig:
-    """The environment's database, for code that connects by itself; `get_db` and `engine` do not need it."""
+    """The environment's database, for code with a driver of its own; `get_db` and `engine` do not need it."""
 
     settings: Settings
 
@@ -41,22 +55,22 @@ class EnvironmentConfig:
 
     @property
     def use_vm(self) -> bool:
-        """Whether the database is in a virtual machine, behind port forwarding."""
+        """True if the database runs in a virtual machine, behind port forwarding."""
         return self.environment == "development" and self.settings.DATABASE_URL is None and self.target is not None
 
     @property
     def target(self) -> Target | None:
         """The target; None for the embedded server, which only `get_db` and `engine` start."""
-        found = named_target(self.settings)
-        return None if found is None else complete(found, self.settings)
+        target = named_target(self.settings)
+        return None if target is None else complete(target, self.settings)
 
     def get_database_config(self) -> DatabaseConfig:
-        """Return host, port, database, user, password and use_vm; ssl_mode and ssl_ca where TLS is used.
+        """Return host, port, database, user, password and use_vm; with TLS also ssl_mode and ssl_ca.
 
-        Behind an SSH tunnel the host is that which the gateway connects to.
+        Behind an SSH tunnel, the host is the one that the gateway connects to.
 
         Raises:
-            ConfigurationError: The target is the embedded server: only `get_db` and `engine` reach it.
+            ConfigurationError: The target is the embedded server, which only `get_db` and `engine` start.
         """
         target = self._target_for_others()
         config = DatabaseConfig(
@@ -77,13 +91,13 @@ class EnvironmentConfig:
         """Return the keyword arguments of `psycopg.connect`, which are libpq's: ``dbname``, ``sslmode``, and so on.
 
         Raises:
-            ConfigurationError: The target is the embedded server, or behind an SSH tunnel: only `get_db` and `engine`
-                open those. Cloud SQL's folder serves where it is mounted.
+            ConfigurationError: The target is the embedded server or behind an SSH tunnel, which only `get_db` and
+                `engine` open. A Cloud SQL instance works where its socket is mounted.
         """
         target = self._target_for_others()
         if target.ssh is not None:
             raise ConfigurationError(
-                "DB_SSH_TUNNEL is set: the tunnel is opened by `get_db` and `engine`, and by no other driver"
+                "DB_SSH_TUNNEL is set: only `get_db` and `engine` open the tunnel, other drivers cannot use it"
             )
         config = self.get_database_config()
         parameters = {
@@ -97,7 +111,7 @@ class EnvironmentConfig:
             "sslcert": target.ssl_cert and str(target.ssl_cert),
             "sslkey": target.ssl_key and str(target.ssl_key),
             "application_name": target.application_name,
-            "connect_timeout": max(1, round(target.connect_timeout or 0)),
+            "connect_timeout": max(1, round(target.connect_seconds)),
             "target_session_attrs": target.target_session_attrs,
             "options": target.search_path and f"-csearch_path={target.search_path}",
         }
@@ -107,7 +121,7 @@ class EnvironmentConfig:
         target = self.target
         if target is None:
             raise ConfigurationError(
-                "the embedded server is reached through `get_db` and `engine` alone: they start it",
+                "the embedded server is reached only through `get_db` and `engine`, which start it",
                 hint="set DATABASE_URL, or DB_VM_USER and the other DB_VM_* variables",
             )
         return target
@@ -117,7 +131,7 @@ def get_environment_config() -> EnvironmentConfig:
     """Return the connection profile of this process's environment.
 
     Raises:
-        ConfigurationError: With all the faults of the settings at once.
+        ConfigurationError: The settings are not valid; the message has all faults.
     """
     from src.config.settings import get_settings  # noqa: PLC0415 - pydantic is imported with the first settings
 
@@ -130,55 +144,44 @@ def named_target(settings: Settings, purpose: Purpose = "application") -> Target
     Raises:
         ConfigurationError: The settings have no target for this purpose.
     """
-    if purpose == "reading" and settings.DATABASE_REPLICA_URL is not None:
-        return Target.from_url(settings.DATABASE_REPLICA_URL, name="DATABASE_REPLICA_URL")
-    if purpose == "migrations":
-        if settings.DATABASE_MIGRATION_URL is not None:
-            return Target.from_url(settings.DATABASE_MIGRATION_URL, name="DATABASE_MIGRATION_URL")
-        if settings.DATABASE_PGBOUNCER:
-            raise ConfigurationError(
-                "DATABASE_MIGRATION_URL must be set where DATABASE_PGBOUNCER=true: migrations hold a lock for a"
-                " session, which a transaction pooler cannot keep",
-                hint="name the server itself there, as the owner of the tables",
-            )
-    if purpose in {"administration", "backup"}:
-        return _administrators_target(settings, purpose)
-    if settings.DATABASE_URL is not None:
-        return Target.from_url(settings.DATABASE_URL, name="DATABASE_URL")
+    name = next((name for name in _URLS[purpose] if getattr(settings, name) is not None), None)
+    if purpose == "migrations" and settings.DATABASE_PGBOUNCER and name != "DATABASE_MIGRATION_URL":
+        raise ConfigurationError(
+            "DATABASE_MIGRATION_URL must be set if DATABASE_PGBOUNCER=true: a migration holds a lock for its session,"
+            " which a transaction pooler cannot keep",
+            hint="name the server itself there, and the role that owns the tables",
+        )
+    application = named_target(settings) if purpose in _ROLES else None
+    if name is not None:
+        target = Target.from_url(getattr(settings, name), name=name)
+        if purpose == "backup" and name == "DATABASE_ADMIN_URL" and application is not None:
+            # An administrator's URL names any database of the server; the backup is of the application's.
+            return replace(target, database=application.database)
+        return target
+    if purpose in _ROLES:
+        if application is None:  # the embedded server, whose superuser serves
+            return None
+        raise ConfigurationError(
+            f"{' or '.join(_URLS[purpose])} must be set to a URL like postgresql://user:password@host:5432/name, of"
+            f" {_ROLES[purpose]}",
+            hint="set it for this command only: no service needs it",
+        )
     prefix = PROFILES.get(settings.ENVIRONMENT)
     return _profile_target(settings, prefix) if prefix and getattr(settings, f"{prefix}USER") else None
 
 
-def _administrators_target(settings: Settings, purpose: Purpose) -> Target | None:
-    """Return the target of the role that creates roles, or that backs up; None for the embedded server's superuser."""
-    if purpose == "backup" and settings.DATABASE_BACKUP_URL is not None:
-        return Target.from_url(settings.DATABASE_BACKUP_URL, name="DATABASE_BACKUP_URL")
-    application = named_target(settings)
-    if settings.DATABASE_ADMIN_URL is not None:
-        target = Target.from_url(settings.DATABASE_ADMIN_URL, name="DATABASE_ADMIN_URL")
-        # An administrator's URL names whatever database there is; what is backed up is the application's.
-        return replace(target, database=application.database) if purpose == "backup" and application else target
-    if application is None:
-        return None
-    names = "DATABASE_BACKUP_URL or DATABASE_ADMIN_URL" if purpose == "backup" else "DATABASE_ADMIN_URL"
-    what = "a role that reads every tenant's rows" if purpose == "backup" else "a role that may make roles"
-    raise ConfigurationError(
-        f"{names} must be set: {what}, to a URL like postgresql://user:password@host:5432/name",
-        hint="set it for this command alone: no service needs it",
-    )
-
-
 def complete(target: Target, settings: Settings) -> Target:
-    """Return the target with the settings filled in where the target itself has no value.
+    """Return the target with the settings filled in where the URL has no value.
 
     Raises:
         ConfigurationError: The connection would be less secure than the environment requires.
     """
+    profile_ca = settings.DB_PROD_SSL_CA if settings.ENVIRONMENT == "production" else None
     return replace(
         target,
         ssh=_gateway(target, settings),
         ssl_mode=_ssl_mode(target, settings),
-        ssl_ca=target.ssl_ca or settings.DATABASE_SSL_CA or _profile_ca(settings),
+        ssl_ca=target.ssl_ca or settings.DATABASE_SSL_CA or profile_ca,
         ssl_cert=target.ssl_cert or settings.DATABASE_SSL_CERT,
         ssl_key=target.ssl_key or settings.DATABASE_SSL_KEY,
         application_name=target.application_name or settings.DATABASE_APPLICATION_NAME,
@@ -203,26 +206,22 @@ def _profile_target(settings: Settings, prefix: str) -> Target:
     return Target.from_url(url, name=f"{prefix}*")
 
 
-def _profile_ca(settings: Settings) -> Any:
-    return settings.DB_PROD_SSL_CA if settings.ENVIRONMENT == "production" else None
-
-
 def _ssl_mode(target: Target, settings: Settings) -> Any:
-    stated = target.ssl_mode or settings.DATABASE_SSL_MODE
-    mode = stated or ("disable" if settings.is_local else "require")
+    configured = target.ssl_mode or settings.DATABASE_SSL_MODE
+    mode = configured or ("disable" if settings.is_local else "require")
     is_safe_without = target.is_socket or target.embedded is not None
     files = (target.ssl_ca, target.ssl_cert, settings.DATABASE_SSL_CA, settings.DATABASE_SSL_CERT)
-    if stated is None and settings.is_local and not is_safe_without and any(files):
+    if configured is None and settings.is_local and not is_safe_without and any(files):
         raise ConfigurationError(
-            "DATABASE_SSL_MODE must be set where a CA or a certificate is:"
-            f" by default ENVIRONMENT={settings.ENVIRONMENT} uses no TLS",
+            "DATABASE_SSL_MODE must be set if a CA or a certificate is:"
+            f" the default for ENVIRONMENT={settings.ENVIRONMENT} is no TLS",
             hint="DATABASE_SSL_MODE=verify-full",
         )
     if mode in _MAY_BE_PLAINTEXT and not settings.is_local and not is_safe_without:
-        variable = "the URL's sslmode" if target.ssl_mode else "DATABASE_SSL_MODE"
+        variable = "sslmode in the URL" if target.ssl_mode else "DATABASE_SSL_MODE"
         raise ConfigurationError(
-            f"{variable} must be require, verify-ca or verify-full where ENVIRONMENT={settings.ENVIRONMENT},"
-            f" got {mode!r}: it can be plaintext"
+            f"{variable} must be require, verify-ca or verify-full if ENVIRONMENT={settings.ENVIRONMENT},"
+            f" got {mode!r}, which permits plaintext"
         )
     return mode
 
@@ -232,14 +231,14 @@ def _gateway(target: Target, settings: Settings) -> SshGateway | None:
         return None
     if target.cloud_sql_instance is not None:
         raise ConfigurationError(
-            "DB_SSH_TUNNEL must be false where the host is Cloud SQL's: its connector is the tunnel"
+            "DB_SSH_TUNNEL must be false if the host is a Cloud SQL instance: its connector is the tunnel"
         )
     known_hosts = settings.DB_SSH_KNOWN_HOSTS
     trusts_any = known_hosts is not None and str(known_hosts) == "none"
     if trusts_any and not settings.is_local:
         raise ConfigurationError(
-            f"DB_SSH_KNOWN_HOSTS must name a file where ENVIRONMENT={settings.ENVIRONMENT}, got 'none':"
-            " it trusts any host"
+            f"DB_SSH_KNOWN_HOSTS must name a file if ENVIRONMENT={settings.ENVIRONMENT},"
+            " got 'none', which trusts any host"
         )
     return SshGateway(
         host=settings.DB_SSH_HOST or "",
@@ -251,4 +250,5 @@ def _gateway(target: Target, settings: Settings) -> SshGateway | None:
 
 
 def _first(value: int | None, other: int) -> int:
+    """Return the first of two values that is set; 0 is a value, which disables a limit."""
     return other if value is None else value

@@ -1,4 +1,4 @@
-"""Settings: one frozen class, whose fields have the names of their variables; and the source of each value."""
+"""Settings: one frozen class, whose fields are named like their variables; and the source of each value."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from src.database.target import SslMode, Target, hosts_of, parse_url, warnings_o
 _URL_RULE: Final = "a URL like postgresql://user:password@host:5432/name"
 _MILLISECONDS: Final = "whole milliseconds, 0 (no limit) or more"
 _TEXT: Final = "1 to 255 characters"
-_LARGEST_INTEGER: Final = 2_147_483_647  # of a server parameter
+_LARGEST_INTEGER: Final = 2_147_483_647  # the limit of an integer parameter of the server
 _OTHER_URLS: Final = ("DATABASE_REPLICA_URL", "DATABASE_MIGRATION_URL", "DATABASE_ADMIN_URL", "DATABASE_BACKUP_URL")
 
 
@@ -51,17 +51,14 @@ def _database_url(value: Any) -> URL:
 
 
 def _hosts(value: str) -> str:
-    """Check the hosts of a profile; their port has its own variable, so that one beside a host is refused."""
-    try:
-        hosts_of(URL.create("postgresql", query={"host": value, "port": "1"}))
-    except ValueError:
-        raise PydanticCustomError("host", "it is none") from None
+    """Check the hosts of a profile. A port in the value is a fault, since the port has its own variable."""
+    hosts_of(URL.create("postgresql", query={"host": value, "port": "1"}))
     return value
 
 
 def _gateway(value: str) -> str:
     if "," in value or value.startswith("/"):
-        raise PydanticCustomError("host", "it is none")
+        raise ValueError("several hosts, or a folder")
     return _hosts(value)
 
 
@@ -69,28 +66,30 @@ def _folder(value: Path) -> Path:
     try:
         value.expanduser()
     except RuntimeError:
-        raise PydanticCustomError("folder", "there is no such user") from None
+        raise ValueError("no such user") from None
     return value
 
 
 def _function(value: str) -> str:
     module, _, function = value.partition(":")
     if not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
-        raise PydanticCustomError("function", "it is none")
+        raise ValueError("not module:function")
     return value
 
 
 def _name(value: str) -> str:
     if not value.isprintable():
-        raise PydanticCustomError("name", "it is not printable")
+        raise ValueError("not printable")
     return value
 
 
-DatabaseUrl = Annotated[InstanceOf[URL], BeforeValidator(_database_url), PlainSerializer(str)]  # it masks
+DatabaseUrl = Annotated[
+    InstanceOf[URL], BeforeValidator(_database_url), PlainSerializer(str)
+]  # str() masks the password
 Port = Annotated[int, Field(ge=1, le=65535, description="a port, 1 to 65535")]
 Milliseconds = Annotated[int, Field(ge=0, le=_LARGEST_INTEGER, description=_MILLISECONDS)]
 Text = Annotated[str, Field(min_length=1, max_length=255, description=_TEXT)]
-# A description inside of `X | None` would be the X's alone, and not the field's.
+# The description must be outside of `X | None`: inside, pydantic would attach it to X and not to the field.
 OptionalText = Annotated[Text | None, Field(description=_TEXT)]
 OptionalHosts = Annotated[
     Annotated[str, AfterValidator(_hosts)] | None,
@@ -104,12 +103,12 @@ OptionalPassword = Annotated[SecretStr | None, Field(description="a password")]
 
 
 class Settings(BaseSettings):
-    """The settings, all of them checked before anything connects.
+    """The settings; all of them are checked before the first connection.
 
-    Each field's description is the rule that its value must keep; an error message quotes it.
+    Each field's description is the rule for its value, which the error message quotes.
 
     Raises:
-        ConfigurationError: With all the faults, and no secret in the text.
+        ConfigurationError: The settings are not valid; the message has all faults and no secret.
     """
 
     model_config = SettingsConfigDict(
@@ -128,7 +127,7 @@ class Settings(BaseSettings):
         default=Path(".thea/postgres"), description="a folder"
     )
     DATABASE_PASSWORD_PROVIDER: Annotated[str, AfterValidator(_function)] | None = Field(
-        default=None, description="module:function, which can be imported"
+        default=None, description="module:function that can be imported"
     )
     DATABASE_PGBOUNCER: bool = Field(default=False, description="true or false")
     DATABASE_PGBOUNCER_PREPARED: bool = Field(default=False, description="true or false")
@@ -196,14 +195,14 @@ class Settings(BaseSettings):
             settings = handler(data)
         except ValidationError as error:
             faults = _describe(error)
-        faults += _missing(data if isinstance(data, dict) else {})
-        if settings is None or faults:  # outside the except block: the chain would carry the raw values
+        faults += _faults_of_combinations(data if isinstance(data, dict) else {})
+        if settings is None or faults:  # outside the except block: the cause would contain the raw values
             raise _configuration_error(faults)
         return settings
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a developer's or a test's environment."""
+        """True in development and test."""
         return self.ENVIRONMENT in LOCAL_ENVIRONMENTS
 
 
@@ -212,7 +211,7 @@ def get_settings() -> Settings:
     """Return the settings of this process, read once from the environment and the ``.env`` files.
 
     Raises:
-        ConfigurationError: With all the faults.
+        ConfigurationError: The settings are not valid; the message has all faults.
     """
     files = environment_files(os.environ)
     fields = Settings.model_fields
@@ -237,47 +236,51 @@ def _faults_beside(files: tuple[Path, ...]) -> list[str]:
     return []
 
 
-def _missing(data: Mapping[str, Any]) -> list[str]:
-    """Return the faults of settings that others need, from the raw values, so that all faults are reported together."""
-    faults = []
+def _faults_of_combinations(data: Mapping[str, Any]) -> list[str]:
+    """Return the faults of settings that depend on others.
+
+    The raw values are checked, not the fields: a fault of one field would hide these otherwise.
+    """
     environment = data.get("ENVIRONMENT") or "development"
-    prefix = PROFILES.get(environment)
-    if prefix is not None and not data.get("DATABASE_URL"):
-        needed = [name for name in (f"{prefix}HOST", f"{prefix}USER") if not data.get(name)]
-        if environment in LOCAL_ENVIRONMENTS:  # there the embedded server serves, unless the profile is begun
-            begun = any(data.get(f"{prefix}{part}") for part in ("HOST", "PORT", "NAME", "USER", "PASSWORD"))
-            needed = [f"{prefix}USER"] if begun and not data.get(f"{prefix}USER") else []
-        if needed:
-            faults.append(
-                f"DATABASE_URL must be set where ENVIRONMENT={environment}, to {_URL_RULE}, or {' and '.join(needed)}"
-            )
-    if not (data.get("DATABASE_URL") or (prefix and data.get(f"{prefix}USER"))):
-        beside = [name for name in _OTHER_URLS if data.get(name)]
-        beside += ["DATABASE_PGBOUNCER"] if _is_true(data.get("DATABASE_PGBOUNCER")) else []
-        if beside and environment in LOCAL_ENVIRONMENTS:  # elsewhere it is missed anyway
-            faults.append(f"DATABASE_URL must be set beside {' and '.join(beside)}: they are of the same database")
-    if _is_true(data.get("DB_SSH_TUNNEL")) and not data.get("DB_SSH_HOST"):
-        faults.append("DB_SSH_HOST must be set where DB_SSH_TUNNEL=true: the machine that the tunnel goes through")
+    faults = _faults_of_target(data, environment)
+    if _is_true(data, "DB_SSH_TUNNEL") and not data.get("DB_SSH_HOST"):
+        faults.append("DB_SSH_HOST must be set if DB_SSH_TUNNEL=true: the machine that the tunnel goes through")
     if bool(data.get("DATABASE_SSL_CERT")) != bool(data.get("DATABASE_SSL_KEY")):
         faults.append("DATABASE_SSL_CERT and DATABASE_SSL_KEY must be set together")
-    if _is_true(data.get("DATABASE_LOG_PARAMETERS")) and environment not in LOCAL_ENVIRONMENTS:
+    if _is_true(data, "DATABASE_LOG_PARAMETERS") and environment not in LOCAL_ENVIRONMENTS:
         faults.append(
-            f"DATABASE_LOG_PARAMETERS must be false where ENVIRONMENT={environment}: they are what users have said"
+            f"DATABASE_LOG_PARAMETERS must be false if ENVIRONMENT={environment}: parameters contain what users wrote"
         )
-    if _is_true(data.get("DATABASE_SLOW_QUERY_PLAN")) and str(data.get("DATABASE_SLOW_QUERY_MS") or 0) == "0":
-        faults.append("DATABASE_SLOW_QUERY_MS must be above 0 where DATABASE_SLOW_QUERY_PLAN=true")
-    return faults + _without_pgbouncer(data)
+    if _is_true(data, "DATABASE_SLOW_QUERY_PLAN") and str(data.get("DATABASE_SLOW_QUERY_MS") or 0) == "0":
+        faults.append("DATABASE_SLOW_QUERY_MS must be above 0 if DATABASE_SLOW_QUERY_PLAN=true")
+    if _is_true(data, "DATABASE_PGBOUNCER_PREPARED") and not _is_true(data, "DATABASE_PGBOUNCER"):
+        faults.append("DATABASE_PGBOUNCER must be true if DATABASE_PGBOUNCER_PREPARED=true")
+    return faults
 
 
-def _without_pgbouncer(data: Mapping[str, Any]) -> list[str]:
-    """Return the fault of DATABASE_PGBOUNCER_PREPARED without DATABASE_PGBOUNCER, where it would change nothing."""
-    if _is_true(data.get("DATABASE_PGBOUNCER_PREPARED")) and not _is_true(data.get("DATABASE_PGBOUNCER")):
-        return ["DATABASE_PGBOUNCER must be true where DATABASE_PGBOUNCER_PREPARED=true"]
-    return []
+def _faults_of_target(data: Mapping[str, Any], environment: str) -> list[str]:
+    """Return the fault of an environment without a target; in development and test the embedded server is one."""
+    prefix = PROFILES.get(environment)
+    if data.get("DATABASE_URL") or (prefix and data.get(f"{prefix}HOST") and data.get(f"{prefix}USER")):
+        return []
+    needed = [f"{prefix}{part}" for part in ("HOST", "USER") if prefix and not data.get(f"{prefix}{part}")]
+    faults, is_local = [], environment in LOCAL_ENVIRONMENTS
+    if is_local:
+        is_begun = any(data.get(f"{prefix}{part}") for part in ("HOST", "PORT", "NAME", "PASSWORD"))
+        needed = [f"{prefix}USER"] if prefix and is_begun and not data.get(f"{prefix}USER") else []
+    if needed:
+        faults.append(
+            f"DATABASE_URL must be set if ENVIRONMENT={environment}, to {_URL_RULE}, or {' and '.join(needed)}"
+        )
+    others = [name for name in _OTHER_URLS if data.get(name)]
+    others += ["DATABASE_PGBOUNCER"] if _is_true(data, "DATABASE_PGBOUNCER") else []
+    if others and is_local and not (prefix and data.get(f"{prefix}USER")):
+        faults.append(f"DATABASE_URL must be set together with {' and '.join(others)}")
+    return faults
 
 
-def _is_true(raw: Any) -> bool:
-    return str(raw).lower() in {"true", "1", "yes", "on", "t", "y"}
+def _is_true(data: Mapping[str, Any], name: str) -> bool:
+    return str(data.get(name)).lower() in {"true", "1", "yes", "on", "t", "y"}
 
 
 def _describe(error: ValidationError) -> list[str]:
@@ -285,7 +288,7 @@ def _describe(error: ValidationError) -> list[str]:
     return [
         _describe_one(str(fault["loc"][0]) if fault["loc"] else "", fault)
         for fault in error.errors(include_url=False, include_context=False)
-        if fault["type"] != "default_factory_not_called"  # it waits for another field, which has its own fault
+        if fault["type"] != "default_factory_not_called"  # the default depends on a field that has its own fault
     ]
 
 
@@ -299,12 +302,12 @@ def _describe_one(name: str, fault: Mapping[str, Any]) -> str:
 
 
 def _configuration_error(faults: list[str]) -> ConfigurationError:
-    return ConfigurationError("\n".join(dict.fromkeys(faults)), hint="every setting is explained in .env.example")
+    return ConfigurationError("\n".join(dict.fromkeys(faults)), hint=".env.example describes every setting")
 
 
 @dataclass(frozen=True, slots=True)
 class ShownSetting:
-    """A setting as it may be displayed: without anything secret."""
+    """A setting for display, without anything secret."""
 
     name: str
     value: str | int | float | bool | None
@@ -326,10 +329,10 @@ def show_settings(settings: Settings, environ: Mapping[str, str] = os.environ) -
 
 
 def set_values(environ: Mapping[str, str] = os.environ) -> dict[str, tuple[str, str]]:
-    """Return the raw value and the source of each setting that is set; a value may be secret, and may be invalid.
+    """Return the raw value and the source of each setting that is set. A value may be secret, and may be invalid.
 
-    The precedence is that of pydantic-settings: a later file over an earlier one, the environment over both; an empty
-    value counts as not set.
+    The precedence is that of pydantic-settings: the environment before the files, a later file before an earlier one.
+    An empty value counts as not set.
 
     Raises:
         ConfigurationError: ``ENV_FILE`` names a file that does not exist.

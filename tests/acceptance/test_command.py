@@ -14,7 +14,7 @@ from tests.conftest import SOCKETS
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"ENVIRONMENT": "production"}, "DATABASE_URL must be set where ENVIRONMENT=production"),
+        ({"ENVIRONMENT": "production"}, "DATABASE_URL must be set if ENVIRONMENT=production"),
         ({"ENVIRONMENT": "prod"}, "ENVIRONMENT must be one of development, test, staging, production, got 'prod'"),
         ({"DATABASE_POOL_SIZE": "ten"}, "DATABASE_POOL_SIZE must be a whole number from 1 to 1000, got 'ten'"),
         (
@@ -23,7 +23,7 @@ from tests.conftest import SOCKETS
         ),
         ({"DATABASE_URL": f"postgresql://thea_app:{CANARY}@/nothing?host={SOCKETS}"}, "the database does not exist"),
         ({"DATABASE_URL": f"postgresql://thea:{CANARY}@127.0.0.1:1/thea"}, "nothing listens there"),
-        ({"DATABASE_URL": f"mysql://thea:{CANARY}@h/thea"}, "its scheme must be one of"),
+        ({"DATABASE_URL": f"mysql://thea:{CANARY}@h/thea"}, "the scheme must be one of"),
         ({"DATABASE_URL": f"postgresql://thea:{CANARY}@h/thea?sslmod=x"}, "did you mean sslmode?"),
     ],
 )

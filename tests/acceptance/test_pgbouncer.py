@@ -236,7 +236,7 @@ def test_migrations_need_a_url_of_their_own_and_go_to_the_server_itself(
     done = run("upgrade", folder=tmp_path, **variables, DATABASE_MIGRATION_URL=direct)
 
     assert refused.returncode == 2
-    assert "DATABASE_MIGRATION_URL must be set where DATABASE_PGBOUNCER=true" in refused.stderr
+    assert "DATABASE_MIGRATION_URL must be set if DATABASE_PGBOUNCER=true" in refused.stderr
     assert "name the server itself there" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert done.returncode == 0, done.stderr

@@ -74,7 +74,7 @@ def test_production_has_the_ca_too() -> None:
 @pytest.mark.parametrize("variable", ["DATABASE_SSL_CA", "DATABASE_SSL_CERT"])
 def test_a_ca_that_nothing_would_look_at_is_refused(variable: str) -> None:
     more = {"DATABASE_SSL_KEY": "/key.pem"} if variable.endswith("CERT") else {}
-    with pytest.raises(ConfigurationError, match="DATABASE_SSL_MODE must be set where a CA or a certificate is"):
+    with pytest.raises(ConfigurationError, match="DATABASE_SSL_MODE must be set if a CA or a certificate is"):
         target_of("development", **VM, **{variable: "/a.pem"}, **more)
 
     target_of("development", **VM, **{variable: "/a.pem"}, **more, DATABASE_SSL_MODE="require")
@@ -102,7 +102,7 @@ def test_the_embedded_server_is_for_our_own_engine(tmp_path: Path) -> None:
 
     assert bare.target is None
     assert not bare.use_vm
-    with pytest.raises(ConfigurationError, match="the embedded server is reached through `get_db` and `engine` alone"):
+    with pytest.raises(ConfigurationError, match="the embedded server is reached only through `get_db` and `engine`"):
         bare.get_database_config()
 
 
@@ -118,7 +118,7 @@ def test_the_tests_do_not_find_a_developers_machine() -> None:
         ("production", {}, "DB_PROD_HOST and DB_PROD_USER"),
         ("development", {"DB_VM_PASSWORD": CANARY}, "or DB_VM_USER"),
         ("development", {**VM, "DB_VM_PORT": "0"}, "DB_VM_PORT must be a port, 1 to 65535, got '0'"),
-        ("development", {**VM, "DB_SSH_TUNNEL": "true"}, "DB_SSH_HOST must be set where DB_SSH_TUNNEL=true"),
+        ("development", {**VM, "DB_SSH_TUNNEL": "true"}, "DB_SSH_HOST must be set if DB_SSH_TUNNEL=true"),
         ("development", {**VM, "DATABASE_SSL_CERT": "/c"}, "DATABASE_SSL_CERT and DATABASE_SSL_KEY must be set"),
         ("development", {**VM, "DATABASE_STATEMENT_TIMEOUT": "-1"}, "DATABASE_STATEMENT_TIMEOUT must be whole milli"),
     ],
@@ -164,7 +164,7 @@ def test_other_drivers_get_libpqs_names() -> None:
 
 
 def test_a_tunnel_is_for_our_own_engine() -> None:
-    with pytest.raises(ConfigurationError, match="the tunnel is opened by `get_db` and `engine`"):
+    with pytest.raises(ConfigurationError, match="only `get_db` and `engine` open the tunnel"):
         config("development", **VM, DB_SSH_TUNNEL=True, DB_SSH_HOST="gate").get_connect_arguments()
 
 
@@ -201,7 +201,7 @@ def test_a_socket_needs_no_tls(host: str) -> None:
 
 def test_a_socket_beside_a_network_host_does_not_do_away_with_tls() -> None:
     url = "postgresql://u@/d?host=/var/run/postgresql,db.example&sslmode=disable"
-    with pytest.raises(ConfigurationError, match="it can be plaintext"):
+    with pytest.raises(ConfigurationError, match="which permits plaintext"):
         target_of("production", DATABASE_URL=url)
 
 
@@ -223,7 +223,7 @@ def test_each_purpose_has_its_target() -> None:
 
 def test_behind_pgbouncer_migrations_need_the_server_itself() -> None:
     given = Settings(ENVIRONMENT="test", DATABASE_URL="postgresql://app@a/d", DATABASE_PGBOUNCER=True)
-    with pytest.raises(ConfigurationError, match="DATABASE_MIGRATION_URL must be set where DATABASE_PGBOUNCER=true"):
+    with pytest.raises(ConfigurationError, match="DATABASE_MIGRATION_URL must be set if DATABASE_PGBOUNCER=true"):
         named_target(given, "migrations")
 
 

@@ -154,36 +154,36 @@ def test_refuses_an_env_file_that_is_not_there(load: Load) -> None:
         ({"DATABASE_POOL_SIZE": "0"}, "DATABASE_POOL_SIZE must be a whole number from 1 to 1000, got '0'"),
         ({"DATABASE_ECHO": "perhaps"}, "DATABASE_ECHO must be true or false, got 'perhaps'"),
         ({"DATABASE_DEFAULT_TENANT": "acme"}, "DATABASE_DEFAULT_TENANT must be a UUID, got 'acme'"),
-        ({"ENVIRONMENT": "production"}, "DATABASE_URL must be set where ENVIRONMENT=production, to a URL like"),
-        ({"ENVIRONMENT": "staging"}, "DATABASE_URL must be set where ENVIRONMENT=staging, to a URL like"),
-        ({"DATABASE_URL": "mysql://u:p@h/d"}, "its scheme must be one of postgres://, postgresql://"),
-        ({"DATABASE_URL": "postgresql://u:p@h"}, "it names no database"),
-        ({"DATABASE_URL": "h/d"}, "it cannot be read as one"),
-        ({"DATABASE_URL": "'postgresql://u:p@h/d'"}, "it is in quotes: take them away"),
-        ({"DATABASE_URL": "jdbc:postgresql://h/d?user=u"}, "take jdbc: away, and put the user and the password before"),
-        ({"DATABASE_URL": "postgresql://u:p@::1/d"}, "an IPv6 address stands in brackets: [::1]"),
-        ({"DATABASE_URL": "postgresql://u:p@h:port/d"}, "its port must be from 1 to 65535; percent-encode"),
-        ({"DATABASE_URL": "postgresql://u:p@h:/d"}, "its port must be from 1 to 65535; percent-encode"),
-        ({"DATABASE_URL": "postgresql://u:p@h:1/d?port=2"}, "its port is said twice"),
-        ({"DATABASE_URL": "postgresql://u:p@h:1,i:2/d?port=3"}, "its port is said twice"),
-        ({"DATABASE_URL": "postgresql://u:p@h/d?host=i"}, "its host is said twice"),
-        ({"DATABASE_URL": "postgresql://u:p@h/d?gssencmode=disable"}, "foreign parameter 'gssencmode'; the "),
+        ({"ENVIRONMENT": "production"}, "DATABASE_URL must be set if ENVIRONMENT=production, to a URL like"),
+        ({"ENVIRONMENT": "staging"}, "DATABASE_URL must be set if ENVIRONMENT=staging, to a URL like"),
+        ({"DATABASE_URL": "mysql://u:p@h/d"}, "the scheme must be one of postgres://, postgresql://"),
+        ({"DATABASE_URL": "postgresql://u:p@h"}, "the URL must name a database"),
+        ({"DATABASE_URL": "h/d"}, "the text has no scheme"),
+        ({"DATABASE_URL": "'postgresql://u:p@h/d'"}, "the URL is in quotes: remove them"),
+        ({"DATABASE_URL": "jdbc:postgresql://h/d?user=u"}, "remove jdbc:, and put the user and the password before"),
+        ({"DATABASE_URL": "postgresql://u:p@::1/d"}, "an IPv6 address must be in brackets: [::1]"),
+        ({"DATABASE_URL": "postgresql://u:p@h:port/d"}, "the port must be from 1 to 65535; percent-encode"),
+        ({"DATABASE_URL": "postgresql://u:p@h:/d"}, "the port must be from 1 to 65535; percent-encode"),
+        ({"DATABASE_URL": "postgresql://u:p@h:1/d?port=2"}, "the port is given twice"),
+        ({"DATABASE_URL": "postgresql://u:p@h:1,i:2/d?port=3"}, "the port is given twice"),
+        ({"DATABASE_URL": "postgresql://u:p@h/d?host=i"}, "the host is given twice"),
+        ({"DATABASE_URL": "postgresql://u:p@h/d?gssencmode=disable"}, "unsupported parameter 'gssencmode'; asyncpg "),
         (
             {"DATABASE_REPLICA_URL": "postgresql://u:p@h/d"},
-            "DATABASE_URL must be set beside DATABASE_REPLICA_URL: they",
+            "DATABASE_URL must be set together with DATABASE_REPLICA_URL",
         ),
-        ({"DATABASE_PGBOUNCER": "true"}, "DATABASE_URL must be set beside DATABASE_PGBOUNCER: they"),
+        ({"DATABASE_PGBOUNCER": "true"}, "DATABASE_URL must be set together with DATABASE_PGBOUNCER"),
         (
             {"DATABASE_URL": "postgresql://u:p@h/d", "DATABASE_PGBOUNCER_PREPARED": "true"},
-            "DATABASE_PGBOUNCER must be true where DATABASE_PGBOUNCER_PREPARED=true",
+            "DATABASE_PGBOUNCER must be true if DATABASE_PGBOUNCER_PREPARED=true",
         ),
         (
             {"ENVIRONMENT": "production", "DATABASE_URL": "postgresql://u:p@h/d", "DATABASE_LOG_PARAMETERS": "true"},
-            "DATABASE_LOG_PARAMETERS must be false where ENVIRONMENT=production: they are what users have said",
+            "DATABASE_LOG_PARAMETERS must be false if ENVIRONMENT=production: parameters contain what users wrote",
         ),
         (
             {"DATABASE_SLOW_QUERY_PLAN": "true"},
-            "DATABASE_SLOW_QUERY_MS must be above 0 where DATABASE_SLOW_QUERY_PLAN=true",
+            "DATABASE_SLOW_QUERY_MS must be above 0 if DATABASE_SLOW_QUERY_PLAN=true",
         ),
         ({"DATABASE_SLOW_QUERY_MS": "-1"}, "DATABASE_SLOW_QUERY_MS must be whole milliseconds, 0 (off) or more, got"),
         ({"DB_VM_HOST": "h:6543"}, "DB_VM_HOST must be a host name, an address or a socket's folder, without a port,"),
@@ -191,10 +191,10 @@ def test_refuses_an_env_file_that_is_not_there(load: Load) -> None:
         ({"DB_SSH_HOST": "/run"}, "DB_SSH_HOST must be one host name or address, without a port, got '/run'"),
         ({"DATABASE_EMBEDDED_DIR": "~nobody-here/x"}, "DATABASE_EMBEDDED_DIR must be a folder, got '~nobody-here/x'"),
         ({"DATABASE_APPLICATION_NAME": "a\nb"}, "DATABASE_APPLICATION_NAME must be 1 to 63 printable characters, got"),
-        ({"DATABASE_URL": "postgresql://u:p@h:99999/d"}, "its port must be from 1 to 65535"),
-        ({"DATABASE_URL": "postgresql://u:p@h:0/d"}, "its port must be from 1 to 65535"),
-        ({"DATABASE_URL": "postgresql://u:p@a..b/d"}, "its host cannot be one"),
-        ({"DATABASE_URL": "postgresql://u:p@ss@h/d"}, "percent-encode what is special in the password (@ is %40"),
+        ({"DATABASE_URL": "postgresql://u:p@h:99999/d"}, "the port must be from 1 to 65535"),
+        ({"DATABASE_URL": "postgresql://u:p@h:0/d"}, "the port must be from 1 to 65535"),
+        ({"DATABASE_URL": "postgresql://u:p@a..b/d"}, "the host has characters that no host name has"),
+        ({"DATABASE_URL": "postgresql://u:p@ss@h/d"}, "percent-encode special characters in the password (@ is %40"),
     ],
 )
 def test_says_what_is_wrong_and_what_would_be_right(load: Load, variables: dict[str, str], message: str) -> None:
@@ -212,9 +212,9 @@ def test_one_fault_is_told_as_one(load: Load) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('DATABASE_POOL_SIZE="5', "line 1 of .env cannot be read: is a quote left open?"),
+        ('DATABASE_POOL_SIZE="5', "line 1 of .env cannot be parsed: check for a missing quote"),
         ("\nDATABASE_URL", "DATABASE_URL in .env has no value"),
-        ("database_pool_size=5", "database_pool_size in .env is no setting; did you mean DATABASE_POOL_SIZE?"),
+        ("database_pool_size=5", "database_pool_size in .env is not a setting; did you mean DATABASE_POOL_SIZE?"),
         ("A=\xff", ".env must be a readable UTF-8 file"),
     ],
 )
@@ -237,8 +237,8 @@ def test_tells_all_faults_at_once(load: Load) -> None:
         load({".env": "DATABASE_POOL_SISE=5\nDB_NONSENSE=1"}, ENVIRONMENT="production", DATABASE_POOL_SIZE="ten")
 
     text = str(caught.value)
-    assert "DATABASE_POOL_SISE in .env is no setting; did you mean DATABASE_POOL_SIZE?" in text
-    assert "DB_NONSENSE in .env is no setting" in text
+    assert "DATABASE_POOL_SISE in .env is not a setting; did you mean DATABASE_POOL_SIZE?" in text
+    assert "DB_NONSENSE in .env is not a setting" in text
     assert "DATABASE_POOL_SIZE must be a whole number" in text
     assert "DATABASE_URL must be set" in text
 

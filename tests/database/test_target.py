@@ -152,20 +152,20 @@ def test_says_where_it_leads_and_through_what() -> None:
         ("postgresql://u@h/d?ssl=true", "unknown parameter 'ssl'; did you mean sslmode?"),
         ("postgresql://u@h/d?max=9", "unknown parameter 'max'; did you mean pool_max?"),
         ("postgresql://u@h/d?pgbouncer=true", "set DATABASE_PGBOUNCER=true"),
-        ("postgresql://u@h/d?zzz=1", "unknown parameter 'zzz'; known are application_name,"),
+        ("postgresql://u@h/d?zzz=1", "unknown parameter 'zzz'; the parameters are application_name,"),
         ("postgresql://u@h/d?sslmode=no-verify", "sslmode must be one of disable, allow, prefer, require, verify-ca"),
         ("postgresql://u@h/d?connect_timeout=soon", "connect_timeout must be a whole number from 1 to 600 (seconds)"),
         ("postgresql://u@h/d?pool_idle=-1", "pool_idle must be a whole number from 1 to 2147483647 (milliseconds)"),
         ("postgresql://u@h/d?pool_min=9&pool_max=3", "pool_min must not be above pool_max, got 9 and 3"),
-        ("postgresql://u@h/d?sslcert=/c", "sslcert and sslkey must be given together"),
+        ("postgresql://u@h/d?sslcert=/c", "sslcert and sslkey must be set together"),
         ("postgresql://u@h/d?target_session_attrs=master", "must be one of any, read-write, read-only, primary"),
         (f"postgresql://u@h/d?application_name={'x' * 64}", "application_name must be 1 to 63 printable characters"),
-        ("postgresql://u@h/d?port=0", "its port must be from 1 to 65535"),
-        ("postgresql://u@h:99999/d", "its port must be from 1 to 65535"),
+        ("postgresql://u@h/d?port=0", "the port must be from 1 to 65535"),
+        ("postgresql://u@h:99999/d", "the port must be from 1 to 65535"),
         ("postgresql://u@a,b,c/d?port=1,2", "2 ports for 3 hosts"),
-        ("postgresql://u@a:x,b:1/d", "its port must be from 1 to 65535"),
-        ("postgresql://u@[1::2::3]/d", "is no IPv6 address"),
-        ("postgresql://u@h/d?sslmode=require&sslmode=disable", "'sslmode' is said more than once"),
+        ("postgresql://u@a:x,b:1/d", "the port must be from 1 to 65535"),
+        ("postgresql://u@[1::2::3]/d", "must be an IPv6 address"),
+        ("postgresql://u@h/d?sslmode=require&sslmode=disable", "'sslmode' is given more than once"),
         ("postgresql://u@/d?host=/cloudsql/instance", "host must be /cloudsql/<project>:<region>:<instance>"),
         ("postgresql://h/d", "must name a user"),
     ],
@@ -184,7 +184,7 @@ def test_tells_all_faults_at_once() -> None:
 
 @pytest.mark.parametrize("url", ["postgresql", "mysql://u:c4n4ry@h/d", "postgresql://u:c4n4ry@h", "postgres:/x"])
 def test_what_is_no_url_is_not_repeated(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^its? ") as caught:
+    with pytest.raises(ValueError, match=r"^(the|an|percent|remove) ") as caught:
         parse_url(url)
 
     assert CANARY not in str(caught.value)

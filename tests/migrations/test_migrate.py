@@ -171,7 +171,7 @@ async def test_a_downgrade_as_sql_says_from_where(owner_settings: Settings) -> N
 async def test_through_a_transaction_pooler_the_lock_is_worth_nothing(cloned_database: URL) -> None:
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=cloned_database, DATABASE_PGBOUNCER=True)
 
-    with pytest.raises(ConfigurationError, match="DATABASE_MIGRATION_URL must be set where DATABASE_PGBOUNCER=true"):
+    with pytest.raises(ConfigurationError, match="DATABASE_MIGRATION_URL must be set if DATABASE_PGBOUNCER=true"):
         await upgrade(settings)
 
 

@@ -1,4 +1,4 @@
-"""Target: where the database is and how it is reached, parsed once; its text does not show the password."""
+"""Target: where the database is and how it is reached, parsed once; the password is not part of its text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from src.database.target.url import Host, LibpqUrl, SessionAttributes, SslMode, 
 Route = Literal["direct", "Unix socket", "SSH tunnel", "Cloud SQL", "embedded"]
 
 CLOUD_SQL_FOLDER: Final = "/cloudsql/"
+DEFAULT_CONNECT_SECONDS: Final = 10.0
 
 _FIELD_OF: Final = {"sslcert": "ssl_cert", "sslkey": "ssl_key", "sslmode": "ssl_mode", "sslrootcert": "ssl_ca"}
-"""The fields whose names are not those of their URL parameters."""
+"""Maps a URL parameter to its field, if their names differ."""
 _PARAMETER_OF: Final = {attribute: parameter for parameter, attribute in _FIELD_OF.items()}
-_OUTSIDE_OF_PARAMETERS: Final = {"hosts", "database", "user", "password", "ssh", "embedded", "search_path"}
+_NOT_PARAMETERS: Final = {"hosts", "database", "user", "password", "ssh", "embedded", "search_path"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +29,11 @@ class SshGateway:
     host: str
     port: int = 22
     user: str | None = None
-    """None: the user of this process, as in ssh."""
+    """None: the user of this process, as in OpenSSH."""
     key: Path | None = None
-    """A private key; None: the agent, and the usual files in ~/.ssh."""
+    """The file of a private key; None: the keys of the SSH agent, and the usual files in ~/.ssh."""
     known_hosts: Path | Literal["none"] | None = None
-    """None: ~/.ssh/known_hosts; ``none``: any host is trusted."""
+    """None: ~/.ssh/known_hosts; ``none``: every host is trusted."""
 
     def __str__(self) -> str:
         return f"{f'{self.user}@' if self.user else ''}{self.host}:{self.port}"
@@ -40,24 +41,31 @@ class SshGateway:
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """How many connections a pool opens, and how long it keeps each; times are in seconds."""
+    """How many connections a pool opens, and how long it keeps each connection.
+
+    Attributes:
+        size: How many connections the pool keeps open.
+        overflow: How many more it opens under load, and closes afterwards.
+        timeout: Seconds that a caller waits for a connection.
+        lifetime: Seconds after which a connection is replaced.
+        idle: Seconds after which an idle connection is replaced; None sets no limit besides `lifetime`.
+        minimum: How many connections are opened together with the first.
+    """
 
     size: int
     overflow: int
     timeout: float
     lifetime: float
     idle: float | None = None
-    """Replace a connection that was idle for longer; None sets no limit besides `lifetime`."""
     minimum: int = 0
-    """How many connections are opened with the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One database as one user. None leaves the choice to the code that connects."""
+    """One database as one user. A field that is None was not set by the URL."""
 
     hosts: tuple[Host, ...]
-    """At least one; tried in this order."""
+    """At least one host; they are tried in this order."""
     database: str
     user: str
     password: str | None = field(default=None, repr=False)
@@ -67,7 +75,7 @@ class Target:
     ssl_key: Path | None = None
     ssh: SshGateway | None = None
     embedded: Path | None = None
-    """The folder of the embedded server, if the target is one."""
+    """The folder of the embedded server, if that is the target."""
     target_session_attrs: SessionAttributes | None = None
     application_name: str | None = None
     connect_timeout: float | None = None
@@ -77,7 +85,7 @@ class Target:
     lock_timeout: int | None = None
     """Milliseconds; 0 means no limit."""
     search_path: str | None = None
-    """The schemas to search, separated by commas; None: as the server, the database or the role sets it."""
+    """The schemas to search, separated by commas; None: the path that the server, the database or the role sets."""
     pool_min: int | None = None
     pool_max: int | None = None
     pool_idle: int | None = None
@@ -87,14 +95,14 @@ class Target:
 
     @classmethod
     def from_url(cls, url: URL, *, name: str = "the database URL") -> Self:
-        """Create a target from a URL of `parse_url`; what the URL does not set stays None or the default.
+        """Create a target from a URL; what the URL does not set stays None.
 
         Args:
-            url: The URL.
-            name: The URL's name in errors.
+            url: The result of `parse_url`.
+            name: The URL's name in errors, such as ``DATABASE_URL``.
 
         Raises:
-            ConfigurationError: With all the faults of hosts and parameters; nothing secret is in the text.
+            ConfigurationError: The hosts or parameters are not valid; the message has all faults and nothing secret.
         """
         values, hosts, faults = _read(url)
         if faults:
@@ -109,16 +117,16 @@ class Target:
 
     @staticmethod
     def faults_of_url(url: URL) -> list[str]:
-        """Return the faults of the URL's hosts and parameters, without anything secret."""
+        """Return all faults of the URL's hosts and parameters, without anything secret."""
         return _read(url)[2]
 
     @property
     def url(self) -> URL:
-        """The target as a URL, whose text masks the password; the gateway of a tunnel is not part of it."""
+        """The target as a URL, whose text masks the password. It does not include the SSH gateway."""
         query = {
             _PARAMETER_OF.get(each.name, each.name): str(value)
             for each in fields(self)
-            if each.name not in _OUTSIDE_OF_PARAMETERS and (value := getattr(self, each.name)) is not None
+            if each.name not in _NOT_PARAMETERS and (value := getattr(self, each.name)) is not None
         }
         if self.search_path is not None:
             query["options"] = f"-csearch_path={self.search_path}"
@@ -147,6 +155,11 @@ class Target:
         return self.hosts[0].port
 
     @property
+    def connect_seconds(self) -> float:
+        """Seconds for the login at one host, by default 10."""
+        return self.connect_timeout or DEFAULT_CONNECT_SECONDS
+
+    @property
     def route(self) -> Route:
         """How the database is reached."""
         if self.embedded is not None:
@@ -159,17 +172,17 @@ class Target:
 
     @property
     def has_pool_parameters(self) -> bool:
-        """Whether the URL had a parameter of the pool."""
+        """True if the URL sets a limit of the pool."""
         return any(value is not None for value in (self.pool_min, self.pool_max, self.pool_idle, self.max_lifetime))
 
     @property
     def is_socket(self) -> bool:
-        """Whether every host is a Unix socket, where TLS means nothing."""
+        """True if every host is a Unix socket, which is never encrypted."""
         return all(host.is_socket for host in self.hosts)
 
     @property
     def cloud_sql_instance(self) -> str | None:
-        """``project:region:instance`` if the host is Cloud SQL's folder for an instance, or None."""
+        """``project:region:instance`` if the host is the folder of a Cloud SQL instance, or None."""
         if not self.host.startswith(CLOUD_SQL_FOLDER):
             return None
         return self.host.removeprefix(CLOUD_SQL_FOLDER).partition("/")[0]
@@ -181,7 +194,7 @@ class Target:
 
 
 def _read(url: URL) -> tuple[dict[str, Any], tuple[Host, ...], list[str]]:
-    """Return the parameters' values, the hosts, and the faults of both."""
+    """Return the values of the parameters, the hosts, and the faults of both."""
     values, faults = parameters_of(url)
     hosts: tuple[Host, ...] = ()
     try:
@@ -189,19 +202,19 @@ def _read(url: URL) -> tuple[dict[str, Any], tuple[Host, ...], list[str]]:
     except ValueError as error:
         faults.append(str(error))
     if not url.username:
-        faults.append("it must name a user: postgresql://user:password@host/name")
+        faults.append("the URL must name a user: postgresql://user:password@host/name")
     return values, hosts, [*faults, *_contradictions(values, hosts)]
 
 
 def _contradictions(values: dict[str, Any], hosts: tuple[Host, ...]) -> list[str]:
-    """Return a fault for each set of values that contradict one another."""
+    """Return a fault for each combination of values that cannot work."""
     faults = []
     if values.get("pool_min", 0) > values.get("pool_max", float("inf")):
         faults.append(f"pool_min must not be above pool_max, got {values['pool_min']} and {values['pool_max']}")
     if ("sslcert" in values) != ("sslkey" in values):
-        faults.append("sslcert and sslkey must be given together")
+        faults.append("sslcert and sslkey must be set together")
     faults.extend(
-        "host must be /cloudsql/<project>:<region>:<instance>, and the only one"
+        "host must be /cloudsql/<project>:<region>:<instance>, and the only host"
         for host in hosts
         if host.name.startswith(CLOUD_SQL_FOLDER) and (len(hosts) > 1 or not _names_an_instance(host.name))
     )
@@ -209,6 +222,6 @@ def _contradictions(values: dict[str, Any], hosts: tuple[Host, ...]) -> list[str
 
 
 def _names_an_instance(folder: str) -> bool:
-    """Return True for ``project:region:instance``; the project of a domain has one part more."""
+    """Return True for ``project:region:instance``; the project ``example.com:name`` of a domain has one part more."""
     parts = folder.removeprefix(CLOUD_SQL_FOLDER).partition("/")[0].split(":")
     return len(parts) in {3, 4} and all(parts)

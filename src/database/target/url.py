@@ -1,4 +1,4 @@
-"""Parse the text of a database URL, libpq's forms included, into SQLAlchemy's URL; check its hosts and parameters."""
+"""Parse the text of a database URL, libpq's forms included, into SQLAlchemy's URL; check the hosts and parameters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ SessionAttributes = Literal["any", "read-write", "read-only", "primary", "standb
 
 DEFAULT_PORT: Final = 5432
 _LAST_PORT: Final = 65535
-_LARGEST_INTEGER: Final = 2_147_483_647  # of a server parameter
+_LARGEST_INTEGER: Final = 2_147_483_647  # the limit of an integer parameter of the server
 _SCHEMES: Final = ("postgres", "postgresql", "postgresql+asyncpg")
 _AUTHORITY: Final = re.compile(r"^(?P<scheme>[\w+]+://)(?P<user>[^/?#]*@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)$", re.DOTALL)
-_CREDENTIALS: Final = re.compile(r"[\w+]+://(?:[^:/]*(?::[^@]*)?@)?")  # as SQLAlchemy finds them
-_NOT_UTF8: Final = "its percent-encoded characters must be UTF-8 (%C3%B1, not %F1, for the letter n with a tilde)"
-_PERCENT_ENCODE: Final = "percent-encode what is special in the password (@ is %40, / is %2F, : is %3A)"
+_CREDENTIALS: Final = re.compile(r"[\w+]+://(?:[^:/]*(?::[^@]*)?@)?")  # as in the pattern of SQLAlchemy's make_url
+_NOT_UTF8: Final = "percent-encoded characters must be UTF-8 (%C3%B1, not %F1, for the letter n with a tilde)"
+_PERCENT_ENCODE: Final = "percent-encode special characters in the password (@ is %40, / is %2F, : is %3A)"
+_PORT_RULE: Final = f"the port must be from 1 to {_LAST_PORT}"
 _NAME: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]{1,253}")
 
 
@@ -38,8 +39,13 @@ class Host:
 
     @property
     def is_socket(self) -> bool:
-        """Whether the address is a Unix socket, where TLS means nothing."""
+        """True if the address is the folder of a Unix socket, which is never encrypted."""
         return self.name.startswith("/")
+
+    @property
+    def socket_path(self) -> str:
+        """The file of the Unix socket."""
+        return f"{self.name}/.s.PGSQL.{self.port}"
 
     def __str__(self) -> str:
         if self.is_socket:
@@ -48,7 +54,7 @@ class Host:
 
 
 class LibpqUrl(URL):
-    """A URL whose text has `%20` for a blank, as libpq reads it; SQLAlchemy writes `+`, which libpq leaves as it is."""
+    """A URL whose text has `%20` for a space. SQLAlchemy writes `+`, which libpq takes for a plus sign."""
 
     def render_as_string(self, hide_password: bool = True) -> str:
         """Return the URL's text; the password is masked unless `hide_password` is False."""
@@ -63,43 +69,47 @@ class LibpqUrl(URL):
 
 
 def parse_url(text: str | URL) -> URL:
-    """Parse a URL; its scheme becomes asyncpg's, and a password is moved to where it is masked.
+    """Parse a database URL, and set its scheme to ``postgresql+asyncpg``.
 
     libpq's forms are accepted as well as SQLAlchemy's: ``//a:5432,b:5433/name``, a percent-encoded socket folder as a
-    host, and ``?host=``, ``?user=``, ``?password=``, ``?dbname=``. Hosts and parameters are not checked yet.
+    host, and ``?host=``, ``?user=``, ``?password=``, ``?dbname=``. A password among the parameters, whose text
+    SQLAlchemy does not mask, becomes the URL's password, which it masks. Hosts and parameters are not checked yet.
 
     Raises:
-        ValueError: The text is no URL; the message never repeats a part of it that could be secret.
+        ValueError: The text is not a database URL; the message contains no part of it that could be secret.
     """
     url = text if isinstance(text, URL) else _read(text.strip())
     if url.drivername not in _SCHEMES:
-        raise ValueError(f"its scheme must be one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+        raise ValueError(f"the scheme must be one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
     url = url.set(
         username=_last(url, "user") or url.username,
         password=_last(url, "password") or url.password,
         database=_last(url, "dbname") or url.database,
     ).difference_update_query(["user", "password", "dbname"])
     if not url.database:
-        raise ValueError("it names no database")
+        raise ValueError("the URL must name a database")
     if "\0" in f"{url.username}{url.password}{url.database}":
-        raise ValueError("it has a NUL in it")
+        raise ValueError("the user, password and database must not contain a NUL character")
     return LibpqUrl(*url.set(drivername="postgresql+asyncpg"))
 
 
 def hosts_of(url: URL) -> tuple[Host, ...]:
-    """Return the hosts in the order to try them; a URL without a host means localhost.
+    """Return the hosts in the order to try them; without a host in the URL, localhost.
 
     Raises:
-        ValueError: A host or a port is not valid; the message names it.
+        ValueError: A host or a port is not valid; the message names the fault.
     """
     entries, ports = _entries(url, "host"), _entries(url, "port")
-    if entries and url.host not in {None, "", "localhost"}:  # localhost often stands beside Cloud SQL's folder
-        raise ValueError("its host is said twice: before the path and as ?host=")
-    hosts = [_split(_trimmed(entry)) for entry in entries] or [(url.host or "localhost", url.port)]
+    # Google's documentation combines @localhost with ?host=/cloudsql/...
+    if entries and url.host not in {None, "", "localhost"}:
+        raise ValueError("the host is given twice: before the path and as ?host=")
+    # Spaces around a name are removed; the name of a folder may end with a space.
+    entries = [entry.lstrip() if "/" in entry else entry.strip() for entry in entries]
+    hosts = [_split(entry) for entry in entries] or [(url.host or "localhost", url.port)]
     if len(ports) not in {0, 1, len(hosts)}:
-        raise ValueError(f"port must be one, or one for each host: {len(ports)} ports for {len(hosts)} hosts")
+        raise ValueError(f"port must have one value, or one for each host: {len(ports)} ports for {len(hosts)} hosts")
     if ports and any(port for _, port in hosts):
-        raise ValueError("its port is said twice: beside the host and as a port for all")
+        raise ValueError("the port is given twice: after the host and as ?port=")
     if ports:
         shared = ports * len(hosts) if len(ports) == 1 else ports
         hosts = [(name, _port(port)) for (name, _), port in zip(hosts, shared, strict=True)]
@@ -107,23 +117,18 @@ def hosts_of(url: URL) -> tuple[Host, ...]:
 
 
 def _entries(url: URL, parameter: str) -> list[str]:
-    """Return the values of a parameter that can be repeated, and that can contain several values each."""
+    """Return the values of a parameter that may be repeated, and whose text may contain several values."""
     value = url.query.get(parameter)
     if value is None:
         return []
     return ",".join([value] if isinstance(value, str) else value).split(",")
 
 
-def _trimmed(entry: str) -> str:
-    """Remove blanks around a host; a folder's name may end in one."""
-    return entry.lstrip() if "/" in entry else entry.strip()
-
-
 def parameters_of(url: URL) -> tuple[dict[str, Any], list[str]]:
     """Return the parameters' values by name, and every fault: an unknown or repeated name, a value out of range.
 
-    A parameter that platforms and other clients name differently has our name in the result: `connection_limit` is
-    `pool_max`, `schema` is `search_path`, and each setting in `options` has its own name.
+    Prisma's names are accepted for our parameters: `connection_limit` sets `pool_max`, `schema` sets `search_path`.
+    Each setting in `options` is a value of its own.
     """
     values: dict[str, Any] = {}
     faults = []
@@ -131,19 +136,19 @@ def parameters_of(url: URL) -> tuple[dict[str, Any], list[str]]:
         if name in {"host", "port"}:
             continue
         if name not in _PARAMETERS:
-            faults.append(f"{'foreign' if name in _NOT_TAKEN else 'unknown'} parameter {name!r}; {_remedy(name)}")
+            faults.append(f"{'unsupported' if name in _UNSUPPORTED else 'unknown'} parameter {name!r}; {_remedy(name)}")
         elif not isinstance(value, str):
-            faults.append(f"{name!r} is said more than once")
+            faults.append(f"{name!r} is given more than once")
         else:
             try:
                 parsed = _PARAMETERS[name](value)
             except ValueError as error:
                 faults.append(f"{name} must be {error}, got {value!r}")
                 continue
-            for ours, one in parsed.items() if isinstance(parsed, dict) else ((name, parsed),):
+            for ours, each in parsed.items() if isinstance(parsed, dict) else ((name, parsed),):
                 if ours in values:
-                    faults.append(f"{ours!r} is said more than once")
-                values[ours] = one
+                    faults.append(f"{ours!r} is given more than once")
+                values[ours] = each
     values.pop("channel_binding", None)
     return values, faults
 
@@ -152,9 +157,7 @@ def warnings_of(url: URL) -> list[str]:
     """Return a warning for each parameter that the driver does not support, with the remedy."""
     if url.query.get("channel_binding") != "require":
         return []
-    return [
-        "channel_binding=require has no effect: the driver does not support it; sslmode=verify-full proves the server"
-    ]
+    return ["channel_binding=require has no effect in asyncpg; sslmode=verify-full authenticates the server"]
 
 
 def _last(url: URL, parameter: str) -> str | None:
@@ -168,39 +171,39 @@ def _read(text: str) -> URL:
     except UnicodeDecodeError:
         raise ValueError(_NOT_UTF8) from None
     try:
-        return sqlalchemy_url(_plus_as_itself(_several_hosts_as_parameters(text)))
+        return sqlalchemy_url(_keep_plus_signs(_several_hosts_as_parameters(text)))
     except (ArgumentError, ValueError):
-        raise ValueError(_why_it_is_none(text)) from None
+        raise ValueError(_reason_of_no_url(text)) from None
 
 
-def _why_it_is_none(text: str) -> str:
-    """Return the reason why a text is no URL; no part of the text is repeated, since any could be secret."""
-    found = _AUTHORITY.match(text)
+def _reason_of_no_url(text: str) -> str:
+    """Return why a text is not a URL, without any part of the text, which could be secret."""
+    match = _AUTHORITY.match(text)
     if text.startswith(("'", '"')):
-        return "it is in quotes: take them away"
+        return "the URL is in quotes: remove them"
     if text.startswith("jdbc:"):
-        return "take jdbc: away, and put the user and the password before the host"
-    if found is None:
-        return "it is empty" if not text else "it cannot be read as one: it has no scheme"
-    if "[" not in found["hosts"] and found["hosts"].count(":") > 1:
-        return "an IPv6 address stands in brackets: [::1]"
-    if ":" in found["hosts"]:
-        return f"its port must be from 1 to 65535; {_PERCENT_ENCODE}"
-    return "it cannot be read as one"
+        return "remove jdbc:, and put the user and the password before the host"
+    if match is None:
+        return "the text has no scheme" if text else "the text is empty"
+    if "[" not in match["hosts"] and match["hosts"].count(":") > 1:
+        return "an IPv6 address must be in brackets: [::1]"
+    if ":" in match["hosts"]:
+        return f"{_PORT_RULE}; {_PERCENT_ENCODE}"
+    return "the text is not a URL"
 
 
 def _several_hosts_as_parameters(text: str) -> str:
     """Rewrite ``//a:1,b:2/name`` and an encoded socket folder as ``///name?host=…``, which SQLAlchemy parses."""
-    found = _AUTHORITY.match(text)
-    if found is None or not ("," in found["hosts"] or found["hosts"].lower().startswith("%2f")):
+    match = _AUTHORITY.match(text)
+    if match is None or not ("," in match["hosts"] or match["hosts"].lower().startswith("%2f")):
         return text
-    path, _, query = found["rest"].partition("?")
-    hosts = "&".join(f"host={quote(unquote(host), safe='')}" for host in found["hosts"].split(","))
-    return f"{found['scheme']}{found['user'] or ''}{path or '/'}?{'&'.join(filter(None, [query, hosts]))}"
+    path, _, query = match["rest"].partition("?")
+    hosts = "&".join(f"host={quote(unquote(host), safe='')}" for host in match["hosts"].split(","))
+    return f"{match['scheme']}{match['user'] or ''}{path or '/'}?{'&'.join(filter(None, [query, hosts]))}"
 
 
-def _plus_as_itself(text: str) -> str:
-    """Encode each `+` of the parameters: SQLAlchemy reads it as a blank, and libpq as itself."""
+def _keep_plus_signs(text: str) -> str:
+    """Percent-encode each `+` of the parameters: SQLAlchemy reads it as a space, libpq as a plus sign."""
     before = _CREDENTIALS.match(text)
     start = -1 if before is None else text.find("?", before.end())
     return text if start < 0 else text[:start] + text[start:].replace("+", "%2B")
@@ -222,22 +225,22 @@ def _split(entry: str) -> tuple[str, int | None]:
 def _host(name: str, port: int | None) -> Host:
     if name.startswith("/"):
         if "\0" in name:
-            raise ValueError("a socket's folder has a NUL in it")
+            raise ValueError("the folder of a socket must not contain a NUL character")
     elif ":" in name:
         try:
             IPv6Address(name)
         except ValueError:
-            raise ValueError(f"host must be a name, an address or a folder: {name[:60]!r} is no IPv6 address") from None
+            raise ValueError(f"a host with colons must be an IPv6 address, got {name[:60]!r}") from None
     elif not _NAME.fullmatch(name):
-        raise ValueError(f"its host cannot be one; {_PERCENT_ENCODE}")
+        raise ValueError(f"the host has characters that no host name has; {_PERCENT_ENCODE}")
     if port is not None and not 1 <= port <= _LAST_PORT:
-        raise ValueError("its port must be from 1 to 65535")
+        raise ValueError(_PORT_RULE)
     return Host(name, DEFAULT_PORT if port is None else port)
 
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > len(str(_LAST_PORT)):
-        raise ValueError("its port must be from 1 to 65535")
+        raise ValueError(_PORT_RULE)
     return int(text)
 
 
@@ -279,35 +282,36 @@ def _search_path(text: str) -> str:
 
 
 def _schema(text: str) -> dict[str, str]:
-    """Parse Prisma's parameter: the name of the one schema to search, without quotes."""
+    """Parse Prisma's parameter: the name of the one schema to search, written without quotes."""
     if not text.isprintable() or re.search(r"""["'\\\s,]""", text):
         raise ValueError("the name of one schema")
     return {"search_path": text if re.fullmatch(r"[a-z_][a-z0-9_$]*", text) else f'"{text}"'}
 
 
 def _options(text: str) -> dict[str, Any]:
-    """Parse the command line that libpq sends for the server's process: `-c name=value`, `--name=value`."""
-    found: dict[str, Any] = {}
+    """Parse libpq's command-line options for the server: `-c name=value`, `--name=value`."""
+    settings: dict[str, Any] = {}
     words = re.sub(r"(?:^|(?<=\s))-c\s+", "-c", text.strip()).split()
     for word in words:
         name, is_set, value = word.removeprefix("-c").removeprefix("--").partition("=")
         if not (word.startswith(("-c", "--")) and is_set):
             if word.startswith(("endpoint=", "project=")):
-                raise ValueError("left out on Neon: the driver names the host in the TLS handshake (SNI)")
-            raise ValueError("like -csearch_path=app")
+                raise ValueError("left out on Neon: asyncpg sends the host's name in the TLS handshake (SNI)")
+            raise ValueError("of the form -csearch_path=app")
         name = name.replace("-", "_")
-        if name not in _OF_OPTIONS:
-            raise ValueError(f"of {', '.join(_OF_OPTIONS)} alone; ALTER ROLE … SET serves for others")
+        if name not in _SETTINGS_IN_OPTIONS:
+            names = ", ".join(_SETTINGS_IN_OPTIONS)
+            raise ValueError(f"limited to {names}; set others with ALTER ROLE … SET")
         try:
-            found[name] = _OF_OPTIONS[name](value)
+            settings[name] = _SETTINGS_IN_OPTIONS[name](value)
         except ValueError as error:
-            raise ValueError(f"right, and {name} in it {error}") from None
-    return found
+            raise ValueError(f"valid: {name} must be {error}") from None
+    return settings
 
 
 _MILLISECONDS: Final = _whole(0, _LARGEST_INTEGER, " (milliseconds)")
 _SCHEMA: Final = re.compile(r'"[^"\'\\\s,]{1,63}"|[A-Za-z_][\w$]{0,62}|\$user')
-_OF_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+_SETTINGS_IN_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "lock_timeout": _MILLISECONDS,
     "search_path": _search_path,
     "statement_timeout": _MILLISECONDS,
@@ -333,7 +337,7 @@ _PARAMETERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "target_session_attrs": _one_of(get_args(SessionAttributes)),
 }
 _KNOWN: Final = (*_PARAMETERS, "dbname", "host", "password", "port", "user")
-_SAID_ELSEWHERE: Final = {
+_OTHER_NAMES: Final = {
     "currentSchema": "schema",
     "command_timeout": "statement_timeout",
     "idle_timeout": "pool_idle",
@@ -347,31 +351,31 @@ _SAID_ELSEWHERE: Final = {
     "sslaccept": "sslmode",
     "timeout": "connect_timeout",
 }
-"""Other drivers' names of our parameters."""
-_NOT_TAKEN: Final = {
-    "gssencmode": "the driver has no GSS encryption; leave it out and use sslmode",
-    "hostaddr": "name the address as the host",
-    "keepalives": "connections are kept alive always; leave it out",
-    "passfile": "settings alone decide; put the password into the URL",
-    "pgbouncer": "leave it out, and if it is true set DATABASE_PGBOUNCER=true",
-    "pool_timeout": "leave it out, and set DATABASE_POOL_TIMEOUT (seconds)",
-    "prepared_statement_cache_size": "set DATABASE_PGBOUNCER=true where there is PgBouncer, and else leave it out",
-    "service": "settings alone decide; name host, user and database",
-    "sslcrl": "the driver looks at no revocation list; leave it out",
-    "sslidentity": "leave it out, and name the client's certificate and key as PEM files: sslcert and sslkey",
-    "sslnegotiation": "the driver negotiates; leave it out",
-    "sslpassword": "the driver reads keys without a password;"  # pragma: allowlist secret
-    " leave it out, and store the key of sslkey without one",
-    "statement_cache_size": "set DATABASE_PGBOUNCER=true where there is PgBouncer, and else leave it out",
-    "supa": "leave it out: it tells Vercel's clients which pooler the URL leads to",
+"""The names that other drivers and platforms have for our parameters."""
+_UNSUPPORTED: Final = {
+    "gssencmode": "asyncpg has no GSS encryption; remove it and use sslmode",
+    "hostaddr": "use the address as the host",
+    "keepalives": "TCP keepalives are always on; remove it",
+    "passfile": "password files are not read; put the password into the URL",
+    "pgbouncer": "remove it, and if it is true set DATABASE_PGBOUNCER=true",
+    "pool_timeout": "remove it, and set DATABASE_POOL_TIMEOUT (seconds)",
+    "prepared_statement_cache_size": "remove it; behind PgBouncer, set DATABASE_PGBOUNCER=true",
+    "service": "service files are not read; name the host, the user and the database in the URL",
+    "sslcrl": "asyncpg reads no revocation list; remove it",
+    "sslidentity": "remove it, and name the client's certificate and key as PEM files: sslcert and sslkey",
+    "sslnegotiation": "direct TLS negotiation is not supported; remove it",
+    "sslpassword": "encrypted keys are not read;"  # pragma: allowlist secret
+    " remove it, and store the key of sslkey without a passphrase",
+    "statement_cache_size": "remove it; behind PgBouncer, set DATABASE_PGBOUNCER=true",
+    "supa": "remove it: only Vercel's own clients read it",
 }
-"""Parameters of libpq and other drivers that are not supported, with the remedy."""
+"""Parameters of libpq, other drivers and platforms that are not supported, with the remedy."""
 
 
 def _remedy(name: str) -> str:
-    if instead := _NOT_TAKEN.get(name):
+    if instead := _UNSUPPORTED.get(name):
         return instead
-    if elsewhere := _SAID_ELSEWHERE.get(name):
-        return f"did you mean {elsewhere}?"
+    if ours := _OTHER_NAMES.get(name):
+        return f"did you mean {ours}?"
     nearest = get_close_matches(name.lower(), _KNOWN, n=1)
-    return f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(sorted(_KNOWN))}"
+    return f"did you mean {nearest[0]}?" if nearest else f"the parameters are {', '.join(sorted(_KNOWN))}"

@@ -88,7 +88,7 @@ def test_an_administrator_is_asked_for_by_name(cluster: Cluster, call: Callable[
 
     made, saved = call("bootstrap", **without), run("backup", "x", folder=tmp_path, **without)
 
-    assert "DATABASE_ADMIN_URL must be set: a role that may make roles" in str(made.exception)
+    assert "host:5432/name, of a role that may create roles" in str(made.exception)
     assert "DATABASE_BACKUP_URL or DATABASE_ADMIN_URL must be set" in saved.stderr
     assert saved.returncode == 2
 
