@@ -12,4 +12,4 @@ from src.database.target import Target
 
 async def connect(target: Target) -> asyncpg.Connection[Any]:
     """Open a connection, by a route that needs no tunnel and no Cloud SQL connector; the caller closes it."""
-    return await Connector(lambda: target).connect()
+    return await Connector(target).connect()

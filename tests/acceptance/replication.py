@@ -22,7 +22,7 @@ from sqlalchemy import URL
 
 from src.config import Settings
 from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
-from src.database.embedded.process import give, run
+from src.database.embedded.process import chown_to_server, run
 from src.database.migrate import upgrade
 from tests.conftest import FOLDER, SERVER
 
@@ -63,7 +63,7 @@ class Node:
     def follow(self, primary: Node) -> None:
         """Be a standby of another from the next start on."""
         (self.data / "standby.signal").touch()
-        give(self.data / "standby.signal")
+        chown_to_server(self.data / "standby.signal")
         with (self.data / "postgresql.auto.conf").open("a") as config:
             config.write(
                 f"primary_conninfo = 'host={primary.folder} user={SUPERUSER} application_name=replica'\n"
@@ -132,7 +132,7 @@ def _copy_template(node: Node) -> None:
     node.folder.mkdir()
     shutil.copytree(_template(), node.data, copy_function=shutil.copy)
     for path in (node.folder, node.data, *node.data.rglob("*")):
-        give(path)
+        chown_to_server(path)
 
 
 def _template() -> Path:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from src.database.embedded import SUPERUSER
-from src.database.embedded.process import give, programs, server_uid
+from src.database.embedded.process import chown_to_server, programs, server_uid
 from tests.acceptance.command import ROOT
 from tests.conftest import FOLDER, SERVER
 
@@ -79,7 +79,7 @@ def folder_of_server(folder: Path, name: str) -> Path:
     """Make a folder that the server's user may write to."""
     made = folder / name
     made.mkdir()
-    give(made)
+    chown_to_server(made)
     return made
 
 

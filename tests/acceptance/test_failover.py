@@ -189,7 +189,7 @@ async def test_where_no_host_serves_the_error_names_each_and_why(use_database: U
     use_database(pair.url(**WRITES))
 
     for scope in (get_db, get_read_db):
-        with pytest.raises(ConnectionFailed, match="none of the hosts serves") as failed:
+        with pytest.raises(ConnectionFailed, match="none of the hosts accepts") as failed:
             async with scope() as session:
                 await session.execute(text("SELECT 1"))
         for node in (pair.first, pair.second):

@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings
 from src.database import create_engine
 from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
-from src.database.embedded.process import give
+from src.database.embedded.process import chown_to_server
 from src.database.errors import AuthenticationFailed, ConfigurationError
 from src.database.migrate import upgrade
 from src.database.session import AsyncSession, TenantBinding
@@ -99,7 +99,7 @@ async def test_nobody_is_refused_while_the_roles_change(server: EmbeddedServer, 
         host = server.target().hosts[0]
         shell = folder / "shell"
         shell.mkdir(exist_ok=True)
-        give(shell)
+        chown_to_server(shell)
         variables = {
             "PGHOST": host.name,
             "PGPORT": str(host.port),
@@ -249,7 +249,7 @@ async def test_a_callable_that_fails_is_named_and_what_it_said_is_not_told(
             pass
 
     told = "".join(traceback.format_exception(failed.value))
-    assert "the password's provider" in told
+    assert "the password provider" in told
     assert "canary" not in told.replace('RuntimeError("canary")', "")
     await made.dispose()
 

@@ -1,13 +1,12 @@
 """From a Target to a connection of the driver: TLS, SSH, Cloud SQL, passwords."""
 
 from src.database.connect.asyncpg_internals import BoundTransaction
-from src.database.connect.connection import DRIVER_ERRORS, PgBouncerConnection, fatal_error
+from src.database.connect.connection import DRIVER_ERRORS, ConnectionState, PgBouncerConnection, fatal_error
 from src.database.connect.connector import Connector, command_connection
 from src.database.connect.libpq import libpq_environment
 from src.database.connect.password import PasswordProvider, find_provider
 from src.database.connect.setup import TEMPORARY_LAST, connection_name, decode_jsonb, search_temporary_last
 from src.database.connect.shielded import run_shielded
-from src.database.connect.state import ConnectionState
 
 __all__ = [
     "DRIVER_ERRORS",

@@ -13,13 +13,13 @@ import asyncpg
 from asyncpg.transaction import Transaction, TransactionState
 
 
-class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
-    """The driver's connection, with names for what the driver keeps private.
+class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
+    """The driver's connection, with public names for what the driver keeps private.
 
     Attributes:
-        transport: The connection's transport, also after its end.
+        transport: The connection's transport, also after the connection has ended.
         loop: The event loop that opened the connection.
-        is_introspecting: True while the driver reads a statement's types, before it sends the statement.
+        is_introspecting: True while the driver reads a statement's types, before the driver sends the statement.
     """
 
     is_introspecting = False
@@ -28,14 +28,14 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no 
         self, protocol: Any, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, *arguments: Any
     ) -> None:
         super().__init__(protocol, transport, loop, *arguments)
-        self._statements_of = protocol
+        self._driver_protocol = protocol  # the driver sets its own reference to None when the connection ends
         self.transport = transport
         self.loop = loop
 
     @property
     def statements_sent(self) -> int:
         """How many statements the driver has sent, without those that it has only prepared."""
-        sent: int = self._statements_of.queries_count
+        sent: int = self._driver_protocol.queries_count
         return sent
 
     @property
@@ -45,22 +45,22 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # it ships no 
         return requests
 
     def take_command_timeout(self) -> float | None:
-        """Return the time limit of each statement in seconds, or None; from now on the caller has to apply it."""
+        """Return the time limit of each statement in seconds, or None; from now on the caller applies the limit."""
         parameters: Any = self._config
         self._config: Any = parameters._replace(command_timeout=None)
         seconds: float | None = parameters.command_timeout
         return seconds
 
     async def _introspect_types(self, *arguments: Any) -> Any:
-        """Read types; if this fails, `is_introspecting` stays True."""
+        # Not in a finally block: after an error here the statement was never sent, and can be sent again.
         self.is_introspecting = True
         types = await super()._introspect_types(*arguments)
         self.is_introspecting = False
         return types
 
 
-class BoundTransaction(Transaction):  # type: ignore[misc] # it ships no types
-    """A transaction of the driver's whose BEGIN has another statement with it."""
+class BoundTransaction(Transaction):  # type: ignore[misc] # asyncpg ships no types
+    """A transaction of the driver whose BEGIN is sent together with another statement."""
 
     async def start_with(self, statement: str) -> None:
         """Send BEGIN and the statement in one round trip, and record how the transaction can be begun again."""

@@ -1,4 +1,4 @@
-"""Cloud SQL if no socket is mounted: the connections of the official connector, and the translation of its errors."""
+"""Cloud SQL where no socket is mounted: connections of Google's connector, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -15,27 +15,67 @@ from src.database.target import Host
 if TYPE_CHECKING:
     from aiohttp import ClientResponseError
 
-DEFAULT_TIMEOUT_SECONDS: Final = 30
 ADDRESSES: Final = ("PUBLIC", "PRIVATE", "PSC")
 """The connector's names of an instance's addresses; the first that the instance has is used."""
 
 _LOG_IN: Final = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's path"
 _NO_CONNECTION: Final = "no connection to the Cloud SQL instance {}: {error}"
-_NAME: Final = "check it with `gcloud sql instances list`: /cloudsql/<project>:<region>:<instance>"
+_NAME: Final = "check the name with `gcloud sql instances list`: /cloudsql/<project>:<region>:<instance>"
+_RETRY: Final = "connect again"
+
+# The name of the error's class, or Google's HTTP status; our error, its message, its hint. Google's libraries are
+# imported only when they are used, so that the classes themselves are not at hand. The first match counts.
+_FAILURES: Final[Mapping[str, tuple[type[DatabaseError], str, str]]] = {
+    "401": (AuthenticationFailed, "Google refused the credentials for {}", _LOG_IN),
+    "403 disabled": (
+        ConfigurationError,
+        "the Cloud SQL Admin API is not enabled for {}",
+        "run `gcloud services enable sqladmin.googleapis.com`, and wait a minute",
+    ),
+    "403": (
+        AuthenticationFailed,
+        "these Google credentials may not connect to the Cloud SQL instance {}, or the instance does not exist",
+        "grant their account roles/cloudsql.client in the project",
+    ),
+    "404": (ConfigurationError, "there is no Cloud SQL instance {}", _NAME),
+    "ClientResponseError": (ConnectionFailed, "the Cloud SQL Admin API answered {error} for {}", _RETRY),
+    "TimeoutError": (
+        ConnectionFailed,
+        "no connection to the Cloud SQL instance {}: no answer in time",
+        "a private address answers inside its VPC only; otherwise check the network, and that the instance runs",
+    ),
+    "ClientError": (  # of aiohttp; some of these are OSErrors, as the driver's are
+        ConnectionFailed,
+        "the Cloud SQL Admin API cannot be reached for {}: {error}",
+        "check that this machine reaches sqladmin.googleapis.com",
+    ),
+    "DefaultCredentialsError": (AuthenticationFailed, "there are no Google credentials for {}", _LOG_IN),
+    "TransportError": (
+        ConnectionFailed,
+        "Google's sign-in cannot be reached for {}",
+        "check that this machine reaches googleapis.com",
+    ),
+    "GoogleAuthError": (AuthenticationFailed, "the Google credentials for {} are no longer valid", _LOG_IN),
+    "IncompatibleDriverError": (ConfigurationError, "the Cloud SQL instance {} is not PostgreSQL", _NAME),
+    "CloudSQLIPTypeError": (ConnectionFailed, "the address of the Cloud SQL instance {} has changed", _RETRY),
+    "CloudSQLConnectionError": (ConnectionFailed, _NO_CONNECTION, _RETRY),
+    "TLSVersionError": (ConnectionFailed, _NO_CONNECTION, _RETRY),
+    "ClosedConnectorError": (ConnectionFailed, _NO_CONNECTION, _RETRY),
+}
 
 
 def is_mounted(host: Host) -> bool:
     """Return True if the host's socket exists, as Cloud Run mounts it."""
     try:
-        return Path(host.name, f".s.PGSQL.{host.port}").exists()
-    except OSError:  # a folder that we may not enter
+        return Path(host.socket_path).exists()
+    except OSError:  # this user may not enter the folder
         return False
 
 
 class CloudSqlConnector:
     """The connector of one engine: created for the first connection, shared by all of them.
 
-    It can be used again after `close`, as an engine can.
+    After `close` the next connection creates another connector, as a disposed engine opens another pool.
 
     Args:
         instance: ``project:region:instance``.
@@ -49,34 +89,33 @@ class CloudSqlConnector:
         self._address: str | None = None
 
     async def connect(
-        self, *, user: str, password: str | None, database: str, **driver_arguments: Any
+        self, *, user: str, password: str | None, database: str, connect_seconds: float, **driver_arguments: Any
     ) -> asyncpg.Connection[Any]:
-        """Open one connection, with the connector's own TLS; without a password, as a Google account (IAM).
+        """Open one connection, with the connector's own TLS.
 
         Args:
-            user: Of the database.
-            password: None, or empty: IAM.
-            database: Its name.
-            driver_arguments: What `asyncpg.connect` takes, but for the host, the port and TLS; ``timeout``, in
-                seconds, bounds Google's part as well.
+            user: The database user.
+            password: The user's password. If it is None or empty, the login is that of a Google account (IAM).
+            database: The database's name.
+            connect_seconds: The time limit of the whole login, Google's API included.
+            driver_arguments: Further arguments of `asyncpg.connect`, without the host, the port and TLS.
 
         Raises:
-            ConfigurationError: The instance, its API or the installation cannot serve.
-            ConnectionFailed: Google did not answer; AuthenticationFailed: or refused. The driver's own errors are
-                left as they are.
+            ConfigurationError: The instance or its API does not exist, or the connector is not installed.
+            AuthenticationFailed: Google refused the credentials.
+            ConnectionFailed: Google did not answer. The driver's own errors are raised as they are.
         """
-        timeout = driver_arguments.get("timeout") or DEFAULT_TIMEOUT_SECONDS
         login = {"password": password} if password else {"enable_iam_auth": True}
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(connect_seconds):
                 return await self._connect(
-                    {**driver_arguments, "timeout": timeout, "user": user, "db": database, **login}
+                    {**driver_arguments, "timeout": connect_seconds, "user": user, "db": database, **login}
                 )
         except Exception as error:
             translated = _translate(error, self._instance)
             if translated is None:
                 raise
-        # Outside of the handler, so that the cause is dropped: the repr of aiohttp's error has the bearer token.
+        # Outside of the except block, so that the error has no cause: the repr of aiohttp's error has the bearer token.
         raise translated
 
     async def close(self) -> None:
@@ -94,29 +133,30 @@ class CloudSqlConnector:
                 self._connector = await _create_connector()
             connector = self._connector
             if self._address is None:
-                # One at a time: callers that fail together make the connector trip over its own cache.
+                # One connection at a time: if two callers fail together, both remove the instance from the connector's
+                # cache, and the second gets a KeyError instead of the reason.
                 return await self._connect_to_an_address(connector, arguments)
         return await self._connect_to_an_address(connector, arguments)
 
     async def _connect_to_an_address(self, connector: Any, arguments: dict[str, Any]) -> asyncpg.Connection[Any]:
-        """Connect to the address that served before, or else to the first that the instance has."""
+        """Connect to the address that was used last, or else to the first that the instance has."""
         from google.cloud.sql.connector.exceptions import (  # noqa: PLC0415 - an extra, imported where it is used
             CloudSQLIPTypeError,
         )
 
         for address in dict.fromkeys([self._address or ADDRESSES[0], *ADDRESSES]):
             try:
-                made = await connector.connect_async(self._instance, "asyncpg", ip_type=address, **arguments)
+                connection = await connector.connect_async(self._instance, "asyncpg", ip_type=address, **arguments)
             except CloudSQLIPTypeError:
                 continue
             self._address = address
-            return made
+            return connection
         raise ConfigurationError(
-            f"the Cloud SQL instance {self._instance} has no address", hint="give it a public or a private one"
+            f"the Cloud SQL instance {self._instance} has no address", hint="give it a public or a private address"
         )
 
     def _enter_loop(self) -> None:
-        """Start again in another event loop: a connector belongs to the loop in which it was created."""
+        """Discard the connector of another event loop: a connector works only in the loop that created it."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._lock, self._connector = loop, asyncio.Lock(), None
@@ -132,73 +172,30 @@ async def _create_connector() -> Any:
             "host=/cloudsql/... is not mounted and the Cloud SQL connector is not installed",
             hint="pip install 'thea-database[cloudsql]', or mount the instance's socket",
         ) from error
-    credentials, _ = await asyncio.to_thread(google.auth.default)  # it may wait seconds for a metadata server
-    # Lazy: its background refresh is one task for all callers, which the first cancelled caller cancels permanently.
+    credentials, _ = await asyncio.to_thread(google.auth.default)  # may wait seconds for a metadata server
+    # The default strategy refreshes in one background task for all callers; the first cancelled caller would cancel it.
     return await create_async_connector(credentials=credentials, refresh_strategy="lazy")
 
 
-# The first class that the error is of, by its name: Google's libraries are imported only when they are used.
-_REASONS: Final[Mapping[str, tuple[type[DatabaseError], str, str]]] = {
-    "TimeoutError": (
-        ConnectionFailed,
-        "no connection to the Cloud SQL instance {}: no answer in time",
-        "a private address answers inside its VPC alone; else check the network, and that the instance runs",
-    ),
-    "ClientError": (  # aiohttp's; some are OSErrors, as the driver's are
-        ConnectionFailed,
-        "the Cloud SQL Admin API cannot be reached for {}: {error}",
-        "check that this machine reaches sqladmin.googleapis.com",
-    ),
-    "DefaultCredentialsError": (AuthenticationFailed, "there are no Google credentials for {}", _LOG_IN),
-    "TransportError": (
-        ConnectionFailed,
-        "Google's sign-in cannot be reached for {}",
-        "check that this machine reaches googleapis.com",
-    ),
-    "GoogleAuthError": (AuthenticationFailed, "the Google credentials for {} no longer hold", _LOG_IN),
-    "IncompatibleDriverError": (ConfigurationError, "the Cloud SQL instance {} is no PostgreSQL", _NAME),
-    "CloudSQLIPTypeError": (ConnectionFailed, "the address of the Cloud SQL instance {} has changed", "try again"),
-    "CloudSQLConnectionError": (ConnectionFailed, _NO_CONNECTION, "try again"),
-    "TLSVersionError": (ConnectionFailed, _NO_CONNECTION, "try again"),
-    "ClosedConnectorError": (ConnectionFailed, _NO_CONNECTION, "try again"),
-}
-
-
 def _translate(error: Exception, instance: str) -> DatabaseError | None:
-    """Translate an error of Google's libraries; return None if the error is the driver's, or ours already."""
+    """Return our error for one of Google's libraries; None if the error is the driver's or already ours."""
     if isinstance(error, DatabaseError | asyncpg.PostgresError | asyncpg.InterfaceError):
         return None
     if isinstance(error, KeyError) and isinstance(error.__context__, Exception):
-        error = error.__context__  # two callers failed together, and both took the entry out of the connector's cache
-    classes = {kind.__name__ for kind in type(error).__mro__}
-    if "ClientResponseError" in classes:
-        return _translate_response(cast("ClientResponseError", error), instance)
-    for name, (kind, message, hint) in _REASONS.items():
-        if name in classes:
-            return kind(message.format(instance, error=type(error).__name__), hint=hint)
-    if isinstance(error, ValueError) and instance in str(error):  # not of the form, or the region is another one
+        error = error.__context__  # the second of two callers that failed together: see _connect
+    keys, shown = [kind.__name__ for kind in type(error).__mro__], type(error).__name__
+    if "ClientResponseError" in keys:
+        response = cast("ClientResponseError", error)
+        shown = str(response.status)
+        is_disabled = "has not been used" in response.message or "disabled" in response.message
+        keys = [f"{shown} disabled", shown, *keys] if is_disabled else [shown, *keys]
+    for key, (kind, message, hint) in _FAILURES.items():
+        if key in keys:
+            return kind(message.format(instance, error=shown), hint=hint)
+    if isinstance(error, ValueError) and instance in str(error):  # a name of another form, or another region
         return ConfigurationError(f"there is no Cloud SQL instance {instance} in that region", hint=_NAME)
     if isinstance(error, OSError):
         return None
     return ConnectionFailed(
         f"no connection to the Cloud SQL instance {instance}: its connector failed with {type(error).__name__}"
     )
-
-
-def _translate_response(error: ClientResponseError, instance: str) -> DatabaseError:
-    match error.status:
-        case 401:
-            return AuthenticationFailed(f"Google refused the credentials for {instance}", hint=_LOG_IN)
-        case 403 if "has not been used" in error.message or "disabled" in error.message:
-            return ConfigurationError(
-                f"the Cloud SQL Admin API is not enabled for {instance}",
-                hint="run `gcloud services enable sqladmin.googleapis.com`, and wait a minute",
-            )
-        case 403:
-            return AuthenticationFailed(
-                f"these Google credentials may not connect to the Cloud SQL instance {instance}, or it does not exist",
-                hint="grant their account roles/cloudsql.client in the project",
-            )
-        case 404:
-            return ConfigurationError(f"there is no Cloud SQL instance {instance}", hint=_NAME)
-    return ConnectionFailed(f"the Cloud SQL Admin API answered {error.status} for {instance}", hint="try again")

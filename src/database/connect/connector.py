@@ -1,4 +1,4 @@
-"""Opens the connections of an engine or a command: host after host, with or without TLS and a tunnel."""
+"""Open connections for an engine or a command: host after host, with TLS, a tunnel, or the Cloud SQL connector."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from weakref import WeakSet
 import asyncpg
 
 from src.database.connect.cloudsql import CloudSqlConnector, is_mounted
-from src.database.connect.connection import DRIVER_ERRORS, OurConnection, is_running_here
-from src.database.connect.password import DEFAULT_TIMEOUT_SECONDS, PasswordProvider, with_password
+from src.database.connect.connection import DRIVER_ERRORS, StatefulConnection, is_running_here
+from src.database.connect.password import PasswordProvider, with_password
 from src.database.connect.setup import LONGEST_NAME_BYTES
 from src.database.connect.ssh import SshTunnel
 from src.database.connect.tls import create_ssl_context
@@ -22,58 +22,53 @@ from src.database.target import Host, SessionAttributes, Target
 from src.database.translation import Encryption, translate_connect
 
 _ENDS_THE_SEARCH: Final = (AuthenticationFailed, DatabaseMissing, TlsFailed)
-"""Other hosts would answer the same; libpq does not try the next host after these either."""
+"""The other hosts would answer the same; libpq does not try the next host after these errors either."""
 _REJECTED_BY_PG_HBA: Final = "28000"
 _LOST: Final = "08"
-"""The class of the codes that the driver itself sets if there was no answer."""
-# The time limits of a role are for connections that serve requests.
+"""The class of the SQLSTATEs that the driver itself sets if the server did not answer."""
+# The time limits of a role are meant for connections that serve requests, not for a command.
 _UNLIMITED: Final = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "lock_timeout": "0"}
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # seconds, seconds, times
 
 
 class Connector:
-    """Opens connections to a target, and has what they share: the SSH tunnel, or the Cloud SQL connector.
+    """Opens connections to a target, and owns what they share: the SSH tunnel or the Cloud SQL connector.
 
     Args:
-        find_target: Returns the target; called for each connection, since the embedded server's port can change.
+        target: The database. It may be replaced: the address of the embedded server changes when it is restarted.
         driver_arguments: Further keyword arguments of `asyncpg.connect`.
-        name: Returns the application_name; called for each connection, since a forked process has another number.
-        password: Called for the password of each connection, in place of the target's.
+        name: Returns the application_name; called for each connection, since a forked process has another id.
+        password: Returns the password of each connection, in place of the target's.
     """
 
     def __init__(
         self,
-        find_target: Callable[[], Target],
+        target: Target,
         *,
         driver_arguments: Mapping[str, Any] | None = None,
         name: Callable[[], str] | None = None,
         password: PasswordProvider | None = None,
     ) -> None:
-        self._find_target = find_target
+        self.target = target
         self._driver_arguments = dict(driver_arguments or {})
         self._name = name
         self._password = password
         self._tunnel: SshTunnel | None = None
         self._cloud_sql: CloudSqlConnector | None = None
-        self._opened: WeakSet[OurConnection] = WeakSet()
+        self._opened: WeakSet[StatefulConnection] = WeakSet()
 
     def __str__(self) -> str:
-        return str(self._find_target())
-
-    @property
-    def connect_timeout(self) -> float:
-        """Seconds for one host, and for the setup of a new connection."""
-        return self._find_target().connect_timeout or DEFAULT_TIMEOUT_SECONDS
+        return str(self.target)
 
     async def connect(self) -> asyncpg.Connection[Any]:
         """Open one connection, to the first host that accepts it and has the attributes that the target requires.
 
         Raises:
-            ConnectionFailed: No connection; a subclass has the reason. Never a bare ``OSError``.
+            ConnectionFailed: No host accepted the connection; a subclass names the reason. Never a bare ``OSError``.
         """
-        target = self._find_target()
+        target = self.target
         refusals: list[ConnectionFailed] = []
-        for attributes in _searches(target.target_session_attrs):
+        for attributes in _attribute_rounds(target.target_session_attrs):
             for host in target.hosts:
                 try:
                     connection = await self._connect_to(host, target, attributes)
@@ -84,35 +79,35 @@ class Connector:
                 else:
                     self._opened.add(connection)
                     return connection
-        raise _sum_up(refusals)
+        raise _combine(refusals)
 
-    async def part(self) -> None:
-        """Wait until the server has received the cancellation of every statement that was cancelled."""
+    async def wait_for_cancellations(self) -> None:
+        """Wait until the server has received the request to cancel each statement that was cancelled."""
         opened: list[Any] = [connection for connection in list(self._opened) if is_running_here(connection.loop)]
-        parting = [connection.parting for connection in opened if connection.parting is not None]
+        closing = [connection.closing for connection in opened if connection.closing is not None]
         requests = [request for connection in opened for request in connection.cancel_requests]
-        await asyncio.gather(*parting, *requests, return_exceptions=True)
+        await asyncio.gather(*closing, *requests, return_exceptions=True)
 
     @property
     def tunnel_is_up(self) -> bool | None:
-        """Whether the SSH tunnel is up; None if there is none."""
+        """True if the SSH tunnel is up; None if the target has no tunnel, or none was opened yet."""
         return None if self._tunnel is None else self._tunnel.is_up
 
     def terminate_all(self) -> None:
-        """Drop every connection that is still open, without notice to the server."""
+        """Drop every open connection immediately, without the wait for a cancelled statement."""
         for connection in list(self._opened):
             asyncpg.Connection.terminate(connection)
 
-    def hang_up(self) -> None:
+    def shut_down_sockets(self) -> None:
         """Shut down the sockets of connections whose event loop is closed: the server then ends its backends."""
         for connection in list(self._opened):
             network = connection.transport.get_extra_info("socket")  # the driver's methods raise on a closed loop
             if network is not None:
-                with suppress(OSError, TypeError):  # closed already; or uvloop's, which closes them with the loop
+                with suppress(OSError, TypeError):  # already closed; uvloop closes its sockets with the loop
                     network.shutdown(socket.SHUT_RDWR)
 
     async def close(self) -> None:
-        """Close the tunnel or the connector; the next connection opens them again."""
+        """Close the tunnel or the Cloud SQL connector; the next connection opens them again."""
         if self._tunnel is not None:
             await self._tunnel.close()
         if self._cloud_sql is not None:
@@ -125,25 +120,26 @@ class Connector:
         try:
             return await self._log_in(host, target, attributes)
         except AuthenticationFailed:
+            # The password may have been rotated between the provider's answer and the login.
             again = await with_password(self._password, target, host)
             if again.password == target.password:
                 raise
-        return await self._log_in(host, again, attributes)  # the password was changed in between
+        return await self._log_in(host, again, attributes)
 
     async def _log_in(self, host: Host, target: Target, attributes: SessionAttributes) -> asyncpg.Connection[Any]:
         arguments = {
             "user": target.user,
-            # Never None: the driver would read the environment and ~/.pgpass, and only the settings decide.
+            # Never None: the driver would read PGPASSWORD and ~/.pgpass, and only the settings decide.
             "password": target.password or "",
             "database": target.database,
-            "timeout": target.connect_timeout or DEFAULT_TIMEOUT_SECONDS,
+            "timeout": target.connect_seconds,
             "target_session_attrs": attributes,
-            "connection_class": OurConnection,
+            "connection_class": StatefulConnection,
             **self._driver_arguments,
         }
         if self._name is not None:
-            named = {"application_name": self._name()}
-            arguments["server_settings"] = {**arguments.get("server_settings", {}), **named}
+            name = {"application_name": self._name()}
+            arguments["server_settings"] = {**arguments.get("server_settings", {}), **name}
         if (instance := target.cloud_sql_instance) is not None and not is_mounted(host):
             return await self._connect_to_cloud_sql(instance, target, arguments)
         if target.ssh is not None:
@@ -155,9 +151,10 @@ class Connector:
     ) -> asyncpg.Connection[Any]:
         assert target.ssh is not None  # noqa: S101 - for mypy
         if self._tunnel is None:
-            self._tunnel = SshTunnel(target.ssh, connect_timeout=arguments["timeout"])
+            self._tunnel = SshTunnel(target.ssh, connect_timeout=target.connect_seconds)
         tunnel = self._tunnel
-        # The driver silently skips TLS on a Unix socket. Without TLS, a socket is safer: no other user can enter it.
+        # asyncpg ignores `ssl` on a Unix socket, so that TLS needs a port. Without TLS, a socket is safer: no other
+        # user of this machine can open it.
         near = await tunnel.forward(host, as_socket=host.is_socket or target.ssl_mode == "disable")
         try:
             return await _attempt(near, host, target, arguments)
@@ -172,9 +169,8 @@ class Connector:
     ) -> asyncpg.Connection[Any]:
         if self._cloud_sql is None:
             self._cloud_sql = CloudSqlConnector(instance)
-        arguments = {**arguments, "password": target.password}
         try:
-            return await self._cloud_sql.connect(**arguments)
+            return await self._cloud_sql.connect(connect_seconds=arguments.pop("timeout"), **arguments)
         except DRIVER_ERRORS as error:
             raise translate_connect(error, where=str(target)) from error
 
@@ -188,24 +184,26 @@ async def command_connection(
     command_timeout: float | None = None,
     password: PasswordProvider | None = None,
 ) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """Connect for one command, by the target's route and without a pool; the driver's errors inside are translated.
+    """Open a connection for one command, without a pool; errors of the driver inside the block are translated.
+
+    The connection, and the tunnel or connector that it needs, are closed at the end of the block.
 
     Args:
         target: The database.
-        close_seconds: How long closing the connection may take, and after that closing its route.
-        server_settings: Parameters of the session, beside its name; by default it has no time limits.
-        command_timeout: Seconds for each statement; by default no limit.
-        password: Called for the password, in place of the target's.
+        close_seconds: How long closing the connection may take, and after that closing the tunnel or connector.
+        server_settings: Parameters of the session, beside its name; by default the session has no time limits.
+        command_timeout: Seconds for each statement; None sets no limit.
+        password: Returns the password, in place of the target's.
 
     Raises:
-        ConnectionFailed: No connection; a subclass has the reason.
+        ConnectionFailed: The connection failed; a subclass names the reason.
     """
     name = f"{target.application_name}:thea-db"[:LONGEST_NAME_BYTES]
     connector = Connector(
-        lambda: target,
+        target,
         driver_arguments={
             "server_settings": {"application_name": name, **server_settings},
-            "statement_cache_size": 0,  # PgBouncer may be in between, whatever the settings are
+            "statement_cache_size": 0,  # the target may be PgBouncer, which loses prepared statements
             "command_timeout": command_timeout,
         },
         password=password,
@@ -226,33 +224,28 @@ async def command_connection(
 
 
 async def _attempt(near: Host, host: Host, target: Target, arguments: Mapping[str, Any]) -> asyncpg.Connection[Any]:
-    """Try what the TLS mode allows, in its order; try the second only if the server did not accept the first."""
-    ways = _encryptions(near, host, target)
-    for number, encryption in enumerate(ways, start=1):
+    """Try what the TLS mode allows, in order; the second is tried only if the server rejected the first."""
+    encryptions = _encryptions(near, host, target)
+    for number, tls in enumerate(encryptions, start=1):
         try:
-            made = await asyncpg.connect(host=near.name, port=near.port, ssl=encryption, direct_tls=False, **arguments)
-        except (*DRIVER_ERRORS, UnicodeError) as error:
+            connection = await asyncpg.connect(host=near.name, port=near.port, ssl=tls, direct_tls=False, **arguments)
+        except (*DRIVER_ERRORS, UnicodeError) as error:  # UnicodeError: the host's name cannot be encoded (IDNA)
             where = f"{host}, database {target.database}, user {target.user}"
-            failed = translate_connect(error, where=where, encryption=_kind_of(encryption, host))
-            if number < len(ways) and (isinstance(failed, TlsFailed) or failed.sqlstate == _REJECTED_BY_PG_HBA):
+            encryption: Encryption = "Unix socket" if host.is_socket else "TLS" if tls else "plaintext"
+            failure = translate_connect(error, where=where, encryption=encryption)
+            is_rejected = isinstance(failure, TlsFailed) or failure.sqlstate == _REJECTED_BY_PG_HBA
+            if number < len(encryptions) and is_rejected:
                 continue
-            raise failed from error
-        _keep_alive(made)
-        return made
-    raise AssertionError("the last way returns or raises")
-
-
-def _kind_of(encryption: Any, host: Host) -> Encryption:
-    """Return how the server sees the connection: over TLS, in plaintext, or from its own socket."""
-    if host.is_socket:
-        return "Unix socket"
-    return "TLS" if encryption else "plaintext"
+            raise failure from error
+        _keep_alive(connection)
+        return connection
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _keep_alive(connection: asyncpg.Connection[Any]) -> None:
-    """Switch TCP keepalives on, as libpq does and the driver does not.
+    """Enable TCP keepalives, as libpq does and asyncpg does not.
 
-    Without them firewalls drop an idle connection, and a statement waits forever for a server that is gone.
+    Without them, firewalls drop an idle connection, and a statement waits forever for a server that has disappeared.
     """
     network = connection.transport.get_extra_info("socket")
     if network is None or network.family not in {socket.AF_INET, socket.AF_INET6}:
@@ -265,9 +258,9 @@ def _keep_alive(connection: asyncpg.Connection[Any]) -> None:
 
 
 def _encryptions(near: Host, host: Host, target: Target) -> Sequence[Any]:
-    """Return what to try in turn: a context is TLS, and False is plaintext.
+    """Return what to pass as `ssl` in turn: a context means TLS, False means plaintext.
 
-    With None in place of False the driver would try TLS and silently fall back to plaintext.
+    Never None, with which asyncpg would try TLS and silently continue in plaintext (libpq's `prefer`).
     """
     mode = target.ssl_mode or "disable"
     if near.is_socket or host.is_socket or mode == "disable":
@@ -282,15 +275,15 @@ def _encryptions(near: Host, host: Host, target: Target) -> Sequence[Any]:
     return {"allow": (False, tls), "prefer": (tls, False)}.get(mode, (tls,))
 
 
-def _searches(attributes: SessionAttributes | None) -> Sequence[SessionAttributes]:
-    """Return the attributes to require of the hosts, one for each round over them."""
+def _attribute_rounds(attributes: SessionAttributes | None) -> Sequence[SessionAttributes]:
+    """Return the attributes to require from the hosts, one for each round over all hosts."""
     return ("standby", "any") if attributes == "prefer-standby" else (attributes or "any",)
 
 
-def _sum_up(refusals: Sequence[ConnectionFailed]) -> ConnectionFailed:
+def _combine(refusals: Sequence[ConnectionFailed]) -> ConnectionFailed:
     if len(refusals) == 1:
         return refusals[0]
     reasons = "; ".join(dict.fromkeys(str(refusal.args[0]) for refusal in refusals))
-    error = ConnectionFailed(f"none of the hosts serves: {reasons}", hint=refusals[0].hint)
-    error.__cause__ = refusals[-1].__cause__  # the driver's: a traceback prints one hint
+    error = ConnectionFailed(f"none of the hosts accepts the connection: {reasons}", hint=refusals[0].hint)
+    error.__cause__ = refusals[-1].__cause__  # the driver's error: a traceback shows one hint, not one for each host
     return error

@@ -9,26 +9,27 @@ from typing import Any, Final
 import asyncpg
 
 LONGEST_NAME_BYTES: Final = 63
-"""The server cuts off the rest of a longer application_name."""
+"""The server truncates a longer application_name."""
 
 # PostgreSQL searches pg_temp before all other schemas unless the path names it. A temporary table that one tenant's SQL
-# left on a pooled connection would take the statements of the next tenant that are meant for the table of that name.
+# left on a pooled connection would shadow the real table of that name in the statements of the next tenant.
 # The rest of the path stays as the server, the database or the role sets it.
 TEMPORARY_LAST: Final = (
     "set_config('search_path', concat_ws(', ', nullif(ltrim(regexp_replace(current_setting('search_path'),"
     """ '(^|,) *"?pg_temp"? *(?=,|$)', '', 'g'), ', '), ''), 'pg_temp'), {is_local})"""
 )
-"""Moves pg_temp to the end of the search path; `is_local`: ``true`` for the transaction, ``false`` for the session."""
+"""SQL that moves pg_temp to the end of the search path; `is_local`: ``true`` for the transaction, ``false`` for the
+session."""
 
 
 def connection_name(service: str, environment: str, pool: str) -> str:
-    """Return ``<service>/<environment>/<pool>/<process>`` in ASCII, the name in pg_stat_activity and the server's log.
+    """Return ``<service>/<environment>/<pool>/<process id>`` in ASCII: the name in pg_stat_activity and server logs.
 
-    It is built for each connection, since a forked process has another number. If it is too long, the service's name
-    is cut: a pool's name has at most 32 characters, and the process is what an operator looks for.
+    The name is built for each connection, since a forked process has another id. If it is too long, the service is
+    truncated: a pool has at most 32 characters, and the process id is what an operator needs.
     """
     rest = f"/{environment}/{pool}/{os.getpid()}"
-    plain = service.encode("ascii", "replace").decode()  # the server would replace a character by an escape sequence
+    plain = service.encode("ascii", "replace").decode()  # the server escapes each other byte as \xNN, which is longer
     return f"{plain[: LONGEST_NAME_BYTES - len(rest)]}{rest}"
 
 
@@ -38,7 +39,7 @@ async def search_temporary_last(connection: asyncpg.Connection[Any]) -> None:
 
 
 async def decode_jsonb(connection: Any) -> None:
-    """Decode jsonb in the driver, which is faster than in SQLAlchemy: most values are empty.
+    """Register a codec that decodes jsonb in the driver, without a call of `json.loads` for an empty value.
 
     Args:
         connection: SQLAlchemy's adapter of the driver's connection.

@@ -1,4 +1,4 @@
-"""Running what a cancellation must not leave half done."""
+"""Running to completion what a cancellation must not leave half done."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 async def run_shielded(work: Coroutine[Any, Any, object]) -> None:
     """Run a coroutine to completion even if the caller is cancelled; re-raise the cancellation afterwards.
 
-    A second cancellation is not delayed. What the coroutine raises is raised here, unless the caller is cancelled:
-    then asyncio logs it.
+    A second cancellation is not delayed. An error of the coroutine is raised here; if the caller is cancelled, asyncio
+    logs the error instead.
     """
     task = asyncio.ensure_future(work)
     try:

@@ -15,7 +15,7 @@ SYSTEM: Final = "system"
 
 
 class _Context(ssl.SSLContext):
-    """A context that can check another name than that of the address: a tunnel ends on 127.0.0.1."""
+    """A context that can check another name than the host of the connection: a tunnel ends on 127.0.0.1."""
 
     server_name: str | None = None
 
@@ -38,17 +38,17 @@ def create_ssl_context(
     key: Path | None = None,
     server_name: str | None = None,
 ) -> ssl.SSLContext:
-    """Return the context of a mode, TLS 1.2 at least. It is created again only if one of its files has changed.
+    """Return the context of a mode, with TLS 1.2 or later. It is cached until one of its files changes.
 
     `allow`, `prefer` and `require` encrypt and check nothing; `require` with a CA verifies the chain, as `verify-ca`
-    does; `verify-full` checks the host's name too, with the system's CAs if no CA is given.
+    does; `verify-full` also checks the host's name, with the system's CAs if no CA is given.
 
     Args:
-        mode: Any but `disable`, which has no context.
+        mode: Any mode except `disable`, which has no context.
         ca: The PEM file of the CA, or ``system``.
         cert: The PEM file of the client's certificate.
-        key: The PEM file of its key, without a passphrase.
-        server_name: The name to check, if it is not that of the address.
+        key: The PEM file of the certificate's key, without a passphrase.
+        server_name: The name to check, if it is not the host of the connection.
 
     Raises:
         ConfigurationError: A file cannot be read, or `verify-ca` has no CA.
@@ -61,7 +61,7 @@ def create_ssl_context(
 def _create(
     mode: SslMode, ca: Path | None, cert: Path | None, key: Path | None, server_name: str | None, _stamps: object
 ) -> ssl.SSLContext:
-    # PROTOCOL_TLS_CLIENT, not create_default_context: from Python 3.13 on the latter is stricter than libpq and rejects
+    # Not create_default_context: since Python 3.13 it sets VERIFY_X509_STRICT, which libpq does not, and which rejects
     # the private CAs of many companies.
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -78,11 +78,11 @@ def _create(
 
 def _load_ca(context: ssl.SSLContext, mode: SslMode, ca: Path | None) -> None:
     if ca is None or str(ca) == SYSTEM:
-        if mode != "verify-full":  # a public CA issues certificates to everybody: only the name identifies the server
+        if mode != "verify-full":  # a public CA issues certificates to anyone: only the name identifies the server
             raise ConfigurationError(
-                f"DATABASE_SSL_CA, or sslrootcert in the URL, must name a file where sslmode is {mode},"
+                f"DATABASE_SSL_CA, or sslrootcert in the URL, must name a file if sslmode is {mode},"
                 f" got {'nothing' if ca is None else 'system'}",
-                hint="name the CA's file, or use verify-full, which takes the system's CAs",
+                hint="name the CA's file, or use verify-full, which trusts the system's CAs",
             )
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         return
@@ -96,7 +96,7 @@ def _load_ca(context: ssl.SSLContext, mode: SslMode, ca: Path | None) -> None:
 
 def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
     try:
-        # An empty passphrase: without one, Python would prompt for that of an encrypted key at the terminal.
+        # Without an argument, Python would prompt for the passphrase of an encrypted key at the terminal.
         context.load_cert_chain(cert, key, password="")
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
@@ -106,7 +106,7 @@ def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> 
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:
-    """Return what changes with the content of a file: certificates are renewed while a service runs."""
+    """Return the time and size of a file: certificates are renewed while a service runs."""
     try:
         state = path.stat() if path is not None else None
     except OSError:

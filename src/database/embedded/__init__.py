@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,21 +32,22 @@ __all__ = [
 _MARKS_A_PROJECT: Final = ("pyproject.toml", ".git")
 
 _server_of: Final = cache(EmbeddedServer)
-"""This process's one handle for each folder."""
+"""This process has one handle for each folder."""
 
 
 def embedded_folder(folder: Path) -> Path:
     """Return the absolute path of the embedded server's folder.
 
     A relative path starts at the project: the nearest directory, from the working directory upward, that has a
-    pyproject.toml or a .git; without one, at the working directory. Started in `tests/` or `scripts/`, a program thus
-    finds the database that the project has, and creates no second one.
+    pyproject.toml or a .git; without a project, at the working directory. A program that is started in `tests/` or
+    `scripts/` thus uses the database of the project, and creates no second one.
 
     Args:
         folder: DATABASE_EMBEDDED_DIR.
 
     Raises:
-        ConfigurationError: There is no such home directory, or the working directory was deleted.
+        ConfigurationError: The path starts with the home directory of an unknown user (``~name``), or the working
+            directory was deleted.
     """
     try:
         expanded = folder.expanduser()
@@ -55,12 +57,12 @@ def embedded_folder(folder: Path) -> Path:
     except (OSError, RuntimeError) as error:
         raise _not_found(folder) from error
     parents = (working, *working.parents)
-    project = next((one for one in parents if any((one / name).exists() for name in _MARKS_A_PROJECT)), working)
-    return project / expanded
+    projects = (parent for parent in parents if any((parent / name).exists() for name in _MARKS_A_PROJECT))
+    return next(projects, working) / expanded
 
 
 def embedded_server(folder: Path) -> EmbeddedServer:
-    """Return this process's handle for the embedded server of a folder; the server may not run yet.
+    """Return this process's handle for the embedded server of a folder, which may not be running yet.
 
     Raises:
         ConfigurationError: The extra `embedded` is not installed, or the folder cannot be resolved.
@@ -72,27 +74,38 @@ def embedded_server(folder: Path) -> EmbeddedServer:
         )
     try:
         return _server_of(embedded_folder(folder))
-    except (OSError, RuntimeError) as error:  # the path has a loop, or a folder of it may not be entered
+    except (OSError, RuntimeError) as error:  # a loop of symbolic links, or a folder that this user may not enter
         raise _not_found(folder) from error
 
 
-async def connect_embedded(connector: Connector, folder: Path) -> asyncpg.Connection[Any]:
-    """Open a connection to the embedded server; start the server first if it does not run, and restart it if it died.
+async def connect_embedded(connector: Connector) -> asyncpg.Connection[Any]:
+    """Open a connection to the embedded server; start the server if it does not run.
+
+    The caller closes the connection. The server runs until the last process that uses it ends.
 
     Raises:
         ConnectionFailed: The server does not start, or does not answer.
         ConfigurationError: The folder cannot be used.
     """
+    folder = connector.target.embedded
+    assert folder is not None  # noqa: S101 - for mypy
     server = embedded_server(folder)
+
+    async def connect() -> asyncpg.Connection[Any]:
+        # The port and the password can change when the server is restarted, also by another process.
+        present = server.target_as(connector.target.user, connector.target.database)
+        connector.target = replace(connector.target, hosts=present.hosts, password=present.password)
+        return await connector.connect()
+
     await asyncio.to_thread(server.acquire)
     try:
-        return await connector.connect()
+        return await connect()
     except ConnectionFailed as error:
-        if type(error) is not ConnectionFailed:  # a restart would not repair what its subclasses report
+        if type(error) is not ConnectionFailed:  # a subclass reports what a restart does not change, as a bad password
             raise
     await asyncio.to_thread(server.revive)
-    return await connector.connect()
+    return await connect()
 
 
 def _not_found(folder: Path) -> ConfigurationError:
-    return ConfigurationError(f"DATABASE_EMBEDDED_DIR cannot be found: {str(folder)!r}")
+    return ConfigurationError(f"DATABASE_EMBEDDED_DIR must be a folder that can be resolved, got {str(folder)!r}")

@@ -1,7 +1,7 @@
-"""The keeper: a small process that stops a server which is no longer used, however the last of its users ended.
+"""The keeper: a small process that stops a server without users, also if the last user was killed.
 
-It is run by its path and imports only the standard library: with the package it would need 60 MB and half a second to
-start. The functions for the server's process and for the locks are therefore defined here, and imported from here.
+The keeper is run by its path and imports only the standard library: with the package it would need 60 MB and half a
+second to start. The functions for the server's process and for the locks are therefore defined here.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ STOP_TIMEOUT_SECONDS: Final = 60
 _POLL_SECONDS: Final = 0.5
 _QUICK_POLL_SECONDS: Final = 0.05
 _QUICK_POLLS: Final = 100
-_NO_SERVER_SECONDS: Final = 2  # one whose starter was killed has written its pid file by then
-_DATA_LINE, _SOCKETS_LINE, _STATUS_LINE = 1, 4, 7  # of the pid file
+_NO_SERVER_SECONDS: Final = 2  # by then a server whose starter was killed has written its pid file
+_DATA_LINE, _SOCKETS_LINE, _STATUS_LINE = 1, 4, 7  # the indexes of lines in the pid file
 
 
 class Postmaster(NamedTuple):
@@ -38,7 +38,7 @@ def read_pid_file(path: Path) -> Postmaster | None:
     """Return the content of a pid file, or None if it names no process; the process may have ended since."""
     try:
         lines = path.read_text(errors="replace").splitlines()
-        pid = abs(int(lines[0]))  # negative where a single user works in the folder without a server
+        pid = abs(int(lines[0]))  # negative for a server in single-user mode
     except (FileNotFoundError, NotADirectoryError, ValueError, IndexError):
         return None
     lines += [""] * _STATUS_LINE
@@ -47,39 +47,39 @@ def read_pid_file(path: Path) -> Postmaster | None:
 
 
 def find_postmaster(data: Path) -> Postmaster | None:
-    """Return the server that works in a folder now, or None: the pid in the file may belong to another program."""
+    """Return the server that runs in a folder, or None. The pid in the file may now belong to another program."""
     postmaster = read_pid_file(data / PID_FILE)
     return postmaster if postmaster and is_postgres(postmaster.pid, data) else None
 
 
 def is_postgres(pid: int, data: Path) -> bool:
-    """Return True if a process is alive, is PostgreSQL and works in this folder; also if the folder cannot be seen."""
+    """Return True if a process is PostgreSQL and runs in this folder, as far as this user can see."""
     if sys.platform == "win32":
-        return f"pgsignal_{pid}" in os.listdir(r"\\.\pipe")  # noqa: PTH208 - no folder that pathlib knows
-    is_at_work = works_in(pid, data)
-    if is_at_work is None:
+        return f"pgsignal_{pid}" in os.listdir(r"\\.\pipe")  # noqa: PTH208 - pathlib has no iterdir for named pipes
+    runs_here = runs_in(pid, data)
+    if runs_here is None:
         command = _command(pid)
         return _is_program(command) and (_names(command, data) or not _is_server(command))
-    return is_at_work
+    return runs_here
 
 
-def works_in(pid: int, data: Path) -> bool | None:
-    """Return True if a process is PostgreSQL and works in this folder by any name; None if that is not visible."""
+def runs_in(pid: int, data: Path) -> bool | None:
+    """Return True if a process is PostgreSQL and its working directory is this folder; None if that is not visible."""
     if not _is_program(_command(pid)):
         return False
     try:
         return Path(f"/proc/{pid}/cwd").samefile(data)
-    except OSError:  # no Linux, or root without the right to look into other users' processes
+    except OSError:  # not Linux, or root without the capability to read other users' processes
         return None
 
 
 def is_postmaster(pid: int) -> bool:
-    """Return True if a process is a server's first process, not one that the server started."""
+    """Return True if a process is a postmaster, and not one of its children."""
     return _is_server(_command(pid))
 
 
 def names_folder(pid: int, data: Path) -> bool:
-    """Return True if a process is PostgreSQL and was started for a folder of this name, which may be gone since."""
+    """Return True if a process is PostgreSQL and was started for a folder of this name, which may be deleted now."""
     if sys.platform == "win32":
         return is_postgres(pid, data)
     command = _command(pid)
@@ -100,15 +100,15 @@ def _is_program(command: str) -> bool:
 
 
 def _command(pid: int) -> str:
-    """Return a process's command line; empty if the process has ended, even if its parent has not waited for it yet."""
+    """Return a process's command line; empty if the process has ended, or is a zombie."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return ""
     except PermissionError:
-        pass  # another user's
+        pass  # the process of another user
     if sys.platform != "linux":
-        import subprocess  # noqa: PLC0415 - the keeper does without it on Linux
+        import subprocess  # noqa: PLC0415 - on Linux the keeper does not need it
 
         listed = subprocess.run(  # noqa: S603 - a fixed command
             ["/bin/ps", "-ww", "-p", str(pid), "-o", "state=,command="], capture_output=True, text=True, check=False
@@ -123,7 +123,7 @@ def _command(pid: int) -> str:
 
 
 def stop(pid: int, is_alive: Callable[[], bool], *, programs: str, timeout: float = STOP_TIMEOUT_SECONDS) -> bool:
-    """Stop a server and its sessions, and return True if they ended in time."""
+    """Stop a server and its sessions (PostgreSQL's fast shutdown), and return True if they ended in time."""
     if sys.platform == "win32":
         import subprocess  # noqa: PLC0415 - Windows alone
 
@@ -139,7 +139,7 @@ def stop(pid: int, is_alive: Callable[[], bool], *, programs: str, timeout: floa
 
 
 def try_lock(path: Path, *, create: bool = False) -> int | None:
-    """Take the lock of a file and return its descriptor; None if another holder has it, or the file does not exist."""
+    """Lock a file and return its descriptor; None if it is locked already, or does not exist."""
     try:
         descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
     except FileNotFoundError:
@@ -160,9 +160,9 @@ def try_lock(path: Path, *, create: bool = False) -> int | None:
 
 
 def count_users(folder: Path) -> int:
-    """Return how many processes use the server, and remove the marks of those that ended.
+    """Return how many processes use the server, and remove the marks of processes that ended.
 
-    The caller holds the folder's lock: a mark that is being created is not mistaken for one that was left.
+    The caller holds the folder's lock, so that no process is between the creation of its mark and the lock on it.
     """
     users = 0
     for mark in (folder / "users").glob("*"):  # none if the folder was removed
@@ -175,7 +175,7 @@ def count_users(folder: Path) -> int:
 
 
 class _Keeper:
-    """Watches one folder from the moment that it holds the folder's keeper lock."""
+    """Observes one folder; it holds the folder's keeper lock."""
 
     def __init__(self, folder: Path, sockets: Path, programs: str, lock: int) -> None:
         self.folder, self.sockets, self.programs, self.lock = folder, sockets, programs, lock
@@ -185,23 +185,23 @@ class _Keeper:
         self.polls_without_server = 0
 
     def wait(self) -> None:
-        """Wait before the next check; the first ones are quick, to know the server before its folder can be removed."""
+        """Wait before the next check. The first waits are short, to see the pid before the folder is removed."""
         self.polls_without_server = 0 if self.server else self.polls_without_server + 1
         time.sleep(_QUICK_POLL_SECONDS if 0 < self.polls_without_server <= _QUICK_POLLS else _POLL_SECONDS)
 
     def is_done(self) -> bool:
-        """Check once; stop the server if it is not needed. Return True if the keeper is no longer needed either."""
+        """Check once, and stop a server without users. Return True if the keeper is no longer needed."""
         found = find_postmaster(self.data)
-        if not self._has_its_folder():  # and what was found may be its successor, which has a keeper of its own
+        if not self._has_its_folder():  # `found` may be the server of a new folder, which has its own keeper
             return self._stop_server()
         self._note(found)
         folder_lock = try_lock(self.folder / "lock")
-        if folder_lock is None:  # another process starts or stops the server, and decides
+        if folder_lock is None:  # another process is starting or stopping the server
             self.idle_since = time.monotonic()
             return False
         try:
             is_done = self._is_done()
-            if is_done:  # while the folder is locked: the next start sees that there is no keeper
+            if is_done:  # before the folder is unlocked, so that the next start sees that there is no keeper
                 os.close(self.lock)
         finally:
             os.close(folder_lock)
@@ -221,14 +221,14 @@ class _Keeper:
         return True
 
     def _note(self, found: Postmaster | None) -> None:
-        """Remember the server's process: its pid file may be removed before it ends."""
+        """Store the server's pid: the pid file may be removed before the process ends."""
         if found is not None:
             self.server = found.pid
         elif self.server is not None and not names_folder(self.server, self.data):
             self.server = None
 
     def _stop_server(self) -> bool:
-        """Stop the server, also that of a removed folder, which would otherwise remove its successor's socket."""
+        """Stop the server. The server of a removed folder would otherwise remove the socket of the next one."""
         if (pid := self.server) is None or not self._is_alive(pid):
             return True
         return stop(pid, lambda: self._is_alive(pid), programs=self.programs)
@@ -244,20 +244,20 @@ class _Keeper:
 
 
 def main(folder: Path, sockets: Path, programs: str) -> None:
-    """Watch a folder's server until it is stopped; return if another keeper does."""
+    """Observe a folder's server until it is stopped; return immediately if the folder has a keeper."""
     lock = try_lock(folder / KEEPER_FILE)
     if lock is None:
         return
     if sys.platform != "win32":
         for interruption in (signal.SIGINT, signal.SIGHUP):
             signal.signal(interruption, signal.SIG_IGN)
-        if os.fork():  # the starter waits for this process, and is not the parent of the one that stays
+        if os.fork():  # the starter waits for this process only; the child stays, and init adopts it
             os._exit(0)
     keeper = _Keeper(folder, sockets, programs, lock)
     is_done = False
     while not is_done:
         keeper.wait()
-        with suppress(FileNotFoundError):  # the folder is being removed, which the next check sees
+        with suppress(FileNotFoundError):  # the folder is being removed; the next check notices
             is_done = keeper.is_done()
 
 

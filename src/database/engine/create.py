@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
@@ -22,7 +23,7 @@ from src.database.connect import (
     decode_jsonb,
     search_temporary_last,
 )
-from src.database.embedded import connect_embedded, embedded_server
+from src.database.embedded import connect_embedded
 from src.database.engine.listeners import LOGGING_NAME, listen
 from src.database.engine.pool import SizedPool, keep_fresh
 from src.database.engine.sqlalchemy_internals import FAST_PATH, FairPool
@@ -114,7 +115,7 @@ class DatabaseEngine(AsyncEngine):
 
     def hang_up(self) -> None:
         """Shut down the sockets of an engine whose event loop is closed: nothing can be awaited there any more."""
-        self._connector.hang_up()
+        self._connector.shut_down_sockets()
 
     async def start(self) -> None:
         """Open the pool's minimum, at least one connection: a service learns at its start what it would learn later.
@@ -173,7 +174,7 @@ class DatabaseEngine(AsyncEngine):
             async with asyncio.timeout(DISPOSE_SECONDS):
                 await asyncio.gather(*(close_other() for close_other in self._others))
                 await super().dispose(close)
-                await self._connector.part()
+                await self._connector.wait_for_cancellations()
         except TimeoutError:
             self._connector.terminate_all()
         finally:
@@ -185,9 +186,9 @@ class DatabaseEngine(AsyncEngine):
 def create_engine_for(target: Target, options: EngineOptions) -> DatabaseEngine:
     """Create an engine. Nothing is opened before its first use; the caller disposes of it."""
     connector = Connector(
-        (lambda: _at_its_present_address(target)) if target.embedded else (lambda: target),
+        target,
         driver_arguments=options.driver_arguments,
-        name=lambda: connection_name(target.application_name or "", options.environment, options.name),
+        name=partial(connection_name, target.application_name or "", options.environment, options.name),
         password=options.password,
     )
     opener = _opener(connector, target, options)
@@ -213,13 +214,6 @@ def create_engine_for(target: Target, options: EngineOptions) -> DatabaseEngine:
     if limits.minimum > 1 and issubclass(poolclass, SizedPool):
         event.listen(engine.sync_engine, "connect", lambda *_: engine.fill_in_background(), once=True)
     return engine
-
-
-def _at_its_present_address(target: Target) -> Target:
-    """Return the target of an embedded server with its present port and password: both can change at a restart."""
-    assert target.embedded is not None  # noqa: S101 - the caller has checked
-    present = embedded_server(target.embedded).target_as(target.user, target.database)
-    return replace(target, hosts=present.hosts, password=present.password)
 
 
 def _connect_args(opener: _Opener, options: EngineOptions) -> dict[str, Any]:
@@ -256,9 +250,9 @@ def _opener(connector: Connector, target: Target, options: EngineOptions) -> _Op
 
     async def open_connection(*_arguments: Any, **_options: Any) -> asyncpg.Connection[Any]:
         nonlocal is_checked
-        connection = await (connect_embedded(connector, target.embedded) if target.embedded else connector.connect())
+        connection = await (connect_embedded(connector) if target.embedded else connector.connect())
         try:
-            async with asyncio.timeout(connector.connect_timeout):
+            async with asyncio.timeout(target.connect_seconds):
                 if not options.is_pooled_elsewhere:  # else the tenant binding sets the path in each transaction
                     await search_temporary_last(connection)
                 if not is_checked:

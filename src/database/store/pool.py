@@ -108,7 +108,7 @@ class StorePool:
     def discard(self, slot: Slot) -> None:
         """Drop it: nobody knows what state it is in. Where the server is still at it, its place is kept for so long."""
         slot.connection.terminate()
-        if (parting := slot.connection.parting) is None:
+        if (parting := slot.connection.closing) is None:
             self._leave()
             return
         self._parting += 1

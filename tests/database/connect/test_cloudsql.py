@@ -89,7 +89,10 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Double
 
 async def connect(connector: CloudSqlConnector, *, password: str | None = None, **others: Any) -> dict[str, Any]:
     """Return what the server says of a connection."""
-    connection = await connector.connect(user=SUPERUSER, password=password, database=SUPERUSER, **others)
+    connect_seconds = others.pop("timeout", 30)
+    connection = await connector.connect(
+        user=SUPERUSER, password=password, database=SUPERUSER, connect_seconds=connect_seconds, **others
+    )
     try:
         return dict(
             await connection.fetchrow("SELECT current_user AS name, current_setting('application_name') AS app")
@@ -128,7 +131,7 @@ async def test_signs_in_with_iam_where_there_is_no_password(made: list[Double], 
 
     assert made[0].asked[0]["enable_iam_auth"] is True
     assert "password" not in made[0].asked[0]
-    assert made[0].asked[0]["timeout"] == cloudsql.DEFAULT_TIMEOUT_SECONDS
+    assert made[0].asked[0]["timeout"] == 30
 
 
 async def test_connections_share_one_connector_until_it_is_closed(made: list[Double]) -> None:
@@ -200,9 +203,9 @@ UNREACHABLE = ClientConnectorError(
         (of_two_callers(response(404)), ConfigurationError, "there is no Cloud SQL instance"),
         (UNREACHABLE, ConnectionFailed, "the Cloud SQL Admin API cannot be reached"),
         (DefaultCredentialsError("none"), AuthenticationFailed, "gcloud auth application-default login"),
-        (RefreshError("invalid_grant", {"token": CANARY}), AuthenticationFailed, "no longer hold"),
+        (RefreshError("invalid_grant", {"token": CANARY}), AuthenticationFailed, "no longer valid"),
         (TransportError("no route"), ConnectionFailed, "sign-in cannot be reached"),
-        (exceptions.IncompatibleDriverError("mysql"), ConfigurationError, "is no PostgreSQL"),
+        (exceptions.IncompatibleDriverError("mysql"), ConfigurationError, "is not PostgreSQL"),
         (exceptions.CloudSQLConnectionError("no CA"), ConnectionFailed, "CloudSQLConnectionError"),
         (ValueError(f"[{INSTANCE}]: Provided region was mismatched"), ConfigurationError, "in that region"),
         (TimeoutError(), ConnectionFailed, "no answer in time"),
@@ -279,7 +282,7 @@ async def test_the_real_connector_takes_what_we_ask_of_it(
         user="thea@project.iam",
         password=password,
         database="thea",
-        timeout=5,
+        connect_seconds=5,
         command_timeout=7,
         statement_cache_size=0,
         server_settings={"application_name": "thea"},

@@ -56,7 +56,7 @@ def test_a_full_disk_is_named_and_half_a_cluster_is_none(small_disk: Callable[[i
     with pytest.raises(ConnectionFailed, match="cannot be set up: initdb") as caught:
         server.acquire()
     assert f"no space left on device in {server.folder}" in str(caught.value)
-    assert "MB free; free some, and try again" in str(caught.value)
+    assert "MB free; free some space, and connect again" in str(caught.value)
     assert not (server.folder / "data").exists()
 
     small_disk(200)
@@ -104,13 +104,13 @@ def test_the_cluster_of_an_older_postgresql_is_refused_and_left_alone(folder: Pa
     data.mkdir(parents=True)
     for parent in (folder, folder.parent, folder.parent.parent):
         parent.chmod(0o711)
-    embedded_process.give(data)
+    embedded_process.chown_to_server(data)
     identity: dict[str, Any] = {"user": embedded_process.server_uid()} if os.geteuid() == 0 else {}
     subprocess.run([OLD_PROGRAMS[0], "-D", data, "-N"], check=True, capture_output=True, cwd="/", **identity)
     before = states(data)
 
     with pytest.raises(
-        ConfigurationError, match=r"must be a folder of PostgreSQL 18, got .* PostgreSQL 1\d made"
+        ConfigurationError, match=r"must be a folder of PostgreSQL 18, got .* PostgreSQL 1\d created"
     ) as it:
         EmbeddedServer(folder).acquire()
 
@@ -128,7 +128,7 @@ def test_a_folder_of_another_user_is_refused_and_left_alone(used_folder: Path) -
     with pytest.raises(ConfigurationError, match="which has the data of daemon") as caught:
         EmbeddedServer(used_folder).acquire()
 
-    assert "run this as the user who made the folder" in str(caught.value)
+    assert "run this as the user who created the folder" in str(caught.value)
     assert states(used_folder / "data") | states(used_folder / "run") == before
 
 

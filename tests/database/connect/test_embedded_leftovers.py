@@ -96,7 +96,7 @@ def test_the_lock_file_of_a_server_that_lives_is_never_removed(used_folder: Path
     by_hand.acquire()
     first = pid_of(used_folder)
     try:
-        with pytest.raises(ConnectionFailed, match=f"runs already as process {first}, and listens elsewhere"):
+        with pytest.raises(ConnectionFailed, match=f"already runs as process {first}, with another address"):
             EmbeddedServer(used_folder, over_tcp=False).acquire()
 
         assert pid_of(used_folder) == first
@@ -150,7 +150,7 @@ def test_a_copy_made_while_the_server_ran_is_refused_and_left_alone(used_folder:
         with pytest.raises(ConnectionFailed, match=r"was copied from .* while the server there ran") as caught:
             EmbeddedServer(copied).acquire()
 
-        assert "stop that server, and copy its folder again" in str(caught.value)
+        assert "stop that server, and copy the folder again" in str(caught.value)
         assert pid_of(copied) == pid_of(used_folder)
         assert server.is_running()
         assert query(server, "SELECT n FROM kept") == 42

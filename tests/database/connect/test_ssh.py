@@ -13,7 +13,7 @@ import asyncpg
 import asyncssh
 import pytest
 
-from src.database.connect import ssh
+from src.database.connect import ssh, ssh_login
 from src.database.connect.ssh import SshTunnel
 from src.database.errors import TunnelFailed
 from src.database.target import Host
@@ -167,7 +167,7 @@ async def test_tries_again_after_a_redial_failed(gateway: Gateway, tunnel: SshTu
 async def test_notices_a_gateway_that_has_fallen_silent(
     gateway: Gateway, tunnel: SshTunnel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh, "KEEPALIVE_SECONDS", 0.03)
+    monkeypatch.setattr(ssh_login, "KEEPALIVE_SECONDS", 0.03)
     connection = await connect(await tunnel.forward(SERVER, as_socket=True))
     silence(gateway)
 
@@ -200,7 +200,7 @@ async def test_explains_a_server_that_is_not_there(
     explained = await tunnel.explain(host)
 
     assert explained is not None
-    assert str(explained).startswith(f"no way from the SSH gateway {gateway.settings()} to {host}: {reason}")
+    assert str(explained).startswith(f"the SSH gateway {gateway.settings()} cannot reach {host}: {reason}")
     assert explained.hint
 
 
@@ -212,7 +212,7 @@ async def test_explains_a_server_that_is_not_there(
         (asyncssh.OPEN_CONNECT_FAILED, "Name or service not known", "the gateway does not know the host"),
         (asyncssh.OPEN_CONNECT_FAILED, "No route to host", "the gateway has no route to it"),
         (asyncssh.OPEN_CONNECT_FAILED, "Connection timed out", "it does not answer the gateway"),
-        (asyncssh.OPEN_CONNECT_FAILED, "open\x1b[2J\nfailed", "the gateway says 'open [2J failed'"),
+        (asyncssh.OPEN_CONNECT_FAILED, "open\x1b[2J\nfailed", "the gateway reports 'open [2J failed'"),
     ],
 )
 async def test_explains_what_the_gateway_refuses(

@@ -13,9 +13,10 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from src.database.connect.ssh import log_in
+from src.database.connect.ssh import SshTunnel
+from src.database.connect.ssh_login import log_in
 from src.database.errors import ConfigurationError, DatabaseError, TunnelFailed
-from src.database.target import SshGateway
+from src.database.target import Host, SshGateway
 from tests.database.connect.gateway import Gateway, free_port, listening
 
 CANARY = "correct-horse-battery"
@@ -73,7 +74,7 @@ async def test_refuses_a_host_that_is_not_known(gateway: Gateway, home: Path, ha
 
     error = await refusal(gateway.settings(known_hosts=None))
 
-    assert "its host key is not known: ~/.ssh/known_hosts has none for it" in str(error)
+    assert "its host key is not known: ~/.ssh/known_hosts has no key of this host" in str(error)
     assert f"ssh-keyscan -p {gateway.port} 127.0.0.1 >> ~/.ssh/known_hosts" in str(error)
     assert gateway.logins == 0
 
@@ -85,7 +86,7 @@ async def test_refuses_a_host_whose_key_has_changed(gateway: Gateway, tmp_path: 
 
     error = await refusal(settings)
 
-    assert "it has changed, or somebody is in the middle" in str(error)
+    assert "the key was changed, or another machine answers in its place" in str(error)
     assert gateway.logins == 0
 
 
@@ -158,10 +159,10 @@ async def test_says_that_it_had_no_named_key(gateway: Gateway) -> None:
     ("content", "reason"),
     [
         (None, "No such file"),
-        (b"", "it cannot be read as one"),
-        (CANARY.encode(), "it cannot be read as one"),
+        (b"", "its content has another format"),
+        (CANARY.encode(), "its content has another format"),
         (ANOTHER_KEY.export_private_key("pkcs8-pem", passphrase=CANARY), "it is encrypted"),
-        (ANOTHER_KEY.export_public_key(), "it cannot be read as one"),
+        (ANOTHER_KEY.export_public_key(), "its content has another format"),
     ],
     ids=["missing", "empty", "not one", "encrypted", "public"],
 )
@@ -215,9 +216,9 @@ async def test_tells_that_the_host_is_not_known(gateway: Gateway, host: str) -> 
     [
         (b"", "it did not answer in time"),
         (b"SSH-1.0-old\r\n", "the login failed: Unsupported SSH version"),
-        (b"SSH-2.0-\xff\r\n", "the login failed: what it sent is not SSH"),
+        (b"SSH-2.0-\xff\r\n", "the login failed: its answer is not SSH"),
         (b"SSH-2.0-mad\r\n\x00\x00\x00\x00\x00\x00\x00\x00" * 99, "the login failed"),
-        (None, "it ended the connection before the login"),
+        (None, "it closed the connection before the login"),
     ],
 )
 async def test_tells_that_it_is_no_ssh_server(gateway: Gateway, said: bytes | None, reason: str) -> None:
@@ -238,9 +239,10 @@ async def test_tells_that_it_is_no_ssh_server(gateway: Gateway, said: bytes | No
 
 async def test_says_what_to_install(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncssh", None)
+    monkeypatch.delitem(sys.modules, "src.database.connect.ssh_login")
 
     with pytest.raises(ConfigurationError, match=r"pip install 'thea-database\[ssh\]'"):
-        await enter(gateway.settings())
+        await SshTunnel(gateway.settings(), connect_timeout=5).forward(Host("h"), as_socket=True)
 
 
 def test_importing_it_imports_nothing_of_the_extra() -> None:

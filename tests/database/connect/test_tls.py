@@ -43,7 +43,7 @@ def test_each_mode_checks_what_libpqs_does(
 @pytest.mark.parametrize("ca", [None, Path("system")])
 def test_verify_ca_wants_a_ca_of_ones_own(ca: Path | None) -> None:
     """Anybody can have a certificate of a public CA."""
-    with pytest.raises(ConfigurationError, match="must name a file where sslmode is verify-ca"):
+    with pytest.raises(ConfigurationError, match="must name a file if sslmode is verify-ca"):
         create_ssl_context("verify-ca", ca=ca)
 
 

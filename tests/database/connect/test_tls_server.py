@@ -115,7 +115,7 @@ async def test_a_client_is_known_by_its_certificate(server: Target, certificates
 async def test_plaintext_is_rejected_by_the_server_and_refused_by_the_settings(server: Target) -> None:
     with pytest.raises(AuthenticationFailed):
         await connect(server)
-    with pytest.raises(ConfigurationError, match="it can be plaintext"):
+    with pytest.raises(ConfigurationError, match="which permits plaintext"):
         await encryption(server, sslmode="prefer")
 
 
@@ -138,7 +138,7 @@ async def test_tls_that_pg_hba_conf_refuses_suggests_a_line_or_a_certificate(ser
 
 
 async def test_a_role_that_does_not_exist_is_referred_to_bootstrap(server: Target) -> None:
-    with pytest.raises(AuthenticationFailed, match="it has no such role") as caught:
+    with pytest.raises(AuthenticationFailed, match="the role does not exist") as caught:
         await encryption(server, user="nobody_yet")
 
     assert "`thea-db bootstrap`" in str(caught.value.hint)

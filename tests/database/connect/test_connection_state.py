@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from src.database.connect.state import ConnectionState
+from src.database.connect.connection import ConnectionState
 
 BEGIN = "BEGIN READ ONLY; SELECT app_set_tenant(NULL)"
 
