@@ -18,7 +18,8 @@ from uuid import UUID
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
-from sqlalchemy import URL, select
+from sqlalchemy import URL, select, text
+from sqlalchemy.orm import selectinload
 
 from src import database
 from src.config import get_settings
@@ -63,6 +64,8 @@ async def names(cloned_database: URL) -> AsyncIterator[dict[str, Any]]:
             "timedelta": timedelta,
             "UTC": UTC,
             "select": select,
+            "selectinload": selectinload,
+            "text": text,
             "AsyncIterator": AsyncIterator,
             "FastAPI": FastAPI,
             "asynccontextmanager": asynccontextmanager,
