@@ -39,7 +39,7 @@ from src.database.session import AsyncSession, TenantBinding
 from src.database.store import get_store
 from tests.acceptance.calls import CALLS, REGISTRY_CALLS, STORE_CALLS, Call, Rows, a_message, fill, missing_calls
 from tests.citus_rules import broken
-from tests.faults.three_tenants import living, parts_of
+from tests.faults.three_tenants import parts_of, three_tenants
 
 
 @dataclass
@@ -144,7 +144,7 @@ async def test_the_store_reads_and_changes_nothing_of_another_tenant(
 ) -> None:
     """One test for all calls: the store commits, so it needs a database of its own."""
     wrong = []
-    async with living(cloned_database, superuser, use_database, role=role) as world:
+    async with three_tenants(cloned_database, superuser, use_database, role=role) as world:
         a, b, _ = world.tenants
         for name, call in STORE_CALLS.items():
             before = world.state_of([b])

@@ -1,4 +1,4 @@
-"""Those who call while things break: each acts for a tenant of its own, by every public way to the database."""
+"""Callers for fault tests: each has its own tenant, and uses every public path to the database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Call = Callable[[], Awaitable[None]]
 
 
 class Keys(Protocol):
-    """Where keys are noted."""
+    """A collection of message keys."""
 
     def add(self, key: str, /) -> None: ...
 
@@ -33,10 +33,10 @@ _NAP = text("SELECT pg_sleep(0.005)")
 
 @dataclass
 class Caller:
-    """One tenant with a user and a conversation, whose messages all have the tenant's id for their content.
+    """A tenant with a user and a conversation. The content of each message is the tenant's id.
 
     Attributes:
-        acknowledged: The keys of the messages that it was told are written.
+        acknowledged: The keys of the messages that a call has acknowledged.
     """
 
     tenant: UUID
@@ -59,7 +59,7 @@ class Caller:
         )
 
     def new_message(self) -> NewMessage:
-        """Return one with a key that no other has."""
+        """Return a message with a new key."""
         return NewMessage(message_id=f"{self.tenant}:{next(self._numbers)}", role="user", content=str(self.tenant))
 
     async def write_in_a_session(self) -> None:
@@ -69,7 +69,7 @@ class Caller:
         await self.send(self.new_message(), by_store=True)
 
     async def send(self, message: NewMessage, *, by_store: bool) -> None:
-        """Append a message, which may have been sent before."""
+        """Append a message, which may have been appended before."""
         with tenant_context(self.tenant):
             if by_store:
                 await get_store().append(self.conversation_id, message)
@@ -119,7 +119,7 @@ class Caller:
 
 
 async def register(count: int, keys: Callable[[], Keys] = set[str]) -> list[Caller]:
-    """Make callers, each with a first message, in the database that `get_db` is pointed at."""
+    """Create callers, each with a first message, in the database of `get_db`."""
     tenants = [uuid7() for _ in range(count)]
     async with get_db() as session:
         session.add_all(Tenant(id=one, slug=str(one), name="x") for one in tenants)

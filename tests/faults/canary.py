@@ -1,4 +1,4 @@
-"""What an operator gets to see, collected in one text: logs, errors with all that hangs on them, and reprs."""
+"""Everything that an operator can see, collected for the search for canaries: logs, error chains and reprs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import structlog
 __all__ = ["CONTENT", "MORE_SOURCES", "SECRET", "Seen", "collecting"]
 
 SECRET: Final = "c4n4ry-s3cret"
-"""A password, a token."""
+"""A password or token."""
 CONTENT: Final = "c4n4ry-content"
-"""What somebody said."""
+"""Content of a user."""
 MORE_SOURCES: Final[list[Callable[[], str]]] = []
-"""What else there is to be seen: whoever exports metrics or traces adds here what gives all of their text."""
+"""Further outputs: functions that return their whole text, for example of metrics or traces."""
 
 
 @dataclass
 class Seen:
-    """All that was seen, by where."""
+    """The collected texts, by their source."""
 
     texts: list[tuple[str, str]] = field(default_factory=list)
 
@@ -32,7 +32,7 @@ class Seen:
         self.texts.append((where, text))
 
     def note_error(self, where: str, error: BaseException) -> None:
-        """Look at an error as a log, a debugger and a reporter would: the chain, suppressed or not, and its parts."""
+        """Collect an error as a log or an error reporter shows it: the whole chain, suppressed errors included."""
         self.note(where, "".join(traceback.format_exception(error)))
         for link in _chain(error):
             self.note(where, f"{link} {link!r} {link.args!r}")
@@ -40,14 +40,14 @@ class Seen:
             self.note(where, repr({name: value for name, value in vars(link).items() if not name.startswith("_")}))
 
     def hits(self) -> list[str]:
-        """Return where a canary sings."""
+        """Return the sources whose text contains a canary."""
         texts = [*self.texts, *(("more", source()) for source in MORE_SOURCES)]
         return [f"{where}: {_around(text)}" for where, text in texts if SECRET in text or CONTENT in text]
 
 
 @contextmanager
 def collecting(capfd: pytest.CaptureFixture[str]) -> Iterator[Seen]:
-    """Collect every log at DEBUG, ours and the libraries', and what goes to the standard streams."""
+    """Collect all logs at DEBUG, of the package and of libraries, and the standard streams."""
     seen = Seen()
     handler = _Noting(seen)
     root = logging.getLogger()

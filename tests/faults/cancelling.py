@@ -1,4 +1,4 @@
-"""The ways in which a call is cancelled; each says whether it was, or was done before."""
+"""Ways to cancel a call. Each returns True if the call was cancelled, and False if it had ended before."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def by_task(call: Call, delay: float) -> bool:
 
 
 async def by_task_twice(call: Call, delay: float) -> bool:
-    """Once more while the first is being seen to."""
+    """Cancel again while the first cancellation is being handled."""
 
     async def run() -> None:
         await call()
@@ -53,7 +53,7 @@ async def by_task_twice(call: Call, delay: float) -> bool:
 
 
 async def by_scope(call: Call, delay: float) -> bool:
-    """As a web framework does: it cancels again in every turn of the loop until the task has ended."""
+    """Cancel as anyio does: again in every iteration of the event loop, until the task has ended."""
     with anyio.move_on_after(delay) as scope:
         await call()
     return scope.cancelled_caught

@@ -1,4 +1,4 @@
-"""Three tenants who call, over pools of five connections."""
+"""Three callers, with pools of five connections."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A relay that lets COMMIT through and cuts the connection before its answer, or before COMMIT, or holds it back.
+"""A relay that cuts a connection before or after COMMIT, or withholds the answer.
 
-It reads the client's half of the protocol: a simple Query is the letter Q, a length, and the text.
+The relay reads the client's half of the protocol: a simple Query is the letter Q, a length, and the text.
 https://www.postgresql.org/docs/18/protocol-message-formats.html
 """
 
@@ -21,19 +21,19 @@ SOCKET = ".s.PGSQL.5432"
 COMMIT = re.compile(rb"^COMMIT")
 SYNC = re.compile(rb"^SYNC")
 Cut = Literal["after", "before", "never sent on"]
-"""Where the connection ends: after the server has answered, unheard; before it has heard; or for the client alone."""
+"""Where to cut: after the server has answered, before it gets the message, or only on the side of the client."""
 
 
 @dataclass
 class CuttingRelay:
-    """One that listens on a Unix socket in its folder.
+    """A relay that listens on a Unix socket in its folder.
 
     Attributes:
         cuts: How many of the next messages that match are cut.
-        how: In which way.
-        of: What the text of a message that counts is: of a Query, of a Parse, or BIND.
-        made: How many were.
-        when_cut: Called at each.
+        how: Where to cut.
+        of: The text of a Query or Parse message to cut, or BIND.
+        made: The number of connections that were cut.
+        when_cut: Called for each cut.
     """
 
     folder: Path
@@ -46,14 +46,14 @@ class CuttingRelay:
     _kept: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def lead_to(self, database: URL, **parameters: str) -> URL:
-        """Return the URL of a database with the relay on the way."""
+        """Return the URL of a database through the relay."""
         return database.set(query={"host": str(self.folder), **parameters})
 
     def cut(self, count: int, how: Cut = "after", of: bytes = b"^COMMIT") -> None:
         self.cuts, self.how, self.of = count, how, re.compile(of)
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection, both ways, until either side ends it."""
+        """Relay one connection in both directions until one side closes it."""
         try:
             server_reader, server = await asyncio.open_unix_connection(str(self.server / SOCKET))
         except OSError:
@@ -89,7 +89,7 @@ class CuttingRelay:
     def _is_to_cut(self, message: bytes) -> bool:
         if not self.cuts or not self.of.match(_text(message)):
             return False
-        if message[:1] == b"B":  # what it asks for is answered at the Sync that follows
+        if message[:1] == b"B":  # the server answers at the Sync that follows
             self.of = SYNC
             return False
         self.cuts -= 1
@@ -98,14 +98,14 @@ class CuttingRelay:
             self.when_cut()
         return True
 
-    async def let_go(self) -> None:
-        """End what the server still believes to be open."""
+    async def close_withheld(self) -> None:
+        """Close the connections that are still open on the side of the server."""
         await _close(*self._kept)
         self._kept.clear()
 
 
 class _Back:
-    """Carries the server's half; once it is deaf, it keeps to itself what comes."""
+    """The direction from the server to the client; once `deaf`, it discards what the server sends."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -154,7 +154,7 @@ async def _close(*writers: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def cutting(server: str | Path) -> AsyncIterator[CuttingRelay]:
-    """Relay to the server whose socket is in this folder; at the end every connection is closed."""
+    """Relay to the server whose socket is in this folder; all connections are closed at the end."""
     carried: set[asyncio.Task[None]] = set()
     with tempfile.TemporaryDirectory(prefix="thea-c-") as name:
         relay = CuttingRelay(Path(name), Path(server))
@@ -169,7 +169,7 @@ async def cutting(server: str | Path) -> AsyncIterator[CuttingRelay]:
             yield relay
         finally:
             listening.close()
-            await relay.let_go()
+            await relay.close_withheld()
             for task in (tasks := list(carried)):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

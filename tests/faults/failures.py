@@ -1,4 +1,4 @@
-"""Every kind of failure, with a canary in what was written, asked or configured."""
+"""Every kind of failure, with a canary in the values that are written, read or configured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Failing:
-    """A user and a conversation to fail upon, and who sees through all walls."""
+    """A user and a conversation for failing calls, and a superuser's connection."""
 
     def __init__(self, url: URL, superuser: psycopg.Connection, user: Any, conversation: Any) -> None:
         self.url = url
@@ -182,7 +182,7 @@ async def connection_lost(f: Failing) -> None:
 
 
 async def connection_lost_in_store(f: Failing) -> None:
-    """Wait for the conversation's lock, and lose the connection meanwhile."""
+    """Wait for the lock of the conversation, and lose the connection meanwhile."""
     with psycopg.connect(f.superuser.info.dsn, autocommit=False) as other:
         other.execute("SELECT FROM conversations WHERE id = %s FOR UPDATE", (f.conversation,))
         message = NewMessage(message_id=f"{uuid7()}", role="user", content=SAID)

@@ -1,4 +1,4 @@
-"""What is looked for after a fault: connections in use, transactions that nobody ends, tenants that are still bound."""
+"""Checks after a fault: connections in use, open transactions, bound tenants."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _IN_THE_SESSION = "SELECT COALESCE(current_setting('app.tenant_id', true), '')"
 
 
 async def until(is_so: Callable[[], bool], *, within: float = 20) -> None:
-    """Wait until something is so; nothing tells when."""
+    """Wait until a condition is true, by polling."""
     deadline = time.monotonic() + within
     while not is_so():
         assert time.monotonic() < deadline, f"it is not so within {within} s"
@@ -33,7 +33,7 @@ async def until(is_so: Callable[[], bool], *, within: float = 20) -> None:
 
 
 def until_meanwhile(is_so: Callable[[], bool], *, within: float = 20) -> None:
-    """Wait until something is so, with the event loop at a standstill: nothing more is done about it from here."""
+    """Wait until a condition is true, and block the event loop, so that no task of this process can change it."""
     deadline = time.monotonic() + within
     while not is_so():
         assert time.monotonic() < deadline, f"it is not so within {within} s"
@@ -41,7 +41,7 @@ def until_meanwhile(is_so: Callable[[], bool], *, within: float = 20) -> None:
 
 
 def backends(superuser: psycopg.Connection) -> list[tuple[Any, ...]]:
-    """Return the database's backends but the one that looks: pid, state, whether a transaction is open, the query."""
+    """Return the other backends of the database: pid, state, whether a transaction is open, query."""
     return superuser.execute(_BACKENDS).fetchall()
 
 
@@ -50,13 +50,13 @@ def in_a_transaction(superuser: psycopg.Connection) -> list[tuple[Any, ...]]:
 
 
 def in_use() -> dict[str, int]:
-    """Return how many connections of each pool are checked out."""
+    """Return the number of checked-out connections of each pool."""
     pools = {name: cast("SizedPool", of.pool).checkedout() for name, of in _engines().items()}
     return {**pools, "store": the_store_pool().in_use}
 
 
 async def wrongly_bound() -> list[str]:
-    """Look at every connection that lies in a pool: bound to a tenant, or in a transaction."""
+    """Return the idle pooled connections that are bound to a tenant or in a transaction."""
     wrong = []
     for name, of in _engines().items():
         for entry in cast("Any", of.pool)._pool._idle:
@@ -91,6 +91,6 @@ async def _faults_of(connection: asyncpg.Connection[Any], *, where: str) -> list
         return [f"{where}: a hidden transaction"]
     try:
         bound_to = await connection.fetchval(_IN_THE_SESSION)
-    except DRIVER_ERRORS:  # it has just been ended
+    except DRIVER_ERRORS:  # terminated just before
         return []
     return [f"{where}: bound to {bound_to!r}"] if bound_to else []

@@ -1,4 +1,4 @@
-"""Strings that mean harm: sqlmap's tests between its boundaries, templates, and whatever hypothesis thinks of."""
+"""Attack strings: sqlmap's tests within its boundaries, templates, and strings from hypothesis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 __all__ = ["HOSTILE", "payloads"]
 
-# What they have in place of a value that is made up as they run.
+# Placeholders that sqlmap replaces at run time.
 _GIVEN = {
     "INFERENCE": "1=1",
     "GENERIC_SQL_COMMENT": "-- ",
@@ -82,7 +82,7 @@ _OF_OTHER_TONGUES = [
 
 @cache
 def payloads() -> tuple[str, ...]:
-    """Return each of sqlmap's tests within each of its boundaries, as it would be sent: some ten thousands."""
+    """Return each of sqlmap's tests within each of its boundaries, as sqlmap sends them: tens of thousands."""
     tests = [_text(test.find("request"), "payload") + _text(test.find("request"), "comment") for test in _tests()]
     ends = [(_text(end, "prefix"), _text(end, "suffix")) for end in _read("boundaries.xml").iter("boundary")]
     made = {_filled(f"1{prefix} {test} {suffix}") for (prefix, suffix), test in product(set(ends), set(tests)) if test}
@@ -110,7 +110,7 @@ def _filled(template: str) -> str:
 HOSTILE = st.one_of(
     st.deferred(lambda: st.sampled_from(payloads())),
     st.sampled_from(_OF_OTHER_TONGUES),
-    st.text(st.characters(), max_size=40),  # lone surrogates and NUL among them
+    st.text(st.characters(), max_size=40),  # includes lone surrogates and NUL
     st.builds(
         "{}{}{}".format,
         st.sampled_from(_OF_OTHER_TONGUES[:44]),

@@ -1,4 +1,4 @@
-"""A server that wants a password in plain text, and quotes it when it refuses it."""
+"""A server that requests a plaintext password and quotes it in the error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WANTS_PASSWORD = b"R" + struct.pack("!ii", 8, 3)
 
 @asynccontextmanager
 async def refusing_server() -> AsyncIterator[int]:
-    """Yield the port."""
+    """Run the server, and yield its port."""
     server = await asyncio.start_server(_refuse, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]

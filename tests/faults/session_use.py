@@ -1,4 +1,4 @@
-"""One session used in any order: rows are added, merged and deleted, contexts nest, and connections are lost."""
+"""Random uses of one session: rows are added, merged and deleted, contexts nest, and connections are lost."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LONGEST: Final = 6
 
 
 def context_of(tenant_id: UUID | None) -> AbstractContextManager[Any]:
-    """Return the context of a tenant, or none."""
+    """Return the context of a tenant, or an empty context for None."""
     return nullcontext() if tenant_id is None else tenant_context(tenant_id)
 
 
 @dataclass
 class Kept:
-    """Rows of a tenant that nothing else in the walk uses."""
+    """Rows of a tenant that only this plan uses."""
 
     user: UUID
     detached: Note
@@ -45,11 +45,11 @@ class Kept:
 
 @dataclass
 class SessionUse:
-    """A random plan for one session, carried out and compared with what a session promises.
+    """A random plan for one session, whose results are compared with the guarantees of a session.
 
-    The session takes the tenant that is current at its first use, of whatever kind, and keeps it, also where its
-    connection is lost. A use or a flush in another tenant's context raises TenantMismatchError, a write at the latest
-    when the block ends. What was acknowledged is stored, for the tenant that the caller named.
+    The session takes the current tenant at its first use of any kind and keeps it, even if its connection is lost.
+    A use or a flush in the context of another tenant raises TenantMismatchError, for a write at the latest when the
+    block ends. Acknowledged rows are stored for the tenant that the caller named.
     """
 
     world: World = field(repr=False)
@@ -64,11 +64,11 @@ class SessionUse:
     took: UUID | None = None
     """The tenant that the session has taken."""
     must_fail: str = ""
-    """Why the block cannot end without an error."""
+    """The reason why the block must end with an error."""
     added: dict[UUID, UUID] = field(default_factory=dict)
-    """The notes that are new, and the tenants that they are for."""
+    """The new notes, and their tenants."""
     refused: set[UUID] = field(default_factory=set)
-    """The notes that were refused when they were added."""
+    """The notes that were rejected when they were added."""
     removed: set[UUID] = field(default_factory=set)
     is_lost: bool = False
     kept: dict[UUID, Kept] = field(default_factory=dict, repr=False)
@@ -83,12 +83,12 @@ class SessionUse:
 
     @property
     def involved(self) -> set[UUID]:
-        """The tenants that the plan names: nobody else's rows may change."""
+        """The tenants of the plan: rows of other tenants must not change."""
         named = {self.acting, self.outer, self.world.default, *(context for context, _ in self.plan)}
         return {tenant for tenant in named if tenant is not None}
 
     async def run(self) -> None:
-        """Carry the plan out, in no context but those of the plan."""
+        """Run the plan, only in contexts of the plan."""
         for tenant in self.involved:
             self.kept[tenant] = await self._keep(tenant)
         scope: Any = get_db if self.is_writing else self.dice.choice(READ_SCOPES)
@@ -129,7 +129,7 @@ class SessionUse:
         tenant = self.took or named or self.world.default
         call: Callable[[Any, UUID], Awaitable[None]] = getattr(self, f"_{use}")
         if tenant is None:
-            if use in ("merge_detached", "delete"):  # rows that have a tenant, used for none: both answers are right
+            if use in ("merge_detached", "delete"):  # rows with a tenant, used without a tenant: both results are right
                 return
             await self._be_refused(NoTenantError, use, lambda: call(session, self.acting))
         elif named is not None and named != tenant:
@@ -139,12 +139,12 @@ class SessionUse:
             try:
                 await call(session, tenant)
             except (ConnectionFailed, TransactionAborted):
-                # A session for reading goes on, unless its failed flush has discarded a new row.
+                # A read session continues, unless its failed flush has discarded a new row.
                 if self.is_writing or self.added or not self.is_lost or self.dice.random() < 0.3:
                     raise
 
     async def _be_refused(self, kind: type[DatabaseError], use: str, call: Callable[[], Awaitable[None]]) -> None:
-        """Use the session where it has to refuse: what is sent immediately, a write at the end of the block."""
+        """Check that a use raises: immediately if it sends a statement, for a write at the end of the block."""
         before = set(self.added)
         try:
             await call()
@@ -154,7 +154,7 @@ class SessionUse:
                 del self.added[note]
             return
         if kind is NoTenantError and use == "read_raw":
-            return  # row-level security alone: it has found nothing
+            return  # only row-level security: no row was found
         assert use in WRITES, f"{use} in place of {kind.__name__}; {self}"
         if kind is TenantMismatchError:
             self.must_fail = f"{use} was in another tenant's context"
@@ -228,7 +228,7 @@ class SessionUse:
             self._check(found, {self.kept[tenant].user}, tenant)
 
     def _check(self, found: Any, user_ids: set[UUID], tenant: UUID) -> None:
-        """Fail for a row of another tenant, and for a row that is there and was not found."""
+        """Check that no row of another tenant was found, and each row of the own tenant."""
         self.world.see(tenant, found)
         ids = {part for part in parts_of(found) if isinstance(part, UUID)}
         assert user_ids <= ids, f"not found: rows of {tenant}; {self}"

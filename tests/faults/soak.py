@@ -1,4 +1,4 @@
-"""`make soak`: an hour's bad luck in some minutes, under load; then look whether anything is lost, doubled or left."""
+"""`make soak`: many faults under load, then checks for lost or doubled messages and remaining connections."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from tests.faults.soak_server import SoakServer, migrate, running_server
 POOL_SIZE = 6
 TENANTS = 3
 CANCELLED = 0.2
-"""The share of calls that are given a short time."""
+"""The share of calls with a short time limit."""
 SHORT_SECONDS = 0.03
 PAUSE_SECONDS = 0.02
 BETWEEN_FAULTS_SECONDS = 4.0
 WARM_UP = 0.1
-"""The share of the minutes, at least the first."""
+"""The share of the minutes, at least one minute."""
 REPORT = Path(__file__).parents[2] / "docs" / "soak.md"
 _EXPLAINED = (ConnectionFailed, CommitOutcomeUnknown)
 
 
 class Journal:
-    """Notes keys in a file: in memory they would be what grows."""
+    """Keys in a file: in memory they would hide the growth that the soak measures."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", buffering=1)
@@ -46,12 +46,12 @@ class Journal:
 
 
 class Soak:
-    """The load, the faults and what is counted.
+    """The load, the faults and the counts.
 
     Args:
-        server: What they happen to.
-        seconds: For how long.
-        journal: Where acknowledged keys go.
+        server: The server to use and to disturb.
+        seconds: The duration.
+        journal: The file of the acknowledged keys.
     """
 
     def __init__(self, server: SoakServer, seconds: float, journal: Path) -> None:
@@ -118,7 +118,7 @@ class Soak:
             await asyncio.sleep(self._dice.uniform(0, 2 * PAUSE_SECONDS))
 
     async def _try(self, call: Call) -> bool:
-        """Call, and perhaps cancel it; say whether it was done."""
+        """Run a call, cancelled at random; return True if it ended without an error."""
         self._now.calls += 1
         is_hurried = self._dice.random() < CANCELLED
         try:
@@ -165,7 +165,7 @@ def _resident_bytes() -> int:
 
 
 def _use(server: SoakServer) -> None:
-    """Point `get_db` at the server, as an operator does."""
+    """Set the environment for the server, as an operator does."""
     settings: dict[str, Any] = {
         "ENVIRONMENT": "test",
         "DATABASE_URL": server.url.update_query_dict({"pool_max": str(POOL_SIZE), "statement_timeout": "10000"}),

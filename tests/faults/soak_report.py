@@ -1,4 +1,4 @@
-"""What the soak says: a table by minute, what was found at the end, and whether that is well."""
+"""The report of the soak: a table by minute, the counts at the end, and the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_GROWTH = 0.05
 
 @dataclass
 class Minute:
-    """What happened in one minute; memory and backends are its medians."""
+    """The counts of one minute, and the medians of memory and backends."""
 
     calls: int = 0
     cancelled: int = 0
@@ -28,14 +28,14 @@ class Minute:
 
 @dataclass
 class Report:
-    """The whole of it.
+    """The report.
 
     Attributes:
-        warm_up: How many of the minutes come before memory is compared.
-        acknowledged: How many messages the writers were told are written.
-        there: How many an independent reader found.
-        found: What it found wrong, check by check.
-        left: How many backends served the load's pools at its end, and after `dispose`; and the baseline.
+        warm_up: The number of minutes before memory is compared.
+        acknowledged: The number of acknowledged messages.
+        there: The number of messages that an independent reader found.
+        found: The number of faulty rows by check.
+        left: The number of backends before the load, at its end, and after `dispose`.
         unexpected: Errors that no fault explains.
     """
 
@@ -51,14 +51,14 @@ class Report:
 
     @property
     def growth(self) -> float:
-        """How much more memory the last third has than the first one after the warm-up, as a share."""
+        """The growth of memory, as a share: the last third compared with the first one after the warm-up."""
         figures = [one.megabytes for one in self.minutes[self.warm_up :] if one.rss]
         third = max(1, len(figures) // 3)
         return median(figures[-third:]) / median(figures[:third]) - 1 if figures else 0.0
 
     @property
     def complaints(self) -> list[str]:
-        """Say what is not as it was promised; nothing, if all is well."""
+        """Return the broken guarantees; an empty list if the soak passed."""
         _, after, baseline = self.left
         wrong = [f"{number} {check}" for check, number in self.found.items() if number]
         wrong += [f"{self.in_use} connections are checked out"] if self.in_use else []
@@ -74,19 +74,19 @@ class Report:
         faults = sum((one.faults for one in self.minutes), Counter[str]())
         calls, cancelled = sum(one.calls for one in self.minutes), sum(one.cancelled for one in self.minutes)
         lines = [
-            "# Soak",
+            "# Soak test",
             "",
-            "`make soak` wrote this: three tenants call sessions and the store while backends are terminated,",
-            "the server is killed and restarted, and calls are cancelled. A writer sends its message again, by",
-            "either path and under the same key, until it is acknowledged; in the end another reader looks at all.",
+            "`make soak` writes this report. Three tenants use sessions and the store while backends are terminated, the",
+            "server is killed and restarted, and calls are cancelled. A writer repeats its message, on either path and",
+            "with the same key, until it is acknowledged. At the end an independent reader checks all rows.",
             "",
             f"- Result: {'; '.join(self.complaints) or 'passed'}",
             f"- {len(self.minutes)} minutes, Python {platform.python_version()} on {platform.machine()}",
             f"- Calls: {calls}, of which {cancelled} cancelled; errors: {_listed(errors)}",
             f"- Faults: {_listed(faults)}",
-            f"- Messages acknowledged: {self.acknowledged}; there: {self.there}",
+            f"- Messages acknowledged: {self.acknowledged}; stored: {self.there}",
             *(f"- {check[0].upper()}{check[1:]}: {number}" for check, number in self.found.items()),
-            f"- Connections checked out at the end: {self.in_use}; wrongly bound: {len(self.wrongly_bound)}",
+            f"- Connections checked out at the end: {self.in_use}; bound to a tenant: {len(self.wrongly_bound)}",
             f"- Backends: {baseline} before, {under_load} at the end of the load, {after} after dispose",
             f"- Memory after the first {self.warm_up} min: {self.growth:+.1%}",
             "",

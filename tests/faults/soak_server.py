@@ -1,4 +1,4 @@
-"""The server of the soak: its own, so that it can be killed; and the reader who looks at the end at what it holds."""
+"""The server of the soak, which can be killed, and the final check of its rows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from src.database.embedded.keeper import find_postmaster
 from src.database.embedded.process import run
 from src.database.migrate import upgrade
 
-# What it acknowledges survives its own death, though not the machine's: `synchronous_commit` stays on.
+# Acknowledged commits survive a crash of the server, not of the machine: `synchronous_commit` stays on.
 CONFIG = {
     "fsync": "off",
     "full_page_writes": "off",
     "io_method": "sync",
     "shared_buffers": "64MB",
-    "dynamic_shared_memory_type": "mmap",  # a kill leaves its segments: not in /dev/shm
+    "dynamic_shared_memory_type": "mmap",  # a killed server leaves its segments behind: not in /dev/shm
 }
 _BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
 _TERMINATE = (
@@ -33,14 +33,14 @@ _TERMINATE = (
     " (SELECT pid FROM pg_stat_activity WHERE usename = %s ORDER BY random() LIMIT %s) AS chosen"
 )
 _CHECKS = {
-    "acknowledged messages that are not there": (
+    "acknowledged messages that are not stored": (
         "SELECT count(*) FROM acknowledged WHERE NOT EXISTS"
         " (SELECT FROM message_history AS m WHERE m.message_id = acknowledged.key)"
     ),
-    "messages that are there more than once": (
+    "messages that are stored more than once": (
         "SELECT count(*) - count(DISTINCT (tenant_id, message_id)) FROM message_history"
     ),
-    "conversations with a gap or a number given twice": (
+    "conversations with a gap or a doubled number": (
         "SELECT count(*) FROM (SELECT FROM message_history GROUP BY tenant_id, conversation_id"
         " HAVING min(seq) <> 1 OR max(seq) <> count(*) OR count(DISTINCT seq) <> count(*)) AS wrong"
     ),
@@ -48,14 +48,14 @@ _CHECKS = {
         "SELECT count(*) FROM conversations AS c WHERE last_seq <> COALESCE((SELECT max(seq) FROM message_history AS m"
         " WHERE (m.tenant_id, m.conversation_id) = (c.tenant_id, c.id)), 0)"
     ),
-    "rows that are another tenant's": "SELECT count(*) FROM message_history WHERE content <> tenant_id::text",
+    "rows that are stored for another tenant": "SELECT count(*) FROM message_history WHERE content <> tenant_id::text",
     "prepared transactions": "SELECT count(*) FROM pg_prepared_xacts",
 }
 
 
 @dataclass
 class SoakServer:
-    """A running server that can be killed and comes back."""
+    """A running server that can be killed and restarted."""
 
     server: EmbeddedServer
 
@@ -75,7 +75,7 @@ class SoakServer:
         return psycopg.connect(host=host, user=SUPERUSER, dbname=DATABASE, autocommit=True)
 
     def count_backends(self) -> int | None:
-        """Return how many serve the database, or None while nobody can be asked."""
+        """Return the number of backends of the database, or None while the server is down."""
         try:
             with self.superuser() as connection:
                 return int(connection.execute(_BACKENDS, [DATABASE]).fetchall()[0][0])
@@ -87,14 +87,14 @@ class SoakServer:
             connection.execute(_TERMINATE, [APP_ROLE, count])
 
     def kill(self) -> None:
-        """End it as `kill -9` does, and have it come back."""
+        """Kill the server with SIGKILL, and start it again."""
         postmaster = find_postmaster(self._data)
         assert postmaster is not None
         os.kill(postmaster.pid, signal.SIGKILL)
         self.server.revive()
 
     def restart(self) -> None:
-        """Restart it in an orderly way: every connection is closed."""
+        """Restart the server with pg_ctl: every connection is closed."""
         run("pg_ctl", "stop", "-D", str(self._data), "-w", "-m", "fast", capture=False)
         self.server.revive()
 
@@ -103,10 +103,10 @@ class SoakServer:
         return self.server.folder / "data"
 
     def faults_found(self, journal: Path) -> tuple[int, int, dict[str, int]]:
-        """Look at all rows, bound by no tenant.
+        """Check the rows of all tenants, as a superuser.
 
         Returns:
-            How many messages were acknowledged and how many there are, and for each check how many rows break it.
+            The numbers of acknowledged and of stored messages, and the number of faulty rows for each check.
         """
         with self.superuser() as connection:
             connection.execute("CREATE TEMP TABLE acknowledged (key text)")
@@ -120,10 +120,10 @@ class SoakServer:
 
 @contextmanager
 def running_server() -> Iterator[SoakServer]:
-    """Start a server that nobody else uses, and remove it with all that is in it."""
+    """Start a new server, and remove it with its data at the end."""
     with tempfile.TemporaryDirectory(prefix="thea-soak-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        folder.chmod(0o711)  # as root the server is another user's, and has to pass through
+        folder.chmod(0o711)  # as root the server runs as another user, which must be able to enter the directory
         server = EmbeddedServer(folder / "server", config=CONFIG)
         server.acquire()
         try:

@@ -1,4 +1,4 @@
-"""What a tenant can do, on every public path, and what can go wrong while he does."""
+"""The steps of the random walk of three tenants: every public path, with and without faults."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ ALL_CALLS = [(repository, call) for repository, calls in CALLS.items() for call 
 
 
 class Planned(Exception):
-    """What a caller's own code raised inside of a session."""
+    """An error of a caller's own code inside a session."""
 
 
 @dataclass
 class Walker:
-    """Who does things: a tenant acts, upon rows that may be another's."""
+    """A caller: its tenant, and ids of rows that may belong to another tenant."""
 
     world: World
     dice: random.Random
     _deck: list[str] = field(default_factory=list)
 
     async def by_repository(self, acting: UUID, rows: Rows) -> None:
-        """Call some methods in one session, of any kind."""
+        """Call some methods in one session of any kind."""
         async with self.dice.choice(SCOPES)() as session:
             if hasattr(session, "snapshot") and self.dice.random() < 0.3:
                 await session.snapshot()
@@ -60,7 +60,7 @@ class Walker:
             self.world.see(acting, await call.run(get_store(), rows))
 
     async def by_raw_sql(self, acting: UUID, rows: Rows) -> None:
-        """Ask without any predicate: row-level security stands alone."""
+        """Read without a predicate: only row-level security protects."""
         del rows
         async with self.dice.choice(SCOPES)() as session:
             for table in self.dice.sample(TABLES, 2):
@@ -76,7 +76,7 @@ class Walker:
             self.world.see(acting, list(await session.scalars(select(User).options(selectinload(User.notes)))))
 
     async def by_stream(self, acting: UUID, rows: Rows) -> None:
-        """Take some rows, and leave the rest."""
+        """Read a part of the rows of a stream."""
         del rows
         async with self.dice.choice(SCOPES)() as session:
             model: Any = self.dice.choice(MODELS)
@@ -86,8 +86,8 @@ class Walker:
                 if self.dice.random() < 0.3:
                     return
 
-    async def with_his_own_setting(self, acting: UUID, rows: Rows) -> None:
-        """Bind the connection to another by one's own SQL, and leave it so: the next one must not notice."""
+    async def with_own_setting(self, acting: UUID, rows: Rows) -> None:
+        """Bind the connection to another tenant by own SQL, and leave it so: the next user must not be affected."""
         del acting, rows
         scope = self.dice.choice(SCOPES)
         async with scope() as session:
@@ -96,7 +96,7 @@ class Walker:
             await session.execute(for_good, {"other": str(self.dice.choice(self.world.tenants))})
 
     async def with_anothers_context(self, acting: UUID, rows: Rows) -> None:
-        """Go on with a session while another tenant's context is open: it refuses, and serves its own again."""
+        """Use a session in the context of another tenant, where it raises, and then in its own context again."""
         other = self.dice.choice(self.world.others(acting))
         async with self.dice.choice(SCOPES)() as session:
             self.world.see(acting, await UserRepository(session).get_or_none(rows.user))
@@ -110,8 +110,8 @@ class Walker:
                 await self.dice.choice(asked)()
             self.world.see(acting, list(await session.scalars(select(Note))))
 
-    async def by_nobody(self, acting: UUID, rows: Rows) -> None:
-        """Read where no context names a tenant: for the default tenant, or for none."""
+    async def without_a_tenant(self, acting: UUID, rows: Rows) -> None:
+        """Read outside any context: as the default tenant, or with an error."""
         del acting
         assert current_tenant() is None
         async with self.dice.choice(SCOPES)() as session:
@@ -124,7 +124,7 @@ class Walker:
                 await UserRepository(session).get_or_none(rows.user)
 
     async def in_nested_contexts(self, acting: UUID, rows: Rows) -> None:
-        """Nest the contexts of two tenants, and use the session of each and the store on the way in and out."""
+        """Nest the contexts of two tenants, and use the session of each and the store when entering and leaving."""
         tenants = [acting, rows.tenant]
         await self._nest([self.dice.choice(tenants) for _ in range(self.dice.randrange(2, 5))])
 
@@ -132,7 +132,7 @@ class Walker:
         tenant, *inner = tenants
         with tenant_context(tenant):
             await self._write(tenant)
-            if inner:  # with no session open: each pool has one connection
+            if inner:  # without an open session: each pool has one connection
                 await self._nest(inner)
             await self._write(tenant)
             self.world.see(tenant, await get_store().recent(self.world.rows[tenant].conversation))
@@ -148,7 +148,7 @@ class Walker:
             self.world.see(tenant, list(await session.scalars(select(Note))))
 
     async def with_temporary_tables(self, acting: UUID, rows: Rows) -> None:
-        """Leave a temporary table of the same name as one of ours on a pooled connection, with copies of own rows."""
+        """Leave a temporary table with the name of one of our tables on a pooled connection, with copied rows."""
         del rows
         table = self.dice.choice(TABLES)
         async with get_db() as session:
@@ -162,7 +162,7 @@ class Walker:
             await session.execute(text(f"INSERT INTO pg_temp.{table} SELECT * FROM public.{table}"))
 
     async def after_its_block(self, acting: UUID, rows: Rows) -> None:
-        """Use a session whose block has ended: nothing is sent, and nothing is accepted."""
+        """Use a session after its block: nothing is sent, and nothing is accepted."""
         async with self.dice.choice(SCOPES)() as session:
             if self.dice.random() < 0.5:
                 self.world.see(acting, await UserRepository(session).get_or_none(rows.user))
@@ -177,7 +177,7 @@ class Walker:
         assert type(raised.value).__name__ == "SessionClosed"
 
     async def with_an_error(self, acting: UUID, rows: Rows) -> None:
-        """Write, and end in an error: the server's, caught or not, or one of one's own."""
+        """Write, and end with an error: of the server, caught or not, or of the caller's own code."""
         async with get_db() as session:
             session.add(Note(user_id=self.world.rows[acting].user, content=f"of-{acting}"))
             await session.flush()
@@ -192,7 +192,7 @@ class Walker:
             raise Planned
 
     async def writing_for_another(self, acting: UUID, rows: Rows) -> None:
-        """Try to make, move and change rows of another by every way there is; all of it is refused or does nothing."""
+        """Try to insert, move and change rows of another tenant on every path: each attempt raises or has no effect."""
         other = self.dice.choice(self.world.others(acting))
         table = self.dice.choice(tenant_tables()).name
         ways: list[Callable[[Any], Awaitable[Any]]] = [
@@ -212,7 +212,7 @@ class Walker:
             await self.dice.choice(ways)(session)
 
     def step(self) -> Step:
-        """Choose what is done next, for which tenant, and with whose rows. Every kind comes before any comes again."""
+        """Choose the next step, its tenant and its rows. Each kind is chosen once before any is repeated."""
         if not self._deck:
             self._deck = self.dice.sample(STEPS, len(STEPS))
         name = self._deck.pop()
@@ -249,15 +249,15 @@ STEPS = [
     "by_raw_sql",
     "by_mapped_query",
     "by_stream",
-    "with_his_own_setting",
+    "with_own_setting",
     "with_anothers_context",
-    "by_nobody",
+    "without_a_tenant",
     "in_nested_contexts",
     "after_its_block",
     "with_an_error",
     "writing_for_another",
 ]
-WITHOUT_CONTEXT = {"by_nobody", "in_nested_contexts"}
+WITHOUT_CONTEXT = {"without_a_tenant", "in_nested_contexts"}
 
 
 async def undisturbed(walker: Walker, run: Callable[[], Awaitable[None]]) -> None:
@@ -266,7 +266,7 @@ async def undisturbed(walker: Walker, run: Callable[[], Awaitable[None]]) -> Non
 
 
 async def cancelled(walker: Walker, run: Callable[[], Awaitable[None]]) -> None:
-    """Cancel it at some moment, perhaps twice."""
+    """Cancel the step at a random moment, possibly twice."""
     task = asyncio.ensure_future(run())
     for _ in range(walker.dice.randrange(1, 3)):
         await asyncio.sleep(walker.dice.random() * 0.008)
@@ -276,7 +276,7 @@ async def cancelled(walker: Walker, run: Callable[[], Awaitable[None]]) -> None:
 
 
 async def killed(walker: Walker, run: Callable[[], Awaitable[None]]) -> None:
-    """Have the server end the connection that it uses, at some moment."""
+    """Terminate the connection of the step at a random moment."""
     task = asyncio.ensure_future(run())
     await asyncio.sleep(walker.dice.random() * 0.008)
     walker.world.end_all_connections()

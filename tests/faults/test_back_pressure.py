@@ -1,4 +1,4 @@
-"""Far more callers than connections: each is served in its turn or refused in time, and who waits costs little."""
+"""Many more callers than connections: each is served in order or fails in time, and waiting needs little memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.faults.leftovers import dispose_of_all, in_use, read_engine, until
 ONE = text("SELECT 1")
 NAP = text("SELECT pg_sleep(0.1)")
 BYTES_A_WAITER = 64 * 1024
-"""More than a task, its coroutines, a session and its greenlet come to, and far less than a connection's buffers."""
+"""More than a task with its coroutines, session and greenlet needs, and far less than the buffers of a connection."""
 
 
 async def by_session(caller: Caller) -> None:
@@ -48,8 +48,8 @@ WAYS = (by_session, by_read_session, by_store)
 
 
 @pytest.fixture
-async def granted(callers: list[Caller], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the tasks that were given a connection, in order, however long the machine takes then."""
+async def connected_tasks(callers: list[Caller], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the tasks that got a connection, in order."""
     names: list[str] = []
 
     def note(*_: object) -> None:
@@ -70,45 +70,51 @@ async def granted(callers: list[Caller], monkeypatch: pytest.MonkeyPatch) -> lis
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_callers_are_served_in_the_order_in_which_they_came(
-    way: Callable[[Caller], Coroutine[Any, Any, None]], callers: list[Caller], granted: list[str], *, is_long: bool
+async def test_callers_are_served_in_the_order_of_their_arrival(
+    way: Callable[[Caller], Coroutine[Any, Any, None]],
+    callers: list[Caller],
+    connected_tasks: list[str],
+    *,
+    is_long: bool,
 ) -> None:
     """150 over five connections; with `--long` 2,000."""
     number = 2000 if is_long else 150
-    await asyncio.gather(*(way(callers[0]) for _ in range(POOL_SIZE)))  # else who opens one comes behind others
-    granted.clear()
+    await asyncio.gather(
+        *(way(callers[0]) for _ in range(POOL_SIZE))
+    )  # otherwise a caller that opens a connection is overtaken
+    connected_tasks.clear()
 
     await asyncio.gather(*(asyncio.create_task(way(callers[0]), name=str(place)) for place in range(number)))
 
-    assert sorted(granted, key=int) == [str(place) for place in range(number)]
-    furthest = max(abs(turn - int(place)) for turn, place in enumerate(granted))
+    assert sorted(connected_tasks, key=int) == [str(place) for place in range(number)]
+    furthest = max(abs(turn - int(place)) for turn, place in enumerate(connected_tasks))
     assert furthest <= number / 10
     assert not any(in_use().values())
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_who_asks_again_at_once_takes_nobodys_turn(
-    way: Callable[[Caller], Coroutine[Any, Any, None]], callers: list[Caller], granted: list[str]
+async def test_a_caller_that_returns_immediately_overtakes_no_other(
+    way: Callable[[Caller], Coroutine[Any, Any, None]], callers: list[Caller], connected_tasks: list[str]
 ) -> None:
     rounds, number = 10, 4 * POOL_SIZE
     await asyncio.gather(*(way(callers[0]) for _ in range(POOL_SIZE)))
-    granted.clear()
+    connected_tasks.clear()
     asked_at: dict[str, list[int]] = {str(who): [] for who in range(number)}
 
     async def call_on(who: str) -> None:
         for _ in range(rounds):
-            asked_at[who].append(len(granted))
+            asked_at[who].append(len(connected_tasks))
             await way(callers[0])
 
     await asyncio.gather(*(asyncio.create_task(call_on(who), name=who) for who in asked_at))
 
-    given_at = {who: [turn for turn, name in enumerate(granted) if name == who] for who in asked_at}
+    given_at = {who: [turn for turn, name in enumerate(connected_tasks) if name == who] for who in asked_at}
     passed_by = [given - asked for who in asked_at for asked, given in zip(asked_at[who], given_at[who], strict=True)]
     assert max(passed_by) < number + POOL_SIZE, "nobody is passed by more often than there are others"
 
 
 @pytest.mark.parametrize("scope", [get_db, get_read_db])
-async def test_who_cannot_be_served_is_refused_in_time_and_the_others_are_served(
+async def test_callers_that_cannot_be_served_fail_in_time_and_others_are_served(
     scope: Any, callers: list[Caller], cloned_database: URL, use_database: Callable[..., Settings], *, is_long: bool
 ) -> None:
     number, seconds = (2000, 3.0) if is_long else (100, 1.0)
@@ -134,7 +140,7 @@ async def test_who_cannot_be_served_is_refused_in_time_and_the_others_are_served
     await asyncio.gather(*(call() for _ in range(POOL_SIZE)))
 
 
-async def test_the_stores_callers_are_refused_in_time(
+async def test_callers_of_the_store_fail_in_time(
     callers: list[Caller], cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     await dispose_of_all()
@@ -149,10 +155,10 @@ async def test_the_stores_callers_are_refused_in_time(
     await by_store(streams)
 
 
-async def test_a_session_inside_another_on_a_full_pool_is_refused_and_told_why(
+async def test_a_session_inside_another_on_a_full_pool_fails_with_the_reason(
     callers: list[Caller], cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
-    """All of five hold one and ask for a second: none can ever be served."""
+    """Five callers have one connection each and request a second one: none can be served."""
     await dispose_of_all()
     use_database(cloned_database.update_query_dict({"pool_max": str(POOL_SIZE)}), DATABASE_POOL_TIMEOUT="0.3")
     all_hold = asyncio.Barrier(POOL_SIZE)
@@ -175,10 +181,10 @@ async def test_a_session_inside_another_on_a_full_pool_is_refused_and_told_why(
     assert not any(in_use().values())
 
 
-async def test_who_waits_is_told_at_once_that_the_server_cannot_be_reached(
+async def test_waiting_callers_fail_immediately_if_the_server_cannot_be_reached(
     callers: list[Caller], use_database: Callable[..., Settings]
 ) -> None:
-    """And not only after the pool's time limit, nor that the pool is exhausted."""
+    """Immediately, not after the time limit of the pool, and not as `PoolExhausted`."""
     await dispose_of_all()
     use_database(URL.create("postgresql", "u", host="127.0.0.1", port=1, database="d", query={"pool_max": "2"}))
 
@@ -193,12 +199,12 @@ async def test_who_waits_is_told_at_once_that_the_server_cannot_be_reached(
 
 
 @pytest.mark.slow
-async def test_who_waits_costs_little_and_nothing_afterwards(callers: list[Caller], *, is_long: bool) -> None:
-    """100 who wait for five connections; with `--long` 2,000."""
+async def test_waiting_callers_need_little_memory_and_leave_none(callers: list[Caller], *, is_long: bool) -> None:
+    """100 callers wait for five connections; with `--long` 2,000."""
     number = 2000 if is_long else 100
     tracemalloc.start()
     try:
-        await _crowd(callers[0], number)  # the first time the library's own sets grow, and stay so
+        await _crowd(callers[0], number)  # the first time, containers of the library grow permanently
         before = _traced()
         during = await _crowd(callers[0], number)
         after = _traced()
@@ -210,7 +216,7 @@ async def test_who_waits_costs_little_and_nothing_afterwards(callers: list[Calle
 
 
 async def _crowd(caller: Caller, number: int) -> int:
-    """Have so many wait for a full pool and be served; return the memory in use while all of them wait."""
+    """Let callers wait for a full pool and be served; return the memory in use while all of them wait."""
     ends, all_wait = asyncio.Event(), asyncio.Barrier(number + 1)
 
     async def hold() -> None:
@@ -227,7 +233,7 @@ async def _crowd(caller: Caller, number: int) -> int:
     await until(lambda: in_use()["default"] == POOL_SIZE)
     waiting = [asyncio.create_task(wait()) for _ in range(number)]
     await all_wait.wait()
-    await asyncio.sleep(0)  # all of them have been woken, and have gone on to the pool
+    await asyncio.sleep(0)  # all callers now wait for the pool
     during = _traced()
     ends.set()
     await asyncio.gather(*holding, *waiting)

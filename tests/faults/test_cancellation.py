@@ -1,4 +1,4 @@
-"""Calls that are cancelled at any point: nothing stays in use, open or bound, and nobody else hears of it."""
+"""Calls that are cancelled at any point: nothing stays in use, open or bound, and other calls are not affected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.faults.leftovers import (
 AT_ONCE = 20
 LONGEST_SECONDS = 0.06
 UNDISTURBED = 0.25
-"""The share of calls that are not cancelled, so that something is left in the pools however slow the machine is."""
+"""The share of calls that are not cancelled, so that the pools keep some connections on a slow machine too."""
 NAP = text("SELECT pg_sleep(0.002)")
 LONG_SLEEP = text("SELECT pg_sleep(60)")
 
@@ -61,7 +61,7 @@ async def many(
     certificates: Certificates,
     use_database: Callable[..., Settings],
 ) -> AsyncIterator[list[Caller]]:
-    """Three tenants who call over pools of five, in plaintext and over TLS."""
+    """Three callers with pools of five connections, in plaintext and over TLS."""
     context = certificates.contexts["right CA"]
     with encrypted(cloned_database, context) if request.param == "TLS" else nullcontext(cloned_database) as url:
         use_database(url.update_query_dict({"pool_max": str(POOL_SIZE)}))
@@ -69,12 +69,12 @@ async def many(
         await dispose_of_all()
 
 
-# Python leaves the proxy's socket open where the client is gone before the handshake.
+# Python leaves the socket of the proxy open if the client disconnects before the handshake.
 @pytest.mark.filterwarnings(r"ignore:Exception ignored in. <ssl\.SSLSocket:pytest.PytestUnraisableExceptionWarning")
-async def test_calls_that_are_cancelled_leave_nothing(
+async def test_cancelled_calls_leave_nothing(
     many: list[Caller], superuser: psycopg.Connection, *, is_long: bool
 ) -> None:
-    """200 of them; with `--long` 5,000, in plaintext and over TLS each."""
+    """200 calls; with `--long` 5,000 in plaintext and 5,000 over TLS."""
     dice = random.Random(7)  # noqa: S311 - a shuffle that repeats
     cancelled = 0
 
@@ -104,7 +104,7 @@ async def test_calls_that_are_cancelled_leave_nothing(
 async def cancel_under_way(
     cancelling: Callable[[float], list[Coroutine[Any, Any, bool]]], superuser: psycopg.Connection
 ) -> None:
-    """Have calls cancelled while the server is at their statements; on a slow machine that takes them longer."""
+    """Cancel calls while the server executes their statements, which takes longer on a slow machine."""
     for delay in (0.1, 0.5, 2, 8):
         tasks = [asyncio.create_task(one) for one in cancelling(delay)]
         most = 0
@@ -135,10 +135,10 @@ async def test_the_server_ends_a_statement_whose_caller_was_cancelled(
     await until(lambda: not in_a_transaction(superuser), within=5)
 
 
-async def test_the_server_ends_what_a_cancelled_call_of_the_store_waits_for_and_writes_nothing(
+async def test_the_server_ends_a_cancelled_call_of_the_store_and_writes_nothing(
     callers: list[Caller], superuser: psycopg.Connection
 ) -> None:
-    """Else each call that is given up would leave a backend behind, in wait for the lock, and be written after all."""
+    """Otherwise each cancelled call would leave a backend that waits for the lock and then writes."""
     caller = callers[0]
     with psycopg.connect(superuser.info.dsn, user="postgres") as holder:
         holder.execute("SELECT FROM conversations FOR UPDATE")
@@ -151,7 +151,7 @@ async def test_the_server_ends_what_a_cancelled_call_of_the_store_waits_for_and_
     assert rows.fetchall() == [(2,)]
 
 
-async def test_dispose_waits_until_the_server_has_heard_of_what_was_cancelled(
+async def test_dispose_waits_until_the_server_has_received_the_cancellations(
     callers: list[Caller], superuser: psycopg.Connection
 ) -> None:
     with psycopg.connect(superuser.info.dsn, user="postgres") as holder:
@@ -163,10 +163,10 @@ async def test_dispose_waits_until_the_server_has_heard_of_what_was_cancelled(
         until_meanwhile(lambda: len(backends(superuser)) == 1, within=5)
 
 
-async def test_who_is_cancelled_while_connecting_gives_his_place_to_who_waits(
+async def test_a_caller_cancelled_while_connecting_passes_its_place_on(
     callers: list[Caller], cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
-    """Else the next one would sit out the pool's whole time limit, with nobody in his way."""
+    """Otherwise the next caller would wait for the whole time limit, although a connection is free."""
     await dispose_of_all()
     use_database(cloned_database.update_query_dict({"pool_max": "1"}), DATABASE_POOL_TIMEOUT="60")
     for call in (callers[0].read_in_a_session, callers[0].read_by_the_store):
@@ -186,10 +186,8 @@ async def _run(call: Call) -> None:
 
 
 @pytest.mark.slow
-async def test_nobody_hears_of_the_time_limits_of_others_on_the_same_pool(
-    callers: list[Caller], *, is_long: bool
-) -> None:
-    """60 time limits; with `--long` 5,000."""
+async def test_time_limits_of_others_on_the_same_pool_have_no_effect(callers: list[Caller], *, is_long: bool) -> None:
+    """60 calls that time out; with `--long` 5,000."""
     dice = random.Random(8)  # noqa: S311 - a shuffle that repeats
     left = 5000 if is_long else 60
     served, errors = 0, []

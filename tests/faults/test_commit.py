@@ -1,4 +1,4 @@
-"""A COMMIT whose answer never comes: it is said to be uncertain, and `run_transaction` finds out what became of it."""
+"""A COMMIT without an answer is reported as uncertain, and `run_transaction` finds its outcome."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from src.database.store import get_store
 from tests.conftest import SOCKETS, url_of
 from tests.faults.cutting_relay import Cut, CuttingRelay, cutting
 
-# One for all of these tests, each of which has a tenant of its own.
+# One database for all of these tests; each test has its own tenant.
 postgresql_commits = factories.postgresql_noproc(dbname="commits", depends_on="postgresql_template")
 
 
 @pytest.fixture
 async def relay(postgresql_commits: NoopExecutor, use_database: Callable[..., Settings]) -> AsyncIterator[CuttingRelay]:
-    """The way from `get_db` and the store to the server, with pools of two, for a tenant who has nothing yet."""
+    """A relay between the server and `get_db` and the store, with pools of two connections, for a new tenant."""
     async with cutting(SOCKETS) as relay:
         url = relay.lead_to(url_of(postgresql_commits.template_dbname), pool_max="2")
         use_database(url, DATABASE_DEFAULT_TENANT=str(uuid7()))
@@ -43,7 +43,7 @@ async def relay(postgresql_commits: NoopExecutor, use_database: Callable[..., Se
 
 @pytest.fixture
 def superuser(postgresql_commits: NoopExecutor) -> Iterator[psycopg.Connection]:
-    """An independent reader, who sees everything."""
+    """An independent reader of all rows."""
     dbname = postgresql_commits.template_dbname
     with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=dbname, autocommit=True) as connection:
         yield connection
@@ -68,7 +68,7 @@ async def add(name: object) -> None:
         session.add(user(name))
 
 
-async def test_a_commit_whose_answer_is_cut_is_said_to_be_uncertain_each_time(
+async def test_a_commit_without_an_answer_is_reported_as_uncertain(
     relay: CuttingRelay, superuser: psycopg.Connection, rounds: int
 ) -> None:
     uncertain = 0
@@ -83,7 +83,7 @@ async def test_a_commit_whose_answer_is_cut_is_said_to_be_uncertain_each_time(
     assert names(superuser) == [f"{number:04}" for number in range(rounds)], "and all of them were committed"
 
 
-async def test_a_write_of_the_stores_whose_answer_is_cut_is_uncertain_too(
+async def test_a_write_of_the_store_without_an_answer_is_reported_as_uncertain(
     relay: CuttingRelay, superuser: psycopg.Connection, rounds: int
 ) -> None:
     turn = await get_store().turn(1, "telegram", None, [NewMessage(message_id="0", role="user")])
@@ -99,7 +99,7 @@ async def test_a_write_of_the_stores_whose_answer_is_cut_is_uncertain_too(
 
 
 @pytest.mark.parametrize("how", ["after", "before", "never sent on"])
-async def test_run_transaction_finds_out_and_nothing_is_lost_or_doubled(
+async def test_run_transaction_finds_the_outcome_and_loses_and_doubles_nothing(
     relay: CuttingRelay, superuser: psycopg.Connection, rounds: int, how: Cut
 ) -> None:
     attempts = retried = 0
@@ -135,7 +135,7 @@ async def test_run_transaction_finds_out_and_nothing_is_lost_or_doubled(
         lambda session: UserRepository(session).count(),
     ],
 )
-async def test_who_only_read_is_told_of_a_lost_connection_and_of_nothing_uncertain(
+async def test_a_session_that_only_read_gets_a_lost_connection(
     relay: CuttingRelay, read: Callable[[AsyncSession], object]
 ) -> None:
     relay.cut(1)
@@ -155,14 +155,14 @@ async def test_who_only_read_is_told_of_a_lost_connection_and_of_nothing_uncerta
         select(update(User).where(User.tenant_id == uuid7()).values(locale="es").returning(User.id).cte()),
     ],
 )
-async def test_what_may_have_written_is_uncertain(relay: CuttingRelay, write: object) -> None:
+async def test_a_statement_that_may_have_written_makes_the_commit_uncertain(relay: CuttingRelay, write: object) -> None:
     relay.cut(1)
     with pytest.raises(CommitOutcomeUnknown):
         async with get_db() as session:
             await session.execute(write)  # type: ignore[call-overload] # each of them is a statement
 
 
-async def test_what_was_written_in_one_transaction_makes_the_next_one_no_writer(relay: CuttingRelay) -> None:
+async def test_a_write_in_one_transaction_does_not_make_the_next_one_uncertain(relay: CuttingRelay) -> None:
     await add("written")
     relay.cut(1)
     with pytest.raises(ConnectionFailed):
@@ -170,7 +170,7 @@ async def test_what_was_written_in_one_transaction_makes_the_next_one_no_writer(
             await session.scalar(select(User.display_name))
 
 
-async def test_a_connection_that_is_lost_before_commit_is_no_uncertainty(relay: CuttingRelay) -> None:
+async def test_a_connection_lost_before_commit_is_not_uncertain(relay: CuttingRelay) -> None:
     async def lose_it() -> None:
         async with get_db() as session:
             session.add(user("x"))
@@ -182,7 +182,7 @@ async def test_a_connection_that_is_lost_before_commit_is_no_uncertainty(relay: 
         await lose_it()
 
 
-async def test_a_connection_that_is_known_to_be_gone_when_commit_is_due_is_none_either(
+async def test_a_connection_known_to_be_lost_at_commit_is_not_uncertain(
     relay: CuttingRelay, superuser: psycopg.Connection
 ) -> None:
     async def lose_it() -> None:
@@ -201,7 +201,7 @@ async def test_a_connection_that_is_known_to_be_gone_when_commit_is_due_is_none_
     assert names(superuser) == []
 
 
-async def test_a_cancelled_commit_is_a_cancellation_whose_cause_says_that_it_is_uncertain(relay: CuttingRelay) -> None:
+async def test_a_cancelled_commit_is_a_cancellation_with_an_uncertain_commit_as_its_cause(relay: CuttingRelay) -> None:
     task = asyncio.create_task(add("x"))
     relay.when_cut = task.cancel
     relay.cut(1, "never sent on")
@@ -212,10 +212,10 @@ async def test_a_cancelled_commit_is_a_cancellation_whose_cause_says_that_it_is_
     assert isinstance(cancelled.value.__cause__, CommitOutcomeUnknown)
 
 
-async def test_what_cannot_be_found_out_stays_uncertain_and_is_repeated_only_where_it_may_be(
+async def test_an_unknown_outcome_stays_uncertain_and_is_repeated_only_if_idempotent(
     relay: CuttingRelay, superuser: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where the server has crashed since: the number of what is committed may be another's by now."""
+    """After a crash the server may have given the number of the transaction to another one."""
     real = transaction_status._judge
     monkeypatch.setattr(
         transaction_status, "_judge", lambda status, **about: real(status, **{**about, "is_same": False})
@@ -238,7 +238,7 @@ async def test_what_cannot_be_found_out_stays_uncertain_and_is_repeated_only_whe
     assert len(names(superuser)) == 1
 
 
-async def test_a_server_that_does_not_say_what_its_numbers_are_of_leaves_it_uncertain(
+async def test_a_server_without_the_control_functions_leaves_the_outcome_uncertain(
     relay: CuttingRelay, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")

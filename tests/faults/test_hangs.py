@@ -1,4 +1,4 @@
-"""Servers and networks that stop in every way there is: each call ends within its limits, and so does `dispose`."""
+"""Servers and networks that stop answering: each call ends within its time limits, and so does `dispose`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from src.database import get_db, get_read_db, tenant_context
 from src.database.errors import DatabaseError
 from src.database.models import User
 from tests.faults.callers import Caller, register
-from tests.faults.lame_relay import Fault, lame_relaying
+from tests.faults.failing_relay import Fault, failing_relay
 from tests.faults.leftovers import backends, dispose_of_all, in_use, until
 
 STATEMENT_SECONDS, MARGIN_SECONDS, CONNECT_SECONDS, PARTING_SECONDS = 0.4, 0.2, 0.6, 2.0
 CALL_SECONDS = 2 * (STATEMENT_SECONDS + MARGIN_SECONDS + CONNECT_SECONDS) + PARTING_SECONDS
-"""The longest that one may take: a read of the store's is sent twice, the second time over a new connection."""
+"""The longest duration of a call: the store sends a read twice, the second time on a new connection."""
 DISPOSE_SECONDS = 5.0
 MACHINE_SECONDS = 4.0
-"""What a loaded machine may add."""
+"""Allowance for a loaded machine."""
 
 ONE = text("SELECT 1")
 MANY_ROWS = text("SELECT n, repeat('x', 200) FROM generate_series(1, 20000) AS n").execution_options(yield_per=10)
@@ -97,12 +97,12 @@ async def go_on_with_a_stream(meet: Meet) -> None:
 STEPS = (execute, flush, commit, roll_back, begin_a_stream, go_on_with_a_stream)
 
 
-async def befall(fault: Callable[[], None], caller: Caller) -> dict[str, str]:
-    """Have a fault befall calls of every kind, under way and to come; return what became of them.
+async def run_under_fault(fault: Callable[[], None], caller: Caller) -> dict[str, str]:
+    """Run calls of every kind, before and after a fault is applied, and return their outcomes.
 
-    Whoever takes longer than the limits fails the test.
+    A call that exceeds the limits fails the test.
     """
-    await asyncio.gather(*(caller.read_by_the_store() for _ in range(8)))  # what is sent again finds another idle one
+    await asyncio.gather(*(caller.read_by_the_store() for _ in range(8)))  # the repetition uses another idle connection
     are_ready, begins = asyncio.Barrier(len(STEPS) + 1), asyncio.Event()
 
     async def meet() -> None:
@@ -133,7 +133,7 @@ async def _outcome(call: Awaitable[None]) -> str:
 
 
 async def dispose_in_time() -> None:
-    async with asyncio.timeout(3 * DISPOSE_SECONDS + MACHINE_SECONDS):  # one engine after the other
+    async with asyncio.timeout(3 * DISPOSE_SECONDS + MACHINE_SECONDS):  # disposes of one engine after the other
         await dispose_of_all()
 
 
@@ -142,11 +142,11 @@ async def dispose_in_time() -> None:
 async def test_every_call_and_dispose_end_within_their_limits(
     fault: Fault, cloned_database: URL, use_short_limits: Callable[[URL], None]
 ) -> None:
-    with lame_relaying() as relay:
+    with failing_relay() as relay:
         use_short_limits(relay.lead_to(cloned_database))
         [caller] = await register(1)
 
-        outcomes = await befall(lambda: relay.befall(fault), caller)
+        outcomes = await run_under_fault(lambda: relay.apply_fault(fault), caller)
 
         assert set(outcomes.values()) <= {"ConnectionFailed", "CommitOutcomeUnknown"}, outcomes
         await until(lambda: not any(in_use().values()))
@@ -154,13 +154,13 @@ async def test_every_call_and_dispose_end_within_their_limits(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
-async def test_backends_that_are_stopped_hold_nobody_and_end_once_they_go_on(
+async def test_stopped_backends_block_no_caller_and_end_when_they_continue(
     cloned_database: URL, superuser: psycopg.Connection, use_short_limits: Callable[[URL], None]
 ) -> None:
     use_short_limits(cloned_database)
     [caller] = await register(1)
     with stopping(superuser) as stop:
-        outcomes = await befall(stop, caller)
+        outcomes = await run_under_fault(stop, caller)
 
         assert outcomes.pop("roll_back") in {"ConnectionFailed", "served"}
         of_new_connections = {call.__name__ for call in caller.calls}
@@ -176,7 +176,7 @@ async def test_backends_that_are_stopped_hold_nobody_and_end_once_they_go_on(
 
 @contextmanager
 def stopping(superuser: psycopg.Connection) -> Iterator[Callable[[], None]]:
-    """Yield what stops all backends there are; they go on at the end."""
+    """Yield a function that stops all backends; they continue at the end."""
     stopped: list[int] = []
 
     def stop() -> None:

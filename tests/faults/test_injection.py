@@ -1,6 +1,7 @@
-"""Hostile strings through every way in: no statement breaks or changes its meaning, and what is stored comes back.
+"""Attack strings at every injection point: no statement fails or changes its meaning, and values are stored unchanged.
 
-As a superuser, whom row-level security does not bind: what gets out of its quotes finds the other tenant's rows.
+The tests run as a superuser, to whom row-level security does not apply: an injected condition would find rows of the
+other tenant.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ from src.database.store.pool import Slot
 from src.database.target import PoolLimits
 from tests.acceptance.calls import Rows, fill
 from tests.acceptance.test_tenants import act_as
+from tests.faults.injection_points import WAYS, Place, Way
 from tests.faults.payloads import HOSTILE
 from tests.faults.three_tenants import parts_of
-from tests.faults.ways_in import WAYS, Place, Way
 
 BROKEN = ("42", "0A", "XX", "54", "26", "34")
-"""The statement itself is at fault, or the server: a syntax error, an unknown name, a type that does not fit."""
+"""Errors of the statement or the server: a syntax error, an unknown name, a wrong type."""
 
 
 class Target:
-    """Two tenants in a transaction that is rolled back; one is attacked, the other has what must not be found."""
+    """Two tenants in a transaction that is rolled back; the rows of the second one must not be found."""
 
     def __init__(self, connection: AsyncConnection, tenant_id: UUID, rows: Rows) -> None:
         self.connection = connection
@@ -56,7 +57,7 @@ class Target:
             with tenant_context(self.tenant_id):
                 for way in ways:
                     savepoint = await session.begin_nested()
-                    await session.connection()  # the savepoint is sent with the first statement of the session alone
+                    await session.connection()  # the session sends the savepoint with its first statement
                     await self._try(way, place, said)
                     session.expunge_all()
                     await savepoint.rollback()
@@ -64,7 +65,7 @@ class Target:
 
     async def _try(self, way: Way, place: Place, said: str) -> None:
         try:
-            self._look_at(await way(place, said))
+            self._check_answer(await way(place, said))
         except DatabaseError as error:
             if str(error.sqlstate).startswith(BROKEN):
                 raise AssertionError(f"{way.__name__} broke a statement") from error
@@ -72,13 +73,13 @@ class Target:
         except (ValueError, TypeError) as error:
             self.refused[f"{way.__name__}: {type(error).__name__}"] += 1
 
-    def _look_at(self, found: Any) -> None:
+    def _check_answer(self, found: Any) -> None:
         for part in parts_of(found):
             if isinstance(part, TenantBase):
                 assert part.tenant_id == self.tenant_id, f"handed out: {part!r}"
 
     async def _store(self) -> Store:
-        """Make one whose only connection is the transaction's."""
+        """Return a store whose only connection is that of the transaction."""
         raw: Any = await self.connection.get_raw_connection()
 
         async def given() -> Any:
@@ -89,7 +90,7 @@ class Target:
 
 
 class _Kept(StorePool):
-    """Keeps its connection, which is not its own, where a call has failed in the middle of a transaction."""
+    """A pool that keeps its connection when a call has failed inside the transaction."""
 
     def discard(self, slot: Slot) -> None:
         self._leave()
@@ -112,7 +113,7 @@ async def target(engine: AsyncEngine) -> AsyncIterator[Target]:
 def test_hostile_strings_break_nothing_and_find_nothing(
     engine_of: Callable[[str], AsyncEngine], *, is_long: bool
 ) -> None:
-    """Each string by some of the ways, some 200 attacks; 10,000 strings with `--long`."""
+    """Each string at some of the injection points, about 200 attacks; 10,000 strings with `--long`."""
     many = 8 if is_long else 4
     some = st.lists(st.sampled_from(WAYS), min_size=many - 2, max_size=many - 1, unique=True)
     taken: Counter[str] = Counter()
@@ -187,7 +188,7 @@ def test_hostile_arguments_of_the_command_break_nothing(
     try:
         attack()
     finally:
-        structlog.reset_defaults()  # the command has set the logs up to go to a stream that is closed by now
+        structlog.reset_defaults()  # the command has configured logging for a stream that is closed now
 
     print(dict(ended))  # noqa: T201 - the figures
     assert (

@@ -1,4 +1,4 @@
-"""Canaries in passwords and in what people say: after every kind of failure, none is seen where an operator looks."""
+"""Canaries in passwords and in users' data: after every kind of failure, none is in any output for an operator."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.acceptance.command import run
 from tests.faults import canary
 from tests.faults.canary import CONTENT, SECRET, collecting
 from tests.faults.failures import IN_THE_DATABASE, SAID, Failing
+from tests.faults.public_objects import ON_THE_WAY, PUBLIC
 from tests.faults.refusing_server import refusing_server
-from tests.faults.shown import ON_THE_WAY, PUBLIC
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def failing(
     await engine.dispose()
 
 
-async def test_no_failure_of_the_database_tells_what_was_said(
+async def test_no_failure_of_the_database_reveals_users_data(
     failing: Failing, capfd: pytest.CaptureFixture[str]
 ) -> None:
     unfailing = []
@@ -61,7 +61,7 @@ async def test_no_failure_of_the_database_tells_what_was_said(
     assert unfailing == []
 
 
-async def test_no_failure_on_the_way_to_it_tells_a_secret(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_no_failure_of_connecting_reveals_a_secret(capfd: pytest.CaptureFixture[str]) -> None:
     unfailing = []
     async with refusing_server() as port:
         with collecting(capfd) as seen:
@@ -77,10 +77,8 @@ async def test_no_failure_on_the_way_to_it_tells_a_secret(capfd: pytest.CaptureF
     assert unfailing == []
 
 
-async def test_an_error_that_nobody_takes_tells_nothing_either(
-    failing: Failing, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The loop logs it when its task is gone."""
+async def test_an_unretrieved_error_reveals_nothing(failing: Failing, capfd: pytest.CaptureFixture[str]) -> None:
+    """The event loop logs the error when the task is garbage-collected."""
     loop = asyncio.get_running_loop()
     with collecting(capfd) as seen:
         loop.call_exception_handler(
@@ -100,7 +98,7 @@ async def _raised(failing: Failing) -> Exception:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_no_public_object_shows_what_it_holds(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_repr_of_a_public_object_reveals_a_secret(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     with collecting(capfd) as seen:
         made = PUBLIC[name]()
         seen.note(name, f"{made} {made!r} {[made]}")
@@ -108,8 +106,8 @@ def test_no_public_object_shows_what_it_holds(name: str, capfd: pytest.CaptureFi
     assert seen.hits() == []
 
 
-async def test_nothing_that_is_read_shows_what_was_said(failing: Failing, capfd: pytest.CaptureFixture[str]) -> None:
-    """Every log at DEBUG, that of the engine's rows among them, and the reprs of what the calls hand out."""
+async def test_no_log_or_repr_of_a_read_reveals_users_data(failing: Failing, capfd: pytest.CaptureFixture[str]) -> None:
+    """All logs at DEBUG, the engine's log of rows included, and the reprs of returned objects."""
     message = NewMessage(message_id="m", role="user", content=SAID, parts=[SAID], extra={"x": SAID})
     with collecting(capfd) as seen:
         async with get_db() as session:
@@ -156,7 +154,7 @@ COMMANDS = [
 
 @pytest.mark.slow
 def test_no_command_prints_a_secret(tmp_path: Any, *, is_long: bool) -> None:
-    """Towards a server that is not there, so that each of them fails as late as it can."""
+    """The server cannot be reached, so that each command fails as late as possible."""
     url = f"postgresql://u:{SECRET}@127.0.0.1:1/d"
     for command in COMMANDS if is_long else COMMANDS[:3]:
         done = run(
@@ -166,8 +164,8 @@ def test_no_command_prints_a_secret(tmp_path: Any, *, is_long: bool) -> None:
         assert SECRET not in done.stdout + done.stderr, command
 
 
-def test_a_canary_that_sings_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
-    """The search finds what is there: in a log, in a suppressed cause, in a note, on a stream, in what is added."""
+def test_a_leaked_canary_is_found(capfd: pytest.CaptureFixture[str]) -> None:
+    """The search finds a canary in a log, a suppressed cause, a note, a stream and an added output."""
     with collecting(capfd) as seen:
         logging.getLogger("x").debug("said %s", CONTENT)
         try:

@@ -1,4 +1,4 @@
-"""Dead connections, a restarted server, a schema that changes under load: nobody sees what one repetition heals."""
+"""Dead connections, a restarted server, a schema change under load: one repetition hides these from callers."""
 
 from __future__ import annotations
 
@@ -56,24 +56,24 @@ async def dispose() -> None:
     await asyncio.gather(engine.dispose(), read_engine.dispose(), get_engine("store").dispose())
 
 
-async def all_at_once(calls: tuple[Callable[[], Awaitable[None]], ...] = CALLS) -> None:
+async def all_concurrently(calls: tuple[Callable[[], Awaitable[None]], ...] = CALLS) -> None:
     await asyncio.gather(*(call() for call in calls for _ in range(POOL)))
 
 
 @pytest.mark.parametrize("is_seen", [True, False], ids=["seen by the loop", "just now"])
-async def test_backends_that_are_ended_while_they_are_idle_are_replaced_unseen(
+async def test_terminated_idle_connections_are_replaced_without_an_error(
     pooled: URL, superuser: psycopg.Connection, is_seen: bool
 ) -> None:
-    """Just now: nobody has read yet that the connection is gone, and what is sent on it is lost."""
+    """The connections are terminated just before: no read has noticed it, and statements on them are lost."""
     for _ in range(3):
-        await all_at_once()
+        await all_concurrently()
         superuser.execute(TERMINATE, [pooled.database])
         if is_seen:
             await asyncio.sleep(0.05)
-        await all_at_once()
+        await all_concurrently()
 
 
-async def test_a_new_connection_that_is_lost_at_once_is_not_tried_for_without_end(
+async def test_a_new_connection_that_is_lost_immediately_is_not_retried_forever(
     pooled: URL, superuser: psycopg.Connection
 ) -> None:
     await by_session()
@@ -117,17 +117,17 @@ async def read_name_within_a_unit() -> None:
     [read_name, stream_names, by_read_session, by_store, read_name_within_a_unit, by_transaction],
     ids=lambda call: call.__name__,
 )
-async def test_a_schema_that_changes_under_load_is_seen_by_nobody(
+async def test_a_schema_change_under_load_causes_no_error(
     pooled: URL, superuser: psycopg.Connection, call: Callable[[], Awaitable[None]], is_long: bool
 ) -> None:
     await by_session()
     for length in range(300, 400 if is_long else 305):
-        await all_at_once((call,))
+        await all_concurrently((call,))
         superuser.execute(f"ALTER TABLE users ALTER display_name TYPE varchar({length})")
-    await all_at_once((call,))
+    await all_concurrently((call,))
 
 
-async def test_within_a_transaction_of_the_callers_it_is_an_error_that_names_the_remedy_and_comes_once(
+async def test_a_schema_change_within_a_transaction_is_one_error_with_its_remedy(
     pooled: URL, superuser: psycopg.Connection
 ) -> None:
     async def read() -> None:
@@ -142,7 +142,7 @@ async def test_within_a_transaction_of_the_callers_it_is_an_error_that_names_the
     await read()
 
 
-async def test_a_promoted_replica_goes_on_with_what_the_primary_was_asked_for(
+async def test_a_promoted_replica_serves_the_calls_of_the_primary(
     use_database: Callable[..., Settings], is_long: bool
 ) -> None:
     if not is_long:
@@ -161,7 +161,7 @@ async def test_a_promoted_replica_goes_on_with_what_the_primary_was_asked_for(
         async def add(session: AsyncSession, *, telegram_id: int) -> None:
             await UserRepository(session).get_or_create_by_telegram_id(telegram_id)
 
-        async with asyncio.TaskGroup() as group:  # an error of any writer's is raised here
+        async with asyncio.TaskGroup() as group:  # raises the error of a writer
             for number in range(1, 6):
                 group.create_task(write(number))
             await until(lambda: len(acknowledged) > 20)

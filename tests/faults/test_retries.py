@@ -1,4 +1,4 @@
-"""run_transaction: what is run again, what is not, how often, and that each attempt begins afresh."""
+"""run_transaction: which errors are repeated, how often, and that each attempt starts with a new session."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.conftest import SOCKETS, url_of
 TELEGRAM_ID = select(User.telegram_id).where(User.telegram_id.is_not(None))
 
 
-# One for all of these tests, each of which has a tenant of its own.
+# One database for all of these tests; each test has its own tenant.
 postgresql_retries = factories.postgresql_noproc(dbname="retries", depends_on="postgresql_template")
 
 
@@ -67,7 +67,7 @@ async def add_user(session: AsyncSession, telegram_id: int = 1) -> User:
 
 
 async def read_then_write(session: AsyncSession) -> int:
-    """Do what two at once cannot both do where transactions are to be as if one after the other."""
+    """Read and write so that only one of two concurrent SERIALIZABLE transactions can commit."""
     found = await session.scalar(TELEGRAM_ID)
     assert found is not None
     await asyncio.sleep(0)
@@ -77,7 +77,7 @@ async def read_then_write(session: AsyncSession) -> int:
     return found
 
 
-async def test_serialization_failures_are_repeated_until_all_are_done(is_long: bool) -> None:
+async def test_serialization_failures_are_repeated_until_all_succeed(is_long: bool) -> None:
     writers = 40 if is_long else 8
     await run_transaction(add_user)
     seen: list[Retry] = []
@@ -114,7 +114,7 @@ async def test_a_deadlock_is_repeated() -> None:
     assert [type(retry.error) for retry in attempts] == [DeadlockError]
 
 
-async def test_each_attempt_has_a_session_of_its_own_and_what_the_last_one_left_is_nowhere() -> None:
+async def test_each_attempt_has_a_new_session_without_changes_of_the_last_one() -> None:
     sessions: list[AsyncSession] = []
     rows: list[User] = []
 
@@ -153,7 +153,7 @@ async def test_each_attempt_has_a_session_of_its_own_and_what_the_last_one_left_
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_what_repeating_cannot_heal_is_raised_at_once(error: BaseException) -> None:
+async def test_an_error_that_repeating_cannot_fix_is_raised_immediately(error: BaseException) -> None:
     attempts = 0
 
     async def fail(session: AsyncSession) -> None:
@@ -170,7 +170,7 @@ async def test_what_repeating_cannot_heal_is_raised_at_once(error: BaseException
         assert await UserRepository(session).count() == 0
 
 
-async def test_it_gives_up_after_its_retries_with_the_last_error_and_says_how_many_there_were() -> None:
+async def test_after_its_retries_it_raises_the_last_error_with_their_number() -> None:
     seen: list[Retry] = []
 
     async def fail(_session: AsyncSession) -> None:
@@ -203,7 +203,7 @@ async def test_pauses_are_random_below_a_limit_that_doubles_up_to_a_second(monke
     assert limits == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
 
 
-async def test_a_backend_that_is_ended_within_the_unit_costs_one_repetition(superuser: psycopg.Connection) -> None:
+async def test_a_terminated_backend_costs_one_repetition(superuser: psycopg.Connection) -> None:
     pids: list[int] = []
 
     async def be_ended(session: AsyncSession) -> int:
@@ -219,7 +219,7 @@ async def test_a_backend_that_is_ended_within_the_unit_costs_one_repetition(supe
 
 
 @pytest.mark.parametrize("waits", ["in a statement", "beside the database", "between attempts"])
-async def test_its_time_limit_holds_wherever_it_waits(waits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_its_timeout_applies_wherever_it_waits(waits: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda _low, _high: 30.0)
 
     async def unit(session: AsyncSession) -> None:
@@ -240,7 +240,7 @@ async def test_its_time_limit_holds_wherever_it_waits(waits: str, monkeypatch: p
         assert await UserRepository(session).count() == 0
 
 
-async def test_the_units_own_timeout_is_its_own() -> None:
+async def test_a_timeout_of_the_unit_is_not_repeated() -> None:
     async def unit(_session: AsyncSession) -> None:
         raise TimeoutError("of a model")
 
@@ -249,7 +249,7 @@ async def test_the_units_own_timeout_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("waits", ["in a statement", "between attempts"])
-async def test_a_cancellation_ends_it_at_once_and_leaves_nothing(waits: str, superuser: psycopg.Connection) -> None:
+async def test_a_cancellation_ends_it_immediately_and_leaves_nothing(waits: str, superuser: psycopg.Connection) -> None:
     is_under_way = asyncio.Event()
 
     async def unit(session: AsyncSession) -> None:
@@ -275,7 +275,7 @@ async def test_a_cancellation_ends_it_at_once_and_leaves_nothing(waits: str, sup
 
 
 @pytest.mark.parametrize("how", ["commit", "begin"])
-async def test_a_unit_that_commits_by_itself_is_refused_since_it_would_be_done_twice(how: str) -> None:
+async def test_a_unit_that_commits_is_rejected_because_it_could_run_twice(how: str) -> None:
     async def unit(session: AsyncSession) -> None:
         if how == "commit":
             await add_user(session)

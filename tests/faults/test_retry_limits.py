@@ -1,4 +1,4 @@
-"""run_transaction repeats for a time, not for a number of times, and never what the server's time limit ended."""
+"""run_transaction repeats for a limited time, and does not repeat after a time limit of the server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from src.database.repositories import UserRepository
 from src.database.session import Retry, transactions
 from tests.conftest import SOCKETS, url_of
 
-# One for all of these tests, each of which has a tenant of its own.
+# One database for all of these tests; each test has its own tenant.
 postgresql_limits = factories.postgresql_noproc(dbname="limits", depends_on="postgresql_template")
 
 
@@ -55,7 +55,7 @@ async def users() -> int:
 
 
 @pytest.mark.usefixtures("_soon")
-async def test_repetitions_are_not_limited_in_number() -> None:
+async def test_the_number_of_repetitions_is_not_limited() -> None:
     failures = 0
 
     async def fail_often(_session: AsyncSession) -> int:
@@ -80,7 +80,7 @@ async def test_no_repetition_begins_after_its_seconds() -> None:
     assert time.monotonic() - began < 5
 
 
-async def test_0_seconds_are_no_repetition() -> None:
+async def test_with_0_seconds_nothing_is_repeated() -> None:
     seen: list[Retry] = []
 
     with pytest.raises(ConnectionFailed):
@@ -90,7 +90,7 @@ async def test_0_seconds_are_no_repetition() -> None:
 
 
 @pytest.mark.usefixtures("_soon")
-async def test_the_seconds_count_from_the_first_failure_so_that_a_long_unit_is_repeated() -> None:
+async def test_the_seconds_count_from_the_first_failure() -> None:
     attempts = 0
 
     async def fail_late(_session: AsyncSession) -> int:
@@ -105,7 +105,7 @@ async def test_the_seconds_count_from_the_first_failure_so_that_a_long_unit_is_r
 
 
 async def test_pauses_last_for_half_a_minute_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A restart takes seconds: with eight repetitions the pauses were over after 2.3 s at the most."""
+    """A restart takes seconds; eight repetitions ended after at most 2.3 s of pauses."""
     now = 0.0
 
     async def sleep(seconds: float) -> None:
@@ -123,7 +123,7 @@ async def test_pauses_last_for_half_a_minute_by_default(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("limit", ["idle_in_transaction_session_timeout", "transaction_timeout"])
 @pytest.mark.parametrize("ends_in", ["a statement", "a pause", "a commit"])
 @pytest.mark.parametrize("event_loop", ["reads", "is blocked until then"])
-async def test_what_a_time_limit_of_the_server_ended_is_not_repeated_and_the_limit_is_named(
+async def test_a_time_limit_of_the_server_is_named_and_not_repeated(
     limit: str, ends_in: str, event_loop: str, superuser: psycopg.Connection
 ) -> None:
     attempts = 0
@@ -153,7 +153,7 @@ async def test_what_a_time_limit_of_the_server_ended_is_not_repeated_and_the_lim
     assert await users() == 0
 
 
-async def test_get_db_names_the_limit_that_ended_its_transaction() -> None:
+async def test_get_db_names_the_time_limit_that_ended_its_transaction() -> None:
     async def be_idle() -> None:
         async with get_db() as session:
             await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 10"))

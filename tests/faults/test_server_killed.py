@@ -1,4 +1,4 @@
-"""`kill -9` of a whole server under writers: what was acknowledged is there once, and writing goes on at its return."""
+"""A server killed under writers: acknowledged messages are stored once, and writing continues after its restart."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Append = Callable[[UUID, NewMessage], Awaitable[None]]
 WRITERS = 20
 CONVERSATIONS = 4
 BETWEEN_KILLS = 3
-"""Acknowledged writes of each path between one kill and the next, at least."""
+"""The least number of acknowledged writes of each path between two kills."""
 GENEROUS_SECONDS = 20
 
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    """A server of the test's own, whose commits outlive the death of its processes."""
+    """A server whose commits survive the end of its processes."""
     with tempfile.TemporaryDirectory(prefix="thea-k-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)
         node = Node(Path(name) / "node")
@@ -52,7 +52,7 @@ def node() -> Iterator[Node]:
 
 
 def kill_all(node: Node) -> None:
-    """End the postmaster and each process of its, without a word, and take away what says that it runs."""
+    """Kill the postmaster and its processes, and remove its pid file."""
     mark = node.data / "postmaster.pid"
     postmaster = mark.read_text().splitlines()[0]
     pids = [postmaster, *(pid for pid, (_, parent) in processes().items() if parent == postmaster)]
@@ -66,7 +66,7 @@ def kill_all(node: Node) -> None:
 
 
 def processes() -> dict[str, tuple[str, str]]:
-    """Return the state and the parent of each process there is."""
+    """Return the state and the parent of each process."""
     found = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -95,7 +95,7 @@ PATHS: tuple[Append, ...] = (by_session, by_store, by_transaction)
 
 
 class Writers:
-    """They never rest; each repeats a message under its key until it is acknowledged."""
+    """Writers without pauses; each repeats a message under its key until it is acknowledged."""
 
     def __init__(self, conversations: list[UUID]) -> None:
         self._conversations = conversations
@@ -118,7 +118,7 @@ class Writers:
             number += 1
 
     async def until_written(self) -> None:
-        """Wait until each path has written some more."""
+        """Wait until each path has acknowledged further messages."""
         goals = {path: len(keys) + BETWEEN_KILLS for path, keys in self.acknowledged.items()}
         async with asyncio.timeout(GENEROUS_SECONDS * 2):
             while any(len(self.acknowledged[path]) < goal for path, goal in goals.items()):  # noqa: ASYNC110 - as above
@@ -139,18 +139,18 @@ async def conversations() -> list[UUID]:
 
 
 async def kill_and_return(node: Node, writers: Writers) -> dict[Append, float]:
-    """Kill the server and start it; return how long each path then took to its first success, in seconds."""
+    """Kill the server and start it; return the seconds until the first success of each path."""
     killed = time.monotonic()
     kill_all(node)
     await asyncio.to_thread(node.start)
     returned = time.monotonic()
     await writers.until_written()
-    # What was acknowledged before `pg_ctl` had seen the server's return has not waited at all.
+    # A path that succeeded before `pg_ctl` saw the server has not waited at all.
     return {path: max(0.0, writers.first_since(path, killed) - returned) for path in PATHS}
 
 
 async def stored(node: Node) -> dict[str, list[tuple[str, int]]]:
-    """Read the messages of each conversation, as somebody who has nothing to do with us."""
+    """Read the messages of each conversation with another driver."""
     connection = await asyncpg.connect(host=str(node.folder), user=SUPERUSER, database=DATABASE)
     rows = await connection.fetch("SELECT conversation_id, message_id, seq FROM message_history ORDER BY 1, 3")
     await connection.close()
@@ -160,8 +160,8 @@ async def stored(node: Node) -> dict[str, list[tuple[str, int]]]:
     return found
 
 
-def test_a_crash_begins_another_life_of_the_server_and_an_orderly_restart_does_not(node: Node) -> None:
-    """Numbers that were given and not written down before a crash are given again: `run_transaction` has to know."""
+def test_a_crash_is_told_from_a_regular_restart(node: Node) -> None:
+    """After a crash the server assigns unwritten transaction numbers again: `run_transaction` must notice the crash."""
 
     def life() -> object:
         return node.sql(transaction_status._PROBE)
@@ -178,7 +178,7 @@ def test_a_crash_begins_another_life_of_the_server_and_an_orderly_restart_does_n
 
 
 @pytest.mark.slow
-async def test_what_was_acknowledged_is_there_once_and_writing_goes_on_within_a_second_of_the_servers_return(
+async def test_acknowledged_messages_are_stored_once_and_writing_continues_within_a_second(
     node: Node, use_database: Callable[..., Settings], is_long: bool
 ) -> None:
     query = {"host": str(node.folder), "pool_max": str(WRITERS)}

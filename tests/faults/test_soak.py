@@ -1,4 +1,4 @@
-"""The soak, for a minute: `make soak` takes thirty."""
+"""One minute of the soak; `make soak` takes thirty."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def report(**changes: object) -> Report:
     return Report(**{**sound, **changes})  # type: ignore[arg-type] # a keyword each
 
 
-def test_a_sound_soak_has_nothing_to_complain_of_and_says_what_it_saw() -> None:
+def test_a_passed_soak_reports_its_counts_and_no_complaint() -> None:
     assert report().complaints == []
     assert "| 10 | 1 | 0 | none | none | 100.0 | 3 |" in report().as_markdown()
 
 
-def test_each_broken_promise_is_complained_of() -> None:
+def test_each_broken_guarantee_is_reported() -> None:
     growing = [Minute(rss=[size * 2**20]) for size in (50, *range(100, 109))]
 
     assert report(minutes=growing).complaints == ["memory grew by 5.9%"]

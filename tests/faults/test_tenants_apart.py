@@ -1,4 +1,4 @@
-"""Three tenants on one connection, every public path in any order, with faults: no foreign row is read or written."""
+"""A random walk of three tenants on one connection, with faults: no row of another tenant is read or written."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from src.config import Settings
 from src.database.embedded import APP_ROLE
 from src.database.errors import DatabaseError
 from tests.faults.tenants_steps import FAULTS, STEPS, Planned, Walker, undisturbed
-from tests.faults.three_tenants import World, living
+from tests.faults.three_tenants import World, three_tenants
 
 GIVEN_BACK_SECONDS = 15.0
 LIFE = 40
-"""After so many steps all begins again: a tenant who has erased everything has nothing to hand out."""
+"""The number of steps after which the rows are created again, because steps delete them."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def steps(is_long: bool) -> int:
 
 
 async def settled(world: World) -> None:
-    """Wait until the server has ended what a cancelled caller left to it, and every connection is back."""
+    """Wait until the server has ended the statements of cancelled calls, and every connection is released."""
     try:
         async with asyncio.timeout(GIVEN_BACK_SECONDS):
             while world.in_use() or world.is_busy():  # noqa: ASYNC110 - no event tells of it
@@ -38,7 +38,7 @@ async def settled(world: World) -> None:
 
 
 async def walk(walker: Walker, steps: int) -> Counter[str]:
-    """Take so many steps; return how many of each kind there were, and the errors that ended some of them."""
+    """Run steps; return the number of each kind, and the errors that ended some of them."""
     done: Counter[str] = Counter()
     world = walker.world
     for number in range(steps):
@@ -71,7 +71,7 @@ async def walk(walker: Walker, steps: int) -> Counter[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("has_default", [False, True], ids=["no default", "a default"])
-async def test_no_tenant_is_handed_or_changes_anothers_row(
+async def test_no_tenant_reads_or_changes_rows_of_another(
     cloned_database: URL,
     superuser: psycopg.Connection,
     use_database: Callable[..., Settings],
@@ -79,10 +79,10 @@ async def test_no_tenant_is_handed_or_changes_anothers_row(
     *,
     has_default: bool,
 ) -> None:
-    """Some hundred steps; 20,000 with `--long`. The role may create temporary tables, as before `bootstrap`."""
+    """Several hundred steps; 20,000 with `--long`. The role may create temporary tables, as before `bootstrap`."""
     superuser.execute(f"GRANT TEMPORARY ON DATABASE {cloned_database.database} TO {APP_ROLE}".encode())
     seed = random.SystemRandom().getrandbits(32)
-    async with living(cloned_database, superuser, use_database, has_default=has_default) as world:
+    async with three_tenants(cloned_database, superuser, use_database, has_default=has_default) as world:
         try:
             done = await walk(Walker(world, random.Random(seed)), steps)  # noqa: S311 - guards nothing
         except BaseException as error:

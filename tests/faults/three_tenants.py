@@ -1,4 +1,4 @@
-"""Three tenants with the same keys in one database, and a superuser's eyes, which tell whose a thing is."""
+"""Three tenants with the same keys in one database, and a superuser's view of the owner of each row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from src.database.store import get_store
 from tests.acceptance.calls import Rows, fill
 from tests.conftest import url_of
 
-__all__ = ["World", "living", "mark_of", "parts_of"]
+__all__ = ["World", "mark_of", "parts_of", "three_tenants"]
 
 TABLES = [table.name for table in tenant_tables()]
 _OWNERS = " UNION ALL ".join(f"SELECT tenant_id FROM {name} WHERE id = ANY(%(ids)s)" for name in TABLES)
@@ -30,7 +30,7 @@ _ALL_OF = " UNION ALL ".join(
     f"SELECT md5(string_agg(t::text, '' ORDER BY id)) FROM {name} t WHERE tenant_id = ANY(%(tenants)s)"
     for name in TABLES
 )
-# Where a tenant's name stands, so that what has no id tells whose it is: a tag, a sum by model.
+# Columns that contain the tenant's mark, for results without an id: a tag, a sum by model.
 _MARKS = (
     "UPDATE users SET display_name = 'of-' || tenant_id",
     "UPDATE conversations SET title = 'of-' || tenant_id",
@@ -38,7 +38,7 @@ _MARKS = (
     "UPDATE events SET description = 'of-' || tenant_id",
     "UPDATE notes SET tags = ARRAY['of-' || tenant_id]",
 )
-# What is marked as one tenant's and stored for another one.
+# Rows with the mark of one tenant that are stored for another one.
 _MISPLACED = " UNION ALL ".join(
     f"SELECT '{column}', tenant_id, {column}::text FROM {table} t"
     f" WHERE EXISTS (SELECT FROM unnest({marks}) AS mark WHERE mark LIKE 'of-%' AND mark <> 'of-' || t.tenant_id)"
@@ -67,12 +67,12 @@ def mark_of(tenant_id: UUID) -> str:
 
 @dataclass
 class World:
-    """The tenants, the ids of what each has, and who sees through all walls."""
+    """The tenants, the ids of their rows, and a superuser's connection."""
 
     superuser: psycopg.Connection
     rows: dict[UUID, Rows]
     default: UUID | None = None
-    """The tenant of the deployment, where no context names one."""
+    """The default tenant, or None."""
 
     @property
     def tenants(self) -> list[UUID]:
@@ -82,7 +82,7 @@ class World:
         return [tenant for tenant in self.rows if tenant not in acting]
 
     def whose(self, found: object) -> set[UUID]:
-        """Return the tenants to whom anything in what a call returned belongs: by row, by id, by mark."""
+        """Return the tenants of a result of a call: by row, by id, by mark."""
         owners: set[UUID] = set()
         ids: list[UUID] = []
         for part in parts_of(found):
@@ -96,28 +96,28 @@ class World:
         return owners | {owner for (owner,) in self.superuser.execute(_OWNERS, {"ids": ids})}
 
     def see(self, acting: UUID, found: object) -> None:
-        """Fail where something is another's."""
+        """Check that a result belongs to this tenant."""
         foreign = self.whose(found) - {acting}
         assert not foreign, f"{acting} was handed what is of {foreign}: {found!r}"
 
     def state_of(self, tenants: Sequence[UUID]) -> list[Any]:
-        """Return what tells of any change to these tenants' rows."""
+        """Return a digest of the rows of these tenants."""
         return self.superuser.execute(_ALL_OF, {"tenants": list(tenants)}).fetchall()
 
     def misplaced(self) -> list[Any]:
-        """Return what is stored for another tenant than the one whose mark it bears."""
+        """Return the rows that are stored for another tenant than that of their mark."""
         return self.superuser.execute(_MISPLACED.encode()).fetchall()
 
     def tenants_of_notes(self, ids: Sequence[UUID]) -> dict[UUID, UUID]:
-        """Return the notes of these ids that are stored, with their tenants."""
+        """Return the stored notes with these ids, with their tenants."""
         return dict(self.superuser.execute("SELECT id, tenant_id FROM notes WHERE id = ANY(%s)", (list(ids),)))
 
     def is_busy(self) -> bool:
-        """Whether a statement that nobody waits for any more still runs."""
+        """Return True if a statement of a cancelled call still runs."""
         return bool(self.superuser.execute(_BUSY).fetchall()[0][0])
 
     def in_use(self) -> int:
-        """How many connections the three pools think that somebody has."""
+        """Return the number of checked-out connections of the three pools."""
         pools: list[Any] = [engine.pool, read_engine.pool]
         return sum(int(pool.checkedout()) for pool in pools) + get_store().pool.in_use
 
@@ -125,7 +125,7 @@ class World:
         self.superuser.execute(_END_ALL)
 
     async def refill(self) -> None:
-        """Give each tenant one row of each kind, marked as his, and nothing else."""
+        """Delete all rows, and insert one row of each kind for each tenant, with its mark."""
         self.superuser.execute(f"TRUNCATE {', '.join(TABLES)}")
         for tenant in self.rows:
             with tenant_context(tenant):
@@ -141,12 +141,12 @@ async def _filled() -> Rows:
                 return await fill(session)
         except PoolExhausted:
             raise
-        except ConnectionFailed:  # it was ended while it was idle, and the client has only begun to read of it
+        except ConnectionFailed:  # terminated while idle; the client has not noticed yet
             continue
 
 
 def parts_of(found: object) -> Iterator[object]:
-    """Go through all that something is made of; a mapped row's loaded attributes too."""
+    """Yield all parts of a result, including the loaded attributes of mapped rows."""
     seen: set[int] = set()
     left = [found]
     while left:
@@ -157,7 +157,7 @@ def parts_of(found: object) -> Iterator[object]:
         yield part
         if isinstance(part, Base):
             left.extend(value for name, value in part.__dict__.items() if not name.startswith("_"))
-        elif isinstance(part, Mapping):  # a record of the driver's too
+        elif isinstance(part, Mapping):  # also a record of the driver
             left.extend([*part.keys(), *part.values()])
         elif is_dataclass(part) and not isinstance(part, type):
             left.extend(getattr(part, field.name) for field in fields(part))
@@ -168,7 +168,7 @@ def parts_of(found: object) -> Iterator[object]:
 
 
 @asynccontextmanager
-async def living(
+async def three_tenants(
     url: URL,
     superuser: psycopg.Connection,
     use_database: Callable[..., Settings],
@@ -177,21 +177,21 @@ async def living(
     has_default: bool = False,
     **variables: str,
 ) -> AsyncIterator[World]:
-    """Yield three tenants in a database of the test's own, and one connection for each of the pools.
+    """Yield three tenants in a clone of the database; each pool has one connection.
 
-    With `has_default` the first one is the deployment's default tenant.
+    With `has_default` the first tenant is the default one.
     """
     there = url_of(str(url.database), role).update_query_dict({"pool_max": "1"})
     tenants = [uuid7() for _ in range(3)]
     default = tenants[0] if has_default else None
     if default:
         variables["DATABASE_DEFAULT_TENANT"] = str(default)
-    # Not the test environment, which has a default tenant where no context names one.
+    # Not the environment test, which has a default tenant.
     use_database(there, ENVIRONMENT="staging", DATABASE_POOL_TIMEOUT="20", **variables)
     world = World(superuser, {}, default)
     async with get_db() as session:
         for tenant in tenants:
-            if tenant != default:  # that one is registered by its first use
+            if tenant != default:  # the first use registers the default tenant
                 session.add(Tenant(id=tenant, slug=f"t-{tenant}", name="T"))
             world.rows[tenant] = Rows(tenant, tenant, tenant, tenant, tenant, tenant)
     try:

@@ -1,4 +1,4 @@
-"""A relay before the test's server that goes lame: answers stay out, come a byte at a time, or stop in the middle."""
+"""A relay that fails: answers are withheld, arrive byte by byte, or stop in the middle."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ BYTES_OF_AN_ANSWER = 7
 
 
 class Fault(Enum):
-    """What becomes of all connections, those that are open and those to come."""
+    """The fault of all connections, open and new ones."""
 
-    BLACK_HOLE = "nothing comes through, either way"
-    HALF_OPEN = "the server's end is gone and the client does not know; who connects anew is hung up on"
-    SLOW_LORIS = "answers come a byte at a time"
-    MID_ANSWER = "the first bytes of an answer come, and no more"
+    BLACK_HOLE = "no data passes in either direction"
+    HALF_OPEN = "the server's side is closed without notice; new connections are closed immediately"
+    SLOW_LORIS = "answers arrive byte by byte"
+    MID_ANSWER = "only the first bytes of an answer arrive"
 
 
-class LameRelay:
-    """Passes on what comes, both ways, until a fault befalls it."""
+class FailingRelay:
+    """A relay that passes on data in both directions until a fault is applied."""
 
     def __init__(self) -> None:
         self.port = 0
         self._fault: Fault | None = None
 
-    def befall(self, fault: Fault) -> None:
+    def apply_fault(self, fault: Fault) -> None:
         self._fault = fault
 
     def lead_to(self, database: URL) -> URL:
-        """Return the URL of a database with the relay on the way."""
+        """Return the URL of a database through the relay."""
         return database.set(query={"host": "127.0.0.1", "port": str(self.port)})
 
     def serve(self, client: socket.socket) -> None:
@@ -57,7 +57,7 @@ class LameRelay:
         if self._fault is Fault.HALF_OPEN:
             server.close()
         if self._fault in {Fault.HALF_OPEN, Fault.BLACK_HOLE}:
-            _hear_out(client)
+            _read_until_closed(client)
         server.sendall(data)
 
     def _answer(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
@@ -69,19 +69,19 @@ class LameRelay:
                 time.sleep(SECONDS_A_BYTE)
         else:
             client.sendall(data[:BYTES_OF_AN_ANSWER] if self._fault is Fault.MID_ANSWER else b"")
-            _hear_out(client)
+            _read_until_closed(client)
 
 
-def _hear_out(client: socket.socket) -> None:
-    """Take what comes and do nothing about it until the client hangs up."""
+def _read_until_closed(client: socket.socket) -> None:
+    """Read and discard data until the client closes the connection."""
     while client.recv(65536):
         pass
     raise ConnectionResetError
 
 
 @contextmanager
-def lame_relaying() -> Iterator[LameRelay]:
-    """Serve on a free loopback port."""
-    relay = LameRelay()
+def failing_relay() -> Iterator[FailingRelay]:
+    """Run a relay on a free loopback port."""
+    relay = FailingRelay()
     with serving(relay.serve) as relay.port:
         yield relay

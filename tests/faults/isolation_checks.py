@@ -1,4 +1,4 @@
-"""How a wall that is down is noticed: each look goes by one way, and says what it found; nothing, where all stand."""
+"""Checks that notice a missing isolation layer. Each uses one path, and returns the faults that it finds."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from tests.conftest import SOCKETS
 from tests.faults.three_tenants import TABLES, World
 
 __all__ = [
-    "Look",
-    "at_bindings",
-    "at_compiled_reads",
-    "at_contexts",
-    "at_predicates",
-    "at_references",
-    "at_rows",
-    "at_the_catalogue",
-    "at_the_owner",
-    "at_the_store",
-    "at_what_is_added",
-    "at_writes",
+    "Check",
+    "check_added_rows",
+    "check_bindings",
+    "check_catalog",
+    "check_compiled_reads",
+    "check_contexts",
+    "check_owner",
+    "check_predicates",
+    "check_references",
+    "check_rows",
+    "check_store",
+    "check_writes",
 ]
 
-Look = Callable[[World], Awaitable[list[str]]]
+Check = Callable[[World], Awaitable[list[str]]]
 
 _POLICY = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
-# Of the live catalogue, not of the metadata: a table that somebody made by hand is looked at as well.
+# From the live catalog and not from the metadata, so that tables that were created by hand are checked too.
 _OF_TENANTS = """
     SELECT c.oid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
      WHERE a.attname = 'tenant_id' AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'f')
@@ -79,15 +79,15 @@ _CATALOGUE = {
 }
 
 
-async def at_the_catalogue(world: World) -> list[str]:
-    """Look at every table with a tenant_id that the database has, and at what could go around its policy."""
+async def check_catalog(world: World) -> list[str]:
+    """Check the policy of each table with a tenant_id, and the objects that could bypass it."""
     return [
         f"{name} {fault}" for fault, query in _CATALOGUE.items() for (name,) in world.superuser.execute(query.encode())
     ]
 
 
-async def at_rows(world: World) -> list[str]:
-    """Ask for all rows without a predicate, in every kind of session: each tenant's own, and no others."""
+async def check_rows(world: World) -> list[str]:
+    """Read all rows without a predicate, in every kind of session: only the tenant's own rows are visible."""
     found = []
     for acting in world.tenants:
         for scope in (get_db, get_read_db):
@@ -98,8 +98,8 @@ async def at_rows(world: World) -> list[str]:
     return found
 
 
-async def at_bindings(world: World) -> list[str]:
-    """Leave a connection bound to another by a caller's own SQL, and look who is served next."""
+async def check_bindings(world: World) -> list[str]:
+    """Leave a connection bound to another tenant by a caller's own SQL, and check what the next session reads."""
     found = []
     other = world.tenants[-1]
     for acting in world.tenants[:-1]:
@@ -115,15 +115,15 @@ async def at_bindings(world: World) -> list[str]:
                     found.append("nobody is handed rows")
     connection = world.superuser.cursor()
     connection.execute(f"SET ROLE {APP_ROLE}")
-    connection.execute("SELECT app_set_tenant(%s)", (other,))  # in a transaction of its own
+    connection.execute("SELECT app_set_tenant(%s)", (other,))  # in its own transaction
     if connection.execute("SELECT FROM users").fetchall():
         found.append("a binding outlives its transaction")
     connection.execute("RESET ROLE")
     return found
 
 
-async def at_compiled_reads(world: World) -> list[str]:
-    """Read with statements of the repositories, on a connection that served another tenant before."""
+async def check_compiled_reads(world: World) -> list[str]:
+    """Read with compiled statements on a connection that served another tenant before."""
     found = []
     for acting in world.tenants:
         with tenant_context(acting):
@@ -133,8 +133,8 @@ async def at_compiled_reads(world: World) -> list[str]:
     return found
 
 
-async def at_writes(world: World) -> list[str]:
-    """Try to make and to move rows of another: the database refuses."""
+async def check_writes(world: World) -> list[str]:
+    """Try to insert and to move rows of another tenant: the database rejects both."""
     acting, other = world.tenants[:2]
     found = []
     for statement in (
@@ -149,8 +149,8 @@ async def at_writes(world: World) -> list[str]:
     return found
 
 
-async def at_references(world: World) -> list[str]:
-    """Refer to another's row, under every foreign key by itself."""
+async def check_references(world: World) -> list[str]:
+    """Refer to a row of another tenant through each foreign key."""
     acting, other = (world.rows[tenant] for tenant in world.tenants[:2])
     with suppress(DatabaseError), tenant_context(world.tenants[0]):
         async with get_db() as session:
@@ -159,8 +159,8 @@ async def at_references(world: World) -> list[str]:
     return []
 
 
-async def at_predicates(world: World) -> list[str]:
-    """Call every method upon another's rows, as a role that row-level security does not bind."""
+async def check_predicates(world: World) -> list[str]:
+    """Call every method with ids of another tenant, as a role to which row-level security does not apply."""
     acting, other = world.tenants[:2]
     found: list[str] = []
     before = world.state_of([other])
@@ -179,18 +179,18 @@ async def at_predicates(world: World) -> list[str]:
     return found
 
 
-async def at_the_store(world: World) -> list[str]:
-    """Call the store as one tenant after another, upon everybody's rows."""
+async def check_store(world: World) -> list[str]:
+    """Call the store as one tenant after another, with the ids of all tenants."""
     found: list[str] = []
     first, second, _ = world.tenants
     own: list[Callable[[Rows], Awaitable[Any]]] = [
         lambda rows: STORE_CALLS["user_by_telegram_id"].run(get_store(), rows),
         lambda rows: STORE_CALLS["stream_messages"].run(get_store(), rows),
     ]
-    for look in own:  # each of them is the first that is asked of a connection that was another's
+    for read in own:  # each of them is the first call on a connection that served another tenant
         for acting in (first, second, first):
             with tenant_context(acting):
-                if not await look(world.rows[acting]):
+                if not await read(world.rows[acting]):
                     found.append("own rows are out of sight")
     for acting in (first, second, first):
         if found:
@@ -207,8 +207,8 @@ async def at_the_store(world: World) -> list[str]:
     return found
 
 
-async def at_contexts(world: World) -> list[str]:
-    """Have nobody act, and two at once."""
+async def check_contexts(world: World) -> list[str]:
+    """Use sessions and the store without a tenant, and under two tenants at the same time."""
     acting, other = world.tenants[:2]
     found = []
     with tenant_context(acting):
@@ -230,8 +230,8 @@ async def at_contexts(world: World) -> list[str]:
     return found
 
 
-async def at_what_is_added(world: World) -> list[str]:
-    """Add a row that says that it is another's."""
+async def check_added_rows(world: World) -> list[str]:
+    """Add a row with the id of another tenant."""
     acting, other = world.tenants[:2]
     try:
         with tenant_context(acting):
@@ -244,8 +244,8 @@ async def at_what_is_added(world: World) -> list[str]:
     return ["a row of another's was stored"]
 
 
-async def at_the_owner(world: World) -> list[str]:
-    """Ask as the role that owns the tables."""
+async def check_owner(world: World) -> list[str]:
+    """Read as the role that owns the tables."""
     database = world.superuser.info.dbname
     with psycopg.connect(host=SOCKETS, user=OWNER_ROLE, dbname=database, autocommit=True) as connection:
         seen = [name for name in TABLES if connection.execute(f"SELECT FROM {name}".encode()).fetchall()]

@@ -1,4 +1,4 @@
-"""What fails before there is a connection, and what is printed of public objects, with a secret in each."""
+"""Failures before a connection is open, and the texts of public objects, each with a secret in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each place where somebody's text gets into the database, or near it, and what has to be true of the answer."""
+"""The injection points: each argument that takes text, and the expected answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["WAYS", "Place", "Way"]
 
 @dataclass(frozen=True)
 class Place:
-    """A session of a tenant, what it has, and a store that acts in the same transaction."""
+    """A session of a tenant, its rows, and a store in the same transaction."""
 
     session: AsyncSession
     rows: Rows
@@ -98,7 +98,7 @@ async def by_json_value(p: Place, said: str) -> Any:
 
 
 async def refused_conditions(p: Place, said: str) -> Any:
-    """What is no expression over mapped attributes gets nowhere."""
+    """Conditions that are no expressions over mapped attributes are rejected."""
     notes = NoteRepository(p.session)
     for condition in (said, text("true"), func.length(cast(User.username, Text)) > 0):
         try:
@@ -117,7 +117,7 @@ async def refused_orders(p: Place, said: str) -> Any:
 
 
 async def refused_names(p: Place, said: str) -> None:
-    """A text where the name of an attribute is wanted, or of a group."""
+    """Text in place of the name of an attribute or a group is rejected."""
     notes, messages = NoteRepository(p.session), MessageHistoryRepository(p.session)
     calls: list[Callable[[], Awaitable[Any]]] = [
         lambda: notes.update(p.rows.note, **{said: said}),
@@ -136,7 +136,7 @@ async def refused_names(p: Place, said: str) -> None:
 
 
 async def cursors(p: Place, said: str) -> Any:
-    """As they come, and forged: signed for this very query, which a client that knows the source can do."""
+    """Cursors as they arrive, and forged ones: a client can compute the checksum of a query."""
     notes, tenant = NoteRepository(p.session), p.session.tenant_id
     found: list[Any] = []
     forged = [
@@ -206,7 +206,7 @@ async def stored_as_event(p: Place, said: str) -> Any:
 
 
 async def refused_rules(p: Place, said: str) -> Any:
-    """A rule and a zone that are none, or are: no text gets to the server as part of a statement."""
+    """Rules and time zones, valid or not: no text becomes part of a statement."""
     events = EventRepository(p.session)
     event = Event(user_id=p.rows.user, title="x", start_datetime=utc_now(), rrule=said, timezone=said)
     return await events.add(event)
