@@ -76,9 +76,9 @@ class Report:
         lines = [
             "# Soak test",
             "",
-            "`make soak` writes this report. Three tenants use sessions and the store while backends are terminated, the",
-            "server is killed and restarted, and calls are cancelled. A writer repeats its message, on either path and",
-            "with the same key, until it is acknowledged. At the end an independent reader checks all rows.",
+            "`make soak` writes this report. Three tenants use sessions and the store while backends are terminated,",
+            "the server is killed and restarted, and calls are cancelled. A writer repeats its message, on either",
+            "path and with the same key, until it is acknowledged. At the end an independent reader checks all rows.",
             "",
             f"- Result: {'; '.join(self.complaints) or 'passed'}",
             f"- {len(self.minutes)} minutes, Python {platform.python_version()} on {platform.machine()}",
