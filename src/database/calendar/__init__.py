@@ -1,4 +1,4 @@
-"""Recurring events in the local time of their zones (RFC 5545): rules, their expansion, and the packaged zone data."""
+"""Recurring events in local time (RFC 5545): rules, their expansion, series, and the packaged zone data."""
 
 from src.database.calendar.expansion import has_first, times_of
 from src.database.calendar.rules import FIRST_YEAR, LAST_YEAR, MAX_COUNT, Rule, check_rrule, parse_rrule

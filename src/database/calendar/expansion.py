@@ -1,8 +1,8 @@
-"""Expand a recurrence rule to its local times, as RFC 5545, 3.3.10 defines them.
+"""Expand a recurrence rule to its local times, as RFC 5545, section 3.3.10, defines them.
 
-The dates between the start and the end of the window form one set per interval of the rule (a day, a week, a month, a
-year). Each date is tried against each part of the rule, and BYSETPOS picks from the whole set, days before the series'
-start included. Only the sets near the window are built; a rule with COUNT is expanded from its start.
+The dates of each interval of the rule (a day, a week, a month or a year) form a set. A date is in the set if it matches
+each part of the rule. BYSETPOS picks times from the whole set, which includes dates before the start of the series.
+Only the sets near the window are built. A rule with COUNT is expanded from its start, because each occurrence counts.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ def times_of(rule: Rule, first: datetime, since: datetime, last: datetime) -> It
     """Yield the local times of a series, in order, from `since` to `last`, both included.
 
     Args:
-        rule: The series' rule. Its UNTIL is not applied.
-        first: The series' start, which is an occurrence even if the rule does not produce it.
+        rule: The rule of the series. Its UNTIL is not applied: that is an instant, and depends on the zone.
+        first: The start of the series, which is an occurrence even if the rule does not produce it.
         since: The earliest time.
         last: The latest time.
     """
     near = max(first, since) if rule.count is None else first
-    by_rule = (one for one in _Expansion(rule, first).times(near.date(), last.date()) if one > first)
-    every = islice(chain([first], by_rule), rule.count)
-    return (one for one in every if since <= one <= last)
+    later = (local for local in _Expansion(rule, first).times(near.date(), last.date()) if local > first)
+    every = islice(chain([first], later), rule.count)
+    return (local for local in every if since <= local <= last)
 
 
 def has_first(rule: Rule, first: datetime) -> bool:
@@ -41,7 +41,7 @@ def has_first(rule: Rule, first: datetime) -> bool:
 
 
 class _Expansion:
-    """The parts of a rule as numbers. What the rule leaves out comes from the start of the series."""
+    """The parts of a rule as numbers. The start of the series supplies the parts that the rule lacks."""
 
     def __init__(self, rule: Rule, first: datetime) -> None:
         self._frequency, self._interval, self._first = rule.frequency, rule.interval, first
@@ -52,8 +52,8 @@ class _Expansion:
         self._month_days = _numbers(parts.get("BYMONTHDAY"))
         self._positions = sorted(_numbers(parts.get("BYSETPOS")), key=abs)
         # (0, weekday) is every such weekday; (-1, weekday) is the last one of a month or of a year.
-        by_day = [one for one in parts.get("BYDAY", "").split(",") if one]
-        self._weekdays = frozenset((int(one[:-2] or 0), WEEKDAYS.index(one[-2:])) for one in by_day)
+        by_day = [day for day in parts.get("BYDAY", "").split(",") if day]
+        self._weekdays = frozenset((int(day[:-2] or 0), WEEKDAYS.index(day[-2:])) for day in by_day)
         self._counts_in_month = self._frequency == "MONTHLY" or "BYMONTH" in parts
         self._week_start = WEEKDAYS.index(parts.get("WKST", "MO"))
         self._days_of_week = sorted({(day - self._week_start) % 7 for _, day in self._weekdays}) or range(7)
@@ -61,7 +61,7 @@ class _Expansion:
         self._days_of_month: dict[tuple[int, bool, int], list[int]] = {}
 
     def times(self, near: date, last: date) -> Iterator[datetime]:
-        """Yield the times of each set from the one that `near` is in to the one that `last` is in, both whole."""
+        """Yield the times of the sets from that of `near` to that of `last`, both in full."""
         for dates in self._daily_sets(near, last) if self._frequency == "DAILY" else self._sets(near, last):
             for index in self._picked(len(dates) * len(self._times)):
                 yield datetime.combine(dates[index // len(self._times)], self._times[index % len(self._times)])
@@ -74,7 +74,7 @@ class _Expansion:
             yield dates(interval)
 
     def _daily_sets(self, near: date, last: date) -> Iterator[list[date]]:
-        """Yield each day as a set of its own. Months that the rule leaves out are skipped."""
+        """Yield each matching day as a set of its own. Whole months that BYMONTH excludes are skipped, for speed."""
         first = self._first.toordinal()
         for month in range(_month_number(near), _month_number(last) + 1):
             year, index = divmod(month, 12)
@@ -83,10 +83,10 @@ class _Expansion:
                 begin = max(start, near.toordinal())
                 end = min(start + _length_of_month(year, index + 1), last.toordinal() + 1)
                 days = range(begin + (first - begin) % self._interval, end, self._interval)
-                yield from ([one] for one in map(date.fromordinal, days) if self._matches(one))
+                yield from ([day] for day in map(date.fromordinal, days) if self._matches(day))
 
     def _intervals(self) -> tuple[Callable[[date], int], Callable[[int], list[date]]]:
-        """Return the functions that number the interval of a date, and that list the rule's dates in an interval."""
+        """Return two functions: the number of a date's interval, and the matching dates of the interval of a number."""
         if self._frequency == "WEEKLY":
             return self._week_number, self._dates_of_week
         if self._frequency == "MONTHLY":
@@ -96,17 +96,17 @@ class _Expansion:
         return (lambda day: day.year), self._dates_of_year
 
     def _picked(self, total: int) -> Iterable[int]:
-        """Return which of a set's times BYSETPOS picks; without BYSETPOS, all."""
+        """Return the indexes of the times that BYSETPOS picks from a set; without BYSETPOS, of all times."""
         if not self._positions:
             return range(total)
         reached = self._positions[: bisect_right(self._positions, total, key=abs)]
-        return sorted({one - 1 if one > 0 else total + one for one in reached})
+        return sorted({position - 1 if position > 0 else total + position for position in reached})
 
     def _dates_of_month(self, number: int) -> list[date]:
         year, month = number // 12, number % 12 + 1
         if self._months and month not in self._months:
             return []
-        # What matches depends on these three alone: there are fourteen kinds of year.
+        # The matching days depend only on these: there are 14 kinds of year, by leap day and weekday of 1 January.
         key = month, isleap(year), date(year, 1, 1).weekday()
         days = self._days_of_month.get(key)
         if days is None:
@@ -115,30 +115,31 @@ class _Expansion:
         return [date(year, month, day) for day in days]
 
     def _dates_of_year(self, year: int) -> list[date]:
-        return [one for month in range(12 * year, 12 * year + 12) for one in self._dates_of_month(month)]
+        return [day for month in range(12 * year, 12 * year + 12) for day in self._dates_of_month(month)]
 
     def _dates_of_weeks(self, year: int) -> list[date]:
-        """Return the rule's dates in its numbered weeks of a year. The first and last can reach into the next years."""
+        """Return the matching dates of the weeks of BYWEEKNO. The first and last week can reach into other years."""
         start, end = self._week_number(date(year, 1, 4)), self._week_number(date(year + 1, 1, 4))
         weeks = [start + n for n in range(end - start) if _is_in(self._weeks, n + 1, end - start)]
-        return [one for week in weeks for one in self._dates_of_week(week)]
+        return [day for week in weeks for day in self._dates_of_week(week)]
 
     def _dates_of_week(self, number: int) -> list[date]:
         start = 7 * number + self._week_start + 1
-        return [one for day in self._days_of_week if self._matches(one := date.fromordinal(start + day))]
+        dates = (date.fromordinal(start + day) for day in self._days_of_week)
+        return [day for day in dates if self._matches(day)]
 
     def _week_number(self, day: date) -> int:
         return (day.toordinal() - self._week_start - 1) // 7
 
     def _week_year(self, day: date) -> int:
-        """Return the year whose numbered weeks include a date. Week 1 has four days in its year: 4 January is in it."""
+        """Return the year whose numbered weeks include a date. Week 1 is the week of 4 January."""
         week = self._week_number(day)
         if week < self._week_number(date(day.year, 1, 4)):
             return day.year - 1
         return day.year + (week >= self._week_number(date(day.year + 1, 1, 4)))
 
     def _matches(self, day: date) -> bool:
-        """Check a date against each part that limits dates, but BYWEEKNO, which `_dates_of_weeks` applies."""
+        """Return True if a date matches each part that limits dates, except BYWEEKNO (see `_dates_of_weeks`)."""
         if self._months and day.month not in self._months:
             return False
         if self._month_days and not _is_in(self._month_days, *_place_in_month(day)):
@@ -154,7 +155,7 @@ class _Expansion:
 
 
 def _with_days_of_start(rule: Rule, first: datetime) -> dict[str, str]:
-    """Return the parts of a rule, with the days that it leaves to the start of its series."""
+    """Return the parts of a rule, with the days of the start if the rule names none."""
     parts = dict(rule.parts)
     if any(name in parts for name in _NAME_DAYS) or rule.frequency == "DAILY":
         return parts
@@ -175,7 +176,7 @@ def _numbers(text: str | None) -> frozenset[int]:
 
 
 def _is_in(numbers: frozenset[int], number: int, length: int) -> bool:
-    """Return True if an ordinal is among numbers of which the negative ones count from the end."""
+    """Return True if a position from 1 to `length` is among numbers, of which negative ones count from the end."""
     return number in numbers or number - length - 1 in numbers
 
 
@@ -184,7 +185,7 @@ def _month_number(day: date) -> int:
 
 
 def _place_in_month(day: date) -> tuple[int, int]:
-    """Return the number of a date within its month, and how many days the month has."""
+    """Return the number of a date within its month, and the number of days of the month."""
     return day.day, _length_of_month(day.year, day.month)
 
 
@@ -194,5 +195,5 @@ def _length_of_month(year: int, month: int) -> int:
 
 
 def _place_in_year(day: date) -> tuple[int, int]:
-    """Return the number of a date within its year, and how many days the year has."""
+    """Return the number of a date within its year, and the number of days of the year."""
     return (day - date(day.year - 1, 12, 31)).days, 365 + isleap(day.year)

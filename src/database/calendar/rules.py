@@ -1,4 +1,4 @@
-"""Recurrence rules (RFC 5545, 3.3.10): checked where they enter, ended, and moved to other days."""
+"""Recurrence rules (RFC 5545, section 3.3.10): parse and check them, end them, and move them to other days."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MAX_LENGTH: Final = 2000
 MAX_COUNT: Final = 10_000
 MAX_TIMES_A_DAY: Final = 24
 FIRST_YEAR, LAST_YEAR = 1900, 2199
-"""The years that are expanded. Some calendars write an UNTIL of the year 9999 for a series without end."""
+"""The years that are expanded. A later UNTIL is dropped: some calendars write the year 9999 for an endless series."""
 MOST_OF_A_WEEKDAY: Final = {"month": 5, "year": 53}
 
 _FREQUENCIES: Final = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 WEEKDAYS: Final = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 TIMES: Final = ("BYHOUR", "BYMINUTE", "BYSECOND")
-# From, to, and whether they may be counted from the end, with a minus sign.
+# The smallest and the greatest number, and whether a minus sign counts from the end.
 _NUMBERS: Final[Mapping[str, tuple[int, int, bool]]] = {
     "BYMONTH": (1, 12, False),
     "BYMONTHDAY": (1, 31, True),
@@ -37,13 +37,13 @@ _NUMBERS: Final[Mapping[str, tuple[int, int, bool]]] = {
 }
 _SINGLE: Final = frozenset({"INTERVAL", "COUNT"})
 _KNOWN: Final = frozenset({"FREQ", "UNTIL", "BYDAY", "WKST", *_NUMBERS})
-# The RFC's table of what limits what: "N/A" there.
+# Combinations that the table of section 3.3.10 marks as "N/A".
 _NOT_WITH: Final[Mapping[str, tuple[str, ...]]] = {
     "BYMONTHDAY": ("WEEKLY",),
     "BYYEARDAY": ("DAILY", "WEEKLY", "MONTHLY"),
     "BYWEEKNO": ("DAILY", "WEEKLY", "MONTHLY"),
 }
-_IN_EACH_MONTH: Final = 28
+_DAYS_IN_EACH_MONTH: Final = 28
 _LEAP_DAY: Final = (2, 29)
 _FIX_DAYS: Final = ("BYMONTH", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO", "BYSETPOS")
 _DAY: Final = re.compile(r"(?P<nth>[+-]?[1-9][0-9]?)?(?:MO|TU|WE|TH|FR|SA|SU)")
@@ -53,7 +53,7 @@ _UNTIL: Final = re.compile(r"[0-9]{8}(T[0-9]{6}Z)?")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule that was checked: its parts in upper case, and the two of them that bound it."""
+    """A checked rule: its parts in upper case, and the two parts that can end it."""
 
     parts: Mapping[str, str]
     count: int | None
@@ -70,28 +70,28 @@ class Rule:
 
     @property
     def interval(self) -> int:
-        """Every how many days, weeks, months or years."""
+        """The number of days, weeks, months or years between two sets of occurrences."""
         return int(self.parts.get("INTERVAL", "1"))
 
     def unbounded(self) -> dict[str, str]:
-        """Return the parts that say when, without those that say how often or how long."""
+        """Return the parts without COUNT and UNTIL."""
         return {name: value for name, value in self.parts.items() if name not in {"COUNT", "UNTIL"}}
 
     def ending(self, until: datetime | date) -> Rule:
-        """Return the rule with this end in place of the one that it has."""
+        """Return the rule with this UNTIL, in place of its COUNT or UNTIL."""
         return _rule({**self.unbounded(), "UNTIL": _rendered(until)})
 
     def counting(self, count: int) -> Rule:
-        """Return the rule with this number of occurrences in place of the end that it has."""
+        """Return the rule with this COUNT, in place of its COUNT or UNTIL."""
         return _rule({**self.unbounded(), "COUNT": str(count)})
 
     def moved(self, before: datetime, after: datetime) -> Rule:
-        """Return the rule of the same series, its occurrence of `before` at `after`, both in wall-clock time.
+        """Return the rule of a series that moves its occurrence at the local time `before` to the local time `after`.
 
-        Weekdays move along. Its end stays.
+        Weekdays move too. COUNT and UNTIL stay.
 
         Raises:
-            ValueError: The rule fixes days or times that would have to move in a way that is not clear.
+            ValueError: The rule fixes days or times, and how they should move is ambiguous.
         """
         if before.time() != after.time() and any(name in self.parts for name in TIMES):
             raise ValueError("the series' rule fixes its times of day (BYHOUR, BYMINUTE); give the new rule as `rrule`")
@@ -101,10 +101,10 @@ class Rule:
         by_day = "BYDAY" in self.parts
         if any(name in self.parts for name in _FIX_DAYS) or (by_day and self.frequency in {"MONTHLY", "YEARLY"}):
             raise ValueError("the series' rule fixes its days (BYDAY, BYMONTHDAY, …); give the new rule as `rrule`")
-        if (self.frequency == "MONTHLY" and max(before.day, after.day) > _IN_EACH_MONTH) or (
+        if (self.frequency == "MONTHLY" and max(before.day, after.day) > _DAYS_IN_EACH_MONTH) or (
             self.frequency == "YEARLY" and _LEAP_DAY in {(before.month, before.day), (after.month, after.day)}
         ):
-            raise ValueError("not each month or year has the day that it was or is to be; give the new rule as `rrule`")
+            raise ValueError("not each month or year has the old and the new day; give the new rule as `rrule`")
         if not by_day:
             return self
         week = {"WKST": _turned(self.parts.get("WKST", "MO"), days)} if self.frequency == "WEEKLY" else {}
@@ -112,9 +112,10 @@ class Rule:
         return _rule({**self.parts, "BYDAY": turned, **week})
 
     def shifted(self, local: datetime, before: datetime, after: datetime) -> datetime:
-        """Return where an occurrence is once the one of `before` is at `after`, where `moved` moves the rule.
+        """Return the new local time of an occurrence, if `moved` moves the rule from `before` to `after`.
 
-        By as much time; of what repeats by months or years on a day of the month, by as many months to the new day.
+        A rule by days or weeks moves each occurrence by the same time. A rule by months or years that repeats on a day
+        of the month moves it by the same number of months, to the new day.
         """
         if self.frequency in {"DAILY", "WEEKLY"} or before.date() == after.date():
             return local + (after - before)
@@ -124,7 +125,7 @@ class Rule:
         return moved + (after - datetime.combine(after, before.time()))
 
     def end_shifted(self, until: datetime, before: datetime, after: datetime) -> datetime:
-        """Return where an end is, so that it comes after the same occurrences as before."""
+        """Return the new local end of a moved rule, such that it includes the same occurrences as before."""
         if self.frequency in {"DAILY", "WEEKLY"} or before.date() == after.date():
             return until + (after - before)
         month = until if until.day >= before.day else until.replace(day=1) - timedelta(days=1)
@@ -135,16 +136,22 @@ class Rule:
 
 
 def check_rrule(rrule: str, *, all_day: bool | None = None) -> None:
-    """Check that this package expands a rule as RFC 5545 defines it.
+    """Check that a recurrence rule is valid and supported.
+
+    Supported are the rules of RFC 5545 with FREQ=DAILY, WEEKLY, MONTHLY or YEARLY, at most 24 times a day, with a COUNT
+    of at most 10000.
 
     Args:
-        rrule: The value alone, `FREQ=WEEKLY;BYDAY=MO,WE`, at most 2000 characters. The start is the event's own. A
-            trailing semicolon is ignored.
-        all_day: Whether the event is; None where that is not known.
+        rrule: The value of an RRULE without DTSTART, e.g. `FREQ=WEEKLY;BYDAY=MO,WE`, at most 2000 characters. The start
+        is
+            that of the event. A trailing semicolon is ignored.
+        all_day: True if the event is an all-day event; None if that is unknown, which skips the checks that depend on
+        it.
 
     Raises:
-        ValueError: It cannot be read, repeats by less than a day or more than 24 times a day, has both COUNT and UNTIL
-            or a COUNT of more than 10000; or its UNTIL is no instant in UTC (no date, for an all-day event).
+        ValueError: The rule is invalid or not supported, has both COUNT and UNTIL, or its UNTIL is not an instant in
+        UTC
+            (for an all-day event: not a date).
     """
     rule = parse_rrule(rrule)
     if all_day is None:
@@ -153,16 +160,16 @@ def check_rrule(rrule: str, *, all_day: bool | None = None) -> None:
         raise ValueError("the rrule of an all-day event must have no BYHOUR, BYMINUTE or BYSECOND")
     if rule.until is not None and isinstance(rule.until, datetime) is all_day:
         wanted = "a date, UNTIL=20300131," if all_day else "in UTC, UNTIL=20300131T225959Z,"
-        kind = "an all-day event" if all_day else "an event with a time"
+        kind = "an all-day event" if all_day else "an event with a time of day"
         raise ValueError(f"UNTIL must be {wanted} for {kind}, got {rule.parts['UNTIL']}")
 
 
 @lru_cache(maxsize=1024)
 def parse_rrule(rrule: str) -> Rule:
-    """Parse a rule.
+    """Parse a recurrence rule.
 
     Raises:
-        ValueError: It is not one, or not one that is expanded here (see `check_rrule`).
+        ValueError: The rule is invalid or not supported (see `check_rrule`).
     """
     if not 1 <= len(rrule) <= MAX_LENGTH:
         raise ValueError(f"an rrule must have 1 to {MAX_LENGTH} characters, got {len(rrule)}")
@@ -171,7 +178,8 @@ def parse_rrule(rrule: str) -> Rule:
         name, equals, value = part.partition("=")
         if not equals or name not in _KNOWN:
             raise ValueError(
-                f"an rrule must be RFC 5545's parts, FREQ=WEEKLY;BYDAY=MO, without DTSTART, got {part[:20]!r}"
+                "an rrule must have the parts of RFC 5545, e.g. FREQ=WEEKLY;BYDAY=MO, without DTSTART, got"
+                f" {part[:20]!r}"
             )
         if name in parts:
             raise ValueError(f"an rrule must have each part once, got {name} twice")
@@ -188,7 +196,7 @@ def _check_frequency(parts: Mapping[str, str]) -> None:
     if (frequency := parts.get("FREQ")) not in _FREQUENCIES:
         raise ValueError(
             f"FREQ must be one of {', '.join(_FREQUENCIES)}, got {frequency and frequency[:20]!r};"
-            " several times a day are FREQ=DAILY;BYHOUR=9,13,17"
+            " for several times a day, use FREQ=DAILY;BYHOUR=9,13,17"
         )
 
 
@@ -205,7 +213,7 @@ def _check_values(parts: Mapping[str, str]) -> None:
 
 
 def _check_together(parts: Mapping[str, str]) -> None:
-    """Check the RFC's rules about parts beside each other."""
+    """Check which parts may stand together."""
     frequency = parts["FREQ"]
     for name, frequencies in _NOT_WITH.items():
         if name in parts and frequency in frequencies:
@@ -228,7 +236,7 @@ def _check_together(parts: Mapping[str, str]) -> None:
         raise ValueError(f"an rrule must repeat at most {MAX_TIMES_A_DAY} times a day, got {times}")
     most = {"DAILY": times, "WEEKLY": times * _number_of(parts, "BYDAY")}.get(frequency)
     if most is not None and any(abs(int(one)) > most for one in parts.get("BYSETPOS", "1").split(",")):
-        raise ValueError(f"BYSETPOS must be at most {most}, of so many occurrences in each period")
+        raise ValueError(f"BYSETPOS must be at most {most}, the number of occurrences in each period")
 
 
 def _number_of(parts: Mapping[str, str], name: str) -> int:

@@ -1,7 +1,8 @@
-"""Time zones of the packaged zone data (`tzdata`): the one clock by which local time is computed.
+"""Time zones of the packaged zone data (the distribution `tzdata`), from which all local times are computed.
 
-The operating system's zone data and the server's may be of another age, and the server reads CET, EET, MET and WET as
-fixed abbreviations. So no zone of this package comes from them: local time is computed here, never by the server.
+The zone data of the operating system and of the server can be of other releases, and PostgreSQL treats CET, EET, MET
+and WET as fixed abbreviations. With several sources, one instant could have several local times. So the package
+computes local times in Python, with this data only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST: Final = datetime(1, 1, 2, tzinfo=UTC)
 _LAST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 _MONTH: Final = timedelta(days=30)
-# RFC 8536, section 3.1: 20 bytes of magic, version and unused, then six counts.
+# RFC 8536, section 3.1: 20 bytes of magic number, version and unused bytes, then six counts.
 _HEADER: Final = struct.Struct(">20x6I")
 
 
@@ -32,20 +33,20 @@ class ZoneOffsets(NamedTuple):
 
 @cache
 def zone_names() -> frozenset[str]:
-    """Return the names of all zones in the packaged data."""
+    """Return the names of all zones of the packaged data."""
     return frozenset(files(_PACKAGE).joinpath("zones").read_text(encoding="ascii").split())
 
 
 def is_timezone(name: object) -> bool:
-    """Return True if this is the name of a zone in the packaged zone data."""
+    """Return True if a value is the name of a zone of the packaged data."""
     return isinstance(name, str) and name in zone_names()
 
 
 def check_timezone(name: str) -> None:
-    """Check that a text is the name of a zone.
+    """Check that a text is the name of a zone of the packaged data.
 
     Raises:
-        ValueError: The packaged zone data has no zone of this name.
+        ValueError: The packaged data has no zone with this name.
     """
     if not is_timezone(name):
         raise ValueError(f"timezone must be an IANA name like Europe/Madrid, got {name!r}")
@@ -60,10 +61,10 @@ def zone_data_version() -> str:
 
 @cache
 def get_zone(name: str) -> ZoneInfo:
-    """Return the zone of this name from the packaged data.
+    """Return the zone with this name from the packaged data.
 
     Raises:
-        ZoneInfoNotFoundError: The packaged data has no zone of this name.
+        ZoneInfoNotFoundError: The packaged data has no zone with this name.
     """
     if name not in zone_names():
         raise ZoneInfoNotFoundError(f"the packaged zone data has no zone {name!r}")
@@ -72,20 +73,20 @@ def get_zone(name: str) -> ZoneInfo:
 
 
 def local_time(instant: datetime, zone: ZoneInfo) -> datetime:
-    """Return the local time of a zone at an instant, without the zone."""
+    """Return the local time of an instant as a naive datetime."""
     return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def zone_offsets(name: str, since: datetime | None = None, until: datetime | None = None) -> ZoneOffsets:
-    """Return the offsets that a zone has in an interval; the offset of the year 2100 counts for all later years.
+    """Return the offsets of a zone in an interval. The offset at the beginning of 2100 is used for all later years.
 
     Args:
-        name: The zone.
-        since: From; by default the first of all.
-        until: Until; by default the last of all.
+        name: The name of the zone.
+        since: The start of the interval; by default the first change.
+        until: The end of the interval; by default the last change.
 
     Raises:
-        ZoneInfoNotFoundError: The packaged data has no zone of this name.
+        ZoneInfoNotFoundError: The packaged data has no zone with this name.
     """
     starts, offsets = _all_offsets(name)
     first = 0 if since is None else bisect_right(starts, since)
@@ -107,10 +108,10 @@ def _all_offsets(name: str) -> ZoneOffsets:
 
 
 def _listed_changes(name: str) -> list[datetime]:
-    """Return the changes that the zone's file lists; the rule for all later years is not among them."""
+    """Return the changes that the zone's file lists. It has a rule for the years after these."""
     data = _read(name)
     utc_flags, standard_flags, leaps, changes, types, letters = _HEADER.unpack_from(data)
-    # The first block is for readers of 32-bit times; a second one, of 64-bit times, follows.
+    # The first block is for readers of 32-bit times. A second one, with 64-bit times, follows.
     second = _HEADER.size + 5 * changes + 6 * types + letters + 8 * leaps + standard_flags + utc_flags
     changes = _HEADER.unpack_from(data, second)[3]
     seconds = struct.unpack_from(f">{changes}q", data, second + _HEADER.size)
@@ -119,9 +120,13 @@ def _listed_changes(name: str) -> list[datetime]:
 
 
 def _changes_by_rule(zone: ZoneInfo, after: datetime) -> list[datetime]:
-    """Return the changes after an instant: there a rule has at most two a year, months apart."""
-    found = []
-    after = after.replace(second=0)  # such changes are at whole minutes
+    """Return the changes after an instant, up to 2100.
+
+    `zoneinfo` does not expose the rule of a zone, so this compares offsets 30 days apart, and finds the minute of a
+    change by bisection. A rule has at most two changes a year, which are months apart, at whole minutes.
+    """
+    changes = []
+    after = after.replace(second=0)
     while after < _LAST:
         following = after + _MONTH
         if _offset(zone, after) != (offset := _offset(zone, following)):
@@ -132,14 +137,14 @@ def _changes_by_rule(zone: ZoneInfo, after: datetime) -> list[datetime]:
                     minutes = middle
                 else:
                     before = middle
-            found.append(after + timedelta(minutes=minutes))
+            changes.append(after + timedelta(minutes=minutes))
         after = following
-    return found
+    return changes
 
 
 def _offset(zone: ZoneInfo, instant: datetime) -> timedelta:
     offset = instant.astimezone(zone).utcoffset()
-    assert offset is not None  # noqa: S101 - a zone has one for each instant
+    assert offset is not None  # noqa: S101 - a ZoneInfo has an offset for each instant
     return offset
 
 
