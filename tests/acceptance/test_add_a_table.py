@@ -26,8 +26,8 @@ MOST_FILES = 9
 TESTS_OF_ANY_TABLE = [
     "tests/database/cli/test_diagram.py",
     "tests/database/schemas/test_limits.py",
-    "tests/database/statements/test_personal_data_coverage.py",
-    "tests/database/statements/test_retention.py",
+    "tests/database/statements/test_personal_data_coverage.py::test_every_table_that_holds_user_data_is_exported_and_erased",
+    "tests/database/statements/test_retention.py::test_a_dry_run_counts_everything_and_changes_nothing",
 ]
 
 
