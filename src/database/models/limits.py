@@ -237,18 +237,21 @@ TENANTS: Final[Mapping[str, Limit]] = {
 
 
 def check_limits(limits: Mapping[str, Limit], values: Mapping[str, Any]) -> None:
-    """Check values by attribute, except SQL expressions, whose values only the server knows.
+    """Check values by attribute.
 
     Raises:
         ValueError: A value is outside its limit.
     """
     for name, value in values.items():
-        if (limit := limits.get(name)) is not None and not _is_sql(value):
-            limit.check(name, value)
+        if (limit := limits.get(name)) is not None:
+            _check(limit, name, value)
 
 
-def _is_sql(value: Any) -> bool:
-    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+def _check(limit: Limit, name: str, value: Any) -> None:
+    """Check a value, unless it is an SQL expression: only the server knows its value. A `rule` rejects these too."""
+    is_sql = isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+    if not is_sql or (isinstance(limit, Length) and limit.rule is not None):
+        limit.check(name, value)
 
 
 @event.listens_for(Base, "attribute_instrument", propagate=True)
@@ -259,7 +262,6 @@ def _check_on_assignment(model: type[Base], name: str, attribute: InstrumentedAt
         return
 
     def check(_entity: Base, value: Any, _old: Any, _initiator: Any) -> None:
-        if not _is_sql(value):
-            limit.check(name, value)
+        _check(limit, name, value)
 
     event.listen(attribute, "set", check)

@@ -1,10 +1,9 @@
-"""Conversations: at most one is active for a user, a channel and a chat."""
+"""Conversations: at most one is active per user, channel and chat; their summaries, and the turn to answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam
@@ -13,44 +12,38 @@ from src.database.models import Conversation
 from src.database.repositories.base import Condition, Repository
 from src.database.statements import InSession, Page, Turn, conversations
 
-_OF_METHODS: Final[Mapping[str, str]] = (
-    {"last_seq": "`append` counts"}
-    | dict.fromkeys(("summary", "summary_upto_seq"), "use `set_summary`")
-    | dict.fromkeys(("turn_token", "turn_claimed_by", "turn_claimed_until"), "use `claim_turn`")
-)
-
 
 class ConversationRepository(Repository[Conversation]):
-    """The conversations of the current tenant. A worker that answers holds the turn, and no connection meanwhile."""
+    """The conversations of the current tenant. A worker holds the turn while it answers, without a connection."""
 
     model = Conversation
+    read_only = (
+        {"last_seq": "`append` counts"}
+        | dict.fromkeys(("summary", "summary_upto_seq"), "use `set_summary`")
+        | dict.fromkeys(("turn_token", "turn_claimed_by", "turn_claimed_until"), "use `claim_turn`")
+    )
 
     async def update(self, row_id: UUID, /, **values: Any) -> Conversation:
-        """Change attributes of a conversation, as `Repository.update` does; it stays its user's.
+        """Update attributes of a conversation, except its user and those that methods of this class set.
 
         Raises:
-            NotFoundError: This tenant has none.
-            ValueError: An attribute is unknown, never changes, or has a method of its own.
+            NotFoundError: The tenant has no such conversation.
+            ValueError: An attribute is unknown or cannot be set.
         """
         if "user_id" in values:
             raise ValueError("Conversation.user_id cannot be set: it never changes")
         return await super().update(row_id, **values)
 
-    def _check_attributes(self, values: Mapping[str, Any]) -> None:
-        super()._check_attributes(values)
-        for name in values:
-            if name in _OF_METHODS:
-                raise ValueError(f"Conversation.{name} cannot be set: {_OF_METHODS[name]}")
-
     async def get_by_session_id(self, session_id: str) -> Conversation | None:
-        """Return the conversation with this session id, closed ones too, or None."""
-        found: Conversation | None = await self.session.scalar(self._select(Conversation.session_id == session_id))
-        return found
+        """Return the conversation with this session id, open or closed, or None."""
+        statement = self._select(Conversation.session_id == session_id)
+        conversation: Conversation | None = await self.session.scalar(statement)
+        return conversation
 
     async def get_active(self, user_id: UUID, channel: str, external_chat_id: str | None = None) -> Conversation | None:
         """Return the active conversation of a user in a chat, or None."""
         chat: dict[str, Any] = {"user_id": user_id, "channel": channel}
-        # As it is now: an idleness that an earlier look found may be over.
+        # Refreshed, because the idle time of an entity that was read earlier in the session may be over.
         build = ConversationRepository._active_in_no_chat
         if external_chat_id is not None:
             build, chat["external_chat_id"] = ConversationRepository._active_in_chat, external_chat_id
@@ -65,20 +58,23 @@ class ConversationRepository(Repository[Conversation]):
         idle_timeout: timedelta | None = None,
         now: datetime | None = None,
     ) -> tuple[Conversation, bool]:
-        """Return the active conversation of a user in a chat, started where there is none; any number may ask.
+        """Return the active conversation of a user in a chat, starting one if there is none.
+
+        Concurrent calls start one conversation.
 
         Args:
-            user_id: Whose.
-            channel: Where, e.g. `telegram`.
-            external_chat_id: The chat's id there; None is one chat too.
-            idle_timeout: After so long without a message the conversation is closed and another one started.
-            now: The time to measure the idleness by, for history that is imported; by default the server's present.
+            user_id: The user's id.
+            channel: The channel, e.g. `telegram`.
+            external_chat_id: The id of the chat in the channel; None is one chat too.
+            idle_timeout: If the last message is older than this, the conversation is closed and a new one is started.
+            now: The time by which idleness is measured; by default the current time of the server. Set it to import
+                history.
 
         Returns:
-            The conversation, and whether this call started it.
+            The conversation, and True if this call started it.
 
         Raises:
-            ForeignKeyError: This tenant has no such user, or a deleted one, to start a conversation for.
+            ForeignKeyError: The tenant has no such user, or the user is deleted.
             ValueError: The timeout is negative, or `now` is naive or too early.
         """
         return await conversations.get_or_start_conversation(
@@ -86,35 +82,45 @@ class ConversationRepository(Repository[Conversation]):
         )
 
     async def close(self, conversation_id: UUID, *, reason: str | None = None) -> Conversation:
-        """Close a conversation; one that is closed stays as it was closed. It still takes messages on their way.
+        """Close a conversation. A closed conversation is unchanged, and messages can still be appended to it.
 
         Raises:
-            NotFoundError: This tenant has no such conversation.
+            NotFoundError: The tenant has no such conversation.
         """
         return await conversations.close(self.session, conversation_id, reason) or await self.get(conversation_id)
 
     async def close_stale(
         self, idle_for: timedelta, *, limit: int = 100, now: datetime | None = None
     ) -> list[Conversation]:
-        """Close conversations without a message for so long, a batch of them; call it, and commit, until none is left.
+        """Close a batch of idle conversations. Call it and commit until it returns an empty list.
 
-        What another worker closes, or what is being appended to, is passed over.
+        Conversations that another transaction has locked, to close them or to append to them, are skipped.
 
         Args:
-            idle_for: For how long nothing was said, at least.
-            limit: At most so many.
-            now: The time to measure the idleness by; by default the present, by the server's clock.
+            idle_for: The shortest time without a message.
+            limit: The largest number of conversations, 1 to 1000.
+            now: The time by which idleness is measured; by default the current time of the server.
 
         Returns:
-            The conversations that this call closed, the longest idle first.
+            The closed conversations, the longest idle first.
 
         Raises:
-            ValueError: `idle_for` is negative, the limit is not from 1 to 1000, or `now` is naive or too early.
+            ValueError: `idle_for` is negative, the limit is out of range, or `now` is naive or too early.
         """
         return await conversations.close_stale(self.session, idle_for, limit=limit, now=now)
 
     async def page_for_user(self, user_id: UUID, *, after: str | None = None, limit: int = 50) -> Page[Conversation]:
-        """Return one page of a user's conversations, open and closed, newest first; as `page` does otherwise."""
+        """Return one page of a user's conversations, open and closed, the newest first.
+
+        Args:
+            user_id: The user's id.
+            after: The `next_cursor` of the previous page.
+            limit: The largest number of conversations in the page, 1 to 1000.
+
+        Raises:
+            InvalidCursorError: The cursor is not from this query.
+            ValueError: The limit is out of range.
+        """
         if after is None:
             return await self._newest_page(ConversationRepository._first_page, limit, user_id=user_id)
         return await self.page(Conversation.user_id == user_id, after=after, limit=limit, descending=True)
@@ -122,18 +128,19 @@ class ConversationRepository(Repository[Conversation]):
     async def set_summary(
         self, conversation_id: UUID, summary: str, *, upto_seq: int, expected_upto: int
     ) -> Conversation:
-        """Replace the summary, unless another writer has done so since this one read it.
+        """Replace the summary of a conversation, unless it was replaced since the caller read it.
 
         Args:
-            conversation_id: Of which conversation.
-            summary: What was said so far.
-            upto_seq: The last message that it covers.
-            expected_upto: `summary_upto_seq` as it was when the work on this summary began.
+            conversation_id: The conversation's id.
+            summary: The summary.
+            upto_seq: The `seq` of the last message that the summary covers.
+            expected_upto: The `summary_upto_seq` that the caller read before it began to summarize.
 
         Raises:
-            StaleDataError: Another writer was faster.
-            NotFoundError: This tenant has no such conversation.
-            ValueError: `upto_seq` does not go beyond `expected_upto`, goes beyond the last message, or is not whole.
+            StaleDataError: Another writer has replaced the summary.
+            NotFoundError: The tenant has no such conversation.
+            ValueError: `upto_seq` is not a whole number, is not greater than `expected_upto`, or is greater than the
+                `seq` of the last message.
         """
         return await conversations.set_summary(
             self.session, conversation_id, summary, upto_seq=upto_seq, expected_upto=expected_upto
@@ -142,40 +149,42 @@ class ConversationRepository(Repository[Conversation]):
     async def claim_turn(
         self, conversation_id: UUID, worker: str, *, lease: timedelta = conversations.LEASE
     ) -> Turn | None:
-        """Claim the turn to answer in a conversation, for a while.
+        """Claim the turn to answer in a conversation, for the time of a lease.
 
-        Commit, and hold no connection while the model thinks. Each claim has a greater token than the one before:
-        append the answer with it, and who comes back after another worker took the turn is refused there. Time is the
-        server's. A claim waits for a write under the turn that is under way, and its lease is shorter by as much.
+        Commit, and hold no connection while the language model works. Each claim has a greater token than the one
+        before: pass it to `append`, which then fails if another worker has claimed the turn meanwhile. Leases are
+        measured with the server's clock. A claim waits for a running transaction that writes under the turn, and that
+        time counts towards the lease.
 
         Args:
-            conversation_id: Which conversation; a closed one may still have to be answered.
-            worker: Who answers, for people to read: the same name does not get the turn twice.
-            lease: For how long, at most a day.
+            conversation_id: The conversation's id. A closed conversation can still have a question to answer.
+            worker: The name of the worker, for operators. It gives no right to the turn: a second claim under the same
+                name fails too.
+            lease: The duration of the claim, more than zero and at most a day.
 
         Returns:
-            The turn, or None: it is held, and its lease has not run out.
+            The turn, or None if another claim holds it.
 
         Raises:
-            NotFoundError: This tenant has no such conversation.
-            ValueError: The worker has no name, or the lease is not more than zero and at most a day.
+            NotFoundError: The tenant has no such conversation.
+            ValueError: `worker` is empty, or the lease is out of range.
         """
         return await conversations.claim_turn(self.session, conversation_id, worker, lease)
 
     async def renew_turn(self, turn: Turn, *, lease: timedelta = conversations.LEASE) -> Turn:
-        """Prolong a turn from now on; one that ran out too, unless another worker has claimed it.
+        """Renew the lease of a turn, counted from now. An expired turn can be renewed until another worker claims it.
 
         Raises:
-            StaleDataError: Another worker has taken it, or it was released.
-            ValueError: The lease is not more than zero and at most a day.
+            StaleDataError: Another worker has claimed the turn, or the turn was released.
+            ValueError: The lease is out of range.
         """
         return await conversations.renew_turn(self.session, turn, lease)
 
     async def release_turn(self, turn: Turn) -> None:
-        """Release a turn before its lease runs out; a second call does nothing.
+        """Release a turn before its lease ends. Releasing a released turn does nothing.
 
         Raises:
-            StaleDataError: Another worker has taken it.
+            StaleDataError: Another worker has claimed the turn.
         """
         await conversations.release_turn(self.session, turn)
 
@@ -186,7 +195,8 @@ class ConversationRepository(Repository[Conversation]):
     def _active_in_chat(self) -> Select[Any]:
         return self._active(Conversation.external_chat_id == bindparam("external_chat_id"))
 
-    def _active_in_no_chat(self) -> Select[Any]:  # of its own: IS NOT DISTINCT FROM uses no index
+    def _active_in_no_chat(self) -> Select[Any]:
+        # A statement of its own, because PostgreSQL uses no index for IS NOT DISTINCT FROM.
         return self._active(Conversation.external_chat_id.is_(None))
 
     def _first_page(self) -> Select[Any]:

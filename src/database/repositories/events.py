@@ -1,4 +1,4 @@
-"""Events: what is ahead, what overlaps, and what a user's calendar shows, series expanded."""
+"""Events: the events ahead, those that overlap an interval, the occurrences of series, and reminders."""
 
 from __future__ import annotations
 
@@ -23,63 +23,64 @@ MAX_WINDOW: Final = timedelta(days=3660)
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """An occurrence: a single event, a changed occurrence of a series, or one of a series by its rule."""
+    """An entry of a calendar: a single event, an occurrence of a series by its rule, or a changed occurrence."""
 
     event: Event
-    """The row of the single event, of the series, or of the change."""
+    """The row of the single event, of the series, or of the changed occurrence."""
     start: datetime
     end: datetime | None
     recurrence_id: datetime | None
-    """The original start within its series, by which it is named; None for what does not recur."""
+    """The start that the rule gives, which identifies the occurrence within its series; None for a single event."""
     is_exception: bool
     """True for a changed occurrence of a series."""
 
     @property
     def id(self) -> UUID:
-        """The event's."""
+        """The id of the event."""
         return self.event.id
 
 
 class EventRepository(Repository[Event]):
     """The events of the current tenant.
 
-    An event with an `rrule` is a series, and its row is the first occurrence. A changed occurrence is a row of its own,
-    with `series_id` and, as `recurrence_id`, the start that it has by the rule; `exdates` are such starts that are left
-    out. Values are checked together with the others of their row: instants, the zone, and the rule (`check_rrule` of
-    `src.database.calendar` documents the rules).
+    An event with an `rrule` is a series, and its row is the first occurrence. A changed occurrence is a separate row:
+    its `series_id` is the series, and its `recurrence_id` is the start that the rule gives. `exdates` lists the starts
+    of excluded occurrences. The values of a row are checked together: instants, zone and rule (`check_rrule` of
+    `src.database.calendar` documents the supported rules).
 
-    A worker goes through the tenants by the registry, with each as its current tenant in turn::
+    A worker reads the registry of tenants, and makes each tenant the current one in turn::
 
-        async with get_db() as session:  # every tenant reads the registry; none has to be current
+        async with get_db() as session:  # reading the registry needs no current tenant
             tenants = list(await session.scalars(select(Tenant.id).where(Tenant.status == "active")))
         for tenant_id in tenants:
             with tenant_context(tenant_id):
                 async with get_db() as session:
                     claimed = await EventRepository(session).claim_due_reminders("worker-1")
-                for event in claimed:  # committed by now: what is sent is held
+                for event in claimed:  # the claim is committed before anything is sent
                     await send(event)
                     async with get_db() as session:
                         await EventRepository(session).ack_reminder(event.id, event.reminder_token)
     """
 
     model = Event
+    read_only = dict.fromkeys(("start_local", "start_local_basis"), "it is computed from start_datetime and timezone")
 
     async def upcoming(
         self, user_id: UUID, *, now: datetime | None = None, within: timedelta | None = None, limit: int = 50
     ) -> list[Event]:
-        """Return a user's scheduled events that have yet to begin, the next one first: rows, a series by its own start.
+        """Return the scheduled events of a user whose start is ahead, the earliest first.
 
-        A series that has begun is not among them, whatever it has ahead: `occurrences(user_id, now, now + within)`
-        shows what a calendar does.
+        A series counts by the start of its row: a series that has begun is not returned, even if it has occurrences
+        ahead. Use `occurrences(user_id, now, now + within)` for these.
 
         Args:
-            user_id: Whose.
-            now: From when on; by default the present.
-            within: How far ahead to look; by default, and from the end of the calendar on, at all that is to come.
-            limit: At most so many.
+            user_id: The user's id.
+            now: The earliest start; by default the current time.
+            within: How far ahead the start may be; by default without limit.
+            limit: The largest number of events, 1 to 1000.
 
         Raises:
-            ValueError: The limit is not from 1 to 1000, or `now` is no instant.
+            ValueError: The limit is out of range, or `now` is naive or at an end of the calendar.
         """
         check_limit(limit)
         now = now or utc_now()
@@ -92,16 +93,16 @@ class EventRepository(Repository[Event]):
     async def overlapping(self, user_id: UUID, start: datetime, end: datetime, *, limit: int = 1000) -> list[Event]:
         """Return a user's single events and changed occurrences that overlap an interval, the earliest first.
 
-        What was cancelled does not count. `occurrences` has those of series too.
+        Cancelled events are left out. `occurrences` also has the occurrences of series.
 
         Args:
-            user_id: Whose.
-            start: From.
-            end: Until, not included. An event without an end is an instant.
-            limit: At most so many.
+            user_id: The user's id.
+            start: The start of the interval.
+            end: The end of the interval, not included. An event without an end is an instant.
+            limit: The largest number of events, 1 to 1000.
 
         Raises:
-            ValueError: A bound is naive, or the end is not after the start.
+            ValueError: The limit is out of range, a bound is naive, or the end is not after the start.
         """
         check_limit(limit)
         events.check_interval(start, end)
@@ -111,19 +112,22 @@ class EventRepository(Repository[Event]):
     async def occurrences(
         self, user_id: UUID, start: datetime, end: datetime, *, limit: int = 1000
     ) -> list[Occurrence]:
-        """Return what a user has in an interval, the earliest first: single events, and series expanded (RFC 5545).
+        """Return a user's calendar in an interval, the earliest entry first: single events and expanded series.
 
-        Series go by the clock on the wall of their zone: what is at nine stays at nine when the clocks change.
+        Series are expanded as RFC 5545 defines it, in the local time of their zone: an event at nine o'clock stays at
+        nine when daylight saving time begins.
 
         Args:
-            user_id: Whose.
-            start: From.
-            end: Until, not included; at most ten years later. An event without an end is an instant.
-            limit: At most so many.
+            user_id: The user's id.
+            start: The start of the interval.
+            end: The end of the interval, not included; at most 3660 days after the start. An event without an end is an
+                instant.
+            limit: The largest number of occurrences, 1 to 1000.
 
         Raises:
-            ValueError: A bound is naive or not between the years 1900 and 2199, the end is not after the start, or more
-                than ten years after it.
+            ValueError: The limit is out of range, a bound is naive or not between the years 1900 and 2199, or the end
+            is
+                not after the start or too far from it.
         """
         check_limit(limit)
         _check_window(start, end)
@@ -132,42 +136,46 @@ class EventRepository(Repository[Event]):
         )
         statement = union_all(*self._overlapping(user_id, start, end, limit), series)
         rows = list(await self.session.scalars(select(Event).from_statement(statement)))
-        found = [
+        occurrences = [
             Occurrence(row, row.start_datetime, row.end_datetime, row.recurrence_id, row.series_id is not None)
             for row in rows
             if row.rrule is None
         ]
-        found += await self._expand([Series(row) for row in rows if row.rrule is not None], start, end, limit)
-        return sorted(found, key=lambda one: (one.start, one.event.id))[:limit]
+        occurrences += await self._expand([Series(row) for row in rows if row.rrule is not None], start, end, limit)
+        return sorted(occurrences, key=lambda occurrence: (occurrence.start, occurrence.id))[:limit]
 
     async def _expand(self, every: Sequence[Series], start: datetime, end: datetime, limit: int) -> list[Occurrence]:
-        current = [one for one in every if not one.is_over(start)]
+        """Return the earliest occurrences of each series in an interval, without those that were changed."""
+        current = [series for series in every if not series.is_over(start)]
         if not current:
             return []
-        since = start - max(one.duration or timedelta() for one in current)
-        series_ids = [one.event.id for one in current]
+        since = start - max(series.duration or timedelta() for series in current)
+        series_ids = [series.event.id for series in current]
         replaced = await reminders.replaced_starts(self.session, series_ids, since=since, until=end)
-        found: list[Occurrence] = []
-        for one in current:
-            slots = one.earliest(start, end, replaced=replaced.get(one.event.id, ()), limit=limit)
-            found += [Occurrence(one.event, slot.start, slot.end, slot.start, is_exception=False) for slot in slots]
-            await asyncio.sleep(0)  # hundreds of series must not keep all others from their turn
-        return found
+        occurrences: list[Occurrence] = []
+        for series in current:
+            slots = series.earliest(start, end, replaced=replaced.get(series.event.id, ()), limit=limit)
+            event = series.event
+            occurrences += [Occurrence(event, slot.start, slot.end, slot.start, is_exception=False) for slot in slots]
+            await asyncio.sleep(0)  # expansion is CPU-bound: let other tasks run between hundreds of series
+        return occurrences
 
     async def add(self, row: Event, *, now: datetime | None = None) -> Event:
-        """Insert an event, as `add_many` does."""
+        """Insert an event; see `add_many`."""
         return (await self.add_many([row], now=now))[0]
 
     async def add_many(self, rows: Sequence[Event], *, now: datetime | None = None) -> list[Event]:
-        """Insert events, as `Repository.add_many` does; a changed occurrence is of a series of its own user.
+        """Insert events in one statement.
 
         Args:
-            rows: The events. Where only the `reminder_offset` is given, the reminder's time comes from that. A series
-                that is under way reminds of the next occurrence to come.
-            now: From when on a series reminds; by default the present, by the server's clock.
+            rows: The events. If an event has a `reminder_offset` and no `reminder_datetime`, the latter is computed.
+            The
+                reminder of a series that has begun is that of its next occurrence.
+            now: The time after which a series reminds; by default the current time of the server.
 
         Raises:
-            ValueError: An instant, a zone or a rule cannot be right, or a series is none of the user's.
+            ValueError: An instant, a zone or a rule is invalid, or a changed occurrence is not of a series of its user.
+            IntegrityError: A row violates a constraint.
         """
         self._check_rows(rows)
         await events.set_first_reminders(self.session, rows, now)
@@ -175,16 +183,16 @@ class EventRepository(Repository[Event]):
         return await super().add_many(rows)
 
     async def update(self, row_id: UUID, /, **values: Any) -> Event:
-        """Change attributes of the event of this id, as `Repository.update` does.
+        """Update attributes of the event with this id.
 
-        Where its start, its `reminder_offset` or its `reminder_datetime` changes, its reminder is set anew: nobody
-        holds it, and it was not sent. A series is moved by `reschedule`.
+        A change of the start, the `reminder_offset` or the `reminder_datetime` resets the reminder: it counts as not
+        sent, and a worker's claim on it is lost. `reschedule` moves a series.
 
         Raises:
-            NotFoundError: This tenant has none.
-            StaleDataError: Another writer changed it meanwhile.
-            ValueError: An attribute is unknown, or is one that never changes; the values do not go with the others of
-                the row; or a series' start, zone or rule changes.
+            NotFoundError: The tenant has no such event.
+            StaleDataError: Another transaction has changed the event since it was read.
+            ValueError: An attribute is unknown or cannot be set, the values contradict others of the row, or the start,
+                the zone or the rule of a series would change.
         """
         self._check_attributes(values)
         row = await self.get(row_id)
@@ -193,21 +201,30 @@ class EventRepository(Repository[Event]):
         return row
 
     async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> Upserted[Event]:
-        """Insert an event, or bring the one with this key up to date, as `Repository.upsert` does, in two statements.
+        """Insert an event, or update the event with this key, in two statements.
 
-        Reminders are set as `add` and `update` do it. A series is taken as it is given, start and rule: give its
-        `exdates` with it, and its changed occurrences after it.
+        Reminders are set as by `add` and `update`. Unlike `update`, this changes the start and the rule of a series as
+        given: pass its `exdates` in the same call, and upsert its changed occurrences afterwards.
+
+        Args:
+            values: Attributes by name, including those of the key. An update changes only these.
+            key: The names of the attributes of a unique key of the table, without `tenant_id`.
+
+        Returns:
+            The event, and whether it was inserted, updated or unchanged.
 
         Raises:
-            ValueError: An attribute is unknown, no unique key is made of these, one of them has no value, or the values
-                do not go together.
+            ValueError: An attribute is unknown, `key` is not a unique key, an attribute of the key has no value, or the
+                values contradict each other.
         """
         self._check_attributes({name: value for name, value in values.items() if name != "id"})
-        there = select_by_key(self.session, Event, values, key=key).with_for_update()
-        while True:  # a further round only where another writer inserts it between the two statements
-            row: Event | None = await self.session.scalar(there.execution_options(populate_existing=True))
+        existing = select_by_key(self.session, Event, values, key=key).with_for_update()
+        while True:  # repeats only if another transaction inserts the row between the two statements
+            row: Event | None = await self.session.scalar(existing.execution_options(populate_existing=True))
             if row is not None:
-                changes = {name: value for name, value in values.items() if name != "id"}  # a row keeps its own
+                changes = {
+                    name: value for name, value in values.items() if name != "id"
+                }  # an existing row keeps its id
                 is_changed = await events.apply_changes(self.session, row, changes)
                 return Upserted(row, "updated" if is_changed else "unchanged")
             new = Event(**values)
@@ -221,11 +238,11 @@ class EventRepository(Repository[Event]):
                 return Upserted(row, "inserted")
 
     async def delete(self, row_id: UUID, *, hard: bool = False) -> None:
-        """Delete the event of this id for good; a changed occurrence is excluded from its series, as if cancelled.
+        """Delete the event with this id permanently. Deleting a changed occurrence excludes it from its series.
 
         Raises:
-            NotFoundError: This tenant has none.
-            ForeignKeyError: It is a series, and changed occurrences still refer to it; `cancel` it.
+            NotFoundError: The tenant has no such event.
+            ForeignKeyError: The event is a series with changed occurrences. Use `cancel`.
         """
         if await events.delete_single(self.session, row_id):
             return
@@ -247,32 +264,36 @@ class EventRepository(Repository[Event]):
         version: int | None = None,
         now: datetime | None = None,
     ) -> Event:
-        """Move an event; its reminder is set anew, and a claim on that is lost.
+        """Move an event. Its reminder is reset, and a worker's claim on the reminder is lost.
 
-        "this" makes a row of the occurrence. "following" ends the series before it, and begins another one with what
-        remains of its COUNT. "all" moves the series by as much wall-clock time as this one; what repeats on a day of
-        the month goes to the new day of as many months later. Changed and excluded occurrences go along; the one that
-        is named goes to `start` itself, whatever it was changed to.
+        The scopes of a series:
+
+        - "this" stores the occurrence as a changed occurrence, a row of its own.
+        - "following" ends the series before the occurrence, and creates a new series with the rest of its COUNT.
+        - "all" moves the whole series by the same local time as the occurrence. A series by month or year that repeats
+          on a day of the month moves by months, to the new day. Changed and excluded occurrences move too; the named
+          occurrence gets exactly `start`, also if it was changed before.
 
         Args:
-            event_id: The event, the series, or a changed occurrence.
-            start: When it is to begin.
-            end: When it is to end; by default it lasts as long by the clock on the wall.
-            scope: What is meant, where it recurs.
-            recurrence_id: Which occurrence of the series, by its original start; for "all" by default the first.
-            rrule: The new rule, for "following" and "all"; by default the old one, its weekdays moved along. It must
-                have a place for what was changed and excluded: as far away, or by the same number of its month.
-            version: Which version of the row named by `event_id` is to be changed; by default the one that is there.
-            now: From when on a series reminds; by default the present, by the server's clock.
+            event_id: The id of the event, the series, or a changed occurrence.
+            start: The new start.
+            end: The new end; by default the event keeps its duration in local time.
+            scope: Which occurrences of a series move.
+            recurrence_id: The occurrence of the series, by its original start; for "all" by default the first one.
+            rrule: The new rule, for "following" and "all"; by default the old rule, with its weekdays moved. For each
+                changed or excluded occurrence, the new rule must have one at the same distance, or with the same number
+                within its month.
+            version: The expected version of the row `event_id`; by default any version.
+            now: The time after which a series reminds; by default the current time of the server.
 
         Returns:
-            What is moved now: the event, the changed occurrence, the new series, the series.
+            The moved event, the changed occurrence, the new series ("following"), or the series ("all").
 
         Raises:
-            NotFoundError: This tenant has none.
-            StaleDataError: The row is of another version than the one named, or than the one that this session read.
-            ValueError: The series has no such occurrence, the event is cancelled, the rule cannot be moved so, or an
-                argument does not fit.
+            NotFoundError: The tenant has no such event.
+            StaleDataError: The row has another version than `version`, or than this session has read.
+            ValueError: The series has no such occurrence, the event is cancelled, the rule cannot be moved this way, or
+                an argument does not fit the scope.
         """
         return await event_moves.reschedule(
             self.session,
@@ -294,23 +315,23 @@ class EventRepository(Repository[Event]):
         recurrence_id: datetime | None = None,
         version: int | None = None,
     ) -> Event:
-        """Cancel an event; nobody is reminded of it any more.
-
-        "this" excludes the occurrence from its series, "following" ends the series before it.
+        """Cancel an event, and its reminder. A cancelled event stays stored.
 
         Args:
-            event_id: The event, the series, or a changed occurrence.
-            scope: What is meant, where it recurs.
-            recurrence_id: Which occurrence of the series, by its original start; not needed for "all".
-            version: Which version of the row named by `event_id` is to be changed; by default the one that is there.
+            event_id: The id of the event, the series, or a changed occurrence.
+            scope: For a series: "this" excludes the occurrence, "following" ends the series before it, "all" cancels
+            the
+                whole series.
+            recurrence_id: The occurrence of the series, by its original start; not needed for "all".
+            version: The expected version of the row `event_id`; by default any version.
 
         Returns:
-            What says so: the event, the changed occurrence, or the series.
+            The changed row: the event, the changed occurrence, or the series.
 
         Raises:
-            NotFoundError: This tenant has none.
-            StaleDataError: The row is of another version than the one named, or than the one that this session read.
-            ValueError: The series has no such occurrence, or the scope is none of the three.
+            NotFoundError: The tenant has no such event.
+            StaleDataError: The row has another version than `version`, or than this session has read.
+            ValueError: The series has no such occurrence, or `scope` is not one of the three.
         """
         return await event_moves.cancel(
             self.session, event_id, scope=scope, recurrence_id=recurrence_id, version=version
@@ -325,27 +346,28 @@ class EventRepository(Repository[Event]):
         user_id: UUID | None = None,
         max_attempts: int = reminders.MAX_ATTEMPTS,
     ) -> list[Event]:
-        """Claim due reminders for a while; those that another worker holds are skipped.
+        """Claim due reminders for the time of a lease. Reminders that another worker has claimed are skipped.
 
-        Commit before sending. Each claim has a fresh `reminder_token`: `ack_reminder` wants it back. Who dies with a
-        claim in hand loses it when the lease ends, and the reminder is claimed again: at least once, never by two
-        at a time. Time is the server's. Cancelled events and those of deleted users are never claimed. A series whose
-        reminder was claimed in vain too often goes on with its next occurrence once that one has begun.
+        Commit before sending. Each claim has a new `reminder_token`, which `ack_reminder` needs. If a worker dies, its
+        claim ends with the lease, and another worker claims the reminder: each reminder is sent at least once, and
+        never by two workers at the same time. Leases are measured with the server's clock. Reminders of cancelled
+        events and of deleted users are never claimed. If the attempts for one occurrence of a series are used up, the
+        series continues with its next occurrence as soon as the failed one has begun.
 
         Args:
-            worker: Who claims, for people to read.
-            limit: At most so many.
-            lease: For how long.
-            user_id: Only this user's.
-            max_attempts: What was claimed so often in vain is left to `missed`; of a series this one occurrence.
+            worker: The name of the worker, for operators.
+            limit: The largest number of reminders, 1 to 1000.
+            lease: The duration of the claim, at most a year.
+            user_id: Claim only the reminders of this user.
+            max_attempts: How often a reminder is claimed without success; then `missed` returns it. Attempts count for
+                each occurrence of a series.
 
         Returns:
-            The events, the longest due first; `reminder_attempts` counts this claim. A series' `reminder_datetime` plus
-            `reminder_offset` is the start of the occurrence.
+            The events, the longest due first; `reminder_attempts` includes this claim. For a series,
+            `reminder_datetime` plus `reminder_offset` is the start of the occurrence.
 
         Raises:
-            ValueError: The limit is not from 1 to 1000, the lease not positive or longer than a year, or the worker
-                has no name.
+            ValueError: The limit or the lease is out of range, or `worker` is empty.
         """
         return await reminders.claim_due(
             partial(InSession(self.session).entities, reminders.CLAIM, Event, refresh=True),
@@ -358,21 +380,21 @@ class EventRepository(Repository[Event]):
         )
 
     async def ack_reminder(self, event_id: UUID, token: UUID, *, now: datetime | None = None) -> Event:
-        """Record that a claimed reminder was sent; a series goes on to the reminder of its next occurrence.
+        """Record that a claimed reminder was sent. A series gets the reminder of its next occurrence.
 
-        Those that have begun by now are passed over: after an outage nobody is reminded of what is past.
+        Occurrences that have begun are skipped, so that no reminder comes too late after an outage.
 
         Args:
-            event_id: Whose.
-            token: The claim's.
-            now: The time that a series goes on from; by default the present, by the server's clock.
+            event_id: The id of the event.
+            token: The `reminder_token` of the claim.
+            now: The time after which a series reminds; by default the current time of the server.
 
         Returns:
-            The event: `reminder_sent_at` is set where that was its last reminder.
+            The event. `reminder_sent_at` is set if this was its last reminder.
 
         Raises:
-            StaleDataError: The claim is not held under this token any more: the lease ended and another worker has it,
-                or the event was moved.
+            StaleDataError: The claim is lost: the lease ended and another worker has claimed the reminder, or the event
+                was moved.
             ValueError: `now` is naive, or not between the years 1900 and 2199.
         """
         if now is not None:
@@ -380,17 +402,17 @@ class EventRepository(Repository[Event]):
         return await reminders.acknowledge(self.session, event_id, token, now=now)
 
     async def release_reminder(self, event_id: UUID, token: UUID, *, retry_at: datetime | None = None) -> Event:
-        """Release a claim without having sent: for every worker immediately, or not before a later time.
-
-        Its attempts stay counted. Until `retry_at` it is held under a token that nobody has.
+        """Release a claim without sending. The attempt stays counted.
 
         Args:
-            event_id: Whose.
-            token: The claim's.
-            retry_at: Not to be claimed before.
+            event_id: The id of the event.
+            token: The `reminder_token` of the claim.
+            retry_at: The earliest time of the next claim; by default immediately. Until then the reminder stays
+            claimed,
+                under a token that no worker has.
 
         Raises:
-            StaleDataError: The claim is not held under this token any more.
+            StaleDataError: The claim is lost.
             ValueError: `retry_at` is naive.
         """
         if retry_at is not None:
@@ -398,36 +420,39 @@ class EventRepository(Repository[Event]):
         return await reminders.release(self.session, event_id, token, retry_at=retry_at)
 
     async def skip_reminder(self, event_id: UUID, token: UUID) -> Event:
-        """Skip a claimed reminder: a series goes on to that of its next occurrence; that of a single event is released.
+        """Skip a claimed reminder. A series gets the reminder of its next occurrence; a single event is released.
 
         Args:
-            event_id: Whose.
-            token: The claim's.
+            event_id: The id of the event.
+            token: The `reminder_token` of the claim.
 
         Raises:
-            StaleDataError: The claim is not held under this token any more.
+            StaleDataError: The claim is lost.
         """
         return await reminders.skip(self.session, event_id, token)
 
     async def missed(
         self, *, grace: timedelta = timedelta(hours=1), user_id: UUID | None = None, limit: int = 50
     ) -> list[Event]:
-        """Return reminders that should have been sent and that nobody holds, the longest due first.
+        """Return events whose reminder is overdue and not claimed, the longest due first.
 
-        Because no worker came, or because each attempt failed (`reminder_attempts`); `update` with
-        `reminder_attempts=0` lets the workers try again. Time is the server's.
+        Either no worker has run, or all attempts have failed (`reminder_attempts`). `update` with `reminder_attempts=0`
+        lets the workers try again. The time is the server's.
 
         Args:
-            grace: Due for longer than this.
-            user_id: Only this user's.
-            limit: At most so many.
+            grace: How long a reminder must be due.
+            user_id: Only the events of this user.
+            limit: The largest number of events, 1 to 1000.
+
+        Raises:
+            ValueError: The limit is out of range.
         """
         check_limit(limit)
         late = self._select(*reminders.missed(self.session.tenant_id, user_id, grace))
         return list(await self.session.scalars(late.order_by(Event.reminder_datetime, Event.id).limit(limit)))
 
     def _overlapping(self, user_id: UUID, start: datetime, end: datetime, limit: int) -> list[Select[Any]]:
-        """Return two selects, of what begins in the interval and of what began before it: an index serves each."""
+        """Return two selects: events that begin in the interval, and events that began before. An index serves each."""
         single = self._select(Event.user_id == user_id, Event.rrule.is_(None), Event.status != "cancelled")
         begins = single.where(Event.start_datetime >= start, Event.start_datetime < end)
         goes_on = single.where(Event.start_datetime < start, Event.end_datetime > start)
@@ -448,18 +473,15 @@ class EventRepository(Repository[Event]):
 
     def _check_attributes(self, values: Mapping[str, Any]) -> None:
         super()._check_attributes(values)
-        for name in ("start_local", "start_local_basis"):
-            if name in values:
-                raise ValueError(f"Event.{name} cannot be set: it is computed from start_datetime and timezone")
         events.check_values(values)
 
 
 def _check_window(start: Any, end: Any) -> None:
-    """Check that series can be expanded in an interval.
+    """Check the interval of `occurrences`.
 
     Raises:
-        ValueError: A bound is not between the years 1900 and 2199, the end is not after the start, or more than ten
-            years after it.
+        ValueError: A bound is not between the years 1900 and 2199, or the end is not after the start or too far from
+        it.
     """
     events.check_interval(start, end)
     for name, value in (("start", start), ("end", end)):

@@ -1,4 +1,4 @@
-"""Messages: appended, read in windows, streamed, changed as little as can be, and erased in the end."""
+"""Messages: append, windows to read, streamed answers, edits, usage, and permanent removal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 from uuid import UUID
 
 from sqlalchemy import BindParameter, Select, bindparam, case, select, union_all
@@ -38,20 +38,12 @@ from src.database.statements import (
     windows,
 )
 
-_FIXED: Final[Mapping[str, str]] = dict.fromkeys(
-    ("conversation_id", "user_id", "seq", "message_id", "fingerprint"), "it never changes"
-) | {
-    "state": "use `mark_complete` or `mark_interrupted`",
-    "content": "use `edit`, which keeps what was there before",
-    "edited_at": "use `edit`",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """The message as it is stored, and whether this call stored it: False is a duplicate, and no error.
+    """The stored message. `inserted` is False for a duplicate, which is not an error.
 
-    `is_there` is False for a duplicate that nobody reads any more: the message is deleted, or its conversation.
+    `is_there` is False for a duplicate that is not readable any more: the message or its conversation is deleted.
     """
 
     message: MessageHistory
@@ -60,53 +52,60 @@ class Appended:
 
 
 class MessageHistoryRepository(Repository[MessageHistory]):
-    """The live messages of the current tenant: neither they nor their conversations are deleted.
+    """The messages of the current tenant. Deleted messages, and messages of deleted conversations, count as missing.
 
-    Windows are lists in the order of `seq`, the oldest first. A `seq` is a position and need not exist: a list goes on
-    where its first or last message says, however deep that is. The rows are read again, also where the session has
-    them already.
+    A window is a list in the order of `seq`, the oldest first. A `seq` as an argument is a position: no message needs
+    to have it, and a window far back costs the same as a recent one. Windows overwrite the attributes of messages that
+    the session has already.
 
-    A message that is appended with `state="incomplete"` is extended until it is complete or interrupted; neither ends.
-    Under the token of a turn, each of these calls locks the conversation's row until the transaction ends, as an append
-    does: a claim that was committed before wins, and a later claim waits.
+    A message that is appended with `state="incomplete"` can be extended until it is complete or interrupted; both are
+    final. With the token of a turn, each of these calls locks the conversation's row until the transaction ends, as an
+    append does: the call fails if another claim was committed before, and a later claim waits.
     """
 
     model = MessageHistory
+    read_only = dict.fromkeys(
+        ("conversation_id", "user_id", "seq", "message_id", "fingerprint"), "it never changes"
+    ) | {
+        "state": "use `mark_complete` or `mark_interrupted`",
+        "content": "use `edit`, which keeps the earlier versions",
+        "edited_at": "use `edit`",
+    }
 
     async def get_by_message_id(self, message_id: str) -> MessageHistory | None:
         """Return the message with this idempotency key, or None."""
-        found: MessageHistory | None = await self.session.scalar(self._select(MessageHistory.message_id == message_id))
-        return found
+        statement = self._select(MessageHistory.message_id == message_id)
+        message: MessageHistory | None = await self.session.scalar(statement)
+        return message
 
     async def append(self, conversation_id: UUID, message: NewMessage, *, turn: int | None = None) -> Appended:
-        """Append a message to a conversation; as `append_many` does with one."""
+        """Append a message to a conversation; see `append_many`."""
         return (await self.append_many(conversation_id, [message], turn=turn))[0]
 
     async def append_many(
         self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
     ) -> list[Appended]:
-        """Append messages in this order, each one once, however often and from wherever it is sent.
+        """Append messages in this order. Each is stored once, however often it is sent.
 
-        The conversation's row is locked until the transaction ends: `seq` has no gap, and whoever follows it skips
-        nothing. A closed conversation takes messages too: one may have been on its way. Append to several
-        conversations in one transaction in the order of their ids, or two callers can wait for each other.
+        The conversation's row stays locked until the transaction ends, so `seq` has no gaps and followers miss nothing.
+        A closed conversation accepts messages too, which may have been sent before it was closed. A transaction that
+        appends to several conversations must do so in the order of their ids, or two transactions can deadlock.
 
         Args:
-            conversation_id: Which conversation.
-            messages: At most 1000.
-            turn: The token of the turn that the caller holds, if it holds one: who has lost it appends nothing.
+            conversation_id: The conversation's id.
+            messages: At most 1000 messages.
+            turn: The token of the turn that the caller has claimed, if any. If the turn is lost, nothing is appended.
 
         Returns:
-            For each message, in the same order, the stored one and whether it is new. A message that an earlier
-            conversation of the same chat has (one that was closed or deleted meanwhile, or whose user was) is a
-            duplicate, and comes back from where it is. So is a message that was deleted: it holds its key. What is
-            deleted so is not answered again; `is_there` says it.
+            For each message, in the same order, the stored message, and whether it is new. A message is a duplicate if
+            its key is stored in this conversation, in an earlier conversation of the same chat (which may be closed or
+            deleted), or in a deleted message. If a duplicate is deleted, `is_there` is False: do not answer it.
 
         Raises:
-            IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
-            NotFoundError: This tenant has no such conversation.
-            StaleDataError: Another worker has claimed the turn since.
-            ValueError: There are more than 1000, or `turn` is no token but the turn itself.
+            IdempotencyConflictError: A message with other content, or one of another chat, has the key.
+            NotFoundError: The tenant has no such conversation.
+            StaleDataError: Another worker has claimed the turn.
+            ValueError: There are more than 1000 messages, or `turn` is a `Turn` in place of its token.
         """
         check_batch(messages)
         conversations.check_token(turn)
@@ -125,7 +124,8 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         for message in messages:
             outcome = outcomes[message.message_id]
             results.append(Appended(stored[message.message_id], inserted=outcome.is_inserted, is_there=outcome.is_live))
-            outcomes[message.message_id] = outcome._replace(outcome="duplicate")  # a second one of the same call
+            # The same key again in this call is a duplicate.
+            outcomes[message.message_id] = outcome._replace(outcome="duplicate")
         return results
 
     async def recent(
@@ -136,38 +136,37 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         token_budget: int | None = None,
         before_seq: int | None = None,
     ) -> list[MessageHistory]:
-        """Return the last messages of a conversation, as a model is given them: tools' calls and results kept together.
+        """Return the last messages of a conversation for a language model, with tool calls and their results complete.
 
-        A result (role `tool`) whose call was cut off is left out. So is a call without all of its results, with
-        the results that it has, where a later message exists: it was never answered, or its result comes after the
-        window, and a model's provider rejects either. A call that only results follow is still running, and is kept.
-        To read every message, use `before` or `after`.
+        Providers reject a result without its call, and a call without all of its results if another message follows. So
+        this leaves out a result (role `tool`) whose call is before the window, and a call that lacks results, together
+        with the results that it has, if a later message exists. A call that is followed only by results is still
+        running, and is kept. To read every message, use `before` or `after`.
 
-        A call is an assistant's message whose `parts` hold an object with the result's `tool_call_id` as its `id`,
-        `call_id`, `tool_call_id` or `toolCallId`, or whose own `tool_call_id` is that. A result without a
-        `tool_call_id` belongs to the message before it. A user's message whose `parts` are all results
-        (`tool_use_id`) is one.
+        A call is an assistant message whose `parts` have an object with the result's `tool_call_id` as its `id`,
+        `call_id`, `tool_call_id` or `toolCallId`, or whose own `tool_call_id` is the same. A result without a
+        `tool_call_id` belongs to the message before it. A user message whose `parts` are all results (`tool_use_id`) is
+        a result too.
 
         Args:
-            conversation_id: Which conversation.
-            limit: At most so many, 1 to 1000; by default 50, or with a budget 1000.
-            token_budget: At most so many tokens in all: none where the last message alone has more. A message
-                without `token_count` counts one token for every four characters, begun ones too, of its content and
-                its parts.
-            before_seq: What was recent then: only messages with a lower `seq`.
+            conversation_id: The conversation's id.
+            limit: The largest number of messages, 1 to 1000; by default 50, or 1000 with a token budget.
+            token_budget: The largest sum of tokens. The list is empty if the last message alone has more. A message
+                without `token_count` counts as one token for each four characters of its content and parts, rounded up.
+            before_seq: Only messages with a lower `seq`.
 
         Raises:
-            ValueError: The limit is not from 1 to 1000, or a number is negative.
+            ValueError: The limit is out of range, or a number is negative.
         """
         limit = windows.window_limit(limit, token_budget=token_budget)
         if before_seq is None and token_budget is None:
             newest_first = await self._window(MessageHistoryRepository._newest, conversation_id, limit=limit)
             return whole_pairs(newest_first[::-1])
-        messages_of_it = self._in(conversation_id)
+        of_conversation = self._in(conversation_id)
         if before_seq is None:
-            newest = windows.newest(messages_of_it, limit=limit)
+            newest = windows.newest(of_conversation, limit=limit)
         else:
-            newest = windows.before(messages_of_it, seq=windows.check_number("before_seq", before_seq), limit=limit)
+            newest = windows.before(of_conversation, seq=windows.check_number("before_seq", before_seq), limit=limit)
         if token_budget is not None:
             budget = windows.check_number("token_budget", token_budget)
             newest = windows.within_budget(
@@ -182,10 +181,15 @@ class MessageHistoryRepository(Repository[MessageHistory]):
     async def before(
         self, conversation_id: UUID, seq: int, *, limit: int = windows.DEFAULT_LIMIT
     ) -> list[MessageHistory]:
-        """Return the last messages before a number; a page cuts where the limit says, between call and result too.
+        """Return the last messages before a position. Unlike `recent`, this can separate a tool call from its results.
+
+        Args:
+            conversation_id: The conversation's id.
+            seq: The position: only messages with a lower `seq`.
+            limit: The largest number of messages, 1 to 1000.
 
         Raises:
-            ValueError: The limit is not from 1 to 1000, or the number is negative.
+            ValueError: The limit is out of range, or `seq` is negative.
         """
         position = {"seq": windows.check_number("seq", seq), "limit": windows.window_limit(limit)}
         return (await self._window(MessageHistoryRepository._before, conversation_id, **position))[::-1]
@@ -193,7 +197,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
     async def after(
         self, conversation_id: UUID, seq: int, *, limit: int = windows.DEFAULT_LIMIT
     ) -> list[MessageHistory]:
-        """Return the first messages after a number; as `before` otherwise. To follow a conversation, use `tail`."""
+        """Return the first messages after a position; see `before`. To follow a conversation, use `tail`."""
         position = {"seq": windows.check_number("seq", seq), "limit": windows.window_limit(limit)}
         return await self._window(MessageHistoryRepository._after, conversation_id, **position)
 
@@ -205,10 +209,16 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         before: int = windows.DEFAULT_LIMIT // 2,
         after: int = windows.DEFAULT_LIMIT // 2,
     ) -> list[MessageHistory]:
-        """Return the message of a number, where it is there, with at most so many before and so many after it.
+        """Return the message at a position, if it exists, with messages before and after it.
+
+        Args:
+            conversation_id: The conversation's id.
+            seq: The position.
+            before: The largest number of messages before the position, 0 to 1000.
+            after: The largest number of messages after the position, 0 to 1000.
 
         Raises:
-            ValueError: `before` or `after` is not from 0 to 1000, or the number is negative.
+            ValueError: `before` or `after` is out of range, or `seq` is negative.
         """
         for name, count in (("before", before), ("after", after)):
             if type(count) is not int or not 0 <= count <= MAX_LIMIT:
@@ -220,39 +230,44 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         return await self._rows(select(MessageHistory).from_statement(both), refresh=True)
 
     async def tail(self, conversation_id: UUID, after_seq: int, *, limit: int = 100) -> list[MessageHistory]:
-        """Return the next messages after the last one that a follower has seen; begin with 0.
+        """Return the next messages for a follower of a conversation.
 
-        No message is skipped: a lower `seq` is never committed after a higher one, and the list ends before the first
-        message that is `incomplete`. So a follower gets each message once, when it is whole; the rest waits for
-        `mark_complete`, `mark_interrupted` or, where the writer has died, for `interrupt_stale`. What is edited or
-        deleted after it was seen is not told, and neither is a deleted one with a lower `seq` than the last that was
-        seen, when it is restored. Read in READ COMMITTED, the default.
+        A follower gets each message once, and misses none: a lower `seq` is never committed after a higher one, and the
+        list ends before the first `incomplete` message. The messages after that one wait for `mark_complete`,
+        `mark_interrupted`, or `interrupt_stale` if the writer has died. Edits and deletions of messages that were
+        returned are not reported, and neither is a restored message with a lower `seq`. Use READ COMMITTED, the
+        default: a REPEATABLE READ transaction does not see new messages.
+
+        Args:
+            conversation_id: The conversation's id.
+            after_seq: The `seq` of the last message that the follower has; 0 at first.
+            limit: The largest number of messages, 1 to 1000.
 
         Raises:
-            ValueError: The limit is not from 1 to 1000, or the number is negative.
+            ValueError: The limit is out of range, or `after_seq` is negative.
         """
         messages = await self.after(conversation_id, after_seq, limit=limit)
         return list(takewhile(lambda message: message.state != "incomplete", messages))
 
     async def extend(self, message_id: str, content: str, *, offset: int, turn: int | None = None) -> MessageHistory:
-        """Add a piece to the content of an incomplete message, once, however often it is sent.
+        """Add a piece to the content of an incomplete message. A piece that is sent again is not added again.
 
-        Its `token_count` is forgotten with the content that it counted.
+        Each extension sets `token_count` to NULL, because it counted the earlier content.
 
         Args:
             message_id: The message's key.
-            content: The piece; an empty one says that the writer is alive.
-            offset: How many characters stand before the piece: the sum of `len` over all that was sent before it. What
-                is stored of the piece already is not added again, also after the message's end. A surrogate pair that
-                is split over two pieces counts two and is stored as one character; until its second half arrives,
-                U+FFFD stands in its place.
-            turn: The token of the turn that the caller holds, if it holds one: who has lost it adds nothing.
+            content: The piece. An empty piece only shows `interrupt_stale` that the writer is alive.
+            offset: The number of characters before the piece: the sum of `len` of all earlier pieces. The part of the
+                piece that is stored already is skipped, also after the end of the message. A surrogate pair that is
+                split over two pieces counts as two and is stored as one character; until the second half arrives,
+                U+FFFD is stored in its place.
+            turn: The token of the turn that the caller has claimed, if any. If the turn is lost, nothing is added.
 
         Raises:
-            NotFoundError: This tenant has no such message.
-            StaleDataError: The message is not incomplete any more, a piece is missing before this one, another writer
-                has written something else there, or another worker has claimed the turn since.
-            ValueError: The offset is negative, beyond what a text can hold or not whole, or `turn` is no token.
+            NotFoundError: The tenant has no such message.
+            StaleDataError: The message is complete or interrupted, an earlier piece is missing, other content is stored
+                at the offset, or another worker has claimed the turn.
+            ValueError: `offset` is negative, too large or not a whole number, or `turn` is not a token.
         """
         return await answers.extend(self.session, message_id, content, offset=offset, turn=turn)
 
@@ -267,22 +282,24 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         token_count: int | None = None,
         turn: int | None = None,
     ) -> MessageHistory:
-        """End an incomplete message: it is whole, and those who follow get it. Once more with the same is no error.
+        """Mark an incomplete message as complete, so that followers receive it. A repeated equal call is not an error.
+
+        An argument of None leaves the attribute unchanged.
 
         Args:
             message_id: The message's key.
-            parts: What there is beside the content, its tool calls above all; None leaves it as it is, here and below.
-            model: Which model answered.
-            input_tokens: What it read.
-            output_tokens: What it wrote.
-            token_count: What the message counts in a window.
-            turn: The token of the turn that the caller holds, if it holds one: who has lost it ends nothing.
+            parts: The parts of the message, such as tool calls.
+            model: The name of the language model.
+            input_tokens: The tokens that the model read.
+            output_tokens: The tokens that the model wrote.
+            token_count: The tokens of this message, for `recent(token_budget=...)`.
+            turn: The token of the turn that the caller has claimed, if any. If the turn is lost, nothing is changed.
 
         Raises:
-            NotFoundError: This tenant has no such message.
-            StaleDataError: It was interrupted, is complete with other values, or another worker has claimed the turn
-                since.
-            ValueError: A number of tokens is negative, `parts` is no list, or `turn` is no token but the turn itself.
+            NotFoundError: The tenant has no such message.
+            StaleDataError: The message is interrupted, or complete with other values, or another worker has claimed the
+                turn.
+            ValueError: A number of tokens is negative, `parts` is not a list, or `turn` is not a token.
         """
         tokens = {"input_tokens": input_tokens, "output_tokens": output_tokens, "token_count": token_count}
         return await answers.end(self.session, message_id, "complete", turn, parts=parts, model=model, **tokens)
@@ -297,45 +314,52 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         token_count: int | None = None,
         turn: int | None = None,
     ) -> MessageHistory:
-        """End an incomplete message with what it has: nothing more will come. As `mark_complete` otherwise.
+        """Mark an incomplete message as interrupted; its content stays. The arguments are those of `mark_complete`.
 
         Raises:
-            NotFoundError: This tenant has no such message.
-            StaleDataError: It is complete, was interrupted with other values, or another worker has claimed the turn
-                since.
-            ValueError: A number of tokens is negative, `parts` is no list, or `turn` is no token but the turn itself.
+            NotFoundError: The tenant has no such message.
+            StaleDataError: The message is complete, or interrupted with other values, or another worker has claimed the
+                turn.
+            ValueError: A number of tokens is negative, or `turn` is not a token.
         """
         tokens = {"input_tokens": input_tokens, "output_tokens": output_tokens, "token_count": token_count}
         return await answers.end(self.session, message_id, "interrupted", turn, model=model, **tokens)
 
     async def interrupt_stale(self, *, older_than: timedelta, limit: int = 100) -> list[MessageHistory]:
-        """Interrupt messages that are incomplete and have not changed for longer than this: their writers have died.
+        """Interrupt a batch of incomplete messages whose writers have died: they have not changed for some time.
 
-        A worker calls it now and then for each tenant, until nothing comes back. Any number may at once: what
-        another one has in hand, or its writer, is passed over. Time is the server's.
+        A worker calls this regularly for each tenant, until it returns an empty list. Several workers may do so at the
+        same time: locked messages are skipped. The time is the server's.
 
         Args:
-            older_than: Longer than the longest silence between two pieces.
-            limit: At most so many, 1 to 1000.
+            older_than: The time without a change, at most 36,500 days. Choose it longer than the longest pause of a
+                living writer between two pieces.
+            limit: The largest number of messages, 1 to 1000.
 
         Returns:
-            What was interrupted, by conversation and `seq`.
+            The interrupted messages, by conversation and `seq`.
 
         Raises:
-            ValueError: The time is not positive or over 36,500 days, or the limit is not from 1 to 1000.
+            ValueError: An argument is out of range.
         """
         return await answers.interrupt_stale(self.session, older_than=older_than, limit=limit)
 
     async def edit(self, message_id: str, content: str | None, *, edited_at: datetime) -> bool:
-        """Update a message to a later version; what was there before is kept in `extra["versions"]`, oldest first.
+        """Replace the content of a message. `extra["versions"]` keeps the earlier versions, the oldest first.
 
-        Its `token_count` is forgotten with the content that it counted.
+        An edit sets `token_count` to NULL, because it counted the earlier content.
+
+        Args:
+            message_id: The message's key.
+            content: The new content.
+            edited_at: The time of the edit.
 
         Returns:
-            Whether it changed: an edit that came late or twice does nothing. Of two with one time, the later call wins.
+            True if the message changed. An edit that is older than the stored version, or equal to it, changes nothing.
+            If two edits have the same time, the later call wins.
 
         Raises:
-            NotFoundError: This tenant has no such message.
+            NotFoundError: The tenant has no such message.
             ValueError: `edited_at` is naive.
         """
         return await message_changes.edit(self.session, message_id, content, edited_at=edited_at)
@@ -343,21 +367,22 @@ class MessageHistoryRepository(Repository[MessageHistory]):
     async def pop_last(
         self, conversation_id: UUID, *, seq: int | None = None, turn: int | None = None
     ) -> MessageHistory | None:
-        """Soft-delete the last message of a conversation, as one does to have it said anew.
+        """Soft-delete the last message of a conversation, for example to generate an answer again.
 
-        Its `seq` and its key stay its own: append what replaces it under another key, `restore` it to undo this.
+        The message keeps its `seq` and its key: append its replacement under another key. `restore` undoes the
+        deletion.
 
         Args:
-            conversation_id: Which conversation.
-            seq: Only if this is the last one's number: a second call, or a retry, then takes no other.
-            turn: As in `append_many`.
+            conversation_id: The conversation's id.
+            seq: Delete the message only if this is its `seq`, so that a retry does not delete the message before it.
+            turn: The token of the turn that the caller has claimed, if any.
 
         Returns:
-            What was deleted, or None where there is nothing, or something else.
+            The deleted message, or None if there is no message, or the last one has another `seq`.
 
         Raises:
-            NotFoundError: This tenant has no such conversation.
-            StaleDataError: Another worker has claimed the turn since.
+            NotFoundError: The tenant has no such conversation.
+            StaleDataError: Another worker has claimed the turn.
         """
         return await message_changes.pop_last(self.session, conversation_id, seq=seq, turn=turn)
 
@@ -370,24 +395,24 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         limit: int = 1000,
         dry_run: bool = False,
     ) -> int:
-        """Erase the oldest messages that were said before an instant, soft-deleted ones too: one batch.
+        """Permanently delete one batch of the oldest messages before a time, including soft-deleted ones.
 
-        Commit, and call again until it returns 0; it goes on where it was, after a crash too. Notes and answers that
-        refer to what is erased stay, without the reference. A `seq` is not given again. A key is free again: what
-        is delivered once more after that is appended as new. What another transaction holds is passed over.
+        Commit, and call it again until it returns 0. It can be interrupted at any time. Notes and answers that refer to
+        a deleted message stay, and their reference is set to NULL. A `seq` is not used again. A key becomes free: if
+        the message is delivered again, it is appended as new. Locked messages are skipped.
 
         Args:
-            before: Exclusive.
-            user_id: Only this user's.
-            only_deleted: Only what was soft-deleted before that instant, whenever it was said.
-            limit: The batch's size, 1 to 1000.
-            dry_run: Erase nothing, and count all that the calls would erase, in all batches.
+            before: The end of the time range, exclusive; compared with `created_at`.
+            user_id: Only the messages of this user.
+            only_deleted: Only messages that were soft-deleted before that time, whatever their `created_at`.
+            limit: The size of the batch, 1 to 1000.
+            dry_run: Delete nothing, and count the messages that all batches together would delete.
 
         Returns:
-            How many were erased, or would be.
+            The number of deleted messages, or of those that would be deleted.
 
         Raises:
-            ValueError: `before` is naive, or the limit is not from 1 to 1000.
+            ValueError: `before` is naive, or the limit is out of range.
         """
         return await message_changes.purge(
             self.session, before, user_id=user_id, only_deleted=only_deleted, limit=limit, dry_run=dry_run
@@ -405,25 +430,25 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         include_deleted: bool = False,
         limit: int = 1000,
     ) -> list[Usage]:
-        """Add messages and tokens up, by the time at which the messages were said.
+        """Count messages and sum their tokens, by the `created_at` of the messages.
 
         Args:
-            user_id: Only this user's.
-            conversation_id: Only this conversation's.
-            since: From then on.
-            until: Before then.
-            by: What to group by: `user`, `conversation`, `model`, `day`; by nothing there is one row.
-            timezone: The IANA zone that the days are of, by the packaged zone data.
-            include_deleted: Soft-deleted messages too, and deleted conversations': what was spent is spent. What
-                was purged is gone.
-            limit: At most so many groups, 1 to 1000.
+            user_id: Only the messages of this user.
+            conversation_id: Only the messages of this conversation.
+            since: The start of the time range, inclusive.
+            until: The end of the time range, exclusive.
+            by: The groups: any of `user`, `conversation`, `model` and `day`. Without groups there is one row.
+            timezone: The IANA zone of the days, by the packaged zone data.
+            include_deleted: Include soft-deleted messages and those of deleted conversations, whose tokens were spent
+                too. Purged messages are not counted.
+            limit: The largest number of groups, 1 to 1000.
 
         Returns:
-            The groups, in the order of what they are grouped by; a model that nobody named is last.
+            The groups, in the order of their keys; messages without a `model` are last.
 
         Raises:
-            ValueError: There is no user, no conversation and no `since`, which would read all that the tenant has; or
-                a group, the zone, a datetime or the limit cannot serve.
+            ValueError: `user_id`, `conversation_id` and `since` are all missing, which would read all messages of the
+                tenant; or another argument is invalid.
         """
         check_limit(limit)
         check_timezone(timezone)
@@ -441,11 +466,11 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         return await sum_usage(self.session, statement, since=since, until=until, by=by, timezone=timezone, limit=limit)
 
     async def update(self, row_id: UUID, /, **values: Any) -> MessageHistory:
-        """Change attributes of a message, as `Repository.update` does; the versions in `extra` stay.
+        """Update attributes of a message, except those that methods of this class set. The versions in `extra` stay.
 
         Raises:
-            NotFoundError: This tenant has none.
-            ValueError: An attribute is unknown, never changes, or has a method of its own.
+            NotFoundError: The tenant has no such message.
+            ValueError: An attribute is unknown or cannot be set.
         """
         if "extra" not in values:
             return await super().update(row_id, **values)
@@ -458,39 +483,31 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         return row
 
     async def restore(self, row_id: UUID) -> MessageHistory:
-        """Restore a deleted message; one that was not deleted stays as it is.
+        """Restore a soft-deleted message. Restoring a message that is not deleted changes nothing.
 
-        What was incomplete is interrupted: its writer was told that it is gone, and those who follow the conversation
-        may have passed it.
+        An incomplete message becomes interrupted: its writer got an error when it was deleted, and followers of the
+        conversation may be past it.
 
         Raises:
-            NotFoundError: This tenant has none, or its conversation is deleted; `restore` that first.
+            NotFoundError: The tenant has no such message, or its conversation is deleted: restore that first.
         """
         incomplete = MessageHistory.deleted_at.is_not(None) & (MessageHistory.state == "incomplete")
         state = case((incomplete, "interrupted"), else_=MessageHistory.state)
         return await self._restore(row_id, windows.conversation_is_live(self._tenant), state=state)
 
     async def add_many(self, rows: Sequence[MessageHistory]) -> NoReturn:
-        """Raise: a message is numbered under its conversation's lock.
-
-        Raises:
-            ValueError: Always; `append` it.
-        """
+        """Raise ValueError: use `append`, which numbers messages under the lock of their conversation."""
         _refuse_to_bypass("add")
 
     async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> NoReturn:
-        """Raise, as `add_many` does.
-
-        Raises:
-            ValueError: Always; `append` a message, `edit` one that is there.
-        """
+        """Raise ValueError: use `append` for a new message, and `edit` for an existing one."""
         _refuse_to_bypass("upsert")
 
     def _live(self) -> list[Condition]:
         return [*super()._live(), windows.conversation_is_live(self._tenant)]
 
     def _in(self, conversation_id: UUID | BindParameter[UUID]) -> Select[Any]:
-        """Return a select of one conversation's live messages."""
+        """Return a select of the live messages of a conversation."""
         if not isinstance(conversation_id, BindParameter):
             check_id("conversation_id", conversation_id)
         return windows.of_conversation((MessageHistory,), self._tenant, conversation_id)
@@ -509,32 +526,26 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         return await self._built(build).rows(self.session, refresh=True, conversation_id=conversation_id, **values)
 
     async def _has_from(self, conversation_id: UUID, seq: int) -> bool:
-        """Return True if the conversation has a message with this number or a later one."""
+        """Return True if the conversation has a message with this `seq` or a greater one."""
         later = self._in(conversation_id).where(MessageHistory.seq >= seq).limit(1)
         return await self.session.scalar(later.with_only_columns(MessageHistory.seq)) is not None
 
     async def _stored(
         self, sender: InSession, rows: Sequence[Any], outcomes: Mapping[str, Outcome]
     ) -> dict[str, MessageHistory]:
-        """Return the entities by key: of what was inserted, from what was sent; of duplicates, as they are stored."""
+        """Return the messages by key. Inserted ones are built from what was sent; duplicates are read."""
         inserted = []
         for values in map(whole, rows):
             outcome = outcomes[values["message_id"]]
             if outcome.is_inserted:
                 place = {name: getattr(outcome, name) for name in ("conversation_id", "user_id", "seq", "updated_at")}
                 inserted.append({**values, **place, "tenant_id": self.session.tenant_id, "deleted_at": None})
-        made = sender.load(MessageHistory, inserted, refresh=True)
-        if known := [key for key, outcome in outcomes.items() if not outcome.is_inserted]:
-            stored = self._select(MessageHistory.message_id.in_(known), include_deleted=True)
-            made += await self._rows(stored, refresh=True)
-        return {one.message_id: one for one in made}
-
-    def _check_attributes(self, values: Mapping[str, Any]) -> None:
-        super()._check_attributes(values)
-        for name in values:
-            if name in _FIXED:
-                raise ValueError(f"MessageHistory.{name} cannot be set: {_FIXED[name]}")
+        messages = sender.load(MessageHistory, inserted, refresh=True)
+        if duplicates := [key for key, outcome in outcomes.items() if not outcome.is_inserted]:
+            stored = self._select(MessageHistory.message_id.in_(duplicates), include_deleted=True)
+            messages += await self._rows(stored, refresh=True)
+        return {message.message_id: message for message in messages}
 
 
 def _refuse_to_bypass(method: str) -> NoReturn:
-    raise ValueError(f"messages cannot be written by `{method}`, which numbers nothing; use `append` or `append_many`")
+    raise ValueError(f"messages cannot be written by `{method}`, which sets no `seq`; use `append` or `append_many`")

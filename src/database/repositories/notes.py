@@ -1,19 +1,18 @@
-"""Notes: a user's search through them, with snippets, tags, the pinned ones and the archive."""
+"""Notes: full-text search with snippets, tags, pinned notes and the archive."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Literal
+from unicodedata import normalize
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    CTE,
     BindParameter,
     Boolean,
     ColumnElement,
@@ -36,34 +35,39 @@ from src.database.repositories.base import Condition, Repository, Upserted
 from src.database.statements import Page, check_limit
 
 MAX_QUERY: Final = 1000
+"""In characters."""
 MAX_WORDS: Final = 32
-"""That many different words of a note are marked in its snippet."""
+"""The largest number of different words that a snippet marks."""
 
 HIGHLIGHT: Final = ("«", "»")
-"""The marks around the words found in a snippet. Such marks of the note itself become single ones."""
+"""The marks around a matched word in a snippet. In the text of the note, single marks replace them."""
 
 FRAGMENTS: Final = 2
 FRAGMENT_LENGTH: Final = 160
+"""In characters."""
 MAX_PLACES: Final = 500
+"""The largest number of places of one word that a snippet considers."""
 
-_OWN: Final = str.maketrans("".join(HIGHLIGHT), "\u2039\u203a")
+_SINGLE_MARKS: Final = str.maketrans("".join(HIGHLIGHT), "\u2039\u203a")
 
 _SPACES: Final = " \n\t\r\u00a0"
 _SPACE: Final = re.compile(r"\s")
 _JOINING: Final = "-@./_'\u2019"
+"""Characters between the parts of an address or a compound, which are marked as one."""
 
 _Place = tuple[int, int]
+"""The start and the end of a part of a text."""
 
 _UNACCENTED: Final = dict(zip(ACCENTED, BARE, strict=True))
-_ACCENT: Final = re.compile(f"[{ACCENTED}]")  # few are in a text, and `translate` looks at each letter
+_ACCENT: Final = re.compile(f"[{ACCENTED}]")  # faster than str.translate, because accents are rare
 _SEPARATOR: Final = re.compile(f"[{SEPARATORS}]")
-_QUOTES: Final = str.maketrans("“”", '""')  # what phones type for them
+_QUOTES: Final = str.maketrans("“”", '""')  # phones type these quotes
 _LEAF: Final = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
 
-# Each leaf, a word or a phrase, may match as it is or by its Spanish or its English stem: taken leaf by leaf, so that
-# words of both languages stand in one query and an exclusion excludes in both. A stop word of either language is
-# passed over beside other words; a phrase with one in it is wanted as it is. The parts are put together as the text
-# that the server itself wrote, quoted by it.
+# A leaf is a word or a phrase of the query. Each leaf matches in its own form, or by its Spanish or English stem. That
+# is decided leaf by leaf, so that a query can mix the languages, and an exclusion applies in both. A stop word of
+# either language is ignored if the query has other words; a phrase with a stop word matches in its own form only. The
+# tsquery is assembled from the text that PostgreSQL renders for the leaves, so PostgreSQL has done the quoting.
 _WANTED: Final = r"""
     WITH leaf AS (
         SELECT alternative, excluded, word, tail,
@@ -108,30 +112,40 @@ _MATCHED_WORDS: Final[ColumnElement[Sequence[str]]] = literal_column(
          ORDER BY length(word), word LIMIT {MAX_WORDS})""",  # noqa: S608 - a constant
     ARRAY(Text),
 )
-"""The words of a note that are wanted, unaccented, beside the row that `wanted` makes.
+"""The unaccented words of a note that the row of `wanted` matches, by their own form or by a stem.
 
-By themselves or by a stem; no stemmer changes a word's first letter. The short ones come first, which are the nearest
-to what was begun.
+The comparison of first letters comes before that of stems because it is cheap: no stemmer changes the first letter.
+Short words come first, because they are the closest to a prefix.
 """
+_PARAMETERS: Final[Mapping[str, Any]] = {
+    "words": Text,
+    "heads": Text,
+    "tails": Text,
+    "alternatives": Integer,
+    "excluded": Boolean,
+    "bare": Boolean,
+}
+"""The parameters of `_WANTED`: arrays with one item for each leaf, which `_parse` returns in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoteHit:
-    """A note that a search found: `rank`, the higher the better; `words` of it that are wanted, as they are indexed."""
+    """A note that matches a search. A higher `rank` is a better match."""
 
     note: Note
     rank: float
     words: Sequence[str] = field(repr=False)
+    """The matching words of the note in the form of the index: unaccented, in lower case."""
 
     @property
     def snippet(self) -> str:
-        """Plain text with the words in HIGHLIGHT, made when it is asked for."""
+        """The best parts of the note as plain text, with the words between marks (HIGHLIGHT); computed on access."""
         return snippet(self.note.content, self.words)
 
 
 @dataclass(frozen=True, slots=True)
 class TagCount:
-    """A tag, and how many notes have it."""
+    """A tag, and the number of notes that have it."""
 
     tag: str = field(repr=False)
     count: int
@@ -153,40 +167,49 @@ class NoteRepository(Repository[Note]):
         include_archived: bool = False,
         limit: int = 20,
     ) -> list[NoteHit]:
-        """Search one user's notes, in Spanish and in English at once and whatever the accents, the best first.
+        """Search the notes of a user, in Spanish and English and without regard to accents, the best match first.
 
         Args:
-            user_id: Whose.
-            query: As people type it into a search box: words, "a phrase", or, -not; at most 1000 characters.
-            tags: Only notes with these.
-            match: Whether with all of them or with any.
-            prefix: Whether the last word is still being typed, so that words that begin with it are found too.
-            include_archived: Whether in the archive too.
-            limit: At most so many.
+            user_id: The user's id.
+            query: A query as in a search box: words, "a phrase", or, -not; at most 1000 characters.
+            tags: Only notes with these tags.
+            match: Whether a note must have all of the tags or any of them.
+            prefix: Also match words that begin with the last word of the query, which may be incomplete.
+            include_archived: Also search archived notes.
+            limit: The largest number of notes, 1 to 1000.
 
         Returns:
-            The hits; none where the query has no word in it.
+            The matches. The list is empty if the query has no words.
 
         Raises:
-            ValueError: The query is too long, `match` is another, all tags are empty, or the limit is not 1 to 1000.
+            ValueError: The query is too long, `match` is not "all" or "any", all tags are empty, or the limit is out of
+                range.
         """
         check_limit(limit)
-        values: dict[str, Any] = _parameters_of(query, prefix=prefix) | {"limit": limit}
+        leaves = _parse(_checked(query), prefix=prefix)
+        values: dict[str, Any] = {name: [leaf[place] for leaf in leaves] for place, name in enumerate(_PARAMETERS)}
+        values["limit"] = limit
         if tags is None and match == "all" and not include_archived:
-            found = await self._built(NoteRepository._search).tuples(self.session, user_id=user_id, **values)
+            rows = await self._built(NoteRepository._search).tuples(self.session, user_id=user_id, **values)
         else:
-            where = _of(user_id, tags, match=match, include_archived=include_archived)
-            found = list(await self.session.execute(self._best(*where), values))
-        return [NoteHit(*one) for one in found]
+            where = _conditions(user_id, tags, match=match, include_archived=include_archived)
+            rows = list(await self.session.execute(self._best(*where), values))
+        return [NoteHit(*row) for row in rows]
 
     def _search(self) -> Select[Any]:
-        return self._best(*_of(bindparam("user_id"), None, include_archived=False))
+        return self._best(*_conditions(bindparam("user_id"), None, include_archived=False))
 
     def _best(self, *where: Condition) -> Select[Any]:
-        row = _wanted()
-        rank = _rank_of(row)
-        found = self._select(*where).join(row, Note.search.op("@@")(row.c.query)).add_columns(rank, _MATCHED_WORDS)
-        return found.order_by(rank.desc(), Note.id.desc()).limit(bindparam("limit"))
+        """Return the best matches among the notes that satisfy the conditions."""
+        parameters = [bindparam(name, type_=ARRAY(kind)) for name, kind in _PARAMETERS.items()]
+        statement = text(_WANTED).bindparams(*parameters).columns(query=TSQUERY, exact=TSQUERY)
+        wanted = statement.cte("wanted").prefix_with("MATERIALIZED")  # evaluated once, not for each note
+        # A whole word counts twice: `query` matches it, and so does `exact`, which has no prefixes.
+        ranks = [func.ts_rank(Note.search, query, type_=Float) for query in (wanted.c.query, wanted.c.exact)]
+        rank = ranks[0] + ranks[1]
+        notes = self._select(*where).join(wanted, Note.search.op("@@")(wanted.c.query))
+        matches = notes.add_columns(rank, _MATCHED_WORDS)
+        return matches.order_by(rank.desc(), Note.id.desc()).limit(bindparam("limit"))
 
     async def page_for_user(
         self,
@@ -202,55 +225,60 @@ class NoteRepository(Repository[Note]):
         """Return one page of a user's notes, the newest first.
 
         Args:
-            user_id: Whose.
-            tags: Only notes with these.
-            match: Whether with all of them or with any.
-            pinned: Only those that are pinned, or only those that are not.
-            include_archived: Whether the archive's too.
-            after: The cursor of the page before.
-            limit: Notes a page, 1 to 1000.
+            user_id: The user's id.
+            tags: Only notes with these tags.
+            match: Whether a note must have all of the tags or any of them.
+            pinned: Only pinned notes, or only notes that are not pinned.
+            include_archived: Include archived notes.
+            after: The `next_cursor` of the previous page.
+            limit: The largest number of notes in the page, 1 to 1000.
 
         Raises:
-            InvalidCursorError: The cursor is not one of this query's.
-            ValueError: The limit, `match` or a tag cannot serve.
+            InvalidCursorError: The cursor is not from this query.
+            ValueError: The limit, `match` or a tag is invalid.
         """
         if after is None and tags is None and pinned is None and match == "all" and not include_archived:
             return await self._newest_page(NoteRepository._first_page, limit, user_id=user_id)
-        where = _of(user_id, tags, match=match, include_archived=include_archived)
+        where = _conditions(user_id, tags, match=match, include_archived=include_archived)
         if pinned is not None:
             where.append(Note.pinned if pinned else ~Note.pinned)
         return await self.page(*where, after=after, limit=limit, descending=True)
 
     async def tags(self, user_id: UUID, *, include_archived: bool = False, limit: int = 1000) -> list[TagCount]:
-        """Return a user's tags with the number of notes that have each, the most used first.
+        """Return a user's tags and how many notes have each, the most used first.
+
+        Args:
+            user_id: The user's id.
+            include_archived: Count archived notes too.
+            limit: The largest number of tags, 1 to 1000.
 
         Raises:
-            ValueError: The limit is not from 1 to 1000.
+            ValueError: The limit is out of range.
         """
         check_limit(limit)
-        of_user = self._select(*_of(user_id, None, include_archived=include_archived))
+        of_user = self._select(*_conditions(user_id, None, include_archived=include_archived))
         each = of_user.with_only_columns(func.unnest(Note.tags).label("tag")).subquery()
         tag, count = each.c.tag, func.count()
         statement = select(tag, count).group_by(tag).order_by(count.desc(), tag).limit(limit)
         return [TagCount(tag=tag, count=count) for tag, count in await self.session.execute(statement)]
 
     async def pin(self, note_id: UUID, *, pinned: bool = True) -> Note:
-        """Pin or unpin a note; it may be so already.
+        """Pin or unpin a note.
 
         Raises:
-            NotFoundError: This tenant has none.
+            NotFoundError: The tenant has no such note.
         """
         return await self._set(note_id, pinned=pinned)
 
     async def archive(self, note_id: UUID, *, now: datetime | None = None) -> Note:
-        """Archive a note: search and lists leave it out unless asked. An archived note keeps its time.
+        """Archive a note: searches and pages leave it out by default. An archived note keeps its `archived_at`.
 
         Args:
             note_id: The note's id.
-            now: The time of archiving; by default the present.
+            now: The value of `archived_at`; by default the current time.
 
         Raises:
-            NotFoundError: This tenant has none.
+            NotFoundError: The tenant has no such note.
             ValueError: `now` is naive.
         """
         now = now or utc_now()
@@ -258,37 +286,36 @@ class NoteRepository(Repository[Note]):
         return await self._set(note_id, archived_at=func.coalesce(Note.archived_at, now))
 
     async def unarchive(self, note_id: UUID) -> Note:
-        """Restore a note from the archive; it may not be in there.
+        """Restore a note from the archive. A note that is not archived is unchanged.
 
         Raises:
-            NotFoundError: This tenant has none.
+            NotFoundError: The tenant has no such note.
         """
         return await self._set(note_id, archived_at=None)
 
     async def archived(self, user_id: UUID, *, limit: int = 50) -> list[Note]:
-        """Return what a user put away last, the latest first.
+        """Return a user's archived notes, the one archived last first.
 
         Raises:
             ValueError: The limit is not from 1 to 1000.
         """
         check_limit(limit)
-        statement = self._select(Note.user_id == user_id, Note.archived_at.is_not(None))
-        return list(
-            await self.session.scalars(statement.order_by(Note.archived_at.desc(), Note.id.desc()).limit(limit))
-        )
+        archived = self._select(Note.user_id == user_id, Note.archived_at.is_not(None))
+        latest = archived.order_by(Note.archived_at.desc(), Note.id.desc()).limit(limit)
+        return list(await self.session.scalars(latest))
 
     async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> Upserted[Note]:
-        """Insert or bring up to date, as every repository does; tags are cleaned as they are elsewhere."""
+        """Insert or update a note; see `Repository.upsert`. Tags are cleaned as on assignment."""
         if "tags" in values:
             values = {**values, "tags": clean_tags(values["tags"])}
         return await super().upsert(values, key=key)
 
     def _first_page(self) -> Executable:
-        of_user = self._select(*_of(bindparam("user_id"), None, include_archived=False))
+        of_user = self._select(*_conditions(bindparam("user_id"), None, include_archived=False))
         return of_user.order_by(Note.id.desc()).limit(bindparam("limit"))
 
 
-def _of(
+def _conditions(
     user_id: UUID | BindParameter[UUID],
     tags: Collection[str] | None,
     *,
@@ -307,137 +334,88 @@ def _of(
     return where
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
-    words: str
-    alternative: int
-    excluded: bool
-    is_bare: bool
-
-    @property
-    def tail(self) -> str:
-        """The last word, where it may be the beginning of one."""
-        return self.words.rsplit(" ", 1)[-1] if self.is_bare and not self.excluded else ""
-
-
-def _wanted() -> CTE:
-    """Return the row of what is wanted: `query`, `exact` (without the prefix) and the words to mark."""
-    types: dict[str, Any] = dict.fromkeys(("words", "heads", "tails"), Text) | {"alternatives": Integer}
-    types |= dict.fromkeys(("excluded", "bare"), Boolean)
-    parameters = [bindparam(name, type_=ARRAY(kind)) for name, kind in types.items()]
-    statement = text(_WANTED).bindparams(*parameters).columns(query=TSQUERY, exact=TSQUERY)
-    return statement.cte("wanted").prefix_with("MATERIALIZED")  # once, and not for each note
-
-
-def _parameters_of(query: str, *, prefix: bool) -> dict[str, list[Any]]:
-    """Return the parameters of `_wanted` for a query.
-
-    Raises:
-        ValueError: The query is longer than 1000 characters.
-    """
-    leaves = _parse(_checked(query))
-    last = leaves[-1] if leaves else None
-    tails = [leaf.tail if prefix and leaf is last else "" for leaf in leaves]
-    return {
-        "words": [leaf.words for leaf in leaves],
-        "heads": [leaf.words.removesuffix(tail) for leaf, tail in zip(leaves, tails, strict=True)],
-        "tails": tails,
-        "alternatives": [leaf.alternative for leaf in leaves],
-        "excluded": [leaf.excluded for leaf in leaves],
-        "bare": [leaf.is_bare for leaf in leaves],
-    }
-
-
-def _rank_of(row: CTE) -> ColumnElement[float]:
-    """Rank a note, by how often the words stand there and where; a whole word counts twice what its beginning does."""
-    ranks = [func.ts_rank(Note.search, query, type_=Float) for query in (row.c.query, row.c.exact)]
-    return ranks[0] + ranks[1]
-
-
-def _composed(value: str) -> str:
-    """Return a text in NFC: a letter and its accent are one character."""
-    return value if value.isascii() else unicodedata.normalize("NFC", value)
-
-
 def plain(value: str) -> str:
-    """Return a text as the server indexes it, unaccented words among spaces: as long as in NFC, so that places stay."""
-    text = _SEPARATOR.sub(" ", _composed(value))
+    """Return a text as the index has it: unaccented words and spaces. It has the length, and so the places, of NFC."""
+    text = _SEPARATOR.sub(" ", normalize("NFC", value))
     return text if text.isascii() else _ACCENT.sub(lambda accent: _UNACCENTED[accent[0]], text)
 
 
 def _checked(query: str) -> str:
-    """Return a query in the form of what is indexed, with its signs."""
+    """Return a query in NFC, with plain quotes.
+
+    Raises:
+        ValueError: The query is not a string, or is longer than 1000 characters.
+    """
     if not isinstance(query, str):
-        raise ValueError(f"query must be text, got {type(query).__name__}")  # noqa: TRY004 - bad input
-    length = len(query)
-    if length <= MAX_QUERY:
-        query = _composed(clean_text(query).translate(_QUOTES))
-        length = len(query)  # a few characters grow when they are composed
-    if length > MAX_QUERY:
-        raise ValueError(f"query must be at most {MAX_QUERY} characters, got {length}; search for a few words of it")
+        raise ValueError(f"query must be a string, got {type(query).__name__}")  # noqa: TRY004 - bad input
+    if len(query) <= MAX_QUERY:
+        query = normalize("NFC", clean_text(query).translate(_QUOTES))
+    if len(query) > MAX_QUERY:  # NFC makes a few characters longer
+        raise ValueError(
+            f"query must be at most {MAX_QUERY} characters, got {len(query)}; search for a few of its words"
+        )
     return query
 
 
-def _parse(query: str) -> list[_Leaf]:
-    """Parse words, "phrases", -exclusions and `or`; `or` is an operator between two others, else a word."""
-    leaves: list[_Leaf] = []
+def _parse(query: str, *, prefix: bool) -> list[tuple[str, str, str, int, bool, bool]]:
+    """Return the leaves of a query, with the values of `_PARAMETERS`.
+
+    `or` between two leaves is an operator, elsewhere a word. The last word is split into head and tail: the tail, its
+    last part, is matched as a prefix.
+    """
+    leaves = []
     alternative = 0
     matches = list(_LEAF.finditer(query))
-    for place, match in enumerate(matches):
+    for number, match in enumerate(matches, start=1):
         minus, phrase, word = match.groups()
-        if not minus and word is not None and word.lower() == "or" and 0 < place < len(matches) - 1:
+        is_bare = word is not None
+        if is_bare and not minus and word.lower() == "or" and 1 < number < len(matches):
             alternative += 1
             continue
         words = " ".join(plain(word or phrase or "").split())
-        leaves.append(_Leaf(words, alternative, excluded=bool(minus), is_bare=word is not None))
+        is_begun = prefix and number == len(matches) and is_bare and not minus
+        tail = words.rsplit(" ", 1)[-1] if is_begun else ""
+        leaves.append((words, words.removesuffix(tail), tail, alternative, bool(minus), is_bare))
     return leaves
 
 
 def snippet(content: str, words: Collection[str]) -> str:
-    """Return the parts of a note that have these words, in one line of plain text: at most two of some 160 characters.
+    """Return the parts of a note that have these words, as one line of plain text: at most two of 160 characters.
 
     Args:
-        content: The note's.
-        words: As they are indexed: unaccented, in lower case.
+        content: The content of the note.
+        words: The words in the form of the index: unaccented, in lower case.
 
     Returns:
-        The parts with the words marked; where none stands there, as when the title has it, how the content begins.
+        The parts, with the words marked. If the content has none of the words, because the title matched, the beginning
+        of the content.
     """
-    text = _composed(content)
-    places = _joined(text, _places(plain(text), words))
+    text = normalize("NFC", content)
+    places = _places(text, words)
     if any(mark in text for mark in HIGHLIGHT):
-        text = text.translate(_OWN)
+        text = text.translate(_SINGLE_MARKS)
     parts = sorted(_fragments(text, places)) or [(0, min(FRAGMENT_LENGTH, len(text)))]
     shown = " … ".join(" ".join(_marked(text, part, places).split()) for part in parts)
     return ("… " if parts[0][0] > 0 else "") + shown + (" …" if parts[-1][1] < len(text) else "")
 
 
-def _places(unmarked: str, words: Collection[str]) -> list[_Place]:
-    """Return the places of whole words; of those that overlap, the longer one."""
-    lowered = unmarked.replace("İ", "I").lower()  # the one letter that grows when it is lowered
-    found = sorted(
-        (place for word in words for place in islice(_occurrences(lowered, word), MAX_PLACES)),
-        key=lambda place: (place[0], -place[1]),
-    )
+def _places(text: str, words: Collection[str]) -> list[_Place]:
+    """Return the places of whole words. Of overlapping words the longer is taken; parts of a compound are joined."""
+    lowered = plain(text).replace("İ", "I").lower()  # İ is the only letter that becomes longer in lower case
+    occurrences = (place for word in words for place in islice(_occurrences(lowered, word), MAX_PLACES))
     places: list[_Place] = []
-    for place in found:
-        if not places or place[0] >= places[-1][1]:
-            places.append(place)
+    for start, end in sorted(occurrences, key=lambda place: (place[0], -place[1])):
+        if places and start < places[-1][1]:
+            continue
+        if places and start == places[-1][1] + 1 and text[start - 1] in _JOINING:
+            places[-1] = places[-1][0], end
+        else:
+            places.append((start, end))
     return places
 
 
-def _joined(text: str, places: list[_Place]) -> list[_Place]:
-    """Join the places of the parts of one address, or of one compound."""
-    joined: list[_Place] = []
-    for start, end in places:
-        if joined and start == joined[-1][1] + 1 and text[start - 1] in _JOINING:
-            joined[-1] = joined[-1][0], end
-        else:
-            joined.append((start, end))
-    return joined
-
-
 def _occurrences(lowered: str, word: str) -> Iterator[_Place]:
+    """Yield the places of a word that are not parts of a longer word."""
     start = lowered.find(word)
     while start >= 0:
         end = start + len(word)
@@ -447,8 +425,8 @@ def _occurrences(lowered: str, word: str) -> Iterator[_Place]:
 
 
 def _fragments(text: str, places: list[_Place]) -> list[_Place]:
-    """Return the parts that show the most different words; a further part has to show others."""
-    if places and places[-1][1] - places[0][0] <= FRAGMENT_LENGTH:  # one shows them all
+    """Return the parts with the most different words. A second part must have words that the first has not."""
+    if places and places[-1][1] - places[0][0] <= FRAGMENT_LENGTH:  # one part has all of them
         return [_around(text, places[0][0], places[-1][1])]
     names = [text[start:end].lower() for start, end in places]
     shown: set[str] = set()
@@ -465,24 +443,20 @@ def _fragments(text: str, places: list[_Place]) -> list[_Place]:
 
 
 def _densest(places: list[_Place], names: list[str], shown: set[str]) -> tuple[int, int, set[str]]:
-    """Return the first and the last of the best part, and the words that it alone shows."""
+    """Return the first and the last place of the part with the most words that are not shown yet, and these words."""
     best: tuple[int, int, set[str]] = (0, 0, set())
-    inside: dict[str, int] = {}
     first = 0
     for last, (_, end) in enumerate(places):
-        inside[names[last]] = inside.get(names[last], 0) + 1
         while first < last and end - places[first][0] > FRAGMENT_LENGTH:
-            inside[names[first]] -= 1
-            if not inside[names[first]]:
-                del inside[names[first]]
             first += 1
-        if len(inside) > len(best[2]) and len(new := inside.keys() - shown) > len(best[2]):
+        new = set(names[first : last + 1]) - shown
+        if len(new) > len(best[2]):
             best = first, last, new
     return best
 
 
 def _around(text: str, start: int, end: int) -> _Place:
-    """Widen a part to its length, at spaces where there are any near by."""
+    """Return a part, widened to FRAGMENT_LENGTH, that begins and ends at spaces if there are any nearby."""
     end = min(end, start + FRAGMENT_LENGTH)
     spare = FRAGMENT_LENGTH - (end - start)
     left = max(start - spare // 2, 0)
@@ -496,6 +470,7 @@ def _around(text: str, start: int, end: int) -> _Place:
 
 
 def _marked(text: str, part: _Place, places: list[_Place]) -> str:
+    """Return a part of a text with marks around the places in it."""
     pieces: list[str] = []
     at, stop = part
     for start, end in places:

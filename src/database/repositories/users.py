@@ -1,8 +1,8 @@
-"""Users: found, or created exactly once; their personal data is exported or erased."""
+"""Users: look-up, creation exactly once, and the export and erasure of their personal data."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,10 +17,7 @@ from src.database.statements import InSession, personal_data, users
 
 
 class UserRepository(Repository[User]):
-    """The users of the current tenant.
-
-    Zone and locale are checked wherever they come in: ValueError.
-    """
+    """The users of the current tenant. A time zone or locale that is invalid raises ValueError on assignment."""
 
     model = User
 
@@ -28,15 +25,16 @@ class UserRepository(Repository[User]):
         """Return the user with this Telegram id, or None.
 
         Raises:
-            ValueError: It is no whole number.
+            ValueError: `telegram_id` is not a whole number.
         """
         users.check_telegram_id(telegram_id)
         return await self._built(UserRepository._by_telegram_id).first(self.session, telegram_id=telegram_id)
 
     async def get_by_username(self, username: str) -> User | None:
-        """Return the user with this name, in capitals or not, with an @ before it or not; or None.
+        """Return the user with this username, or None. Case and a leading @ are ignored.
 
-        Names change hands: of several users it is the one seen last.
+        Telegram usernames can pass from one person to another: if several users have the name, the one seen last is
+        returned.
         """
         name = clean_text(username.removeprefix("@"))
         statement = self._select(User.username_lower == func.lower(name))
@@ -45,80 +43,75 @@ class UserRepository(Repository[User]):
         return user
 
     async def get_or_create_by_telegram_id(self, telegram_id: int, **values: Any) -> tuple[User, bool]:
-        """Return the user with this Telegram id, made with these attributes where there was none; any number may ask.
+        """Return the user with this Telegram id, creating it if there is none. Concurrent calls create one user.
+
+        Args:
+            telegram_id: The Telegram id.
+            values: Attributes of the user to create.
 
         Returns:
-            The user, and whether this call made it. A soft-deleted user is not found; a new one takes the id.
+            The user, and True if this call created it. A soft-deleted user is not found: a new user gets the id.
 
         Raises:
-            ValueError: The id is no whole number, an attribute is unknown, the zone is no IANA name, or the locale no
-                language tag.
+            ValueError: The id is not a whole number, or an attribute is unknown or outside its limit.
         """
         self._check_attributes(values)
         return await users.get_or_create_user(InSession(self.session), telegram_id, values)
 
     async def set_timezone(self, user_id: UUID, timezone: str) -> User:
-        """Set the zone in which a user lives.
+        """Set the time zone of a user.
 
         Raises:
-            NotFoundError: This tenant has no such user.
-            ValueError: The zone is no IANA name.
+            NotFoundError: The tenant has no such user.
+            ValueError: `timezone` is not an IANA name.
         """
         check_timezone(timezone)
         return self._found(await users.set_timezone(self.session, user_id, timezone), f"id {user_id}")
 
     async def touch_seen(self, user_id: UUID, *, now: datetime | None = None) -> bool:
-        """Record that a user was seen; it is cheap to call this often.
+        """Record that a user was seen. Call it for each message: at most one call in a minute writes.
 
         Args:
-            user_id: Who.
-            now: When, for history that is imported; by default the present.
+            user_id: The user's id.
+            now: The time; by default the current time. Set it to import history.
 
         Returns:
-            Whether it was written: False where the user was seen less than a minute before, or later, or is not there.
+            True if the time was written. False if the user was seen less than a minute before `now`, or later, or is
+            missing.
 
         Raises:
-            ValueError: `now` is naive or too early.
+            ValueError: `now` is naive, or in the first minute of the year 1.
         """
         return await users.touch_seen(self.session, user_id, now)
 
     def export(self, user_id: UUID) -> AsyncIterator[dict[str, Any]]:
-        r"""Yield the personal data of a user, deleted rows too, in constant memory and of one state.
+        r"""Yield the personal data of a user, including soft-deleted rows, in constant memory and from one snapshot.
 
         Yields:
-            `{"table": ..., "row": {...}}`, ready for a line of JSON: the user first, then the tables that refer to
-            users and what cannot be without their rows. Instants are ISO 8601, bytes are hexadecimal after `\x`.
-            What the server derives from other columns is left out.
+            `{"table": ..., "row": {...}}`, which `json.dumps` accepts: the user first, then the rows that refer to the
+            user, and the rows that depend on those. Instants are in ISO 8601, bytes in hexadecimal after `\x`.
+            Generated columns are left out.
 
         Raises:
-            NotFoundError: This tenant has no such user, not even a soft-deleted one; nothing was yielded.
+            NotFoundError: The tenant has no such user, not even a soft-deleted one. Nothing was yielded.
         """
         return personal_data.export_user(self.session, user_id)
 
     async def erase(self, user_id: UUID) -> dict[str, int]:
-        """Delete the personal data of a user permanently, in this transaction: what `export` yields, deleted rows too.
+        """Delete the personal data of a user permanently, in this transaction: all rows that `export` yields.
 
-        Others' rows that refer to it (an answer, the source of a note) stay and refer to nothing. What others wrote
-        about the user stays.
+        Rows of other users that refer to one of these (an answer, a note's source) stay, and their reference is set to
+        NULL. What other users wrote about the user stays.
 
         Returns:
-            How many rows were removed from each table.
+            The number of deleted rows of each table.
 
         Raises:
-            DatabaseError: Something is left all the same; roll back.
-            DeadlockError: Somebody was writing to the user's conversation; run the whole unit again.
-            NotFoundError: This tenant has no such user, not even a soft-deleted one.
+            DatabaseError: Rows of the user are left. Roll back.
+            DeadlockError: Another transaction was writing to a conversation of the user. Repeat the whole transaction.
+            NotFoundError: The tenant has no such user, not even a soft-deleted one.
         """
         return await personal_data.erase_user(self.session, user_id)
 
     def _by_telegram_id(self) -> Executable:
         return users.by_telegram_id((User,), self.session.tenant_id)
-
-    def _check_rows(self, rows: Sequence[User]) -> None:
-        super()._check_rows(rows)
-        for row in rows:
-            users.check_profile({"timezone": row.timezone, "locale": row.locale})
-
-    def _check_attributes(self, values: Mapping[str, Any]) -> None:
-        super()._check_attributes(values)
-        users.check_profile(values)

@@ -11,7 +11,6 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Select, Uuid, bindparam, or_, select, update
 
 from src.database.base import check_time, clean_json, clean_text, utc_now, uuid7
-from src.database.calendar import check_timezone
 from src.database.models import User, limits
 from src.database.session import AsyncSession
 from src.database.statements.call import Call
@@ -119,18 +118,6 @@ def _stored(name: str, value: Any) -> Any:
             raise ValueError(f"{name} must be a dict, got {type(value).__name__}")  # noqa: TRY004 - bad input
         return json.dumps(clean_json(value, name), ensure_ascii=False)
     return clean_text(value) if isinstance(value, str) else value
-
-
-def check_profile(values: Mapping[str, Any]) -> None:
-    """Check the time zone and the locale among a user's attributes; None passes.
-
-    Raises:
-        ValueError: The time zone is not an IANA name, or the locale is not a language tag.
-    """
-    if values.get("timezone") is not None:
-        check_timezone(values["timezone"])
-    if values.get("locale") is not None:
-        limits.check_locale(values["locale"])
 
 
 def check_telegram_id(telegram_id: object) -> None:

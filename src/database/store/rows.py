@@ -15,7 +15,6 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import clean_text
 from src.database.models import Conversation, Event, MessageHistory, User, limits
-from src.database.statements import users
 
 
 @dataclass_transform(frozen_default=True)
@@ -127,7 +126,6 @@ class Profile(NamedTuple):
         if self is NO_PROFILE:
             return tuple(self)
         limits.check_limits(limits.USERS, self._asdict())
-        users.check_profile({"timezone": self.timezone, "locale": self.locale})
         return tuple(None if value is None else clean_text(value) for value in self)
 
     def __repr__(self) -> str:

@@ -74,6 +74,8 @@ class Repository(Generic[ModelT]):
     """
 
     model: ClassVar[type[Any]]
+    read_only: ClassVar[Mapping[str, str]] = {}
+    """The attributes that callers cannot set, each with the reason or the method to use instead."""
 
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
@@ -335,14 +337,13 @@ class Repository(Generic[ModelT]):
         version = self.model.__mapper__.version_id_col
         derived = {column.key for column in self.model.__table__.columns if column.computed is not None}
         fixed = {"tenant_id", "id", "created_at", "updated_at", *derived, *([] if version is None else [version.key])}
-        known = set(self.model.__mapper__.column_attrs.keys()) - fixed
+        read_only = {**dict.fromkeys(fixed, "it never changes, or is set automatically"), **self.read_only}
+        known = self.model.__mapper__.column_attrs.keys() - read_only.keys()
         limits.check_limits(limits.LIMITS.get(self.model.__tablename__, {}), values)
         for name, value in values.items():
             check_value(self.model, value)
-            if name in fixed:
-                raise ValueError(
-                    f"{self.model.__name__}.{name} cannot be set: it never changes, or is set automatically"
-                )
+            if name in read_only:
+                raise ValueError(f"{self.model.__name__}.{name} cannot be set: {read_only[name]}")
             if name not in known:
                 raise ValueError(
                     f"{self.model.__name__} has no attribute {name!r}; known are {', '.join(sorted(known))}"
