@@ -85,7 +85,7 @@ def count_of(superuser: psycopg.Connection) -> Any:
 
 
 @pytest.mark.parametrize("has_other_parameters", [False, True], ids=["missing", "other parameters"])
-async def test_a_function_that_is_not_as_called_is_named_on_both_paths_and_nothing_is_written(
+async def test_an_outdated_function_is_named_on_both_paths_and_nothing_is_written(
     rows: Rows, superuser: psycopg.Connection, *, has_other_parameters: bool
 ) -> None:
     before = count_of(superuser)

@@ -1,4 +1,4 @@
-"""The short way leaves in a session what SQLAlchemy's own would, and steps aside where somebody wants that one."""
+"""The fast path leaves in a session what SQLAlchemy would, and SQLAlchemy sends the statements if others listen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def by_sqlalchemy(session: AsyncSession, user: User) -> User:
     return (await session.scalars(select(User).where(User.tenant_id == user.tenant_id, User.id == user.id))).one()
 
 
-async def test_an_entity_is_what_sqlalchemy_would_have_made_of_its_row(session: AsyncSession, user: User) -> None:
+async def test_an_entity_equals_the_one_that_sqlalchemy_loads(session: AsyncSession, user: User) -> None:
     expected = await by_sqlalchemy(session, user)
     session.expunge_all()
 
@@ -37,9 +37,7 @@ async def test_an_entity_is_what_sqlalchemy_would_have_made_of_its_row(session: 
     assert await session.get(User, user.id) is found, "it is in the identity map"
 
 
-async def test_a_row_that_the_session_has_is_the_same_object_and_stays_as_it_was_read(
-    session: AsyncSession, user: User
-) -> None:
+async def test_a_loaded_entity_is_returned_again_with_its_values(session: AsyncSession, user: User) -> None:
     users = UserRepository(session)
     first = await users.get(user.id)
     changed = update(User).where(User.tenant_id == user.tenant_id, User.id == user.id).values(username="changed")
@@ -52,7 +50,7 @@ async def test_a_row_that_the_session_has_is_the_same_object_and_stays_as_it_was
     assert first.username == "changed", "what a change returns is as it is now"
 
 
-async def test_what_has_expired_is_filled_by_the_next_read(session: AsyncSession, user: User) -> None:
+async def test_expired_attributes_are_set_by_the_next_read(session: AsyncSession, user: User) -> None:
     users = UserRepository(session)
     found = await users.get(user.id)
     session.expire(found, ["timezone"])
@@ -64,7 +62,7 @@ async def test_what_has_expired_is_filled_by_the_next_read(session: AsyncSession
     assert found.username == "pending"
 
 
-async def test_what_is_pending_is_sent_before_a_read(session: AsyncSession) -> None:
+async def test_pending_changes_are_flushed_before_a_read(session: AsyncSession) -> None:
     session.add(User(telegram_id=77, display_name="Pending"))
 
     found = await UserRepository(session).get_by_telegram_id(77)
@@ -73,7 +71,7 @@ async def test_what_is_pending_is_sent_before_a_read(session: AsyncSession) -> N
     assert found.display_name == "Pending"
 
 
-async def test_a_change_in_place_of_a_loaded_value_is_stored_and_one_of_a_row_that_is_gone_is_not(
+async def test_a_change_in_place_of_a_loaded_value_is_stored_unless_its_entity_is_collected(
     session: AsyncSession, user: User
 ) -> None:
     users = UserRepository(session)
@@ -88,7 +86,7 @@ async def test_a_change_in_place_of_a_loaded_value_is_stored_and_one_of_a_row_th
 
     del found
     gc.collect()
-    preferences["tone"] = "kind"  # nobody holds it any more
+    preferences["tone"] = "kind"  # no variable refers to its entity any more
 
 
 async def test_a_statement_is_compiled_once(session: AsyncSession, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +114,7 @@ async def test_a_statement_is_compiled_once(session: AsyncSession, user: User, m
     assert compiled == []
 
 
-async def test_who_listens_to_statements_sees_them_and_to_loads_too(session: AsyncSession, user: User) -> None:
+async def test_listeners_to_statements_and_loads_are_called(session: AsyncSession, user: User) -> None:
     session.expunge_all()
     loaded: list[Any] = []
 
@@ -137,7 +135,7 @@ async def test_who_listens_to_statements_sees_them_and_to_loads_too(session: Asy
     assert len(sent) == 1
 
 
-async def test_a_row_added_alone_is_what_a_flush_leaves(session: AsyncSession, user: User) -> None:
+async def test_an_added_row_has_the_values_that_a_flush_sets(session: AsyncSession, user: User) -> None:
     note = Note(user_id=user.id, content="milk", tags=[" shopping "])
 
     assert await NoteRepository(session).add(note) is note
@@ -153,9 +151,7 @@ async def test_a_row_added_alone_is_what_a_flush_leaves(session: AsyncSession, u
     assert (await NoteRepository(session).get(note.id)).tags == ["shopping", "today"]
 
 
-async def test_a_row_added_in_a_savepoint_that_is_rolled_back_is_not_the_sessions(
-    session: AsyncSession, user: User
-) -> None:
+async def test_a_row_added_in_a_rolled_back_savepoint_is_not_in_the_session(session: AsyncSession, user: User) -> None:
     note = Note(user_id=user.id, content="milk")
     savepoint = await session.begin_nested()
     await NoteRepository(session).add(note)
@@ -166,7 +162,7 @@ async def test_a_row_added_in_a_savepoint_that_is_rolled_back_is_not_the_session
     assert await NoteRepository(session).count() == 0
 
 
-async def test_an_error_is_ours_and_its_transaction_is_not_called_committed(
+async def test_an_error_is_translated_and_its_transaction_does_not_count_as_committed(
     cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     use_database(cloned_database)
@@ -192,7 +188,7 @@ async def test_an_error_is_ours_and_its_transaction_is_not_called_committed(
     await engine.dispose()
 
 
-async def test_a_cancelled_statement_costs_its_connection_and_nothing_else(
+async def test_a_cancelled_statement_closes_only_its_connection(
     cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "2"}))

@@ -41,7 +41,7 @@ def test_a_body_without_a_migration_is_reported_by_name(tmp_path: Path, file: st
     assert without_a_copy(current) == [f"app_{file.removesuffix('.sql')}: {fault}"]
 
 
-def test_a_later_copy_counts_and_an_earlier_one_may_differ(tmp_path: Path) -> None:
+def test_only_the_newest_copy_of_a_body_is_compared(tmp_path: Path) -> None:
     frozen = shutil.copytree(FROZEN, tmp_path / "frozen")
     (frozen / "0000").mkdir()
     (frozen / "0000" / "turn.sql").write_text("-- an earlier form\n")

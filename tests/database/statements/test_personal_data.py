@@ -41,7 +41,9 @@ async def bob(session: AsyncSession) -> User:
     return await live(session, "bob")
 
 
-async def test_exports_every_row_of_every_table_the_user_first(users: UserRepository, ada: User, bob: User) -> None:
+async def test_export_yields_every_row_of_every_table_with_the_user_first(
+    users: UserRepository, ada: User, bob: User
+) -> None:
     rows = await listed(users.export(ada.id))
 
     found = [row["table"] for row in rows]
@@ -50,7 +52,7 @@ async def test_exports_every_row_of_every_table_the_user_first(users: UserReposi
     assert str(bob.id) not in json.dumps(rows)
 
 
-async def test_an_exported_row_has_every_column_that_is_not_derived(users: UserRepository, ada: User) -> None:
+async def test_an_exported_row_has_every_column_that_is_not_computed(users: UserRepository, ada: User) -> None:
     rows = {row["table"]: row["row"] for row in await listed(users.export(ada.id))}
 
     for table in tenant_tables():
@@ -69,13 +71,13 @@ async def test_an_export_is_plain_json(users: UserRepository, session: AsyncSess
     assert answer["created_at"] == rows[0]["row"]["created_at"]
 
 
-async def test_exports_a_deleted_user(users: UserRepository, ada: User) -> None:
+async def test_export_includes_a_soft_deleted_user(users: UserRepository, ada: User) -> None:
     await users.delete(ada.id)
 
     assert len(await listed(users.export(ada.id))) == sum(WHOLE.values())
 
 
-async def test_an_unknown_user_is_an_error_before_anything_is_yielded(users: UserRepository, ada: User) -> None:
+async def test_export_of_an_unknown_user_raises_before_the_first_row(users: UserRepository, ada: User) -> None:
     rows = users.export(uuid7())
 
     with pytest.raises(NotFoundError, match="this tenant has no User with id"):
@@ -84,14 +86,14 @@ async def test_an_unknown_user_is_an_error_before_anything_is_yielded(users: Use
         await users.erase(uuid7())
 
 
-async def test_an_export_that_is_left_early_leaves_the_session_usable(users: UserRepository, ada: User) -> None:
+async def test_a_session_is_usable_after_an_export_that_ended_early(users: UserRepository, ada: User) -> None:
     async with aclosing(users.export(ada.id)) as rows:  # type: ignore[type-var] # an asynchronous generator
         await anext(rows)
 
     assert await users.get(ada.id) is ada
 
 
-async def test_what_another_wrote_into_the_users_conversation_belongs_to_it(
+async def test_messages_of_others_in_the_users_conversation_are_exported_and_erased(
     users: UserRepository, session: AsyncSession, ada: User, bob: User
 ) -> None:
     conversation = await first_of(session, Conversation, ada)
@@ -114,7 +116,7 @@ async def test_erases_everything_of_the_user_and_nothing_of_others(
         await users.erase(ada.id)
 
 
-async def test_what_others_refer_to_is_cleared_first(
+async def test_references_of_other_rows_are_set_to_null_first(
     users: UserRepository, session: AsyncSession, ada: User, bob: User
 ) -> None:
     question = await first_of(session, MessageHistory, ada)
@@ -130,7 +132,7 @@ async def test_what_others_refer_to_is_cleared_first(
     assert answer.parent_id is None
 
 
-async def test_the_session_forgets_what_was_erased(
+async def test_erase_expunges_the_entities_of_the_user(
     users: UserRepository, session: AsyncSession, ada: User, bob: User
 ) -> None:
     note = await first_of(session, Note, ada)
@@ -144,7 +146,7 @@ async def test_the_session_forgets_what_was_erased(
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-async def test_erases_in_batches_too(
+async def test_erase_deletes_in_batches(
     users: UserRepository, ada: User, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     monkeypatch.setattr("src.database.statements.personal_data.ERASE_BATCH", batch)
@@ -152,9 +154,7 @@ async def test_erases_in_batches_too(
     assert await users.erase(ada.id) == WHOLE
 
 
-async def test_erases_nothing_where_something_would_be_left(
-    superuser: psycopg.Connection, cloned_database: URL
-) -> None:
+async def test_erase_raises_if_rows_would_be_left(superuser: psycopg.Connection, cloned_database: URL) -> None:
     superuser.execute("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     superuser.execute("CREATE TRIGGER keep BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION keep()")
     async with get_db() as session:
@@ -170,7 +170,7 @@ async def test_erases_nothing_where_something_would_be_left(
         assert await UserRepository(session).count() == 1
 
 
-async def test_one_export_is_of_one_state(cloned_database: URL) -> None:
+async def test_an_export_reads_one_snapshot(cloned_database: URL) -> None:
     """Whatever transaction it runs in: what is committed while it runs is not in it."""
     async with get_db() as session:
         user = await live(session, "ada")
@@ -184,14 +184,14 @@ async def test_one_export_is_of_one_state(cloned_database: URL) -> None:
     assert len(exported) == sum(WHOLE.values())
 
 
-async def test_exports_from_a_session_for_reading(cloned_database: URL) -> None:
+async def test_export_works_in_a_read_session(cloned_database: URL) -> None:
     async with get_db() as session:
         user = await live(session, "ada")
     async with get_read_db() as session:
         assert len(await listed(UserRepository(session).export(user.id))) == sum(WHOLE.values())
 
 
-async def test_a_tenant_is_exported_and_erased_whole(cloned_database: URL) -> None:
+async def test_every_row_of_a_tenant_is_exported_and_erased(cloned_database: URL) -> None:
     async with get_db() as session:
         mine = await TenantRepository(session).create("mine", "Mine")
         other = await TenantRepository(session).create("other", "Other")
@@ -230,7 +230,7 @@ async def test_every_statement_names_the_tenant(users: UserRepository, session: 
     assert len(sent) == 1 + 15 + 5
 
 
-async def test_who_writes_while_a_user_is_erased_finds_nobody(cloned_database: URL) -> None:
+async def test_a_write_during_an_erasure_fails_because_the_user_is_deleted(cloned_database: URL) -> None:
     async with get_db() as session:
         user = await live(session, "ada")
         conversation = await first_of(session, Conversation, user)
@@ -253,7 +253,7 @@ async def test_who_writes_while_a_user_is_erased_finds_nobody(cloned_database: U
     assert [type(one) for one in late] == [ForeignKeyError, NotFoundError]
 
 
-async def test_of_two_who_erase_one_user_one_finds_nobody(cloned_database: URL) -> None:
+async def test_the_second_of_two_concurrent_erasures_finds_no_user(cloned_database: URL) -> None:
     async with get_db() as session:
         user = await live(session, "ada")
 
@@ -267,9 +267,7 @@ async def test_of_two_who_erase_one_user_one_finds_nobody(cloned_database: URL) 
     assert NotFoundError in [type(one) for one in done]
 
 
-async def test_an_erasing_that_is_cancelled_leaves_everything(
-    superuser: psycopg.Connection, cloned_database: URL
-) -> None:
+async def test_a_cancelled_erasure_deletes_nothing(superuser: psycopg.Connection, cloned_database: URL) -> None:
     async with get_db() as session:
         user = await live(session, "ada")
         tenant_id = session.tenant_id

@@ -77,7 +77,7 @@ async def test_every_table_that_holds_user_data_is_exported_and_erased(session: 
 
 
 @pytest.mark.parametrize("named", ["user_id", "written_by"])
-async def test_that_test_would_see_a_table_that_is_not_covered(session: AsyncSession, named: str) -> None:
+async def test_a_table_that_is_not_covered_is_noticed(session: AsyncSession, named: str) -> None:
     user = await live(session, "ada")
     exported = {row["table"] for row in await listed(UserRepository(session).export(user.id))}
 

@@ -50,7 +50,7 @@ async def stored(conversation: UUID) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("commits", [True, False], ids=["commits", "rolls back"])
 @pytest.mark.parametrize("keys", [["k"], ["a", "k", "z"]], ids=["one message", "several"])
-async def test_a_key_that_another_conversation_of_the_chat_takes_meanwhile_is_a_duplicate(
+async def test_a_key_that_a_concurrent_append_to_the_chat_stores_is_a_duplicate(
     chat: tuple[UUID, UUID], keys: list[str], *, commits: bool
 ) -> None:
     earlier, active = chat
@@ -124,7 +124,7 @@ WRITTEN_MEANWHILE: dict[str, Callable[[AsyncSession, UUID, UUID, UUID], Awaitabl
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 @pytest.mark.parametrize("race", RACES)
-async def test_under_a_stricter_isolation_level_a_lost_race_is_a_serialization_error_and_no_endless_loop(
+async def test_under_repeatable_read_a_lost_race_raises_a_serialization_error(
     chat: tuple[UUID, UUID], race: str, level: str
 ) -> None:
     """The transaction's snapshot does not see what the other one wrote, however often a function looks again."""

@@ -76,7 +76,7 @@ async def test_a_user_is_erased_while_another_refers_to_a_message(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("refer", [answer, note])
-async def test_a_purge_survives_a_reference_made_as_it_begins(
+async def test_a_purge_clears_a_reference_that_is_inserted_as_it_begins(
     superuser: psycopg.Connection,
     cloned_database: URL,
     refer: Callable[[AsyncSession, User, MessageHistory], Awaitable[None]],
@@ -101,7 +101,7 @@ async def test_a_purge_survives_a_reference_made_as_it_begins(
     assert await left_of_bob(bob) in ([], [None])
 
 
-async def test_a_purge_finds_what_is_left_behind_what_is_in_hand(cloned_database: URL) -> None:
+async def test_a_purge_finds_rows_behind_locked_rows(cloned_database: URL) -> None:
     async with get_db() as session:
         ada = await live(session, "ada", retention_days=1)
         conversation = await first_of(session, Conversation, ada)

@@ -40,7 +40,7 @@ async def purge_all(session: AsyncSession, *, limit: int = 1000) -> dict[str, in
     raise AssertionError("it does not come to an end")
 
 
-async def test_without_a_retention_messages_stay_for_ever(session: AsyncSession) -> None:
+async def test_messages_do_not_expire_without_a_retention(session: AsyncSession) -> None:
     ada = await live(session, "ada", at=days_ago(10_000))
     for row in (await session.scalars(select(MessageHistory))).all():
         row.deleted_at = None
@@ -65,7 +65,7 @@ async def test_without_a_retention_messages_stay_for_ever(session: AsyncSession)
         (None, 2**31 - 1, 10_000, 0),
     ],
 )
-async def test_messages_go_by_the_users_retention_else_by_the_tenants(  # noqa: PLR0917 - a table of cases
+async def test_messages_expire_by_the_users_retention_or_else_the_tenants(  # noqa: PLR0917 - a table of cases
     session: AsyncSession, tenant: Tenant, of_user: int | None, of_tenant: int | None, age: float, gone: int
 ) -> None:
     tenant.retention_days = of_tenant
@@ -78,7 +78,7 @@ async def test_messages_go_by_the_users_retention_else_by_the_tenants(  # noqa: 
 
 
 @pytest.mark.parametrize(("retention", "age", "goes"), [(None, 29, 0), (None, 31, 1), (60, 59, 0), (60, 61, 1)])
-async def test_deleted_rows_go_after_the_retention_or_30_days(
+async def test_soft_deleted_rows_expire_after_the_retention_or_30_days(
     session: AsyncSession, tenant: Tenant, retention: int | None, age: float, goes: int
 ) -> None:
     tenant.retention_days = retention
@@ -93,7 +93,7 @@ async def test_deleted_rows_go_after_the_retention_or_30_days(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-async def test_a_deleted_user_goes_with_everything_batch_by_batch(
+async def test_a_soft_deleted_user_is_purged_with_all_rows_in_batches(
     session: AsyncSession, tenant_id: UUID, limit: int
 ) -> None:
     ada, bob = await live(session, "ada"), await live(session, "bob")
@@ -109,7 +109,7 @@ async def test_a_deleted_user_goes_with_everything_batch_by_batch(
     assert note.source_message_id is None
 
 
-async def test_a_deleted_conversation_goes_with_its_messages(session: AsyncSession) -> None:
+async def test_a_soft_deleted_conversation_is_purged_with_its_messages(session: AsyncSession) -> None:
     ada, bob = await live(session, "ada"), await live(session, "bob")
     conversation = await first_of(session, Conversation, ada)
     session.add(message(bob, conversation, 3, days_ago(0)))
@@ -119,7 +119,7 @@ async def test_a_deleted_conversation_goes_with_its_messages(session: AsyncSessi
     assert await purge_all(session, limit=2) == NOTHING | {"conversations": 1, "message_history": 3}
 
 
-async def test_what_is_old_and_not_deleted_stays_but_for_messages(session: AsyncSession, tenant: Tenant) -> None:
+async def test_old_live_rows_other_than_messages_do_not_expire(session: AsyncSession, tenant: Tenant) -> None:
     tenant.retention_days = 1
     ada = await live(session, "ada", at=days_ago(100))
 
@@ -138,7 +138,7 @@ async def test_a_dry_run_counts_everything_and_changes_nothing(
     assert await counts(session, tenant_id) == before
 
 
-async def test_measures_by_the_time_that_it_is_given(session: AsyncSession, tenant: Tenant) -> None:
+async def test_rows_expire_by_the_given_time(session: AsyncSession, tenant: Tenant) -> None:
     tenant.retention_days = 1
     await live(session, "ada")
 
@@ -147,7 +147,7 @@ async def test_measures_by_the_time_that_it_is_given(session: AsyncSession, tena
 
 
 @pytest.mark.parametrize("limit", [0, 1001])
-async def test_refuses_what_it_cannot_serve(session: AsyncSession, limit: int) -> None:
+async def test_an_invalid_limit_raises(session: AsyncSession, limit: int) -> None:
     with pytest.raises(ValueError, match="limit must be from 1 to 1000"):
         await purge_expired(session, limit=limit)
     with pytest.raises(ValueError, match="now must be aware"):
@@ -167,7 +167,7 @@ async def test_every_statement_names_the_tenant(session: AsyncSession) -> None:
 
 
 @pytest.mark.slow
-async def test_workers_share_the_work_and_pass_over_what_is_in_hand(
+async def test_workers_skip_rows_that_another_worker_has_locked(
     superuser: psycopg.Connection, cloned_database: URL
 ) -> None:
     async with get_db() as session:

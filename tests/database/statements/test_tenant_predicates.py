@@ -73,7 +73,7 @@ def mutants_of_reads() -> Iterator[Mutant]:
             yield Mutant(f"{name}, {match[1]}", read.sql, changed, (read.sql,), is_function=False)
 
 
-async def test_each_predicate_that_is_removed_changes_what_a_call_answers(
+async def test_removing_any_tenant_predicate_changes_the_result_of_a_call(
     connection: asyncpg.Connection[Any],
 ) -> None:
     """A call answers the same whether another tenant has rows with the same ids or none; without a predicate not."""
