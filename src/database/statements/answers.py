@@ -1,7 +1,8 @@
 """Extend a streamed answer, end it, and interrupt answers whose writers no longer respond.
 
-Each write is one UPDATE whose conditions check the state, the content and the turn: nothing is read first, so that a
-call needs no lock between two statements. Only if no row satisfies the conditions, the message is read to tell why.
+Each write is one UPDATE whose conditions check the state, the content and the turn, so that no lock is held between two
+statements. A message is read only if no row satisfies the conditions, or if the piece or the message has halves of
+surrogate pairs.
 """
 
 from __future__ import annotations

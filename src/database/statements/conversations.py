@@ -134,7 +134,7 @@ async def set_summary(
     if not 0 <= expected_upto < upto_seq:
         raise ValueError(
             f"upto_seq must be greater than expected_upto, got {upto_seq} after {expected_upto};"
-            " a summary only covers more messages than the one before"
+            " a new summary must cover more messages than the last"
         )
     fits = (Conversation.summary_upto_seq == expected_upto, Conversation.last_seq >= upto_seq)
     new = {"summary": summary, "summary_upto_seq": upto_seq}

@@ -452,7 +452,7 @@ async def _move_changed(session: AsyncSession, move: _Move, *, into: Event) -> s
 
 
 def _as_table(rows: list[dict[str, Any]]) -> TableValuedAlias:
-    """Return values of events' attributes as a table, in one array a column.
+    """Return values of events' attributes as a table of one array for each column.
 
     Arrays, because a statement has at most 32,767 parameters.
     """

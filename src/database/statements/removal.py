@@ -60,7 +60,7 @@ class Reference:
 
 
 def references(metadata: MetaData) -> list[Reference]:
-    """Return how the tables of tenants' rows refer to one another; `user_id` refers to a person, foreign key or not."""
+    """Return the references between tables of tenants' rows; `user_id` refers to a person even without a foreign key."""
     return [
         Reference(column, target, _is_needed(column, target))
         for table in tenant_tables(metadata)
