@@ -60,7 +60,7 @@ class Reference:
 
 
 def references(metadata: MetaData) -> list[Reference]:
-    """Return the references between tables of tenants' rows; `user_id` refers to a person even without a foreign key."""
+    """Return the references between tables of tenants; `user_id` refers to a person also without a foreign key."""
     return [
         Reference(column, target, _is_needed(column, target))
         for table in tenant_tables(metadata)
