@@ -53,6 +53,26 @@ async def test_a_callers_reads_are_begin_with_the_binding_the_statements_and_rol
 
 
 @pytest.mark.fast_path
+async def test_count_and_exists_of_a_read_session_are_one_round_trip_each(relay: Relay) -> None:
+    async with get_db() as session:
+        session.add_all([User(display_name="a"), User(display_name="b")])
+    for _ in range(2):  # the first time, the statements are prepared
+        relay.sent.clear()
+        async with get_read_db() as session:
+            users = UserRepository(session)
+            found = await users.count(), await users.count(User.display_name == "a"), await users.exists()
+            missing = await users.exists(User.display_name == "c")
+
+    assert (*found, missing) == (2, 1, True, False)
+    assert len(relay.sent) == 4
+    relay.sent.clear()
+    with tenant_context(uuid7()):
+        async with get_read_db() as session:
+            assert (await UserRepository(session).count(), await UserRepository(session).exists()) == (0, False)
+    assert len(relay.sent) == 2, "another tenant's, on the same connection"
+
+
+@pytest.mark.fast_path
 @pytest.mark.parametrize(("reads", "trips"), [(0, 0), (1, 3), (2, 4)])
 async def test_a_session_is_begin_and_binding_in_one_commit_and_its_statements(
     relay: Relay, reads: int, trips: int

@@ -48,7 +48,7 @@ from src.database.statements.pagination import (
 )
 from src.database.statements.read import Read
 from src.database.statements.retention import purge_expired
-from src.database.statements.sending import CompiledStatement, fetch_entities, stream_entities
+from src.database.statements.sending import CompiledStatement, fetch_entities, fetch_value, stream_entities
 from src.database.statements.tool_pairs import whole_pairs
 from src.database.statements.usage import Usage, UsageBy, sum_usage
 
@@ -85,6 +85,7 @@ __all__ = [
     "event_moves",
     "events",
     "fetch_entities",
+    "fetch_value",
     "first_of_each_key",
     "is_missing",
     "message_changes",

@@ -26,12 +26,12 @@ _Parameter = tuple[int, Callable[[Any], Any] | None]
 
 @dataclass(eq=False)
 class Ready:
-    """A statement that gives one model's rows, compiled; it serves every statement of the same shape.
+    """A compiled statement that returns one model's rows, or values; it serves every statement of the same shape.
 
     Attributes:
         statement: The statement.
         key: What statements of the same shape have in common, with the parameters.
-        entities: What makes the entities.
+        entities: Creates the entities; None if the statement returns values.
         sql: The text.
         parameters: The text's parameters, in their order.
         may_write: True if the statement may write.
@@ -39,7 +39,7 @@ class Ready:
 
     statement: Any = field(repr=False)
     key: CacheKey = field(repr=False)
-    entities: Entities
+    entities: Entities | None
     sql: str
     parameters: Sequence[_Parameter]
     may_write: bool
@@ -78,8 +78,13 @@ class Ready:
 _COMPILED: Final[LRUCache[Any, Ready | None]] = LRUCache(SHAPES)
 
 
-def ready(statement: Any, model: type[Any]) -> tuple[Ready, Sequence[BindParameter[Any]]] | None:
-    """Return a statement ready to be sent, and its parameters; None if only SQLAlchemy can send it."""
+def ready(statement: Any, model: type[Any] | None) -> tuple[Ready, Sequence[BindParameter[Any]]] | None:
+    """Return a statement ready to be sent, and its parameters; None if only SQLAlchemy can send it.
+
+    Args:
+        statement: The statement.
+        model: The model whose rows it returns; None if it returns values that need no conversion.
+    """
     key = cache_key_of(statement)
     if key is None or key.params:
         return None
@@ -96,22 +101,26 @@ def compile_once(statement: Any, model: type[Any]) -> Ready | None:
     return None if key is None else _compile(statement, key, model)
 
 
-def _compile(statement: Any, key: CacheKey, model: type[Any]) -> Ready | None:
-    """Compile, where the statement gives the model's columns in their order, and nothing in it is made each time."""
-    if not issubclass(model, TenantBase):
+def _compile(statement: Any, key: CacheKey, model: type[Any] | None) -> Ready | None:
+    """Compile a statement; return None if it lacks a column of the model, or has values that SQLAlchemy generates."""
+    if model is not None and not issubclass(model, TenantBase):
         return None
     compiled: Any = statement.compile(dialect=DIALECT, cache_key=key)
-    entities = entities_of(model)
-    given = result_columns(compiled)
-    if len(given) < len(entities.columns) or not all(
-        column in objects for column, objects in zip(entities.columns, given, strict=False)
-    ):
+    entities = None if model is None else entities_of(model)
+    if entities is not None and not _begins_with(entities.columns, result_columns(compiled)):
         return None
     made_each_time = compiled.post_compile_params or compiled.literal_execute_params or compiled.prefetch
     if made_each_time or not set(compiled.positiontup) <= set(text_parameters(compiled, key)):
         return None
     may_write = not can_only_read(compiled.statement)
     return Ready(statement, key, entities, compiled.string, _parameters(compiled, key), may_write)
+
+
+def _begins_with(columns: Sequence[Any], result: Sequence[Sequence[Any]]) -> bool:
+    """Return True if the first columns of a result are these, in this order."""
+    return len(result) >= len(columns) and all(
+        column in objects for column, objects in zip(columns, result, strict=False)
+    )
 
 
 def _parameters(compiled: Any, key: CacheKey) -> list[_Parameter]:

@@ -13,15 +13,16 @@ from sqlalchemy.util import greenlet_spawn
 from src.database.base import TenantBase
 from src.database.connect import PgBouncerConnection
 from src.database.engine.commits import reconnect, state_of
-from src.database.engine.events import somebody_else_hears, tell_answered, tell_sent
+from src.database.engine.events import has_foreign_listener, notify_answered, notify_sent
 from src.database.engine.sqlalchemy_internals import has_fast_path, raise_as_sqlalchemy, statement_lock
 from src.database.errors import ConnectionFailed, DatabaseError, SchemaChangedError
 from src.database.session import AsyncSession, ReadSession, ReadTenantSession, TenantSession
 from src.database.statements.compiled import Ready, compile_once, ready
+from src.database.statements.entities import entities_of
 from src.database.statements.fence import TENANT
 
 ModelT = TypeVar("ModelT", bound=TenantBase)
-T = TypeVar("T")
+ValueT = TypeVar("ValueT")
 
 
 class SentAsText(Protocol):
@@ -64,7 +65,8 @@ class CompiledStatement(Generic[ModelT]):
             options = _options(refresh=refresh)
             return [tuple(row) for row in await session.execute(self._statement, values, execution_options=options)]
         prepared, records = sent
-        entities, width = _loaded(session, prepared, records, refresh=refresh), len(prepared.entities.columns)
+        entities = _loaded(session, prepared, records, refresh=refresh)
+        width = len(entities_of(self._model).columns)
         return [(entity, *record[width:]) for entity, record in zip(entities, records, strict=True)]
 
     async def _send(self, session: AsyncSession, values: dict[str, Any]) -> tuple[Ready, list[Any]] | None:
@@ -146,7 +148,7 @@ async def stream_entities(
             break
         count += len(entities)
         yield entities
-    tell_answered(connection, prepared.sql, (), count)
+    notify_answered(connection, prepared.sql, (), count)
 
 
 async def _open_cursor(session: AsyncSession, sql: str, values: Sequence[Any]) -> tuple[Connection, Any] | None:
@@ -162,7 +164,7 @@ async def _open_cursor(session: AsyncSession, sql: str, values: Sequence[Any]) -
         # the driver's metaclass answers True for every connection.
         if type(driver) is PgBouncerConnection:
             return None
-        tell_sent(connection, sql, values)
+        notify_sent(connection, sql, values)
         try:
             return connection, await _drive(connection, sql, partial(_cursor, driver, sql, values))
         except SchemaChangedError:
@@ -174,6 +176,21 @@ async def _open_cursor(session: AsyncSession, sql: str, values: Sequence[Any]) -
 
 async def _cursor(driver: Any, sql: str, values: Sequence[Any]) -> Any:
     return await driver.cursor(sql, *values)
+
+
+async def fetch_value(session: AsyncSession, statement: Select[ValueT]) -> ValueT:
+    """Execute a select of one row with one value that needs no conversion, such as a count, and return the value.
+
+    A read session sends it in one round trip, as `fetch_entities` does.
+    """
+    if not _needs_sqlalchemy(session.sync_session) and (compiled := ready(statement, None)) is not None:
+        prepared, bound = compiled
+        is_ours = not prepared.may_write
+        found = await _send_ready(session, prepared, lambda form: form.arguments(bound), is_ours=is_ours)
+        if found is not None:
+            value: ValueT = found[0][0]
+            return value
+    return (await session.scalars(statement)).one()
 
 
 async def records(session: AsyncSession, statement: SentAsText, values: Sequence[Any]) -> list[Any]:
@@ -193,6 +210,7 @@ async def records(session: AsyncSession, statement: SentAsText, values: Sequence
 
 def _loaded(session: AsyncSession, prepared: Ready, records: Sequence[Any], *, refresh: bool) -> list[Any]:
     sync = session.sync_session
+    assert prepared.entities is not None  # noqa: S101 - it was compiled for a model
     return prepared.entities.load(sync, records, refresh=refresh or sync.always_refreshes)
 
 
@@ -239,7 +257,7 @@ async def _send_ready(
 
 async def _connection_outside(sync: ReadTenantSession) -> Connection | None:
     """Return the connection of a read session for a statement that binds itself; None if a transaction is needed."""
-    if not sync.reads_outside or _needs_sqlalchemy(sync) or (sync.autoflush and sync.has_changes()):
+    if not sync.reads_in_autocommit or _needs_sqlalchemy(sync) or (sync.autoflush and sync.has_changes()):
         return None
     connection = sync.connection_in_use
     if connection is None:
@@ -281,7 +299,7 @@ def _needs_sqlalchemy(session: TenantSession) -> bool:
 def _can_be_bypassed(connection: Connection) -> bool:
     """Return True if SQLAlchemy would do nothing with a statement but send it."""
     is_echoed = connection.engine.logger.isEnabledFor(logging.INFO)
-    return not (connection.invalidated or is_echoed or somebody_else_hears(connection))
+    return not (connection.invalidated or is_echoed or has_foreign_listener(connection))
 
 
 def _is_in_transaction(connection: Connection) -> bool:
@@ -295,14 +313,14 @@ def _adapter(connection: Connection) -> Any:
 async def _fetch(connection: Connection, statement: SentAsText, values: Sequence[Any]) -> list[Any]:
     if statement.may_write:
         state_of(connection).wrote()
-    tell_sent(connection, statement.sql, values)
+    notify_sent(connection, statement.sql, values)
     fetch = partial(_adapter(connection).driver_connection.fetch, statement.sql, *values)
     records: list[Any] = await _drive(connection, statement.sql, fetch)
-    tell_answered(connection, statement.sql, values, len(records))
+    notify_answered(connection, statement.sql, values, len(records))
     return records
 
 
-async def _drive(connection: Connection, sql: str, work: Callable[[], Awaitable[T]]) -> T:
+async def _drive(connection: Connection, sql: str, work: Callable[[], Awaitable[ValueT]]) -> ValueT:
     """Await work of the driver's connection while no statement of SQLAlchemy runs on it; translate errors."""
     try:
         async with statement_lock(_adapter(connection)):

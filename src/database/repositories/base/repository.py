@@ -47,6 +47,7 @@ from src.database.statements import (
     Page,
     check_limit,
     fetch_entities,
+    fetch_value,
     stream_entities,
     tenant_parameter,
 )
@@ -123,11 +124,11 @@ class Repository(Generic[ModelT]):
 
     async def exists(self, *where: Condition) -> bool:
         """Return True if any row satisfies the conditions."""
-        return bool(await self.session.scalar(select(exists(self._ids(where)))))
+        return await fetch_value(self.session, select(exists(self._ids(where))))
 
     async def count(self, *where: Condition) -> int:
         """Count the rows that satisfy the conditions."""
-        return await self.session.scalar(select(func.count()).select_from(self._ids(where).subquery())) or 0
+        return await fetch_value(self.session, select(func.count()).select_from(self._ids(where).subquery()))
 
     async def add(self, row: ModelT) -> ModelT:
         """Insert a row, with the session's tenant.
