@@ -1,6 +1,7 @@
-"""Metrics, traces and logs of statements: subscribers of engines and sessions. What is off costs nothing."""
+"""Metrics, traces and logs of statements: observers of engines and sessions. What is switched off costs nothing."""
 
-from src.database.observability.callers import DefaultTenantLog, names_statements
+from src.database.observability.observers import Call, Observer, PoolState, Source, Unit
+from src.database.observability.statement_names import DefaultTenantLog, names_statements
 from src.database.observability.switches import (
     count_retry,
     report_replica,
@@ -11,15 +12,14 @@ from src.database.observability.switches import (
     use_tracing,
     watch,
 )
-from src.database.observability.watcher import Call, PoolState, Source, Unit, Watcher
 
 __all__ = [
     "Call",
     "DefaultTenantLog",
+    "Observer",
     "PoolState",
     "Source",
     "Unit",
-    "Watcher",
     "count_retry",
     "names_statements",
     "report_replica",

@@ -14,21 +14,21 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from src.database import errors
-from src.database.observability.watcher import Call, Source, Unit, Watcher, name_of_error
+from src.database.observability.observers import Call, Observer, Source, Unit, name_of_error
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _POOL: Final = {
     "size": "Connections that are open, in use or idle.",
     "in_use": "Connections in use.",
-    "waiting": "Callers who wait for a connection to be free or opened.",
-    "limit": "The most connections there may be.",
+    "waiting": "Callers that wait for a connection.",
+    "limit": "The most connections that the pool opens.",
 }
 _SEEN: Final = {
     "replica_up": "Whether the replica answered: 1 or 0.",
-    "replica_lag_seconds": "How far the replica was behind when it last answered.",
-    "revision_behind": "Whether the schema is not at this release's revision: 1 or 0.",
+    "replica_lag_seconds": "The lag of the replica when it last answered.",
+    "revision_behind": "Whether the schema lacks migrations of this release: 1 or 0.",
 }
-"""Set by checks: before the first one they are absent, since an alert on a 0 would fire in every service."""
+"""Set by checks, and absent before the first one: an alert on 0 would fire in every service that has no checks."""
 _ERRORS: Final = tuple(
     kind.__name__
     for _, kind in sorted(vars(errors).items())
@@ -41,15 +41,15 @@ _of_registry: Final[WeakKeyDictionary[CollectorRegistry, Metrics]] = WeakKeyDict
 
 
 def metrics_of(registry: CollectorRegistry | None = None) -> Metrics:
-    """Return the metrics of a registry, by default prometheus-client's own; a registry has them once."""
+    """Return the metrics of a registry, by default prometheus-client's own; create them at the first call."""
     registry = REGISTRY if registry is None else registry
     if registry not in _of_registry:
         _of_registry[registry] = Metrics(registry)
     return _of_registry[registry]
 
 
-class Metrics(Watcher):
-    """Count and time what happens in this process; a scrape sends no query.
+class Metrics(Observer):
+    """Counts and times the operations of this process; a scrape sends no query.
 
     Args:
         registry: The registry of the metrics.
@@ -62,25 +62,25 @@ class Metrics(Watcher):
         def histogram(name: str, text: str, *labels: str) -> Histogram:
             return Histogram(f"thea_db_{name}_seconds", text, labels, registry=registry, buckets=SECONDS)
 
-        self._checkouts = histogram("checkout", "How long a caller waited for a connection.", "pool")
-        self._statements = histogram("statement", "How long a statement took.", "pool", "operation")
-        self._transactions = histogram("transaction", "How long a unit of work took.", "pool", "outcome")
-        self._errors = counter("errors", "What failed, by the class of the error.", "pool", "error")
+        self._checkouts = histogram("checkout", "Seconds that a caller waited for a connection.", "pool")
+        self._statements = histogram("statement", "Seconds that a statement took.", "pool", "operation")
+        self._transactions = histogram("transaction", "Seconds that a unit of work took.", "pool", "outcome")
+        self._errors = counter("errors", "Errors by their class.", "pool", "error")
         self._opened = counter("connections_opened", "Connections that were opened.", "pool")
-        self._dropped = counter("connections_dropped", "Connections that were given up.", "pool", "reason")
-        self._retries = counter("retries", "Units of work that were done again.", "reason")
+        self._dropped = counter("connections_dropped", "Connections that were dropped.", "pool", "reason")
+        self._retries = counter("retries", "Units of work that were run again.", "reason")
         for reason in _RETRIED:
             self._retries.labels(reason)
         self._registry = registry
         self._known: dict[str, Gauge] = {}
-        # prometheus-client's own look-up takes a lock and makes text of the labels.
+        # prometheus-client's `labels` takes a lock and converts the labels to text at each call.
         self._child: Callable[..., Any] = functools.cache(lambda metric, *labels: metric.labels(*labels))
         self._open: WeakSet[Unit] = WeakSet()
         self._sources: WeakSet[Source] = WeakSet()
         registry.register(_Now(self._sources, self._open))
 
     def joined(self, source: Source) -> None:
-        """Create the counters of a pool: increase() does not see the first error unless 0 was scraped before it."""
+        """Create the counters of a pool at 0: `increase()` of PromQL does not see a counter appear at 1."""
         self._sources.add(source)
         self._opened.labels(source.name)
         for error in _ERRORS:
@@ -89,7 +89,7 @@ class Metrics(Watcher):
             self._dropped.labels(source.name, reason)
 
     def answered(self, call: Call) -> None:
-        self._child(self._statements, call.source.name, call.place.name).observe(call.seconds)
+        self._child(self._statements, call.source.name, call.origin.name).observe(call.seconds)
         if call.error is not None:
             self.failed(call.source, call.error)
 
@@ -101,7 +101,7 @@ class Metrics(Watcher):
 
     def ended(self, unit: Unit) -> None:
         self._open.discard(unit)
-        assert unit.source is not None  # noqa: S101 - it has begun
+        assert unit.source is not None  # noqa: S101 - a unit that ends has sent a statement
         outcome = "committed" if unit.is_committed else "rolled back"
         self._child(self._transactions, unit.source.name, outcome).observe(time.perf_counter() - unit.started)
 
@@ -135,7 +135,7 @@ class Metrics(Watcher):
 
 
 class _Now(Collector):
-    """The gauges that are read at each scrape."""
+    """Reads the gauges at each scrape: pools, the oldest unit of work, tunnels."""
 
     def __init__(self, sources: Iterable[Source], units: Iterable[Unit]) -> None:
         self._sources = sources
@@ -151,14 +151,14 @@ class _Now(Collector):
         for unit in self._units:
             if unit.source is not None:
                 oldest[unit.source.name] = max(oldest[unit.source.name], now - unit.started)
-        yield _family("oldest_transaction_seconds", "The age of the oldest unit of work that is open.", oldest.items())
+        yield _family("oldest_transaction_seconds", "The age of the oldest open unit of work.", oldest.items())
         tunnels = ((one.name, one.engine.tunnel_is_up) for one in sources)
-        text = "Whether the SSH tunnel stands: 1 or 0."
+        text = "Whether the SSH tunnel is up: 1 or 0."
         yield _family("tunnel_up", text, ((name, is_up) for name, is_up in tunnels if is_up is not None))
 
 
 def _family(name: str, text: str, values: Iterable[tuple[str, float]]) -> GaugeMetricFamily:
-    """Add up the values of pools of one name: each event loop has pools of its own."""
+    """Return a gauge with the sum of the values of each pool's name: each event loop has pools of its own."""
     sums: defaultdict[str, float] = defaultdict(float)
     for pool, value in values:
         sums[pool] += value

@@ -1,4 +1,4 @@
-"""Observers of statements, units of work and connections: the events, and the source that notifies the observers."""
+"""Observers of statements, units of work and connections; the source that notifies them; and what they are given."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uuid import UUID
 
 from src.config import get_logger
 from src.database.engine import DatabaseEngine
-from src.database.observability.callers import Place, find_place
+from src.database.observability.statement_names import Origin, find_origin
 from src.database.tenant_scope import current_tenant
 
 
@@ -21,10 +21,10 @@ class TenantsSession(Protocol):
     """A session of this package, as far as an observer needs it.
 
     Attributes:
-        is_read_to_its_end: True if the session has only read and its block ended without an error.
+        has_only_read: True if the session has only read and its block ended without an error.
     """
 
-    is_read_to_its_end: bool
+    has_only_read: bool
 
     @property
     def known_tenant(self) -> UUID | None:
@@ -46,7 +46,7 @@ class Unit:
         self.is_committed = False
         self.is_over = False
         self.sent: dict[str, int] = {}
-        """How often each statement was sent, if an observer counts."""
+        """How often each SQL text was sent, if an observer counts."""
         self.span: Any = None
         self._session = None if session is None else weakref.ref(session)
         self._tenant = tenant
@@ -60,13 +60,20 @@ class Unit:
         return self._tenant
 
     @cached_property
-    def place(self) -> Place:
-        """Where it was begun; to be read while its first statement is sent."""
-        return find_place()
+    def origin(self) -> Origin:
+        """The origin of its first statement. Read it while that statement is sent: it is found on the stack."""
+        return find_origin()
 
 
 class Call:
-    """A statement that is sent, and once it is answered, its result."""
+    """A statement that is sent; after its answer, also the duration, and the number of rows or the error.
+
+    Args:
+        source: The engine or the store that sends it.
+        sql: The text.
+        parameters: The values of its parameters.
+        unit: The unit of work that it is part of, or None.
+    """
 
     def __init__(self, source: Source, sql: str, parameters: Any = None, unit: Unit | None = None) -> None:
         self.source = source
@@ -80,9 +87,9 @@ class Call:
         self.span: Any = None
 
     @cached_property
-    def place(self) -> Place:
-        """Where it comes from; to be read while it is sent or answered, when its caller waits for it."""
-        return find_place()
+    def origin(self) -> Origin:
+        """The origin of the statement. Read it before the caller goes on: it is found on the stack."""
+        return find_origin()
 
     @property
     def tenant(self) -> UUID | None:
@@ -90,14 +97,21 @@ class Call:
         return current_tenant() if self.unit is None else self.unit.tenant
 
     def end(self, *, rows: int | None = None, error: BaseException | None = None) -> None:
-        """Notify the observers that the statement was answered, or failed."""
+        """Record the result, and notify the observers."""
         self.seconds = time.perf_counter() - self.started
         self.rows, self.error = rows, error
         self.source.notify("answered", self)
 
 
 class PoolState(NamedTuple):
-    """The state of a pool."""
+    """The state of a pool.
+
+    Attributes:
+        size: Connections that are open, in use or idle.
+        in_use: Connections in use.
+        waiting: Callers that wait for a connection.
+        limit: The most connections that the pool opens.
+    """
 
     size: int
     in_use: int
@@ -105,8 +119,8 @@ class PoolState(NamedTuple):
     limit: int
 
 
-class Watcher:
-    """The base of observers: a method for each event. What a method raises is logged, and the caller goes on."""
+class Observer:
+    """The base class of observers: a method for each event. An error that a method raises is logged, not raised."""
 
     def joined(self, source: Source) -> None:
         """An engine or the store is observed from now on."""
@@ -118,19 +132,19 @@ class Watcher:
         """A statement was answered, or failed: then the call has an `error`."""
 
     def failed(self, source: Source, error: BaseException) -> None:
-        """Something other than a statement failed: a COMMIT, opening a connection."""
+        """An operation other than a statement failed: a COMMIT, a checkout, opening a connection."""
 
     def began(self, unit: Unit) -> None:
-        """A unit of work sends its first statement."""
+        """A unit of work is about to send its first statement."""
 
     def ended(self, unit: Unit) -> None:
         """A unit of work has ended."""
 
     def took(self, source: Source, seconds: float) -> None:
-        """A caller waited this long for a connection, and got one or not."""
+        """A caller has waited this long for a connection, with or without success."""
 
     def opened(self, source: Source, connection: Any) -> None:
-        """A connection of the driver was opened."""
+        """A driver connection was opened."""
 
     def dropped(self, source: Source, reason: str) -> None:
         """A connection was dropped: `lost`, `aged` or `cancelled`."""
@@ -139,7 +153,7 @@ class Watcher:
         """A unit of work is run again."""
 
     def replica_seen(self, lag_seconds: float | None) -> None:
-        """The replica was checked: how far it is behind, or None if it does not answer."""
+        """The replica was checked: its lag in seconds, or None if it does not answer."""
 
     def revision_seen(self, *, is_behind: bool) -> None:
         """The schema's revision was checked."""
@@ -149,15 +163,15 @@ _EVENTS: Final = ("joined", "sent", "answered", "failed", "began", "ended", "too
 
 
 class Source:
-    """An engine or the store that is observed, by the name of its pool.
+    """An engine or the store that is observed, under the name of its pool.
 
     Args:
         name: The name of the pool.
         engine: The engine of the connections.
-        watchers: The observers.
+        observers: The observers.
     """
 
-    def __init__(self, name: str, engine: DatabaseEngine, watchers: Iterable[Watcher]) -> None:
+    def __init__(self, name: str, engine: DatabaseEngine, observers: Iterable[Observer]) -> None:
         self.name = name
         self.engine = engine
         try:
@@ -166,33 +180,34 @@ class Source:
             self._loop = None
         self.pool_state: Callable[[], PoolState] | None = None
         """Returns the state of the pool; None if nothing is pooled."""
-        watchers = tuple(watchers)
+        observers = tuple(observers)
         self._listeners: dict[str, tuple[Callable[..., None], ...]] = {
-            event: tuple(getattr(one, event) for one in watchers if _has(one, event)) for event in _EVENTS
+            event: tuple(getattr(observer, event) for observer in observers if _has(observer, event))
+            for event in _EVENTS
         }
 
     @property
     def is_over(self) -> bool:
-        """Whether its event loop is closed: its connections cannot be used any more."""
+        """True if its event loop is closed: its connections cannot be used any more."""
         return self._loop is not None and self._loop.is_closed()
 
     def has_listener(self, *events: str) -> bool:
         """Return True if an observer listens to one of these events."""
         return any(self._listeners[event] for event in events)
 
-    def notify(self, event: str, *what: Any) -> None:
-        """Call the observers that listen to an event; log what they raise."""
+    def notify(self, event: str, *arguments: Any) -> None:
+        """Call the observers of an event; log an error that one of them raises."""
         for listener in self._listeners[event]:
             try:
-                listener(*what)
-            except Exception as error:  # noqa: BLE001 - an exporter's fault must not be the caller's
+                listener(*arguments)
+            except Exception as error:  # noqa: BLE001 - an exporter's error must not fail the statement
                 get_logger(__name__).warning("watcher_failed", event_name=event, error=type(error).__name__)
 
 
-def _has(watcher: Watcher, event: str) -> bool:
-    return getattr(type(watcher), event) is not getattr(Watcher, event)
+def _has(observer: Observer, event: str) -> bool:
+    return getattr(type(observer), event) is not getattr(Observer, event)
 
 
 def name_of_error(error: BaseException) -> str:
-    """Return the name of an error's class, or of the first one above it that is not private."""
+    """Return the name of an error's class, or of its nearest base class that is not private."""
     return next(kind.__name__ for kind in type(error).__mro__ if not kind.__name__.startswith("_"))

@@ -1,4 +1,4 @@
-"""Logs of statements: all of them, slow ones with their plan, repeated ones; and the server's notices."""
+"""Logs of statements: all, slow ones with their plan, repeated ones; and the server's notices."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ import asyncpg
 from src.config import get_logger
 from src.database.connect import DRIVER_ERRORS
 from src.database.errors import DatabaseError
-from src.database.observability.callers import BINDING
-from src.database.observability.watcher import Call, Source, Watcher, name_of_error
+from src.database.observability.observers import Call, Observer, Source, name_of_error
+from src.database.observability.statement_names import BINDING
 
 if TYPE_CHECKING:
     from src.config import Settings
 
 MOST_OF_PARAMETERS: Final = 1000
 """Characters."""
-# Of these the text names tables, settings and the like; of others it can quote data, or be a function's own.
-_SPEAK_OF_NAMES: Final = ("25", "42")
+# Classes of SQLSTATEs whose texts contain names of tables, columns and settings alone. Other texts can quote values, or
+# are written by a function.
+_WITHOUT_DATA: Final = ("25", "42")
 PLAN_SECONDS: Final = 5.0
 """The time limit of one query for a plan, with its connection."""
 AGAIN_SECONDS: Final = 60.0
 """The time in which the plan of the same statement is not queried again."""
 MOST_REMEMBERED: Final = 500
+"""The most statements whose last plan is remembered."""
 CLOSE_SECONDS: Final = 1.0
 
 _PLANNED: Final = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE"}
@@ -36,9 +38,9 @@ _NAME: Final = "thea_slow_query"
 _COUNT: Final = "SELECT cardinality(parameter_types) FROM pg_catalog.pg_prepared_statements WHERE name = $1"
 
 
-def log_watchers(settings: Settings) -> list[Watcher]:
-    """Return the watchers for the logs that the settings switch on."""
-    found: list[Watcher] = []
+def log_observers(settings: Settings) -> list[Observer]:
+    """Return the observers for the logs that the settings switch on."""
+    observers: list[Observer] = []
     slow = settings.DATABASE_SLOW_QUERY_MS
     if settings.DATABASE_ECHO or slow:
         query_log = QueryLog(
@@ -48,24 +50,24 @@ def log_watchers(settings: Settings) -> list[Watcher]:
             with_parameters=settings.DATABASE_LOG_PARAMETERS,
             plans=Plans() if settings.DATABASE_SLOW_QUERY_PLAN else None,
         )
-        found.append(query_log)
+        observers.append(query_log)
     if settings.DATABASE_REPEATED_QUERIES:
-        found.append(RepeatLog(settings.DATABASE_REPEATED_QUERIES))
+        observers.append(RepeatLog(settings.DATABASE_REPEATED_QUERIES))
     if settings.DATABASE_LOG_NOTICES:
-        found.append(Notices(with_text=settings.DATABASE_LOG_PARAMETERS))
-    return found
+        observers.append(Notices(with_text=settings.DATABASE_LOG_PARAMETERS))
+    return observers
 
 
 @dataclass(eq=False, kw_only=True)
-class QueryLog(Watcher):
-    """Log a line for each statement, or each slow one: name, duration, rows, and the line of the service.
+class QueryLog(Observer):
+    """Logs a line for each statement, or each slow one: name, duration, rows, and the line of the service.
 
     Args:
         every: Log every statement.
         slow_seconds: Log a statement that takes this long or longer as slow; None switches this off.
         with_sql: Log the SQL.
         with_parameters: Log the values of the parameters.
-        plans: Queries and logs the plan of a slow statement.
+        plans: Logs the plan of a slow statement; None switches this off.
     """
 
     every: bool
@@ -82,16 +84,16 @@ class QueryLog(Watcher):
         if self.slow_seconds is not None and call.seconds >= self.slow_seconds:
             get_logger(__name__).warning("slow_query", **self._fields(call))
             if self.plans is not None:
-                self.plans.ask(call)
+                self.plans.start(call)
         elif self.every:
             get_logger(__name__).info("query", **self._fields(call))
 
     def _fields(self, call: Call) -> dict[str, Any]:
         fields: dict[str, Any] = {
-            "statement": call.place.name,
+            "statement": call.origin.name,
             "duration_ms": round(call.seconds * 1000, 1),
             "rows": call.rows,
-            "caller": call.place.caller,
+            "caller": call.origin.caller,
             "pool": call.source.name,
         }
         if call.error is not None:
@@ -103,11 +105,11 @@ class QueryLog(Watcher):
         return fields
 
 
-class RepeatLog(Watcher):
-    """Log one warning if a unit of work sends the same statement many times: a loop in place of one query.
+class RepeatLog(Observer):
+    """Logs one warning if a unit of work sends the same statement many times: a loop in place of one query.
 
     Args:
-        most: How often a unit of work may send a statement.
+        most: How often a unit of work may send the same statement.
     """
 
     def __init__(self, most: int) -> None:
@@ -118,63 +120,68 @@ class RepeatLog(Watcher):
             return
         sent = call.unit.sent
         count = sent[call.sql] = sent.get(call.sql, 0) + 1
-        if count == self._most + 1 and call.place.name != BINDING:
-            place = call.place
+        if count == self._most + 1 and call.origin.name != BINDING:
+            origin = call.origin
             get_logger(__name__).warning(
-                "repeated_query", statement=place.name, more_than=self._most, caller=place.caller, pool=call.source.name
+                "repeated_query",
+                statement=origin.name,
+                more_than=self._most,
+                caller=origin.caller,
+                pool=call.source.name,
             )
 
 
-class Notices(Watcher):
-    """Log the server's notices: severity and SQLSTATE, and the text if that cannot contain data.
+class Notices(Observer):
+    """Logs the server's notices: severity and SQLSTATE, and the text if it cannot contain data.
 
     Args:
-        with_text: Log every text.
+        with_text: Log the text of every notice.
     """
 
     def __init__(self, *, with_text: bool = False) -> None:
         self._with_text = with_text
 
     def opened(self, source: Source, connection: asyncpg.Connection[Any]) -> None:
-        def hear(_connection: Any, notice: asyncpg.PostgresLogMessage) -> None:
+        def log(_connection: Any, notice: asyncpg.PostgresLogMessage) -> None:
             sqlstate = getattr(notice, "sqlstate", None)
-            is_told = self._with_text or str(sqlstate).startswith(_SPEAK_OF_NAMES)
             fields = {"severity": getattr(notice, "severity", None), "sqlstate": sqlstate, "pool": source.name}
-            get_logger(__name__).warning("server_notice", **fields, **({"text": notice.args[0]} if is_told else {}))
+            if self._with_text or str(sqlstate).startswith(_WITHOUT_DATA):
+                fields["text"] = notice.args[0]
+            get_logger(__name__).warning("server_notice", **fields)
 
-        connection.add_log_listener(hear)
+        connection.add_log_listener(log)
 
 
 class Plans:
-    """Query and log plans, one at a time and each statement once a minute, on a connection of their own.
+    """Queries and logs plans, one at a time and each statement's once a minute, on a connection of its own.
 
-    The log has the plan's steps with their tables and indexes, without conditions, which can contain data.
+    The log contains the steps of the plan with their tables and indexes, without conditions, which can contain data.
     """
 
     def __init__(self) -> None:
-        self._asked: dict[str, float] = {}
+        self._queried: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def ask(self, call: Call) -> None:
-        """Start to query and log the plan of a statement, unless that was done a minute ago or another query runs."""
+    def start(self, call: Call) -> None:
+        """Start a task that logs the plan of a statement, unless another runs or the plan was logged a minute ago."""
         now = time.monotonic()
         if self._task is not None and not self._task.done():
             return
         if (
             call.error is not None
-            or call.place.name == BINDING
+            or call.origin.name == BINDING
             or call.sql.split(maxsplit=1)[0].upper() not in _PLANNED
         ):
             return
-        if now - self._asked.get(call.sql, -AGAIN_SECONDS) < AGAIN_SECONDS:
+        if now - self._queried.get(call.sql, -AGAIN_SECONDS) < AGAIN_SECONDS:
             return
-        if len(self._asked) >= MOST_REMEMBERED:
-            self._asked.clear()
-        self._asked[call.sql] = now
-        self._task = asyncio.get_running_loop().create_task(self._log(call, call.place.name))
+        if len(self._queried) >= MOST_REMEMBERED:
+            self._queried.clear()
+        self._queried[call.sql] = now
+        self._task = asyncio.get_running_loop().create_task(self._log(call, call.origin.name))
 
     async def close(self) -> None:
-        """Cancel the query that runs."""
+        """Cancel the task."""
         if self._task is not None and self._task.cancel():
             await asyncio.wait([self._task])
 
@@ -187,7 +194,7 @@ class Plans:
                     plan = await _explain(connection, call.sql)
                     await connection.close(timeout=CLOSE_SECONDS)
                 finally:
-                    connection.terminate()  # if it is not closed
+                    connection.terminate()  # does nothing if the connection is closed
         except (*DRIVER_ERRORS, DatabaseError) as error:
             log.warning("slow_query_plan", statement=name, plan=None, reason=name_of_error(error))
         else:
@@ -195,19 +202,19 @@ class Plans:
 
 
 async def _explain(connection: asyncpg.Connection[Any], sql: str) -> dict[str, Any]:
-    """Return the generic plan of a statement, for any parameters.
+    """Return the generic plan of a statement, which holds for any values of its parameters; do not execute it.
 
-    `EXPLAIN (GENERIC_PLAN)` accepts no statement with parameters from the driver. The statement is not executed. One
-    transaction keeps all of it on one server behind a pooler, and leaves nothing there; after a failure the caller
-    drops the connection.
+    `EXPLAIN (GENERIC_PLAN)` of PostgreSQL 16 cannot be used: the extended protocol, which the driver uses, expects
+    values for its parameters. Behind a transaction pooler, one transaction keeps all statements on one server
+    connection. After a failure the caller drops the connection.
     """
     await connection.execute("BEGIN READ ONLY; SET LOCAL plan_cache_mode = force_generic_plan")
-    await connection.fetch(f"PREPARE {_NAME} AS {sql}")  # not `execute`, which would take several statements
+    await connection.fetch(f"PREPARE {_NAME} AS {sql}")  # not `execute`, which accepts several statements
     count = await connection.fetchval(_COUNT, _NAME)
     values = f"({', '.join(['NULL'] * count)})" if count else ""
-    found = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {_NAME}{values}")
+    explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {_NAME}{values}")
     await connection.execute(f"DEALLOCATE {_NAME}; COMMIT")
-    plan: dict[str, Any] = json.loads(found)[0]["Plan"]
+    plan: dict[str, Any] = json.loads(explained)[0]["Plan"]
     return plan
 
 

@@ -1,4 +1,4 @@
-"""The caller of a statement: the package's method that the service called, and the line of the service."""
+"""The origin of a statement: the registered name of the operation, and for logs and traces the line of the service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from src.config import get_logger
 
 BINDING: Final = "TenantBinding.bind"
 """The name of the statement that binds a connection to its tenant."""
+SERVICE: Final = "service"
+"""The name of a statement that the service sends itself, in a function that `names_statements` has not registered."""
 UNKNOWN: Final = "unknown"
+"""The name of a statement if neither an operation nor the service is on the stack."""
 
 _Kind = Literal["ours", "library", "service"]
 _OwnerT = TypeVar("_OwnerT", bound=Callable[..., Any])
@@ -29,48 +32,71 @@ _named: Final[set[type | CodeType]] = set()
 
 
 def names_statements(owner: _OwnerT) -> _OwnerT:
-    """Name statements by the methods of this class, or by this function, in metrics, traces and logs: a decorator.
+    """Register a class or a function whose name its statements have in metrics, traces and logs; a decorator.
 
-    A method's name begins with the class of its object, or with the attribute `observed_as` of that class. Dashboards
-    depend on the names: they stay if the code moves to another file.
+    A statement has the name of the outermost registered function of this package that is running, as in
+    ``UserRepository.get`` or ``erase_user``. If there is none, it has the name of the service's function that sends the
+    statement, if that is registered. Subclasses are registered with their class.
+
+    Dashboards depend on the names: so they are those of the code and not of its file. A method's name begins with the
+    class of its object, or with the attribute `observed_as` of that class.
+
+    Example:
+        >>> @names_statements
+        ... async def monthly_report(session): ...
+
+    Args:
+        owner: A class, or a function.
+
+    Returns:
+        The owner, unchanged.
     """
     _named.add(owner if isinstance(owner, type) else owner.__code__)
     return owner
 
 
-class Place(NamedTuple):
-    """The origin of a statement, in names from the code, so that their number is limited."""
+class Origin(NamedTuple):
+    """The origin of a statement.
+
+    Attributes:
+        name: A name that `names_statements` has registered, `SERVICE` or `UNKNOWN`. It alone is a label of metrics.
+        function: The service's function, with its module, as found on the stack; for logs and traces.
+        caller: The service's line, ``handlers.py:42 in save``, as found on the stack; for logs.
+    """
 
     name: str
-    """``UserRepository.get_by_telegram_id``; the service's own function if it sent the statement itself."""
     function: str
-    """The service's function, with its module."""
     caller: str
-    """The service's line: ``handlers.py:42 in save``."""
 
 
-def find_place() -> Place:
-    """Return the origin of the statement that is being sent: walk from here to the first frame of the service."""
-    name = outermost = None
+def find_origin() -> Origin:
+    """Return the origin of the statement that is being sent.
+
+    This walks the stack from here to the first frame of the service, some microseconds a statement, and only while
+    metrics, traces or a log of statements are on.
+    """
+    name = None
     for frame in _frames():
         kind = _kind(frame.f_code.co_filename)
         if kind == "service":
-            return _at(frame, name)
-        if kind == "ours":
-            outermost = frame.f_code.co_qualname
-            if name != BINDING:  # whatever the binding is sent for
-                name = _operation(frame) or name
-    return Place(name or outermost or UNKNOWN, UNKNOWN, UNKNOWN)
+            return _origin(name or _operation(frame) or SERVICE, frame)
+        if kind == "ours" and name != BINDING:  # the binding keeps its name, whatever operation it is sent for
+            name = _operation(frame) or name
+    return Origin(name or UNKNOWN, UNKNOWN, UNKNOWN)
 
 
-def _at(frame: FrameType, name: str | None) -> Place:
+def _origin(name: str, frame: FrameType) -> Origin:
     code = frame.f_code
     function = f"{frame.f_globals.get('__name__', '')}.{code.co_qualname}"
-    return Place(name or function, function, f"{_file(code.co_filename)}:{frame.f_lineno} in {code.co_name}")
+    return Origin(name, function, f"{_file(code.co_filename)}:{frame.f_lineno} in {code.co_name}")
 
 
 def _frames() -> Iterator[FrameType]:
-    """Yield the frames outwards; SQLAlchemy's synchronous part has a stack of its own, below that of the coroutine."""
+    """Yield the frames outwards, beginning with the caller of `find_origin`.
+
+    SQLAlchemy runs its synchronous part in a greenlet, which has a stack of its own: its outermost frame is followed by
+    the frame of the coroutine that waits for it, in the parent greenlet.
+    """
     stack = getcurrent()
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - there is no public way
     while True:
@@ -84,7 +110,7 @@ def _frames() -> Iterator[FrameType]:
 
 
 def _operation(frame: FrameType) -> str | None:
-    """Return the name that the frame's function gives to statements; a method has that of its object's class."""
+    """Return the registered name of the frame's function, or None."""
     code = frame.f_code
     if code in _named:
         return code.co_qualname
@@ -96,12 +122,12 @@ def _operation(frame: FrameType) -> str | None:
     return f"{getattr(owner, 'observed_as', owner.__name__)}.{code.co_name}"
 
 
-@functools.cache
+@functools.cache  # as many entries as there are source files
 def _file(filename: str) -> str:
     return Path(filename).name
 
 
-@functools.cache  # there are as many as there are source files
+@functools.cache
 def _kind(filename: str) -> _Kind:
     if Path(filename).is_relative_to(_PACKAGE):
         return "ours"
@@ -109,21 +135,21 @@ def _kind(filename: str) -> _Kind:
 
 
 class DefaultTenantLog:
-    """Log a warning for each line of the service that uses the default tenant, once a process."""
+    """Logs a warning for each line of the service that uses the default tenant, once."""
 
     def __init__(self) -> None:
         self._logged: set[tuple[str, str]] = set()
 
     def __call__(self) -> None:
-        """Log the line of the service that called, once."""
-        place = find_place()
-        site = (place.function, place.caller)
+        """Log the line of the service that runs, unless it was logged before."""
+        origin = find_origin()
+        site = (origin.function, origin.caller)
         if site in self._logged:
             return
         self._logged.add(site)
         get_logger(__name__).warning(
             "default_tenant_used",
-            caller=place.caller,
-            function=place.function,
+            caller=origin.caller,
+            function=origin.function,
             hint="wrap the work in `with tenant_context(tenant_id):`; a thread or a task may have lost the tenant",
         )

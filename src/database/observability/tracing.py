@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry: a span for each unit of work and statement, by the semantic conventions for databases."""
+"""Traces for OpenTelemetry: a span for each unit of work and statement, with the semantic conventions for databases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
-from src.database.observability.watcher import Call, Source, Unit, Watcher, name_of_error
+from src.database.observability.observers import Call, Observer, Source, Unit, name_of_error
 
 TENANT: Final = "thea.tenant.id"
 POOL: Final = "db.client.connection.pool.name"
@@ -27,8 +27,8 @@ _VERBS: Final = {
 }
 
 
-class Tracing(Watcher):
-    """Create spans with the operation, its duration and its tenant, without SQL text, parameters or error messages.
+class Tracing(Observer):
+    """Creates spans with the operation, its duration and its tenant, without SQL text, parameters or error messages.
 
     Args:
         provider: The provider of the spans; by default OpenTelemetry's own, as the service has set it up.
@@ -38,10 +38,10 @@ class Tracing(Watcher):
         self._tracer: Tracer = trace.get_tracer("thea-database", tracer_provider=provider)
 
     def began(self, unit: Unit) -> None:
-        assert unit.source is not None  # noqa: S101 - it has begun
-        place = unit.place
-        attributes = {**_where(unit.source), "code.function.name": place.function}
-        unit.span = self._tracer.start_span(f"unit of work {place.function}", attributes=attributes)
+        assert unit.source is not None  # noqa: S101 - a unit that has begun has a source
+        origin = unit.origin
+        attributes = {**_where(unit.source), "code.function.name": origin.function}
+        unit.span = self._tracer.start_span(f"unit of work {origin.function}", attributes=attributes)
 
     def ended(self, unit: Unit) -> None:
         span: Span | None = unit.span
@@ -57,12 +57,12 @@ class Tracing(Watcher):
         attributes = {
             **_where(call.source),
             "db.operation.name": _verb(call.sql),
-            "db.query.summary": call.place.name,
-            "code.function.name": call.place.function,
+            "db.query.summary": call.origin.name,
+            "code.function.name": call.origin.function,
         }
         if (tenant := call.tenant) is not None:
             attributes[TENANT] = str(tenant)
-        call.span = self._tracer.start_span(call.place.name, above, kind=SpanKind.CLIENT, attributes=attributes)
+        call.span = self._tracer.start_span(call.origin.name, above, kind=SpanKind.CLIENT, attributes=attributes)
 
     def answered(self, call: Call) -> None:
         span: Span | None = call.span
@@ -86,4 +86,4 @@ def _where(source: Source) -> dict[str, AttributeValue]:
 
 def _verb(sql: str) -> str:
     verb, *_ = sql.split(maxsplit=1) or [""]
-    return verb.upper() if verb.upper() in _VERBS else "OTHER"  # a statement of the service can begin with anything
+    return verb.upper() if verb.upper() in _VERBS else "OTHER"  # text of the service can begin with any word

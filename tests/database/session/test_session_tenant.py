@@ -17,7 +17,7 @@ from src.database import AsyncSession, get_db, get_read_db, run_transaction, ten
 from src.database.base import uuid7
 from src.database.errors import TenantMismatchError
 from src.database.models import Tenant, User
-from src.database.observability.watcher import Unit
+from src.database.observability.observers import Unit
 from src.database.repositories import UserRepository
 from src.database.session import TenantBinding
 
@@ -75,7 +75,7 @@ async def test_refuses_each_use_under_another_tenant(session: AsyncSession, how:
     with tenant_context(A):
         assert session.tenant_id == A
 
-    with tenant_context(B), pytest.raises(TenantMismatchError, match=f"the session acts for tenant {A}"):
+    with tenant_context(B), pytest.raises(TenantMismatchError, match=f"the session belongs to tenant {A}"):
         await use(session, how)
 
 
