@@ -8,7 +8,7 @@ from src.database.engine.create import (
     EngineOptions,
     create_engine_for,
 )
-from src.database.engine.events import hear
+from src.database.engine.events import listen_to_statements
 from src.database.engine.pool import SizedPool
 
 __all__ = [
@@ -21,5 +21,5 @@ __all__ = [
     "SizedPool",
     "capacity_of",
     "create_engine_for",
-    "hear",
+    "listen_to_statements",
 ]

@@ -1,4 +1,4 @@
-"""How many connections the server can give, and how many it has given."""
+"""The number of connections that the server accepts, and how many are in use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Final
 import asyncpg
 
 KEPT_FREE: Final = 5
-"""Connections for migrations, a console and monitoring."""
+"""Connections to leave for migrations, a console and monitoring."""
 
-# What a superuser alone may take is not ours; -1 is without a limit. Everybody may see who is connected, and as whom.
+# A limit of -1 means no limit. Every role may read these columns of pg_stat_activity, also of other roles' sessions.
 _CAPACITY: Final = """
 SELECT current_setting('max_connections')::int AS maximum,
        current_setting('superuser_reserved_connections')::int
@@ -25,7 +25,17 @@ SELECT current_setting('max_connections')::int AS maximum,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """The number of connections that the server accepts, and how many are in use."""
+    """The limits of a server on connections, and how many connections are in use.
+
+    Attributes:
+        maximum: The server's `max_connections`.
+        reserved: Connections for superusers and for members of `pg_use_reserved_connections`.
+        of_role: The limit of the current role; None means no limit.
+        of_database: The limit of the current database; None means no limit.
+        in_use: Connections to all databases.
+        in_use_by_role: Connections of the current role.
+        in_use_in_database: Connections to the current database.
+    """
 
     maximum: int
     reserved: int
@@ -37,13 +47,13 @@ class Capacity:
 
     @property
     def available(self) -> int:
-        """How many connections the application can have at most."""
+        """The most connections that the current role can have in the current database."""
         limits = (self.maximum - self.reserved, self.of_role, self.of_database)
         return min(limit for limit in limits if limit is not None)
 
     @property
     def free(self) -> int:
-        """How many more it can have now."""
+        """How many more connections the current role can open now."""
         free = [self.maximum - self.reserved - self.in_use]
         free += [] if self.of_role is None else [self.of_role - self.in_use_by_role]
         free += [] if self.of_database is None else [self.of_database - self.in_use_in_database]
@@ -51,5 +61,5 @@ class Capacity:
 
 
 async def capacity_of(connection: asyncpg.Connection[Any]) -> Capacity:
-    """Ask the server."""
+    """Query the server's limits on connections and how many are in use."""
     return Capacity(**await connection.fetchrow(_CAPACITY))

@@ -24,8 +24,8 @@ from src.database.connect import (
     search_temporary_last,
 )
 from src.database.embedded import connect_embedded
-from src.database.engine.listeners import LOGGING_NAME, listen
-from src.database.engine.pool import SizedPool, keep_fresh
+from src.database.engine.listeners import LOGGING_NAME, register_listeners
+from src.database.engine.pool import SizedPool, replace_stale_connections
 from src.database.engine.sqlalchemy_internals import FAST_PATH, FairPool
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.target import PoolLimits, Target
@@ -72,9 +72,24 @@ class EngineOptions:
 
 
 class DatabaseEngine(AsyncEngine):
-    """SQLAlchemy's, with what its connections share: a tunnel or a connector goes with it."""
+    """SQLAlchemy's async engine, with the SSH tunnel or the Cloud SQL connector that its connections share.
 
-    __slots__ = ("_connector", "_filling", "_open_connection", "_others", "attached", "is_pooled_elsewhere", "limits")
+    Attributes:
+        limits: The limits of the pool.
+        is_pooled_elsewhere: Behind PgBouncer in transaction mode.
+        attached: Objects with the lifetime of the engine, by the name of their package. They may refer to the engine:
+            as values of a weak dictionary by engine they would then never be released.
+    """
+
+    __slots__ = (
+        "_close_callbacks",
+        "_connector",
+        "_filling",
+        "_open_connection",
+        "attached",
+        "is_pooled_elsewhere",
+        "limits",
+    )
 
     def __init__(
         self,
@@ -88,56 +103,58 @@ class DatabaseEngine(AsyncEngine):
         super().__init__(sync_engine)
         self._connector = connector
         self._open_connection = open_connection
-        self._others: list[Callable[[], Awaitable[None]]] = []
+        self._close_callbacks: list[Callable[[], Awaitable[None]]] = []
         self.limits = limits
         self.is_pooled_elsewhere = is_pooled_elsewhere
         self._filling: asyncio.Task[None] | None = None
         self.attached: dict[str, Any] = {}
-        """Objects with the lifetime of the engine. They may refer to it, which would leak in a weak dictionary."""
 
     async def open_connection(self) -> asyncpg.Connection[Any]:
-        """Open a connection of the driver's, which no pool knows; whoever asks for it closes it.
+        """Open a driver connection outside of the pool; the caller closes it.
 
         Raises:
             ConnectionFailed: The database cannot be reached.
-            ConfigurationError: It is not what the settings ask for.
+            ConfigurationError: The server is too old, or the role bypasses row-level security in production.
         """
         return await self._open_connection()
 
     @property
     def tunnel_is_up(self) -> bool | None:
-        """Whether the SSH tunnel stands; None where none has been asked for."""
+        """Whether the SSH tunnel is up; None if there is none."""
         return self._connector.tunnel_is_up
 
     def close_with(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Register a function that is called when the engine is disposed of."""
-        self._others.append(close)
+        """Register a function that `dispose` calls, before it closes the pool."""
+        self._close_callbacks.append(close)
 
     def hang_up(self) -> None:
-        """Shut down the sockets of an engine whose event loop is closed: nothing can be awaited there any more."""
+        """Shut down the sockets of an engine whose event loop is closed, where nothing can be awaited any more."""
         self._connector.shut_down_sockets()
 
     async def start(self) -> None:
-        """Open the pool's minimum, at least one connection: a service learns at its start what it would learn later.
+        """Open the pool's minimum, at least one connection; a service that calls this fails at its start, not later.
 
         Raises:
             ConnectionFailed: The database cannot be reached.
-            ConfigurationError: It is not what the settings ask for.
+            ConfigurationError: The server is too old, or the role bypasses row-level security in production.
         """
         await self._open(max(1, self._missing()))
 
     def fill_in_background(self) -> None:
-        """Open what is missing to the pool's minimum, while the one who opened the first goes on."""
+        """Open the connections that the pool lacks to its minimum in a task; the caller does not wait for them."""
         self._filling = asyncio.get_running_loop().create_task(self._fill())
 
     async def _fill(self) -> None:
         try:
             await self._open(self._missing())
-        except DatabaseError as error:  # whoever needs them will see it for himself
+        except DatabaseError as error:  # a later checkout tries again, and raises
             get_logger(__name__).warning("pool_minimum_not_opened", error=type(error).__name__)
 
     def _missing(self) -> int:
-        """Return how many have to be in use at once for the minimum to be open: those that are idle, and the rest."""
+        """Return how many checkouts at the same time leave the pool with its minimum of open connections.
+
+        A checkout opens a connection only if none is idle: so the idle ones are checked out too.
+        """
         if not isinstance(self.pool, SizedPool):
             return 0
         idle = self.pool.checkedin()
@@ -145,14 +162,14 @@ class DatabaseEngine(AsyncEngine):
         return idle + missing if missing > 0 else 0
 
     async def _open(self, count: int) -> None:
-        """Open a number of connections at the same time, and release them, also after an error."""
+        """Check out a number of connections at the same time, and return them to the pool, also after an error."""
         if count < 1:
             return
         all_open = asyncio.Barrier(count)
 
         async def hold() -> None:
             async with self.connect():
-                with suppress(TimeoutError):  # others may have taken what we counted on: they come first
+                with suppress(TimeoutError):  # a caller may have taken one of the idle connections meanwhile
                     async with asyncio.timeout(FILL_SECONDS):
                         await all_open.wait()
 
@@ -167,12 +184,12 @@ class DatabaseEngine(AsyncEngine):
             raise fault
 
     async def dispose(self, close: bool = True) -> None:
-        """Close the idle connections and what they share, within 5 s whatever the server does."""
+        """Close the idle connections and what they share, within 5 s even if the server does not answer."""
         if self._filling is not None and self._filling.cancel():
             await asyncio.wait([self._filling])
         try:
             async with asyncio.timeout(DISPOSE_SECONDS):
-                await asyncio.gather(*(close_other() for close_other in self._others))
+                await asyncio.gather(*(close() for close in self._close_callbacks))
                 await super().dispose(close)
                 await self._connector.wait_for_cancellations()
         except TimeoutError:
@@ -207,10 +224,10 @@ def create_engine_for(target: Target, options: EngineOptions) -> DatabaseEngine:
         created.sync_engine, connector, opener, limits=limits, is_pooled_elsewhere=options.is_pooled_elsewhere
     )
     writes = not options.is_read_only
-    needs_a_writer = writes and target.target_session_attrs in {"read-write", "primary"}
+    needs_writable_server = writes and target.target_session_attrs in {"read-write", "primary"}
     created.dialect.setup_asyncpg_jsonb_codec = decode_jsonb  # type: ignore[attr-defined] # a hook for other dialects
-    listen(engine.sync_engine, writes=writes, needs_a_writer=needs_a_writer)
-    keep_fresh(engine.sync_engine, limits, pings_each=not options.has_fast_path)
+    register_listeners(engine.sync_engine, writes=writes, needs_writable_server=needs_writable_server)
+    replace_stale_connections(engine.sync_engine, limits, pings_each=not options.has_fast_path)
     if limits.minimum > 1 and issubclass(poolclass, SizedPool):
         event.listen(engine.sync_engine, "connect", lambda *_: engine.fill_in_background(), once=True)
     return engine

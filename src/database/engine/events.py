@@ -8,10 +8,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, event
 
 _EVENTS: Final = ("before_cursor_execute", "after_cursor_execute", "before_execute", "after_execute")
+# The listeners refer to their engine. In a weak dictionary by engine, a value that refers to its key is never released;
+# as an attribute of the dialect, the listeners are released with the engine.
+_ATTRIBUTE: Final = "thea_listeners"
 
-_Hear = Callable[..., None]
-_OURS: Final = "thea_listeners"
-"""An attribute of the dialect: the listeners refer to their engine, which in a weak dictionary would be a leak."""
+_Listener = Callable[..., None]
 
 
 class _Cursor:
@@ -21,33 +22,42 @@ class _Cursor:
         self.rowcount = rowcount
 
 
-def hear(engine: Engine, name: str, listener: _Hear) -> None:
-    """Register a listener as `event.listen` does; the fast path calls it too, without a cursor and a context."""
+def listen_to_statements(engine: Engine, name: str, listener: _Listener) -> None:
+    """Register a listener as `event.listen` does; the fast path calls it too.
+
+    Args:
+        engine: The engine.
+        name: ``before_cursor_execute`` or ``after_cursor_execute``.
+        listener: Takes the arguments of the event. For a statement of the fast path the context is None; the cursor is
+            None before the statement, and has only a `rowcount` after it.
+    """
     event.listen(engine, name, listener)
-    vars(engine.dialect).setdefault(_OURS, []).append((name, listener))
+    vars(engine.dialect).setdefault(_ATTRIBUTE, []).append((name, listener))
 
 
-def somebody_else_hears(connection: Connection) -> bool:
-    """Return True if a listener is registered by other code than `hear`: SQLAlchemy then has to send the statement."""
+def has_foreign_listener(connection: Connection) -> bool:
+    """Return True if other code listens to statements: SQLAlchemy then has to send them.
+
+    Such a listener may rely on the cursor or the context, or change the statement.
+    """
     listeners = sum(len(getattr(connection.dispatch, name)) for name in _EVENTS)
-    return listeners > len(_ours(connection))
+    return listeners > len(_registered(connection))
 
 
-def tell_sent(connection: Connection, sql: str, values: Sequence[Any]) -> None:
-    """Call the listeners that `hear` has registered before a statement is sent."""
-    for name, listener in _ours(connection):
+def notify_sent(connection: Connection, sql: str, values: Sequence[Any]) -> None:
+    """Call the registered listeners before the fast path sends a statement."""
+    for name, listener in _registered(connection):
         if name == "before_cursor_execute":
             listener(connection, None, sql, values, None, False)
 
 
-def tell_answered(connection: Connection, sql: str, values: Sequence[Any], rows: int) -> None:
-    """Call the listeners that `hear` has registered after a statement was answered."""
-    for name, listener in _ours(connection):
+def notify_answered(connection: Connection, sql: str, values: Sequence[Any], rows: int) -> None:
+    """Call the registered listeners after a statement of the fast path was answered."""
+    for name, listener in _registered(connection):
         if name == "after_cursor_execute":
             listener(connection, _Cursor(rows), sql, values, None, False)
 
 
-def _ours(connection: Connection) -> Sequence[tuple[str, _Hear]]:
-    """Return the names of the events that we listen to on the connection's engine, with their listeners."""
-    listeners: Sequence[tuple[str, _Hear]] = vars(connection.dialect).get(_OURS, ())
+def _registered(connection: Connection) -> Sequence[tuple[str, _Listener]]:
+    listeners: Sequence[tuple[str, _Listener]] = vars(connection.dialect).get(_ATTRIBUTE, ())
     return listeners

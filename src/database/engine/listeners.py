@@ -1,4 +1,4 @@
-"""Listeners of every engine: they translate errors, and report a COMMIT that has committed nothing."""
+"""Listeners of every engine: they translate errors, track transactions and keep read transactions usable."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.exc import StatementError
 
 from src.database.connect import fatal_error
-from src.database.engine.commits import is_uncertain, outcome_unknown, watch_transactions
+from src.database.engine.commits import is_uncertain, outcome_unknown, track_transactions
 from src.database.engine.sqlalchemy_internals import begin_again
 from src.database.errors import ConnectionFailed, QueryTimeout
 from src.database.translation import translate
 
 LOGGING_NAME: Final = "thea"
 """The name of this package's engines in the log; the filter below applies to them alone."""
-_READ_ONLY: Final = "25006"
+_READ_ONLY_SQL_TRANSACTION: Final = "25006"
 
 
 class _WithoutRows(logging.Filter):
-    """Keeps the rows of every answer out of the log that SQLAlchemy writes at DEBUG; parameters are hidden anyway."""
+    """Keeps the rows of results out of the log that SQLAlchemy writes at DEBUG.
+
+    `hide_parameters` hides parameters alone, and rows contain what users have written.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "Row %r" not in str(record.msg)
@@ -29,48 +32,50 @@ class _WithoutRows(logging.Filter):
 _without_rows: Final = _WithoutRows()
 
 
-def listen(engine: Engine, *, writes: bool, needs_a_writer: bool) -> None:
-    """Register the listeners on an engine that the rest of the package relies on.
+def register_listeners(engine: Engine, *, writes: bool, needs_writable_server: bool) -> None:
+    """Register the listeners that the rest of the package relies on.
 
     Args:
-        engine: Any of ours.
-        writes: False if its transactions only read: then each is READ ONLY.
-        needs_a_writer: Its target asks for a server that takes writes: one that no longer does is left for another.
+        engine: The engine.
+        writes: False to make every transaction READ ONLY.
+        needs_writable_server: The target requires a server that accepts writes. If the server no longer does, after a
+            failover, its connection is dropped and the next one finds the new primary.
     """
 
-    def raise_ours(context: ExceptionContext) -> BaseException | None:
-        if needs_a_writer and _is_refused_by_its_server(context):
+    def replace_error(context: ExceptionContext) -> BaseException | None:
+        if needs_writable_server and _is_standby_by_now(context):
             context.is_disconnect = True
-            return ConnectionFailed("the server takes no writes any more: another one may have been promoted")
-        return _raise_ours(context)
+            return ConnectionFailed("the server accepts no writes any more: another one may have been promoted")
+        return _error_to_raise(context)
 
-    event.listen(engine, "handle_error", raise_ours)
+    event.listen(engine, "handle_error", replace_error)
     logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_without_rows)
-    watch_transactions(engine, writes=writes)
+    track_transactions(engine, writes=writes)
     if not writes:
         dialect: Any = engine.dialect
         event.listen(engine, "connect", lambda adapter, _entry: dialect.set_readonly(adapter, True))
-        event.listen(engine, "do_execute", _execute_in_a_sound_transaction)
+        event.listen(engine, "do_execute", _execute_in_live_transaction)
 
 
-def _is_refused_by_its_server(context: ExceptionContext) -> bool:
-    """Return True if a write was refused because the server takes none, not because the transaction is READ ONLY."""
+def _is_standby_by_now(context: ExceptionContext) -> bool:
+    """Return True if the server refused a write because it is a standby, not because the transaction is READ ONLY."""
     connection = context.connection
-    if getattr(context.original_exception, "sqlstate", None) != _READ_ONLY or connection is None:
+    if getattr(context.original_exception, "sqlstate", None) != _READ_ONLY_SQL_TRANSACTION or connection is None:
         return False
     if connection.get_execution_options().get("postgresql_readonly"):
         return False
     driver: Any = connection.connection.driver_connection
-    server = driver.get_settings()  # the server reports every change of these two
+    server = driver.get_settings()  # PostgreSQL 14 and later report each change of these two to the client
     in_recovery = getattr(server, "in_hot_standby", None)
-    # Not known behind PgBouncer, where it may well be the server.
+    # PgBouncer does not pass them on. Unknown counts as a standby: the cost is one connection.
     return in_recovery is None or "on" in {in_recovery, getattr(server, "default_transaction_read_only", None)}
 
 
-def _execute_in_a_sound_transaction(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    """Execute a statement of a reader, in a transaction that is begun again if it is aborted or ended.
+def _execute_in_live_transaction(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    """Execute a statement of an engine that only reads; begin its transaction again if it is aborted or has ended.
 
-    A reader goes on after an error, and the statement is sent again after a change of the schema: no write is lost.
+    A read session can thus go on after an error that its caller has caught, and a statement that fails because a
+    migration has changed its prepared plan is sent again. Neither can lose a write.
     """
     adapter: Any = context.root_connection.connection.dbapi_connection
     driver = adapter.driver_connection
@@ -81,36 +86,36 @@ def _execute_in_a_sound_transaction(cursor: Any, statement: str, parameters: Any
     except context.dialect.loaded_dbapi.InvalidCachedStatementError as error:
         if driver.is_in_transaction() and driver.state.begun_with is None:
             raise
-        context.handle_dbapi_exception(error)  # all prepared statements are forgotten
-        context.pre_exec()  # and the cursor learns of it
+        context.handle_dbapi_exception(error)  # the dialect discards its prepared statements
+        context.pre_exec()  # the cursor compares its time with that of the discarding
         if driver.is_in_transaction():
             begin_again(adapter)
         cursor.execute(statement, parameters)
     return True
 
 
-def _raise_ours(context: ExceptionContext) -> BaseException | None:
-    """Hand out our errors in place of the driver's, and say of a COMMIT without an answer what that means."""
+def _error_to_raise(context: ExceptionContext) -> BaseException | None:
+    """Return the error to raise in place of the driver's; None to raise SQLAlchemy's. See `is_uncertain` for COMMIT."""
     if not is_uncertain(context):
         return _translated(context)
     origin = context.original_exception
-    if not isinstance(origin, Exception):  # a cancellation stays one: its cause tells what it cut short
+    if not isinstance(origin, Exception):  # a cancellation must stay one; its cause has the outcome
         origin.__cause__ = outcome_unknown()
         return None
-    ours = _translated(context)
-    return outcome_unknown() if isinstance(ours, ConnectionFailed) else ours
+    error = _translated(context)
+    return outcome_unknown() if isinstance(error, ConnectionFailed) else error
 
 
 def _translated(context: ExceptionContext) -> BaseException | None:
-    """Return our error in place of the driver's, and a bad value's own error in place of SQLAlchemy's wrapper."""
+    """Return the translated error; for a value that cannot be encoded its own error, without SQLAlchemy's wrapper."""
     origin = context.original_exception
     if not isinstance(origin, Exception):
-        return None  # a cancelled statement costs its connection, but a cancellation is what it stays
+        return None  # a cancellation must stay one; SQLAlchemy invalidates the connection
     if isinstance(origin, TimeoutError) and context.connection is not None:
-        return _leave_a_silent_server(context)
+        return _discard_unanswering_connection(context)
     answered = translate(origin, context.statement)
     if context.is_disconnect:
-        if limit := _time_limit_that_ended(context):
+        if limit := _transaction_timeout(context):
             return limit
         return answered if isinstance(answered, ConnectionFailed) else ConnectionFailed("the connection was lost")
     if answered is not None and answered.came_from_server and context.connection is not None:
@@ -121,23 +126,24 @@ def _translated(context: ExceptionContext) -> BaseException | None:
     return answered
 
 
-def _time_limit_that_ended(context: ExceptionContext) -> QueryTimeout | None:
-    """Return the error of the server's time limit for transactions, where that is what ended the connection.
+def _transaction_timeout(context: ExceptionContext) -> QueryTimeout | None:
+    """Return an error if a time limit for transactions made the server end the connection, else None.
 
-    The transaction is rolled back then. To repeat it would take as long, and reach the limit again.
+    It is no ConnectionFailed, which `run_transaction` repeats: the repetition would take as long and reach the limit
+    again.
     """
     if context.connection is None or context.connection.invalidated:
         return None
     ended_by = fatal_error(context.connection.connection.driver_connection, context.original_exception)
-    ours = None if ended_by is None else translate(ended_by)
-    return ours if isinstance(ours, QueryTimeout) else None
+    error = None if ended_by is None else translate(ended_by)
+    return error if isinstance(error, QueryTimeout) else None
 
 
-def _leave_a_silent_server(context: ExceptionContext) -> ConnectionFailed:
-    """Discard a connection whose server has not answered within its own time limit for the statement."""
+def _discard_unanswering_connection(context: ExceptionContext) -> ConnectionFailed:
+    """Discard the connection of a statement that was not answered within `command_timeout`, and return the error."""
     context.is_disconnect = True
-    context.invalidate_pool_on_disconnect = False  # the others may well be sound
+    context.invalidate_pool_on_disconnect = False  # the other connections may work
     return ConnectionFailed(
-        "the server has not answered in time; whether the statement was carried out is not known",
+        "the server has not answered in time; whether the statement was executed is not known",
         hint="check the network and the server; statements are limited by DATABASE_STATEMENT_TIMEOUT",
     )

@@ -1,4 +1,4 @@
-"""The sized pool: first come, first served; old, idle and dead connections are replaced when next asked for."""
+"""The sized pool: callers are served in their order; a stale connection is replaced at its next checkout."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from src.database.errors import PoolExhausted
 from src.database.target import PoolLimits
 
 PING_AFTER_IDLE_SECONDS: Final = 30.0
-"""A connection that lay idle for longer is asked whether it lives: a firewall that dropped it has told nobody."""
+"""A connection that was idle for longer is pinged: a firewall may have dropped it without a notice."""
 PING_TIMEOUT_SECONDS: Final = 3.0
 JITTER: Final = 0.1
-"""The share of its lifetime by which a connection can go early, so that not all of them go at once."""
+"""The largest share of its lifetime by which a connection retires early, so that not all retire at the same time."""
 
 _LIBRARIES: Final = str(Path(asyncio.__file__).parents[1]), str(Path(sys.prefix)), str(Path(__file__).parents[1])
 
 
 class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
-    """A queue that hands a returned connection to the caller that has waited for the longest."""
+    """A queue that hands a returned connection to the caller that has waited longest."""
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         super().__init__(maxsize, use_lifo)
@@ -48,7 +48,7 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
         return not self._idle
 
     def full(self) -> bool:
-        """Return True if no more connections are kept."""
+        """Return True if the queue keeps no further idle connection."""
         return 0 < self.maxsize <= len(self._idle)
 
     def qsize(self) -> int:
@@ -64,7 +64,7 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
         self._idle.append(item)
 
     def put(self, item: ConnectionPoolEntry, block: bool = True, timeout: float | None = None) -> None:
-        """Put as `put_nowait` does; it never waits."""
+        """Do as `put_nowait`; the pool never has more connections than the queue keeps."""
         self.put_nowait(item)
 
     def get_nowait(self) -> ConnectionPoolEntry:
@@ -89,7 +89,8 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
             if not waiter.done() or waiter.cancelled():
                 with suppress(ValueError):
                     self._waiting.remove(waiter)
-            elif not self._hand_over(waiter.result()):  # it came just now: somebody else may want it
+            # The connection arrived, and then the timeout or a cancellation reached this task before it could run.
+            elif not self._hand_over(waiter.result()):
                 self._idle.append(waiter.result())
             if isinstance(error, TimeoutError):
                 raise Empty from None
@@ -104,39 +105,39 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
 
 
 class SizedPool(AsyncAdaptedQueuePool):
-    """SQLAlchemy's pool of a fixed size; its error on exhaustion names the task that has held a connection longest."""
+    """SQLAlchemy's queue pool; its error on exhaustion names the task that has had a connection longest."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._most_above_size = options.get("max_overflow", 10)  # SQLAlchemy's default
         self._holders: dict[int, tuple[float, weakref.ref[asyncio.Task[Any]] | None]] = {}
         self.around_connect: Callable[[Callable[[], PoolProxiedConnection]], PoolProxiedConnection] | None = None
-        """Measures the time that a caller waits for a connection, if a metric needs it."""
+        """Wraps `connect` to measure how long a caller waits; None if nothing measures."""
 
     def connect(self) -> PoolProxiedConnection:
-        """Return a connection.
+        """Check a connection out.
 
         Raises:
-            PoolExhausted: All connections were in use for the pool's timeout.
+            PoolExhausted: No connection was free within the pool's timeout.
         """
         return self._take() if self.around_connect is None else self.around_connect(self._take)
 
     def recreate(self) -> SizedPool:
-        """Return one like it, as `dispose` asks for."""
-        made = cast("SizedPool", super().recreate())
-        made.around_connect = self.around_connect
-        return made
+        """Return a new pool with the same options; `dispose` replaces the pool by it."""
+        pool = cast("SizedPool", super().recreate())
+        pool.around_connect = self.around_connect
+        return pool
 
-    def note_checkout(self, entry: ConnectionPoolEntry) -> None:
-        """Remember who took a connection, and when."""
+    def record_checkout(self, entry: ConnectionPoolEntry) -> None:
+        """Record the time and the task of a checkout, for the error on exhaustion."""
         try:
             task = asyncio.current_task()
         except RuntimeError:
             task = None
         self._holders[id(entry)] = (time.monotonic(), weakref.ref(task) if task else None)
 
-    def note_checkin(self, entry: ConnectionPoolEntry) -> None:
-        """Forget who had it."""
+    def record_checkin(self, entry: ConnectionPoolEntry) -> None:
+        """Discard the record of the checkout."""
         self._holders.pop(id(entry), None)
 
     def _take(self) -> PoolProxiedConnection:
@@ -146,34 +147,34 @@ class SizedPool(AsyncAdaptedQueuePool):
             raise PoolExhausted(
                 f"the pool {self.logging_name!r} of {self.size()} connections and {self._most_above_size} more"
                 f" had none free for {self.timeout():g} s; {self._longest_holder()}",
-                hint="end sessions sooner (none open while a model or another service is waited for), or raise"
-                " DATABASE_POOL_SIZE (pool_max where the URL has one); `thea-db pool` says how far",
+                hint="end sessions sooner (keep none open while waiting for a model or another service), or raise"
+                " DATABASE_POOL_SIZE (pool_max if the URL has it); `thea-db pool` shows how far",
             ) from None
 
     def _longest_holder(self) -> str:
         if not self._holders:
-            return "none is held: they are still being opened"
+            return "none is in use: they are still being opened"
         since, reference = min(self._holders.values(), key=lambda holder: holder[0])
         task = reference() if reference else None
-        held = f"the longest is held for {time.monotonic() - since:.1f} s"
-        by = f"by task {task.get_name()!r}{_where(task)}" if task else "by a task that is gone"
-        return f"{held} {by}{self._own_part()}"
+        held = f"the longest has been in use for {time.monotonic() - since:.1f} s"
+        by = f"by task {task.get_name()!r}{_waiting_line(task)}" if task else "by a task that no longer exists"
+        return f"{held} {by}{self._own_share()}"
 
-    def _own_part(self) -> str:
-        """Return the end of the message if the waiting task holds connections itself: a session inside another one."""
+    def _own_share(self) -> str:
+        """Return the end of the message if the waiting task has connections itself: it would wait for itself."""
         current = asyncio.current_task()
         own = sum(reference is not None and reference() is current for _, reference in self._holders.values())
-        return f"; the task that asks holds {own} of them itself: it opened a session inside another" if own else ""
+        return f"; the waiting task itself has {own} of them: it opened a session inside another one" if own else ""
 
 
-def keep_fresh(engine: Engine, limits: PoolLimits, *, pings_each: bool = False) -> None:
+def replace_stale_connections(engine: Engine, limits: PoolLimits, *, pings_each: bool = False) -> None:
     """Replace an engine's connections that are closed, old, or were idle for too long, at their next checkout.
 
     Args:
         engine: The engine.
         limits: How long a connection is kept.
-        pings_each: Check at each checkout that the server still answers. Without it only a connection that was idle for
-            long is checked, and the fast path replaces a lost one at its first statement.
+        pings_each: Ping the server at each checkout. Otherwise only a connection that was idle for 30 s is pinged, and
+            the fast path replaces a dead one at BEGIN (`begin_on_live_connection`).
     """
 
     def open_state(connection: Any, _entry: ConnectionPoolEntry) -> None:
@@ -181,44 +182,45 @@ def keep_fresh(engine: Engine, limits: PoolLimits, *, pings_each: bool = False) 
         connection.driver_connection.state.opened(lifetime=limits.lifetime * (1 - early))
 
     def check_in(connection: Any, entry: ConnectionPoolEntry) -> None:
-        forget_holder(connection, entry)
+        record_checkin(connection, entry)
         if connection is None:
             return
         connection.driver_connection.state.checked_in()
         if connection.driver_connection.is_in_transaction():
-            # Somebody's own BEGIN, of which SQLAlchemy does not know: the next one would go on in it.
+            # A caller has sent BEGIN as text. SQLAlchemy does not know of it, and sends no ROLLBACK: the next session
+            # would continue in that transaction.
             entry.invalidate()
 
-    def forget_holder(_connection: Any, entry: ConnectionPoolEntry) -> None:
+    def record_checkin(_connection: Any, entry: ConnectionPoolEntry) -> None:
         if isinstance(engine.pool, SizedPool):
-            engine.pool.note_checkin(entry)
+            engine.pool.record_checkin(entry)
 
     def check(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
         try:
-            _refuse_a_stale_one(connection, limits, pings_each=pings_each)
+            _check_freshness(connection, limits, pings_each=pings_each)
         except DisconnectionError:
-            drop(connection)
+            terminate(connection)
             raise
         if isinstance(engine.pool, SizedPool):
-            engine.pool.note_checkout(entry)
+            engine.pool.record_checkout(entry)
 
     event.listen(engine, "connect", open_state)
     event.listen(engine, "checkin", check_in)
     event.listen(engine, "checkout", check)
-    event.listen(engine, "detach", forget_holder)
+    event.listen(engine, "detach", record_checkin)
 
 
-def drop(connection: Any) -> None:
-    """Cut a connection off at once, before the pool is told to open another in its place.
+def terminate(connection: Any) -> None:
+    """Close a connection without notice to the server, before the pool opens another one in its place.
 
-    The pool would close it politely first, outside of any `try`: a caller who is cancelled just then would keep the
-    connection's place taken until the garbage collector came by.
+    SQLAlchemy's pool would await a graceful close first, outside of any `try`. A cancellation that arrives then leaves
+    the pool entry checked out until it is garbage-collected, and the pool has one connection less until then.
     """
     connection.driver_connection.terminate()
 
 
-def _refuse_a_stale_one(connection: Any, limits: PoolLimits, *, pings_each: bool) -> None:
-    """Raise DisconnectionError if the pool has to open another connection in place of this one."""
+def _check_freshness(connection: Any, limits: PoolLimits, *, pings_each: bool) -> None:
+    """Raise DisconnectionError if the connection is stale: the pool then opens another one in its place."""
     state: ConnectionState = connection.driver_connection.state
     if connection.driver_connection.is_closed():
         raise DisconnectionError("the connection closed while it was idle")
@@ -226,10 +228,10 @@ def _refuse_a_stale_one(connection: Any, limits: PoolLimits, *, pings_each: bool
         return
     now = time.monotonic()
     if now >= state.retires_at:
-        raise DisconnectionError("the connection has come of age")
+        raise DisconnectionError("the connection has reached its lifetime")
     idle = now - state.idle_since
     if limits.idle is not None and idle > limits.idle:
-        raise DisconnectionError("the connection lay idle for too long")
+        raise DisconnectionError("the connection was idle for too long")
     if pings_each or idle > PING_AFTER_IDLE_SECONDS:
         connection.run_async(_ping)
 
@@ -241,8 +243,8 @@ async def _ping(connection: asyncpg.Connection[Any]) -> None:
         raise DisconnectionError("the connection died while it was idle") from error
 
 
-def _where(task: asyncio.Task[Any]) -> str:
-    """Return the line of the service's own code in which a task waits, or an empty text if it cannot be seen."""
+def _waiting_line(task: asyncio.Task[Any]) -> str:
+    """Return the line of the service's code in which a task waits; an empty text if no frame of the service waits."""
     awaited: Any = task.get_coro()
     found = ""
     while awaited is not None:

@@ -24,14 +24,15 @@ FAST_PATH: Final = "thea_fast_path"
 
 
 def has_fast_path(bind: Engine | Connection | None) -> bool:
-    """Return False if SQLAlchemy is used through its public names only: DATABASE_FAST_PATH is false."""
+    """Return False if DATABASE_FAST_PATH is false: SQLAlchemy is then used through its public names alone."""
     return bind is not None and bool(bind.get_execution_options().get(FAST_PATH, True))
 
 
 class FairPool(SizedPool):
     """A sized pool that serves waiting callers in the order of their arrival.
 
-    SQLAlchemy's own queue lets any caller take a connection that another caller was woken for.
+    SQLAlchemy's own queue wakes the caller that waits longest, and lets any other caller take the connection before
+    that one runs: under load, some callers wait until their timeout.
     """
 
     _queue_class = FairQueue
@@ -53,7 +54,7 @@ class FairPool(SizedPool):
 def begin_with(connection: Connection, statement: str) -> None:
     """Begin the connection's transaction and execute a statement in it, in one round trip; call it in a greenlet.
 
-    SQLAlchemy sends BEGIN by itself, with the first statement.
+    SQLAlchemy would send BEGIN on its own, one round trip before the first statement.
     """
     adapter: Any = connection.connection.dbapi_connection
     transaction = BoundTransaction(
@@ -68,10 +69,10 @@ def begin_with(connection: Connection, statement: str) -> None:
 
 
 def begin_again(adapter: Any) -> None:
-    """Roll back what is left of a transaction that only reads, and begin it again; call it in a greenlet."""
+    """Roll back a transaction that only reads, if it is still open, and begin it again; call it in a greenlet."""
     try:
         await_(adapter.driver_connection.begin_again())
-    except Exception as error:  # noqa: BLE001 - the adapter raises its own for those of the driver
+    except Exception as error:  # noqa: BLE001 - the adapter raises SQLAlchemy's error for that of the driver
         adapter._handle_exception(error)
 
 
@@ -110,13 +111,13 @@ def replace_driver_connection(connection: Connection) -> None:
 
 
 def cache_key_of(statement: Any) -> CacheKey | None:
-    """Return what statements of the same shape have in common, with the bound parameters; None if there is no key."""
+    """Return the key that statements of the same shape share, with the bound parameters; None if there is no key."""
     key: CacheKey | None = statement._generate_cache_key()
     return key
 
 
 def text_parameters(compiled: Any, key: CacheKey) -> dict[str, int]:
-    """Return the number of the key's parameter for each parameter of the text, by the name in the text.
+    """Return, for each parameter name of the compiled text, the index of the parameter in the cache key.
 
     The compiled statement of an INSERT or UPDATE has copies of the statement's parameters.
     """

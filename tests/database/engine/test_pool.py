@@ -83,8 +83,8 @@ async def test_an_exhausted_pool_says_which_it_is_how_large_and_who_holds_it_lon
         assert await pid(engine), "and goes on once one is free"
 
     assert re.search(
-        r"the pool 'sessions' of 1 connections and 1 more had none free for 0\.3 s; the longest is held for 0\.\d s"
-        r" by task 'reply-1', at test_pool\.py:\d+ in reply_to_somebody",
+        r"the pool 'sessions' of 1 connections and 1 more had none free for 0\.3 s;"
+        r" the longest has been in use for 0\.\d s by task 'reply-1', at test_pool\.py:\d+ in reply_to_somebody",
         str(caught.value),
     )
     assert "hint: " in str(caught.value)
@@ -97,7 +97,7 @@ async def test_a_holder_is_forgotten_with_his_connection(cloned_database: URL) -
         async with engine.connect() as connection:
             detached: Any = await connection.get_raw_connection()
             detached.detach()
-            assert cast("SizedPool", engine.pool)._longest_holder() == "none is held: they are still being opened"
+            assert cast("SizedPool", engine.pool)._longest_holder() == "none is in use: they are still being opened"
 
 
 async def test_a_session_says_so_too(
