@@ -7,11 +7,14 @@ from contextvars import ContextVar, Token
 from uuid import UUID
 
 
-class tenant_context(ContextDecorator):  # noqa: N801 - used as a function is, in `with`
-    """Set the current tenant for this block and for the tasks that it starts.
+class tenant_context(ContextDecorator):  # noqa: N801 - callers use it like a function, in `with`
+    """Set the current tenant in this block, and in the tasks that it starts, also after the end of the block.
 
-    Do not put a `yield` inside of the block in a generator: the tenant is then also the current one of whoever iterates
-    over it (docs/tenants.md). A task started inside of the block inherits the block and keeps its tenant.
+    Do not `yield` inside the block in a generator: the code that iterates over the generator runs in the same context,
+    and would have this tenant too (docs/tenants.md).
+
+    Args:
+        tenant_id: The tenant.
 
     Raises:
         TypeError: The tenant is not a UUID.
@@ -25,11 +28,11 @@ class tenant_context(ContextDecorator):  # noqa: N801 - used as a function is, i
         self.tenant_id = tenant_id
         self.has_ended = False
         self.token: Token[tenant_context | None] | None = None
-        """Restores the block around this one; None before the block and once it is used."""
+        """Restores the enclosing block; None before the block and after its use."""
 
     def __enter__(self) -> UUID:
         if self.token is not None or self.has_ended:
-            raise RuntimeError("a tenant_context is entered once: call tenant_context again")
+            raise RuntimeError("a tenant_context is entered only once: call tenant_context again")
         self.token = _innermost.set(self)
         return self.tenant_id
 
@@ -46,7 +49,7 @@ _innermost: ContextVar[tenant_context | None] = ContextVar("tenant_block", defau
 
 
 def current_tenant() -> UUID | None:
-    """Return the tenant of the innermost `tenant_context`, or None outside of any."""
+    """Return the tenant of the innermost open `tenant_context`, or None."""
     block = _innermost.get()
     if block is not None and block.has_ended:
         block = _open_block()
@@ -54,16 +57,16 @@ def current_tenant() -> UUID | None:
 
 
 def _open_block() -> tenant_context | None:
-    """Leave the blocks that have ended, and return the innermost one that is left.
+    """Reset the blocks that have ended, from the innermost outward, and return the innermost open one.
 
-    Blocks end out of order where a generator holds one: it can be closed inside of a later block of its consumer, or in
-    another context. So a block is left once it is the innermost one, and only in the context that entered it: a copy
-    of that context belongs to a task that was started inside of the block.
+    Blocks can end out of order: a generator with a block can be closed inside a later block of its consumer, or in
+    another context. So an ended block is reset only when it is the innermost one, and only in the context that entered
+    it. A copy of that context belongs to a task that was started inside the block, and that keeps the tenant.
     """
     while (block := _innermost.get()) is not None and block.has_ended and (token := block.token) is not None:
         try:
             _innermost.reset(token)
-        except (ValueError, RuntimeError):  # the token is of another context, or another thread uses it just now
+        except (ValueError, RuntimeError):  # the token belongs to another context, or another thread is using it
             break
         block.token = None  # it refers to its context, which refers to the block
     return block

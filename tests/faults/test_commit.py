@@ -216,9 +216,9 @@ async def test_an_unknown_outcome_stays_uncertain_and_is_repeated_only_if_idempo
     relay: CuttingRelay, superuser: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a crash the server may have given the number of the transaction to another one."""
-    real = transaction_status._judge
+    real = transaction_status._outcome_of
     monkeypatch.setattr(
-        transaction_status, "_judge", lambda status, **about: real(status, **{**about, "is_same": False})
+        transaction_status, "_outcome_of", lambda status, **about: real(status, **{**about, "is_same": False})
     )
     tries = 0
 

@@ -119,7 +119,7 @@ def no_predicate(repository: Repository[Any], *where: Any, include_deleted: bool
 
 
 def begins_unbound(session: Any, connection: Any) -> None:
-    session.connection_in_use, session._bound_to = connection, session.acting_tenant()
+    session.connection_in_use, session._bound_to = connection, session.take_tenant()
 
 
 @contextmanager
@@ -135,14 +135,20 @@ IN_THE_CODE: dict[str, tuple[Any, str, Any, Check, str]] = {
     ),
     "the bind at begin": (TenantBinding, "bind", lambda *_: None, checks.check_rows, APP_ROLE),
     "the tenant of a row that is added alone": (
-        TenantSession, "keep_to_its_tenant", lambda *_: None, checks.check_added_rows, APP_ROLE
+        TenantSession, "check_tenant", lambda *_: None, checks.check_added_rows, APP_ROLE
     ),
-    "the bind at begin, of a reader": (ReadTenantSession, "begin_on", begins_unbound, checks.check_bindings, APP_ROLE),
+    "the bind at begin, of a reader": (
+        ReadTenantSession, "bind_new_transaction", begins_unbound, checks.check_bindings, APP_ROLE
+    ),
     "the bind in a compiled read": (
         Ready, "fenced", property(lambda ready: ready), checks.check_compiled_reads, APP_ROLE
     ),
     "one tenant a session": (
-        TenantSession, "acting_tenant", lambda _: tenant_scope.current_tenant(), checks.check_contexts, APP_ROLE
+        TenantSession, "check_tenant", lambda *_: None, checks.check_added_rows, APP_ROLE
+    ),
+    "the bind at begin, of a reader": (
+        ReadTenantSession, "bind_new_transaction", begins_unbound, checks.check_bindings, APP_ROLE
+    ),
     ),
     "a tenant at all": (TenantSession, "required_tenant", lambda *_: uuid7(), checks.check_contexts, APP_ROLE),
     "a tenant at all, in the store": (Calls, "tenant_id", property(lambda _: uuid7()), checks.check_contexts, APP_ROLE),

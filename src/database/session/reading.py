@@ -1,4 +1,4 @@
-"""Read sessions: compiled reads outside of any transaction, a caller's own SQL in one that only reads."""
+"""Read sessions: compiled reads are sent without a transaction, a caller's own SQL in a READ ONLY transaction."""
 
 from __future__ import annotations
 
@@ -18,59 +18,60 @@ from src.database.session.session import AsyncSession, TenantSession
 REPLAY_WAIT_SECONDS: Final = 1.0
 REPLAY_POLL_SECONDS: Final = 0.01
 
-# Right after the header of a WAL page (24 bytes, or 40 at a segment's start) nothing has been written behind the page's
-# start, which is as far as a replica then gets: without this an idle primary would seem ahead after `pg_switch_wal`.
-# The shortest record is longer than the difference, and one that crosses the page's start is replayed with its end.
+# The insert position can be right behind the header of a WAL page (24 bytes, or 40 at the start of a segment) while no
+# record follows the header. A replica then replays to the start of the page alone, and an idle primary would seem ahead
+# of it forever, for example after `pg_switch_wal`: so the header is subtracted. This skips no record: the shortest one
+# is longer than the header, and one that crosses the start of the page is replayed with its end.
 WRITTEN: Final = text(
     "SELECT (CASE WHEN into_page <= 40 THEN lsn - into_page ELSE lsn END)::text"
     "  FROM pg_current_wal_insert_lsn() AS lsn, LATERAL"
     " (SELECT (lsn - '0/0') % current_setting('wal_block_size')::numeric AS into_page) AS page"
 )
-# The driver takes no text for a parameter of type pg_lsn.
+# The inner cast makes the parameter a text: the driver accepts no text for a parameter of type pg_lsn.
 _REPLAYED: Final = "SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= CAST(CAST($1 AS text) AS pg_lsn)"
 
 
 class ReadTenantSession(TenantSession):
     """The synchronous half of :class:`ReadSession`.
 
-    A connection that a compiled read has checked out stays outside of transactions, bound to no tenant: such a read
-    binds itself. The first statement of a caller's begins a transaction and binds it, in one round trip; all later
-    statements are sent in that transaction.
+    A compiled read checks a connection out without a transaction or a binding: the statement itself sets the tenant.
+    The first SQL of a caller begins a transaction and binds it, in one round trip; all later statements are sent in it.
     """
 
     always_refreshes = True
-    _stays_outside = False
+    _skips_binding = False
 
     @property
-    def reads_outside(self) -> bool:
-        """True if compiled reads may be sent outside of transactions: not if limits are set for each transaction."""
+    def reads_in_autocommit(self) -> bool:
+        """True if compiled reads are sent without a transaction; behind PgBouncer, its limits are set in one."""
         return not self._binding.sets_limits
 
     def check_out(self) -> Connection:
-        """Return a connection on which no transaction begins yet; in a greenlet."""
-        self._stays_outside = True
+        """Return a connection on which no transaction has begun; call it in a greenlet."""
+        self._skips_binding = True
         try:
             return Session.connection(self)
         finally:
-            self._stays_outside = False
+            self._skips_binding = False
 
-    def begin_on(self, connection: Connection) -> None:
-        """Bind a transaction that begins, unless the connection is for a statement that binds itself."""
-        if self._stays_outside:
+    def bind_new_transaction(self, connection: Connection) -> None:
+        """Bind a transaction that begins, unless `check_out` asks for the connection."""
+        if self._skips_binding:
             self.connection_in_use = connection
         else:
-            super().begin_on(connection)
+            super().bind_new_transaction(connection)
 
     def connection(self, *arguments: Any, **options: Any) -> Connection:
         """Return the connection of the transaction; bind it if a compiled read has checked it out."""
-        self.enter_tenant(required=False)
+        self.bind_tenant()
         return super().connection(*arguments, **options)
 
 
 class ReadSession(AsyncSession):
-    """A session in which each statement sees what is committed by then, until `snapshot` makes them see one state.
+    """A session that reads: each statement sees the state that is committed when it starts.
 
-    A row that is read again has the values and the relationships of the last read.
+    After `snapshot`, all statements see the same state. A row that is read again has the values and the relationships
+    of the last read.
     """
 
     sync_session_class = ReadTenantSession
@@ -79,18 +80,19 @@ class ReadSession(AsyncSession):
     _snapshot_in: SessionTransaction | None = None
 
     async def snapshot(self) -> None:
-        """Read the present state from here to the end of the session."""
+        """Make all later statements of the session see the present state."""
         if self.in_transaction():
-            await self.commit()  # nothing is written: the connection goes back to the pool
+            await self.commit()  # nothing is written: this returns the connection to the pool
         connection = await self.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        await connection.exec_driver_sql("SELECT 1")  # after a query, no caller can make the transaction write
+        # This takes the snapshot; and after a query the server refuses SET TRANSACTION READ WRITE.
+        await connection.exec_driver_sql("SELECT 1")
         self._snapshot_in = self.sync_session.get_transaction()
 
     async def end(self) -> None:
-        """Send pending changes, if there are any, so that the server refuses them."""
+        """End the session's work; send pending changes, so that the server refuses them with an error."""
         if self.sync_session.has_changes():
             await self.commit()
-        self.sync_session.is_read_to_its_end = True
+        self.sync_session.has_only_read = True
 
     async def begin_stream(self) -> bool:
         """Begin a snapshot unless the session is in one; return True if this call has begun it."""
@@ -100,10 +102,10 @@ class ReadSession(AsyncSession):
         return True
 
     async def stream(self, *arguments: Any, **options: Any) -> AsyncResult[Any]:
-        """Execute a statement, and return its rows as they arrive, all of one state."""
+        """Execute a statement, and return its rows as they arrive, all of one state: this takes a snapshot."""
         result: AsyncResult[Any]
         if await self.begin_stream():
-            with suppress(SchemaChangedError):  # nothing was read yet: begin again
+            with suppress(SchemaChangedError):  # no row was read yet: it is safe to try once more
                 result = await super().stream(*arguments, **options)
                 return result
             await self.rollback()
@@ -113,13 +115,16 @@ class ReadSession(AsyncSession):
 
 
 async def wait_for_replica(primary: AsyncEngine, session: ReadSession) -> bool:
-    """Wait until a session's server has all that was committed on the primary so far; return whether it has.
+    """Wait, at most 1 s, until a session's server has replayed what was committed on the primary before the call.
 
-    It costs one round trip to the primary, and one to the replica if that is up to date. The session keeps its
-    connection, since another may lead to another replica, and takes no tenant.
+    This costs one round trip to the primary, and one to the replica if it is up to date. The session keeps its
+    connection: another one may lead to another replica. It takes no tenant.
+
+    Returns:
+        False if the replica is behind or cannot be reached.
 
     Raises:
-        ConnectionFailed: The primary cannot be reached; a replica that cannot be reached is not up to date.
+        ConnectionFailed: The primary cannot be reached.
     """
     async with primary.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         written = await connection.scalar(WRITTEN)
@@ -127,9 +132,9 @@ async def wait_for_replica(primary: AsyncEngine, session: ReadSession) -> bool:
         async with asyncio.timeout(REPLAY_WAIT_SECONDS):
             reading = await greenlet_spawn(session.sync_session.check_out)
             replica: Any = reading.connection.driver_connection
-            while not await replica.fetchval(_REPLAYED, written):  # noqa: ASYNC110 - no event tells of it
+            while not await replica.fetchval(_REPLAYED, written):  # noqa: ASYNC110 - PostgreSQL sends no event
                 await asyncio.sleep(REPLAY_POLL_SECONDS)
     except (TimeoutError, ConnectionFailed, *DRIVER_ERRORS):
-        await session.invalidate()  # the answer of the last query may still arrive
+        await session.invalidate()  # the answer of the last query may still arrive on the connection
         return False
     return True

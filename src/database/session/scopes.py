@@ -1,4 +1,4 @@
-"""get_db and get_read_db: the sessions of a block, over the engines of whichever event loop runs."""
+"""get_db and get_read_db: a session for a block, on the engine of the running event loop."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ SessionT_co = TypeVar("SessionT_co", bound=AsyncSession, covariant=True)
 
 
 class _CurrentEngine(DatabaseEngine):
-    """The engine of whichever event loop asks: it can be imported before there is one, and outlives them all."""
+    """Stands for the engine of the running event loop: it can be imported before a loop runs."""
 
     __slots__ = ("_name",)
 
     def __init__(self, name: str) -> None:
-        """Open nothing, read nothing."""
-        self._name = name
+        self._name = name  # the parent's __init__ would need an engine, and so the settings
 
     @property
-    def sync_engine(self) -> Engine:  # type: ignore[override] # the parent's is an attribute, set once
+    def sync_engine(self) -> Engine:  # type: ignore[override] # an attribute of the parent
         return engine_of_loop(self._name).sync_engine
 
     async def start(self) -> None:
@@ -41,7 +40,7 @@ class _CurrentEngine(DatabaseEngine):
 
 
 class _SessionFactory(async_sessionmaker[AsyncSession]):
-    """A factory that reads the default tenant when it makes a session, not when it is imported."""
+    """A session factory that reads the settings when it creates a session, not at import."""
 
     def __call__(self, **options: Any) -> AsyncSession:
         options.setdefault("binding", tenant_binding())
@@ -58,22 +57,22 @@ def _read_session(bind: AsyncEngine, binding: TenantBinding) -> ReadSession:
 
 
 async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
-    """Yield a session; commit on success. Anything else, cancellation included, ends in `close`, which rolls back."""
-    async with AsyncSessionLocal() as session:  # its exit is shielded: a second cancellation cannot cut it short
+    """Yield a session, and commit if the block ends without an exception."""
+    async with AsyncSessionLocal() as session:  # its exit rolls back, shielded from a second cancellation
         yield session
-        if not session.sync_session.use.is_closed:  # the block itself closed it
+        if not session.sync_session.use.is_closed:  # the caller may have closed it
             await session.commit()
 
 
 async def _read_scope() -> AsyncGenerator[ReadSession, None]:
-    """Yield a session that reads."""
+    """Yield a read session."""
     async with _read_session(read_engine, binding_of(TenantBinding, "reading")) as session:
         yield session
         await session.end()
 
 
-async def _fresh_read_scope() -> AsyncGenerator[ReadSession, None]:
-    """Yield a session for reading whose server has all that was committed before; the primary where no replica has."""
+async def _read_your_writes_scope() -> AsyncGenerator[ReadSession, None]:
+    """Yield a read session of the replica if it has replayed all earlier commits, else one of the primary."""
     async with AsyncExitStack() as stack:
         binding = binding_of(TenantBinding, "reading")
         session = await stack.enter_async_context(_read_session(read_engine, binding))
@@ -85,7 +84,7 @@ async def _fresh_read_scope() -> AsyncGenerator[ReadSession, None]:
 
 
 class SessionScope(AbstractAsyncContextManager[SessionT_co], AsyncIterator[SessionT_co]):
-    """The result of `get_db()`: a context manager for services, an asynchronous generator for FastAPI."""
+    """The result of `get_db()`: a context manager for services, an asynchronous generator for frameworks."""
 
     def __init__(self, scope: Callable[[], AsyncGenerator[SessionT_co, None]]) -> None:
         self._generator = scope()
@@ -103,37 +102,44 @@ class SessionScope(AbstractAsyncContextManager[SessionT_co], AsyncIterator[Sessi
         return await anext(self._generator)
 
     async def athrow(self, *raised: Any) -> SessionT_co:
-        """Raise inside the scope (the generator's protocol)."""
+        """Raise an exception inside the scope, as a generator does."""
         return await self._generator.athrow(*raised)
 
     async def aclose(self) -> None:
-        """End the scope without a commit (the generator's protocol)."""
+        """End the scope without a commit, as a generator does."""
         await self._generator.aclose()
 
 
 @functools.wraps(_session_scope)
 def get_db() -> SessionScope[AsyncSession]:
-    """Open a session for `async with`, or for `Depends` with `scope="function"` in FastAPI.
+    """Open a session, for `async with` or as a dependency: `Depends(get_db, scope="function")` in FastAPI.
 
-    It commits when the block ends, and rolls back on any exception, cancellation included. The session raises
-    SessionInUse where a second task uses it meanwhile, and SessionClosed after the block.
+    The session commits at the end of the block, and rolls back on any exception, cancellation included. It opens no
+    connection before its first statement. It raises SessionInUse if a second task uses it at the same time, and
+    SessionClosed after the block.
+
+    Returns:
+        A context manager that yields an :class:`AsyncSession`.
     """
     return SessionScope(_session_scope)
 
 
 @functools.wraps(_read_scope)
 def get_read_db(*, read_your_writes: bool = False) -> SessionScope[ReadSession]:
-    """Open a session that reads, for `async with` or `Depends`: on the replica if there is one.
+    """Open a read session, for `async with` or as a dependency; on the replica if there is one. Writes are refused.
 
-    A read of a repository is one round trip. A caller's own SQL is sent in a transaction that only reads, and that ends
-    with the session: BEGIN with the tenant's binding is one round trip, and its end another one. Each statement sees
-    what is committed by then; `stream` reads one state, and so does all that follows `await session.snapshot()`. The
-    server refuses writes.
+    A read of a repository is one round trip. A caller's own SQL is sent in a READ ONLY transaction that ends with the
+    session: BEGIN with the tenant binding is one round trip, ROLLBACK another one. Each statement sees the state that
+    is committed when it starts; `stream` reads one state, and so do all statements after `await session.snapshot()`.
 
     Args:
-        read_your_writes: Wait until the replica has what was committed before, or else read from the primary.
+        read_your_writes: Wait, for at most 1 s, until the replica has replayed all earlier commits; if it has not, read
+            from the primary.
+
+    Returns:
+        A context manager that yields a :class:`ReadSession`.
     """
-    return SessionScope(_fresh_read_scope if read_your_writes else _read_scope)
+    return SessionScope(_read_your_writes_scope if read_your_writes else _read_scope)
 
 
 # FastAPI before 0.124 does not look behind `functools.wraps`, but it does look at `__call__`.

@@ -1,4 +1,4 @@
-"""The session of one tenant, and the binding of its transactions for row-level security."""
+"""The session of one tenant: it binds each transaction for row-level security, and keeps rows to their tenant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import exc as orm_exc
 from sqlalchemy.util.concurrency import in_greenlet
 
 from src.database.base import TenantBase
-from src.database.engine.commits import twice_if_lost
+from src.database.engine.commits import begin_on_live_connection
 from src.database.errors import (
     LazyLoadError,
     NoTenantError,
@@ -28,7 +28,7 @@ from src.database.tenant_scope import current_tenant
 
 
 class _NotBound(Enum):
-    """The value before a binding; None is a binding to no tenant."""
+    """The state before a binding; None is a binding to no tenant, under which no row is visible."""
 
     NOT_BOUND = "not bound"
 
@@ -38,56 +38,61 @@ _NOT_BOUND: Final = _NotBound.NOT_BOUND
 
 @guard_operations
 class TenantSession(Session):
-    """The synchronous half of :class:`AsyncSession`: it keeps the tenant of its first use."""
+    """The synchronous half of :class:`AsyncSession`: it takes a tenant at its first use, and keeps it.
+
+    Attributes:
+        always_refreshes: A row that is read again gets its present values.
+        has_only_read: The session has only read, and its block ended without an error: there was nothing to commit.
+        use: Whether the session is open, and which task uses it.
+        connection_in_use: The connection of the open transaction.
+        bound_with: The result of the last binding.
+    """
 
     always_refreshes: ClassVar[bool] = False
-    """True if a row that is read again is set to its present values."""
-    is_read_to_its_end = False
-    """It has only read, and went well: there is nothing to commit."""
+    has_only_read = False
 
     def __init__(self, *args: Any, binding: TenantBinding | None = None, **kwargs: Any) -> None:
+        # With SQLAlchemy's default, True, a closed session begins a new transaction when it is used again.
         super().__init__(*args, **{"close_resets_only": False, **kwargs})
         self.use = SessionUse()
         self._binding = binding or TenantBinding()
         self._tenant_id: UUID | None = None
         self.connection_in_use: Connection | None = None
-        """The connection of the open transaction."""
         self._bound_to: UUID | _NotBound | None = _NOT_BOUND
         self.bound_with: object = None
-        """The result of the binding of the session's last transaction."""
 
     @property
     def known_tenant(self) -> UUID | None:
         """The tenant that the session has taken; None before its first use."""
         return self._tenant_id
 
-    def acting_tenant(self) -> UUID | None:
-        """Return the tenant that this session acts for, and keep to it from now on.
+    def take_tenant(self) -> UUID | None:
+        """Return the session's tenant; at the first use, take the current tenant, or the default one.
 
         Raises:
-            TenantMismatchError: The context names another one.
+            TenantMismatchError: The current tenant is another one.
         """
-        named = current_tenant()
+        current = current_tenant()
         if self._tenant_id is None:
-            self._tenant_id = named or self._binding.use_default_tenant()
-        elif named is not None and named != self._tenant_id:
+            self._tenant_id = current or self._binding.use_default_tenant()
+        elif current is not None and current != self._tenant_id:
             raise TenantMismatchError(
-                f"the session acts for tenant {self._tenant_id} and the context names {named}",
-                hint="open a session of its own for each tenant, inside its tenant_context",
+                f"the session belongs to tenant {self._tenant_id} and the current tenant is {current}",
+                hint="open a session for each tenant, inside its tenant_context",
             )
         return self._tenant_id
 
     def required_tenant(self) -> UUID:
-        """Return the tenant that this session acts for.
+        """Return the session's tenant.
 
         Raises:
             NoTenantError: There is none.
-            TenantMismatchError: The context names another one.
+            TenantMismatchError: The current tenant is another one.
         """
-        tenant_id = self.acting_tenant()
+        tenant_id = self.take_tenant()
         if tenant_id is None:
             raise NoTenantError(
-                "no tenant acts: there is no tenant_context and DATABASE_DEFAULT_TENANT is not set",
+                "there is no current tenant: no tenant_context is open and DATABASE_DEFAULT_TENANT is not set",
                 hint="wrap the work in `with tenant_context(tenant_id):`",
             )
         return tenant_id
@@ -97,81 +102,79 @@ class TenantSession(Session):
         return bool(self.identity_map.check_modified() or self.new or self.deleted)
 
     def bound_connection(self) -> Connection | None:
-        """Return the connection of the open transaction, or None if it is not bound to the current tenant.
+        """Return the connection of the open transaction, or None if it is not bound to the session's tenant.
 
         Raises:
             NoTenantError: There is no current tenant.
-            TenantMismatchError: The context names another one.
+            TenantMismatchError: The current tenant is another one.
         """
         return self.connection_in_use if self._bound_to == self.required_tenant() else None
 
     def open_connection(self) -> Connection:
-        """Begin a transaction if none is open, bind it to the current tenant, and return its connection.
+        """Begin a transaction if none is open, bind it to the session's tenant, and return its connection.
 
         Raises:
             NoTenantError: There is no current tenant.
-            TenantMismatchError: The context names another one.
+            TenantMismatchError: The current tenant is another one.
         """
-        self.enter_tenant(required=True)
+        self.bind_required_tenant()
         return super().connection()
 
-    def keep_rows_to_their_tenant(self) -> None:
-        """Fill the tenant in on new rows; refuse another tenant's, new or changed.
+    def bind_tenant(self) -> None:
+        """Bind the open transaction to the session's tenant, or to none, unless that is done already."""
+        self._rebind(self.take_tenant())
 
-        Raises:
-            TenantMismatchError: A row is another tenant's.
-        """
-        for row in (*self.new, *self.dirty, *self.deleted):
-            if isinstance(row, TenantBase):
-                self.keep_to_its_tenant(row)
-
-    def keep_to_its_tenant(self, row: TenantBase) -> None:
-        """Fill the tenant in on a new row.
-
-        Raises:
-            TenantMismatchError: It is another tenant's.
-        """
-        self.enter_tenant(required=True)
+    def bind_required_tenant(self) -> UUID:
+        """Bind the open transaction to the session's tenant unless that is done already, and return the tenant."""
         tenant_id = self.required_tenant()
-        if row.tenant_id is None:
-            row.tenant_id = tenant_id
-        elif row.tenant_id != tenant_id:
-            raise TenantMismatchError(
-                f"a {type(row).__name__} of tenant {row.tenant_id} is in a session that acts for {tenant_id}",
-                hint="a row keeps its tenant; open a session of its own for the other one",
-            )
+        self._rebind(tenant_id)
+        return tenant_id
 
-    def enter_tenant(self, *, required: bool) -> None:
-        """Take the tenant before a statement, and bind the open transaction to it, unless it is bound already."""
-        tenant_id = self.required_tenant() if required else self.acting_tenant()
+    def _rebind(self, tenant_id: UUID | None) -> None:
+        """Bind the open transaction unless it is bound to this tenant: a session may take its tenant after BEGIN."""
         connection = self.connection_in_use
         if connection is not None and connection.invalidated:
             raise TransactionAborted("a statement")
         if connection is not None and self._bound_to != tenant_id:
             self._bind(connection, tenant_id)
 
-    def begin_on(self, connection: Connection) -> None:
-        """Bind a transaction that begins; to no tenant too, whatever a caller has set on its connection before."""
+    def bind_new_transaction(self, connection: Connection) -> None:
+        """Bind a transaction that begins; also to no tenant, since a caller may have set another on the connection."""
         self._bound_to, self.connection_in_use = _NOT_BOUND, connection
-        self._bind(connection, self.acting_tenant())
+        self._bind(connection, self.take_tenant())
 
     def _bind(self, connection: Connection, tenant_id: UUID | None) -> None:
         def bind() -> None:
             self.bound_with = self._binding.bind(connection, tenant_id)
 
-        twice_if_lost(connection, bind)
+        begin_on_live_connection(connection, bind)
         self._bound_to = tenant_id
 
     def forget_binding(self, *, transaction_ended: bool) -> None:
-        """Forget the binding at the end of the transaction, or of a savepoint in which it may have been made."""
+        """Forget the binding at the end of the transaction, or of a savepoint: its rollback undoes a binding in it."""
         self._bound_to, self.connection_in_use = _NOT_BOUND, None if transaction_ended else self.connection_in_use
 
+    def check_tenant(self, row: TenantBase) -> None:
+        """Fill the tenant in on a new row, and check that of another row.
+
+        Raises:
+            TenantMismatchError: The row belongs to another tenant.
+        """
+        tenant_id = self.bind_required_tenant()
+        if row.tenant_id is None:
+            row.tenant_id = tenant_id
+        elif row.tenant_id != tenant_id:
+            raise TenantMismatchError(
+                f"a {type(row).__name__} of tenant {row.tenant_id} is in a session of tenant {tenant_id}",
+                hint="a row keeps its tenant; open a session for the other tenant",
+            )
+
     def flush(self, objects: Sequence[Any] | None = None) -> None:
-        """Send what is pending.
+        """Send the pending changes.
 
         Raises:
             StaleDataError: A row with a `version` was changed or deleted by another writer since it was read.
-            TransactionAborted: An earlier error was caught, so that nothing more can be sent.
+            TransactionAborted: An earlier error was caught, and the transaction can only be rolled back.
         """
         try:
             super().flush(objects)
@@ -180,14 +183,14 @@ class TenantSession(Session):
         except orm_exc.StaleDataError as error:
             raise StaleDataError(
                 "a row was changed or deleted by another writer since it was read",
-                hint="read it again, and apply the change to what is there now",
+                hint="read the row again, and apply the change to its present values",
             ) from error
 
     def commit(self) -> None:
         """Flush and commit.
 
         Raises:
-            TransactionAborted: An earlier error was caught, so that nothing can be committed.
+            TransactionAborted: An earlier error was caught, and the transaction can only be rolled back.
         """
         try:
             super().commit()
@@ -195,11 +198,15 @@ class TenantSession(Session):
             raise TransactionAborted("a flush") from error
 
     def get(self, entity: Any, ident: Any, **options: Any) -> Any:
-        """Fetch by id; a bare id of a tenant's row is completed with the tenant."""
+        """Return the row of an id, or None. The tenant is added to the id of a row that belongs to a tenant."""
         return super().get(entity, self._full_key(entity, ident), **self._refreshing(options))
 
+    def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
+        """Return the row of an id, as `get` does, or raise SQLAlchemy's NoResultFound."""
+        return super().get_one(entity, self._full_key(entity, ident), **self._refreshing(options))
+
     def merge(self, instance: Any, **options: Any) -> Any:
-        """Copy a row's state into the session; one without a tenant is this session's."""
+        """Copy the state of a row into the session; fill the tenant in if the row has none."""
         return super().merge(self._with_tenant(instance), **options)
 
     def merge_all(self, instances: Iterable[Any], **options: Any) -> list[Any]:
@@ -211,10 +218,6 @@ class TenantSession(Session):
             instance.tenant_id = self.required_tenant()
         return instance
 
-    def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
-        """Fetch by id as `get` does, or raise where there is no such row."""
-        return super().get_one(entity, self._full_key(entity, ident), **self._refreshing(options))
-
     def _refreshing(self, options: dict[str, Any]) -> dict[str, Any]:
         return {**options, "populate_existing": True} if self.always_refreshes else options
 
@@ -222,34 +225,37 @@ class TenantSession(Session):
         mapped = entity.class_ if isinstance(entity, Mapper) else entity
         if not (isinstance(mapped, type) and issubclass(mapped, TenantBase)):
             return ident
-        self.enter_tenant(required=True)
-        tenant_id = self.required_tenant()
+        tenant_id = self.bind_required_tenant()
         if isinstance(ident, dict):
             return {"tenant_id": tenant_id, **ident}
         return ident if isinstance(ident, tuple) else (tenant_id, ident)
 
 
 class AsyncSession(GuardedAsyncSession):
-    """SQLAlchemy's, with a tenant: it binds every transaction, fills ``tenant_id`` in and refuses another's rows."""
+    """SQLAlchemy's AsyncSession for one tenant.
+
+    It binds every transaction to its tenant, fills `tenant_id` in on new rows, and refuses rows of other tenants. One
+    task uses it at a time.
+    """
 
     sync_session_class = TenantSession
     sync_session: TenantSession
 
     @property
     def tenant_id(self) -> UUID:
-        """The tenant that this session acts for.
+        """The tenant of the session.
 
         Raises:
-            NoTenantError: There is none.
-            TenantMismatchError: The context names another one.
+            NoTenantError: There is no current tenant.
+            TenantMismatchError: The current tenant is another one.
         """
         return self.sync_session.required_tenant()
 
 
 @event.listens_for(TenantSession, "after_begin")
 def _bind_transaction(session: TenantSession, transaction: SessionTransaction, connection: Connection) -> None:
-    if not transaction.nested:  # a savepoint keeps what its transaction has
-        session.begin_on(connection)
+    if not transaction.nested:  # a savepoint keeps the binding of its transaction
+        session.bind_new_transaction(connection)
 
 
 @event.listens_for(TenantSession, "after_transaction_end")
@@ -259,16 +265,19 @@ def _forget_transaction(session: TenantSession, transaction: SessionTransaction)
 
 
 @event.listens_for(TenantSession, "do_orm_execute")
-def _settle_tenant(state: ORMExecuteState) -> None:
-    if state.is_column_load and not in_greenlet():  # an attribute was read; `refresh` would be in one
+def _before_statement(state: ORMExecuteState) -> None:
+    if state.is_column_load and not in_greenlet():  # an expired attribute is read; `refresh` would run in a greenlet
         raise _expired(state)
     session = cast("TenantSession", state.session)
     if not session.is_active:
         raise TransactionAborted("a flush")
     if session.always_refreshes and state.is_select and not state.is_column_load:
-        # A row that comes along through a relationship stays as it is: it may be the row that it is loaded for.
+        # Not for a relationship load: it can contain the row that it is loaded for, and would replace its attributes.
         state.update_execution_options(populate_existing=not state.is_relationship_load)
-    session.enter_tenant(required=any(issubclass(mapper.class_, TenantBase) for mapper in state.all_mappers))
+    if any(issubclass(mapper.class_, TenantBase) for mapper in state.all_mappers):
+        session.bind_required_tenant()
+    else:
+        session.bind_tenant()
 
 
 def _expired(state: ORMExecuteState) -> LazyLoadError:
@@ -276,10 +285,12 @@ def _expired(state: ORMExecuteState) -> LazyLoadError:
     name = mapper.class_.__name__ if mapper is not None else "row"
     return LazyLoadError(
         f"the attributes of a {name} have expired: its transaction was rolled back, or `expire` was called",
-        hint="read the row again, or `await session.refresh(row)`; ids that outlive a rollback are kept in variables",
+        hint="read the row again, or `await session.refresh(row)`; keep ids for use after a rollback in variables",
     )
 
 
 @event.listens_for(TenantSession, "before_flush")
 def _before_flush(session: TenantSession, _context: UOWTransaction, _instances: Any) -> None:
-    session.keep_rows_to_their_tenant()
+    for row in (*session.new, *session.dirty, *session.deleted):
+        if isinstance(row, TenantBase):
+            session.check_tenant(row)

@@ -1,4 +1,4 @@
-"""run_transaction: a unit of work, run again where that heals; a COMMIT without an answer is cleared up."""
+"""run_transaction: run a unit of work, retry it after temporary errors, and find out an uncertain COMMIT."""
 
 from __future__ import annotations
 
@@ -29,30 +29,34 @@ from src.database.observability import count_retry
 from src.database.session.engines import binding_of
 from src.database.session.scopes import engine
 from src.database.session.session import AsyncSession
-from src.database.session.transaction_status import NumberedBinding, NumberedSession, Outcome, find_outcome
+from src.database.session.transaction_status import CommitOutcome, NumberedBinding, NumberedSession, find_outcome
 
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 ResultT = TypeVar("ResultT")
 
 RETRY_SECONDS: Final = 30.0
-"""More than a server takes to restart."""
+"""Longer than a restart of the server takes."""
 MOST_RETRIES: Final = 1000
 FIRST_DELAY_SECONDS: Final = 0.05
 LONGEST_DELAY_SECONDS: Final = 1.0
-_HEALED_BY_REPEATING: Final = (ConnectionFailed, DeadlockError, SchemaChangedError, SerializationError)
-_HEALED_BY_NOBODY: Final = (AuthenticationFailed, DatabaseMissing, PoolExhausted, TlsFailed)
-"""Connections that a second attempt would not get either, or that it should not queue up for again."""
+_RETRYABLE: Final = (ConnectionFailed, DeadlockError, SchemaChangedError, SerializationError)
+_NOT_RETRYABLE: Final = (AuthenticationFailed, DatabaseMissing, PoolExhausted, TlsFailed)
+"""Kinds of ConnectionFailed: a retry would fail again, or would join the queue of an exhausted pool again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """One attempt that failed, and is followed by another."""
+    """A failed attempt that another one follows.
+
+    Attributes:
+        number: 1 for the first retry.
+        error: The error of the failed attempt.
+        delay: Seconds until the next attempt.
+    """
 
     number: int
-    """1 is the first repetition."""
     error: DatabaseError
     delay: float
-    """Seconds until the next attempt."""
 
 
 async def run_transaction(
@@ -61,33 +65,36 @@ async def run_transaction(
     retry_seconds: float = RETRY_SECONDS,
     retries: int | None = None,
     isolation: Isolation | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - it bounds attempts and pauses together, and says what it cut short
+    timeout: float | None = None,  # noqa: ASYNC109 - it limits attempts and pauses together, and its error has the reason
     idempotent: bool = False,
     on_retry: Callable[[Retry], object] | None = None,
 ) -> ResultT:
-    """Run a unit of work in a transaction, and commit it; the whole unit again where that heals what went wrong.
+    """Run a unit of work in a transaction and commit it; run the whole unit again after a temporary error.
 
-    That is a serialization failure, a deadlock, a schema that changed under a prepared statement, and a connection that
-    was lost before COMMIT was sent; nothing else. Between attempts it waits for a random part of a pause that doubles.
-    Where the connection is lost after COMMIT was sent, the server is asked what became of it.
+    Temporary errors are a serialization failure, a deadlock, a schema that changed under a prepared statement, and a
+    connection that was lost before COMMIT was sent. Between attempts there is a random pause, whose limit doubles. If
+    the connection is lost after COMMIT was sent, the server is queried for the outcome of the transaction.
 
-    Whatever the unit does beside the database is repeated too. It must not commit, and has to use the session that it
-    is given: each attempt has a fresh one.
+    The unit must not commit, and must use the session that it gets: each attempt has a new one. What the unit does
+    besides, such as sending a message, is repeated with it.
 
     Args:
-        fn: The unit: takes a session as `get_db` gives, and returns what is handed on when it is committed.
-        retry_seconds: No repetition begins later than this many seconds after the first failure. 0: none begins.
-        retries: The most repetitions, 0 to 1000; None: only the time is limited.
-        isolation: In place of the server's default, which is READ COMMITTED as a rule.
-        timeout: Seconds for all of it, pauses included; None is without end.
-        idempotent: The unit may be repeated though it was committed, since it writes under keys of its own, as messages
-            are written: it is, where the outcome of its COMMIT cannot be found out.
+        fn: The unit of work: takes a session like that of `get_db`.
+        retry_seconds: No retry begins later than this many seconds after the first failure; 0 disables retries.
+        retries: The most retries, 0 to 1000; None limits only the time.
+        isolation: The isolation level; None means the server's default, usually READ COMMITTED.
+        timeout: Seconds for all attempts and pauses; None means no limit.
+        idempotent: The unit has the same effect when it is committed twice, because it writes under keys of its own. It
+            is then also run again if the outcome of its COMMIT cannot be found out.
         on_retry: Called before each pause.
 
+    Returns:
+        The result of the committed attempt.
+
     Raises:
-        CommitOutcomeUnknown: COMMIT was sent, and what became of it cannot be found out.
-        QueryTimeout: It was not done in time, or the server ended the transaction at a time limit of its own, such as
-            `idle_in_transaction_session_timeout`; nothing of it is committed.
+        CommitOutcomeUnknown: COMMIT was sent, and its outcome cannot be found out.
+        QueryTimeout: The time ran out, or the server ended the transaction at a limit of its own, such as
+            `idle_in_transaction_session_timeout`. Nothing is committed.
         DatabaseError: What the last attempt failed with; a note says how many there were.
         TypeError: The unit is no function: what was called already cannot be repeated.
         ValueError: An option is none of what its name says.
@@ -105,20 +112,20 @@ async def run_transaction(
         if unit.uncertain is not None:
             raise unit.uncertain from error
         raise QueryTimeout(
-            f"the transaction was not done within its {timeout:g} s, in {unit.attempts} attempts",
-            hint="a longer `timeout`, a shorter unit, or fewer who want the same rows at once",
+            f"the transaction was not committed within {timeout:g} s, in {unit.attempts} attempts",
+            hint="raise `timeout`, shorten the unit, or let fewer tasks change the same rows at the same time",
         ) from error
 
 
 @dataclass(slots=True)
 class _Unit(Generic[ResultT]):
-    """One call of `run_transaction`.
+    """The state of one call of `run_transaction`.
 
     Attributes:
         options: The execution options of each attempt.
-        ends: When no attempt may begin any more, in seconds of the monotonic clock.
-        retries_end: The same for repetitions; None before the first failure, since a long unit is repeated too.
-        attempts: How many have begun.
+        ends: The end of `timeout`, in seconds of the monotonic clock.
+        retries_end: The end of `retry_seconds`, which begin with the first failure: a long unit is retried too.
+        attempts: The number of attempts that have begun.
         uncertain: The error of the current attempt's COMMIT if its outcome is not known.
     """
 
@@ -134,14 +141,14 @@ class _Unit(Generic[ResultT]):
     uncertain: CommitOutcomeUnknown | None = None
 
     async def run(self) -> ResultT:
-        """Attempt it until it is done, or nothing more can be done."""
+        """Attempt the unit until it is committed, or no retry is left."""
         while True:
             self.attempts += 1
             self.uncertain = None
             try:
                 return await self._attempt()
             except DatabaseError as error:
-                if not self._may_repeat(error):
+                if not self._may_retry(error):
                     self._note_attempts(error)
                     raise
                 await self._pause(error)
@@ -149,7 +156,7 @@ class _Unit(Generic[ResultT]):
     async def _attempt(self) -> ResultT:
         options: dict[str, Any] = {"binding": binding_of(NumberedBinding), "execution_options": self.options}
         session = NumberedSession(bind=engine, expire_on_commit=False, **options)
-        async with session:  # its exit is shielded, and rolls back what is not committed
+        async with session:  # its exit is shielded from cancellation, and rolls back an open transaction
             session.info["attempt"] = self.attempts
             result = await self.fn(session)
             try:
@@ -161,32 +168,37 @@ class _Unit(Generic[ResultT]):
                     self.uncertain = error.__cause__
                 raise
         if self.uncertain is not None:
-            await self._clear_up(session, self.uncertain)
+            await self._resolve(session, self.uncertain)
         return result
 
-    async def _clear_up(self, session: NumberedSession, uncertain: CommitOutcomeUnknown) -> None:
-        """Return where it turns out to be committed, raise ConnectionFailed where it is not."""
+    async def _resolve(self, session: NumberedSession, uncertain: CommitOutcomeUnknown) -> None:
+        """Query the outcome of an uncertain COMMIT, and return if the transaction is committed.
+
+        Raises:
+            ConnectionFailed: The transaction is aborted.
+            CommitOutcomeUnknown: The outcome cannot be found out.
+        """
         try:
             outcome = await find_outcome(engine, session.number)
         except asyncio.CancelledError as error:
             error.__cause__ = uncertain
             raise
         get_logger(__name__).warning("uncertain_commit", outcome=outcome.value, attempt=self.attempts)
-        if outcome is Outcome.UNKNOWN:
+        if outcome is CommitOutcome.UNKNOWN:
             raise uncertain
         self.uncertain = None
-        if outcome is Outcome.ABORTED:
-            raise ConnectionFailed("the connection was lost before the server had committed") from uncertain
+        if outcome is CommitOutcome.ABORTED:
+            raise ConnectionFailed("the connection was lost before the server committed the transaction") from uncertain
 
-    def _may_repeat(self, error: DatabaseError) -> bool:
+    def _may_retry(self, error: DatabaseError) -> bool:
         if self.retries is not None and self.attempts > self.retries:
             return False
         if error is self.uncertain:
             return self.idempotent
-        return isinstance(error, _HEALED_BY_REPEATING) and not isinstance(error, _HEALED_BY_NOBODY)
+        return isinstance(error, _RETRYABLE) and not isinstance(error, _NOT_RETRYABLE)
 
     async def _pause(self, error: DatabaseError) -> None:
-        """Wait for a random time below a limit that doubles, so that those who met do not meet again.
+        """Wait for a random time below a limit that doubles, so that conflicting transactions do not conflict again.
 
         "Full jitter" of https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         """
@@ -215,10 +227,10 @@ def _check(
 ) -> None:
     if not callable(fn):
         if inspect.iscoroutine(fn):
-            fn.close()  # it would warn that nobody awaited it
+            fn.close()  # else Python warns that it was never awaited
         raise TypeError(
             f"fn must be an async function that takes a session, got {type(fn).__name__}:"
-            " pass the function itself, or functools.partial of it; what is called already cannot be repeated"
+            " pass the function itself, or a functools.partial of it; a coroutine cannot be run again"
         )
     if isinstance(retry_seconds, bool) or not retry_seconds >= 0:
         raise ValueError(f"retry_seconds must be seconds, 0 or more, got {retry_seconds!r}")

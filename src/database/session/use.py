@@ -1,4 +1,4 @@
-"""The checks with which each operation of a session begins: it is open, and no other task uses it."""
+"""The check at the beginning of each operation of a session: it is open, and no other task uses it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from src.database.errors import SessionClosed, SessionInUse
 
 SessionT = TypeVar("SessionT", bound=type[Session])
 
-# These send nothing. The flush that does may come under another tenant's context, so the session takes its tenant here.
+# These send nothing. The later flush may run inside another tenant_context: so the session takes its tenant here.
 _CHANGES: Final = ("add", "add_all", "delete", "delete_all", "merge", "merge_all")
 _OPERATIONS: Final = (
     "begin",
@@ -43,8 +43,8 @@ _ENDS: Final = ("close", "invalidate")
 class SessionUse(AbstractContextManager[None]):
     """Whether a session is open, and the task whose operation runs in it.
 
-    An open session is idle or in use by one task. `with use:` is an operation: those of the same task nest, another
-    task's is refused. Closing is final; an operation that runs already completes.
+    An open session is idle or in use by one task. `with use:` is an operation: operations of the same task nest, and
+    one of another task is refused. Closing is final; an operation that is running completes.
     """
 
     __slots__ = ("_depth", "_idle", "_task", "is_closed")
@@ -75,20 +75,20 @@ class SessionUse(AbstractContextManager[None]):
                 self._idle.set()
 
     def for_release(self) -> AbstractContextManager[None]:
-        """Return the guard of an operation that a closed session permits: it has nothing left to release."""
+        """Return the guard of an operation that releases resources; a closed session permits it, having none left."""
         return nullcontext() if self.is_closed and self._depth == 0 else self
 
     def check_idle(self) -> None:
         """Check that no other task uses the session.
 
         Raises:
-            SessionInUse: An operation of another task runs in it.
+            SessionInUse: An operation of another task is running.
         """
         if self._is_used_elsewhere():
             raise SessionInUse
 
     async def wait_until_idle(self) -> None:
-        """Wait until the operation of another task is complete; time limits of statement and pool bound it."""
+        """Wait until the operation of another task completes; the limits of statements and of the pool limit this."""
         while self._is_used_elsewhere():
             if self._idle is None or self._idle.is_set():
                 self._idle = asyncio.Event()
@@ -99,19 +99,19 @@ class SessionUse(AbstractContextManager[None]):
 
 
 class GuardedAsyncSession(sa_asyncio.AsyncSession):
-    """An AsyncSession whose transaction blocks keep to one task too; its `sync_session` has a `use`."""
+    """An AsyncSession whose transaction blocks belong to one task too; its `sync_session` has an attribute `use`."""
 
     def begin(self) -> sa_asyncio.AsyncSessionTransaction:
-        """Begin a transaction, in `async with`."""
+        """Return a context manager that begins a transaction, and commits or rolls back."""
         return _Transaction(self)
 
     def begin_nested(self) -> sa_asyncio.AsyncSessionTransaction:
-        """Begin a savepoint, in `async with`."""
+        """Return a context manager that sets a savepoint, and releases it or rolls back to it."""
         return _Transaction(self, nested=True)
 
 
 class _Transaction(sa_asyncio.AsyncSessionTransaction):
-    """A transaction block: rolled back, once its other task is done, if a task still uses the session at its end."""
+    """A transaction block. If another task uses the session at its end, it waits for that task and rolls back."""
 
     async def commit(self) -> None:
         """Commit the transaction, or release the savepoint."""
@@ -146,7 +146,7 @@ class _Transaction(sa_asyncio.AsyncSessionTransaction):
 def guard_operations(session_class: SessionT) -> SessionT:
     """Make each operation of a session class begin with the checks of the session's `use`; a class decorator.
 
-    The class has an attribute `use` and a method `acting_tenant`.
+    The class has an attribute `use` and a method `take_tenant`.
     """
     for names, guard in (
         (_CHANGES, partial(_operating, takes_tenant=True)),
@@ -164,7 +164,7 @@ def _operating(method: Callable[..., Any], *, takes_tenant: bool = False) -> Cal
     def operate(session: Any, *arguments: Any, **options: Any) -> Any:
         with session.use:
             if takes_tenant:
-                session.acting_tenant()
+                session.take_tenant()
             return method(session, *arguments, **options)
 
     return operate
@@ -180,7 +180,7 @@ def _releasing(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _ending(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Close for every later operation first; the connection is another task's until its operation is complete."""
+    """Refuse later operations first, then wait for the operation of another task, which still needs the connection."""
 
     @wraps(method)
     def end(session: Any) -> None:

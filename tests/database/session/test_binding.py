@@ -32,7 +32,7 @@ async def test_a_session_keeps_the_tenant_of_its_first_statement(engine: AsyncEn
         await session.commit()
         assert (await session.scalars(select(User.tenant_id))).all() == [A]
         with tenant_context(B):
-            with pytest.raises(TenantMismatchError, match="the session acts for tenant"):
+            with pytest.raises(TenantMismatchError, match="the session belongs to tenant"):
                 await session.scalars(select(User))
             with pytest.raises(TenantMismatchError):
                 await session.execute(text("SELECT 1"))

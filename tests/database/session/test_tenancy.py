@@ -138,7 +138,7 @@ async def test_tasks_keep_their_tenants_apart(engine: AsyncEngine) -> None:
 async def test_without_a_tenant_nothing_is_read_or_written(engine: AsyncEngine) -> None:
     async with AsyncSession(engine) as session:
         assert await session.scalar(text("SELECT count(*) FROM users")) == 0
-        with pytest.raises(NoTenantError, match="no tenant acts"):
+        with pytest.raises(NoTenantError, match="there is no current tenant"):
             await session.scalars(select(User))
         with pytest.raises(NoTenantError):
             await session.get(User, uuid7())
