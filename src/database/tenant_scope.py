@@ -13,6 +13,11 @@ class tenant_context(ContextDecorator):  # noqa: N801 - callers use it like a fu
     Do not `yield` inside the block in a generator: the code that iterates over the generator runs in the same context,
     and would have this tenant too (docs/tenants.md).
 
+    Example:
+        with tenant_context(user.tenant_id):
+            async with get_db() as session:
+                same_user = await UserRepository(session).get(user.id)
+
     Args:
         tenant_id: The tenant.
 

@@ -235,7 +235,7 @@ async def test_its_timeout_applies_wherever_it_waits(waits: str, monkeypatch: py
         await run_transaction(unit, timeout=0.5, retries=1000)
 
     assert time.monotonic() - began < 10
-    assert waits == "between attempts" or "not done within its 0.5 s" in str(failed.value)
+    assert waits == "between attempts" or "not committed within 0.5 s" in str(failed.value)
     async with get_db() as session:
         assert await UserRepository(session).count() == 0
 

@@ -9,7 +9,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final, cast
@@ -23,6 +22,7 @@ from sqlalchemy.util.concurrency import await_
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
 
 from src.database.connect import ConnectionState
+from src.database.engine.waiters import Waiters
 from src.database.errors import PoolExhausted
 from src.database.target import PoolLimits
 
@@ -41,7 +41,7 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         super().__init__(maxsize, use_lifo)
         self._idle: deque[ConnectionPoolEntry] = deque()
-        self._waiting: deque[asyncio.Future[ConnectionPoolEntry]] = deque()
+        self._waiters: Waiters[ConnectionPoolEntry] = Waiters()
 
     def empty(self) -> bool:
         """Return True if no connection is idle."""
@@ -57,14 +57,13 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
 
     def put_nowait(self, item: ConnectionPoolEntry) -> None:
         """Hand a connection to the caller that has waited longest, or keep it; raise Full if there is no room."""
-        if self._hand_over(item):
-            return
-        if self.full():
-            raise Full
-        self._idle.append(item)
+        if not self._waiters.hand_over(item):
+            if self.full():
+                raise Full
+            self._idle.append(item)
 
     def put(self, item: ConnectionPoolEntry, block: bool = True, timeout: float | None = None) -> None:
-        """Do as `put_nowait`; the pool never has more connections than the queue keeps."""
+        """Do as `put_nowait`, and never wait for room."""
         self.put_nowait(item)
 
     def get_nowait(self) -> ConnectionPoolEntry:
@@ -77,31 +76,15 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
         """Return an idle connection, or wait for one; raise Empty after the timeout."""
         if self._idle or not block:
             return self.get_nowait()
-        return await_(self._wait(timeout))
-
-    async def _wait(self, seconds: float | None) -> ConnectionPoolEntry:
-        waiter: asyncio.Future[ConnectionPoolEntry] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
         try:
-            async with asyncio.timeout(seconds):
-                return await waiter
-        except BaseException as error:
-            if not waiter.done() or waiter.cancelled():
-                with suppress(ValueError):
-                    self._waiting.remove(waiter)
-            # The connection arrived, and then the timeout or a cancellation reached this task before it could run.
-            elif not self._hand_over(waiter.result()):
-                self._idle.append(waiter.result())
-            if isinstance(error, TimeoutError):
-                raise Empty from None
-            raise
+            return await_(self._waiters.wait(timeout, put_back=self._put_back))
+        except TimeoutError:
+            raise Empty from None
 
-    def _hand_over(self, item: ConnectionPoolEntry) -> bool:
-        while self._waiting:
-            if not (waiter := self._waiting.popleft()).done():
-                waiter.set_result(item)
-                return True
-        return False
+    def _put_back(self, item: ConnectionPoolEntry) -> None:
+        """Put a connection that its caller could not take; unlike `put_nowait`, keep it also if the queue is full."""
+        if not self._waiters.hand_over(item):
+            self._idle.append(item)
 
 
 class SizedPool(AsyncAdaptedQueuePool):

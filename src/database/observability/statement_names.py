@@ -42,8 +42,13 @@ def names_statements(owner: _OwnerT) -> _OwnerT:
     class of its object, or with the attribute `observed_as` of that class.
 
     Example:
-        >>> @names_statements
-        ... async def monthly_report(session): ...
+        from src.database.observability import names_statements
+
+        @names_statements
+        async def monthly_report(session):
+            return (await session.execute(select(Event.title, Event.start_datetime))).all()
+
+        await monthly_report(session)
 
     Args:
         owner: A class, or a function.

@@ -118,6 +118,10 @@ def get_db() -> SessionScope[AsyncSession]:
     connection before its first statement. It raises SessionInUse if a second task uses it at the same time, and
     SessionClosed after the block.
 
+    Example:
+        async with get_db() as session:
+            await UserRepository(session).update(user.id, display_name="Ada Lovelace")
+
     Returns:
         A context manager that yields an :class:`AsyncSession`.
     """
@@ -135,6 +139,10 @@ def get_read_db(*, read_your_writes: bool = False) -> SessionScope[ReadSession]:
     Args:
         read_your_writes: Wait, for at most 1 s, until the replica has replayed all earlier commits; if it has not, read
             from the primary.
+
+    Example:
+        async with get_read_db() as session:
+            number_of_users = await UserRepository(session).count()
 
     Returns:
         A context manager that yields a :class:`ReadSession`.

@@ -71,6 +71,12 @@ def create_engine(
 ) -> DatabaseEngine:
     """Create an engine. Nothing is opened before its first use; the caller disposes of it.
 
+    Example:
+        reports = create_engine(settings, name="reports")
+        async with reports.connect() as connection:
+            rows = (await connection.execute(select(User.id))).all()
+        await reports.dispose()
+
     Args:
         settings: The target, the limits and the environment.
         poolclass: The pool class. By default `NullPool` in development and test, unless the URL has a parameter for

@@ -78,6 +78,12 @@ async def run_transaction(
     The unit must not commit, and must use the session that it gets: each attempt has a new one. What the unit does
     besides, such as sending a message, is repeated with it.
 
+    Example:
+        async def rename(session):
+            await UserRepository(session).update(user.id, display_name="Ada Lovelace")
+
+        await run_transaction(rename)
+
     Args:
         fn: The unit of work: takes a session like that of `get_db`.
         retry_seconds: No retry begins later than this many seconds after the first failure; 0 disables retries.
