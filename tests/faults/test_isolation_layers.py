@@ -144,11 +144,7 @@ IN_THE_CODE: dict[str, tuple[Any, str, Any, Check, str]] = {
         Ready, "fenced", property(lambda ready: ready), checks.check_compiled_reads, APP_ROLE
     ),
     "one tenant a session": (
-        TenantSession, "check_tenant", lambda *_: None, checks.check_added_rows, APP_ROLE
-    ),
-    "the bind at begin, of a reader": (
-        ReadTenantSession, "bind_new_transaction", begins_unbound, checks.check_bindings, APP_ROLE
-    ),
+        TenantSession, "take_tenant", lambda _: tenant_scope.current_tenant(), checks.check_contexts, APP_ROLE
     ),
     "a tenant at all": (TenantSession, "required_tenant", lambda *_: uuid7(), checks.check_contexts, APP_ROLE),
     "a tenant at all, in the store": (Calls, "tenant_id", property(lambda _: uuid7()), checks.check_contexts, APP_ROLE),
