@@ -24,9 +24,7 @@ UNFORMATTED = """    op.create_table('ghosts',
 """.format(blanks=" " * 40)
 
 
-async def test_autogenerate_on_a_database_that_is_behind_suggests_upgrade(
-    owner_settings: Settings, drafts: Drafts
-) -> None:
+async def test_autogenerate_on_an_older_database_suggests_upgrade(owner_settings: Settings, drafts: Drafts) -> None:
     drafts.add("newer", "pass")
 
     with pytest.raises(ConfigurationError, match="newest revision, newer: this database is behind") as caught:

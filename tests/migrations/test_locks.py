@@ -56,14 +56,14 @@ async def traffic() -> AsyncIterator[list[float]]:
             task.cancel()
 
 
-async def test_a_migration_gives_up_in_time_and_comes_back(
+async def test_a_migration_releases_its_locks_and_retries(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int]
 ) -> None:
     drafts.add("table", "op.create_table('before_it', sa.Column('id', sa.Integer()))")
     drafts.add("column", ADD_COLUMN)
 
     async with traffic() as took:
-        another_session(1.5)
+        another_session(3)  # on a busy machine the upgrade needs more than a second to reach the locked table
         with capture_logs() as logs:
             done = await upgrade(owner_settings, folder=drafts.folder, patience=SOON)
 
@@ -73,7 +73,7 @@ async def test_a_migration_gives_up_in_time_and_comes_back(
     assert max(took) < 0.25 + SLACK
 
 
-async def test_one_that_does_not_come_through_says_who_is_in_the_way(
+async def test_a_migration_without_its_lock_names_the_blocking_session(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts, another_session: Callable[..., int]
 ) -> None:
     drafts.add("table", "op.create_table('before_it', sa.Column('id', sa.Integer()))")
@@ -92,7 +92,7 @@ async def test_one_that_does_not_come_through_says_who_is_in_the_way(
     assert await current(owner_settings) == ("table",)
 
 
-async def test_a_long_index_tells_how_far_it_is_and_whom_it_waits_for(
+async def test_the_progress_and_the_blockers_of_a_long_index_are_logged(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("src.database.migrate.lock.FIRST_OBSERVATION_SECONDS", 0.1)
@@ -109,9 +109,7 @@ async def test_a_long_index_tells_how_far_it_is_and_whom_it_waits_for(
     assert (built["table"], built["phase"]) == ("users", "waiting for writers before build")
 
 
-async def test_a_deadlock_is_begun_again(
-    owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
-) -> None:
+async def test_a_deadlock_is_retried(owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts) -> None:
     superuser.execute("CREATE SEQUENCE runs")
     superuser.execute("GRANT ALL ON SEQUENCE runs TO PUBLIC")
     drafts.add(
@@ -126,7 +124,7 @@ async def test_a_deadlock_is_begun_again(
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("+1", "one"), ("+2", "column")])
-async def test_what_was_asked_for_stays_the_same_however_often_it_begins(
+async def test_a_relative_revision_keeps_its_target_over_retries(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int], asked: str, expected: str
 ) -> None:
     """After the first of two is committed, +2 would be another one."""
@@ -139,7 +137,7 @@ async def test_what_was_asked_for_stays_the_same_however_often_it_begins(
     assert done.after == (expected,)
 
 
-async def test_the_urls_own_lock_timeout_counts(
+async def test_the_lock_timeout_of_the_url_is_used(
     owner_settings: Settings, use_database: Callable[..., Settings]
 ) -> None:
     assert owner_settings.DATABASE_URL is not None
@@ -155,7 +153,7 @@ async def test_the_urls_own_lock_timeout_counts(
     assert found == [("5s", "0", "1min"), ("1500ms", "0", "1min")]
 
 
-async def test_who_waits_for_another_migrator_says_for_whom(owner_settings: Settings) -> None:
+async def test_waiting_for_another_migrator_names_its_session(owner_settings: Settings) -> None:
     async with migration_connection(owner_settings) as connection:
         pid = (await connection.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one()
         await connection.commit()
@@ -178,7 +176,7 @@ async def test_two_databases_are_migrated_from_one_event_loop(clone: Callable[..
 @pytest.mark.parametrize(
     "slow", ["op.execute('SELECT pg_sleep(5)')", "create_index_concurrently('ix_x', 'users', ['tenant_id'])"]
 )
-async def test_a_migration_that_is_cancelled_is_cancelled_and_can_begin_again(
+async def test_a_cancelled_migration_can_be_repeated(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int], slow: str
 ) -> None:
     drafts.add("slow", slow)
@@ -196,12 +194,12 @@ async def test_a_migration_that_is_cancelled_is_cancelled_and_can_begin_again(
 @pytest.mark.parametrize(
     "arguments", [{"attempts": 0}, {"lock_seconds": -1}, {"migrator_seconds": -1}, {"pause_seconds": -0.1}]
 )
-def test_patience_is_checked(arguments: dict[str, float]) -> None:
+def test_limits_of_patience_are_checked(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=re.compile(rf"{next(iter(arguments))} must be .* got")):
         Patience(**arguments)  # type: ignore[arg-type] # of either kind
 
 
-async def test_a_role_that_may_not_is_told_who_may(cloned_database: URL, drafts: Drafts) -> None:
+async def test_a_role_without_privileges_gets_the_remedy(cloned_database: URL, drafts: Drafts) -> None:
     drafts.add("column", ADD_COLUMN)
 
     with pytest.raises(DatabaseError, match="DATABASE_MIGRATION_URL; `thea-db bootstrap`"):

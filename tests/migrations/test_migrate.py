@@ -22,7 +22,7 @@ from tests.migrations.drafts import Drafts
 ROOT = Path(__file__).parents[2]
 
 
-async def test_tells_where_it_was_and_is_and_what_was_done(owner_settings: Settings, drafts: Drafts) -> None:
+async def test_reports_the_revisions_before_and_after_and_the_steps(owner_settings: Settings, drafts: Drafts) -> None:
     head = drafts.newest
     drafts.add("one", "op.execute('SELECT 1')")
 
@@ -38,7 +38,7 @@ async def test_tells_where_it_was_and_is_and_what_was_done(owner_settings: Setti
 
 
 @pytest.mark.parametrize("asked", ["base", "-1", "head_before"])
-async def test_upgrade_does_not_go_down_and_warns_of_downgrade(
+async def test_upgrade_rejects_an_older_revision_and_warns_of_downgrade(
     owner_settings: Settings, drafts: Drafts, asked: str
 ) -> None:
     before = drafts.newest
@@ -56,14 +56,14 @@ async def test_upgrade_does_not_go_down_and_warns_of_downgrade(
     assert (await downgrade(owner_settings, "-1", folder=drafts.folder)).after == (before,)
 
 
-async def test_an_unknown_revision_is_said_to_be_one(owner_settings: Settings) -> None:
+async def test_an_unknown_revision_is_an_error(owner_settings: Settings) -> None:
     with pytest.raises(
         ConfigurationError, match=f"Can't locate revision identified by 'nothing'; this installation has {heads()[0]}"
     ):
         await upgrade(owner_settings, "nothing")
 
 
-async def test_a_database_of_a_newer_release_wants_that_release(
+async def test_a_database_of_a_newer_release_needs_that_release(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("UPDATE alembic_version SET version_num = 'newer'")
@@ -77,7 +77,7 @@ async def test_a_database_of_a_newer_release_wants_that_release(
     assert "Traceback" not in done.stderr
 
 
-async def test_tables_without_a_revision_are_not_made_again_and_the_way_to_stamp_them_is_named(
+async def test_tables_without_a_revision_are_kept_and_the_error_leads_to_stamp(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("DROP TABLE alembic_version")
@@ -88,7 +88,7 @@ async def test_tables_without_a_revision_are_not_made_again_and_the_way_to_stamp
     assert (await stamp(owner_settings, "head")).after == heads()
 
 
-async def test_history_tells_what_the_database_has(owner_settings: Settings, drafts: Drafts) -> None:
+async def test_history_marks_applied_revisions(owner_settings: Settings, drafts: Drafts) -> None:
     head = drafts.newest
     drafts.add("one", "pass")
 
@@ -101,7 +101,7 @@ async def test_history_tells_what_the_database_has(owner_settings: Settings, dra
     assert {entry.is_applied for entry in unasked} == {None}
 
 
-async def test_a_stamp_changes_nothing_else(
+async def test_a_stamp_runs_no_migration(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
 ) -> None:
     drafts.add("one", "op.execute('CREATE TABLE one (i int)')")
@@ -112,7 +112,7 @@ async def test_a_stamp_changes_nothing_else(
     assert superuser.execute("SELECT to_regclass('one')").fetchone() == (None,)
 
 
-async def test_a_generated_revision_says_the_rules_and_runs(owner_settings: Settings, drafts: Drafts) -> None:
+async def test_a_generated_revision_contains_the_rules_and_runs(owner_settings: Settings, drafts: Drafts) -> None:
     plain = await revision(owner_settings, "An empty one", folder=drafts.folder)
     first = await upgrade(owner_settings, folder=drafts.folder)
     generated = await revision(owner_settings, "A generated one", autogenerate=True, folder=drafts.folder)
@@ -125,19 +125,21 @@ async def test_a_generated_revision_says_the_rules_and_runs(owner_settings: Sett
     assert third.after == first.before
 
 
-async def test_a_release_takes_no_new_revisions(owner_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_installed_release_accepts_no_new_revisions(
+    owner_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("src.database.migrate.run.is_checkout", lambda: False)
 
     with pytest.raises(ConfigurationError, match="name a folder of your own"):
         await revision(owner_settings, "A new one")
 
 
-async def test_a_folder_that_is_none_is_refused(owner_settings: Settings, tmp_path: Path) -> None:
+async def test_a_missing_folder_is_rejected(owner_settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"the folder of revisions must be a folder, got '.*nothing'"):
         await upgrade(owner_settings, folder=tmp_path / "nothing")
 
 
-async def test_a_folder_may_be_called_anything(owner_settings: Settings, tmp_path: Path) -> None:
+async def test_a_folder_may_have_any_name(owner_settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "100% mine: here, and there"
     folder.mkdir()
     Drafts(folder).add("one", "pass")
@@ -145,7 +147,9 @@ async def test_a_folder_may_be_called_anything(owner_settings: Settings, tmp_pat
     assert (await upgrade(owner_settings, folder=folder)).after == ("one",)
 
 
-async def test_the_sql_of_all_builds_the_same(owner_settings: Settings, superuser: psycopg.Connection) -> None:
+async def test_the_sql_of_all_migrations_builds_the_same_schema(
+    owner_settings: Settings, superuser: psycopg.Connection
+) -> None:
     written = await sql()
     superuser.execute("DROP DATABASE IF EXISTS from_sql WITH (FORCE)")
     superuser.execute(f"CREATE DATABASE from_sql OWNER {OWNER_ROLE}")
@@ -163,12 +167,12 @@ async def test_the_sql_of_all_builds_the_same(owner_settings: Settings, superuse
         superuser.execute("DROP DATABASE from_sql WITH (FORCE)")
 
 
-async def test_a_downgrade_as_sql_says_from_where(owner_settings: Settings) -> None:
+async def test_a_downgrade_as_sql_needs_a_range(owner_settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="from"):
         await sql("base", down=True)
 
 
-async def test_through_a_transaction_pooler_the_lock_is_worth_nothing(cloned_database: URL) -> None:
+async def test_a_transaction_pooler_is_rejected(cloned_database: URL) -> None:
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=cloned_database, DATABASE_PGBOUNCER=True)
 
     with pytest.raises(ConfigurationError, match="DATABASE_MIGRATION_URL must be set if DATABASE_PGBOUNCER=true"):
@@ -180,7 +184,7 @@ def alembic(*arguments: str) -> subprocess.CompletedProcess[str]:
     return run_forked("alembic", arguments, ROOT, os.environ)
 
 
-async def test_a_search_path_without_a_schema_is_refused(
+async def test_a_search_path_without_a_schema_is_rejected(
     owner_settings: Settings, cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
     """pg_temp is searched last: as the only schema it took the tables, and `upgrade` reported success."""

@@ -32,7 +32,7 @@ def expand(drafts: Drafts) -> Path:
 
 
 @pytest.mark.slow
-async def test_the_methods_of_every_repository_work_on_it(
+async def test_every_repository_works_on_the_next_schema(
     owner_settings: Settings, expand: Path, *, is_long: bool
 ) -> None:
     step = 1 if is_long else 4
@@ -47,7 +47,7 @@ async def test_the_methods_of_every_repository_work_on_it(
                     await call.run(repository(session), await fill(session))
 
 
-def test_its_suite_passes_on_it(expand: Path, *, is_long: bool) -> None:
+def test_the_suite_passes_on_the_next_schema(expand: Path, *, is_long: bool) -> None:
     if not is_long:
         pytest.skip("it runs the repositories' tests once more: --long")
     unset = ("THEA_TEST_SERVER", "PYTEST_")

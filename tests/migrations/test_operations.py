@@ -25,7 +25,7 @@ backfill(\"\"\"
 """
 
 
-async def test_all_of_them_go_up_and_leave_no_trace_when_they_go_down(
+async def test_every_operation_is_applied_and_reverted(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
 ) -> None:
     fill(superuser)
@@ -41,7 +41,7 @@ async def test_all_of_them_go_up_and_leave_no_trace_when_they_go_down(
     assert catalogue(superuser) == before
 
 
-async def test_an_index_that_an_interrupted_run_left_invalid_is_built_anew(
+async def test_an_invalid_index_of_an_interrupted_run_is_built_again(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
 ) -> None:
     fill(superuser)
@@ -58,7 +58,7 @@ async def test_an_index_that_an_interrupted_run_left_invalid_is_built_anew(
     assert superuser.execute(IS_VALID).fetchone() == (True,)
 
 
-async def test_a_whole_index_is_let_be_and_another_tables_refused(
+async def test_a_valid_index_is_kept_and_one_of_another_table_is_an_error(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
 ) -> None:
     drafts.add("index", INDEX)
@@ -74,7 +74,7 @@ async def test_a_whole_index_is_let_be_and_another_tables_refused(
 
 
 @pytest.mark.parametrize("call", [INDEX, "drop_index_concurrently('ix_tenants_active')", BACKFILL.format(batch=2)])
-async def test_what_no_transaction_can_hold_comes_first(
+async def test_autocommit_operations_must_come_first(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts, call: str
 ) -> None:
     before = catalogue(superuser)
@@ -86,7 +86,7 @@ async def test_what_no_transaction_can_hold_comes_first(
     assert catalogue(superuser) == before
 
 
-async def test_what_comes_after_it_is_one_with_its_row_in_alembic_version(
+async def test_later_statements_are_in_one_transaction_with_the_revision(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
 ) -> None:
     drafts.add("mixed", f"{INDEX}\nop.create_table('half', sa.Column('id', sa.Integer()))\nop.execute('SELECT 1 / 0')")
@@ -122,11 +122,11 @@ async def test_a_constraint_is_not_validated_under_the_lock_that_added_it(
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five tenants are more than one page of the registry."""
-    monkeypatch.setattr(operations, "PAGE", 2)
+    monkeypatch.setattr(operations, "TENANTS_PER_QUERY", 2)
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_a_foreign_key_that_rows_break_is_not_validated_though_the_owner_sees_no_row(
+async def test_a_violated_foreign_key_is_not_validated_under_row_level_security(
     owner_settings: Settings, drafts: Drafts, superuser: psycopg.Connection
 ) -> None:
     fill(superuser)
@@ -166,7 +166,7 @@ async def test_a_foreign_key_that_rows_break_is_not_validated_though_the_owner_s
         "ALTER TABLE users ADD CONSTRAINT ck_x CHECK (locale IS NOT NULL)",
     ],
 )
-async def test_a_column_is_not_null_only_where_a_check_has_shown_it(
+async def test_set_not_null_needs_a_validated_check(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts, setup: str
 ) -> None:
     superuser.execute(setup)
@@ -177,7 +177,7 @@ async def test_a_column_is_not_null_only_where_a_check_has_shown_it(
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_a_backfill_reaches_every_tenant_and_begins_again_where_it_stopped(
+async def test_a_backfill_reaches_every_tenant_and_resumes(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
 ) -> None:
     fill(superuser)
@@ -218,7 +218,7 @@ async def test_a_backfill_reaches_every_tenant_and_begins_again_where_it_stopped
         (BACKFILL.format(batch=0), "batch must be 1 row or more, got 0"),
     ],
 )
-async def test_a_backfill_that_would_not_end_or_not_begin_is_refused(
+async def test_a_backfill_without_its_parameters_is_rejected(
     owner_settings: Settings, drafts: Drafts, call: str, message: str
 ) -> None:
     drafts.add("backfill", call)
@@ -227,7 +227,7 @@ async def test_a_backfill_that_would_not_end_or_not_begin_is_refused(
         await upgrade(owner_settings, folder=drafts.folder)
 
 
-async def test_the_sql_is_right_where_it_can_be(drafts: Drafts) -> None:
+async def test_the_operations_are_written_as_sql(drafts: Drafts) -> None:
     head = drafts.newest
     drafts.add("index", INDEX, "drop_index_concurrently('ix_users_name')")
 
@@ -250,7 +250,7 @@ async def test_a_backfill_cannot_be_written_as_sql(drafts: Drafts) -> None:
         await sql(folder=drafts.folder)
 
 
-async def test_a_locked_row_has_a_backfill_give_way_and_go_on(
+async def test_a_backfill_retries_after_a_locked_row(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
 ) -> None:
     fill(superuser)
@@ -268,7 +268,7 @@ async def test_a_locked_row_has_a_backfill_give_way_and_go_on(
     assert superuser.execute("SELECT count(*) FROM users WHERE locale IS NULL").fetchone() == (0,)
 
 
-async def test_after_giving_way_transactions_are_transactions_again(
+async def test_transactions_are_kept_after_a_retry(
     owner_settings: Settings, superuser: psycopg.Connection, drafts: Drafts
 ) -> None:
     fill(superuser)

@@ -43,7 +43,7 @@ def body_of(text: str) -> list[str]:
     return [line.strip() for line in lines if line.startswith("    ") and not line.strip().startswith(("#", '"""'))]
 
 
-async def test_no_operation_is_generated_for_them_and_an_upgrade_keeps_their_rows(
+async def test_autogenerate_and_upgrade_ignore_other_tables(
     others: Settings, superuser: psycopg.Connection, drafts: Drafts
 ) -> None:
     file = await revision(others, "generated", autogenerate=True, folder=drafts.folder)
@@ -54,7 +54,7 @@ async def test_no_operation_is_generated_for_them_and_an_upgrade_keeps_their_row
     assert superuser.execute("SELECT to_regclass('checkpoints_thread_id_idx') IS NOT NULL").fetchone() == (True,)
 
 
-def test_alembic_check_passes_beside_them(others: Settings) -> None:
+def test_alembic_check_passes_beside_other_tables(others: Settings) -> None:
     done = run_forked("alembic", ["check"], ROOT, os.environ)
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -72,7 +72,7 @@ def test_alembic_check_passes_beside_them(others: Settings) -> None:
         ("DROP TABLE notes", "notes"),
     ],
 )
-def test_alembic_check_still_reports_what_differs_in_the_models_tables(
+def test_alembic_check_still_reports_differences_of_our_tables(
     others: Settings, superuser: psycopg.Connection, change: str, reported: str
 ) -> None:
     superuser.execute(change.encode())

@@ -40,7 +40,7 @@ def connect(name: str) -> psycopg.Connection:
 
 
 @pytest.mark.slow
-def test_many_at_once_are_one(
+def test_concurrent_migrators_apply_each_migration_once(
     processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, *, is_long: bool
 ) -> None:
     expand_and_contract(drafts)
@@ -55,7 +55,7 @@ def test_many_at_once_are_one(
 
 
 @pytest.mark.slow
-def test_whoever_is_killed_the_next_one_completes_it(
+def test_the_next_migrator_completes_after_a_kill(
     processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, *, is_long: bool
 ) -> None:
     expand_and_contract(drafts)

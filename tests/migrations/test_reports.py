@@ -27,7 +27,7 @@ def last_line(output: str) -> str:
     return output.splitlines(keepends=True)[-1]
 
 
-def test_reports_name_the_revision_and_what_was_done(owner_settings: Settings) -> None:
+def test_reports_name_the_revision_and_the_steps(owner_settings: Settings) -> None:
     back, up, again = call("downgrade", "-1"), call("upgrade", "+1"), call("upgrade")
 
     assert last_line(back.output) == f"the schema is at {BEFORE}: 1 migration reverted\n"
@@ -48,7 +48,7 @@ def test_a_stamp_reports_no_migration(owner_settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("command", ["stamp", "downgrade"])
-def test_in_production_it_needs_yes(
+def test_production_needs_yes(
     command: str, owner_settings: Settings, superuser: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENVIRONMENT", "production")
@@ -66,7 +66,7 @@ def test_in_production_it_needs_yes(
 
 
 @pytest.mark.parametrize("recorded", ["base", BEFORE])
-async def test_the_remedies_after_a_wrong_stamp_lead_back(
+async def test_the_remedies_repair_a_wrong_stamp(
     recorded: str, owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
     """`upgrade` fails there, since the schema has what the migrations make; verify names the revision to stamp."""

@@ -73,7 +73,7 @@ ORDER BY 1, 2, 3
 """
 
 
-async def test_builds_to_the_letter_what_the_models_say(
+async def test_migrations_build_exactly_the_models(
     superuser: psycopg.Connection, use_database: Callable[..., Settings]
 ) -> None:
     """Autogenerate does not compare CHECKs, predicates and generated columns: the catalogue does."""
@@ -90,7 +90,7 @@ async def test_builds_to_the_letter_what_the_models_say(
     assert superuser.execute(DEFINITIONS).fetchall() == of_models
 
 
-async def test_goes_down_to_nothing_and_up_again(owner_settings: Settings, superuser: psycopg.Connection) -> None:
+async def test_downgrade_to_base_and_upgrade_again(owner_settings: Settings, superuser: psycopg.Connection) -> None:
     before = catalogue(superuser)
     await downgrade(owner_settings, "base")
     assert catalogue(superuser) == []
@@ -100,7 +100,7 @@ async def test_goes_down_to_nothing_and_up_again(owner_settings: Settings, super
 
 
 @pytest.mark.slow
-async def test_each_step_down_is_what_was_there_before_the_step_up(
+async def test_each_downgrade_restores_the_schema_before_its_upgrade(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
     of_step: dict[str, list[tuple[object, ...]]] = {}
@@ -115,7 +115,7 @@ async def test_each_step_down_is_what_was_there_before_the_step_up(
         assert superuser.execute(DEFINITIONS).fetchall() == of_step[step]
 
 
-async def test_a_limit_that_rows_break_is_said_and_goes_on_once_they_are_mended(
+async def test_a_violated_limit_is_reported_and_passes_after_the_repair(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
     await downgrade(owner_settings, "0002")
@@ -137,7 +137,7 @@ async def test_a_limit_that_rows_break_is_said_and_goes_on_once_they_are_mended(
     assert superuser.execute(unproven.encode()).fetchall() == []
 
 
-async def test_says_which_events_have_a_zone_that_the_server_does_not_know(
+async def test_events_with_an_unknown_time_zone_are_named(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
     await downgrade(owner_settings, "0001")
@@ -163,12 +163,12 @@ async def test_says_which_events_have_a_zone_that_the_server_does_not_know(
     assert superuser.execute("SELECT count(*) FROM events WHERE timezone = 'UTC'").fetchone() == (2,)
 
 
-async def test_upgrade_does_nothing_where_nothing_is_to_do(owner_settings: Settings) -> None:
+async def test_upgrade_at_head_does_nothing(owner_settings: Settings) -> None:
     await upgrade(owner_settings)
     await upgrade(owner_settings)
 
 
-async def test_two_upgrades_at_once_are_one(
+async def test_two_concurrent_upgrades_apply_each_migration_once(
     superuser: psycopg.Connection, use_database: Callable[..., Settings]
 ) -> None:
     superuser.execute("DROP DATABASE IF EXISTS twice WITH (FORCE)")
@@ -180,7 +180,7 @@ async def test_two_upgrades_at_once_are_one(
         superuser.execute("DROP DATABASE twice WITH (FORCE)")
 
 
-def test_every_table_of_tenants_rows_has_its_wall(superuser: psycopg.Connection) -> None:
+def test_every_table_with_rows_of_tenants_is_protected(superuser: psycopg.Connection) -> None:
     assert open_walls(superuser) == []
 
 
@@ -194,7 +194,7 @@ def test_every_table_of_tenants_rows_has_its_wall(superuser: psycopg.Connection)
         "ALTER POLICY tenant_isolation ON notes WITH CHECK (true)",
     ],
 )
-def test_the_check_on_the_walls_sees_a_breach(superuser: psycopg.Connection, breach: str) -> None:
+def test_the_check_of_protection_notices_a_breach(superuser: psycopg.Connection, breach: str) -> None:
     superuser.execute(breach)
 
     assert open_walls(superuser) == ["notes"]
@@ -239,7 +239,7 @@ def test_every_key_starts_with_the_tenant() -> None:
             assert next(iter(index.columns)).name == "tenant_id", f"{table.name}: {index.name}"
 
 
-def test_there_are_twenty_indexes_and_more() -> None:
+def test_there_are_more_than_twenty_indexes() -> None:
     assert sum(len(table.indexes) for table in Base.metadata.sorted_tables) >= 20
 
 
@@ -248,7 +248,7 @@ def test_no_reference_is_set_to_null_by_the_database() -> None:
         assert {key.ondelete for key in table.foreign_key_constraints} == {None}
 
 
-def test_the_sql_can_be_had_without_a_database() -> None:
+def test_sql_is_printed_without_a_database() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head", "--sql"],
         cwd=ROOT,
@@ -262,7 +262,7 @@ def test_the_sql_can_be_had_without_a_database() -> None:
     assert "%%" not in done.stdout
 
 
-def test_alembic_itself_works_from_the_checkout(owner_settings: Settings) -> None:
+def test_the_alembic_command_works_from_the_checkout(owner_settings: Settings) -> None:
     for arguments, expected in (
         (["upgrade", "head"], ""),
         (["check"], "No new upgrade operations"),
@@ -273,7 +273,7 @@ def test_alembic_itself_works_from_the_checkout(owner_settings: Settings) -> Non
         assert expected in done.stdout
 
 
-def test_alembic_says_what_is_wrong_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_alembic_command_prints_errors_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVIRONMENT", "prod")
 
     done = run_forked("alembic", ["current"], ROOT, os.environ)

@@ -66,7 +66,7 @@ _HINTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long a migration waits for other sessions, and how often it retries.
+    """The limits of a migration: its waits for other sessions, and its retries.
 
     Args:
         migrator_seconds: The longest wait for another migrator to end.
@@ -150,7 +150,7 @@ def blockers_of(connection: Connection) -> str | None:
 
 @dataclass(slots=True)
 class _Observer:
-    """Logs the sessions that a migration waits for, and the progress of an index, from a second connection.
+    """The logging of the sessions that a migration waits for, and of the progress of an index, by a second connection.
 
     Args:
         engine: The engine for migrations.

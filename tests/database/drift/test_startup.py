@@ -20,7 +20,7 @@ def start(cloned_database: URL, use_database: Callable[..., Settings]) -> Callab
     return lambda mode: use_database(cloned_database, DATABASE_VERIFY_SCHEMA=mode)
 
 
-async def test_error_refuses_to_start_and_names_the_remedy(
+async def test_error_raises_and_names_the_remedy(
     start: Callable[[str], Settings], superuser: psycopg.Connection
 ) -> None:
     superuser.execute(OUTAGE)
@@ -29,7 +29,7 @@ async def test_error_refuses_to_start_and_names_the_remedy(
         await verify_at_startup(start("error"))
 
 
-async def test_error_starts_beside_what_can_break_nothing(
+async def test_error_starts_with_a_newer_schema(
     start: Callable[[str], Settings], superuser: psycopg.Connection
 ) -> None:
     superuser.execute("UPDATE alembic_version SET version_num = '9999'; ALTER TABLE notes ADD COLUMN colour text")
@@ -40,7 +40,7 @@ async def test_error_starts_beside_what_can_break_nothing(
     assert len(report.differences) == 2
 
 
-async def test_warn_says_each_difference_and_starts(
+async def test_warn_logs_each_difference_and_starts(
     start: Callable[[str], Settings], superuser: psycopg.Connection
 ) -> None:
     superuser.execute(OUTAGE)
@@ -53,13 +53,13 @@ async def test_warn_says_each_difference_and_starts(
     ]
 
 
-async def test_warn_starts_where_nothing_can_be_told(use_database: Callable[..., Settings]) -> None:
+async def test_warn_starts_if_the_verification_fails(use_database: Callable[..., Settings]) -> None:
     nowhere = URL.create("postgresql", username="nobody", host="127.0.0.1", port=1, database="none")
 
     assert await verify_at_startup(use_database(nowhere)) is None
 
 
-async def test_off_does_not_look(use_database: Callable[..., Settings]) -> None:
+async def test_off_does_not_connect(use_database: Callable[..., Settings]) -> None:
     nowhere = URL.create("postgresql", username="nobody", host="127.0.0.1", port=1, database="none")
 
     assert await verify_at_startup(use_database(nowhere, DATABASE_VERIFY_SCHEMA="off")) is None
@@ -75,7 +75,7 @@ async def test_off_does_not_look(use_database: Callable[..., Settings]) -> None:
         "ALTER TABLE events ALTER all_day DROP NOT NULL",
     ],
 )
-async def test_error_starts_where_no_statement_can_fail(
+async def test_error_starts_if_no_statement_can_fail(
     start: Callable[[str], Settings], superuser: psycopg.Connection, change: str
 ) -> None:
     superuser.execute(change.encode())
@@ -97,7 +97,7 @@ async def test_error_starts_where_no_statement_can_fail(
         "ALTER TABLE notes DISABLE ROW LEVEL SECURITY",
     ],
 )
-async def test_error_refuses_what_makes_statements_fail_or_removes_an_isolation_layer(
+async def test_error_raises_if_a_statement_can_fail_or_an_isolation_layer_is_open(
     start: Callable[[str], Settings], superuser: psycopg.Connection, change: str
 ) -> None:
     superuser.execute(change.encode())

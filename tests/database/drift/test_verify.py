@@ -21,9 +21,7 @@ OUTAGE = "ALTER TABLE events DROP COLUMN location"
 MENDED = ("ALTER TABLE events ADD COLUMN location text",)
 
 
-async def test_the_missing_column_of_the_outage_is_named_with_its_remedy(
-    settings: Settings, superuser: psycopg.Connection
-) -> None:
+async def test_a_missing_column_is_reported_with_its_remedy(settings: Settings, superuser: psycopg.Connection) -> None:
     assert (await verify(settings)).is_sound
     superuser.execute(OUTAGE)
 
@@ -36,7 +34,7 @@ async def test_the_missing_column_of_the_outage_is_named_with_its_remedy(
     assert (await verify(settings)).is_sound
 
 
-async def test_verifying_writes_nothing_and_needs_no_more_than_the_applications_role(
+async def test_verify_writes_nothing_and_runs_as_the_application(
     settings: Settings, superuser: psycopg.Connection
 ) -> None:
     superuser.execute(f"ALTER DATABASE {superuser.info.dbname} SET default_transaction_read_only = on".encode())
@@ -44,7 +42,7 @@ async def test_verifying_writes_nothing_and_needs_no_more_than_the_applications_
     assert (await verify(settings)).is_sound
 
 
-async def test_what_is_not_of_our_tables_is_nobodys_business(settings: Settings, superuser: psycopg.Connection) -> None:
+async def test_objects_of_other_applications_are_ignored(settings: Settings, superuser: psycopg.Connection) -> None:
     superuser.execute(
         "CREATE TABLE theirs (id int PRIMARY KEY, note text CHECK (note > '')); CREATE INDEX ON theirs (note);"
         "CREATE SEQUENCE their_numbers; CREATE VIEW their_view AS SELECT 1 AS one; CREATE TYPE theirs_too AS ENUM ();"
@@ -55,7 +53,7 @@ async def test_what_is_not_of_our_tables_is_nobodys_business(settings: Settings,
     assert (await verify(settings)).is_sound
 
 
-async def test_extras_that_can_break_nothing_are_warnings(settings: Settings, superuser: psycopg.Connection) -> None:
+async def test_harmless_extra_objects_are_warnings(settings: Settings, superuser: psycopg.Connection) -> None:
     superuser.execute("ALTER TABLE notes ADD COLUMN colour text; CREATE INDEX by_colour ON notes (colour)")
 
     report = await verify(settings)
@@ -65,7 +63,7 @@ async def test_extras_that_can_break_nothing_are_warnings(settings: Settings, su
     assert report.errors == ()
 
 
-async def test_a_lost_table_is_made_again_with_all_that_it_had(expected: Catalog, drifting: str) -> None:
+async def test_a_missing_table_is_created_again_with_its_objects(expected: Catalog, drifting: str) -> None:
     lost = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(drifting))
     with connect(drifting, OWNER_ROLE) as owner:
         owner.execute("DROP TABLE notes CASCADE")
@@ -78,7 +76,7 @@ async def test_a_lost_table_is_made_again_with_all_that_it_had(expected: Catalog
         assert compare(expected, await read_live(lost)) == ()
 
 
-async def test_a_renamed_table_is_pointed_at(settings: Settings, superuser: psycopg.Connection) -> None:
+async def test_a_renamed_table_is_named_in_the_remedy(settings: Settings, superuser: psycopg.Connection) -> None:
     superuser.execute("ALTER TABLE notes RENAME TO notes_old")
 
     missing = next(one for one in (await verify(settings)).differences if one.kind == "table")
@@ -86,7 +84,7 @@ async def test_a_renamed_table_is_pointed_at(settings: Settings, superuser: psyc
     assert "ALTER TABLE notes_old RENAME TO notes" in missing.remedy[0]
 
 
-async def test_a_foreign_key_is_not_called_valid_over_rows_that_break_it(
+async def test_the_remedy_of_a_foreign_key_fails_if_rows_violate_it(
     settings: Settings, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("ALTER TABLE notes DROP CONSTRAINT fk_notes_tenant_id_user_id")
@@ -100,7 +98,7 @@ async def test_a_foreign_key_is_not_called_valid_over_rows_that_break_it(
         mend(owner, differences)
 
 
-async def test_a_scratch_database_gives_the_same_and_is_gone(
+async def test_a_scratch_database_gives_the_same_differences_and_is_dropped(
     with_scratch: Settings, superuser: psycopg.Connection, scratches: Callable[[], list[Any]]
 ) -> None:
     superuser.execute(OUTAGE)
@@ -112,7 +110,7 @@ async def test_a_scratch_database_gives_the_same_and_is_gone(
     assert scratches() == []
 
 
-async def test_who_may_not_create_databases_is_told_so(
+async def test_scratch_needs_the_right_to_create_databases(
     cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     assert cloned_database.database is not None

@@ -20,14 +20,14 @@ def verify_command(*arguments: str) -> Result:
     return CliRunner().invoke(drift_app, ["verify", *arguments])
 
 
-def test_exits_0_where_nothing_differs() -> None:
+def test_exits_0_without_a_difference() -> None:
     done = verify_command()
 
     assert done.exit_code == 0
     assert f"compared with this release's snapshot of {head()}: no difference" in done.output
 
 
-def test_exits_1_and_shows_what_mends(superuser: psycopg.Connection) -> None:
+def test_exits_1_and_prints_the_remedy(superuser: psycopg.Connection) -> None:
     superuser.execute(OUTAGE)
 
     done = verify_command()
@@ -37,7 +37,7 @@ def test_exits_1_and_shows_what_mends(superuser: psycopg.Connection) -> None:
     assert f"remedy: {MENDED[0]};" in done.output
 
 
-def test_lenient_lets_warnings_pass(superuser: psycopg.Connection) -> None:
+def test_lenient_exits_0_for_warnings(superuser: psycopg.Connection) -> None:
     superuser.execute("CREATE INDEX by_title ON notes (title)")
 
     assert (verify_command().exit_code, verify_command("--lenient").exit_code) == (1, 0)

@@ -9,7 +9,7 @@ from src.database.drift import load_snapshot, verify
 from tests.database.drift.test_verify import OUTAGE
 
 
-async def test_behind_is_said_first_and_nothing_else(settings: Settings, superuser: psycopg.Connection) -> None:
+async def test_an_older_revision_is_the_only_difference(settings: Settings, superuser: psycopg.Connection) -> None:
     superuser.execute("UPDATE alembic_version SET version_num = '0001'")
     superuser.execute(OUTAGE)
 
@@ -19,7 +19,7 @@ async def test_behind_is_said_first_and_nothing_else(settings: Settings, superus
     assert report.compared_with == "nothing"
 
 
-async def test_behind_is_compared_with_its_own_revision_in_a_scratch_database(
+async def test_an_older_revision_is_compared_in_a_scratch_database(
     with_scratch: Settings, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("UPDATE alembic_version SET version_num = '0001'")
@@ -34,7 +34,7 @@ async def test_behind_is_compared_with_its_own_revision_in_a_scratch_database(
     assert not lost, "the schema is past its recorded revision, and nothing of a later migration is to be undone"
 
 
-async def test_a_newer_database_is_not_made_older(settings: Settings, superuser: psycopg.Connection) -> None:
+async def test_a_newer_database_gets_no_statement_as_remedy(settings: Settings, superuser: psycopg.Connection) -> None:
     superuser.execute("UPDATE alembic_version SET version_num = '9999'; ALTER TABLE notes ADD COLUMN colour text")
     superuser.execute(OUTAGE)
 
@@ -56,7 +56,9 @@ async def test_an_empty_database_has_one_difference(settings: Settings, superuse
     assert (only.found, only.remedy) == (None, ("thea-db upgrade",))
 
 
-async def test_a_schema_that_may_not_be_used_is_no_empty_one(settings: Settings, superuser: psycopg.Connection) -> None:
+async def test_a_schema_without_usage_is_distinguished_from_an_empty_database(
+    settings: Settings, superuser: psycopg.Connection
+) -> None:
     superuser.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
 
     (only,) = (await verify(settings)).differences

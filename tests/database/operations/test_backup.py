@@ -69,7 +69,9 @@ def backup(cluster: Cluster, folder: Path, messages: int) -> Manifest:
         return thread.submit(asyncio.run, make()).result()
 
 
-def test_has_every_tenants_rows_and_is_for_its_owners_eyes(backup: Manifest, folder: Path, messages: int) -> None:
+def test_a_backup_has_the_rows_of_every_tenant_and_only_its_owner_reads_it(
+    backup: Manifest, folder: Path, messages: int
+) -> None:
     assert backup.tables["public.message_history"].rows == messages
     assert backup.tables["public.users"] == Table(
         rows=2, row_security=True, forced=True, policies=["tenant_isolation for *"]
@@ -81,7 +83,7 @@ def test_has_every_tenants_rows_and_is_for_its_owners_eyes(backup: Manifest, fol
     assert "secret" not in (folder / "full.dump.json").read_text()
 
 
-async def test_is_restored_elsewhere_with_its_walls_and_served(
+async def test_a_restored_database_has_its_isolation_layers_and_serves(
     cluster: Cluster, backup: Manifest, folder: Path, messages: int
 ) -> None:
     await bootstrap(cluster.settings("elsewhere"))
@@ -105,7 +107,7 @@ async def test_is_restored_elsewhere_with_its_walls_and_served(
         await restore(cluster.settings("elsewhere"), folder / "full.dump")
 
 
-async def test_verification_restores_and_finds_what_is_not_as_it_was_written_down(
+async def test_verification_restores_and_reports_differences_from_the_manifest(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     settings = cluster.settings("small")
@@ -127,7 +129,7 @@ async def test_verification_restores_and_finds_what_is_not_as_it_was_written_dow
     assert cluster.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'thea_verify%'") == [(0,)]
 
 
-async def test_what_is_counted_and_what_is_dumped_are_of_one_instant(cluster: Cluster, tmp_path: Path) -> None:
+async def test_the_manifest_and_the_archive_are_of_one_snapshot(cluster: Cluster, tmp_path: Path) -> None:
     """Rows come while the backup is being made, after the count and before pg_dump."""
     settings = cluster.settings("moving")
     await bootstrap(settings)
@@ -145,7 +147,7 @@ async def test_what_is_counted_and_what_is_dumped_are_of_one_instant(cluster: Cl
 
 
 @pytest.mark.parametrize("user", ["full_app", "full_owner"])
-async def test_who_is_bound_by_row_level_security_is_refused(
+async def test_a_role_under_row_level_security_cannot_back_up(
     cluster: Cluster, backup: Manifest, tmp_path: Path, user: str
 ) -> None:
     settings = cluster.settings("full", DATABASE_BACKUP_URL=cluster.url(user, "full"))
@@ -163,7 +165,7 @@ async def test_a_backup_that_changed_is_not_restored(cluster: Cluster, backup: M
         await restore(cluster.settings("elsewhere"), tmp_path / "cut.dump")
 
 
-async def test_what_fails_leaves_nothing_and_tells_no_data(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_failure_leaves_no_file_and_reports_no_data(cluster: Cluster, tmp_path: Path) -> None:
     """A file that is no archive, and a pg_dump that is killed: an empty database stays empty, no half file stays."""
     await bootstrap(cluster.settings("hollow"))
     (tmp_path / "no.dump").write_bytes(b"nothing of the kind")
@@ -188,7 +190,7 @@ async def test_what_fails_leaves_nothing_and_tells_no_data(cluster: Cluster, tmp
     assert f"PGPASSWORD={CANARY}hollow_backup" in (tmp_path / "environment").read_text()
 
 
-async def test_an_older_program_is_refused_by_its_version(cluster: Cluster, backup: Manifest, tmp_path: Path) -> None:
+async def test_an_older_program_is_rejected(cluster: Cluster, backup: Manifest, tmp_path: Path) -> None:
     (tmp_path / "pg_dump").write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)'\n")
     (tmp_path / "pg_dump").chmod(0o755)
 
@@ -198,7 +200,7 @@ async def test_an_older_program_is_refused_by_its_version(cluster: Cluster, back
         find_program("pg_dump", at_least=15, folder=tmp_path / "nowhere", target=ELSEWHERE)
 
 
-async def test_the_program_nearest_to_the_servers_version_is_taken(
+async def test_the_program_nearest_to_the_servers_version_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pg_dump").write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 99.1'\n")
@@ -210,7 +212,7 @@ async def test_the_program_nearest_to_the_servers_version_is_taken(
     assert find_program("pg_dump", at_least=19, folder=None, target=local).major == 99
 
 
-async def test_a_file_is_never_written_over(cluster: Cluster, backup: Manifest, folder: Path) -> None:
+async def test_an_existing_file_is_not_overwritten(cluster: Cluster, backup: Manifest, folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="must not exist"):
         await back_up(cluster.settings("full"), folder / "full.dump")
 
@@ -219,7 +221,7 @@ ELSEWHERE = Target(hosts=(Host("db.example"),), database="thea", user="thea_back
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the wheel's programs are looked for by their path")
-def test_the_wheels_programs_are_not_taken_where_tls_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_programs_of_the_wheel_are_not_used_with_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.devnull)
     local = Target(hosts=(Host("127.0.0.1"),), database="thea", user="thea_backup", ssl_mode="disable")
 
@@ -228,7 +230,7 @@ def test_the_wheels_programs_are_not_taken_where_tls_is_needed(monkeypatch: pyte
         find_program("pg_dump", at_least=18, folder=None, target=ELSEWHERE)
 
 
-def test_a_programs_words_are_kept_where_they_are_names() -> None:
+def test_errors_of_a_program_are_reported_without_data() -> None:
     told = (
         "pg_restore: from TOC entry 3456; 0 16400 TABLE DATA users owner\n"
         'pg_restore: error: COPY failed for table "users": ERROR:  invalid input syntax for type uuid: "somebody"\n'
@@ -243,7 +245,7 @@ def test_a_programs_words_are_kept_where_they_are_names() -> None:
     )
 
 
-def test_every_kind_of_difference_has_words() -> None:
+def test_every_kind_of_difference_is_described() -> None:
     table = Table(rows=1, row_security=True, forced=True, policies=["p for *"])
     bare = Table(rows=2, row_security=False, forced=False, policies=[])
 
@@ -256,7 +258,7 @@ def test_every_kind_of_difference_has_words() -> None:
     ]
 
 
-def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_manifest_is_rejected(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "x") is None
     for text in ("", "[]", "{}", json.dumps({"tables": {"a": {"rows": 1}}})):
         (tmp_path / "x.json").write_text(text)

@@ -43,9 +43,7 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
     forget_settings()
 
 
-def test_from_nothing_to_a_restored_backup_without_a_word_of_a_password(
-    cluster: Cluster, call: Callable[..., Result]
-) -> None:
+def test_bootstrap_backup_and_restore_print_no_password(cluster: Cluster, call: Callable[..., Result]) -> None:
     variables, others = cluster.variables("told"), cluster.variables("told2")
 
     made = call("bootstrap", **variables)
@@ -70,7 +68,7 @@ def test_from_nothing_to_a_restored_backup_without_a_word_of_a_password(
     assert not [each for each in (*done, refused) if "c4n4ry" in each.output + str(each.exception)]
 
 
-def test_what_is_refused_is_told_with_exit_code_1(cluster: Cluster, call: Callable[..., Result]) -> None:
+def test_a_rejected_statement_is_reported_with_exit_code_1(cluster: Cluster, call: Callable[..., Result]) -> None:
     cluster.sql("CREATE ROLE weak LOGIN PASSWORD 'c4n4ry-weak'")
     admin = cluster.url("weak", "postgres", "c4n4ry-weak")
 
@@ -82,7 +80,7 @@ def test_what_is_refused_is_told_with_exit_code_1(cluster: Cluster, call: Callab
     assert "c4n4ry" not in done.output
 
 
-def test_an_administrator_is_asked_for_by_name(cluster: Cluster, call: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_missing_administrator_is_an_error(cluster: Cluster, call: Callable[..., Result], tmp_path: Path) -> None:
     given = cluster.variables("unasked")
     without = {name: given[name] for name in ("ENVIRONMENT", "DATABASE_URL", "DATABASE_MIGRATION_URL")}
 
@@ -93,7 +91,9 @@ def test_an_administrator_is_asked_for_by_name(cluster: Cluster, call: Callable[
     assert saved.returncode == 2
 
 
-async def test_a_service_of_its_own_is_found_well(cloned_database: URL, use_database: Callable[..., Settings]) -> None:
+async def test_an_isolated_service_passes_all_checks(
+    cloned_database: URL, use_database: Callable[..., Settings]
+) -> None:
     settings = use_database(cloned_database, DATABASE_MIGRATION_URL=_text(url_of(_name(cloned_database), OWNER_ROLE)))
 
     findings = await examine_service(settings)
@@ -112,7 +112,7 @@ async def test_a_service_of_its_own_is_found_well(cloned_database: URL, use_data
     assert findings["durability"].found.startswith("fsync = off, full_page_writes = off")
 
 
-async def test_migrations_that_go_elsewhere_are_found(
+async def test_migrations_in_another_database_are_reported(
     cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     elsewhere = _text(url_of("postgres", OWNER_ROLE))
@@ -122,7 +122,7 @@ async def test_migrations_that_go_elsewhere_are_found(
     assert findings["migrations"].found.startswith("migrations run in another database")
 
 
-async def test_no_database_named_is_found_before_anything_is_started(
+async def test_a_missing_url_is_reported_before_a_server_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
@@ -135,7 +135,7 @@ async def test_no_database_named_is_found_before_anything_is_started(
     assert not (tmp_path / "none").exists()
 
 
-def test_an_installed_server_is_a_fault_outside_of_development() -> None:
+def test_an_installed_server_fails_outside_of_development() -> None:
     production = Settings(ENVIRONMENT="production", DATABASE_URL="postgresql://u@h/d")
 
     assert check_not_embedded(production, lambda _name: object()).status == "failed"
@@ -143,7 +143,7 @@ def test_an_installed_server_is_a_fault_outside_of_development() -> None:
 
 
 @pytest.mark.slow
-async def test_data_survives_a_restart_that_is_done(cluster: Cluster) -> None:
+async def test_the_check_restarts_the_server_and_finds_the_data(cluster: Cluster) -> None:
     """Really: the server is stopped and started by the command."""
     cluster.sql("CREATE TABLE IF NOT EXISTS alembic_version (version_num text)")
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=cluster.admin_url)

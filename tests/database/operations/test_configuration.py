@@ -71,7 +71,7 @@ def test_every_setting_is_in_force_on_18(newest: Configured) -> None:
     check_every_setting_is_in_force(newest)
 
 
-def test_every_setting_is_in_force_on_the_systems(with_tls: Configured) -> None:
+def test_every_setting_is_in_force_on_the_system_server(with_tls: Configured) -> None:
     check_every_setting_is_in_force(with_tls)
 
 
@@ -91,15 +91,15 @@ def check_roles(server: Configured, way: str) -> None:
     assert "no password supplied" in server.psql(conninfo, check=False)
 
 
-def test_each_role_comes_in_over_the_socket_with_its_password_alone(newest: Configured) -> None:
+def test_each_role_logs_in_over_the_socket_only_with_its_password(newest: Configured) -> None:
     check_roles(newest, "")
 
 
-def test_each_role_comes_in_from_outside_by_tls_with_its_password_alone(with_tls: Configured) -> None:
+def test_each_role_logs_in_over_tls_only_with_its_password(with_tls: Configured) -> None:
     check_roles(with_tls, f"host=127.0.0.1 sslmode=verify-full sslrootcert={with_tls.ca}")
 
 
-def test_plaintext_from_outside_is_refused(with_tls: Configured, newest: Configured) -> None:
+def test_plaintext_from_outside_is_rejected(with_tls: Configured, newest: Configured) -> None:
     for server in (with_tls, newest):
         told = server.psql(
             "host=127.0.0.1 sslmode=disable user=thea_app dbname=thea", password=PASSWORDS["app"], check=False
@@ -107,7 +107,7 @@ def test_plaintext_from_outside_is_refused(with_tls: Configured, newest: Configu
         assert "pg_hba.conf rejects connection" in told
 
 
-def test_the_superuser_and_replicas_are_refused_from_outside(with_tls: Configured) -> None:
+def test_the_superuser_and_replication_are_rejected_from_outside(with_tls: Configured) -> None:
     with_tls.psql("user=postgres dbname=postgres", "ALTER ROLE postgres PASSWORD 'known'")
     for mode in ("require", "disable"):
         told = with_tls.psql(f"host=127.0.0.1 sslmode={mode} user=postgres dbname=thea", password="known", check=False)
@@ -118,23 +118,21 @@ def test_the_superuser_and_replicas_are_refused_from_outside(with_tls: Configure
     assert "pg_hba.conf rejects replication connection" in told
 
 
-def test_nobody_becomes_another_over_the_socket(newest: Configured) -> None:
+def test_a_user_cannot_log_in_as_another_role_over_the_socket(newest: Configured) -> None:
     assert newest.psql("user=postgres dbname=postgres") == "postgres"  # by the system's word
     newest.psql("user=postgres dbname=postgres", "CREATE ROLE other LOGIN SUPERUSER")
 
     assert "no password supplied" in newest.psql("user=other dbname=postgres", check=False)
 
 
-def test_nothing_is_trusted() -> None:
+def test_no_line_of_pg_hba_trusts() -> None:
     assert {rule[-1] for rule in rules()} == {"peer", "scram-sha-256", "reject"}
     assert not [rule for rule in rules() if rule[0] != "local" and rule[-1] == "peer"]
     assert rules()[-1] == ["host", "all", "all", "all", "reject"]
 
 
 @pytest.mark.parametrize("which", ["newest", pytest.param("with_tls", marks=pytest.mark.slow)])
-async def test_the_init_script_can_be_run_again_and_is_what_bootstrap_does(
-    which: str, request: pytest.FixtureRequest
-) -> None:
+async def test_the_init_script_can_be_repeated_and_equals_bootstrap(which: str, request: pytest.FixtureRequest) -> None:
     server: Configured = request.getfixturevalue(which)
 
     again = server.run_init()
@@ -146,7 +144,7 @@ async def test_the_init_script_can_be_run_again_and_is_what_bootstrap_does(
     assert "PASSWORD 'SCRAM-SHA-256$4096:" in server.log  # \password's own
 
 
-def test_the_init_script_refuses_an_empty_password(newest: Configured) -> None:
+def test_the_init_script_rejects_an_empty_password(newest: Configured) -> None:
     secret = newest.folder / "secrets" / "app_password"
     kept = secret.read_text()
     secret.write_text("\n")
@@ -159,7 +157,7 @@ def test_the_init_script_refuses_an_empty_password(newest: Configured) -> None:
 
 
 @pytest.mark.slow
-async def test_the_systems_server_is_backed_up_by_its_own_programs(with_tls: Configured, tmp_path: Path) -> None:
+async def test_the_system_server_is_backed_up_by_its_own_programs(with_tls: Configured, tmp_path: Path) -> None:
     """pg_restore from 17 on sets what an older server does not know."""
     settings, archive = settings_of(with_tls), tmp_path / "systems.dump"
     with_tls.psql("user=postgres dbname=thea", "SET ROLE thea_owner; CREATE TABLE kept AS SELECT 1 AS n")

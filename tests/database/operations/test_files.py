@@ -27,7 +27,7 @@ def read(name: str) -> Any:
     return YAML(typ="safe").load(DB / name)
 
 
-def test_the_compose_files_are_what_the_specification_says() -> None:
+def test_the_compose_files_follow_the_specification() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
         + [str(DB / name) for name in COMPOSE],
@@ -39,7 +39,7 @@ def test_the_compose_files_are_what_the_specification_says() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_database_keeps_to_itself() -> None:
+def test_the_database_is_reachable_only_by_the_service() -> None:
     db = read("compose.yaml")["services"]["db"]
 
     assert "ports" not in db
@@ -51,7 +51,7 @@ def test_the_database_keeps_to_itself() -> None:
     assert db["shm_size"]
 
 
-def test_nothing_secret_is_written_into_the_files() -> None:
+def test_the_files_contain_no_secret() -> None:
     for name in COMPOSE:
         document = read(name)
         for service in document["services"].values():
@@ -60,11 +60,11 @@ def test_nothing_secret_is_written_into_the_files() -> None:
         assert all(set(secret) == {"file"} for secret in document.get("secrets", {}).values())
 
 
-def test_a_port_is_published_where_it_is_asked_for_and_on_the_loopback_alone() -> None:
+def test_a_port_is_published_only_on_request_and_on_loopback() -> None:
     assert read("compose.publish.yaml")["services"]["db"]["ports"] == ["127.0.0.1:${THEA_PORT:-5432}:5432"]
 
 
-def test_the_service_waits_for_health_and_for_the_migrations_and_has_not_the_owners_password() -> None:
+def test_the_service_waits_for_the_migrations_and_lacks_the_owners_password() -> None:
     document = read("compose.app.yaml")
     service, migrate = document["services"]["service"], document["services"]["migrate"]
 
@@ -89,9 +89,7 @@ def test_the_image_has_the_files_and_is_pinned() -> None:
 
 
 @needs_openssl
-def test_secrets_are_made_once_and_lead_the_service_to_the_database(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_secrets_are_created_once_and_connect_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def make() -> dict[str, str]:
         subprocess.run([DB / "make-secrets.sh", tmp_path / "secrets"], check=True)
         return {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
@@ -122,7 +120,7 @@ def test_secrets_are_made_once_and_lead_the_service_to_the_database(
     assert (settings.DATABASE_URL.username, settings.DATABASE_MIGRATION_URL.username) == ("thea_app", "thea_owner")
 
 
-def test_the_virtual_machine_forwards_its_port_to_this_machine_alone() -> None:
+def test_the_virtual_machine_forwards_its_port_to_loopback() -> None:
     text = (DB / "Vagrantfile").read_text()
 
     assert 'config.vm.box = "ubuntu/jammy64"' in text

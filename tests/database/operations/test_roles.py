@@ -29,7 +29,7 @@ def attributes(cluster: Cluster, role: str) -> tuple[object, ...]:
     return cluster.sql(f"{ATTRIBUTES} WHERE rolname = '{role}'")[0]
 
 
-async def test_makes_all_of_it_and_nothing_the_second_time(
+async def test_creates_everything_and_changes_nothing_the_second_time(
     cluster: Cluster, use_database: Callable[..., Settings]
 ) -> None:
     settings = cluster.settings("made")
@@ -54,7 +54,7 @@ async def test_makes_all_of_it_and_nothing_the_second_time(
     assert {(is_allowed, owner) for _, is_allowed, owner in rows} == {(True, "made_owner")}
 
 
-async def test_nobody_else_connects_and_the_application_makes_no_tables(cluster: Cluster) -> None:
+async def test_other_roles_cannot_connect_and_the_application_creates_no_tables(cluster: Cluster) -> None:
     await bootstrap(cluster.settings("walls"))
     cluster.sql(f"CREATE ROLE walls_stranger LOGIN PASSWORD $${CANARY}walls_stranger$$")
 
@@ -91,7 +91,7 @@ async def test_only_the_owner_may_write_the_revision(cluster: Cluster) -> None:
     assert cluster.sql(rights, database="revised") == readers
 
 
-async def test_time_limits_hold_for_who_sets_none(cluster: Cluster) -> None:
+async def test_time_limits_are_the_defaults_of_the_roles(cluster: Cluster) -> None:
     url = cluster.url("limits_app", "limits").update_query_dict({"statement_timeout": "1234"})
     await bootstrap(cluster.settings("limits", DATABASE_URL=url, DATABASE_LOCK_TIMEOUT="77"))
 
@@ -103,7 +103,7 @@ async def test_time_limits_hold_for_who_sets_none(cluster: Cluster) -> None:
     assert shown("limits_owner") == [("0", "77ms")]
 
 
-async def test_a_changed_password_is_the_one_thing_that_changes(cluster: Cluster) -> None:
+async def test_a_changed_password_is_the_only_change(cluster: Cluster) -> None:
     await bootstrap(cluster.settings("turned"))
 
     done = await bootstrap(cluster.settings("turned", DATABASE_URL=cluster.url("turned_app", "turned", "another")))
@@ -113,7 +113,7 @@ async def test_a_changed_password_is_the_one_thing_that_changes(cluster: Cluster
         cluster.connect("turned_app", "turned")
 
 
-async def test_mends_what_is_too_mighty(cluster: Cluster) -> None:
+async def test_removes_excess_privileges(cluster: Cluster) -> None:
     await bootstrap(cluster.settings("mended"))
     cluster.sql("ALTER ROLE mended_app BYPASSRLS CREATEDB CREATEROLE REPLICATION")
     cluster.sql("CREATE ROLE mended_between; GRANT mended_owner TO mended_between; GRANT mended_between TO mended_app")
@@ -135,7 +135,7 @@ async def test_mends_what_is_too_mighty(cluster: Cluster) -> None:
     assert await bootstrap(cluster.settings("mended")) == Bootstrapped()
 
 
-async def test_refuses_a_superuser_as_application_and_an_administrator_as_owner(cluster: Cluster) -> None:
+async def test_rejects_a_superuser_as_application_and_the_administrator_as_owner(cluster: Cluster) -> None:
     cluster.sql("CREATE ROLE mighty_app LOGIN SUPERUSER")
 
     with pytest.raises(ConfigurationError, match="mighty_app is a superuser, to whom"):
@@ -147,7 +147,7 @@ async def test_refuses_a_superuser_as_application_and_an_administrator_as_owner(
     assert cluster.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'mighty%'") == [(1,)]
 
 
-async def test_works_without_a_superuser_but_for_bypassrls_and_says_so(cluster: Cluster) -> None:
+async def test_reports_bypassrls_if_the_administrator_is_no_superuser(cluster: Cluster) -> None:
     """As on RDS and Cloud SQL."""
     cluster.sql(f"CREATE ROLE boss LOGIN CREATEROLE CREATEDB PASSWORD $${CANARY}boss$$")
     settings = cluster.settings("managed", DATABASE_ADMIN_URL=cluster.url("boss", "postgres"))
@@ -166,7 +166,7 @@ async def test_works_without_a_superuser_but_for_bypassrls_and_says_so(cluster: 
     cluster.sql("INSERT INTO made VALUES (1)", user="managed_app", database="managed")
 
 
-async def test_names_the_statement_that_was_refused_and_stops(cluster: Cluster) -> None:
+async def test_names_the_rejected_statement_and_stops(cluster: Cluster) -> None:
     cluster.sql(f"CREATE ROLE nobody_much LOGIN CREATEDB PASSWORD $${CANARY}nobody_much$$")
     settings = cluster.settings("lacking", DATABASE_ADMIN_URL=cluster.url("nobody_much", "postgres"))
 
@@ -178,7 +178,7 @@ async def test_names_the_statement_that_was_refused_and_stops(cluster: Cluster) 
     assert done.refused[0].remedy == "run this as a role with CREATEROLE"
 
 
-async def test_a_role_of_another_administrator_is_refused_with_the_remedy(cluster: Cluster) -> None:
+async def test_a_role_of_another_administrator_is_rejected_with_the_remedy(cluster: Cluster) -> None:
     cluster.sql(f"CREATE ROLE second_boss LOGIN CREATEROLE CREATEDB PASSWORD $${CANARY}second_boss$$")
     cluster.sql("CREATE ROLE foreign_owner LOGIN; CREATE ROLE foreign_app LOGIN")
 
@@ -197,7 +197,7 @@ async def test_a_role_of_another_administrator_is_refused_with_the_remedy(cluste
     assert [one for one in again.refused if not one.is_optional] == []
 
 
-def test_one_user_for_both_or_two_databases_are_refused(cluster: Cluster) -> None:
+def test_one_user_for_both_roles_or_two_databases_are_rejected(cluster: Cluster) -> None:
     with pytest.raises(ConfigurationError, match="DATABASE_MIGRATION_URL must be set, and name another user"):
         roles_of(cluster.settings("x", DATABASE_MIGRATION_URL=None))
     with pytest.raises(ConfigurationError, match="must name the database of DATABASE_URL, x, got y"):
@@ -220,7 +220,7 @@ def run_psql(cluster: Cluster, script: str) -> str:
     return done.stdout + done.stderr
 
 
-async def test_the_script_does_the_same_and_has_no_password_in_it(cluster: Cluster) -> None:
+async def test_the_script_does_the_same_and_contains_no_password(cluster: Cluster) -> None:
     settings = cluster.settings("by_script's")
     script = bootstrap_script(settings)
 
@@ -271,7 +271,7 @@ def rights_of(cluster: Cluster, database: str) -> list[tuple[object, ...]]:
     return cluster.sql(f"{query} WHERE datname = '{database}'")
 
 
-async def test_a_mistyped_owner_does_not_take_the_database_over(cluster: Cluster) -> None:
+async def test_a_mistyped_owner_does_not_become_the_owner(cluster: Cluster) -> None:
     await bootstrap(cluster.settings("live"))
     before = rights_of(cluster, "live")
     mistyped = cluster.settings("live", DATABASE_MIGRATION_URL=cluster.url("live_onwer", "live"))
@@ -285,7 +285,7 @@ async def test_a_mistyped_owner_does_not_take_the_database_over(cluster: Cluster
     assert cluster.sql("SELECT rolname FROM pg_roles WHERE rolname = 'live_onwer'") == []
 
 
-async def test_a_database_that_another_service_uses_is_refused_until_it_is_adopted(cluster: Cluster) -> None:
+async def test_a_database_of_another_service_is_rejected_without_adopt(cluster: Cluster) -> None:
     """It has the owner that the URL names; its tables and its readers are of another service."""
     for role in ("shared_owner", "shared_reader"):
         cluster.sql(f"CREATE ROLE {role} LOGIN PASSWORD $${CANARY}{role}$$")
@@ -314,7 +314,7 @@ async def test_a_database_that_another_service_uses_is_refused_until_it_is_adopt
     assert await bootstrap(cluster.settings("shared")) == Bootstrapped()
 
 
-async def test_a_service_that_is_connected_as_anybody_may_keeps_its_access(cluster: Cluster) -> None:
+async def test_a_service_that_connects_as_public_keeps_its_access(cluster: Cluster) -> None:
     cluster.sql(f"CREATE ROLE guest LOGIN PASSWORD $${CANARY}guest$$; CREATE ROLE visited_owner LOGIN")
     cluster.sql("CREATE DATABASE visited OWNER visited_owner")
 

@@ -12,7 +12,7 @@ from src.database.operations import scram
 SALT = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
 
 
-def test_agrees_with_the_rfcs_example() -> None:
+def test_equals_the_example_of_the_rfc() -> None:
     verifier = scram._verifier("pencil", SALT, 4096)
 
     assert verifier == (
@@ -24,7 +24,7 @@ def test_agrees_with_the_rfcs_example() -> None:
 @pytest.mark.parametrize(
     "password", ["p", "o'k%\\ \t", "contraseña-ñandú", "\u00ad\u2168", "\u0660\u0661", "\x07", "a" * 500]
 )
-def test_knows_its_own_and_no_other(password: str) -> None:
+def test_a_verifier_matches_only_its_password(password: str) -> None:
     verifier = scram.create_verifier(password)
 
     assert scram.is_verifier_of(verifier, password)
@@ -34,11 +34,11 @@ def test_knows_its_own_and_no_other(password: str) -> None:
 
 
 @pytest.mark.parametrize("stored", ["", "md5" + "0" * 32, "SCRAM-SHA-256$4096:eA==$eA==", "plain"])
-def test_takes_nothing_else_for_a_verifier(stored: str) -> None:
+def test_other_texts_are_no_verifiers(stored: str) -> None:
     assert not scram.is_verifier_of(stored, "plain")
 
 
-def test_prepares_as_the_server_does() -> None:
+def test_normalizes_as_the_server_does() -> None:
     assert scram._prepare("I\u00adX") == b"IX"  # RFC 4013, section 3
     assert scram._prepare("\u00aa") == b"a"
     assert scram._prepare("\u2168") == b"IX"
