@@ -91,6 +91,10 @@ class Repository(Generic[ModelT]):
 
         Raises:
             NotFoundError: The tenant has no such row.
+
+        Example:
+            user = await UserRepository(session).get(user.id, options=[selectinload(User.notes)])
+            print(user.display_name, len(user.notes))
         """
         return self._found(await self.get_or_none(row_id, options=options), f"id {row_id}")
 
@@ -136,6 +140,10 @@ class Repository(Generic[ModelT]):
         Raises:
             IntegrityError: The row violates a constraint.
             TenantMismatchError: The row has the `tenant_id` of another tenant.
+
+        Example:
+            added = await NoteRepository(session).add(Note(user_id=user.id, content="Buy milk"))
+            print(added.id, added.created_at)
         """
         return (await self.add_many([row]))[0]
 
@@ -154,6 +162,9 @@ class Repository(Generic[ModelT]):
             NotFoundError: The tenant has no such row.
             StaleDataError: Another transaction has changed the row since it was read (in a table with `version`).
             ValueError: An attribute is unknown or cannot be set.
+
+        Example:
+            await UserRepository(session).update(user.id, display_name="Grace", timezone="Europe/Madrid")
         """
         self._check_attributes(values)
         row = await self.get(row_id)
@@ -175,6 +186,11 @@ class Repository(Generic[ModelT]):
         Raises:
             ValueError: An attribute is unknown, `key` is not a unique key, or an attribute of the key has no value.
             DuplicateKeyError: A soft-deleted row has the key.
+
+        Example:
+            values = {"telegram_id": 7, "display_name": "Grace"}
+            upserted = await UserRepository(session).upsert(values, key=["telegram_id"])
+            print(upserted.row.display_name, upserted.outcome)
         """
         self._check_attributes({name: value for name, value in values.items() if name != "id"})
         return await upsert(self.session, self.model, values, key=key)
@@ -234,6 +250,15 @@ class Repository(Generic[ModelT]):
         Raises:
             InvalidCursorError: The cursor is not from this query.
             ValueError: The limit or the attribute is invalid.
+
+        Example:
+            cursor = None
+            while True:
+                page = await NoteRepository(session).page(Note.user_id == user.id, after=cursor, limit=100)
+                for note in page.items:
+                    print(note.content)
+                if (cursor := page.next_cursor) is None:
+                    break
         """
         check_limit(limit)
         order = Keyset.of(self.model, order_by, descending=descending, tenant_id=self.session.tenant_id)
@@ -244,6 +269,10 @@ class Repository(Generic[ModelT]):
         """Yield the rows in the order of their creation, fetching 500 at a time through a server-side cursor.
 
         Collections can only be loaded by `selectinload`, which runs once for each batch.
+
+        Example:
+            async for note in NoteRepository(session).stream(Note.user_id == user.id):
+                print(note.content)
         """
         check_options(self.model, options, streamed=True)
         statement = self._select_where(where).order_by(self.model.id)
