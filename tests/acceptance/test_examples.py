@@ -2,7 +2,7 @@
 
 An example may use without importing them: the public names of `src.database`, its models, repositories, store and
 health; `asyncio`, `datetime`, `timedelta`, `UTC`, `select`, `asynccontextmanager`, `AsyncIterator`, `FastAPI`; the
-`settings`; a session of `get_db` as `session`; a user of the current tenant with a conversation, an event and a note:
+`settings`; a `response` of FastAPI; a session of `get_db` as `session`; a user of the current tenant with a conversation, an event and a note:
 `user`, `conversation`, `event`, `note`.
 """
 
@@ -17,7 +17,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, Response
 from sqlalchemy import URL, select, text
 from sqlalchemy.orm import selectinload
 
@@ -70,6 +70,7 @@ async def names(cloned_database: URL) -> AsyncIterator[dict[str, Any]]:
             "FastAPI": FastAPI,
             "asynccontextmanager": asynccontextmanager,
             "settings": get_settings(),
+            "response": Response(),
             "session": session,
             "user": user,
             "conversation": conversation,
