@@ -2,8 +2,8 @@
 
 An example may use without importing them: the public names of `src.database`, its models, repositories, store and
 health; `asyncio`, `datetime`, `timedelta`, `UTC`, `select`, `asynccontextmanager`, `AsyncIterator`, `FastAPI`; the
-`settings`; a `response` of FastAPI; a session of `get_db` as `session`; a user of the current tenant with a conversation, an event and a note:
-`user`, `conversation`, `event`, `note`.
+`settings`; a `response` of FastAPI; a session of `get_db` as `session`; a user of the current tenant with a
+conversation, an event and a note: `user`, `conversation`, `event`, `note`.
 """
 
 from __future__ import annotations

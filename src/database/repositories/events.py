@@ -128,6 +128,11 @@ class EventRepository(Repository[Event]):
             ValueError: The limit is out of range, a bound is naive or not between the years 1900 and 2199, or the end
             is
                 not after the start or too far from it.
+
+        Example:
+            week = datetime(2030, 1, 7, tzinfo=UTC)
+            for occurrence in await EventRepository(session).occurrences(user.id, week, week + timedelta(days=7)):
+                print(occurrence.start, occurrence.event.title)
         """
         check_limit(limit)
         _check_window(start, end)
@@ -368,6 +373,14 @@ class EventRepository(Repository[Event]):
 
         Raises:
             ValueError: The limit or the lease is out of range, or `worker` is empty.
+
+        Example:
+            events = EventRepository(session)
+            due = await events.claim_due_reminders("worker-1", limit=20)
+            await session.commit()  # send after the commit, so that no other worker claims the same reminders
+            for event in due:
+                print(event.title)
+                await events.ack_reminder(event.id, event.reminder_token)
         """
         return await reminders.claim_due(
             partial(InSession(self.session).entities, reminders.CLAIM, Event, refresh=True),
