@@ -10,26 +10,13 @@ from math import isfinite
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import (
-    DateTime,
-    Dialect,
-    ForeignKeyConstraint,
-    Index,
-    MetaData,
-    Table,
-    Text,
-    TextClause,
-    TypeDecorator,
-    Uuid,
-    event,
-    func,
-    text,
-)
+from sqlalchemy import DateTime, Dialect, Text, TextClause, TypeDecorator, Uuid, event, func, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.mutable import MutableDict, MutableList
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 from sqlalchemy.orm.exc import DetachedInstanceError
+from sqlalchemy.schema import ForeignKeyConstraint, Index, MetaData, Table
 
 from src.database.errors import LazyLoadError
 
