@@ -76,6 +76,11 @@ class ConversationRepository(Repository[Conversation]):
         Raises:
             ForeignKeyError: The tenant has no such user, or the user is deleted.
             ValueError: The timeout is negative, or `now` is naive or too early.
+
+        Example:
+            conversation, is_new = await ConversationRepository(session).get_or_start(
+                user.id, "telegram", "7", idle_timeout=timedelta(hours=6)
+            )
         """
         return await conversations.get_or_start_conversation(
             InSession(self.session), user_id, channel, external_chat_id, idle_timeout=idle_timeout, now=now
@@ -168,6 +173,14 @@ class ConversationRepository(Repository[Conversation]):
         Raises:
             NotFoundError: The tenant has no such conversation.
             ValueError: `worker` is empty, or the lease is out of range.
+
+        Example:
+            conversations = ConversationRepository(session)
+            if turn := await conversations.claim_turn(conversation.id, "worker-1"):
+                await session.commit()
+                answer = NewMessage(message_id="assistant:7:2", role="assistant", content="Hello, Ada!")
+                await MessageHistoryRepository(session).append(conversation.id, answer, turn=turn.token)
+                await conversations.release_turn(turn)
         """
         return await conversations.claim_turn(self.session, conversation_id, worker, lease)
 

@@ -299,6 +299,11 @@ class EventRepository(Repository[Event]):
             StaleDataError: The row has another version than `version`, or than this session has read.
             ValueError: The series has no such occurrence, the event is cancelled, the rule cannot be moved this way, or
                 an argument does not fit the scope.
+
+        Example:
+            nine = datetime(2030, 1, 14, 9, tzinfo=UTC)
+            ten = nine + timedelta(hours=1)
+            moved = await EventRepository(session).reschedule(event.id, ten, recurrence_id=nine)
         """
         return await event_moves.reschedule(
             self.session,

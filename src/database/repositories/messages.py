@@ -79,7 +79,13 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         return message
 
     async def append(self, conversation_id: UUID, message: NewMessage, *, turn: int | None = None) -> Appended:
-        """Append a message to a conversation; see `append_many`."""
+        """Append a message to a conversation; see `append_many`.
+
+        Example:
+            message = NewMessage(message_id="telegram:my_bot:7:2", role="user", content="What is on today?")
+            appended = await MessageHistoryRepository(session).append(conversation.id, message)
+            is_new = appended.inserted  # False for a repeated delivery
+        """
         return (await self.append_many(conversation_id, [message], turn=turn))[0]
 
     async def append_many(
@@ -157,6 +163,10 @@ class MessageHistoryRepository(Repository[MessageHistory]):
 
         Raises:
             ValueError: The limit is out of range, or a number is negative.
+
+        Example:
+            messages = await MessageHistoryRepository(session).recent(conversation.id, token_budget=4000)
+            prompt = [{"role": message.role, "content": message.content} for message in messages]
         """
         limit = windows.window_limit(limit, token_budget=token_budget)
         if before_seq is None and token_budget is None:
@@ -268,6 +278,15 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             StaleDataError: The message is complete or interrupted, an earlier piece is missing, other content is stored
                 at the offset, or another worker has claimed the turn.
             ValueError: `offset` is negative, too large or not a whole number, or `turn` is not a token.
+
+        Example:
+            messages, key, offset = MessageHistoryRepository(session), "assistant:7:2", 0
+            answer = NewMessage(message_id=key, role="assistant", content="", state="incomplete")
+            await messages.append(conversation.id, answer)
+            for piece in ["Hello, ", "Ada!"]:
+                await messages.extend(key, piece, offset=offset)
+                offset += len(piece)
+            await messages.mark_complete(key, output_tokens=4)
         """
         return await answers.extend(self.session, message_id, content, offset=offset, turn=turn)
 

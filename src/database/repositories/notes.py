@@ -184,6 +184,10 @@ class NoteRepository(Repository[Note]):
         Raises:
             ValueError: The query is too long, `match` is not "all" or "any", all tags are empty, or the limit is out of
                 range.
+
+        Example:
+            for hit in await NoteRepository(session).search(user.id, "milk -bread"):
+                print(hit.rank, hit.snippet)
         """
         check_limit(limit)
         leaves = _parse(_checked(query), prefix=prefix)

@@ -44,6 +44,9 @@ class TenantRepository:
         Raises:
             DuplicateKeyError: Another tenant has the slug.
             ValueError: An argument is outside these limits.
+
+        Example:
+            acme = await TenantRepository(session).create("acme", "Acme Ltd.", retention_days=365)
         """
         _check({"slug": slug, "name": name, "retention_days": retention_days})
         tenant = Tenant(slug=slug, name=name, retention_days=retention_days)
@@ -127,6 +130,12 @@ class TenantRepository:
 
         The transaction of each batch ends before its tenants are yielded, so a slow worker holds none open. A
         transaction that was open before the first tenant stays open.
+
+        Example:
+            async for tenant in TenantRepository(session).active():
+                with tenant_context(tenant.id):
+                    async with get_db() as tenants_session:
+                        await purge_expired(tenants_session)
         """
         cursor: str | None = None
         while True:

@@ -54,6 +54,10 @@ class UserRepository(Repository[User]):
 
         Raises:
             ValueError: The id is not a whole number, or an attribute is unknown or outside its limit.
+
+        Example:
+            users = UserRepository(session)
+            user, is_new = await users.get_or_create_by_telegram_id(42, display_name="Ada", locale="es")
         """
         self._check_attributes(values)
         return await users.get_or_create_user(InSession(self.session), telegram_id, values)
@@ -94,6 +98,11 @@ class UserRepository(Repository[User]):
 
         Raises:
             NotFoundError: The tenant has no such user, not even a soft-deleted one. Nothing was yielded.
+
+        Example:
+            import json
+
+            lines = [json.dumps(row) async for row in UserRepository(session).export(user.id)]
         """
         return personal_data.export_user(self.session, user_id)
 
