@@ -15,8 +15,7 @@ from src.config import Settings
 from src.database.check_result import CheckResult, failed, ok, skipped, warning
 from src.database.connect import DRIVER_ERRORS
 from src.database.drift import Isolation, read_isolation, verify
-from src.database.engine.capacity import KEPT_FREE, Capacity, capacity_of
-from src.database.engine.pool import SizedPool
+from src.database.engine import KEPT_FREE, Capacity, SizedPool, capacity_of
 from src.database.errors import ConnectionFailed
 from src.database.health.report import NO_CONNECTION_FREE, result_of_error
 from src.database.migrate import OTHER_DATABASE, Revision, readable_revision

@@ -12,8 +12,7 @@ from sqlalchemy import Connection, ExceptionContext, PoolProxiedConnection, even
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import Session, SessionTransaction
 
-from src.database.engine.events import listen_to_statements
-from src.database.engine.pool import SizedPool
+from src.database.engine import SizedPool, listen_to_statements
 from src.database.observability.observers import Call, PoolState, Source, TenantsSession, Unit
 
 _UNIT: Final = "thea_unit"

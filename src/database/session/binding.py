@@ -11,8 +11,7 @@ import asyncpg
 from sqlalchemy import Connection, Engine, TextClause, Uuid, bindparam, text
 
 from src.database.connect import TEMPORARY_LAST
-from src.database.engine.commits import READS_ONLY
-from src.database.engine.sqlalchemy_internals import begin_with, has_fast_path, raise_as_sqlalchemy
+from src.database.engine import READS_ONLY, begin_with, has_fast_path, raise_as_sqlalchemy
 from src.database.observability import names_statements
 
 _IS_MIGRATED: Final = "SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL"

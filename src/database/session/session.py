@@ -14,7 +14,7 @@ from sqlalchemy.orm import exc as orm_exc
 from sqlalchemy.util.concurrency import in_greenlet
 
 from src.database.base import TenantBase
-from src.database.engine.commits import begin_on_live_connection
+from src.database.engine import begin_on_live_connection
 from src.database.errors import (
     LazyLoadError,
     NoTenantError,

@@ -12,8 +12,7 @@ from sqlalchemy.sql.cache_key import CacheKey
 from sqlalchemy.util import LRUCache
 
 from src.database.base import TenantBase
-from src.database.engine.commits import can_only_read, is_select
-from src.database.engine.sqlalchemy_internals import cache_key_of, result_columns, text_parameters
+from src.database.engine import cache_key_of, can_only_read, is_select, result_columns, text_parameters
 from src.database.statements.entities import DIALECT, Entities, entities_of
 from src.database.statements.fence import TENANT, fenced, in_fence
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, class_mapper
 from sqlalchemy.orm.attributes import instance_dict, instance_state, set_committed_value
 
 from src.database.base import changeable
-from src.database.engine.sqlalchemy_internals import has_fast_path, track_changes
+from src.database.engine import has_fast_path, track_changes
 
 DIALECT: Final[Dialect] = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from src.database.base import check_aware, check_id, clean_json, clean_text, utc_now, uuid7
 from src.database.errors import IdempotencyConflictError, NotFoundError
-from src.database.models.limits import MESSAGES, Role, State
+from src.database.models import limits
 from src.database.statements.call import Call, Sender
 from src.database.statements.conversations import check_is_last, check_token
 from src.database.statements.split_characters import SPLIT, has_halves, stored_form
@@ -27,13 +27,13 @@ VERSIONS: Final = "versions"
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 _REQUIRED: Final = frozenset({"message_id", "role", "state", "attachments", "extra"})
-_LIMITED_ALWAYS: Final = tuple((name, MESSAGES[name]) for name in ("message_id", "role"))
+_LIMITED_ALWAYS: Final = tuple((name, limits.MESSAGES[name]) for name in ("message_id", "role"))
 _MOSTLY: Final[tuple[Any, ...]] = ("complete", None, [], None, None, None, None, {})
 """The defaults of the other limited attributes, which most messages have; they are not checked one by one."""
 _LIMITED: Final = (
     *_LIMITED_ALWAYS,
-    *((name, MESSAGES[name]) for name in ("state", "parts", "attachments", "tool_call_id")),
-    *((name, MESSAGES[name]) for name in ("input_tokens", "output_tokens", "token_count", "extra")),
+    *((name, limits.MESSAGES[name]) for name in ("state", "parts", "attachments", "tool_call_id")),
+    *((name, limits.MESSAGES[name]) for name in ("input_tokens", "output_tokens", "token_count", "extra")),
 )
 _limited: Final = attrgetter(*(name for name, _ in _LIMITED))
 
@@ -52,7 +52,7 @@ class NewMessage:
     """
 
     message_id: str
-    role: Role
+    role: limits.Role
     content: str | None = field(default=None, repr=False)
     parts: list[Any] | None = field(default=None, repr=False)
     attachments: list[Any] = field(default_factory=list, repr=False)
@@ -63,7 +63,7 @@ class NewMessage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     token_count: int | None = None
-    state: State = "complete"
+    state: limits.State = "complete"
     created_at: datetime | None = None
     edited_at: datetime | None = None
     extra: dict[str, Any] = field(default_factory=dict, repr=False)

@@ -12,9 +12,16 @@ from sqlalchemy.util import greenlet_spawn
 
 from src.database.base import TenantBase
 from src.database.connect import PgBouncerConnection
-from src.database.engine.commits import reconnect, state_of
-from src.database.engine.events import has_foreign_listener, notify_answered, notify_sent
-from src.database.engine.sqlalchemy_internals import has_fast_path, raise_as_sqlalchemy, statement_lock
+from src.database.engine import (
+    has_fast_path,
+    has_foreign_listener,
+    notify_answered,
+    notify_sent,
+    raise_as_sqlalchemy,
+    reconnect,
+    state_of,
+    statement_lock,
+)
 from src.database.errors import ConnectionFailed, DatabaseError, SchemaChangedError
 from src.database.session import AsyncSession, ReadSession, ReadTenantSession, TenantSession
 from src.database.statements.compiled import Ready, compile_once, ready

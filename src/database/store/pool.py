@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from src.database.engine.pool import JITTER, PING_AFTER_IDLE_SECONDS, PING_TIMEOUT_SECONDS
+from src.database.engine import JITTER, PING_AFTER_IDLE_SECONDS, PING_TIMEOUT_SECONDS
 from src.database.errors import PoolExhausted
 from src.database.store.time_limit import TimeLimit
 from src.database.target import PoolLimits

@@ -21,7 +21,7 @@ from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.sql.selectable import FromClause, SelectBase
 
 from src.database.base import Base, TenantBase
-from src.database.engine.sqlalchemy_internals import criteria_of_option
+from src.database.engine import criteria_of_option
 from src.database.models import MessageHistory
 from src.database.statements import windows
 
