@@ -382,3 +382,73 @@ def private_names_of(base: type) -> set[str]:
         return names | set(re.findall(r"\bself\.(_\w+)", inspect.getsource(base)))
     except OSError:  # it is compiled
         return names
+
+
+def test_packages_import_only_what_other_packages_export() -> None:
+    """What a package offers is the `__all__` of its `__init__`; its modules are its own."""
+    packages = ROOT / "src" / "database"
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in packages.rglob("*.py")
+        for name in not_exported(path.read_text(), path.relative_to(packages).parts[0])
+    }
+
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from src.database.statements.messages import NewMessage",
+        "from src.database.statements import lock_rows",
+        "from src.database.statements import rows",
+        "import src.database.statements.messages",
+        "from src.database.integrations import telegram",
+    ],
+)
+def test_an_import_of_what_is_not_exported_is_noticed(source: str) -> None:
+    assert list(not_exported(source, "store"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from src.database.statements import NewMessage, windows",
+        "from src.database.store.rows import columns_of",
+        "from src.database.integrations.telegram import import_messages",
+        "from src.database.errors import NotFoundError",
+        "from src.database import models",
+    ],
+)
+def test_an_import_of_what_is_exported_passes(source: str) -> None:
+    assert not list(not_exported(source, "store"))
+
+
+def not_exported(source: str, package: str) -> Iterator[str]:
+    """Yield the names that a module of a package imports from another package that does not export them."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            imported = [(node.module or "", name.name) for name in node.names]
+        elif isinstance(node, ast.Import):
+            imported = [(name.name, "") for name in node.names]
+        else:
+            continue
+        for module, name in imported:
+            owner = module.removeprefix("src.database.").partition(".")[0]
+            is_package = module.startswith("src.database.") and (ROOT / "src" / "database" / owner).is_dir()
+            if is_package and owner != package and name not in exports_of(module):
+                yield f"{module}.{name}"
+
+
+@cache
+def exports_of(module: str) -> frozenset[str]:
+    """Return the names in the `__all__` of a package; a module that is no package exports none."""
+    path = ROOT.joinpath(*module.split("."), "__init__.py")
+    statements = ast.parse(path.read_text()).body if path.exists() else []
+    lists = [node.value for node in statements if isinstance(node, ast.Assign | ast.AugAssign) and is_all(node)]
+    return frozenset(name for names in lists for name in ast.literal_eval(names))
+
+
+def is_all(node: ast.Assign | ast.AugAssign) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [ast.unparse(target) for target in targets] == ["__all__"]
