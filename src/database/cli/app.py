@@ -17,7 +17,7 @@ from src.database.check_result import CheckResult
 from src.database.cli.diagram import diagram_app
 from src.database.cli.drift import drift_app
 from src.database.cli.migrations import migrations_app
-from src.database.cli.output import EXIT_FAILED, Json, print_checks, print_error, print_json, report_checks
+from src.database.cli.output import EXIT_ERROR, EXIT_FAILED, Json, print_checks, print_error, print_json, report_checks
 from src.database.cli.running import leave, run_coroutine
 from src.database.cli.seed import seed_app
 from src.database.cli.service import service_app
@@ -27,8 +27,6 @@ from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftEr
 if TYPE_CHECKING:
     from src.database.embedded import EmbeddedServer
 
-EXIT_STILL_DOWN: int = 1
-EXIT_ERROR: int = 2
 EXIT_INTERRUPTED: int = 130
 
 Processes = Annotated[
@@ -61,7 +59,7 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
     except DatabaseError as raised:
         error = _explained(raised)
-        if "--json" in sys.argv:
+        if "--json" in sys.argv:  # of the process: the error may have been raised before the options were parsed
             print_json({"error": str(error)}, indent=None)
         print_error(str(error))
         sys.exit(EXIT_ERROR)
@@ -125,7 +123,7 @@ def wait(
     from src.database.cli.wait import run_wait
 
     code = run_wait(config.get_settings(), timeout=timeout, interval=interval, as_json=as_json)
-    if code == EXIT_STILL_DOWN:
+    if code == EXIT_FAILED:
         leave(code)
     raise typer.Exit(code)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from src.config import Settings
 from src.config.profiles import Purpose
 from src.config.settings import ShownSetting, show_settings
-from src.database.cli.output import print_error, print_json, print_lines
+from src.database.cli.output import EXIT_ERROR, print_error, print_json, print_lines
 from src.database.cli.running import run_coroutine
 from src.database.engine import SizedPool
 from src.database.errors import DatabaseError
@@ -17,9 +17,6 @@ from src.database.health.doctor import Encryption, encryption_of, reach
 from src.database.migrate import Revision, readable_revision
 from src.database.session import create_engine, pool_limits, resolve_target
 from src.database.target import Target
-
-EXIT_REACHED: Final = 0
-EXIT_NOT_REACHED: Final = 2
 
 _SERVER: Final = """
 SELECT current_setting('server_version') AS version, current_user::text AS "user", current_database()::text AS database,
@@ -58,12 +55,14 @@ def run_info(settings: Settings, *, as_json: bool) -> int:
     shown = show_settings(settings)
     if as_json:
         described = {"database": None, "replica": None} | {name: asdict(info) for name, info in servers.items()}
-        print_json({"environment": settings.ENVIRONMENT, **described, "settings": [asdict(one) for one in shown]})
+        print_json(
+            {"environment": settings.ENVIRONMENT, **described, "settings": [asdict(setting) for setting in shown]}
+        )
     else:
         for name, info in servers.items():
             _print_server(name, info)
         _print_settings(shown)
-    return EXIT_NOT_REACHED if any(info.error for info in servers.values()) else EXIT_REACHED
+    return EXIT_ERROR if any(info.error for info in servers.values()) else 0
 
 
 async def _read_servers(settings: Settings) -> dict[str, ServerInfo]:
@@ -107,7 +106,7 @@ def _print_server(name: str, info: ServerInfo) -> None:
     target, server, pool = info.target or {}, info.server or {}, info.pool or {}
     gateway = f" through {target['gateway']}" if target.get("gateway") else ""
     lines = [
-        ("where", target and f"{', '.join(target['hosts'])} ({target['route']}{gateway})"),
+        ("host", target and f"{', '.join(target['hosts'])} ({target['route']}{gateway})"),
         ("database", server.get("database", target.get("database"))),
         ("user", server.get("user", target.get("user"))),
         ("server", server and f"PostgreSQL {server['version']}, {server['role']}"),
@@ -131,6 +130,9 @@ def _describe_pool(pool: dict[str, Any]) -> str:
 
 
 def _print_settings(shown: Sequence[ShownSetting]) -> None:
-    width = max(len(one.source) for one in shown)
-    lines = [(one.name, f"{one.source:<{width}}  {'' if one.value is None else one.value}".rstrip()) for one in shown]
+    width = max(len(setting.source) for setting in shown)
+    lines = [
+        (setting.name, f"{setting.source:<{width}}  {'' if setting.value is None else setting.value}".rstrip())
+        for setting in shown
+    ]
     print_lines("settings", lines)

@@ -14,6 +14,9 @@ from rich.text import Text
 from src.database.check_result import FAILURES, CheckResult, CheckStatus
 
 EXIT_FAILED: Final = 1
+"""The exit code of a command that ran, and found a fault."""
+EXIT_ERROR: Final = 2
+"""The exit code of a command that could not do its work."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 _WORDS: Final[Mapping[CheckStatus, str]] = {"healthy": "ok", "degraded": "warning", "unhealthy": "failed"}
@@ -61,6 +64,11 @@ def print_rows(
             _print(Text(f"  {line}", style="" if number else "dim"))
         if number and under is not None and under[number - 1]:
             _print(Text(f"    {_without_unprintable(under[number - 1])}"))
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Return the counts that are not 0, such as `2 notes, 1,000 users`; `nothing` if all are 0."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
 
 
 def report_checks(checks: Mapping[str, CheckResult], *, as_json: bool) -> int:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
 import typer
 
 from src.config import Settings
-from src.database.cli.output import print_json, print_lines, print_warning
+from src.database.cli.output import EXIT_ERROR, EXIT_FAILED, print_json, print_lines, print_warning
 from src.database.cli.running import run_coroutine
 from src.database.engine import Capacity, capacity_of
 from src.database.errors import DatabaseError
 from src.database.health.doctor import Demand, demand_of, reach, suggest, useful_connections
-
-EXIT_FITS: Final = 0
-EXIT_EXHAUSTS: Final = 1
-EXIT_UNKNOWN: Final = 2
 
 
 def run_pool(settings: Settings, *, cores: int | None, spindles: int, processes: int, as_json: bool) -> int:
@@ -54,8 +50,8 @@ def run_pool(settings: Settings, *, cores: int | None, spindles: int, processes:
     else:
         _print(document, demand, capacity, useful)
     if capacity is None:
-        return EXIT_UNKNOWN
-    return EXIT_EXHAUSTS if demand.can_exhaust(capacity, settings) else EXIT_FITS
+        return EXIT_ERROR
+    return EXIT_FAILED if demand.can_exhaust(capacity, settings) else 0
 
 
 def _warnings(

@@ -1,4 +1,4 @@
-"""The commands of the database as a service: bootstrap, backup, restore."""
+"""The commands of an administrator: bootstrap, backup, restore."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bootstrap_command(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Create the database, its owner and the roles, or repair their privileges, as DATABASE_ADMIN_URL.
+    """Create the database, its owner and the other roles, or correct them, connected as DATABASE_ADMIN_URL.
 
     The names and passwords are those of DATABASE_URL, DATABASE_MIGRATION_URL and DATABASE_BACKUP_URL. The plan is
     printed before it is executed. Exit code 1 if the server refuses a statement.

@@ -8,11 +8,11 @@ from typing import Final
 import typer
 
 from src.config import Settings
-from src.database.cli.output import print_error, print_json
+from src.database.cli.output import EXIT_ERROR, EXIT_FAILED, print_error, print_json
 from src.database.cli.running import run_coroutine
 from src.database.health.doctor import wait_for_server
 
-EXIT_CODES: Final = {"up": 0, "down": 1, "failed": 2}
+_EXIT_CODES: Final = {"up": 0, "down": EXIT_FAILED, "failed": EXIT_ERROR}
 
 
 def run_wait(settings: Settings, *, timeout: float, interval: float, as_json: bool) -> int:
@@ -42,4 +42,4 @@ def run_wait(settings: Settings, *, timeout: float, interval: float, as_json: bo
         outcome = f"still down after {waited.seconds} s" if waited.status == "down" else "waiting cannot help"
         hint = f"\nhint: {waited.hint}" if waited.hint else ""
         print_error(f"{outcome}: {waited.reason}{hint}")
-    return EXIT_CODES[waited.status]
+    return _EXIT_CODES[waited.status]

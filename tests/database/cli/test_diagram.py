@@ -1,4 +1,4 @@
-"""The diagram: what Mermaid reads, of the models that there are, and the one in the documents is the present one."""
+"""thea-db erd: the diagram is valid Mermaid, shows all models, and equals the one in the documentation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from src.database.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "schema.md"
-# What the grammar of erDiagram takes: https://mermaid.js.org/syntax/entityRelationshipDiagram.html
+# The grammar of erDiagram: https://mermaid.js.org/syntax/entityRelationshipDiagram.html
 COLUMN = re.compile(r'        [a-z][a-z0-9_()\[\]-]* [a-z][a-z0-9_]*( (PK|FK|UK)(, (FK|UK))*)?( "[a-z, ]+")?')
 RELATION = re.compile(r'    [a-z_]+ (\|o|\|\|)(--|\.\.)(o\||o\{) [a-z_]+ : "[a-z_, ]+"')
 
 
-def test_the_document_shows_the_present_schema() -> None:
+def test_the_documentation_has_the_current_diagram() -> None:
     assert f"```mermaid\n{mermaid()}```\n" in PAGE.read_text(), "run `thea-db erd docs/schema.md`"
 
 
-def test_a_process_of_its_own_prints_the_same_tables() -> None:
-    """Here another test has imported the models; the command has to import them itself."""
+def test_a_new_process_prints_the_same_tables() -> None:
+    """In this process other tests have imported the models; the command must import them itself."""
     program = "from src.database.cli import main; main()"
 
     done = subprocess.run([sys.executable, "-c", program, "erd"], cwd=ROOT, check=True, capture_output=True, text=True)
@@ -36,7 +36,7 @@ def test_a_process_of_its_own_prints_the_same_tables() -> None:
     assert done.stdout == mermaid()
 
 
-def test_every_line_is_one_that_mermaid_reads() -> None:
+def test_every_line_is_valid_mermaid() -> None:
     first, *lines = mermaid().splitlines()
 
     assert first == "erDiagram"
@@ -44,7 +44,7 @@ def test_every_line_is_one_that_mermaid_reads() -> None:
         assert re.fullmatch(r"    ([a-z_]+ \{|\})", line) or COLUMN.fullmatch(line) or RELATION.fullmatch(line), line
 
 
-def test_every_table_column_and_reference_is_there_once() -> None:
+def test_every_table_column_and_foreign_key_occurs_once() -> None:
     lines = mermaid().splitlines()
 
     for table in Base.metadata.sorted_tables:
@@ -69,11 +69,11 @@ def test_every_table_column_and_reference_is_there_once() -> None:
         '    message_history |o..o{ message_history : "parent_id"',
     ],
 )
-def test_the_models_are_drawn_as_they_are(line: str) -> None:
+def test_keys_and_remarks_are_drawn_as_the_models_have_them(line: str) -> None:
     assert line in mermaid().splitlines()
 
 
-def test_one_to_one_is_told_from_one_to_many() -> None:
+def test_one_to_one_is_distinguished_from_one_to_many() -> None:
     metadata = MetaData()
     Table("a", metadata, Column("id", Integer, primary_key=True), Column("x", Text, unique=True))
     Table("b", metadata, Column("id", Integer, ForeignKey("a.id"), primary_key=True))
@@ -91,7 +91,7 @@ def test_one_to_one_is_told_from_one_to_many() -> None:
     assert {'a ||--o| b : "id"', 'a |o..o| c : "a_id"', "integer id PK, FK", 'text x UK "null"'} <= set(lines)
 
 
-def test_a_page_that_is_there_keeps_what_is_around_its_diagram(tmp_path: Path) -> None:
+def test_an_existing_page_keeps_the_text_around_its_diagram(tmp_path: Path) -> None:
     page, bare, new = tmp_path / "page.md", tmp_path / "schema.mmd", tmp_path / "new.md"
     page.write_text("# Título\n\n```mermaid\nerDiagram\n    old {\n    }\n```\n\nBelow.\n\n```mermaid\ngraph TD\n```\n")
     for file in (page, page, bare, new):
@@ -114,7 +114,7 @@ def test_a_page_without_a_diagram_is_not_overwritten(tmp_path: Path, text: str) 
     assert page.read_text() == text
 
 
-def test_a_file_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     done = CliRunner().invoke(diagram_app, [str(tmp_path / "missing" / "schema.mmd")])
 
     assert isinstance(done.exception, ConfigurationError)

@@ -1,4 +1,4 @@
-"""The help of thea-db: it lists each command, and imports no work of any of them."""
+"""The help of thea-db lists each command, and imports nothing that only a running command needs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typer.main import get_command
 
 from src.database.cli.app import app
 
-# Typer itself imports pydantic for the value of any parameter: of our own, `--help` alone has none.
-WORK = {"alembic", "asyncio", "asyncpg", "pydantic_settings", "sqlalchemy", "structlog"}
+# Typer imports pydantic for the value of a parameter, so that only `--help` alone does without it.
+HEAVY = {"alembic", "asyncio", "asyncpg", "pydantic_settings", "sqlalchemy", "structlog"}
 RUN = """
 import json
 import sys
@@ -49,7 +49,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def runs() -> dict[str, Run]:
-    """Run `thea-db --help` first, then what else only prints, in one process."""
+    """Run `thea-db --help` first, then other commands that only print, in one process."""
     commands = [HELP, *OTHERS]
     lines = "".join(f"{json.dumps(command.split())}\n" for command in commands)
     done = subprocess.run(
@@ -62,19 +62,19 @@ def runs() -> dict[str, Run]:
     }
 
 
-def test_the_help_lists_each_command_and_imports_no_work(runs: dict[str, Run]) -> None:
+def test_the_help_lists_each_command_and_imports_no_heavy_package(runs: dict[str, Run]) -> None:
     shown, commands = runs[HELP], cast("TyperGroup", get_command(app)).commands
 
     assert shown.code == 0
-    assert shown.imported & (WORK | {"pydantic"}) == set()
+    assert shown.imported & (HEAVY | {"pydantic"}) == set()
     assert [name for name in commands if f"│ {name} " not in shown.printed] == []
 
 
-def test_what_only_prints_imports_no_work(runs: dict[str, Run]) -> None:
-    assert {command: run.imported & WORK for command, run in runs.items() if run.imported & WORK} == {}
+def test_commands_that_only_print_import_no_heavy_package(runs: dict[str, Run]) -> None:
+    assert {command: run.imported & HEAVY for command, run in runs.items() if run.imported & HEAVY} == {}
     assert [command for command, run in runs.items() if command.endswith(HELP) and "Usage: " not in run.printed] == []
 
 
-def test_an_unknown_command_is_answered_with_the_nearest_one(runs: dict[str, Run]) -> None:
+def test_an_unknown_command_is_reported_with_the_nearest_one(runs: dict[str, Run]) -> None:
     assert runs["upgrad"].code == 2
     assert "Did you mean 'upgrade'" in runs["upgrad"].printed

@@ -1,4 +1,4 @@
-"""The judgements of the doctor and the arithmetic of the pool, without a server."""
+"""The results of the doctor's checks and the sizes of pools, computed without a server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TLS = Encryption(kind="TLS", version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384")
 
 
 class PermissionDenied(Exception):
-    """Named as asyncssh's is."""
+    """Has the name of asyncssh's exception, by which `is_temporary` recognizes it."""
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ class PermissionDenied(Exception):
         (190000, "ok", "PostgreSQL 19.0"),
     ],
 )
-def test_a_release_is_judged_by_the_holes_that_later_ones_close(version: int, status: str, words: str) -> None:
+def test_a_release_is_judged_by_the_vulnerabilities_that_later_ones_fix(version: int, status: str, words: str) -> None:
     finding = judge_version(version, today=TODAY)
 
     assert finding.status == status
     assert words in finding.found
 
 
-def test_a_major_ends_with_november_of_its_last_year() -> None:
+def test_a_major_version_is_supported_until_november_of_its_last_year() -> None:
     assert judge_version(180099, today=date(2030, 11, 30)).status == "ok"
     assert "not supported since November 2030" in judge_version(180099, today=date(2030, 12, 1)).found
 
@@ -85,13 +85,13 @@ def _capacity(maximum: int = 100, *, of_role: int | None = None) -> Capacity:
         (4, 1, 1, None, Suggestion(4, 4)),
     ],
 )
-def test_what_is_useful_is_shared_among_the_pools(
+def test_the_useful_connections_are_divided_among_the_pools(
     cores: int, spindles: int, processes: int, available: int | None, expected: Suggestion
 ) -> None:
     assert suggest(useful_connections(cores, spindles), available, _demand(processes=processes)) == expected
 
 
-def test_the_least_limit_counts() -> None:
+def test_the_lowest_limit_applies() -> None:
     assert _capacity().available == 97
     assert _capacity(of_role=20).available == 20
 
@@ -105,7 +105,7 @@ def test_the_least_limit_counts() -> None:
         (_demand(processes=4, is_pooled=False), False, "ok"),
     ],
 )
-def test_pools_that_can_exhaust_the_server_are_a_fault(demand: Demand, pgbouncer: bool, status: str) -> None:
+def test_pools_that_can_exhaust_the_server_fail_the_check(demand: Demand, pgbouncer: bool, status: str) -> None:
     settings = Settings(DATABASE_URL="postgresql://u@h/d", DATABASE_PGBOUNCER=pgbouncer)
 
     assert judge_connections(demand, _capacity(), settings).status == status
@@ -114,7 +114,7 @@ def test_pools_that_can_exhaust_the_server_are_a_fault(demand: Demand, pgbouncer
 @pytest.mark.parametrize(
     ("ahead", "round_trip", "status"), [(1.9, 0, "ok"), (-2.1, 0, "warning"), (2.1, 1, "ok"), (60, 1, "warning")]
 )
-def test_a_slow_network_is_no_wrong_clock(ahead: float, round_trip: float, status: str) -> None:
+def test_a_slow_network_is_not_reported_as_a_wrong_clock(ahead: float, round_trip: float, status: str) -> None:
     assert judge_clock(ahead, round_trip=round_trip).status == status
 
 
@@ -129,7 +129,7 @@ def test_a_slow_network_is_no_wrong_clock(ahead: float, round_trip: float, statu
         ("production", "/run", "require", Encryption(kind="Unix socket"), "ok"),
     ],
 )
-def test_encryption_is_judged_by_the_way(
+def test_encryption_is_judged_by_the_route_and_the_environment(
     environment: str, host: str, mode: str, encryption: Encryption, status: str
 ) -> None:
     settings = Settings(ENVIRONMENT=environment, DATABASE_URL="postgresql://u@h/d")
@@ -142,11 +142,11 @@ def test_encryption_is_judged_by_the_way(
     ("platform", "host", "status"),
     [("win32", "localhost", "warning"), ("win32", "127.0.0.1", "ok"), ("linux", "localhost", "skipped")],
 )
-def test_localhost_is_a_trap_on_windows(platform: str, host: str, status: str) -> None:
+def test_localhost_is_reported_on_windows(platform: str, host: str, status: str) -> None:
     assert check_localhost([host], platform=platform).status == status
 
 
-def test_a_package_called_src_hides_ours_unless_it_extends_its_path(
+def test_a_regular_package_src_hides_ours_unless_it_extends_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -191,7 +191,7 @@ def test_a_server_that_starts_is_waited_for_and_a_mistake_is_not(error: Database
     assert is_temporary(error) is is_expected
 
 
-REPLACED = (
+RETIRED_PHRASES = (
     "no port of ours",
     "without versions",
     "who the server is is",
@@ -201,11 +201,11 @@ REPLACED = (
     "what mends it",
     "cannot have a lock",
 )
-"""What users could not understand at first reading."""
+"""Phrases that users did not understand at first reading."""
 
 
-@pytest.mark.parametrize("text", REPLACED)
-def test_a_text_that_was_not_understood_is_in_no_source_file(text: str) -> None:
+@pytest.mark.parametrize("text", RETIRED_PHRASES)
+def test_no_source_file_has_a_phrase_that_users_did_not_understand(text: str) -> None:
     files = (ROOT / "src").rglob("*.py")
 
     assert [str(file) for file in files if text in file.read_text()] == []

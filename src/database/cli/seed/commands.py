@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from src import config
-from src.database.cli.output import Json, print_json, progress
+from src.database.cli.output import Json, format_counts, print_json, progress
 from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
@@ -108,9 +107,5 @@ def _show(recipe: Recipe, report: Report) -> None:
     typer.echo(
         f"seed {recipe.number} until {recipe.until.isoformat()}: {', '.join(share.slug for share in report.shares)}"
     )
-    typer.echo(f"inserted {_counts(report.inserted)}; unchanged {_counts(report.unchanged)}")
+    typer.echo(f"inserted {format_counts(report.inserted)}; unchanged {format_counts(report.unchanged)}")
     typer.echo(f"{report.seconds:.1f} s, {report.messages_per_second:,.0f} messages/s")
-
-
-def _counts(counts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from src.database.cli.output import Json, escape_unprintable, print_json
+from src.database.cli.output import Json, escape_unprintable, format_counts, print_json
 from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
@@ -124,7 +124,7 @@ def erase_command(
     if as_json:
         print_json({"tenant": slug, "removed": removed})
     else:
-        typer.echo(f"{slug}: removed {_counts(removed)}, and its entry in the registry")
+        typer.echo(f"{slug}: removed {format_counts(removed)}, and its entry in the registry")
 
 
 @tenant_app.command("purge")
@@ -146,7 +146,7 @@ def purge_command(
         print_json({"dry_run": dry_run, "tenants": purged})
         return
     for tenant, counts in purged.items():
-        typer.echo(f"{tenant}: {'would remove' if dry_run else 'removed'} {_counts(counts)}")
+        typer.echo(f"{tenant}: {'would remove' if dry_run else 'removed'} {format_counts(counts)}")
 
 
 def _confirm(slug: str) -> None:
@@ -182,7 +182,3 @@ def _document(tenant: Tenant) -> dict[str, Any]:
 def _line(tenant: Tenant) -> str:
     kept = "forever" if tenant.retention_days is None else f"{tenant.retention_days} days"
     return f"{tenant.id}  {tenant.status:<9}  {tenant.slug}  {escape_unprintable(tenant.name)}  (kept {kept})"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"

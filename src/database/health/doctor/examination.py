@@ -13,7 +13,7 @@ from src.database.errors import ConfigurationError, DatabaseError
 from src.database.health.doctor import network, schema, server
 from src.database.health.doctor.connection import reach
 from src.database.health.doctor.demand import check_connections
-from src.database.health.doctor.installation import check_localhost, check_namespace, check_settings, named_hosts
+from src.database.health.doctor.installation import check_localhost, check_namespace, check_settings
 from src.database.health.doctor.server import CheckContext
 from src.database.health.doctor.zones import check_zones
 from src.database.session import resolve_target
@@ -41,7 +41,7 @@ ON_SERVER: Final[Mapping[str, _Check]] = {
     "schema": schema.check_schema,
 }
 ON_OTHER_TARGETS: Final = {"replica": schema.check_replica, "migrations": schema.check_migrations}
-_AFTER_SETTINGS: Final = ("name resolution", "port", *network.CONNECT_STEPS, *ON_SERVER, *ON_OTHER_TARGETS)
+_AFTER_SETTINGS: Final = ("localhost", "name resolution", "port", *network.CONNECT_STEPS, *ON_SERVER, *ON_OTHER_TARGETS)
 
 
 async def examine(settings: Settings | ConfigurationError, *, processes: int = 1) -> dict[str, CheckResult]:
@@ -54,19 +54,16 @@ async def examine(settings: Settings | ConfigurationError, *, processes: int = 1
     Returns:
         The results by the name of the check, in the order in which they are reported.
     """
-    checks: dict[str, CheckResult] = {}
-    target: Target | None = None
+    namespace = check_namespace(sys.path)
     try:
         if isinstance(settings, ConfigurationError):
             raise settings
         target = resolve_target(settings)
-        checks["settings"] = check_settings(settings)
+        checks = {"settings": check_settings(settings), "src/__init__.py": namespace}
     except ConfigurationError as error:
-        checks["settings"] = failed(str(error.args[0]), error.hint)
-    checks["src/__init__.py"] = check_namespace(sys.path)
-    checks["localhost"] = check_localhost([host.name for host in target.hosts] if target else named_hosts())
-    if target is None or isinstance(settings, ConfigurationError):
+        checks = {"settings": failed(str(error.args[0]), error.hint), "src/__init__.py": namespace}
         return checks | _skip(_AFTER_SETTINGS, "settings")
+    checks["localhost"] = check_localhost([host.name for host in target.hosts])
     reached = await _check_network(target)
     if _first_failed(reached) is None:
         reached |= await _check_server(settings, target, processes)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from src.config import Settings
 from src.config.files import environment_files, faults_of_process
-from src.config.settings import set_values
 from src.database.check_result import CheckResult, failed, ok, skipped, warning
-from src.database.errors import ConfigurationError
-from src.database.target import hosts_of, parse_url
 
 EXTEND_PATH: Final = '__path__ = __import__("pkgutil").extend_path(__path__, __name__)'
 
@@ -62,17 +58,6 @@ def check_localhost(hosts: Sequence[str], *, platform: str = sys.platform) -> Ch
         "on Windows localhost resolves to ::1 first: connecting is slow, or fails with WinError 64",
         "write 127.0.0.1 instead of localhost",
     )
-
-
-def named_hosts() -> list[str]:
-    """Return the hosts that the single settings name, for use when the settings as a whole are invalid."""
-    values: dict[str, str] = {}
-    with suppress(ConfigurationError, OSError, UnicodeError):
-        values = {name: value for name, (value, _) in set_values().items()}
-    hosts = [value for name, value in values.items() if name.endswith("_HOST")]
-    with suppress(ValueError):
-        hosts += [host.name for host in hosts_of(parse_url(values.get("DATABASE_URL", "")))]
-    return hosts
 
 
 def _read(file: Path) -> str | None:

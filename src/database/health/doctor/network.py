@@ -130,7 +130,7 @@ async def _try_port(host: Host) -> str | None:
         return "cannot be opened by this user: permission denied"
     except (OSError, UnicodeError):
         return "refuses connections: no server listens there"
-    writer.close()
+    writer.close()  # PostgreSQL logs an "incomplete startup packet", if it logs connections at all
     return None
 
 

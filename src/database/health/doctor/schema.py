@@ -32,6 +32,7 @@ _OWNED: Final = """
 SELECT name FROM unnest($1::text[]) AS name JOIN pg_catalog.pg_class ON pg_class.oid = to_regclass(name)
  WHERE pg_get_userbyid(relowner) = current_user ORDER BY name
 """
+# current_schemas(false): the existing schemas of the search_path, without pg_catalog and pg_temp, which are implicit.
 _MAY_CREATE: Final = """
 SELECT has_database_privilege(current_database(), 'TEMPORARY'), has_database_privilege(current_database(), 'CREATE'),
        ARRAY(SELECT quote_ident(name) FROM unnest(current_schemas(false)) AS name

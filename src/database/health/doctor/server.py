@@ -27,6 +27,7 @@ _VERIFY_FULL: Final = (
     " public CA issued the certificate; `thea-db info` tries the new values"
 )
 _IS_BACKUP_ROLE: Final = "SELECT rolbypassrls AND NOT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+# Since PostgreSQL 15, the oldest supported version.
 _COLLATION: Final = """
 SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_catalog.pg_database
  WHERE datname = current_database()
@@ -95,6 +96,7 @@ async def check_password(context: CheckContext) -> CheckResult:
         return skipped(
             "a pooler accepted the connection; how the server authenticates the pooler is not visible from here"
         )
+    # Before 16 the method is not known: with a password or a client certificate, one of these is assumed.
     method = None if target.password is None and target.ssl_cert is None else "password"
     if connection.get_server_version().major >= _SYSTEM_USER_SINCE:
         method = str(await connection.fetchval("SELECT system_user") or "").partition(":")[0] or None

@@ -103,7 +103,7 @@ def check_settings(settings: Settings) -> CheckResult:
     if "ENVIRONMENT" not in set_values():
         return failed(
             "ENVIRONMENT is not set: it is development by default, without TLS and with a default tenant",
-            "set ENVIRONMENT to staging or production; or to development, if it is meant",
+            "set ENVIRONMENT to staging or production, or explicitly to development",
         )
     return ok(f"ENVIRONMENT={settings.ENVIRONMENT}; {resolve_target(settings)}")
 
@@ -170,6 +170,7 @@ async def _check_recovery(settings: Settings) -> CheckResult:
             before = await connection.scalar(server_process)
         with suppress(DatabaseError):
             async with engine.connect() as connection:
+                # Each role may terminate its own sessions; the error is that of the lost connection.
                 await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         async with engine.connect() as connection:
             after = await connection.scalar(server_process)
@@ -247,7 +248,7 @@ async def _rows(connection: asyncpg.Connection[Any]) -> int:
     total = 0
     for tenant in await connection.fetch(_TENANTS, _COUNTED_TENANTS):
         async with connection.transaction(readonly=True):
-            await connection.execute("SELECT app_set_tenant($1)", tenant["id"])
+            await connection.execute("SELECT app_set_tenant($1)", tenant["id"])  # until the end of the transaction
             for table in _TABLES:
                 query = f"SELECT count(*) FROM {table} WHERE tenant_id = $1"  # noqa: S608 - a model's table
                 total += await connection.fetchval(query, tenant["id"])

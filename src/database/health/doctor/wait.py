@@ -78,7 +78,7 @@ async def wait_for_server(
     Raises:
         ConfigurationError: The settings name no usable target.
     """
-    asyncio.get_running_loop().set_default_executor(AbandonedThreads())
+    asyncio.get_running_loop().set_default_executor(AbandonedThreads())  # it resolves the host names
     target = str(resolve_target(settings))
     engine = create_engine(settings, poolclass=NullPool)
     attempts = _Attempts(on_reason)

@@ -13,6 +13,8 @@ from src.database.health.doctor.server import CheckContext
 _SAMPLES: Final = 36
 """The number of instants that are compared: one every 30 days, from a year ago on."""
 _SHOWN: Final = 30
+# AT TIME ZONE raises an error for a name that the server does not know: the view leaves these names out. It also reads
+# CET, EET, MET and WET as abbreviations with a fixed offset, so that these zones differ in summer.
 _LOCAL_TIMES: Final = """
 SELECT known.name, array_agg(instant AT TIME ZONE known.name ORDER BY instant)
   FROM (SELECT DISTINCT zone.name FROM pg_catalog.pg_timezone_names AS zone WHERE zone.name = ANY($1)) AS known
