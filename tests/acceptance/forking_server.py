@@ -22,7 +22,7 @@ from typing import Final, NoReturn
 from alembic.config import main as alembic
 
 import src.database.cli
-import src.database.health
+import src.database.doctor
 import src.database.migrate
 from src.database.cli import main
 
@@ -32,7 +32,7 @@ COMMANDS: Final[dict[str, Callable[[], object]]] = {"thea-db": main, "alembic": 
 
 def import_commands() -> None:
     """Import what the commands would import when they run, each in each of the forked processes."""
-    for package in (src.database.cli, src.database.health, src.database.migrate):
+    for package in (src.database.cli, src.database.doctor, src.database.migrate):
         for module in walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
 

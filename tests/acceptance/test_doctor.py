@@ -15,8 +15,8 @@ from sqlalchemy import URL
 
 from src.config import Settings
 from src.database.check_result import CheckResult
+from src.database.doctor.examination import examine
 from src.database.embedded import SUPERUSER, EmbeddedServer
-from src.database.health.doctor import examine
 from tests import other_migrations
 from tests.acceptance.command import CANARY, run
 from tests.conftest import SOCKETS, url_of

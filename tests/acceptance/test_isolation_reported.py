@@ -11,10 +11,10 @@ from sqlalchemy import URL
 
 from src.config import Settings
 from src.database.check_result import CheckResult
+from src.database.doctor.examination import examine
 from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER
 from src.database.health import HealthReport, readiness
 from src.database.health import checks as isolation
-from src.database.health.doctor import examine
 from tests.conftest import url_of
 
 Use = Callable[..., Settings]

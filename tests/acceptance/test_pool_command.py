@@ -10,8 +10,8 @@ from pytest_postgresql.executors import NoopExecutor
 
 from src.config import Settings
 from src.database.cli.pool import run_pool
+from src.database.doctor.demand import demand_of
 from src.database.embedded import MAX_CONNECTIONS
-from src.database.health.doctor import demand_of
 from tests.acceptance.command import CANARY
 from tests.conftest import url_of
 

@@ -19,8 +19,8 @@ from sqlalchemy import URL
 
 from src.config import Settings
 from src.database.cli.wait import run_wait
+from src.database.doctor.wait import Waited, wait_for_server
 from src.database.embedded import SUPERUSER, EmbeddedServer
-from src.database.health.doctor import Waited, wait_for_server
 from tests.acceptance.command import CANARY, ROOT
 from tests.conftest import url_of
 

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from src.config import Settings
 from src.database import get_db, get_read_db
+from src.database.doctor.connection import reach
 from src.database.errors import ConfigurationError
-from src.database.health.doctor import reach
 from src.database.target import Target, parse_url, warnings_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "database-urls.md"

@@ -11,7 +11,7 @@ import asyncpg
 from src.config import Settings
 from src.database.cli.output import print_json, print_rows, print_warning
 from src.database.cli.running import run_coroutine
-from src.database.health.doctor import reach
+from src.database.doctor.connection import reach
 
 _HIDDEN: Final = "hidden"
 _HEADER: Final = ("pid", "application", "user", "state", "for", "transaction", "waits for", "blocks")

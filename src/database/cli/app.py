@@ -69,7 +69,7 @@ def _explained(error: DatabaseError) -> DatabaseError:
     """Return the error, or its cause if other migrations made the database."""
     if not isinstance(error, SchemaDriftError):
         return error
-    from src.database.health.doctor import explain_drift
+    from src.database.doctor.schema import explain_drift
 
     return run_coroutine(explain_drift(error, config.get_settings))
 
@@ -143,8 +143,8 @@ def health(
     """
     import asyncio
 
+    from src.database.doctor.wait import AbandonedThreads
     from src.database.health import HealthReport, liveness, readiness
-    from src.database.health.doctor import AbandonedThreads
 
     async def examine() -> HealthReport:
         asyncio.get_running_loop().set_default_executor(AbandonedThreads())
@@ -183,7 +183,7 @@ def doctor(processes: Processes = 1, as_json: Json = False) -> None:
 
     Exit code 1 if a check fails, 2 if the settings are invalid.
     """
-    from src.database.health.doctor import examine
+    from src.database.doctor.examination import examine
 
     try:
         settings: config.Settings | ConfigurationError = config.get_settings()

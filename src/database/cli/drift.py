@@ -75,9 +75,9 @@ def check(
 
     Exit code 1 if a check fails.
     """
+    from src.database.doctor.service import examine_service
     from src.database.drift import SNAPSHOT_FILE
     from src.database.drift import check_migrations as run_check
-    from src.database.health.doctor import examine_service
 
     if service:
         results = run_coroutine(examine_service(config.get_settings(), restart_command=restart_command))

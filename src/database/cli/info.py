@@ -11,9 +11,9 @@ from src.config.profiles import Purpose
 from src.config.settings import ShownSetting, show_settings
 from src.database.cli.output import EXIT_ERROR, print_error, print_json, print_lines
 from src.database.cli.running import run_coroutine
+from src.database.doctor.connection import Encryption, encryption_of, reach
 from src.database.engine import SizedPool
 from src.database.errors import DatabaseError
-from src.database.health.doctor import Encryption, encryption_of, reach
 from src.database.migrate import Revision, readable_revision
 from src.database.session import create_engine, pool_limits, resolve_target
 from src.database.target import Target

@@ -11,9 +11,10 @@ import typer
 from src.config import Settings
 from src.database.cli.output import EXIT_ERROR, EXIT_FAILED, print_json, print_lines, print_warning
 from src.database.cli.running import run_coroutine
+from src.database.doctor.connection import reach
+from src.database.doctor.demand import Demand, demand_of, suggest, useful_connections
 from src.database.engine import Capacity, capacity_of
 from src.database.errors import DatabaseError
-from src.database.health.doctor import Demand, demand_of, reach, suggest, useful_connections
 
 
 def run_pool(settings: Settings, *, cores: int | None, spindles: int, processes: int, as_json: bool) -> int:

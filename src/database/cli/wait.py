@@ -10,7 +10,7 @@ import typer
 from src.config import Settings
 from src.database.cli.output import EXIT_ERROR, EXIT_FAILED, print_error, print_json
 from src.database.cli.running import run_coroutine
-from src.database.health.doctor import wait_for_server
+from src.database.doctor.wait import wait_for_server
 
 _EXIT_CODES: Final = {"up": 0, "down": EXIT_FAILED, "failed": EXIT_ERROR}
 

@@ -14,7 +14,7 @@ import pytest
 
 from src.database.calendar import get_zone, is_timezone, local_time, zone_data_version, zone_names, zone_offsets
 from src.database.check_result import CheckResult
-from src.database.health.doctor.zones import judge_zones
+from src.database.doctor.zones import judge_zones
 
 ROOT = Path(__file__).parents[3]
 JULY = datetime(2027, 7, 1, 12, tzinfo=UTC)

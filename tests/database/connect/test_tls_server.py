@@ -16,9 +16,9 @@ import pytest
 
 from src.config import Settings
 from src.database import create_engine
+from src.database.doctor.examination import examine
 from src.database.embedded.files import free_port
 from src.database.errors import AuthenticationFailed, ConfigurationError, TlsFailed
-from src.database.health.doctor import examine
 from src.database.target import Host, Target
 from tests.connecting import connect
 from tests.database.connect.certificates import Certificates

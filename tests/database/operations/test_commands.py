@@ -16,9 +16,8 @@ from typer.testing import CliRunner, Result
 from src.config import Settings
 from src.database.cli.drift import drift_app
 from src.database.cli.service import service_app
+from src.database.doctor.service import check_not_embedded, check_restart, examine_service
 from src.database.embedded import OWNER_ROLE
-from src.database.health.doctor import examine_service
-from src.database.health.doctor.service import check_not_embedded, check_restart
 from src.database.session import forget_settings
 from tests.acceptance.command import run
 from tests.conftest import url_of

@@ -11,12 +11,12 @@ from src.config import Settings
 from src.database import models
 from src.database.base import Base
 from src.database.check_result import CheckResult, failed, ok, skipped, warning
+from src.database.doctor.connection import reach
+from src.database.doctor.server import CheckContext, fault
 from src.database.drift import Difference, verify
 from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 from src.database.health.checks import judge_revision
-from src.database.health.doctor.connection import reach
-from src.database.health.doctor.server import CheckContext, fault
 from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, readable_revision, revision_of
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata

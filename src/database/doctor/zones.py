@@ -8,7 +8,7 @@ from typing import Final
 
 from src.database.calendar import get_zone, local_time, zone_data_version, zone_names
 from src.database.check_result import CheckResult, ok, warning
-from src.database.health.doctor.server import CheckContext
+from src.database.doctor.server import CheckContext
 
 _SAMPLES: Final = 36
 """The number of instants that are compared: one every 30 days, from a year ago on."""

@@ -8,8 +8,8 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database.check_result import CheckResult, failed, ok, skipped
+from src.database.doctor.server import CheckContext
 from src.database.engine import KEPT_FREE, Capacity, capacity_of
-from src.database.health.doctor.server import CheckContext
 from src.database.session import create_engine, pool_limits, resolve_target
 
 

@@ -12,8 +12,8 @@ import asyncpg
 
 from src.config import Settings
 from src.database.check_result import CheckResult, failed, ok, skipped, warning
-from src.database.health.doctor.connection import Encryption, encryption_of
-from src.database.health.doctor.releases import judge_version
+from src.database.doctor.connection import Encryption, encryption_of
+from src.database.doctor.releases import judge_version
 from src.database.target import Target
 
 CLOCK_TOLERANCE_SECONDS: Final = 2.0

@@ -22,12 +22,12 @@ from src.config.settings import set_values
 from src.database import models
 from src.database.base import Base
 from src.database.check_result import CheckResult, failed, ok, skipped
+from src.database.doctor.connection import reach
+from src.database.doctor.examination import guarded
+from src.database.doctor.server import fault
+from src.database.doctor.wait import wait_for_server
 from src.database.errors import DatabaseError
 from src.database.health.checks import judge_revision
-from src.database.health.doctor.connection import reach
-from src.database.health.doctor.examination import guarded
-from src.database.health.doctor.server import fault
-from src.database.health.doctor.wait import wait_for_server
 from src.database.migrate import revision_of
 from src.database.session import create_engine, resolve_target
 

@@ -9,13 +9,13 @@ from typing import Final
 from src.config import Settings
 from src.database.check_result import CheckResult, failed, ok, skipped
 from src.database.connect import DRIVER_ERRORS
+from src.database.doctor import network, schema, server
+from src.database.doctor.connection import reach
+from src.database.doctor.demand import check_connections
+from src.database.doctor.installation import check_localhost, check_namespace, check_settings
+from src.database.doctor.server import CheckContext
+from src.database.doctor.zones import check_zones
 from src.database.errors import ConfigurationError, DatabaseError
-from src.database.health.doctor import network, schema, server
-from src.database.health.doctor.connection import reach
-from src.database.health.doctor.demand import check_connections
-from src.database.health.doctor.installation import check_localhost, check_namespace, check_settings
-from src.database.health.doctor.server import CheckContext
-from src.database.health.doctor.zones import check_zones
 from src.database.session import resolve_target
 from src.database.target import Target
 from src.database.translation import translate_connect

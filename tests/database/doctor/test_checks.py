@@ -10,6 +10,13 @@ from pathlib import Path
 import pytest
 
 from src.config import Settings
+from src.database.doctor.connection import Encryption
+from src.database.doctor.demand import Demand, Suggestion, judge_connections, suggest, useful_connections
+from src.database.doctor.installation import EXTEND_PATH, check_localhost, check_namespace
+from src.database.doctor.network import check_ports
+from src.database.doctor.releases import judge_version
+from src.database.doctor.server import judge_clock, judge_tls
+from src.database.doctor.wait import is_temporary
 from src.database.drift import Difference
 from src.database.engine import Capacity
 from src.database.errors import (
@@ -21,13 +28,6 @@ from src.database.errors import (
     TlsFailed,
     TunnelFailed,
 )
-from src.database.health.doctor import Demand, Encryption, Suggestion, suggest, useful_connections
-from src.database.health.doctor.demand import judge_connections
-from src.database.health.doctor.installation import EXTEND_PATH, check_localhost, check_namespace
-from src.database.health.doctor.network import check_ports
-from src.database.health.doctor.releases import judge_version
-from src.database.health.doctor.server import judge_clock, judge_tls
-from src.database.health.doctor.wait import is_temporary
 from src.database.target import Host, Target
 
 ROOT = Path(__file__).parents[3]
@@ -222,7 +222,7 @@ def test_a_finding_is_a_sentence() -> None:
 
 
 def test_every_vulnerability_has_its_source_in_a_comment() -> None:
-    source = (ROOT / "src/database/health/doctor/releases.py").read_text()
+    source = (ROOT / "src/database/doctor/releases.py").read_text()
 
     numbers = re.findall(r"\((CVE-[\d-]+)\)", source)
 
