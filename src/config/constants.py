@@ -5,8 +5,6 @@ from uuid import UUID
 
 APPLICATION_NAME: Final = "thea-database"
 
-ENVIRONMENTS: Final = ("development", "test", "staging", "production")
-
 LOCAL_ENVIRONMENTS: Final = frozenset({"development", "test"})
 """In these the embedded server is the default target, connections are not pooled, and there is a default tenant."""
 

@@ -17,6 +17,7 @@ _MASK: Final = "***"
 _SECRET_NAME: Final = re.compile(
     r"password|passwd|secret|api_?key|(^|_)token$|dsn|database_url|migration_url", re.IGNORECASE
 )
+# Greedy up to the last @: a password that is not percent-encoded may contain one.
 _URL_PASSWORD: Final = re.compile(r"(?P<before>\w+://[^\s:/@]*:).+(?=@)")
 _QUERY_PASSWORD: Final = re.compile(r"(?P<before>(?:^|[?&;\s])(?:password|pwd)=)[^&;\s]+", re.IGNORECASE)
 

@@ -149,7 +149,7 @@ def named_target(settings: Settings, purpose: Purpose = "application") -> Target
         raise ConfigurationError(
             "DATABASE_MIGRATION_URL must be set if DATABASE_PGBOUNCER=true: a migration holds a lock for its session,"
             " which a transaction pooler cannot keep",
-            hint="name the server itself there, and the role that owns the tables",
+            hint="set it to a URL of the server itself, with the role that owns the tables",
         )
     application = named_target(settings) if purpose in _ROLES else None
     if name is not None:

@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL
 
-from src.config.constants import APPLICATION_NAME, DEFAULT_TENANT_ID, ENVIRONMENTS, LOCAL_ENVIRONMENTS, PROFILES
+from src.config.constants import APPLICATION_NAME, DEFAULT_TENANT_ID, LOCAL_ENVIRONMENTS, PROFILES
 from src.config.files import environment_files, faults_of_file, faults_of_process
 from src.config.logging import get_logger
 from src.database.errors import ConfigurationError
@@ -83,6 +83,7 @@ def _name(value: str) -> str:
     return value
 
 
+Environment = Literal["development", "test", "staging", "production"]
 DatabaseUrl = Annotated[
     InstanceOf[URL], BeforeValidator(_database_url), PlainSerializer(str)
 ]  # str() masks the password
@@ -112,12 +113,15 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", case_sensitive=True, env_ignore_empty=True, arbitrary_types_allowed=True
+        # Platforms and Compose files set variables to "" for "not set": an empty value counts as missing.
+        frozen=True,
+        extra="ignore",
+        case_sensitive=True,
+        env_ignore_empty=True,
+        arbitrary_types_allowed=True,
     )
 
-    ENVIRONMENT: Literal["development", "test", "staging", "production"] = Field(
-        default="development", description=f"one of {', '.join(ENVIRONMENTS)}"
-    )
+    ENVIRONMENT: Environment = Field(default="development", description=f"one of {', '.join(get_args(Environment))}")
     DATABASE_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
     DATABASE_MIGRATION_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
     DATABASE_ADMIN_URL: DatabaseUrl | None = Field(default=None, description=_URL_RULE)
@@ -187,6 +191,7 @@ class Settings(BaseSettings):
         description="a UUID",
     )
 
+    # pydantic does not run an "after" validator if a field is wrong, and would report only the faults of fields.
     @model_validator(mode="wrap")
     @classmethod
     def _report_all_faults_together(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:

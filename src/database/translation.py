@@ -192,6 +192,7 @@ def translate(error: BaseException, statement: str | None = None) -> DatabaseErr
 def _meaning(origin: BaseException, sqlstate: str) -> tuple[type[DatabaseError], str, str | None]:
     """Return the error, the message and the hint for a SQLSTATE and the place in the server that raised it."""
     function = str(getattr(origin, "server_source_function", None))
+    # The SQLSTATE is 0A000, feature_not_supported: asyncpg recognizes the function RevalidateCachedQuery.
     if isinstance(origin, asyncpg.InvalidCachedStatementError):
         return SchemaChangedError, "the schema has changed under a prepared statement", _RUN_AGAIN
     if sqlstate == "42501" and function == _CHECKS_POLICIES:
@@ -278,6 +279,7 @@ def _name_at_position(origin: BaseException, statement: str | None) -> str | Non
 
 def _origin(error: BaseException) -> BaseException:
     """Return the driver's error, which SQLAlchemy wraps once or twice."""
+    # Only asyncpg's own errors have this attribute; SQLAlchemy's adapter copies only the SQLSTATE.
     while not hasattr(error, "constraint_name") and error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -237,7 +237,7 @@ def test_migrations_need_a_url_of_their_own_and_go_to_the_server_itself(
 
     assert refused.returncode == 2
     assert "DATABASE_MIGRATION_URL must be set if DATABASE_PGBOUNCER=true" in refused.stderr
-    assert "name the server itself there" in refused.stderr
+    assert "set it to a URL of the server itself" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert done.returncode == 0, done.stderr
     assert superuser.execute("SELECT count(*) FROM alembic_version").fetchall() == [(1,)]

@@ -19,7 +19,6 @@ ADDRESSES: Final = ("PUBLIC", "PRIVATE", "PSC")
 """The connector's names of an instance's addresses; the first that the instance has is used."""
 
 _LOG_IN: Final = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's path"
-_NO_CONNECTION: Final = "no connection to the Cloud SQL instance {}: {error}"
 _NAME: Final = "check the name with `gcloud sql instances list`: /cloudsql/<project>:<region>:<instance>"
 _RETRY: Final = "connect again"
 
@@ -58,9 +57,6 @@ _FAILURES: Final[Mapping[str, tuple[type[DatabaseError], str, str]]] = {
     "GoogleAuthError": (AuthenticationFailed, "the Google credentials for {} are no longer valid", _LOG_IN),
     "IncompatibleDriverError": (ConfigurationError, "the Cloud SQL instance {} is not PostgreSQL", _NAME),
     "CloudSQLIPTypeError": (ConnectionFailed, "the address of the Cloud SQL instance {} has changed", _RETRY),
-    "CloudSQLConnectionError": (ConnectionFailed, _NO_CONNECTION, _RETRY),
-    "TLSVersionError": (ConnectionFailed, _NO_CONNECTION, _RETRY),
-    "ClosedConnectorError": (ConnectionFailed, _NO_CONNECTION, _RETRY),
 }
 
 
@@ -197,5 +193,6 @@ def _translate(error: Exception, instance: str) -> DatabaseError | None:
     if isinstance(error, OSError):
         return None
     return ConnectionFailed(
-        f"no connection to the Cloud SQL instance {instance}: its connector failed with {type(error).__name__}"
+        f"no connection to the Cloud SQL instance {instance}: its connector failed with {type(error).__name__}",
+        hint=_RETRY,
     )

@@ -113,6 +113,8 @@ class StatefulConnection(DriverConnection):
     def __init__(self, protocol: Any, transport: asyncio.Transport, *arguments: Any) -> None:
         super().__init__(protocol, transport, *arguments)
         self.state = ConnectionState()
+        # asyncpg creates the connection after the login, from a protocol that the transport already has: this is the
+        # first moment at which its input can be observed.
         self._output = RecordingProtocol(protocol, transport)
         transport.set_protocol(self._output)
 
@@ -211,6 +213,7 @@ class RecordingProtocol(asyncio.Protocol):
         The format is in https://www.postgresql.org/docs/18/protocol-error-fields.html.
         """
         end = self._end
+        # The length field decides which "E" is a message: the message must end exactly where the output ends.
         start = end.rfind(b"E")
         while start >= 0:
             if int.from_bytes(end[start + 1 : start + 5]) == len(end) - start - 1:

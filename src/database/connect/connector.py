@@ -55,6 +55,7 @@ class Connector:
         self._password = password
         self._tunnel: SshTunnel | None = None
         self._cloud_sql: CloudSqlConnector | None = None
+        # Weak, since the pool or the caller owns the connections, and may drop one without a call of this class.
         self._opened: WeakSet[StatefulConnection] = WeakSet()
 
     def __str__(self) -> str:
@@ -96,7 +97,7 @@ class Connector:
     def terminate_all(self) -> None:
         """Drop every open connection immediately, without the wait for a cancelled statement."""
         for connection in list(self._opened):
-            asyncpg.Connection.terminate(connection)
+            asyncpg.Connection.terminate(connection)  # the driver's own, which sends and awaits nothing
 
     def shut_down_sockets(self) -> None:
         """Shut down the sockets of connections whose event loop is closed: the server then ends its backends."""
@@ -159,6 +160,8 @@ class Connector:
         try:
             return await _attempt(near, host, target, arguments)
         except ConnectionFailed as error:
+            # At the tunnel's local end, each failure behind the gateway looks like a lost connection. If PostgreSQL did
+            # not answer, the gateway knows the reason.
             answered = error.sqlstate is not None and not error.sqlstate.startswith(_LOST)
             if not answered and (reason := await tunnel.explain(host)) is not None:
                 raise reason from error
@@ -263,6 +266,7 @@ def _encryptions(near: Host, host: Host, target: Target) -> Sequence[Any]:
     Never None, with which asyncpg would try TLS and silently continue in plaintext (libpq's `prefer`).
     """
     mode = target.ssl_mode or "disable"
+    # As in libpq, a Unix socket is never encrypted, also if a tunnel leads from a local port to the socket.
     if near.is_socket or host.is_socket or mode == "disable":
         return (False,)
     tls = create_ssl_context(

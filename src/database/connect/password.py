@@ -30,7 +30,7 @@ def find_provider(name: str) -> PasswordProvider:
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(
             f"{_SETTING} must be module:function that can be imported, got {name!r}: {type(error).__name__}",
-            hint=f"run `python -c 'import {name.partition(':')[0]}'` in the environment of the service",
+            hint=f"where the service runs, see `python -c \"import pkgutil; pkgutil.resolve_name('{name}')\"`",
         ) from error
     if not callable(provider):
         raise ConfigurationError(
@@ -65,6 +65,7 @@ async def with_password(provider: PasswordProvider, target: Target, host: Host) 
 
 
 async def _call(provider: PasswordProvider, user: str, host: Host) -> object:
+    # A blocking provider, such as a call of boto3, would stop the event loop: it runs in a thread.
     if inspect.iscoroutinefunction(provider):
         return await provider(user, host.name, host.port)
     answer = await asyncio.to_thread(provider, user, host.name, host.port)

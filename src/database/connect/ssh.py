@@ -163,6 +163,7 @@ class SshTunnel:
                 f"no SSH tunnel through {self._gateway}: this machine cannot listen for it: {reason}",
                 hint=_hint_for_listening(as_socket=as_socket),
             ) from error
+        # The socket has the port in its name, as PostgreSQL's: the address is the folder and that port.
         local = Host("127.0.0.1", listener.get_port()) if folder is None else Host(str(folder), host.port)
         self._forwards[host, as_socket] = _Forward(local, listener, folder)
 
@@ -180,7 +181,7 @@ class SshTunnel:
         if self._loop is loop:
             return
         for forward in self._forwards.values():
-            forward.remove_folder()
+            forward.remove_folder()  # without its listener, which belongs to the other loop, and that may be closed
         self._forwards.clear()
         self._loop, self._lock, self._connection, self._failure = loop, asyncio.Lock(), None, None
 

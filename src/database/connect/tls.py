@@ -53,6 +53,7 @@ def create_ssl_context(
     Raises:
         ConfigurationError: A file cannot be read, or `verify-ca` has no CA.
     """
+    # A part of the cache's key. A context costs milliseconds with the system's CAs, and each connection needs one.
     stamps = tuple(_stamp(path) for path in (ca, cert, key))
     return _create(mode, ca, cert, key, server_name, stamps)
 
@@ -67,6 +68,7 @@ def _create(
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.server_name = server_name
     verifies = mode in {"verify-ca", "verify-full"} or (mode == "require" and ca is not None)
+    # In this order: Python refuses CERT_NONE while check_hostname is on, as it is in a new context of this protocol.
     context.check_hostname = mode == "verify-full"
     context.verify_mode = ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE
     if verifies:

@@ -41,6 +41,8 @@ class UserMark:
     """
 
     def __init__(self, folder: Path) -> None:
+        # A flock belongs to the open file, which a forked child inherits: the lock is held until both have ended, and
+        # only the parent may remove what it stands for.
         self._pid = os.getpid()
         self._path = folder / "users" / f"{self._pid}-{uuid4().hex}"
         self._lock = keeper.try_lock(self._path, create=True)

@@ -194,7 +194,7 @@ class _Keeper:
         found = find_postmaster(self.data)
         if not self._has_its_folder():  # `found` may be the server of a new folder, which has its own keeper
             return self._stop_server()
-        self._note(found)
+        self._store_pid(found)
         folder_lock = try_lock(self.folder / "lock")
         if folder_lock is None:  # another process is starting or stopping the server
             self.idle_since = time.monotonic()
@@ -211,7 +211,7 @@ class _Keeper:
         if (self.folder / "keep").exists() or count_users(self.folder):
             self.idle_since = time.monotonic()
             return False
-        self._note(find_postmaster(self.data))
+        self._store_pid(find_postmaster(self.data))
         if self.server is None:
             return time.monotonic() - self.idle_since > _NO_SERVER_SECONDS
         if not self._stop_server():
@@ -220,7 +220,7 @@ class _Keeper:
             self.sockets.rmdir()
         return True
 
-    def _note(self, found: Postmaster | None) -> None:
+    def _store_pid(self, found: Postmaster | None) -> None:
         """Store the server's pid: the pid file may be removed before the process ends."""
         if found is not None:
             self.server = found.pid

@@ -49,10 +49,11 @@ def run(
     Raises:
         ConnectionFailed: The program did not end within 90 s.
     """
+    # libpq's variables of this process (PGHOST, PGDATA, ...) would lead the programs to another server.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     identity: dict[str, Any] = {}
     if owner := _system_user():
-        identity = {"user": owner[0], "group": owner[1], "extra_groups": []}
+        identity = {"user": owner[0], "group": owner[1], "extra_groups": []}  # without the groups of root
     output = subprocess.PIPE if capture else subprocess.DEVNULL
     try:
         return subprocess.run(  # noqa: S603 - the program is the wheel's, the arguments are ours
@@ -63,7 +64,7 @@ def run(
             text=True,
             check=False,
             timeout=PROGRAM_TIMEOUT_SECONDS,
-            cwd=tempfile.gettempdir(),
+            cwd=tempfile.gettempdir(),  # the server's user may not enter this process's working directory
             env={**inherited, **(environment or {})},
             **identity,
         )
@@ -182,7 +183,7 @@ def _end_strays(data: Path) -> None:
             )
         for pid in strays:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGQUIT)
+                os.kill(pid, signal.SIGQUIT)  # immediate shutdown: their work is lost already
         time.sleep(0.05)
 
 

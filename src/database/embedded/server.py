@@ -103,7 +103,7 @@ class EmbeddedServer:
             try:
                 self._ensure_running()
             except BaseException:
-                self._stop_unless_needed()
+                self._stop_unless_needed()  # a server that was started, and whose setup failed or was interrupted
                 raise
             if self._mark is None or not self._mark.is_held:
                 self._mark = files.UserMark(self.folder)

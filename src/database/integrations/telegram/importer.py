@@ -106,6 +106,7 @@ async def _write(batch: Sequence[TelegramMessage], account: str, report: ImportR
     try:
         done = await _append(batch, account)
     except (IntegrityError, ValueError) as error:
+        # The transaction of the whole batch is rolled back. Each message alone shows which one is refused.
         if len(batch) > 1:
             for message in batch:
                 await _write([message], account, report)
