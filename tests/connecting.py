@@ -11,5 +11,5 @@ from src.database.target import Target
 
 
 async def connect(target: Target) -> asyncpg.Connection[Any]:
-    """Open a connection, by a route that needs no tunnel and no Cloud SQL connector; the caller closes it."""
+    """Open a connection without a tunnel and without the Cloud SQL connector; the caller closes it."""
     return await Connector(target).connect()

@@ -1,4 +1,4 @@
-"""Logs: secrets are masked wherever they come from."""
+"""Logs: secrets are masked in every event."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_masks_a_secret(event: dict[str, Any]) -> None:
     assert CANARY not in str(mask_secrets(None, "info", event))
 
 
-def test_leaves_everything_else_alone() -> None:
+def test_does_not_change_other_values() -> None:
     event = {"event": "connected", "host": "db", "port": 5432, "ok": True, "input_tokens": 7, "none": None}
 
     assert mask_secrets(None, "info", dict(event)) == event

@@ -1,4 +1,4 @@
-"""The profiles: each environment's variables lead to one target, and to what other drivers take."""
+"""The profiles: the target of each environment, and the parameters for other drivers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_production_has_the_ca_too() -> None:
 
 
 @pytest.mark.parametrize("variable", ["DATABASE_SSL_CA", "DATABASE_SSL_CERT"])
-def test_a_ca_that_nothing_would_look_at_is_refused(variable: str) -> None:
+def test_a_ca_without_tls_is_refused(variable: str) -> None:
     more = {"DATABASE_SSL_KEY": "/key.pem"} if variable.endswith("CERT") else {}
     with pytest.raises(ConfigurationError, match="DATABASE_SSL_MODE must be set if a CA or a certificate is"):
         target_of("development", **VM, **{variable: "/a.pem"}, **more)
@@ -89,7 +89,7 @@ def test_the_url_comes_before_the_profile() -> None:
     assert (made["ssl_mode"], made["ssl_ca"], made["use_vm"]) == ("verify-full", "/ca.pem", False)
 
 
-def test_its_own_text_masks_the_password() -> None:
+def test_the_text_of_a_config_masks_the_password() -> None:
     made = config("staging", **STAGING).get_database_config()
 
     assert CANARY not in f"{made} {made!r} {config('staging', **STAGING)!r}"
@@ -97,7 +97,7 @@ def test_its_own_text_masks_the_password() -> None:
     assert "'password': '***'" in repr(made)
 
 
-def test_the_embedded_server_is_for_our_own_engine(tmp_path: Path) -> None:
+def test_other_drivers_cannot_use_the_embedded_server(tmp_path: Path) -> None:
     bare = config("development", DATABASE_EMBEDDED_DIR=tmp_path)
 
     assert bare.target is None
@@ -106,7 +106,7 @@ def test_the_embedded_server_is_for_our_own_engine(tmp_path: Path) -> None:
         bare.get_database_config()
 
 
-def test_the_tests_do_not_find_a_developers_machine() -> None:
+def test_the_environment_test_has_no_profile() -> None:
     assert config("test", **VM).target is None
 
 
@@ -123,7 +123,7 @@ def test_the_tests_do_not_find_a_developers_machine() -> None:
         ("development", {**VM, "DATABASE_STATEMENT_TIMEOUT": "-1"}, "DATABASE_STATEMENT_TIMEOUT must be whole milli"),
     ],
 )
-def test_what_is_missing_is_named(environment: str, variables: dict[str, Any], message: str) -> None:
+def test_a_missing_variable_is_named(environment: str, variables: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         config(environment, **variables)
 
@@ -132,12 +132,12 @@ def test_what_is_missing_is_named(environment: str, variables: dict[str, Any], m
 
 
 @pytest.mark.parametrize("host", ["a b", "ho%st", "a:b:c"])
-def test_a_profiles_host_is_checked_as_a_urls_is(host: str) -> None:
+def test_the_host_of_a_profile_is_checked_like_that_of_a_url(host: str) -> None:
     with pytest.raises(ConfigurationError, match=f"DB_VM_HOST must be a host name, an address or .*, got '{host}'"):
         config("development", **{**VM, "DB_VM_HOST": host})
 
 
-def test_other_drivers_get_what_they_take(superuser: psycopg.Connection, cloned_database: URL) -> None:
+def test_get_database_config_returns_the_parameters(superuser: psycopg.Connection, cloned_database: URL) -> None:
     url = cloned_database.update_query_dict({"application_name": "other", "connect_timeout": "3"})
     with psycopg.connect(**config("test", DATABASE_URL=url).get_connect_arguments()) as connection:
         row = connection.execute("SELECT current_user, current_setting('application_name')").fetchone()
@@ -145,7 +145,7 @@ def test_other_drivers_get_what_they_take(superuser: psycopg.Connection, cloned_
     assert row == ("thea_app", "other")
 
 
-def test_other_drivers_get_libpqs_names() -> None:
+def test_get_connect_arguments_returns_libpqs_names() -> None:
     given = {"DATABASE_SSL_CERT": "/c", "DATABASE_SSL_KEY": "/k", "DB_PROD_SSL_CA": "/ca", **PROD}
 
     assert config("production", **given).get_connect_arguments() == {
@@ -163,12 +163,12 @@ def test_other_drivers_get_libpqs_names() -> None:
     }
 
 
-def test_a_tunnel_is_for_our_own_engine() -> None:
+def test_other_drivers_cannot_use_the_tunnel() -> None:
     with pytest.raises(ConfigurationError, match="only `get_db` and `engine` open the tunnel"):
         config("development", **VM, DB_SSH_TUNNEL=True, DB_SSH_HOST="gate").get_connect_arguments()
 
 
-def test_the_tunnel_is_the_settings() -> None:
+def test_the_gateway_has_the_values_of_the_settings() -> None:
     given = {"DB_SSH_TUNNEL": True, "DB_SSH_HOST": "192.168.1.100", "DB_SSH_PORT": 22, "DB_SSH_USER": "vagrant"}
 
     assert target_of("development", **VM, **given).ssh == SshGateway(host="192.168.1.100", user="vagrant")
@@ -185,7 +185,7 @@ def test_a_tunnel_to_cloud_sql_is_refused() -> None:
 
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])
 @pytest.mark.parametrize(("environment", "profile"), [("staging", STAGING), ("production", PROD)])
-def test_what_can_be_plaintext_is_refused_where_it_matters(
+def test_modes_that_permit_plaintext_are_refused_in_production(
     environment: str, profile: dict[str, str], mode: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"must be require, verify-ca or .*={environment}, got '{mode}'"):
@@ -199,7 +199,7 @@ def test_a_socket_needs_no_tls(host: str) -> None:
     assert target_of("production", DATABASE_URL=url).ssl_mode == "disable"
 
 
-def test_a_socket_beside_a_network_host_does_not_do_away_with_tls() -> None:
+def test_a_socket_beside_a_network_host_still_requires_tls() -> None:
     url = "postgresql://u@/d?host=/var/run/postgresql,db.example&sslmode=disable"
     with pytest.raises(ConfigurationError, match="which permits plaintext"):
         target_of("production", DATABASE_URL=url)
@@ -227,7 +227,7 @@ def test_behind_pgbouncer_migrations_need_the_server_itself() -> None:
         named_target(given, "migrations")
 
 
-def test_what_the_url_says_stays() -> None:
+def test_values_of_the_url_take_precedence_over_settings() -> None:
     url = "postgresql://u@h/d?statement_timeout=0&lock_timeout=7&connect_timeout=3&application_name=agent"
     given = Settings(ENVIRONMENT="test", DATABASE_URL=url)
     named = named_target(given)

@@ -1,4 +1,4 @@
-"""Settings: every fault told at once, no secret in any text, files in their order."""
+"""Settings: all faults are reported together, no text has a secret, files have an order of precedence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Load = Callable[..., Settings]
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
-    """Read the settings in an empty folder, from these files and variables and nothing else."""
+    """Load the settings in an empty folder, from these files and variables only."""
 
     def load(files: dict[str, str] | None = None, **variables: str) -> Settings:
         monkeypatch.chdir(tmp_path)
@@ -46,7 +46,7 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
     return load
 
 
-def test_everything_has_a_default_in_development(load: Load) -> None:
+def test_every_setting_has_a_default_in_development(load: Load) -> None:
     settings = load()
 
     assert settings.ENVIRONMENT == "development"
@@ -71,7 +71,7 @@ def test_settings_are_frozen(load: Load) -> None:
         settings.DATABASE_ECHO = True  # type: ignore[misc] # what is tested
 
 
-def test_a_services_env_file_is_read_as_given(load: Load) -> None:
+def test_the_env_file_of_a_service_is_read_unchanged(load: Load) -> None:
     settings = load(
         {
             ".env": """
@@ -114,7 +114,7 @@ def test_a_password_in_the_query_is_masked_too(load: Load) -> None:
     assert CANARY not in str(url)
 
 
-def test_a_later_file_wins_over_an_earlier_one_and_the_environment_over_both(load: Load) -> None:
+def test_later_files_override_earlier_ones_and_the_environment_overrides_files(load: Load) -> None:
     files = {
         ".env": "ENVIRONMENT=staging\nDATABASE_URL=postgresql://a@h/a\nDATABASE_POOL_SIZE=1\nDATABASE_MAX_OVERFLOW=1",
         ".env.staging": "DATABASE_URL=postgresql://b@h/b\nDATABASE_POOL_SIZE=2",
@@ -129,7 +129,7 @@ def test_a_later_file_wins_over_an_earlier_one_and_the_environment_over_both(loa
     assert (settings.DATABASE_POOL_SIZE, settings.DATABASE_MAX_OVERFLOW) == (3, 1)
 
 
-def test_the_file_of_an_environment_names_no_other(load: Load) -> None:
+def test_the_file_of_an_environment_must_not_set_another_one(load: Load) -> None:
     with pytest.raises(ConfigurationError, match=re.escape("ENVIRONMENT in .env.staging must be staging")):
         load({".env.staging": "ENVIRONMENT=production"}, ENVIRONMENT="staging")
 
@@ -141,7 +141,7 @@ def test_env_file_names_the_only_file(load: Load, tmp_path: Path) -> None:
     assert load(ENV_FILE="mine").DATABASE_MAX_OVERFLOW == 10
 
 
-def test_refuses_an_env_file_that_is_not_there(load: Load) -> None:
+def test_refuses_an_env_file_that_does_not_exist(load: Load) -> None:
     with pytest.raises(ConfigurationError, match="ENV_FILE must name a file that exists, got 'nowhere'"):
         load(ENV_FILE="nowhere")
 
@@ -197,12 +197,12 @@ def test_refuses_an_env_file_that_is_not_there(load: Load) -> None:
         ({"DATABASE_URL": "postgresql://u:p@ss@h/d"}, "percent-encode special characters in the password (@ is %40"),
     ],
 )
-def test_says_what_is_wrong_and_what_would_be_right(load: Load, variables: dict[str, str], message: str) -> None:
+def test_names_the_setting_its_rule_and_its_value(load: Load, variables: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         load(**variables)
 
 
-def test_one_fault_is_told_as_one(load: Load) -> None:
+def test_one_fault_is_reported_once(load: Load) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(ENVIRONMENT="prod")
 
@@ -218,21 +218,21 @@ def test_one_fault_is_told_as_one(load: Load) -> None:
         ("A=\xff", ".env must be a readable UTF-8 file"),
     ],
 )
-def test_a_line_of_a_file_that_says_nothing_is_refused(load: Load, tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_cannot_be_parsed_is_refused(load: Load, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / ".env").write_text(text, encoding="latin-1")
 
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         load()
 
 
-def test_a_folder_is_no_file(load: Load, tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_refused(load: Load, tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
 
     with pytest.raises(ConfigurationError, match=re.escape(".env must be a regular file")):
         load()
 
 
-def test_tells_all_faults_at_once(load: Load) -> None:
+def test_reports_all_faults_together(load: Load) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load({".env": "DATABASE_POOL_SISE=5\nDB_NONSENSE=1"}, ENVIRONMENT="production", DATABASE_POOL_SIZE="ten")
 
@@ -278,7 +278,7 @@ def test_a_misspelled_name_in_the_process_environment_is_a_warning_with_the_near
         "DB_SERVICE_HOST",
     ],
 )
-def test_a_name_of_another_program_in_the_process_environment_is_no_warning(load: Load, name: str) -> None:
+def test_a_name_of_another_program_in_the_process_environment_is_ignored(load: Load, name: str) -> None:
     with capture_logs() as logs:
         load(**{name: "x"})
 
@@ -327,5 +327,5 @@ def test_the_example_file_names_every_setting_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
-def test_every_setting_says_its_rule(name: str) -> None:
+def test_every_setting_has_a_rule(name: str) -> None:
     assert Settings.model_fields[name].description

@@ -1,4 +1,4 @@
-"""Where each setting comes from, and what of it is shown."""
+"""The source of each setting, and the value that is shown."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     get_settings.cache_clear()
 
 
-def test_says_which_file_or_the_environment_or_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And always the one whose value is in force."""
+def test_reports_the_source_of_each_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source is that of the value in use."""
     (tmp_path / ".env").write_text("DATABASE_POOL_SIZE=2\nDATABASE_MAX_OVERFLOW=3\nDATABASE_POOL_RECYCLE=4\n")
     (tmp_path / ".env.test").write_text("DATABASE_MAX_OVERFLOW=5\nDATABASE_POOL_RECYCLE=\nDATABASE_LOCK_TIMEOUT=6\n")
     monkeypatch.setenv("DATABASE_LOCK_TIMEOUT", "7")
@@ -35,7 +35,7 @@ def test_says_which_file_or_the_environment_or_the_default(tmp_path: Path, monke
     assert shown["DATABASE_STATEMENT_TIMEOUT"] == (30_000, "default")
 
 
-def test_env_file_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_is_the_value_of_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.env").write_text("DATABASE_POOL_SIZE=2\n")
     monkeypatch.setenv("ENV_FILE", "other.env")
 

@@ -1,4 +1,4 @@
-"""Serves a loopback port in threads: what stands between driver and server has no part in the test's event loop."""
+"""Serve a loopback port in threads, so that a relay does not depend on the test's event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threading import Thread
 
 @contextmanager
 def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Hand each connection to a thread of its own, and yield the port; at the end all of them are hung up on."""
+    """Serve each connection in a thread of its own, and yield the port; all connections are closed at the end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = Thread(target=_accept, args=[listener, serve])
         thread.start()

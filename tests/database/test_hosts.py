@@ -1,4 +1,4 @@
-"""Several hosts: the next is tried where one cannot be reached, and not where all of them would say the same."""
+"""Several hosts: the next one is tried if a host cannot be reached, and not if all would refuse the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.database.engine.test_silence import relayed
 from tests.database.mute_relay import relaying
 
 
-async def test_the_next_host_is_tried_where_one_says_nothing(cloned_database: URL) -> None:
+async def test_the_next_host_is_tried_if_one_does_not_answer(cloned_database: URL) -> None:
     with relaying() as silent, relaying() as answering:
         silent.fall_silent()
         url = relayed(silent, str(cloned_database.database), answering)

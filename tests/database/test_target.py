@@ -1,4 +1,4 @@
-"""Target: parsed once from any of the URL's forms, rendered again, without its password in any text."""
+"""Target: parsed from each form of a URL and rendered again; no text has the password."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_no_rendering_shows_the_password(target: Target) -> None:
     assert CANARY not in f"{target} {target!r} {target.url} {target.url!r}"
 
 
-def test_says_where_it_leads_and_through_what() -> None:
+def test_the_text_names_the_hosts_and_the_gateway() -> None:
     target = Target(
         hosts=(Host("::1"), Host("b", 6)), database="d", user="u", ssh=SshGateway(host="gate.example", user="vagrant")
     )
@@ -170,12 +170,12 @@ def test_says_where_it_leads_and_through_what() -> None:
         ("postgresql://h/d", "must name a user"),
     ],
 )
-def test_refuses_by_name_what_it_does_not_know(url: str, message: str) -> None:
+def test_refuses_an_unknown_parameter_by_its_name(url: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         parse(url)
 
 
-def test_tells_all_faults_at_once() -> None:
+def test_reports_all_faults_together() -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse("postgresql://a:0/d?sslmod=x&pool_max=0")
 
@@ -183,7 +183,7 @@ def test_tells_all_faults_at_once() -> None:
 
 
 @pytest.mark.parametrize("url", ["postgresql", "mysql://u:c4n4ry@h/d", "postgresql://u:c4n4ry@h", "postgres:/x"])
-def test_what_is_no_url_is_not_repeated(url: str) -> None:
+def test_a_text_that_is_not_a_url_is_not_repeated(url: str) -> None:
     with pytest.raises(ValueError, match=r"^(the|an|percent|remove) ") as caught:
         parse_url(url)
 

@@ -141,7 +141,7 @@ async def test_an_error_has_one_class_in_every_language(engine: AsyncEngine, cas
     assert str(raised.value).startswith(message)
 
 
-async def test_a_lock_that_is_not_free_has_one_class_in_every_language(engine: AsyncEngine) -> None:
+async def test_a_lock_timeout_has_one_class_in_every_language(engine: AsyncEngine) -> None:
     async with engine.connect() as holder, engine.connect() as other:
         await holder.execute(text("SELECT pg_advisory_xact_lock(14)"))
         await other.execute(text("SET LOCAL lock_timeout = 5"))

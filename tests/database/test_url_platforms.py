@@ -1,4 +1,4 @@
-"""The URLs of docs/database-urls.md: each row's outcome is what happens."""
+"""The URLs of docs/database-urls.md: each has the documented outcome."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def test_reads_plus_and_percent_as_libpq_does(url: str, name: str, value: str) -
         "postgresql://u@%2Ft%F1/d",
     ],
 )
-def test_what_is_not_utf8_is_refused_everywhere(url: str) -> None:
+def test_text_that_is_not_utf8_is_refused_everywhere(url: str) -> None:
     with pytest.raises(ConfigurationError, match="must be UTF-8"):
         read(url)
 
 
-def test_a_url_that_was_read_is_written_as_libpq_reads_it() -> None:
+def test_a_rendered_url_has_the_same_meaning_for_libpq() -> None:
     written = parse_url("postgresql://u@h/d?application_name=a%20b%2Bc").render_as_string()
 
     assert written.endswith("?application_name=a%20b%2Bc")
@@ -104,7 +104,7 @@ def test_a_url_that_was_read_is_written_as_libpq_reads_it() -> None:
 
 
 @pytest.mark.parametrize("path", ['app"', "a b", "a;b", "a'b", '"a\'b"', "", "a,,b"])
-def test_a_search_path_that_is_none_is_refused(path: str) -> None:
+def test_an_invalid_search_path_is_refused(path: str) -> None:
     with pytest.raises(ConfigurationError, match="options must be"):
         read(f"postgresql://u@h/d?options=-csearch_path={quote(path)}")
 

@@ -1,4 +1,4 @@
-"""Certificates for the TLS tests: right, of a stranger's CA, for another host, expired, and a client's."""
+"""Certificates for the TLS tests: valid, of an unknown CA, for another host, expired, and of a client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ YESTERDAY = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
 
 
 class Certificates:
-    """One CA that the client knows and one that it does not, and what they have issued."""
+    """A CA that the client trusts, another one, and the certificates that both issued."""
 
     def __init__(self, folder: Path) -> None:
         self.ca, stranger = trustme.CA(), trustme.CA()

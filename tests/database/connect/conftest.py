@@ -1,4 +1,4 @@
-"""Embedded servers to be ill-treated, and what is left of them; a gateway for each test, and its temporary files."""
+"""Embedded servers that tests damage, and checks of their processes; an SSH gateway, and temporary files."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ asyncio.run(main())
 """
 
 
-def find_place() -> str | None:
-    """Return memory to work in, where there is enough of it: a cluster has a thousand files."""
+def find_memory() -> str | None:
+    """Return a folder in memory if there is enough of it: a cluster has a thousand files."""
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made there
     if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**30:
         return str(memory)
@@ -48,27 +48,27 @@ def find_place() -> str | None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="thea-", dir=find_place()) as name:
+    with tempfile.TemporaryDirectory(prefix="thea-", dir=find_memory()) as name:
         yield Path(name).resolve() / "a folder's name" / "postgres"
 
 
 @pytest.fixture(scope="session")
 def stopped_server() -> Iterator[Path]:
-    """A folder whose server has run and been stopped; it has a table `kept` with 42 in it."""
-    with tempfile.TemporaryDirectory(prefix="thea-", dir=find_place()) as name:
+    """A folder whose server has run and is stopped, with a table `kept` that contains 42."""
+    with tempfile.TemporaryDirectory(prefix="thea-", dir=find_memory()) as name:
         server = EmbeddedServer(Path(name) / "postgres")
         server.acquire()
         query(server, "CREATE TABLE kept AS SELECT 42 AS n")
         server.release()
         with (server.folder / "data" / "postgresql.conf").open("a") as configuration:
-            configuration.write("fsync = off\n")  # a kill is no power cut: the system has what was written
+            configuration.write("fsync = off\n")  # the tests kill processes, not the system: written data is kept
             configuration.write("dynamic_shared_memory_type = mmap\n")  # a kill leaves its segments: not in /dev/shm
         yield server.folder
 
 
 @pytest.fixture
 def used_folder(folder: Path, stopped_server: Path) -> Path:
-    """The same in a folder of the test's own: a copy starts in a fifth of the time that a new one takes."""
+    """A copy of the stopped server's folder for one test: it starts in a fifth of the time of a new one."""
     folder.parent.mkdir(parents=True)
     copy(stopped_server, folder)
     return folder
@@ -79,7 +79,7 @@ def copy(folder: Path, to: Path) -> None:
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    """Start a process that uses the server, in a process group of its own; with one more word it goes on using it."""
+    """Start a process that uses the server, in its own process group; with `wait` it continues to use the server."""
     return subprocess.Popen(
         [sys.executable, "-c", USE_IT, str(folder), *more],
         stdin=subprocess.PIPE,
@@ -91,7 +91,7 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def wait_for_use(process: subprocess.Popen[str]) -> str:
-    """Return when the server started, as soon as the process uses it."""
+    """Wait until the process uses the server, and return the start time of the server."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -118,7 +118,7 @@ def pid_of(folder: Path) -> int:
 
 
 def processes_of(folder: Path, what: str = "") -> list[int]:
-    """List the servers and keepers that were started for a folder and live."""
+    """Return the running servers and keepers of a folder."""
     told = subprocess.run(
         ["ps", "-axww", "-o", "pid=,state=,command="],  # noqa: S607 - wherever it is
         capture_output=True,
@@ -139,7 +139,7 @@ def is_keeper(command: str, folder: Path) -> bool:
     return f"embedded/keeper.py {folder} " in command
 
 
-def has_come(condition: Callable[[], bool], *, within_seconds: float = 8) -> bool:
+def has_keeper(condition: Callable[[], bool], *, within_seconds: float = 8) -> bool:
     deadline = time.monotonic() + within_seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -149,8 +149,8 @@ def has_come(condition: Callable[[], bool], *, within_seconds: float = 8) -> boo
 
 
 def are_all_gone(folder: Path) -> bool:
-    """Say whether no server and no keeper is left of a folder, after the few seconds that they may take."""
-    return has_come(lambda: not processes_of(folder))
+    """Return True if no server and no keeper of a folder is left, after a few seconds at most."""
+    return has_keeper(lambda: not processes_of(folder))
 
 
 def children_of(pid: int) -> list[int]:
@@ -164,12 +164,12 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child, parent in pairs if int(parent) == pid]
 
 
-def kill_whole_server(folder: Path) -> None:
-    """As a power cut does: nobody of it gets to tidy up."""
+def kill_server_processes(folder: Path) -> None:
+    """Kill all processes of the server, as a power failure does."""
     postmaster = pid_of(folder)
     for pid in (postmaster, *children_of(postmaster)):
         os.kill(pid, 9)
-    assert has_come(lambda: not processes_of(folder, "postgres -D"))
+    assert has_keeper(lambda: not processes_of(folder, "postgres -D"))
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
 
 @pytest.fixture
 def temporary_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the code under test makes its temporary files."""
+    """The folder of the temporary files of the code under test."""
     folder = Path(tempfile.mkdtemp(prefix="t-"))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder

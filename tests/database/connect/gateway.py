@@ -24,7 +24,7 @@ SERVER_AS_SOCKET = Host(SOCKETS)
 
 @dataclass
 class Gateway:
-    """What it lets in, whom it let in, and who is there now."""
+    """An SSH server, with the users that may log in, the number of logins, and the open connections."""
 
     folder: Path
     host_key: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
@@ -39,7 +39,7 @@ class Gateway:
     _acceptor: asyncssh.SSHAcceptor | None = None
 
     async def start(self) -> None:
-        """Listen, on the same port each time."""
+        """Listen, on the same port after each stop."""
         self._acceptor = await asyncssh.listen(
             "127.0.0.1",
             self.port,
@@ -50,14 +50,14 @@ class Gateway:
         self.port = self._acceptor.get_port()
 
     async def stop(self) -> None:
-        """Stop listening and cut everybody off."""
+        """Stop listening, and close all connections."""
         if self._acceptor is not None:
             self._acceptor.close()
             self._acceptor = None
         await self.drop()
 
     async def drop(self) -> None:
-        """Cut everybody off, without a word."""
+        """Abort all connections."""
         gone, self.connections = self.connections, []
         for connection in gone:
             connection.abort()
@@ -65,7 +65,7 @@ class Gateway:
             await connection.wait_closed()
 
     def settings(self, **others: Any) -> SshGateway:
-        """Return what leads in, from files in the folder."""
+        """Return the settings of a client, whose files are in the folder."""
         key, known_hosts = self.folder / "key", self.folder / "known_hosts"
         key.write_bytes(self.client_key.export_private_key())
         known_hosts.write_text(self.known_hosts_line(self.host_key))
@@ -109,7 +109,7 @@ async def _never() -> asyncssh.SSHTCPSession[bytes]:
 
 
 async def connect(host: Host) -> asyncpg.Connection[Any]:
-    """Connect as the driver does, to where the tunnel says."""
+    """Open a connection of the driver to the local address of a tunnel."""
     return await asyncpg.connect(
         host=host.name, port=host.port, user=SUPERUSER, database=SUPERUSER, ssl=False, timeout=10
     )
@@ -127,7 +127,7 @@ async def query(host: Host) -> Any:
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """Serve a loopback port by hand."""
+    """Serve a loopback port with a function."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
         yield int(server.sockets[0].getsockname()[1])

@@ -1,4 +1,4 @@
-"""Cloud SQL: what the connector is asked for, its errors in our words, and the real one's shape."""
+"""Cloud SQL: the arguments of the connector, the translation of its errors, and the installed release."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NO_ADDRESS = exceptions.CloudSQLIPTypeError("no IP addresses matching preference
 
 @dataclass
 class Double:
-    """A connector whose connections are the embedded server's."""
+    """A connector that connects to the embedded server."""
 
     fail: Callable[[dict[str, Any]], BaseException | None] = lambda _asked: None
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Double:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Double]:
-    """The doubles that were made, of which there ought to be one."""
+    """The doubles that were created; a test expects one."""
     doubles: list[Double] = []
 
     async def create() -> Double:
@@ -77,7 +77,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Double]:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Double]:
-    """Have every connection fail."""
+    """Make every connection fail."""
 
     def fail(error: BaseException) -> Double:
         double = Double(fail=lambda _asked: error)
@@ -88,7 +88,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Double
 
 
 async def connect(connector: CloudSqlConnector, *, password: str | None = None, **others: Any) -> dict[str, Any]:
-    """Return what the server says of a connection."""
+    """Open a connection; return its user and its name."""
     connect_seconds = others.pop("timeout", 30)
     connection = await connector.connect(
         user=SUPERUSER, password=password, database=SUPERUSER, connect_seconds=connect_seconds, **others
@@ -101,7 +101,7 @@ async def connect(connector: CloudSqlConnector, *, password: str | None = None, 
         await connection.close()
 
 
-def test_sees_a_mounted_socket(tmp_path: Path) -> None:
+def test_finds_a_mounted_socket(tmp_path: Path) -> None:
     (tmp_path / ".s.PGSQL.5432").touch()
 
     assert is_mounted(Host(str(tmp_path)))
@@ -109,7 +109,7 @@ def test_sees_a_mounted_socket(tmp_path: Path) -> None:
     assert not is_mounted(Host(f"/cloudsql/{INSTANCE}"))
 
 
-async def test_hands_on_the_password_and_the_drivers_arguments(made: list[Double]) -> None:
+async def test_passes_the_password_and_the_drivers_arguments_on(made: list[Double]) -> None:
     arguments = {
         "timeout": 5,
         "command_timeout": 7,
@@ -126,7 +126,7 @@ async def test_hands_on_the_password_and_the_drivers_arguments(made: list[Double
 
 
 @pytest.mark.parametrize("password", [None, ""])
-async def test_signs_in_with_iam_where_there_is_no_password(made: list[Double], password: str | None) -> None:
+async def test_uses_iam_without_a_password(made: list[Double], password: str | None) -> None:
     await connect(CloudSqlConnector(INSTANCE), password=password)
 
     assert made[0].asked[0]["enable_iam_auth"] is True
@@ -145,7 +145,7 @@ async def test_connections_share_one_connector_until_it_is_closed(made: list[Dou
     assert [double.closed for double in made] == [1, 0]
 
 
-def test_begins_anew_in_another_event_loop(made: list[Double]) -> None:
+def test_can_be_used_in_another_event_loop(made: list[Double]) -> None:
     connector = CloudSqlConnector(INSTANCE)
 
     for _ in range(2):
@@ -167,7 +167,7 @@ async def test_finds_the_address_that_the_instance_has(made: list[Double], has: 
     assert {asked["ip_type"] for asked in made[0].asked[tried:]} == {has}
 
 
-async def test_tells_of_an_instance_without_an_address(failing: Callable[[BaseException], Double]) -> None:
+async def test_reports_an_instance_without_an_address(failing: Callable[[BaseException], Double]) -> None:
     failing(NO_ADDRESS)
 
     with pytest.raises(ConfigurationError, match=f"{INSTANCE} has no address"):
@@ -181,7 +181,7 @@ def response(status: int, said: str = "") -> ClientResponseError:
 
 
 def of_two_callers(error: Exception) -> KeyError:
-    """What the second of two callers gets, when the first has removed the entry of both from the cache."""
+    """Return the error of the second of two callers, after the first has removed their entry from the cache."""
     made = KeyError((INSTANCE, False))
     made.__context__ = error
     return made
@@ -211,7 +211,7 @@ UNREACHABLE = ClientConnectorError(
         (TimeoutError(), ConnectionFailed, "no answer in time"),
     ],
 )
-async def test_says_what_failed_and_the_remedy(
+async def test_translates_an_error_of_google_with_a_remedy(
     failing: Callable[[BaseException], Double], error: Exception, kind: type[DatabaseError], text: str
 ) -> None:
     failing(error)
@@ -230,7 +230,7 @@ async def test_says_what_failed_and_the_remedy(
 @pytest.mark.parametrize(
     "error", [asyncpg.InvalidPasswordError("x"), asyncpg.InterfaceError("x"), ConnectionRefusedError(), ssl.SSLError()]
 )
-async def test_leaves_the_drivers_errors_to_the_caller(
+async def test_raises_the_drivers_errors_unchanged(
     failing: Callable[[BaseException], Double], error: Exception
 ) -> None:
     failing(error)
@@ -241,14 +241,14 @@ async def test_leaves_the_drivers_errors_to_the_caller(
     assert caught.value is error
 
 
-async def test_googles_part_is_in_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_time_limit_includes_googles_api(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloudsql, "_create_connector", asyncio.Event().wait)
 
     with pytest.raises(ConnectionFailed, match="no answer in time"):
         await connect(CloudSqlConnector(INSTANCE), timeout=0.05)
 
 
-async def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.cloud.sql.connector", None)
 
     with pytest.raises(ConfigurationError, match=r"pip install 'thea-database\[cloudsql\]'"):
@@ -256,10 +256,10 @@ async def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("password", ["it-is-secret", None])
-async def test_the_real_connector_takes_what_we_ask_of_it(
+async def test_the_installed_connector_accepts_the_arguments(
     monkeypatch: pytest.MonkeyPatch, password: str | None
 ) -> None:
-    """Google's API and the driver's last step are played; what is in between is the installed release."""
+    """Google's API and asyncpg are replaced; the code between them is the installed release."""
     asked: list[dict[str, Any]] = []
     real = inspect.signature(asyncpg.connect)
 

@@ -1,4 +1,4 @@
-"""The embedded server: one for a folder, however many start it at once; gone when the last of its users is."""
+"""The embedded server: one for a folder, also if several processes start it; stopped by its last user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.connecting import connect
 from tests.database.connect.conftest import end, query, start, wait_for_use
 
 
-def test_a_race_of_first_starts_ends_with_one_server_and_none_is_left(folder: Path) -> None:
+def test_concurrent_first_starts_create_one_server(folder: Path) -> None:
     processes = [start(folder, "wait") for _ in range(6)]
     starts = {wait_for_use(process) for process in processes}
     assert len(starts) == 1, "all of them use the same server"
@@ -48,7 +48,7 @@ def test_data_survives_a_stop(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_kept_server_outlives_its_users_until_it_is_let_go(folder: Path) -> None:
+def test_a_kept_server_outlives_its_users_until_unkeep(folder: Path) -> None:
     server = EmbeddedServer(folder)
     server.keep()
     end(start(folder))
@@ -57,14 +57,14 @@ def test_a_kept_server_outlives_its_users_until_it_is_let_go(folder: Path) -> No
     user = start(folder, "wait")
     wait_for_use(user)
     assert server.unkeep() == 1
-    assert server.is_running(), "somebody uses it"
+    assert server.is_running(), "a process uses it"
 
     end(user)
     assert not server.is_running()
     assert server.unkeep() == 0
 
 
-def test_the_roles_are_bound_by_row_level_security(folder: Path) -> None:
+def test_row_level_security_applies_to_both_roles(folder: Path) -> None:
     server = EmbeddedServer(folder)
     server.acquire()
 
@@ -101,7 +101,7 @@ def test_the_application_creates_no_tables(used_folder: Path) -> None:
 
         query(server, "GRANT CREATE, TEMPORARY ON DATABASE thea TO PUBLIC, thea_app")
         query(server, "GRANT CREATE ON SCHEMA public TO thea_app")
-        (used_folder / "data" / "thea_is_ready").write_text("")  # as an earlier release has left it
+        (used_folder / "data" / "thea_is_ready").write_text("")  # as an earlier release writes it
         server.revive()
 
         assert query(server, PRIVILEGES) == [False, False, False]
@@ -111,7 +111,7 @@ def test_the_application_creates_no_tables(used_folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_over_tcp_it_wants_the_password(folder: Path) -> None:
+def test_a_server_over_tcp_requires_the_password(folder: Path) -> None:
     """As on Windows, which has no Unix sockets in asyncio."""
     server = EmbeddedServer(folder, over_tcp=True)
     server.acquire()
@@ -132,7 +132,7 @@ def test_over_tcp_it_wants_the_password(folder: Path) -> None:
         server.release()
 
 
-def test_a_path_too_long_for_a_socket_is_served_from_a_short_one(folder: Path) -> None:
+def test_a_folder_with_a_long_path_has_its_socket_elsewhere(folder: Path) -> None:
     server = EmbeddedServer(folder / ("x" * 60) / ("y" * 60))
     server.acquire()
     try:
@@ -142,14 +142,14 @@ def test_a_path_too_long_for_a_socket_is_served_from_a_short_one(folder: Path) -
         server.release()
 
 
-def test_says_so_when_it_does_not_start(folder: Path) -> None:
+def test_a_server_that_does_not_start_is_reported_with_its_log(folder: Path) -> None:
     with pytest.raises(ConnectionFailed, match="does not start") as caught:
         EmbeddedServer(folder, config={"shared_buffers": "1PB"}).acquire()
 
     assert "shared_buffers" in str(caught.value)
 
 
-def test_names_the_extra_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_names_the_extra_if_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr("src.database.embedded.find_spec", lambda _name: None)
 
     with pytest.raises(ConfigurationError, match="the embedded PostgreSQL is not installed") as caught:
@@ -159,7 +159,7 @@ def test_names_the_extra_where_it_is_not_installed(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_a_first_start_that_was_interrupted_is_begun_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_first_start_is_repeated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_server: EmbeddedServer) -> None:
         raise KeyboardInterrupt
 
@@ -167,24 +167,24 @@ def test_a_first_start_that_was_interrupted_is_begun_again(folder: Path, monkeyp
         patched.setattr(EmbeddedServer, "_bootstrap", interrupt)
         with pytest.raises(KeyboardInterrupt):
             EmbeddedServer(folder).acquire()
-    assert not EmbeddedServer(folder).is_running(), "what nobody uses is stopped"
+    assert not EmbeddedServer(folder).is_running(), "a server without users is stopped"
 
     end(start(folder))
 
 
 @pytest.mark.slow
-def test_any_ordinary_path_will_do(folder: Path) -> None:
+def test_a_path_may_contain_spaces_and_other_letters(folder: Path) -> None:
     end(start(folder / "a,b'ä c"))
 
 
 @pytest.mark.parametrize("name", ['a"b', "a$b", "a\nb", "a`b"])
-def test_a_path_that_a_shell_would_misread_is_refused(folder: Path, name: str) -> None:
+def test_a_path_with_special_characters_of_a_shell_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match="DATABASE_EMBEDDED_DIR must be a path without any of"):
         EmbeddedServer(folder / name).acquire()
 
 
 @pytest.mark.parametrize("path", ["/dev/null/x", "/proc/x"])
-def test_a_folder_that_cannot_be_made_is_refused(path: str) -> None:
+def test_a_folder_that_cannot_be_created_is_refused(path: str) -> None:
     with pytest.raises(ConfigurationError, match="must be a folder that this user can write to"):
         EmbeddedServer(Path(path)).acquire()
 
@@ -202,7 +202,7 @@ def test_two_handles_of_one_process_share_it(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_forks_end_does_not_take_the_parents_server_away(folder: Path) -> None:
+def test_the_end_of_a_forked_child_does_not_stop_the_server(folder: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from src.database.embedded import embedded_server\n"
         "server = embedded_server(Path(sys.argv[1])); server.acquire(); child = os.fork()\n"

@@ -1,4 +1,4 @@
-"""What an embedded server cannot heal, it explains, and touches nothing."""
+"""Faults of an embedded server that cannot be repaired: they are explained, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ OLD_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("1[0-7]/bin/initdb"))
 
 @pytest.fixture
 def small_disk() -> Iterator[Callable[[int], Path]]:
-    """Give a disk of so many megabytes; asked again, give the same one its new size."""
-    # Not pytest's folder: it is closed to others anew by each run, and as root the server is another user's.
+    """Mount a disk of some megabytes; a second call changes its size."""
+    # Not pytest's folder, which other users may not enter: if the tests run as root, the server is another user's.
     disk = Path(tempfile.mkdtemp(prefix="thea-"))
 
     def mount(megabytes: int) -> Path:
@@ -51,7 +51,7 @@ def states(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_mtime_ns, path.stat().st_uid) for path in sorted(folder.rglob("*"))}
 
 
-def test_a_full_disk_is_named_and_half_a_cluster_is_none(small_disk: Callable[[int], Path]) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_partial_cluster(small_disk: Callable[[int], Path]) -> None:
     server = EmbeddedServer(small_disk(20) / "postgres")
     with pytest.raises(ConnectionFailed, match="cannot be set up: initdb") as caught:
         server.acquire()
@@ -88,7 +88,7 @@ def test_no_data_is_lost_on_a_disk_that_fills_up(small_disk: Callable[[int], Pat
     assert are_all_gone(server.folder)
 
 
-def test_a_full_disk_under_our_own_files_is_named_too(used_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_for_files_of_this_package(used_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_folder: Path) -> None:
         raise OSError(28, os.strerror(28))
 
@@ -99,7 +99,7 @@ def test_a_full_disk_under_our_own_files_is_named_too(used_folder: Path, monkeyp
 
 
 @pytest.mark.skipif(not OLD_PROGRAMS, reason="no older PostgreSQL is installed")
-def test_the_cluster_of_an_older_postgresql_is_refused_and_left_alone(folder: Path) -> None:
+def test_the_cluster_of_an_older_postgresql_is_refused_unchanged(folder: Path) -> None:
     data = folder / "data"
     data.mkdir(parents=True)
     for parent in (folder, folder.parent, folder.parent.parent):
@@ -121,7 +121,7 @@ def test_the_cluster_of_an_older_postgresql_is_refused_and_left_alone(folder: Pa
 
 
 @needs_root
-def test_a_folder_of_another_user_is_refused_and_left_alone(used_folder: Path) -> None:
+def test_a_folder_of_another_user_is_refused_unchanged(used_folder: Path) -> None:
     subprocess.run(["chown", "-R", "daemon", used_folder], check=True)  # noqa: S607 - wherever it is
     before = states(used_folder / "data") | states(used_folder / "run")
 
@@ -133,7 +133,7 @@ def test_a_folder_of_another_user_is_refused_and_left_alone(used_folder: Path) -
 
 
 @needs_root
-def test_a_folder_of_roots_is_refused_to_an_ordinary_user(used_folder: Path) -> None:
+def test_a_folder_of_root_is_refused_to_another_user(used_folder: Path) -> None:
     used_folder.parent.parent.chmod(0o711)
     code = (
         "import os, sys; from pathlib import Path\n"

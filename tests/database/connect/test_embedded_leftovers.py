@@ -1,4 +1,4 @@
-"""What lies about in the folder of an embedded server: stale files, copies, other names for it, other servers."""
+"""Leftovers in the folder of an embedded server: stale files, copies, other paths, other servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from src.database.errors import ConnectionFailed
 from tests.database.connect.conftest import (
     are_all_gone,
     copy,
-    kill_whole_server,
+    kill_server_processes,
     pid_of,
     processes_of,
     query,
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tests send 
 
 @contextmanager
 def other_process(*, is_zombie: bool) -> Iterator[int]:
-    """Run a program of the server's user: PostgreSQL takes the pid of any such for a server's."""
+    """Run a program as the server's user: PostgreSQL takes the pid of any such program for a server's."""
     user: dict[str, Any] = {"user": embedded_process.server_uid()} if os.geteuid() == 0 else {}
     process = subprocess.Popen(["sleep", "0" if is_zombie else "60"], cwd="/", **user)  # noqa: S607 - wherever it is
     if is_zombie:
@@ -48,13 +48,13 @@ def other_process(*, is_zombie: bool) -> Iterator[int]:
     "is_zombie",
     [pytest.param(True, id="a zombie's", marks=pytest.mark.slow), pytest.param(False, id="another program's")],
 )
-def test_a_pid_that_is_no_servers_any_more_does_not_bar_the_start(used_folder: Path, *, is_zombie: bool) -> None:
+def test_a_pid_of_another_program_does_not_prevent_the_start(used_folder: Path, *, is_zombie: bool) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
     socket_lock = used_folder / "run" / ".s.PGSQL.5432.lock"
     pid_file = used_folder / "data" / PID_FILE
     stale = [(path, path.read_text(), str(pid_of(used_folder))) for path in (pid_file, socket_lock)]
-    kill_whole_server(used_folder)
+    kill_server_processes(used_folder)
 
     with other_process(is_zombie=is_zombie) as pid:
         for path, text, dead in stale:
@@ -69,7 +69,7 @@ def test_a_pid_that_is_no_servers_any_more_does_not_bar_the_start(used_folder: P
 
 
 @pytest.mark.parametrize("text", ["", pytest.param("x\n", marks=pytest.mark.slow), "99999999999999999999\n"])
-def test_a_pid_file_that_says_nothing_does_not_bar_the_start(used_folder: Path, text: str) -> None:
+def test_a_pid_file_without_a_pid_does_not_prevent_the_start(used_folder: Path, text: str) -> None:
     (used_folder / "data" / PID_FILE).write_text(text)
     server = EmbeddedServer(used_folder)
     server.acquire()
@@ -79,7 +79,7 @@ def test_a_pid_file_that_says_nothing_does_not_bar_the_start(used_folder: Path, 
 
 
 @pytest.mark.slow
-def test_files_that_others_left_are_no_users(used_folder: Path) -> None:
+def test_other_files_among_the_marks_are_not_users(used_folder: Path) -> None:
     for name in ("lock", "keeper", "users/1-0", "data.new/base", "data.new-1/base"):
         (used_folder / name).parent.mkdir(exist_ok=True)
         (used_folder / name).write_text("")
@@ -90,8 +90,8 @@ def test_files_that_others_left_are_no_users(used_folder: Path) -> None:
     assert are_all_gone(used_folder)
 
 
-def test_the_lock_file_of_a_server_that_lives_is_never_removed(used_folder: Path) -> None:
-    """Here it listens elsewhere, as one that was started by hand does."""
+def test_the_lock_file_of_a_running_server_is_not_removed(used_folder: Path) -> None:
+    """The server has another address, like one that was started by hand."""
     by_hand = EmbeddedServer(used_folder, over_tcp=True)
     by_hand.acquire()
     first = pid_of(used_folder)
@@ -106,14 +106,14 @@ def test_the_lock_file_of_a_server_that_lives_is_never_removed(used_folder: Path
 
 
 @pytest.mark.slow
-def test_a_port_that_a_dead_server_wrote_down_is_not_taken_for_its_own(used_folder: Path) -> None:
+def test_another_server_on_the_port_of_a_dead_one_is_not_used(used_folder: Path) -> None:
     other_folder = used_folder.with_name("other")
     copy(used_folder, other_folder)
     one, other = EmbeddedServer(used_folder, over_tcp=True), EmbeddedServer(other_folder, over_tcp=True)
     one.acquire()
     other.acquire()
     try:
-        kill_whole_server(used_folder)
+        kill_server_processes(used_folder)
         pid_file = used_folder / "data" / PID_FILE
         pid_file.write_text(pid_file.read_text().replace(str(one.target().port), str(other.target().port)))
         assert not one.is_running()
@@ -126,7 +126,7 @@ def test_a_port_that_a_dead_server_wrote_down_is_not_taken_for_its_own(used_fold
         other.release()
 
 
-def test_one_folder_by_several_names_has_one_server(used_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_several_paths_has_one_server(used_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = used_folder.with_name("link")
     link.symlink_to(used_folder)
     monkeypatch.chdir(used_folder.parent)
@@ -141,7 +141,7 @@ def test_one_folder_by_several_names_has_one_server(used_folder: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_copy_made_while_the_server_ran_is_refused_and_left_alone(used_folder: Path) -> None:
+def test_a_copy_of_the_folder_of_a_running_server_is_refused_unchanged(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
     copied = used_folder.with_name("copied")
@@ -160,10 +160,10 @@ def test_a_copy_made_while_the_server_ran_is_refused_and_left_alone(used_folder:
 
 
 @pytest.mark.slow
-def test_a_folder_that_was_moved_after_a_power_cut_starts_in_its_new_place(used_folder: Path) -> None:
+def test_a_folder_that_was_moved_after_a_crash_starts_in_its_new_place(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
-    kill_whole_server(used_folder)
+    kill_server_processes(used_folder)
     moved = used_folder.with_name("moved")
     used_folder.rename(moved)
     server.release()
@@ -175,7 +175,7 @@ def test_a_folder_that_was_moved_after_a_power_cut_starts_in_its_new_place(used_
 
 
 @pytest.mark.slow
-def test_a_removed_folder_with_its_socket_elsewhere_is_begun_anew(used_folder: Path) -> None:
+def test_a_removed_folder_with_its_socket_elsewhere_is_created_again(used_folder: Path) -> None:
     folder = used_folder.parent / ("x" * 60) / "postgres"
     folder.parent.mkdir()
     used_folder.rename(folder)

@@ -1,4 +1,4 @@
-"""What a laptop does to an embedded server: its users and its processes are killed, and no orphan is left."""
+"""The life of an embedded server: its users and its processes are killed, and no process is left."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.database.connect.conftest import (
     are_all_gone,
     children_of,
     end,
-    has_come,
-    kill_whole_server,
+    has_keeper,
+    kill_server_processes,
     pid_of,
     processes_of,
     query,
@@ -38,7 +38,7 @@ def test_the_server_ends_after_its_last_user_was_killed(used_folder: Path, numbe
 
     os.killpg(users[0].pid, number)
     users[0].communicate()
-    assert not has_come(lambda: not EmbeddedServer(used_folder).is_running(), within_seconds=1.2), "one still uses it"
+    assert not has_keeper(lambda: not EmbeddedServer(used_folder).is_running(), within_seconds=1.2), "one still uses it"
     os.killpg(users[1].pid, number)
     users[1].communicate()
 
@@ -47,7 +47,7 @@ def test_the_server_ends_after_its_last_user_was_killed(used_folder: Path, numbe
 
 
 @pytest.mark.slow
-def test_a_regular_end_stops_the_server_and_then_its_keeper(used_folder: Path) -> None:
+def test_the_end_of_the_last_user_stops_the_server_and_its_keeper(used_folder: Path) -> None:
     user = start(used_folder, "wait")
     wait_for_use(user)
     (keeper,) = processes_of(used_folder, "embedded/keeper")
@@ -57,12 +57,12 @@ def test_a_regular_end_stops_the_server_and_then_its_keeper(used_folder: Path) -
     assert are_all_gone(used_folder)
 
 
-def test_a_keeper_that_was_killed_is_replaced_by_the_next_user(used_folder: Path) -> None:
+def test_a_killed_keeper_is_replaced_by_the_next_user(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
     (keeper,) = processes_of(used_folder, "embedded/keeper")
     os.kill(keeper, signal.SIGKILL)
-    assert has_come(lambda: keeper not in processes_of(used_folder))
+    assert has_keeper(lambda: keeper not in processes_of(used_folder))
 
     user = start(used_folder, "wait")
     wait_for_use(user)
@@ -74,7 +74,7 @@ def test_a_keeper_that_was_killed_is_replaced_by_the_next_user(used_folder: Path
     assert are_all_gone(used_folder)
 
 
-def test_a_keeper_that_was_killed_is_not_missed_at_a_regular_end(used_folder: Path) -> None:
+def test_the_last_user_stops_the_server_without_a_keeper(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
     (keeper,) = processes_of(used_folder, "embedded/keeper")
@@ -92,29 +92,29 @@ def test_a_kept_server_outlives_killed_users_and_a_restart_of_the_machine(used_f
     wait_for_use(user)
     user.kill()
     user.communicate()
-    assert not has_come(lambda: not server.is_running(), within_seconds=1.2)
+    assert not has_keeper(lambda: not server.is_running(), within_seconds=1.2)
 
-    kill_whole_server(used_folder)
+    kill_server_processes(used_folder)
     assert not server.is_running()
     end(start(used_folder))
     assert server.is_running(), "it is to be kept still"
-    kill_whole_server(used_folder)
+    kill_server_processes(used_folder)
     assert server.unkeep() == 0
 
     assert not (used_folder / "keep").exists()
     assert are_all_gone(used_folder)
 
 
-def test_the_next_connection_finds_the_server_again_that_was_killed_under_a_process(used_folder: Path) -> None:
+def test_the_next_connection_restarts_a_killed_server(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
     try:
         query(server, "INSERT INTO kept VALUES (43)")
-        kill_whole_server(used_folder)
+        kill_server_processes(used_folder)
         server.acquire()
         assert query(server, "SELECT sum(n) FROM kept") == 85
 
-        os.kill(pid_of(used_folder), signal.SIGKILL)  # the postmaster alone: its children are to be waited for
+        os.kill(pid_of(used_folder), signal.SIGKILL)  # only the postmaster: the next start has to wait for its children
         server.revive()
         assert query(server, "SELECT sum(n) FROM kept") == 85
     finally:
@@ -123,7 +123,7 @@ def test_the_next_connection_finds_the_server_again_that_was_killed_under_a_proc
     assert are_all_gone(used_folder)
 
 
-def test_a_server_that_recovers_from_a_killed_backend_is_waited_for(used_folder: Path) -> None:
+def test_a_connection_waits_for_the_recovery_after_a_killed_backend(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
     first = pid_of(used_folder)
@@ -136,7 +136,7 @@ def test_a_server_that_recovers_from_a_killed_backend_is_waited_for(used_folder:
 
 
 @pytest.mark.slow
-def test_a_server_that_was_told_to_stop_and_waits_for_its_clients_is_started_again(used_folder: Path) -> None:
+def test_a_server_in_smart_shutdown_is_restarted(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
     target = server.target()
@@ -150,7 +150,7 @@ def test_a_server_that_was_told_to_stop_and_waits_for_its_clients_is_started_aga
         wait_for_use(client)
         first = pid_of(used_folder)
         os.kill(first, signal.SIGTERM)
-        assert has_come(lambda: not server.is_running())
+        assert has_keeper(lambda: not server.is_running())
         assert first in processes_of(used_folder)
 
         server.acquire()
@@ -163,7 +163,7 @@ def test_a_server_that_was_told_to_stop_and_waits_for_its_clients_is_started_aga
 
 
 @pytest.mark.slow
-def test_a_backend_that_outlived_its_postmaster_does_not_bar_the_start(used_folder: Path) -> None:
+def test_a_backend_without_a_postmaster_does_not_prevent_the_start(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
     code = (
@@ -189,7 +189,7 @@ def test_a_backend_that_outlived_its_postmaster_does_not_bar_the_start(used_fold
         server.release()
 
 
-def test_a_folder_that_was_removed_under_its_server_is_begun_anew(used_folder: Path) -> None:
+def test_a_folder_that_was_removed_under_its_server_is_created_again(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
     first = processes_of(used_folder)
@@ -199,7 +199,7 @@ def test_a_folder_that_was_removed_under_its_server_is_begun_anew(used_folder: P
     server.acquire()
     assert query(server, "SELECT to_regclass('kept')") is None
     assert pid_of(used_folder) not in first
-    assert has_come(lambda: not set(first) & set(processes_of(used_folder)))
+    assert has_keeper(lambda: not set(first) & set(processes_of(used_folder)))
     assert query(server, "SELECT 1") == 1, "the old server's end has not taken the socket away"
     assert len(processes_of(used_folder, "embedded/keeper")) == 1
     server.release()
@@ -210,14 +210,14 @@ def test_a_folder_that_was_removed_under_its_server_is_begun_anew(used_folder: P
 @pytest.mark.parametrize(
     "is_moved", [pytest.param(False, id="removed"), pytest.param(True, id="moved", marks=pytest.mark.slow)]
 )
-def test_the_keeper_ends_the_server_of_a_folder_that_is_gone(used_folder: Path, is_moved: bool) -> None:
+def test_the_keeper_stops_the_server_of_a_removed_folder(used_folder: Path, is_moved: bool) -> None:
     user = start(used_folder, "wait")
     wait_for_use(user)
     elsewhere = used_folder.with_name("elsewhere")
     if is_moved:
         used_folder.rename(elsewhere)
     else:
-        while used_folder.exists():  # its server may write while it goes
+        while used_folder.exists():  # the server may write while the folder is removed
             shutil.rmtree(used_folder, ignore_errors=True)
 
     assert are_all_gone(used_folder)
@@ -245,14 +245,14 @@ def test_a_forked_worker_that_uses_the_server_outlives_its_parent(used_folder: P
     )
     wait_for_use(parent)
     parent.wait()
-    assert not has_come(lambda: not EmbeddedServer(used_folder).is_running(), within_seconds=1.2)
+    assert not has_keeper(lambda: not EmbeddedServer(used_folder).is_running(), within_seconds=1.2)
     parent.communicate("\n")
 
     assert are_all_gone(used_folder)
 
 
 @pytest.mark.slow
-def test_a_test_run_that_was_killed_leaves_no_process(folder: Path) -> None:
+def test_a_killed_test_run_leaves_no_process(folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.parent.chmod(0o711)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -262,7 +262,7 @@ def test_a_test_run_that_was_killed_leaves_no_process(folder: Path) -> None:
         stdout=subprocess.DEVNULL,
         cwd=Path(__file__).parents[3],
     )
-    assert has_come(lambda: bool(list((folder / "users").glob("*"))), within_seconds=20)
+    assert has_keeper(lambda: bool(list((folder / "users").glob("*"))), within_seconds=20)
     run.kill()
     run.wait()
 
@@ -270,8 +270,8 @@ def test_a_test_run_that_was_killed_leaves_no_process(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc and /dev/shm are Linux's")
-def test_a_server_that_a_test_kills_leaves_no_shared_memory_behind(used_folder: Path) -> None:
-    """The suite's servers have no segment in /dev/shm, where nothing would remove it once the folder is deleted."""
+def test_a_killed_server_of_the_suite_leaves_no_shared_memory(used_folder: Path) -> None:
+    """The suite's servers have no segment in /dev/shm, which would remain after the folder is deleted."""
     server = EmbeddedServer(used_folder)
     server.acquire()
     try:

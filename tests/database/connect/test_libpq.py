@@ -1,4 +1,4 @@
-"""libpq's environment: every route that it can go, and a word about the one that it cannot."""
+"""libpq's environment: each route that libpq can use, and an error for the one that it cannot."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ async def test_hosts_and_password_are_variables() -> None:
         assert variables["PGSSLMODE"] == "disable"
 
 
-async def test_tls_is_as_strict_as_ours() -> None:
+async def test_tls_is_as_strict_as_that_of_an_engine() -> None:
     async with libpq_environment(target(ssl_mode="require")) as variables:
-        assert variables["PGSSLROOTCERT"] == "/nonexistent"  # no file of the home folder makes it stricter or laxer
+        assert variables["PGSSLROOTCERT"] == "/nonexistent"  # no file of the home directory has an effect
     async with libpq_environment(target(ssl_mode="verify-full")) as variables:
         assert variables["PGSSLROOTCERT"] == "system"
     files = {"ssl_ca": Path("/ca"), "ssl_cert": Path("/c"), "ssl_key": Path("/k")}
@@ -45,7 +45,7 @@ async def test_tls_is_as_strict_as_ours() -> None:
         ]
 
 
-async def test_programs_go_through_the_tunnel(gateway: Gateway, temporary_files: Path) -> None:
+async def test_programs_connect_through_the_tunnel(gateway: Gateway, temporary_files: Path) -> None:
     through = Target(hosts=(SERVER,), database="postgres", user=SUPERUSER, ssl_mode="disable", ssh=gateway.settings())
     psql = Program(programs() / "psql", 18)
 

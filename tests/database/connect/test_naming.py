@@ -1,4 +1,4 @@
-"""What the server calls our connections: whose they are, which pool's, and of which process."""
+"""The name of a connection at the server: the service, the environment, the pool and the process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def name_of(engine: DatabaseEngine) -> str:
     service=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=63),
     pool=st.from_regex(r"[A-Za-z0-9_-]{1,32}", fullmatch=True),
 )
-def test_a_name_is_ascii_and_what_the_server_keeps_and_ends_in_pool_and_process(service: str, pool: str) -> None:
+def test_a_name_is_short_ascii_and_ends_with_pool_and_process(service: str, pool: str) -> None:
     name = connection_name(service, "development", pool)
 
     assert len(name.encode("ascii")) <= LONGEST_NAME_BYTES
@@ -41,7 +41,7 @@ def test_a_name_is_ascii_and_what_the_server_keeps_and_ends_in_pool_and_process(
     assert name[:8].isprintable()
 
 
-async def test_a_url_says_the_services_part_of_it(postgresql_shared: NoopExecutor) -> None:
+async def test_a_url_sets_the_service_in_the_name(postgresql_shared: NoopExecutor) -> None:
     url = url_of(postgresql_shared.template_dbname).update_query_dict({"application_name": "agent"})
 
     engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url), poolclass=NullPool, name="queue")
@@ -49,18 +49,18 @@ async def test_a_url_says_the_services_part_of_it(postgresql_shared: NoopExecuto
     assert await name_of(engine) == f"agent/test/queue/{os.getpid()}"
 
 
-def ask_in_a_child(engine: DatabaseEngine, answer: Connection) -> None:
+def query_in_a_child(engine: DatabaseEngine, answer: Connection) -> None:
     answer.send((os.getpid(), asyncio.run(name_of(engine))))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-def test_a_forked_process_is_called_by_its_own_number(postgresql_shared: NoopExecutor) -> None:
-    """A server of workers that makes its engine before it forks; nothing is open by then."""
+def test_a_forked_process_has_its_own_id_in_the_name(postgresql_shared: NoopExecutor) -> None:
+    """A server that creates its engine before it forks its workers; no connection is open yet."""
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(postgresql_shared.template_dbname))
     engine = create_engine(settings, poolclass=NullPool)
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe()
-    child = fork.Process(target=ask_in_a_child, args=(engine, theirs))
+    child = fork.Process(target=query_in_a_child, args=(engine, theirs))
     child.start()
     try:
         assert ours.poll(30), "the child has not answered"
@@ -73,7 +73,7 @@ def test_a_forked_process_is_called_by_its_own_number(postgresql_shared: NoopExe
 
 
 @needs_pgbouncer
-async def test_pgbouncer_passes_it_on(postgresql_shared: NoopExecutor) -> None:
+async def test_pgbouncer_passes_the_name_on(postgresql_shared: NoopExecutor) -> None:
     with pgbouncer(SOCKETS) as pooler:
         settings = Settings(
             ENVIRONMENT="test", DATABASE_URL=pooler.url(postgresql_shared.template_dbname), DATABASE_PGBOUNCER="true"

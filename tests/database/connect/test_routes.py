@@ -61,7 +61,9 @@ async def ask(engine: DatabaseEngine) -> Any:
         return await connection.scalar(text("SELECT 6 * 7"))
 
 
-async def test_the_pool_shares_one_tunnel_that_goes_with_the_engine(gateway: Gateway, temporary_files: Path) -> None:
+async def test_the_pool_shares_one_tunnel_that_is_closed_with_the_engine(
+    gateway: Gateway, temporary_files: Path
+) -> None:
     async with engine_of(settings(gateway)) as engine:
         assert gateway.dials == 0, "making an engine opens nothing"
         assert await asyncio.gather(*(ask(engine) for _ in range(12))) == [42] * 12
@@ -74,7 +76,7 @@ async def test_the_pool_shares_one_tunnel_that_goes_with_the_engine(gateway: Gat
 
 
 @pytest.mark.slow
-async def test_a_tunnel_killed_under_load_is_dialled_anew(gateway: Gateway) -> None:
+async def test_a_tunnel_killed_under_load_is_opened_again(gateway: Gateway) -> None:
     failures: list[BaseException] = []
     answers = 0
     is_over = asyncio.Event()
@@ -121,7 +123,7 @@ async def test_the_gateways_own_socket_needs_no_tls(gateway: Gateway, environmen
         assert await ask(engine) == 42
 
 
-async def test_a_login_that_is_refused_is_a_failed_tunnel(gateway: Gateway) -> None:
+async def test_a_refused_login_is_a_failed_tunnel(gateway: Gateway) -> None:
     given = settings(gateway, DB_SSH_KNOWN_HOSTS="/nowhere/known_hosts")
     async with engine_of(given) as engine:
         with pytest.raises(ConfigurationError, match="DB_SSH_KNOWN_HOSTS must be a readable known_hosts file"):
@@ -129,7 +131,7 @@ async def test_a_login_that_is_refused_is_a_failed_tunnel(gateway: Gateway) -> N
 
 
 @pytest.mark.parametrize(("issued_for", "is_taken"), [("localhost", True), ("127.0.0.1", False)])
-async def test_verify_full_checks_the_real_host_and_not_the_tunnels_end(
+async def test_verify_full_checks_the_host_and_not_the_local_end_of_the_tunnel(
     gateway: Gateway, tmp_path: Path, issued_for: str, is_taken: bool
 ) -> None:
     certificates = Certificates(tmp_path)
@@ -148,12 +150,12 @@ async def test_verify_full_checks_the_real_host_and_not_the_tunnels_end(
                     await ask(engine)
 
 
-async def test_an_embedded_server_that_was_killed_comes_back_with_the_next_session(used_folder: Path) -> None:
+async def test_a_killed_embedded_server_is_restarted_by_the_next_session(used_folder: Path) -> None:
     given = Settings(ENVIRONMENT="test", DATABASE_URL=None, DATABASE_EMBEDDED_DIR=used_folder)
     async with engine_of(given) as engine:
         assert await ask(engine) == 42
         os.kill(int((used_folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-        await asyncio.sleep(0.2)  # its sessions hear of it
+        await asyncio.sleep(0.2)  # until its sessions have ended
         async with asyncio.timeout(20):
             assert await ask(engine) == 42
     await asyncio.to_thread(embedded_server(used_folder).release)
@@ -162,7 +164,7 @@ async def test_an_embedded_server_that_was_killed_comes_back_with_the_next_sessi
 async def test_an_embedded_server_over_tcp_is_started_by_its_first_session(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on Windows: its port is known only once it runs."""
+    """As on Windows: the port is known only once the server runs."""
     server = EmbeddedServer(folder, over_tcp=True)
     monkeypatch.setattr("src.database.embedded._server_of", lambda _folder: server)
     given = Settings(ENVIRONMENT="test", DATABASE_URL=None, DATABASE_EMBEDDED_DIR=folder)
@@ -171,7 +173,7 @@ async def test_an_embedded_server_over_tcp_is_started_by_its_first_session(
     await asyncio.to_thread(server.release)
 
 
-def test_production_trusts_no_unknown_gateway() -> None:
+def test_production_refuses_an_unknown_gateway() -> None:
     given = Settings(
         ENVIRONMENT="production",
         DATABASE_URL=THROUGH,
@@ -184,7 +186,7 @@ def test_production_trusts_no_unknown_gateway() -> None:
 
 
 class ConnectorDouble:
-    """Google's connector, which leads to the test's server and remembers what it was asked for."""
+    """A connector that connects to the test's server, and records its arguments."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
@@ -210,7 +212,7 @@ def connector(monkeypatch: pytest.MonkeyPatch) -> ConnectorDouble:
     return double
 
 
-async def test_cloud_sql_is_reached_through_its_connector_where_no_socket_is_mounted(
+async def test_cloud_sql_is_reached_through_its_connector_without_a_mounted_socket(
     connector: ConnectorDouble, cloned_name: str
 ) -> None:
     url = f"postgresql://{APP_ROLE}:{CANARY}@/{cloned_name}?host=/cloudsql/facturasbst:us-central1:facturas-db"
@@ -225,10 +227,10 @@ async def test_cloud_sql_is_reached_through_its_connector_where_no_socket_is_mou
     assert connector.is_closed
 
 
-async def test_cloud_sql_is_reached_through_its_socket_where_it_is_mounted(
+async def test_cloud_sql_is_reached_through_a_mounted_socket(
     connector: ConnectorDouble, monkeypatch: pytest.MonkeyPatch, cloned_name: str, short_folder: Callable[[], Path]
 ) -> None:
-    """Cloud Run mounts it at /cloudsql; here that is elsewhere, and leads to the test's server."""
+    """Cloud Run mounts the socket in /cloudsql; here another folder has the socket of the test's server."""
     mounted = short_folder() / "project:region:instance"
     mounted.symlink_to(SOCKETS)
     monkeypatch.setattr("src.database.target.target.CLOUD_SQL_FOLDER", f"{mounted.parent}/")

@@ -1,4 +1,4 @@
-"""What must not be left half done ends before a cancellation goes on."""
+"""run_shielded: a coroutine runs to completion before a cancellation continues."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from src.database.connect import run_shielded
 
 
 class Work:
-    """Goes on when it is told to."""
+    """Work that ends when the test says so."""
 
     def __init__(self) -> None:
         self.has_begun, self.may_go_on, self.is_done = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -21,7 +21,7 @@ class Work:
         self.is_done.set()
 
 
-async def test_a_cancellation_waits_for_the_end_and_then_goes_on() -> None:
+async def test_a_cancellation_is_delayed_until_the_coroutine_ends() -> None:
     work = Work()
     caller = asyncio.create_task(run_shielded(work.do()))
     await work.has_begun.wait()
@@ -37,7 +37,7 @@ async def test_a_cancellation_waits_for_the_end_and_then_goes_on() -> None:
     assert work.is_done.is_set()
 
 
-async def test_whoever_cancels_twice_is_not_held_up_and_the_work_goes_on() -> None:
+async def test_a_second_cancellation_is_not_delayed_and_the_coroutine_continues() -> None:
     work = Work()
     caller = asyncio.create_task(run_shielded(work.do()))
     await work.has_begun.wait()

@@ -313,7 +313,7 @@ async def test_a_cancelled_call_leaves_no_listener(tunnel: SshTunnel, temporary_
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # what an event loop leaves that was not cleared up
-def test_begins_anew_in_another_event_loop(tmp_path: Path, temporary_files: Path) -> None:
+def test_can_be_used_in_another_event_loop(tmp_path: Path, temporary_files: Path) -> None:
     gateway = Gateway(tmp_path)
     with elsewhere() as run_elsewhere:
         run_elsewhere(gateway.start())

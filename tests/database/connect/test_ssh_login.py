@@ -1,4 +1,4 @@
-"""The login at the SSH gateway: whom it trusts, how it proves itself, and what it says where it fails."""
+"""The login at the SSH gateway: the hosts that it trusts, the keys that it uses, and the reasons of a failure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEY_OF_ANOTHER_KIND = asyncssh.generate_private_key("ecdsa-sha2-nistp256")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the test a home without keys, and no agent."""
+    """A home directory without keys, and no SSH agent."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     folder = tmp_path / "home" / ".ssh"
@@ -41,7 +41,7 @@ async def enter(settings: SshGateway, *, connect_timeout: float = 5) -> None:
 
 
 async def refusal(settings: SshGateway, *, connect_timeout: float = 5) -> DatabaseError:
-    """Return why the login failed, whose whole traceback has no secret in it."""
+    """Return the error of a login; check that its traceback has no secret."""
     with pytest.raises((TunnelFailed, ConfigurationError)) as caught:
         await enter(settings, connect_timeout=connect_timeout)
     error = caught.value
@@ -57,18 +57,18 @@ async def test_trusts_the_known_host(gateway: Gateway) -> None:
     assert gateway.logins == 1
 
 
-async def test_trusts_what_the_home_knows(gateway: Gateway, home: Path) -> None:
+async def test_trusts_the_known_hosts_of_the_home_directory(gateway: Gateway, home: Path) -> None:
     (home / "known_hosts").write_text(gateway.known_hosts_line(gateway.host_key))
 
     await enter(gateway.settings(known_hosts=None))
 
 
-async def test_trusts_anybody_when_told_to(gateway: Gateway) -> None:
+async def test_trusts_any_host_if_known_hosts_is_none(gateway: Gateway) -> None:
     await enter(gateway.settings(known_hosts="none"))
 
 
 @pytest.mark.parametrize("has_file", [True, False])
-async def test_refuses_a_host_that_is_not_known(gateway: Gateway, home: Path, has_file: bool) -> None:
+async def test_refuses_an_unknown_host(gateway: Gateway, home: Path, has_file: bool) -> None:
     if has_file:
         (home / "known_hosts").write_text("")
 
@@ -99,7 +99,7 @@ async def test_refuses_a_revoked_host(gateway: Gateway, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, CANARY], ids=["missing", "not one"])
-async def test_refuses_a_known_hosts_file_that_is_none(gateway: Gateway, tmp_path: Path, text: str | None) -> None:
+async def test_refuses_a_known_hosts_file_of_another_format(gateway: Gateway, tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "hosts"
     if text:
         path.write_text(text)
@@ -110,13 +110,13 @@ async def test_refuses_a_known_hosts_file_that_is_none(gateway: Gateway, tmp_pat
     assert f"DB_SSH_KNOWN_HOSTS must be a readable known_hosts file, got {str(path)!r}" in str(error)
 
 
-async def test_uses_the_keys_of_the_home(gateway: Gateway, home: Path) -> None:
+async def test_uses_the_keys_of_the_home_directory(gateway: Gateway, home: Path) -> None:
     (home / "id_ed25519").write_bytes(gateway.client_key.export_private_key())
 
     await enter(gateway.settings(key=None))
 
 
-async def test_uses_no_other_key_than_the_named_one(gateway: Gateway, home: Path) -> None:
+async def test_uses_only_the_named_key(gateway: Gateway, home: Path) -> None:
     (home / "id_ed25519").write_bytes(gateway.client_key.export_private_key())
     named = home.parent / "named"
     named.write_bytes(ANOTHER_KEY.export_private_key())
@@ -127,19 +127,19 @@ async def test_uses_no_other_key_than_the_named_one(gateway: Gateway, home: Path
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-async def test_asks_the_agent_only_where_no_key_is_named(
+async def test_uses_the_agent_only_without_a_named_key(
     gateway: Gateway, home: Path, monkeypatch: pytest.MonkeyPatch, is_named: bool
 ) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", str(home / "agent"))
     (home / "id_ed25519").write_bytes(gateway.client_key.export_private_key())
 
-    async with agent(home / "agent", answer=b"\0\0\0\1\5") as asked:  # "I have failed"
+    async with agent(home / "agent", answer=b"\0\0\0\1\5") as asked:  # SSH_AGENT_FAILURE
         await enter(gateway.settings() if is_named else gateway.settings(key=None))
 
     assert bool(asked) is not is_named
 
 
-async def test_an_agent_that_breaks_off_is_a_failure_of_the_tunnel(
+async def test_an_agent_that_closes_the_connection_is_a_failed_tunnel(
     gateway: Gateway, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", str(home / "agent"))
@@ -149,7 +149,7 @@ async def test_an_agent_that_breaks_off_is_a_failure_of_the_tunnel(
     assert isinstance(error, TunnelFailed)
 
 
-async def test_says_that_it_had_no_named_key(gateway: Gateway) -> None:
+async def test_reports_a_refusal_without_a_named_key(gateway: Gateway) -> None:
     error = await refusal(gateway.settings(key=None, user=None))
 
     assert "with the keys of the agent and of ~/.ssh" in str(error)
@@ -166,7 +166,9 @@ async def test_says_that_it_had_no_named_key(gateway: Gateway) -> None:
     ],
     ids=["missing", "empty", "not one", "encrypted", "public"],
 )
-async def test_refuses_a_key_that_is_none(gateway: Gateway, home: Path, content: bytes | None, reason: str) -> None:
+async def test_refuses_a_key_of_another_format(
+    gateway: Gateway, home: Path, content: bytes | None, reason: str
+) -> None:
     path = home / "named"
     if content is not None:
         path.write_bytes(content)
@@ -178,7 +180,7 @@ async def test_refuses_a_key_that_is_none(gateway: Gateway, home: Path, content:
     assert f"{str(path)!r}: {reason}" in str(error)
 
 
-async def test_does_not_repeat_a_key_given_for_its_path(gateway: Gateway) -> None:
+async def test_does_not_show_a_key_in_place_of_its_path(gateway: Gateway) -> None:
     key = ANOTHER_KEY.export_private_key().decode()
 
     with pytest.raises(ConfigurationError, match="got the key itself") as caught:
@@ -193,13 +195,13 @@ async def test_does_not_read_the_users_ssh_config(gateway: Gateway, home: Path) 
     await enter(gateway.settings())
 
 
-async def test_refuses_a_broken_key_at_home(gateway: Gateway, home: Path) -> None:
+async def test_refuses_a_broken_key_in_the_home_directory(gateway: Gateway, home: Path) -> None:
     (home / "id_ed25519").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n" + CANARY)
 
     assert "set DB_SSH_USER and DB_SSH_KEY" in str(await refusal(gateway.settings(key=None)))
 
 
-async def test_tells_that_nothing_listens(gateway: Gateway) -> None:
+async def test_reports_that_nothing_listens(gateway: Gateway) -> None:
     for host in ("127.0.0.1", "localhost"):
         error = await refusal(gateway.settings(host=host, port=free_port(), known_hosts="none"))
 
@@ -207,7 +209,7 @@ async def test_tells_that_nothing_listens(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64, "no where"])
-async def test_tells_that_the_host_is_not_known(gateway: Gateway, host: str) -> None:
+async def test_reports_that_the_host_is_not_known(gateway: Gateway, host: str) -> None:
     assert "the host is not known\nhint: check DB_SSH_HOST" in str(await refusal(gateway.settings(host=host)))
 
 
@@ -221,7 +223,7 @@ async def test_tells_that_the_host_is_not_known(gateway: Gateway, host: str) -> 
         (None, "it closed the connection before the login"),
     ],
 )
-async def test_tells_that_it_is_no_ssh_server(gateway: Gateway, said: bytes | None, reason: str) -> None:
+async def test_reports_an_answer_that_is_not_ssh(gateway: Gateway, said: bytes | None, reason: str) -> None:
     over = asyncio.Event()
 
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -237,7 +239,7 @@ async def test_tells_that_it_is_no_ssh_server(gateway: Gateway, said: bytes | No
     assert reason in str(error)
 
 
-async def test_says_what_to_install(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_the_extra_to_install(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncssh", None)
     monkeypatch.delitem(sys.modules, "src.database.connect.ssh_login")
 
@@ -245,7 +247,7 @@ async def test_says_what_to_install(gateway: Gateway, monkeypatch: pytest.Monkey
         await SshTunnel(gateway.settings(), connect_timeout=5).forward(Host("h"), as_socket=True)
 
 
-def test_importing_it_imports_nothing_of_the_extra() -> None:
+def test_the_import_does_not_import_the_extras() -> None:
     code = "import sys, src.database.connect.ssh, src.database.connect.cloudsql; print({*sys.modules})"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
 
@@ -256,7 +258,7 @@ def test_importing_it_imports_nothing_of_the_extra() -> None:
 
 @asynccontextmanager
 async def agent(path: Path, *, answer: bytes) -> AsyncIterator[list[bytes]]:
-    """Run an agent that gives one answer and hangs up; yield what it is asked."""
+    """Run an SSH agent that answers once and closes the connection; yield the requests."""
     asked = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -30,7 +30,7 @@ CA = Path(certifi.where())
         ("verify-full", CA, True, True),
     ],
 )
-def test_each_mode_checks_what_libpqs_does(
+def test_each_mode_checks_the_same_as_libpq(
     mode: SslMode, ca: Path | None, checks_chain: bool, checks_host: bool
 ) -> None:
     context = create_ssl_context(mode, ca=ca)
@@ -41,13 +41,13 @@ def test_each_mode_checks_what_libpqs_does(
 
 
 @pytest.mark.parametrize("ca", [None, Path("system")])
-def test_verify_ca_wants_a_ca_of_ones_own(ca: Path | None) -> None:
-    """Anybody can have a certificate of a public CA."""
+def test_verify_ca_requires_the_file_of_a_ca(ca: Path | None) -> None:
+    """Anyone can get a certificate of a public CA."""
     with pytest.raises(ConfigurationError, match="must name a file if sslmode is verify-ca"):
         create_ssl_context("verify-ca", ca=ca)
 
 
-def test_a_context_is_made_once_and_again_when_a_file_has_changed(tmp_path: Path) -> None:
+def test_a_context_is_cached_until_a_file_changes(tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     ca.write_bytes(CA.read_bytes())
     first = create_ssl_context("verify-full", ca=ca)
@@ -57,7 +57,7 @@ def test_a_context_is_made_once_and_again_when_a_file_has_changed(tmp_path: Path
     assert create_ssl_context("verify-full", ca=ca) is not first
 
 
-def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(tmp_path: Path) -> None:
+def test_an_encrypted_key_is_refused_without_a_prompt(tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     private = ec.generate_private_key(ec.SECP256R1())
     encryption = serialization.BestAvailableEncryption(b"c4n4ry")
@@ -70,6 +70,6 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(tmp_
 
 
 @pytest.mark.parametrize("ca", [Path("/nowhere.pem"), Path(__file__)])
-def test_refuses_a_ca_that_is_none(ca: Path) -> None:
+def test_refuses_a_ca_file_of_another_format(ca: Path) -> None:
     with pytest.raises(ConfigurationError, match="must be a readable PEM file"):
         create_ssl_context("verify-full", ca=ca)

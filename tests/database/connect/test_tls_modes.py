@@ -1,4 +1,4 @@
-"""TLS as it goes over the wire: every mode against every certificate and every answer, and what libpq would do."""
+"""TLS over the wire: each mode with each certificate and each answer, compared with libpq."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def target(proxy: TlsProxy, mode: SslMode, **more: object) -> Target:
 
 
 async def outcome(at: Target, proxy: TlsProxy) -> str:
-    """Connect, run a query, and say what came of it."""
+    """Connect and run a query; return the outcome."""
     try:
         connection = await connect(at)
     except ConnectionFailed as error:
@@ -65,7 +65,7 @@ TABLE = {
 @pytest.mark.parametrize(("server", "mode", "expected"), [
     (server, mode, row[column]) for server, row in TABLE.items() for column, mode in enumerate(MODES)
 ])  # fmt: skip
-async def test_each_mode_takes_what_libpqs_takes(
+async def test_each_mode_accepts_the_same_as_libpq(
     certificates: Certificates, server: str, mode: SslMode, expected: str
 ) -> None:
     context = certificates.contexts.get(server)
@@ -80,36 +80,36 @@ async def test_require_without_a_ca_encrypts_and_checks_nothing(certificates: Ce
         assert await outcome(target(proxy, "require"), proxy) == TLS
 
 
-async def test_verify_full_without_a_ca_takes_the_systems(certificates: Certificates) -> None:
+async def test_verify_full_without_a_ca_trusts_the_systems_cas(certificates: Certificates) -> None:
     with running(TlsProxy(BACKEND, certificates.contexts["right CA"])) as proxy:
         assert await outcome(target(proxy, "verify-full"), proxy) == NO
 
 
-async def test_allow_goes_on_to_tls_where_plaintext_is_rejected(certificates: Certificates) -> None:
+async def test_allow_continues_with_tls_if_plaintext_is_rejected(certificates: Certificates) -> None:
     with running(TlsProxy(BACKEND, certificates.contexts["expired"], takes_plaintext=False)) as proxy:
         assert await outcome(target(proxy, "allow"), proxy) == TLS
 
 
-async def test_prefer_goes_on_to_plaintext_where_tls_is_rejected(certificates: Certificates) -> None:
+async def test_prefer_continues_in_plaintext_if_tls_is_rejected(certificates: Certificates) -> None:
     with running(TlsProxy(BACKEND, certificates.contexts["right CA"], takes_tls=False)) as proxy:
         assert await outcome(target(proxy, "prefer"), proxy) == PLAIN
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-full"])
-async def test_nothing_else_goes_on_to_plaintext(certificates: Certificates, mode: SslMode) -> None:
+async def test_no_other_mode_continues_in_plaintext(certificates: Certificates, mode: SslMode) -> None:
     proxy = TlsProxy(BACKEND, certificates.contexts["right CA"], takes_tls=False)
     with running(proxy), pytest.raises(ConnectionFailed, match="refused the user or the password"):
         await connect(target(proxy, mode, ssl_ca=certificates.ca_file))
     assert proxy.was_encrypted == []
 
 
-async def test_a_server_that_is_silent_on_tls_is_given_up_on(certificates: Certificates) -> None:
+async def test_a_server_that_does_not_answer_the_request_for_tls_times_out(certificates: Certificates) -> None:
     proxy = TlsProxy(BACKEND, None, "silence")
     with running(proxy), pytest.raises(ConnectionFailed, match="did not answer in time"):
         await connect(target(proxy, "require", connect_timeout=0.3))
 
 
-async def test_a_clients_certificate_is_shown(certificates: Certificates) -> None:
+async def test_the_certificate_of_the_client_is_sent(certificates: Certificates) -> None:
     more = {"ssl_cert": certificates.client_cert, "ssl_key": certificates.client_key}
     with running(TlsProxy(BACKEND, certificates.contexts["right CA"])) as proxy:
         assert await outcome(target(proxy, "verify-full", ssl_ca=certificates.ca_file, **more), proxy) == TLS
@@ -129,7 +129,7 @@ async def test_tls_below_1_2_is_refused(certificates: Certificates) -> None:
         assert await outcome(target(proxy, "require"), proxy) == NO
 
 
-async def test_a_renewed_ca_is_taken_without_a_restart(certificates: Certificates, tmp_path: Path) -> None:
+async def test_a_renewed_ca_is_used_without_a_restart(certificates: Certificates, tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(ca)
     with running(TlsProxy(BACKEND, certificates.contexts["right CA"])) as proxy:
@@ -140,7 +140,7 @@ async def test_a_renewed_ca_is_taken_without_a_restart(certificates: Certificate
         assert await outcome(at, proxy) == TLS
 
 
-async def test_a_file_that_is_not_there_is_named(certificates: Certificates) -> None:
+async def test_a_missing_file_is_named(certificates: Certificates) -> None:
     proxy = TlsProxy(BACKEND, certificates.contexts["right CA"])
     with running(proxy), pytest.raises(ConfigurationError, match=r"a readable PEM file, got '/nowhere\.pem'"):
         await connect(target(proxy, "verify-full", ssl_ca=Path("/nowhere.pem")))

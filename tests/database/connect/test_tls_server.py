@@ -1,4 +1,4 @@
-"""TLS with a PostgreSQL that is built with OpenSSL, where the machine has one."""
+"""TLS with a PostgreSQL that is built with OpenSSL, if the machine has one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def run(program: str, *arguments: str) -> None:
-    """Run one of its programs, as the user that the system's package made where we are root."""
+    """Run one of its programs; as root, as the user that the system's package created."""
     identity: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
     subprocess.run(
         [PROGRAMS / program, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir(), **identity
@@ -46,7 +46,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(scope="module")
 def server(certificates: Certificates) -> Iterator[Target]:
-    """A server that takes TLS alone over TCP; `certified` has to show a certificate of the CA."""
+    """A server that accepts only TLS over TCP; the role `certified` needs a certificate of the CA."""
     folder = Path(tempfile.mkdtemp(prefix="thea-tls-"))
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
@@ -78,7 +78,7 @@ def url(server: Target, user: str, **parameters: str) -> str:
 
 
 async def encryption(server: Target, **parameters: str) -> tuple[bool, str]:
-    """Connect as an engine of production does, and ask the server how."""
+    """Connect with an engine of production; return the version of TLS that the server reports."""
     user = parameters.pop("user", "app")
     engine = create_engine(Settings(ENVIRONMENT="production", DATABASE_URL=url(server, user, **parameters)))
     try:
@@ -88,23 +88,23 @@ async def encryption(server: Target, **parameters: str) -> tuple[bool, str]:
             return row.ssl, row.version
     finally:
         await engine.dispose()
-        await asyncio.sleep(0.05)  # TLS is taken leave of in the background, where the server refused the user
+        await asyncio.sleep(0.05)  # after a refused login, the transport ends TLS in the background
 
 
 async def test_production_is_encrypted_by_default(server: Target) -> None:
     assert await encryption(server) == (True, "TLSv1.3")
 
 
-async def test_verify_full_takes_the_right_server(server: Target, certificates: Certificates) -> None:
+async def test_verify_full_accepts_the_right_server(server: Target, certificates: Certificates) -> None:
     assert await encryption(server, sslmode="verify-full", sslrootcert=str(certificates.ca_file)) == (True, "TLSv1.3")
 
 
-async def test_verify_full_refuses_a_server_of_a_strangers_ca(server: Target) -> None:
+async def test_verify_full_refuses_a_server_of_an_unknown_ca(server: Target) -> None:
     with pytest.raises(TlsFailed, match=r"local issuer certificate|self.signed"):
         await encryption(server, sslmode="verify-full")
 
 
-async def test_a_client_is_known_by_its_certificate(server: Target, certificates: Certificates) -> None:
+async def test_a_client_logs_in_with_its_certificate(server: Target, certificates: Certificates) -> None:
     shown = {"sslcert": str(certificates.client_cert), "sslkey": str(certificates.client_key)}
 
     assert await encryption(server, user="certified", **shown) == (True, "TLSv1.3")
@@ -119,7 +119,7 @@ async def test_plaintext_is_rejected_by_the_server_and_refused_by_the_settings(s
         await encryption(server, sslmode="prefer")
 
 
-async def test_20_connections_at_once_are_all_encrypted(server: Target) -> None:
+async def test_20_concurrent_connections_are_all_encrypted(server: Target) -> None:
     assert set(await asyncio.gather(*(encryption(server) for _ in range(20)))) == {(True, "TLSv1.3")}
 
 

@@ -1,4 +1,4 @@
-"""A proxy that speaks TLS before a server that does not: PostgreSQL's own negotiation, and each way it can go wrong."""
+"""A TLS proxy in front of a server without TLS: PostgreSQL's negotiation, and each way in which it can fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWERS = {"S": b"S", "N": b"N", "error": b"E\0\0\0\x08oops"}
 
 @dataclass
 class TlsProxy:
-    """How it answers, and what it saw: which connections were encrypted, and who the client is."""
+    """A proxy with configured answers; it records which connections were encrypted, and the client's certificate."""
 
     backend: str
     context: ssl.SSLContext | None

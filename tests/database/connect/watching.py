@@ -1,4 +1,4 @@
-"""What a test of the tunnel waits for and counts: what is left of it here, and what the gateway hears."""
+"""Helpers for tests of the tunnel: they wait for events, and count what is left of a tunnel."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.database.connect.gateway import Gateway
 
 
 def silence(gateway: Gateway) -> None:
-    """Have the gateway hear nobody any more, as when its machine is gone."""
+    """Stop the gateway from reading, as if its machine had disappeared."""
     for connection in gateway.connections:
         assert connection._transport is not None
         connection._transport.pause_reading()
 
 
 async def dropped(tunnel: SshTunnel) -> None:
-    """Wait until our side has seen it: nobody answers who connects in that one turn of the loop."""
+    """Wait until this side has noticed: a connection in that one turn of the event loop gets no answer."""
     connection = tunnel._connection
     assert connection is not None
     await until(connection.is_closed)
@@ -30,12 +30,12 @@ async def dropped(tunnel: SshTunnel) -> None:
 
 async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(2):
-        while not is_so():  # noqa: ASYNC110 - nothing tells when
+        while not is_so():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)
 
 
 def count_watched() -> int:
-    """Count the sockets that the event loop serves, listeners included."""
+    """Return the number of sockets that the event loop serves, listeners included."""
     loop: Any = asyncio.get_running_loop()
     return len(loop._selector.get_map())
 
@@ -50,7 +50,7 @@ def mode_of(folder: str) -> int:
 
 @contextmanager
 def elsewhere() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
-    """Run an event loop in another thread; yield what runs something in it."""
+    """Run an event loop in another thread; yield a function that runs a coroutine there."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever)
     thread.start()

@@ -1,4 +1,4 @@
-"""Telegram's files: what has text is imported, what brings no message is counted, and no message ends the import."""
+"""Telegram's files: messages are imported, other entries are counted, and no message ends the import."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_message_that_cannot_be_read_is_counted_and_named(tmp_path: Path, of_m
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, f'{{"update_id": {"9" * 5000}}}', '{"result": 5}'])
-def test_text_that_no_reader_would_like_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_no_parser_can_read_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "input.json"
     file.write_text(text)
 
@@ -202,7 +202,7 @@ def test_a_content_is_the_same_in_both_formats(tmp_path: Path, name: str) -> Non
     assert [one["kind"] for one in first.attachments] == [one["kind"] for one in second.attachments]
 
 
-def test_what_brings_no_message_is_counted_by_kind(tmp_path: Path) -> None:
+def test_entries_without_a_message_are_counted_by_kind(tmp_path: Path) -> None:
     joined = in_private("x", new_chat_members=[ADA])
     del joined["text"]
 
@@ -246,7 +246,7 @@ def test_a_syntax_error_of_an_export_is_reported_at_its_line(tmp_path: Path) -> 
         read_telegram(file)
 
 
-def test_a_line_that_is_no_json_does_not_end_the_import(tmp_path: Path) -> None:
+def test_a_line_that_is_not_json_does_not_end_the_import(tmp_path: Path) -> None:
     file = updates(tmp_path, {"message": in_private("x")})
     file.write_text(f"{{broken\n{file.read_text()}")
 
@@ -257,7 +257,7 @@ def test_a_line_that_is_no_json_does_not_end_the_import(tmp_path: Path) -> None:
     assert content.first_fault.startswith("line 1: the line must be one JSON object")
 
 
-def test_a_chat_is_known_also_where_its_id_stands_behind_its_messages(tmp_path: Path) -> None:
+def test_the_id_of_a_chat_may_follow_its_messages(tmp_path: Path) -> None:
     message = {"type": "message", "id": 7, "date_unixtime": "1772442000", "from_id": "user99", "text": "hello"}
     person = {**message, "id": 8, "from_id": "user5"}
     file = tmp_path / "result.json"
@@ -310,9 +310,7 @@ async def test_the_import_reads_no_further_than_a_window(
     assert (report.added, written, max(ahead)) == (30, 30, 10)
 
 
-async def test_what_is_written_in_the_name_of_a_chat_is_imported_and_no_assistants(
-    tmp_path: Path, cloned_database: URL
-) -> None:
+async def test_a_message_in_the_name_of_a_chat_is_not_the_assistants(tmp_path: Path, cloned_database: URL) -> None:
     anonymous = {**in_private("of an admin"), "from": ANONYMOUS, "sender_chat": SUPERGROUP, "chat": SUPERGROUP}
     post = {**in_private("news"), "sender_chat": CHANNEL, "chat": CHANNEL}
     del post["from"]
@@ -362,7 +360,7 @@ async def test_a_message_that_the_database_refuses_does_not_end_the_import(
     assert (report.added, report.refused.total()) == (2, 1)
 
 
-async def test_a_business_chat_is_not_the_bots_chat_with_that_person(tmp_path: Path, cloned_database: URL) -> None:
+async def test_a_business_chat_is_separate_from_the_chat_with_the_bot(tmp_path: Path, cloned_database: URL) -> None:
     report = await import_file(
         updates(
             tmp_path,
