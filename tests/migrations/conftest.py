@@ -1,4 +1,4 @@
-"""The cloned database as its owner sees it, who migrates it; and revisions to try on it."""
+"""The settings of the owner of the cloned database, and revisions to run in it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def drafts(tmp_path: Path) -> Drafts:
 def clone(
     postgresql_template: NoopExecutor, superuser: psycopg.Connection
 ) -> Iterator[Callable[[str, str | None], URL]]:
-    """Make further databases, migrated as the cloned one is, or like the one that is named; the URL is the owner's."""
+    """Create further databases from the template, or from the named database; return the URL of the owner."""
     made: list[str] = []
 
     def make(name: str, like: str | None = None) -> URL:
@@ -73,7 +73,7 @@ def clone(
 
 @pytest.fixture
 def another_session(cloned_database: URL) -> Iterator[Callable[..., int]]:
-    """Open a transaction that has read users, or written, and ends after so many seconds; returns its pid."""
+    """Open a transaction that has read or written users, and ends after some seconds; return its pid."""
     with ExitStack() as stack:
 
         def open_for(seconds: float, *, writes: bool = False) -> int:
@@ -90,7 +90,7 @@ def another_session(cloned_database: URL) -> Iterator[Callable[..., int]]:
 
 
 def fill(superuser: psycopg.Connection) -> None:
-    """Register five tenants, the third one suspended, with seven users each."""
+    """Register five tenants with seven users each; the third tenant is suspended."""
     superuser.execute("""
         INSERT INTO tenants (id, slug, name, status)
         SELECT ('00000000-0000-7000-8000-00000000010' || n)::uuid, 'tenant-' || n, 'T',

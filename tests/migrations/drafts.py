@@ -1,4 +1,4 @@
-"""Example revisions, one upon the other, in a folder beside the real ones."""
+"""Example revisions, each after the previous one, in a folder beside the released revisions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Drafts:
 
 
 def expand_and_contract(drafts: Drafts) -> None:
-    """A column that ends as NOT NULL, with its index in place of another: every helper that there is."""
+    """A column that becomes NOT NULL, and an index that replaces another: every operation is used."""
     drafts.add("e1", "op.add_column('users', sa.Column('nickname', sa.Text()))", "op.drop_column('users', 'nickname')")
     drafts.add(
         "e2",

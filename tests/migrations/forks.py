@@ -88,9 +88,9 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     os.close(results)
     with os.fdopen(receiving) as file:
-        told = [json.loads(line) for line in file]
-    steps = [step for one in told for step in one["steps"]]
-    return {"codes": codes, "steps": steps, "statements": sum(one["statements"] for one in told)}
+        reports = [json.loads(line) for line in file]
+    steps = [step for report in reports for step in report["steps"]]
+    return {"codes": codes, "steps": steps, "statements": sum(one["statements"] for report in reports)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Migrations among readers and writers: they give way in time, and come back."""
+"""Migrations beside readers and writers: they release their locks and retry."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.migrations.drafts import Drafts
 
 SOON = Patience(lock_seconds=0.25, attempts=20, pause_seconds=0.1)
 SLACK = 0.75
-"""What a request may take beside waiting for the lock: these are busy machines."""
+"""The seconds that a request may take beside its wait for the lock: the machines of CI are busy."""
 ADD_COLUMN = "op.add_column('users', sa.Column('extra_name', sa.Text()))"
 
 
 @asynccontextmanager
 async def traffic() -> AsyncIterator[list[float]]:
-    """Readers and writers of users, each request in a short transaction; gives how long each took."""
+    """Run readers and writers of users, each request in a short transaction; yield the seconds of each request."""
     took: list[float] = []
 
     async def request(*, writes: bool) -> None:
@@ -127,7 +127,7 @@ async def test_a_deadlock_is_retried(owner_settings: Settings, superuser: psycop
 async def test_a_relative_revision_keeps_its_target_over_retries(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int], asked: str, expected: str
 ) -> None:
-    """After the first of two is committed, +2 would be another one."""
+    """After the first of two steps is committed, +2 would name a later revision."""
     for revision in ("one", "column", "three"):
         drafts.add(revision, ADD_COLUMN if revision == "column" else "op.execute('SELECT 1')")
     another_session(0.5)
@@ -163,7 +163,7 @@ async def test_waiting_for_another_migrator_names_its_session(owner_settings: Se
 
 
 async def test_two_databases_are_migrated_from_one_event_loop(clone: Callable[..., URL], drafts: Drafts) -> None:
-    """Alembic's `op` is the process's: without care one's statements would go to the other."""
+    """`alembic.op` is global in the process: the statements of one migration could go to the other database."""
     for number in range(5):
         drafts.add(f"n{number}", f"op.execute('CREATE TABLE t{number} (i int)')\nop.execute('SELECT pg_sleep(0.01)')")
     both = [Settings(ENVIRONMENT="test", DATABASE_URL=clone(f"loop_{number}")) for number in range(2)]

@@ -1,4 +1,4 @@
-"""Going up, down and nowhere; what is said where that cannot be; new revisions, and the SQL of old ones."""
+"""Upgrade, downgrade and stamp, their errors, new revisions, and the SQL of migrations."""
 
 from __future__ import annotations
 
@@ -180,14 +180,14 @@ async def test_a_transaction_pooler_is_rejected(cloned_database: URL) -> None:
 
 
 def alembic(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Alembic itself, from the checkout."""
+    """Run the command alembic in the checkout."""
     return run_forked("alembic", arguments, ROOT, os.environ)
 
 
 async def test_a_search_path_without_a_schema_is_rejected(
     owner_settings: Settings, cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
-    """pg_temp is searched last: as the only schema it took the tables, and `upgrade` reported success."""
+    """pg_temp is at the end of every search_path: as the only schema it would receive the tables."""
     superuser.execute(f"ALTER DATABASE {cloned_database.database} SET search_path = missing")
 
     with pytest.raises(ConfigurationError, match="no schema of the search_path exists") as caught:

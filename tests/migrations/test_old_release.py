@@ -1,4 +1,4 @@
-"""A release on the schema of the next one, after an expand step: what is added hurts nobody who knows nothing of it."""
+"""A release on the schema of the next release, after an expand step: additions break no statement."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def expand(drafts: Drafts) -> Path:
-    """What the next release may add while this one runs."""
+    """The additions that the next release may make while this release runs."""
     drafts.add("column", "op.add_column('users', sa.Column('nickname', sa.Text()))")
     drafts.add("constant", "op.add_column('notes', sa.Column('colour', sa.Text(), server_default='', nullable=False))")
     drafts.add("index", "create_index_concurrently('ix_users_nickname', 'users', ['tenant_id', 'nickname'])")

@@ -1,4 +1,4 @@
-"""What migrations call: beside the traffic, begun again after a failure, refused where it would hurt."""
+"""The operations for migrations: beside traffic, repeated after a failure, rejected if they would block."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_a_constraint_is_not_validated_under_the_lock_that_added_it(
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five tenants are more than one page of the registry."""
+    """Read the registry in pages of two tenants: the five tenants need several."""
     monkeypatch.setattr(operations, "TENANTS_PER_QUERY", 2)
 
 

@@ -1,4 +1,4 @@
-"""Many processes that migrate at once, and processes that are killed while they do."""
+"""Many processes that migrate at the same time, and processes that are killed during a migration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def processes() -> Iterator[Forks]:
 
 @pytest.fixture
 def filled(clone: Callable[..., URL]) -> str:
-    """A database that others are made like, and nobody is connected to."""
+    """A database without connections, which others are created from."""
     name = "filled"
     clone(name)
     with connect(name) as connection:

@@ -1,4 +1,4 @@
-"""What upgrade, downgrade and stamp report, and what they need before they change anything."""
+"""The reports of upgrade, downgrade and stamp, and their confirmations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def call(*arguments: str) -> Result:
 
 
 def last_line(output: str) -> str:
-    """Return what a command has printed last: a log that no test has configured is printed too."""
+    """Return the last line of a command's output, which can contain lines of the log too."""
     return output.splitlines(keepends=True)[-1]
 
 
@@ -69,7 +69,7 @@ def test_production_needs_yes(
 async def test_the_remedies_repair_a_wrong_stamp(
     recorded: str, owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
-    """`upgrade` fails there, since the schema has what the migrations make; verify names the revision to stamp."""
+    """`upgrade` fails because the schema has what the migrations create; verify names the revision to stamp."""
     superuser.execute("DELETE FROM alembic_version")
     if recorded != "base":
         superuser.execute("INSERT INTO alembic_version VALUES (%s)", (recorded,))

@@ -1,4 +1,4 @@
-"""The migrations build what the models say, the wall included, and take it down again."""
+"""The migrations build the schema of the models and its isolation layers, and revert it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ ORDER BY 1, 2, 3
 async def test_migrations_build_exactly_the_models(
     superuser: psycopg.Connection, use_database: Callable[..., Settings]
 ) -> None:
-    """Autogenerate does not compare CHECKs, predicates and generated columns: the catalogue does."""
+    """Autogenerate does not compare CHECKs, predicates and generated columns; the catalog has them."""
     superuser.execute(f"CREATE DATABASE from_models OWNER {OWNER_ROLE}")
     try:
         settings = use_database(url_of("from_models", OWNER_ROLE))

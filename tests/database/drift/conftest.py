@@ -1,4 +1,4 @@
-"""A migrated database with one of each of the things that our own schema has not, and what it looks like."""
+"""A migrated database with an object of each kind that the schema of this package lacks, and its catalog."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CREATE EXTENSION hstore;
 
 
 def in_thread(work: Callable[[], Any]) -> Any:
-    """Run a coroutine of a fixture that outlives the tests' event loops."""
+    """Run a coroutine in a thread: a module-scoped fixture outlives the event loops of the tests."""
     results: list[Any] = []
     thread = Thread(target=lambda: results.append(asyncio.run(work())))
     thread.start()
@@ -53,7 +53,7 @@ def connect(dbname: str, user: str) -> psycopg.Connection:
 
 @pytest.fixture(scope="module")
 def expected(postgresql_template: NoopExecutor) -> Iterator[Catalog]:
-    """What the base looks like, which each test clones."""
+    """The catalog of the base database, which each test clones."""
     with connect("postgres", SUPERUSER) as superuser:
         superuser.execute(f"DROP DATABASE IF EXISTS {BASE}")
         superuser.execute(f"CREATE DATABASE {BASE} OWNER {OWNER_ROLE} TEMPLATE {postgresql_template.template_dbname}")
@@ -66,7 +66,7 @@ def expected(postgresql_template: NoopExecutor) -> Iterator[Catalog]:
 
 @pytest.fixture(scope="module")
 def clones_of_the_base(expected: Catalog) -> Iterator[Clones]:
-    assert expected.revisions  # the base is there
+    assert expected.revisions  # the base exists
     with connect("postgres", SUPERUSER) as superuser:
         yield (clones := Clones(superuser, BASE, owner=OWNER_ROLE))
         clones.drop()
@@ -74,7 +74,7 @@ def clones_of_the_base(expected: Catalog) -> Iterator[Clones]:
 
 @pytest.fixture
 def drifting(clones_of_the_base: Clones) -> Iterator[str]:
-    """A clone of the base, to be changed."""
+    """A clone of the base database, for changes."""
     with clones_of_the_base.one() as name:
         yield name
 
@@ -87,7 +87,7 @@ def settings(cloned_database: URL) -> Settings:
 
 @pytest.fixture
 def with_scratch(cloned_database: URL, use_database: Callable[..., Settings]) -> Settings:
-    """As who may create databases."""
+    """Settings with a role for migrations that may create databases."""
     assert cloned_database.database is not None
     migrating = url_of(cloned_database.database, SUPERUSER)
     return use_database(cloned_database, DATABASE_MIGRATION_URL=migrating.render_as_string())
@@ -95,7 +95,7 @@ def with_scratch(cloned_database: URL, use_database: Callable[..., Settings]) ->
 
 @pytest.fixture
 def scratches(superuser: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Any]]:
-    """Say which scratch databases there are; those of other workers have other names."""
+    """Return a function that lists the scratch databases of this worker."""
     prefix = f"thea_scratch_{os.getpid()}_"
     monkeypatch.setattr(scratch, "SCRATCH_PREFIX", prefix)
     question = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"

@@ -1,4 +1,4 @@
-"""What can happen to a catalogue, by hand and by accident, and by what name it is to be found."""
+"""Changes of a catalog, by hand or by accident, and the differences that they cause."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Named = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Mutation:
-    """A change, and the differences that come of it, as kind, object and attribute."""
+    """A change, and its differences as kind, object and attribute."""
 
     statement: str
     differences: frozenset[Named]

@@ -1,4 +1,4 @@
-"""`thea-db check`: what a CI wants to know, in a scratch database that is gone afterwards."""
+"""`thea-db check`: the checks of the migrations in a scratch database, which is dropped afterwards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHIPPED = snapshot.SNAPSHOT_FILE.read_text()
 
 @pytest.fixture
 def settings(use_database: Callable[..., Settings]) -> Settings:
-    """Of one who may create databases; none of his own is touched."""
+    """Settings of a role that may create databases."""
     return use_database(url_of("postgres", SUPERUSER))
 
 
@@ -46,7 +46,7 @@ def text_of(file: Path) -> str:
 
 @pytest.fixture
 def stale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A snapshot in the place of the one that ships, and one word in it another."""
+    """A snapshot file in place of the released one, with one changed fact."""
     file = tmp_path / "snapshot.json"
     file.write_text(SHIPPED.replace('"nullability": "NOT NULL"', '"nullability": "NULL"', 1))
     for module in (snapshot, check_module):
@@ -82,7 +82,7 @@ def test_a_stale_snapshot_fails_and_names_the_difference(stale: Path) -> None:
 
 @pytest.fixture
 def changed_models() -> Iterator[None]:
-    """A predicate that no migration has: autogenerate passes over it."""
+    """A predicate that no migration has; autogenerate does not compare predicates."""
     notes = Base.metadata.tables["notes"]
     index = next(index for index in notes.indexes if index.name == "ix_notes_pinned")
     before = index.dialect_options["postgresql"]["where"]

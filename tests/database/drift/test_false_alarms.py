@@ -1,4 +1,4 @@
-"""No difference is seen where there is none: on PostgreSQL 15 and 18, and after a dump and a restore."""
+"""Equal schemas have no difference: on PostgreSQL 15 and 18, and after a dump and a restore."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from src.database.embedded.process import programs
 from src.database.migrate import upgrade
 from tests.conftest import SOCKETS, url_of
 from tests.database.drift.conftest import MORE, connect
-from tests.database.drift.test_mutations import mend
+from tests.database.drift.test_mutations import repair
 from tests.system_server import GRANTS, SYSTEM, system_server
 
 ANOTHER_EXPRESSION = """
@@ -29,7 +29,7 @@ CREATE INDEX ix_users_username_lower ON users (tenant_id, username_lower)
 
 
 def dump_and_restore(folder: Path, sockets: str, source: str, target: str) -> None:
-    """Move a database into another by pg_dump's custom format, as a superuser."""
+    """Copy a database into another one by pg_dump and pg_restore, as a superuser."""
     dump = folder / "dump"
     whose = ["-h", sockets, "-U", SUPERUSER]
     for command in (
@@ -56,7 +56,7 @@ async def test_dump_and_restore_cause_no_difference(expected: Catalog, drifting:
 
 @pytest.fixture
 def oldest() -> Iterator[str]:
-    """The oldest server that is served, Debian's own; its socket's folder, and in it a database of each name."""
+    """The folder of the socket of a server of the oldest supported version, Debian's."""
     with system_server() as folder:
         yield folder
 
@@ -83,5 +83,5 @@ async def test_postgresql_15_has_no_difference_and_its_drift_is_repaired(oldest:
         superuser.execute(ANOTHER_EXPRESSION)
         found = (await verify(settings(APP_ROLE))).differences
         assert ("users.username_lower", "generated") in {(one.object, one.attribute) for one in found}
-        mend(superuser, compare(before, await read_live(settings(APP_ROLE))))
+        repair(superuser, compare(before, await read_live(settings(APP_ROLE))))
         assert compare(before, await read_live(settings(APP_ROLE))) == ()

@@ -1,4 +1,4 @@
-"""What DATABASE_VERIFY_SCHEMA has a service do when it starts."""
+"""The verification at the start of a service, in each mode of DATABASE_VERIFY_SCHEMA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from src.config import Settings
 from src.database.drift import verify_at_startup
 from src.database.errors import SchemaDriftError
-from tests.database.drift.test_verify import MENDED, OUTAGE
+from tests.database.drift.test_verify import OUTAGE, OUTAGE_REMEDY
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def test_warn_logs_each_difference_and_starts(
         await verify_at_startup(start("warn"))
 
     assert [(one["event"], one["difference"], one["remedy"]) for one in logs] == [
-        ("schema_drift", "column events.location is missing", MENDED[0])
+        ("schema_drift", "column events.location is missing", OUTAGE_REMEDY[0])
     ]
 
 

@@ -1,4 +1,4 @@
-"""Verify: what it compares with, what it calls a difference, and what mends it."""
+"""verify: the expected schema, the differences, and their remedies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from src.database.embedded import OWNER_ROLE
 from src.database.errors import ConfigurationError
 from tests.conftest import url_of
 from tests.database.drift.conftest import connect
-from tests.database.drift.test_mutations import mend
+from tests.database.drift.test_mutations import repair
 
 OUTAGE = "ALTER TABLE events DROP COLUMN location"
-MENDED = ("ALTER TABLE events ADD COLUMN location text",)
+OUTAGE_REMEDY = ("ALTER TABLE events ADD COLUMN location text",)
 
 
 async def test_a_missing_column_is_reported_with_its_remedy(settings: Settings, superuser: psycopg.Connection) -> None:
@@ -28,9 +28,9 @@ async def test_a_missing_column_is_reported_with_its_remedy(settings: Settings, 
     report = await verify(settings)
 
     assert [str(one) for one in report.differences] == ["column events.location is missing"]
-    assert report.differences[0].remedy == MENDED
+    assert report.differences[0].remedy == OUTAGE_REMEDY
     assert report.compared_with == "snapshot"
-    mend(superuser, report.differences)
+    repair(superuser, report.differences)
     assert (await verify(settings)).is_sound
 
 
@@ -71,7 +71,7 @@ async def test_a_missing_table_is_created_again_with_its_objects(expected: Catal
         assert {(one.object, one.attribute) for one in found if one.kind == "table"} == {("notes", "missing")}
         assert "-- notes is created without rows: restore its rows from a backup" in found[0].remedy
 
-        mend(owner, found)
+        repair(owner, found)
 
         assert compare(expected, await read_live(lost)) == ()
 
@@ -95,7 +95,7 @@ async def test_the_remedy_of_a_foreign_key_fails_if_rows_violate_it(
     differences = (await verify(settings)).differences
 
     with connect(superuser.info.dbname, OWNER_ROLE) as owner, pytest.raises(psycopg.errors.ForeignKeyViolation):
-        mend(owner, differences)
+        repair(owner, differences)
 
 
 async def test_a_scratch_database_gives_the_same_differences_and_is_dropped(
@@ -106,7 +106,7 @@ async def test_a_scratch_database_gives_the_same_differences_and_is_dropped(
     report = await verify(with_scratch, scratch=True)
 
     assert report.compared_with == "scratch database"
-    assert [one.remedy for one in report.differences] == [MENDED]
+    assert [one.remedy for one in report.differences] == [OUTAGE_REMEDY]
     assert scratches() == []
 
 

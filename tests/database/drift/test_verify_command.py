@@ -1,4 +1,4 @@
-"""`thea-db verify`: exit codes, what is shown, and the JSON."""
+"""`thea-db verify`: its exit codes, its output and its JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from src.database.cli.drift import drift_app
 from src.database.drift import load_snapshot
-from tests.database.drift.test_verify import MENDED, OUTAGE
+from tests.database.drift.test_verify import OUTAGE, OUTAGE_REMEDY
 
 pytestmark = pytest.mark.usefixtures("cloned_database")
 
@@ -34,7 +34,7 @@ def test_exits_1_and_prints_the_remedy(superuser: psycopg.Connection) -> None:
 
     assert done.exit_code == 1
     assert "events.location is missing" in done.output
-    assert f"remedy: {MENDED[0]};" in done.output
+    assert f"remedy: {OUTAGE_REMEDY[0]};" in done.output
 
 
 def test_lenient_exits_0_for_warnings(superuser: psycopg.Connection) -> None:
@@ -51,7 +51,7 @@ def test_prints_one_json_document(superuser: psycopg.Connection) -> None:
     assert (document["is_sound"], document["schema"], document["revision"]) == (False, "public", head())
     (difference,) = document["differences"]
     assert (difference["kind"], difference["object"]) == ("column", "events.location")
-    assert difference["remedy"] == list(MENDED)
+    assert difference["remedy"] == list(OUTAGE_REMEDY)
 
 
 def head() -> str:

@@ -1,4 +1,4 @@
-"""What verify says where the database is not at the newest revision."""
+"""verify for a database that is not at the newest revision."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_an_older_revision_is_compared_in_a_scratch_database(
         (one.kind, one.object, one.attribute) for one in report.differences
     }
     lost = [line for one in report.differences for line in one.remedy if line.startswith(("ALTER", "DROP"))]
-    assert not lost, "the schema is past its recorded revision, and nothing of a later migration is to be undone"
+    assert not lost, "the schema is newer than its recorded revision: no remedy may revert a later migration"
 
 
 async def test_a_newer_database_gets_no_statement_as_remedy(settings: Settings, superuser: psycopg.Connection) -> None:

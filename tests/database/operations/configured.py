@@ -1,4 +1,4 @@
-"""A real server with db/'s configuration files, of whichever PostgreSQL there is."""
+"""A server with the configuration files of db/, of the installed version of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.conftest import HAS_ROOM, MEMORY
 DB = Path(__file__).parents[3] / "db"
 SYSTEM = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=Path("/nowhere/initdb")).parent
 NEWER = "# --- PostgreSQL 18 and later"
-"""What an older server is given ends here."""
+"""The end of the part of the file that an older server reads."""
 PASSWORDS = {"owner": "c4n4ry owner's", "app": "c4n4ry \\app%", "backup": "c4n4ry-backup"}
 
 
 @dataclass(frozen=True)
 class Configured:
-    """One that runs: its socket and everything else is in its folder."""
+    """A running server; its socket and its files are in its folder."""
 
     folder: Path
     programs: Path
@@ -41,7 +41,7 @@ class Configured:
         return self.folder / "postgresql.conf"
 
     def run(self, *command: str | Path, password: str = "", check: bool = True) -> str:
-        """Run a program as the server's own user, and return all that it said."""
+        """Run a program as the user of the server, and return its output."""
         done: subprocess.CompletedProcess[str] = subprocess.run(
             list(map(str, command)),
             cwd=self.folder,
@@ -69,7 +69,7 @@ class Configured:
         return self.run("psql", "-X", "-A", "-t", "-w", "-d", conninfo, "-c", statement, password=password, check=check)
 
     def run_init(self) -> str:
-        """Run the image's init script, as the image does."""
+        """Run the init script as the image does."""
         return self.run("sh", self.folder / "init" / "10-bootstrap.sh")
 
     @property
@@ -113,7 +113,7 @@ def _write_files(server: Configured, *, system: bool) -> None:
     folder = server.folder
     text = (DB / "postgresql.conf").read_text().replace("/etc/postgresql/tls", str(folder))
     server.configuration.write_text(text.partition(NEWER)[0] if system else text.replace("ssl = on", "ssl = off"))
-    # Whoever runs the tests is the system's `postgres` of the container.
+    # The user that runs the tests has the name `postgres` in the container.
     (folder / "pg_hba.conf").write_text((DB / "pg_hba.conf").read_text().replace("peer\n", "peer map=here\n"))
     users = {"root", getpass.getuser(), "postgres", "embedded_postgres"}
     (folder / "pg_ident.conf").write_text("".join(f"here {user} postgres\n" for user in sorted(users)))
@@ -132,7 +132,7 @@ def _write_files(server: Configured, *, system: bool) -> None:
 
 
 def _identity(*, system: bool) -> dict[str, Any]:
-    """Say whom it runs as: PostgreSQL refuses to be root."""
+    """Return the user of the server: PostgreSQL does not run as root."""
     if os.geteuid() != 0:
         return {}
     import pwd  # noqa: PLC0415 - not on Windows

@@ -1,4 +1,4 @@
-"""A server of its own that asks for passwords and logs every statement, and settings for a database in it."""
+"""A server that requires passwords and logs every statement, and settings for a database in it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from src.database.embedded import SUPERUSER, EmbeddedServer
 from tests.conftest import HAS_ROOM, MEMORY, SERVER
 
 CANARY = "c4n4ry'p4%ss\\ñ"
-"""In every password: it has what SQL, psql, URLs and SASLprep treat in a way of their own."""
+"""A part of every password, with the characters that SQL, psql, URLs and SASLprep treat specially."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The server, and what its databases are called from outside."""
+    """The server, and the URLs of its databases."""
 
     server: EmbeddedServer
 
@@ -44,7 +44,7 @@ class Cluster:
         return self.url(SUPERUSER, "postgres", self.server.target().password)
 
     def settings(self, name: str, **changed: URL | str | None) -> Settings:
-        """What a database called `name` and the roles `<name>_owner`, `_app`, `_backup` are in the settings."""
+        """Return the settings for the database `name` and the roles `<name>_owner`, `_app` and `_backup`."""
         urls = {
             "DATABASE_URL": self.url(f"{name}_app", name),
             "DATABASE_MIGRATION_URL": self.url(f"{name}_owner", name),
@@ -54,7 +54,7 @@ class Cluster:
         return Settings(ENVIRONMENT="test", **(urls | changed))  # type: ignore[arg-type] # it validates them
 
     def variables(self, name: str, **changed: URL) -> dict[str, str]:
-        """The same for the environment of a command."""
+        """Return the same settings as environment variables of a command."""
         settings = self.settings(name, **changed)
         urls = {key: getattr(settings, key) for key in type(settings).model_fields if key.endswith("_URL")}
         shown = {key: url.render_as_string(hide_password=False) for key, url in urls.items() if url is not None}

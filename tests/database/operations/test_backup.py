@@ -1,4 +1,4 @@
-"""Backup and back: every row, the walls, and refusals where rows would be left out."""
+"""Backup and restore: every row, the isolation layers, and errors if rows would be missing."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ INSERT INTO message_history (tenant_id, id, conversation_id, user_id, seq, messa
 """
 
 SMALL = """
-CREATE TABLE walled AS SELECT 1 AS tenant_id FROM generate_series(1, 2);
-CREATE POLICY wall ON walled USING (false);
-ALTER TABLE walled ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE TABLE protected AS SELECT 1 AS tenant_id FROM generate_series(1, 2);
+CREATE POLICY hide_all ON protected USING (false);
+ALTER TABLE protected ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE TABLE bare AS SELECT 1 AS tenant_id;
 """
 
@@ -94,7 +94,7 @@ async def test_a_restored_database_has_its_isolation_layers_and_serves(
     assert restored.differences == []
     assert not restored.application_lacks_rights
     as_app = "SELECT count(*) FROM message_history"
-    assert cluster.sql(as_app, user="elsewhere_app", database="elsewhere") == [(0,)]  # nobody acts
+    assert cluster.sql(as_app, user="elsewhere_app", database="elsewhere") == [(0,)]  # no current tenant
     assert cluster.sql(as_app, user="elsewhere_owner", database="elsewhere") == [(0,)]
     assert cluster.sql(as_app, database="elsewhere") == [(messages,)]
     owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
@@ -114,8 +114,8 @@ async def test_verification_restores_and_reports_differences_from_the_manifest(
     await bootstrap(settings)
     cluster.sql(SMALL, user="small_owner", database="small")
     manifest = await back_up(settings, tmp_path / "small.dump")
-    claimed = replace(manifest.tables["public.walled"], rows=3, policies=["other for *"])
-    wrong = replace(manifest, tables={**manifest.tables, "public.walled": claimed})
+    claimed = replace(manifest.tables["public.protected"], rows=3, policies=["other for *"])
+    wrong = replace(manifest, tables={**manifest.tables, "public.protected": claimed})
 
     right = await verify_backup(settings, tmp_path / "small.dump", manifest)
     differences = await verify_backup(settings, tmp_path / "small.dump", wrong)
@@ -123,14 +123,14 @@ async def test_verification_restores_and_reports_differences_from_the_manifest(
     assert right == ["public.bare has rows of tenants, and row-level security is not forced on it"]
     assert differences == [
         *right,
-        "public.walled has 2 rows, and had 3",
-        "public.walled has the policies ['wall for *'], and had ['other for *']",
+        "public.protected has 2 rows, and had 3",
+        "public.protected has the policies ['hide_all for *'], and had ['other for *']",
     ]
     assert cluster.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'thea_verify%'") == [(0,)]
 
 
 async def test_the_manifest_and_the_archive_are_of_one_snapshot(cluster: Cluster, tmp_path: Path) -> None:
-    """Rows come while the backup is being made, after the count and before pg_dump."""
+    """A row is inserted during the backup, after the count and before pg_dump reads."""
     settings = cluster.settings("moving")
     await bootstrap(settings)
     cluster.sql("CREATE TABLE kept AS SELECT 1 AS n", user="moving_owner", database="moving")
@@ -166,7 +166,7 @@ async def test_a_backup_that_changed_is_not_restored(cluster: Cluster, backup: M
 
 
 async def test_a_failure_leaves_no_file_and_reports_no_data(cluster: Cluster, tmp_path: Path) -> None:
-    """A file that is no archive, and a pg_dump that is killed: an empty database stays empty, no half file stays."""
+    """A file that is no archive, and a pg_dump that fails: the database stays empty, and no partial file stays."""
     await bootstrap(cluster.settings("hollow"))
     (tmp_path / "no.dump").write_bytes(b"nothing of the kind")
 
@@ -231,7 +231,7 @@ def test_the_programs_of_the_wheel_are_not_used_with_tls(monkeypatch: pytest.Mon
 
 
 def test_errors_of_a_program_are_reported_without_data() -> None:
-    told = (
+    errors = (
         "pg_restore: from TOC entry 3456; 0 16400 TABLE DATA users owner\n"
         'pg_restore: error: COPY failed for table "users": ERROR:  invalid input syntax for type uuid: "somebody"\n'
         'CONTEXT:  COPY users, line 1: "somebody"\n'
@@ -239,7 +239,7 @@ def test_errors_of_a_program_are_reported_without_data() -> None:
         'Command was: CREATE "x"'
     )
 
-    assert _without_data(told) == (
+    assert _without_data(errors) == (
         "pg_restore: from TOC entry 3456; 0 16400 TABLE DATA users owner; "
         "pg_restore: error: could not execute query: ERROR:  permission denied for schema public"
     )

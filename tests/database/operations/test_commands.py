@@ -1,4 +1,4 @@
-"""The commands: what they print, their exit codes, and no password in any of it."""
+"""The commands: their output, their exit codes, and no password in the output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.database.operations.conftest import Cluster
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Result]]:
-    """Run a command in this process, in an empty folder and with these variables."""
+    """Run a command in this process, in an empty folder, with the given variables."""
 
     def call(*arguments: str, **variables: str) -> Result:
         for name in [name for name in os.environ if name.startswith("DATABASE_")]:
@@ -43,12 +43,12 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
 
 
 def test_bootstrap_backup_and_restore_print_no_password(cluster: Cluster, call: Callable[..., Result]) -> None:
-    variables, others = cluster.variables("told"), cluster.variables("told2")
+    variables, others = cluster.variables("reported"), cluster.variables("reported2")
 
     made = call("bootstrap", **variables)
     again = call("bootstrap", "--json", **variables)
     script = call("bootstrap", "--sql", **variables)
-    cluster.sql("CREATE TABLE kept AS SELECT 1 AS n", user="told_owner", database="told")
+    cluster.sql("CREATE TABLE kept AS SELECT 1 AS n", user="reported_owner", database="reported")
     saved = call("backup", "saved.dump", "--verify", **variables)
     call("bootstrap", **others)
     restored = call("restore", "saved.dump", "--json", **others)
@@ -56,11 +56,11 @@ def test_bootstrap_backup_and_restore_print_no_password(cluster: Cluster, call: 
 
     done = (made, again, script, saved, restored)
     assert [each.exit_code for each in done] == [0] * 5, [each.output for each in done]
-    assert "done: ALTER ROLE told_app PASSWORD '***'" in made.output
-    assert made.output.index("plan: CREATE DATABASE told") < made.output.index("done: CREATE ROLE told_app")
+    assert "done: ALTER ROLE reported_app PASSWORD '***'" in made.output
+    assert made.output.index("plan: CREATE DATABASE reported") < made.output.index("done: CREATE ROLE reported_app")
     assert "`thea-db restore <file>` in place of it" in made.output  # after `upgrade` a restore is refused
     assert json.loads(again.output) == {"changed": [], "refused": []}
-    assert "saved.dump: 1 rows in 1 tables of told" in saved.output
+    assert "saved.dump: 1 rows in 1 tables of reported" in saved.output
     assert "verified: restored into a scratch database" in saved.output
     assert json.loads(restored.output)["differences"] == []
     assert "must be empty, and has kept" in str(refused.exception)
@@ -143,7 +143,7 @@ def test_an_installed_server_fails_outside_of_development() -> None:
 
 @pytest.mark.slow
 async def test_the_check_restarts_the_server_and_finds_the_data(cluster: Cluster) -> None:
-    """Really: the server is stopped and started by the command."""
+    """The command stops and starts the server."""
     cluster.sql("CREATE TABLE IF NOT EXISTS alembic_version (version_num text)")
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=cluster.admin_url)
     data = str(cluster.server.folder / "data")

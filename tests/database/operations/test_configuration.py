@@ -1,4 +1,4 @@
-"""db/'s configuration files on real servers: all of it is taken, and who may not come in does not."""
+"""The configuration files of db/ on servers: every setting is in force, and unwanted logins are rejected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTING = re.compile(r"^(\w+) = ", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def newest() -> Iterator[Configured]:
-    """The wheel's PostgreSQL 18, after the init script; without TLS."""
+    """The PostgreSQL 18 of the wheel after the init script, without TLS."""
     with configured_server(system=False) as server:
         server.run_init()
         yield server
@@ -29,7 +29,7 @@ def newest() -> Iterator[Configured]:
 
 @pytest.fixture(scope="module")
 def with_tls() -> Iterator[Configured]:
-    """The system's, after the init script; without what is of 18 alone."""
+    """The server of the system after the init script, without the settings of PostgreSQL 18."""
     if not (SYSTEM / "initdb").exists():
         pytest.skip("no system PostgreSQL in /usr/lib/postgresql")
     with configured_server(system=True) as server:
@@ -38,7 +38,7 @@ def with_tls() -> Iterator[Configured]:
 
 
 def settings_of(server: Configured) -> Settings:
-    """Name it as an operator on its machine does, over the socket."""
+    """Return the settings of an operator on the machine of the server, over the socket."""
     host = f"?host={server.folder}&port={server.port}"
     return Settings(
         ENVIRONMENT="test",
@@ -82,12 +82,12 @@ def test_postgres_itself_reads_the_file(newest: Configured) -> None:
 
 
 def check_roles(server: Configured, way: str) -> None:
-    """Each role comes in by its own password, and by no other and by none."""
+    """Check that each role logs in only with its password."""
     for name, role in {"owner": "thea_owner", "app": "thea_app", "backup": "thea_backup"}.items():
         conninfo = f"{way} user={role} dbname=thea"
         assert server.psql(conninfo, password=PASSWORDS[name]) == role
-        told = server.psql(conninfo, password=PASSWORDS["app" if name != "app" else "owner"], check=False)
-        assert "password authentication failed" in told
+        output = server.psql(conninfo, password=PASSWORDS["app" if name != "app" else "owner"], check=False)
+        assert "password authentication failed" in output
     assert "no password supplied" in server.psql(conninfo, check=False)
 
 
@@ -101,21 +101,23 @@ def test_each_role_logs_in_over_tls_only_with_its_password(with_tls: Configured)
 
 def test_plaintext_from_outside_is_rejected(with_tls: Configured, newest: Configured) -> None:
     for server in (with_tls, newest):
-        told = server.psql(
+        output = server.psql(
             "host=127.0.0.1 sslmode=disable user=thea_app dbname=thea", password=PASSWORDS["app"], check=False
         )
-        assert "pg_hba.conf rejects connection" in told
+        assert "pg_hba.conf rejects connection" in output
 
 
 def test_the_superuser_and_replication_are_rejected_from_outside(with_tls: Configured) -> None:
     with_tls.psql("user=postgres dbname=postgres", "ALTER ROLE postgres PASSWORD 'known'")
     for mode in ("require", "disable"):
-        told = with_tls.psql(f"host=127.0.0.1 sslmode={mode} user=postgres dbname=thea", password="known", check=False)
-        assert "pg_hba.conf rejects connection" in told
-    told = with_tls.psql(
+        output = with_tls.psql(
+            f"host=127.0.0.1 sslmode={mode} user=postgres dbname=thea", password="known", check=False
+        )
+        assert "pg_hba.conf rejects connection" in output
+    output = with_tls.psql(
         "host=127.0.0.1 sslmode=require user=thea_owner replication=true", password=PASSWORDS["owner"], check=False
     )
-    assert "pg_hba.conf rejects replication connection" in told
+    assert "pg_hba.conf rejects replication connection" in output
 
 
 def test_a_user_cannot_log_in_as_another_role_over_the_socket(newest: Configured) -> None:
@@ -158,7 +160,7 @@ def test_the_init_script_rejects_an_empty_password(newest: Configured) -> None:
 
 @pytest.mark.slow
 async def test_the_system_server_is_backed_up_by_its_own_programs(with_tls: Configured, tmp_path: Path) -> None:
-    """pg_restore from 17 on sets what an older server does not know."""
+    """pg_restore from 17 on sets a parameter that older servers reject."""
     settings, archive = settings_of(with_tls), tmp_path / "systems.dump"
     with_tls.psql("user=postgres dbname=thea", "SET ROLE thea_owner; CREATE TABLE kept AS SELECT 1 AS n")
 

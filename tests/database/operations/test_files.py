@@ -1,4 +1,4 @@
-"""db/'s other files: what the compose files promise, the secrets that are made for them, the virtual machine."""
+"""The other files of db/: the compose files, the creation of their secrets, the virtual machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bootstrap: what is there afterwards, that a second run changes nothing, and what it says where it may not."""
+"""bootstrap: its results, a second run that changes nothing, and its errors."""
 
 from __future__ import annotations
 
@@ -55,23 +55,25 @@ async def test_creates_everything_and_changes_nothing_the_second_time(
 
 
 async def test_other_roles_cannot_connect_and_the_application_creates_no_tables(cluster: Cluster) -> None:
-    await bootstrap(cluster.settings("walls"))
-    cluster.sql(f"CREATE ROLE walls_stranger LOGIN PASSWORD $${CANARY}walls_stranger$$")
+    await bootstrap(cluster.settings("isolated"))
+    cluster.sql(f"CREATE ROLE isolated_stranger LOGIN PASSWORD $${CANARY}isolated_stranger$$")
 
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-        cluster.connect("walls_stranger", "walls")
-    cluster.sql("GRANT CONNECT ON DATABASE walls TO walls_stranger")
-    for user in ("walls_stranger", "walls_app"):
+        cluster.connect("isolated_stranger", "isolated")
+    cluster.sql("GRANT CONNECT ON DATABASE isolated TO isolated_stranger")
+    for user in ("isolated_stranger", "isolated_app"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for schema public"):
-            cluster.sql("CREATE TABLE mine (n int)", user=user, database="walls")
+            cluster.sql("CREATE TABLE mine (n int)", user=user, database="isolated")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        cluster.sql("CREATE TEMPORARY TABLE mine (n int)", user="walls_app", database="walls")
-    cluster.sql("CREATE TABLE ours (n int)", user="walls_owner", database="walls")
-    cluster.sql("INSERT INTO ours VALUES (1)", user="walls_app", database="walls")
-    assert cluster.sql("SELECT n FROM ours", user="walls_backup", database="walls") == [(1,)]
+        cluster.sql("CREATE TEMPORARY TABLE mine (n int)", user="isolated_app", database="isolated")
+    cluster.sql("CREATE TABLE ours (n int)", user="isolated_owner", database="isolated")
+    cluster.sql("INSERT INTO ours VALUES (1)", user="isolated_app", database="isolated")
+    assert cluster.sql("SELECT n FROM ours", user="isolated_backup", database="isolated") == [(1,)]
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        cluster.sql("DELETE FROM ours", user="walls_backup", database="walls")
-    assert cluster.sql("SELECT has_table_privilege('walls_backup', 'ours', 'DELETE')", database="walls") == [(False,)]
+        cluster.sql("DELETE FROM ours", user="isolated_backup", database="isolated")
+    assert cluster.sql("SELECT has_table_privilege('isolated_backup', 'ours', 'DELETE')", database="isolated") == [
+        (False,)
+    ]
 
 
 async def test_only_the_owner_may_write_the_revision(cluster: Cluster) -> None:
@@ -114,41 +116,43 @@ async def test_a_changed_password_is_the_only_change(cluster: Cluster) -> None:
 
 
 async def test_removes_excess_privileges(cluster: Cluster) -> None:
-    await bootstrap(cluster.settings("mended"))
-    cluster.sql("ALTER ROLE mended_app BYPASSRLS CREATEDB CREATEROLE REPLICATION")
-    cluster.sql("CREATE ROLE mended_between; GRANT mended_owner TO mended_between; GRANT mended_between TO mended_app")
-    cluster.sql("GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC, mended_app", database="mended")
-    cluster.sql("GRANT CREATE, TEMPORARY ON DATABASE mended TO mended_app")
-    cluster.sql("CREATE TABLE old (id bigserial PRIMARY KEY)", user="mended_app", database="mended")
+    await bootstrap(cluster.settings("repaired"))
+    cluster.sql("ALTER ROLE repaired_app BYPASSRLS CREATEDB CREATEROLE REPLICATION")
+    cluster.sql(
+        "CREATE ROLE repaired_between; GRANT repaired_owner TO repaired_between; GRANT repaired_between TO repaired_app"
+    )
+    cluster.sql("GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC, repaired_app", database="repaired")
+    cluster.sql("GRANT CREATE, TEMPORARY ON DATABASE repaired TO repaired_app")
+    cluster.sql("CREATE TABLE old (id bigserial PRIMARY KEY)", user="repaired_app", database="repaired")
 
-    done = await bootstrap(cluster.settings("mended"))
+    done = await bootstrap(cluster.settings("repaired"))
 
     assert done.refused == []
-    assert attributes(cluster, "mended_app") == PLAIN
-    assert cluster.sql("SELECT pg_has_role('mended_app', 'mended_owner', 'MEMBER')") == [(False,)]
+    assert attributes(cluster, "repaired_app") == PLAIN
+    assert cluster.sql("SELECT pg_has_role('repaired_app', 'repaired_owner', 'MEMBER')") == [(False,)]
     owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'old%'"
-    assert cluster.sql(owners, database="mended") == [("mended_owner",)]
-    cluster.sql("INSERT INTO old DEFAULT VALUES", user="mended_app", database="mended")
-    for statement in ("CREATE TEMPORARY TABLE mine ()", "CREATE TABLE mine ()", "CREATE SCHEMA mended_app"):
+    assert cluster.sql(owners, database="repaired") == [("repaired_owner",)]
+    cluster.sql("INSERT INTO old DEFAULT VALUES", user="repaired_app", database="repaired")
+    for statement in ("CREATE TEMPORARY TABLE mine ()", "CREATE TABLE mine ()", "CREATE SCHEMA repaired_app"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            cluster.sql(statement, user="mended_app", database="mended")
-    assert await bootstrap(cluster.settings("mended")) == Bootstrapped()
+            cluster.sql(statement, user="repaired_app", database="repaired")
+    assert await bootstrap(cluster.settings("repaired")) == Bootstrapped()
 
 
 async def test_rejects_a_superuser_as_application_and_the_administrator_as_owner(cluster: Cluster) -> None:
-    cluster.sql("CREATE ROLE mighty_app LOGIN SUPERUSER")
+    cluster.sql("CREATE ROLE privileged_app LOGIN SUPERUSER")
 
-    with pytest.raises(ConfigurationError, match="mighty_app is a superuser, to whom"):
-        await bootstrap(cluster.settings("mighty"))
-    settings = cluster.settings("mighty2", DATABASE_MIGRATION_URL=cluster.admin_url.set(database="mighty2"))
+    with pytest.raises(ConfigurationError, match="privileged_app is a superuser, to whom"):
+        await bootstrap(cluster.settings("privileged"))
+    settings = cluster.settings("privileged2", DATABASE_MIGRATION_URL=cluster.admin_url.set(database="privileged2"))
     with pytest.raises(ConfigurationError, match="postgres is a superuser"):
         await bootstrap(settings)
-    assert attributes(cluster, "mighty_app")[1] is True  # it may be somebody's
-    assert cluster.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'mighty%'") == [(1,)]
+    assert attributes(cluster, "privileged_app")[1] is True  # it may be somebody's
+    assert cluster.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'privileged%'") == [(1,)]
 
 
 async def test_reports_bypassrls_if_the_administrator_is_no_superuser(cluster: Cluster) -> None:
-    """As on RDS and Cloud SQL."""
+    """The administrator of RDS and of Cloud SQL is no superuser."""
     cluster.sql(f"CREATE ROLE boss LOGIN CREATEROLE CREATEDB PASSWORD $${CANARY}boss$$")
     settings = cluster.settings("managed", DATABASE_ADMIN_URL=cluster.url("boss", "postgres"))
 
@@ -231,14 +235,14 @@ async def test_the_script_does_the_same_and_contains_no_password(cluster: Cluste
     assert "ERROR" not in first + second
     assert "CREATE" not in second
     assert await bootstrap(settings) == Bootstrapped()  # the passwords too
-    cluster.sql("CREATE ROLE sc_mighty_app LOGIN SUPERUSER")
-    assert "sc_mighty_app is a superuser" in run_psql(cluster, bootstrap_script(cluster.settings("sc_mighty")))
+    cluster.sql("CREATE ROLE sc_privileged_app LOGIN SUPERUSER")
+    assert "sc_privileged_app is a superuser" in run_psql(cluster, bootstrap_script(cluster.settings("sc_privileged")))
 
 
 def test_the_images_script_is_current() -> None:
     kept = Path(__file__).parents[3] / "db" / "init" / "sql" / "bootstrap.sql"
 
-    assert kept.read_text() == init_script(), "its first line says how it is made"
+    assert kept.read_text() == init_script(), "its first line has the command that generates it"
 
 
 async def test_no_password_reaches_the_servers_log(cluster: Cluster) -> None:
@@ -286,7 +290,7 @@ async def test_a_mistyped_owner_does_not_become_the_owner(cluster: Cluster) -> N
 
 
 async def test_a_database_of_another_service_is_rejected_without_adopt(cluster: Cluster) -> None:
-    """It has the owner that the URL names; its tables and its readers are of another service."""
+    """The database has the owner that the URL names; its tables and its readers are another service's."""
     for role in ("shared_owner", "shared_reader"):
         cluster.sql(f"CREATE ROLE {role} LOGIN PASSWORD $${CANARY}{role}$$")
     cluster.sql("CREATE DATABASE shared OWNER shared_owner")
@@ -297,11 +301,11 @@ async def test_a_database_of_another_service_is_rejected_without_adopt(cluster: 
     with pytest.raises(ConfigurationError) as caught:
         await bootstrap(cluster.settings("shared"))
 
-    told = str(caught.value)
-    assert "shared_reader would lose access to the database shared" in told
-    assert "has tables that are not thea-database's: public.bill of shared_owner" in told
-    assert "ON DATABASE shared FROM PUBLIC" in told
-    assert CANARY not in told
+    message = str(caught.value)
+    assert "shared_reader would lose access to the database shared" in message
+    assert "has tables that are not thea-database's: public.bill of shared_owner" in message
+    assert "ON DATABASE shared FROM PUBLIC" in message
+    assert CANARY not in message
     assert rights_of(cluster, "shared") == before
     assert cluster.sql("SELECT n FROM bill", user="shared_reader", database="shared") == []
     script = run_psql(cluster, bootstrap_script(cluster.settings("shared")))
@@ -338,7 +342,7 @@ async def test_a_role_of_another_service_keeps_its_password_and_attributes(clust
 
 
 async def test_the_same_roles_serve_a_second_database_without_adoption(cluster: Cluster) -> None:
-    """As when one moves into a new database: name it in the URLs, bootstrap, restore."""
+    """The steps of a move into a new database: name it in the URLs, bootstrap, restore."""
     await bootstrap(cluster.settings("moving"))
     urls = {
         f"DATABASE_{name}URL": cluster.url(f"moving_{role}", "moved")

@@ -1,4 +1,4 @@
-"""Verifiers: what PostgreSQL stores, made without it."""
+"""SCRAM verifiers equal those that PostgreSQL stores."""
 
 from __future__ import annotations
 
