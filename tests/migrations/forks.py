@@ -90,7 +90,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     with os.fdopen(receiving) as file:
         reports = [json.loads(line) for line in file]
     steps = [step for report in reports for step in report["steps"]]
-    return {"codes": codes, "steps": steps, "statements": sum(one["statements"] for report in reports)}
+    return {"codes": codes, "steps": steps, "statements": sum(report["statements"] for report in reports)}
 
 
 if __name__ == "__main__":
