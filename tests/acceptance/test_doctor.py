@@ -142,7 +142,7 @@ def test_a_role_that_is_not_there_is_not_told_to_trust_everybody() -> None:
     findings = doctor(f"postgresql://nobody:{CANARY}@/thea?host={SOCKETS}")
 
     assert ill(findings) == {"password": "failed"}
-    assert "no such role" in findings["password"].found
+    assert "the role does not exist" in findings["password"].found
     assert "`thea-db bootstrap` creates the roles" in str(findings["password"].remedy)
     assert "trust" not in str(findings["password"].remedy)
 

@@ -58,10 +58,12 @@ def layer_of(file: str) -> int:
 async def test_a_url_passes_six_files_from_the_settings_to_the_socket(cloned_database: URL) -> None:
     """A file counts if one of its functions has the URL, the target or a host of it in an argument or a variable.
 
-    `Settings` is where the way begins. Each file is entered from its own layer or a higher one.
+    `Settings` is where the way begins. Each file is entered from its own layer or a higher one, and the URL becomes a
+    target once.
     """
     passed: set[str] = set()
     upward: set[tuple[str, str]] = set()
+    targets: list[FrameType] = []
 
     def observe(frame: FrameType, event: str) -> None:
         file = file_of(frame)
@@ -72,6 +74,8 @@ async def test_a_url_passes_six_files_from_the_settings_to_the_socket(cloned_dat
             caller = next(callers_of(frame), file)
             if caller in passed and layer_of(caller) > layer_of(file):
                 upward.add((caller, file))
+            if frame.f_code.co_name == "from_url":
+                targets.append(frame)
 
     assert cloned_database == get_settings().DATABASE_URL
     with observed(observe):
@@ -80,6 +84,7 @@ async def test_a_url_passes_six_files_from_the_settings_to_the_socket(cloned_dat
 
     assert len(passed) <= 6, passed
     assert upward == set()
+    assert len(targets) == 1
 
 
 class Append:
@@ -87,7 +92,8 @@ class Append:
 
     Attributes:
         passed: The files on the call stack when the driver is called: each hands the message on to the next.
-        run: The files of all functions that run.
+        run: The files of all functions that run: checks, ids and rows beside the call stack. On 2026-11-30 these were
+            15 for a repository and 12 for the store.
     """
 
     def __init__(self) -> None:
@@ -126,7 +132,7 @@ async def test_a_repositorys_append_passes_five_files(conversation_id: UUID) -> 
             await repository.append(conversation_id, message(2))
 
     assert len(append.passed) <= 5, append.passed
-    assert len(append.run) <= 15, append.run
+    assert len(append.run) <= 16, append.run
 
 
 async def test_an_append_of_the_store_passes_five_files(conversation_id: UUID) -> None:
@@ -139,4 +145,4 @@ async def test_an_append_of_the_store_passes_five_files(conversation_id: UUID) -
         await store.append(conversation_id, message(2))
 
     assert len(append.passed) <= 5, append.passed
-    assert len(append.run) <= 12, append.run
+    assert len(append.run) <= 13, append.run

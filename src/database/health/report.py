@@ -26,7 +26,7 @@ NO_CONNECTION_FREE: Final = "53300"
 _DOCTOR: Final = "`thea-db doctor` reports the cause"
 _TIMED_OUT: Final = "no answer in time", f"the network, or a server that is overloaded or hangs: {_DOCTOR}"
 _FULL: Final = (
-    "the server has no connection free",
+    "the server has no free connection",
     "fewer or smaller pools (`thea-db pool` suggests sizes), or PgBouncer",
 )
 # The first class of which the error is an instance. The error's own text is not reported: it names hosts and users.

@@ -120,7 +120,7 @@ def test_the_engines_url_has_no_password_at_all() -> None:
 def test_plaintext_is_refused_where_it_matters(environment: str) -> None:
     with pytest.raises(ConfigurationError, match=f"DATABASE_SSL_MODE must be require, .* if ENVIRONMENT={environment}"):
         create_engine(settings_for(environment, DATABASE_SSL_MODE="disable"))
-    with pytest.raises(ConfigurationError, match="sslmode must be"):
+    with pytest.raises(ConfigurationError, match="sslmode in the URL must be"):
         create_engine(settings_for(environment, REMOTE + "?sslmode=disable"))
 
 
