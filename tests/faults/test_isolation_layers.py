@@ -22,7 +22,7 @@ from src.database.repositories import Repository
 from src.database.repositories.base import repository
 from src.database.session import ReadTenantSession, TenantBinding, TenantSession
 from src.database.session import session as sessions
-from src.database.statements.compiled import Ready
+from src.database.statements.compiled import DriverStatement
 from src.database.store.calls import Calls
 from tests.acceptance.calls import CALLS, fill, missing_calls
 from tests.acceptance.test_tenants import act_as
@@ -141,7 +141,7 @@ IN_THE_CODE: dict[str, tuple[Any, str, Any, Check, str]] = {
         ReadTenantSession, "bind_new_transaction", begins_unbound, checks.check_bindings, APP_ROLE
     ),
     "the bind in a compiled read": (
-        Ready, "fenced", property(lambda ready: ready), checks.check_compiled_reads, APP_ROLE
+        DriverStatement, "fenced", property(lambda ready: ready), checks.check_compiled_reads, APP_ROLE
     ),
     "one tenant a session": (
         TenantSession, "take_tenant", lambda _: tenant_scope.current_tenant(), checks.check_contexts, APP_ROLE

@@ -1,4 +1,8 @@
-"""A statement sent on the session's own connection: inside its transaction, as its tenant, and errors as always."""
+"""The fast path: send compiled statements on a session's connection without SQLAlchemy's execution.
+
+Transactions, the tenant, listeners and errors are those of SQLAlchemy's execution. SQLAlchemy sends a statement itself
+wherever it would do more than send it: with foreign listeners, with echo, or with a setting that turns the path off.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from src.database.engine import (
 )
 from src.database.errors import ConnectionFailed, DatabaseError, SchemaChangedError
 from src.database.session import AsyncSession, ReadSession, ReadTenantSession, TenantSession
-from src.database.statements.compiled import Ready, compile_once, ready
+from src.database.statements.compiled import DriverStatement, compile_cached, compile_statement
 from src.database.statements.entities import entities_of
 from src.database.statements.fence import TENANT
 
@@ -33,7 +37,7 @@ ValueT = TypeVar("ValueT")
 
 
 class SentAsText(Protocol):
-    """A statement as the driver takes it: its text, and whether it may write."""
+    """A statement as text for the driver."""
 
     @property
     def sql(self) -> str:
@@ -41,15 +45,16 @@ class SentAsText(Protocol):
 
     @property
     def may_write(self) -> bool:
-        """Whether the transaction may have something to commit afterwards."""
+        """True if the transaction may have changes to commit afterwards."""
 
 
 class CompiledStatement(Generic[ModelT]):
-    """A statement that is built and compiled once.
+    """A statement that is built once and compiled at its first use.
 
     Args:
-        statement: What varies in it is a `bindparam`; the one called `TENANT` is the session's tenant.
-        model: What it gives: `select(model)` or `.returning(model)`.
+        statement: A `select(model)`, or a statement with `.returning(model)`. Its values are `bindparam`s, of which
+            `TENANT` is the session's tenant.
+        model: The mapped class.
     """
 
     def __init__(self, statement: Executable, model: type[ModelT]) -> None:
@@ -57,35 +62,35 @@ class CompiledStatement(Generic[ModelT]):
         self._model = model
 
     @cached_property
-    def _ready(self) -> Ready | None:
-        return compile_once(self._statement, self._model)
+    def _compiled(self) -> DriverStatement | None:
+        return compile_statement(self._statement, self._model)
 
     async def rows(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> list[ModelT]:
-        """Execute it; as `fetch_entities` does."""
+        """Execute the statement with these values and return entities, as `fetch_entities` does."""
         if (sent := await self._send(session, values)) is None:
             return await _by_sqlalchemy(session, self._statement, values, refresh=refresh)
         return _loaded(session, *sent, refresh=refresh)
 
     async def tuples(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> list[tuple[Any, ...]]:
-        """Execute a select that gives more than its model, and return each row with that."""
+        """Execute a select of the model and more columns; return each row as a tuple that begins with the entity."""
         if (sent := await self._send(session, values)) is None:
             options = _options(refresh=refresh)
             return [tuple(row) for row in await session.execute(self._statement, values, execution_options=options)]
-        prepared, records = sent
-        entities = _loaded(session, prepared, records, refresh=refresh)
+        compiled, records = sent
+        entities = _loaded(session, compiled, records, refresh=refresh)
         width = len(entities_of(self._model).columns)
         return [(entity, *record[width:]) for entity, record in zip(entities, records, strict=True)]
 
-    async def _send(self, session: AsyncSession, values: dict[str, Any]) -> tuple[Ready, list[Any]] | None:
-        """Send it with the tenant, which is added to the values; None: SQLAlchemy has to."""
+    async def _send(self, session: AsyncSession, values: dict[str, Any]) -> tuple[DriverStatement, list[Any]] | None:
+        """Send the statement with the values and the tenant; return None if SQLAlchemy has to send it."""
         values[TENANT] = session.tenant_id
-        if _needs_sqlalchemy(session.sync_session) or (prepared := self._ready) is None:
+        if _needs_sqlalchemy(session.sync_session) or (compiled := self._compiled) is None:
             return None
-        records = await _send_ready(session, prepared, lambda form: form.named_arguments(values), is_ours=True)
-        return None if records is None else (prepared, records)
+        records = await _send_compiled(session, compiled, lambda form: form.named_arguments(values), autocommit=True)
+        return None if records is None else (compiled, records)
 
     async def first(self, session: AsyncSession, *, refresh: bool = False, **values: Any) -> ModelT | None:
-        """Execute it, and return the first row, or None."""
+        """Execute the statement, and return the first entity, or None if there is none."""
         found = await self.rows(session, refresh=refresh, **values)
         return found[0] if found else None
 
@@ -93,25 +98,22 @@ class CompiledStatement(Generic[ModelT]):
 async def fetch_entities(
     session: AsyncSession, statement: Executable, model: type[Any], *, refresh: bool = False
 ) -> list[Any]:
-    """Execute a statement that gives the rows of one model, and return them as the session's.
-
-    What SQLAlchemy does on the way for every kind of statement is left out: it is sent by the driver itself. Where
-    somebody listens to SQLAlchemy's statements, or the statement is of another kind, SQLAlchemy sends it.
+    """Execute a statement in the session's transaction, and return the session's entities of its rows.
 
     Args:
-        session: In whose transaction.
-        statement: A select, an insert or an update.
-        model: What it gives: `select(model)` or `.returning(model)`.
-        refresh: A row that the session has already becomes as it is now.
+        session: The session.
+        statement: A `select(model)`, or an insert or update with `.returning(model)`.
+        model: The mapped class.
+        refresh: Set all attributes of an entity that the session has already; else only expired ones.
     """
-    if _needs_sqlalchemy(session.sync_session) or (made := ready(statement, model)) is None:
+    if _needs_sqlalchemy(session.sync_session) or (cached := compile_cached(statement, model)) is None:
         return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
-    prepared, bound = made
-    is_ours = not prepared.may_write  # a caller's condition may call any function
-    found = await _send_ready(session, prepared, lambda form: form.arguments(bound), is_ours=is_ours)
+    compiled, bound = cached
+    autocommit = not compiled.may_write  # a caller's condition may call any function
+    found = await _send_compiled(session, compiled, lambda form: form.arguments(bound), autocommit=autocommit)
     if found is None:
         return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
-    return _loaded(session, prepared, found, refresh=refresh)
+    return _loaded(session, compiled, found, refresh=refresh)
 
 
 async def stream_entities(
@@ -132,9 +134,13 @@ async def stream_entities(
         DatabaseError: The transaction ended before the last row was read.
     """
     opened = None
-    if not options and not _needs_sqlalchemy(session.sync_session) and (made := ready(statement, model)) is not None:
-        prepared, bound = made
-        opened = await _open_cursor(session, prepared.sql, prepared.arguments(bound))
+    if (
+        not options
+        and not _needs_sqlalchemy(session.sync_session)
+        and (cached := compile_cached(statement, model)) is not None
+    ):
+        compiled, bound = cached
+        opened = await _open_cursor(session, compiled.sql, compiled.arguments(bound))
     if opened is None:
         results = await session.stream_scalars(statement.options(*options).execution_options(yield_per=batch))
         async for part in results.partitions():
@@ -149,13 +155,13 @@ async def stream_entities(
                     "the transaction of a stream ended before the last row was read",
                     hint="commit or roll back after the stream, or use another session for that",
                 )
-            fetched = await _drive(connection, prepared.sql, partial(cursor.fetch, batch))
-            entities = _loaded(session, prepared, fetched, refresh=False)
+            fetched = await _drive(connection, compiled.sql, partial(cursor.fetch, batch))
+            entities = _loaded(session, compiled, fetched, refresh=False)
         if not entities:
             break
         count += len(entities)
         yield entities
-    notify_answered(connection, prepared.sql, (), count)
+    notify_answered(connection, compiled.sql, (), count)
 
 
 async def _open_cursor(session: AsyncSession, sql: str, values: Sequence[Any]) -> tuple[Connection, Any] | None:
@@ -190,10 +196,10 @@ async def fetch_value(session: AsyncSession, statement: Select[ValueT]) -> Value
 
     A read session sends it in one round trip, as `fetch_entities` does.
     """
-    if not _needs_sqlalchemy(session.sync_session) and (compiled := ready(statement, None)) is not None:
-        prepared, bound = compiled
-        is_ours = not prepared.may_write
-        found = await _send_ready(session, prepared, lambda form: form.arguments(bound), is_ours=is_ours)
+    if not _needs_sqlalchemy(session.sync_session) and (cached := compile_cached(statement, None)) is not None:
+        compiled, bound = cached
+        autocommit = not compiled.may_write
+        found = await _send_compiled(session, compiled, lambda form: form.arguments(bound), autocommit=autocommit)
         if found is not None:
             value: ValueT = found[0][0]
             return value
@@ -203,7 +209,7 @@ async def fetch_value(session: AsyncSession, statement: Select[ValueT]) -> Value
 async def records(session: AsyncSession, statement: SentAsText, values: Sequence[Any]) -> list[Any]:
     """Send a statement with positional parameters in the session's transaction, and return the rows as sequences.
 
-    The driver sends it; SQLAlchemy does if somebody listens to its statements.
+    SQLAlchemy sends the statement if its events have foreign listeners.
     """
     with session.sync_session.use:
         connection = await _connection(session)
@@ -215,10 +221,10 @@ async def records(session: AsyncSession, statement: SentAsText, values: Sequence
         return list(result.fetchall())
 
 
-def _loaded(session: AsyncSession, prepared: Ready, records: Sequence[Any], *, refresh: bool) -> list[Any]:
+def _loaded(session: AsyncSession, compiled: DriverStatement, records: Sequence[Any], *, refresh: bool) -> list[Any]:
     sync = session.sync_session
-    assert prepared.entities is not None  # noqa: S101 - it was compiled for a model
-    return prepared.entities.load(sync, records, refresh=refresh or sync.always_refreshes)
+    assert compiled.entities is not None  # noqa: S101 - it was compiled for a model
+    return compiled.entities.load(sync, records, refresh=refresh or sync.always_refreshes)
 
 
 async def _by_sqlalchemy(
@@ -232,38 +238,46 @@ def _options(*, refresh: bool) -> dict[str, Any]:
     return {"populate_existing": True, "synchronize_session": False} if refresh else {}
 
 
-async def _send_ready(
-    session: AsyncSession, prepared: Ready, arguments: Callable[[Ready], list[Any]], *, is_ours: bool
+async def _send_compiled(
+    session: AsyncSession,
+    compiled: DriverStatement,
+    arguments: Callable[[DriverStatement], list[Any]],
+    *,
+    autocommit: bool,
 ) -> list[Any] | None:
-    """Send a statement while no other task uses the session, and return the records; None: SQLAlchemy has to send it.
+    """Send a statement and return its records; return None if SQLAlchemy has to send it.
 
     Args:
         session: The session.
-        prepared: The statement, as it is sent in a transaction.
-        arguments: Returns the arguments of either form.
-        is_ours: True if no caller's function runs in it: a read session may send it outside of transactions.
+        compiled: The statement, in the form for a transaction.
+        arguments: Returns the arguments of a form of the statement, in a transaction or with a fence.
+        autocommit: True if a read session may send the statement outside of a transaction.
 
     Raises:
         SessionInUse: Another task uses the session.
     """
     with session.sync_session.use:
-        if is_ours and isinstance(session.sync_session, ReadTenantSession) and (fenced := prepared.fenced) is not None:
-            outside = await _connection_outside(session.sync_session)
-            if outside is not None:
-                return await _read_outside(outside, fenced, arguments(fenced))
+        if (
+            autocommit
+            and isinstance(session.sync_session, ReadTenantSession)
+            and (fenced := compiled.fenced) is not None
+        ):
+            free = await _autocommit_connection(session.sync_session)
+            if free is not None:
+                return await _read_in_autocommit(free, fenced, arguments(fenced))
         connection = await _connection(session)
         if connection is None:
             return None
         try:
-            return await _fetch(connection, prepared, arguments(prepared))
+            return await _fetch(connection, compiled, arguments(compiled))
         except SchemaChangedError:
             if state_of(connection).begun_with is None:
                 raise
-            return None  # the transaction has only read: SQLAlchemy begins it again
+            return None  # the transaction has sent no other statement: SQLAlchemy begins it again
 
 
-async def _connection_outside(sync: ReadTenantSession) -> Connection | None:
-    """Return the connection of a read session for a statement that binds itself; None if a transaction is needed."""
+async def _autocommit_connection(sync: ReadTenantSession) -> Connection | None:
+    """Return a read session's connection for a fenced statement; return None if the statement needs a transaction."""
     if not sync.reads_in_autocommit or _needs_sqlalchemy(sync) or (sync.autoflush and sync.has_changes()):
         return None
     connection = sync.connection_in_use
@@ -272,8 +286,11 @@ async def _connection_outside(sync: ReadTenantSession) -> Connection | None:
     return connection if _can_be_bypassed(connection) and not _is_in_transaction(connection) else None
 
 
-async def _read_outside(connection: Connection, fenced: Ready, values: Sequence[Any]) -> list[Any]:
-    """Send a read outside of transactions, and once more on another connection if its own turns out to be lost."""
+async def _read_in_autocommit(connection: Connection, fenced: DriverStatement, values: Sequence[Any]) -> list[Any]:
+    """Send a read outside of a transaction, and a second time on a new connection if the connection is lost.
+
+    After a timeout the read is not sent again: the server may still execute it.
+    """
     try:
         return await _fetch(connection, fenced, values)
     except ConnectionFailed as error:
@@ -284,7 +301,7 @@ async def _read_outside(connection: Connection, fenced: Ready, values: Sequence[
 
 
 async def _connection(session: AsyncSession) -> Connection | None:
-    """Return the connection of the open transaction, with pending changes sent; None: SQLAlchemy has more to do."""
+    """Flush pending changes and return the connection of the session's transaction; None if SQLAlchemy has to send."""
     sync = session.sync_session
     if _needs_sqlalchemy(sync):
         return None
@@ -299,12 +316,12 @@ async def _connection(session: AsyncSession) -> Connection | None:
 
 
 def _needs_sqlalchemy(session: TenantSession) -> bool:
-    """Return True if SQLAlchemy has to send the statements: by the settings, the session's state or listeners."""
+    """Return True if SQLAlchemy has to send the session's statements: by a setting, a failed flush or a listener."""
     return not has_fast_path(session.bind) or not session.is_active or len(session.dispatch.do_orm_execute) > 1
 
 
 def _can_be_bypassed(connection: Connection) -> bool:
-    """Return True if SQLAlchemy would do nothing with a statement but send it."""
+    """Return True if SQLAlchemy would only send a statement on this connection."""
     is_echoed = connection.engine.logger.isEnabledFor(logging.INFO)
     return not (connection.invalidated or is_echoed or has_foreign_listener(connection))
 
@@ -328,7 +345,11 @@ async def _fetch(connection: Connection, statement: SentAsText, values: Sequence
 
 
 async def _drive(connection: Connection, sql: str, work: Callable[[], Awaitable[ValueT]]) -> ValueT:
-    """Await work of the driver's connection while no statement of SQLAlchemy runs on it; translate errors."""
+    """Await work on the driver's connection and translate its errors.
+
+    The lock is the one that SQLAlchemy's adapter takes for each statement. Without it, asyncpg raises InterfaceError if
+    two tasks use the connection.
+    """
     try:
         async with statement_lock(_adapter(connection)):
             return await work()
