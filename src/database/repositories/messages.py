@@ -25,15 +25,11 @@ from src.database.statements import (
     UsageBy,
     answers,
     append_messages,
-    check_batch,
     check_extra,
     check_limit,
-    conversations,
-    first_of_each_key,
     message_changes,
-    pack,
     sum_usage,
-    whole,
+    unpack,
     whole_pairs,
     windows,
 )
@@ -113,26 +109,15 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             StaleDataError: Another worker has claimed the turn.
             ValueError: There are more than 1000 messages, or `turn` is a `Turn` in place of its token.
         """
-        check_batch(messages)
-        conversations.check_token(turn)
-        first = first_of_each_key(messages)
-        if not first:
-            return []
-        rows = pack(list(first.values()))
         sender = InSession(self.session)
-        outcomes = await append_messages(sender, conversation_id, rows, turn=turn)
-        last = next(iter(outcomes.values()))
-        changed = {"last_seq": last.last_seq, "last_message_at": last.last_message_at, "updated_at": last.updated_at}
-        if any(one.is_inserted for one in outcomes.values()):
+        rows, outcomes = await append_messages(sender, conversation_id, messages, turn=turn)
+        inserted = {one.message_id: one for one in outcomes if one.is_inserted}
+        if inserted:
+            of_conversation = ("last_seq", "last_message_at", "updated_at")
+            changed = {name: getattr(outcomes[0], name) for name in of_conversation}
             sender.refresh(Conversation, conversation_id, **changed)
-        stored = await self._stored(sender, rows, outcomes)
-        results = []
-        for message in messages:
-            outcome = outcomes[message.message_id]
-            results.append(Appended(stored[message.message_id], inserted=outcome.is_inserted, is_there=outcome.is_live))
-            # The same key again in this call is a duplicate.
-            outcomes[message.message_id] = outcome._replace(outcome="duplicate")
-        return results
+        stored = await self._stored(sender, rows, inserted, {one.message_id for one in outcomes} - inserted.keys())
+        return [Appended(stored[one.message_id], inserted=one.is_inserted, is_there=one.is_live) for one in outcomes]
 
     async def recent(
         self,
@@ -550,17 +535,16 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         return await self.session.scalar(later.with_only_columns(MessageHistory.seq)) is not None
 
     async def _stored(
-        self, sender: InSession, rows: Sequence[Any], outcomes: Mapping[str, Outcome]
+        self, sender: InSession, rows: Sequence[Any], inserted: Mapping[str, Outcome], duplicates: Collection[str]
     ) -> dict[str, MessageHistory]:
         """Return the messages by key. Inserted ones are built from what was sent; duplicates are read."""
-        inserted = []
-        for values in map(whole, rows):
-            outcome = outcomes[values["message_id"]]
-            if outcome.is_inserted:
+        built = []
+        for values in map(unpack, rows):
+            if (outcome := inserted.get(values["message_id"])) is not None:
                 place = {name: getattr(outcome, name) for name in ("conversation_id", "user_id", "seq", "updated_at")}
-                inserted.append({**values, **place, "tenant_id": self.session.tenant_id, "deleted_at": None})
-        messages = sender.load(MessageHistory, inserted, refresh=True)
-        if duplicates := [key for key, outcome in outcomes.items() if not outcome.is_inserted]:
+                built.append({**values, **place, "tenant_id": self.session.tenant_id, "deleted_at": None})
+        messages = sender.load(MessageHistory, built, refresh=True)
+        if duplicates:
             stored = self._select(MessageHistory.message_id.in_(duplicates), include_deleted=True)
             messages += await self._rows(stored, refresh=True)
         return {message.message_id: message for message in messages}

@@ -23,19 +23,15 @@ from src.database.statements.event_moves import Scope
 from src.database.statements.fence import TENANT, tenant_parameter
 from src.database.statements.in_session import InSession
 from src.database.statements.messages import (
-    COLUMNS,
-    PLAIN,
+    COLUMN_COUNTS,
     VERSIONS,
     NewMessage,
     Outcome,
     append_messages,
-    as_arrays,
-    check_batch,
     check_extra,
     check_outcome,
-    first_of_each_key,
-    pack,
-    whole,
+    pack_columns,
+    unpack,
 )
 from src.database.statements.pagination import (
     MAX_LIMIT,
@@ -53,9 +49,8 @@ from src.database.statements.tool_pairs import whole_pairs
 from src.database.statements.usage import Usage, UsageBy, sum_usage
 
 __all__ = [
-    "COLUMNS",
+    "COLUMN_COUNTS",
     "MAX_LIMIT",
-    "PLAIN",
     "TENANT",
     "VERSIONS",
     "Call",
@@ -73,8 +68,6 @@ __all__ = [
     "UsageBy",
     "answers",
     "append_messages",
-    "as_arrays",
-    "check_batch",
     "check_extra",
     "check_limit",
     "check_outcome",
@@ -86,10 +79,9 @@ __all__ = [
     "events",
     "fetch_entities",
     "fetch_value",
-    "first_of_each_key",
     "is_missing",
     "message_changes",
-    "pack",
+    "pack_columns",
     "personal_data",
     "purge_expired",
     "reminders",
@@ -97,8 +89,8 @@ __all__ = [
     "sum_usage",
     "tenant_parameter",
     "tenants",
+    "unpack",
     "users",
-    "whole",
     "whole_pairs",
     "windows",
 ]

@@ -1,14 +1,15 @@
-"""Append messages to a conversation: each key once, without gaps in `seq`, in the order of their commits.
+"""Append messages to a conversation: each key once, with `seq` without gaps and in the order of the commits.
 
-`NewMessage` is a message on its way in; its fingerprint tells it from another message with the same key.
+Most messages have only a few attributes. They are sent in fewer columns, the plain ones, and the parameters of the SQL
+functions have defaults for the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -22,14 +23,14 @@ from src.database.statements.conversations import check_is_last, check_token
 from src.database.statements.split_characters import SPLIT, has_halves, stored_form
 
 VERSIONS: Final = "versions"
-"""The name in a message's `extra` under which `edit` keeps what was there before."""
+"""The key in a message's `extra` under which `edit` keeps the earlier contents."""
 
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 _REQUIRED: Final = frozenset({"message_id", "role", "state", "attachments", "extra"})
 _LIMITED_ALWAYS: Final = tuple((name, limits.MESSAGES[name]) for name in ("message_id", "role"))
 _MOSTLY: Final[tuple[Any, ...]] = ("complete", None, [], None, None, None, None, {})
-"""The defaults of the other limited attributes, which most messages have; they are not checked one by one."""
+"""The defaults of the other limited attributes. Most messages have them; one comparison replaces eight checks."""
 _LIMITED: Final = (
     *_LIMITED_ALWAYS,
     *((name, limits.MESSAGES[name]) for name in ("state", "parts", "attachments", "tool_call_id")),
@@ -43,12 +44,12 @@ class NewMessage:
     """A message to append.
 
     `message_id` is the idempotency key, `<channel>:<account>:<chat>:<id>`; it is unique within the tenant.
-    `edited_at` says that this is not what was first said but a later version of it. An answer that is yet to be made
-    has `state="incomplete"`, and is extended. NUL and lone surrogates become U+FFFD, and a pair of
-    surrogates the character that it encodes; content is never cut.
+    `edited_at` is set if this is a later version of the message and not the first one. An answer that is streamed has
+    `state="incomplete"`, and is extended. NUL and lone surrogates are stored as U+FFFD, and a pair of surrogates as the
+    character that it encodes. The content is never truncated.
 
     Raises:
-        ValueError: An attribute is out of its limit (`src.database.models.limits`), or `extra` has "versions".
+        ValueError: An attribute exceeds its limit (`src.database.models.limits`), or `extra` has the key "versions".
     """
 
     message_id: str
@@ -75,79 +76,74 @@ class NewMessage:
             if value is not None:
                 limit.check(name, value)
             elif name in _REQUIRED:
-                raise ValueError(f"{name} must be given, got None")
+                raise ValueError(f"{name} must not be None")
         check_extra(self.extra)
         if self.state == "incomplete" and self.content is not None and has_halves(self.content):
-            content, split = stored_form(self.content)  # `extend` joins the rest to it
+            content, split = stored_form(self.content)  # `extend` may complete a surrogate pair at its end
             object.__setattr__(self, "content", content)
             object.__setattr__(self, "extra", self.extra | ({SPLIT: split} if split else {}))
-        # As they will be stored: a key, or a tool's id, is compared with what is there.
+        # Cleaned as they are stored: keys and ids of tool calls are compared with stored ones.
         for name in ("message_id", "content", "tool_call_id", "tool_name"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, clean_text(value))
 
     def fingerprint(self) -> bytes | None:
-        """Return the SHA-256 of what makes two messages the same one, or None for a later version.
+        """Return the SHA-256 of the content that identifies a message, or None for a later version.
 
-        Of attachments only the kinds count: they are references, and each source names the same file differently.
+        The fingerprint tells a message that arrives twice from another message with the same key. Only the kinds of
+        attachments count, because each source refers to the same file by another reference.
 
         Raises:
-            ValueError: jsonb cannot hold `parts`; the message names the path.
+            ValueError: jsonb cannot store `parts` or `attachments`; the error names the path.
         """
         if self.edited_at is not None:
             return None
         kinds = [file.get("kind") if isinstance(file, dict) else None for file in self.attachments]
         kinds = kinds and clean_json(kinds, "attachments", of=f"message {self.message_id!r}")
         parts = self.parts and clean_json(self.parts, "parts", of=f"message {self.message_id!r}")
-        said = [self.role, self.content, parts, kinds, self.tool_call_id, self.tool_name]
-        return hashlib.sha256(_ENCODER.encode(said).encode()).digest()
+        identity = [self.role, self.content, parts, kinds, self.tool_call_id, self.tool_name]
+        return hashlib.sha256(_ENCODER.encode(identity).encode()).digest()
 
 
 def check_extra(extra: dict[str, Any]) -> None:
-    """Check that `extra` does not have the name of the earlier versions.
+    """Check that `extra` does not have the key "versions".
 
     Raises:
-        ValueError: It is there.
+        ValueError: `extra` has the key.
     """
     if VERSIONS in extra:
-        raise ValueError(f"extra must have no {VERSIONS!r}: `edit` keeps there what was said before")
+        raise ValueError(f"extra must have no {VERSIONS!r}: `edit` keeps the earlier contents there")
 
 
 MAX_BATCH: Final = 1000
 KEY: Final = "uq_message_history_tenant_id_message_id"
 
-_SAID: Final = ("message_id", "role", "content", "token_count")
-_MADE: Final = ("id", "fingerprint", "created_at")
-_REST: Final = (
-    "parent_id",
-    "tool_call_id",
-    "tool_name",
-    "model",
-    "input_tokens",
-    "output_tokens",
-    "state",
-    "edited_at",
-)
-_JSON: Final = ("parts", "attachments", "metadata")
-COLUMNS: Final = (*_SAID, *_MADE, *_REST, *_JSON)
-"""The columns that a message brings, in the order of the functions' parameters."""
-PLAIN: Final = len(_SAID) + len(_MADE)
-"""How many of them most messages bring; the functions' defaults are the others."""
+_FIRST: Final = ("message_id", "role", "content", "token_count")
+_JSON: Final = ("parts", "attachments", "extra")
+_REST: Final = tuple(one.name for one in fields(NewMessage) if one.name not in {*_FIRST, "created_at", *_JSON})
+_PLAIN: Final = (*_FIRST, "id", "fingerprint", "created_at")
+_COLUMNS: Final = (*_PLAIN, *_REST, "parts", "attachments", "metadata")
+"""The columns of a message in the order of the functions' parameters, which have defaults after the plain ones."""
+COLUMN_COUNTS: Final = (len(_PLAIN), len(_COLUMNS))
+"""The numbers of columns in which messages are sent."""
 
-_said: Final = attrgetter(*_SAID)
+_first: Final = attrgetter(*_FIRST)
 _rest: Final = attrgetter(*_REST)
 _PLAIN_REST: Final = _rest(NewMessage(message_id="-", role="user"))
 _PLAIN_JSON: Final = (None, "[]", "{}")
 
 _OF_CONVERSATION: Final = 3
-_APPEND_PLAIN: Final[Call[Any]] = Call("app_append_message", _OF_CONVERSATION + PLAIN)
-_APPEND: Final[Call[Any]] = Call("app_append_message", _OF_CONVERSATION + len(COLUMNS))
-_APPEND_MANY_PLAIN: Final[Call[Any]] = Call("app_append_messages", _OF_CONVERSATION + PLAIN)
-_APPEND_MANY: Final[Call[Any]] = Call("app_append_messages", _OF_CONVERSATION + len(COLUMNS))
+"""The number of arguments before those of the messages: the tenant, the conversation and the turn."""
+_APPEND: Final[Mapping[int, Call[Any]]] = {
+    count: Call("app_append_message", _OF_CONVERSATION + count) for count in COLUMN_COUNTS
+}
+_APPEND_MANY: Final[Mapping[int, Call[Any]]] = {
+    count: Call("app_append_messages", _OF_CONVERSATION + count) for count in COLUMN_COUNTS
+}
 
 
 class Outcome(NamedTuple):
-    """A row that the functions return: a message, and its conversation as it is afterwards."""
+    """A row that the functions return: a message, and the columns of its conversation that have changed."""
 
     outcome: str
     message_id: str
@@ -164,54 +160,61 @@ class Outcome(NamedTuple):
 
     @property
     def is_inserted(self) -> bool:
-        """Whether this call stored the message; False is a duplicate."""
+        """True if this call stored the message; False for a duplicate."""
         return self.outcome == "inserted"
 
 
 async def append_messages(
-    sender: Sender, conversation_id: UUID, rows: Sequence[Sequence[Any]], *, turn: int | None
-) -> dict[str, Outcome]:
-    """Append packed messages, each with a key of its own, in one call.
+    sender: Sender, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None
+) -> tuple[list[tuple[Any, ...]], list[Outcome]]:
+    """Append messages in this order in one call: all new messages are stored, or none.
 
-    The conversation's row is locked until the transaction ends, so that `seq` has no gap and a reader that follows the
-    conversation skips nothing. Either all that is new is stored, or nothing.
+    The conversation's row is locked until the transaction ends. So `seq` has no gap, and a reader that follows the
+    conversation by `seq` misses no message: a lower number is never committed after a higher one.
 
     Args:
-        sender: Where the call is sent.
+        sender: Sends the call.
         conversation_id: The conversation.
-        rows: At least one message, as `pack` returns it.
+        messages: At most 1000 messages.
         turn: The token of the turn that the caller holds, or None.
 
     Returns:
-        The outcome of each message, by key.
+        The rows that were sent, for `unpack`, and the outcome of each message in the given order. A message that
+        repeats the key of an earlier one in the list is a duplicate.
 
     Raises:
-        IdempotencyConflictError: A key belongs to a message with other content, or to another chat's message.
+        IdempotencyConflictError: A key belongs to a message with other content, or to a message of another chat.
         NotFoundError: The tenant has no such conversation.
-        StaleDataError: Another worker has claimed the turn since.
+        StaleDataError: Another worker has claimed the turn.
+        ValueError: There are more than 1000 messages, the turn is not a token, or jsonb cannot store a value.
     """
-    check_id("conversation_id", conversation_id)
     check_token(turn)
-    if len(rows) == 1:
-        call = _APPEND_PLAIN if len(rows[0]) == PLAIN else _APPEND
-        sent = await sender.call(call, conversation_id, turn, *rows[0])
-    else:
-        call = _APPEND_MANY_PLAIN if len(rows[0]) == PLAIN else _APPEND_MANY
-        sent = await sender.call(call, conversation_id, turn, *as_arrays(rows))
+    rows = _pack(messages)
+    if not rows:
+        return [], []
+    check_id("conversation_id", conversation_id)
+    calls, arguments = (_APPEND, rows[0]) if len(rows) == 1 else (_APPEND_MANY, _as_arrays(rows))
+    sent = await sender.call(calls[len(rows[0])], conversation_id, turn, *arguments)
     outcomes = [Outcome._make(row) for row in sent]
     check_outcome(outcomes[0].outcome, outcomes[0].message_id)
     if outcomes[0].outcome == "no_conversation":
         raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
     if outcomes[0].outcome == "lost_turn":
         check_is_last(turn, outcomes[0].turn_token)
-    return {one.message_id: one for one in outcomes}
+    by_key = {one.message_id: one for one in outcomes}
+    in_order = []
+    for message in messages:
+        outcome = by_key[message.message_id]
+        in_order.append(outcome)
+        by_key[message.message_id] = outcome._replace(outcome="duplicate")
+    return rows, in_order
 
 
 def check_outcome(outcome: str, message_id: str) -> None:
-    """Check that a key was not refused.
+    """Check that a function has not rejected a key.
 
     Raises:
-        IdempotencyConflictError: The key belongs to a message with other content, or to another chat's message.
+        IdempotencyConflictError: The key belongs to a message with other content, or to a message of another chat.
     """
     if outcome == "other_content":
         raise _other_content(message_id)
@@ -223,81 +226,79 @@ def check_outcome(outcome: str, message_id: str) -> None:
         )
 
 
-def pack(messages: Sequence[NewMessage]) -> list[tuple[Any, ...]]:
-    """Return what the functions are sent of each message, in the order of `COLUMNS`, with a new id and its fingerprint.
-
-    All rows have the same length: where no message brings more, they end after `created_at`.
+def pack_columns(messages: Sequence[NewMessage]) -> list[list[Any]]:
+    """Return the arguments of a function for several messages: one array for each of the `COLUMN_COUNTS` columns.
 
     Raises:
-        ValueError: A time is naive, or a value is none that JSON has.
+        IdempotencyConflictError: Two different messages have one key.
+        ValueError: There are more than 1000 messages, a time is naive, or jsonb cannot store a value.
     """
-    is_plain = all(map(_is_plain, messages))
-    now = utc_now()
-    return [
-        (
-            *_said(message),
-            uuid7(),
-            message.fingerprint(),
-            _instant("created_at", message.created_at) or now,
-            *(() if is_plain else (*_rest(message), *_json(message))),
-        )
-        for message in messages
-    ]
+    return _as_arrays(_pack(messages))
 
 
-def whole(row: Sequence[Any]) -> dict[str, Any]:
-    """Return a packed message's values by column as they are stored, those that it leaves to the defaults included."""
-    rest = row[PLAIN:] or (*_PLAIN_REST, *_PLAIN_JSON)
-    values = dict(zip(COLUMNS, (*row[:PLAIN], *rest), strict=True))
-    for name in _JSON:
+def unpack(row: Sequence[Any]) -> dict[str, Any]:
+    """Return the values of a sent row by column as they are stored, with the defaults of the columns not sent."""
+    rest = row[len(_PLAIN) :] or (*_PLAIN_REST, *_PLAIN_JSON)
+    values = dict(zip(_COLUMNS, (*row[: len(_PLAIN)], *rest), strict=True))
+    for name in _COLUMNS[-len(_JSON) :]:
         if values[name] is not None:
             values[name] = json.loads(values[name])
     return values
 
 
-def as_arrays(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """Return packed messages as one array a column; of plain ones only their `PLAIN` columns."""
+def _pack(messages: Sequence[NewMessage]) -> list[tuple[Any, ...]]:
+    """Return a row of arguments for each key, with a new id and the fingerprint. All rows have the same length."""
+    if len(messages) > MAX_BATCH:
+        raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
+    first = _first_of_each_key(messages)
+    is_plain = all(map(_is_plain, first))
+    now = utc_now()
+    return [
+        (
+            *_first(message),
+            uuid7(),
+            message.fingerprint(),
+            _instant("created_at", message.created_at) or now,
+            *(() if is_plain else (*_rest(message), *_json(message))),
+        )
+        for message in first
+    ]
+
+
+def _as_arrays(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     return [list(values) for values in zip(*rows, strict=True)]
 
 
-def check_batch(messages: Sequence[NewMessage]) -> None:
-    """Check that one call can bring these messages.
+def _first_of_each_key(messages: Sequence[NewMessage]) -> Sequence[NewMessage]:
+    """Return the messages without those that repeat an earlier key.
 
     Raises:
-        ValueError: There are more than 1000.
+        IdempotencyConflictError: The repetition is another message.
     """
-    if len(messages) > MAX_BATCH:
-        raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
-
-
-def first_of_each_key(messages: Sequence[NewMessage]) -> dict[str, NewMessage]:
-    """Return the messages by key; a second message with a key is dropped.
-
-    Raises:
-        IdempotencyConflictError: The second one is another message.
-    """
+    if len(messages) == 1:  # the common case
+        return messages
     first: dict[str, NewMessage] = {}
     for message in messages:
         before = first.setdefault(message.message_id, message)
         if before is not message and not _is_same(message, before):
             raise _other_content(message.message_id)
-    return first
+    return list(first.values())
 
 
 def _is_same(message: NewMessage, other: NewMessage) -> bool:
-    """Compare two messages with one key as app_append_messages does: of an edited version only the speaker."""
-    said, known = message.fingerprint(), other.fingerprint()
-    if said is not None and known is not None and said != known:
+    """Compare two messages with one key as app_append_messages does: without the content if one is a later version."""
+    fingerprints = {message.fingerprint(), other.fingerprint()}
+    if None not in fingerprints and len(fingerprints) > 1:
         return False
-    speaker, its = ((one.role, one.tool_call_id, one.tool_name) for one in (message, other))
-    return speaker == its
+    author, other_author = ((one.role, one.tool_call_id, one.tool_name) for one in (message, other))
+    return author == other_author
 
 
 def _other_content(message_id: str) -> IdempotencyConflictError:
     return IdempotencyConflictError(
         f"message_id {message_id!r} is taken by a message with other content",
         constraint=KEY,
-        hint="a changed message keeps its key: `edit` it; another message needs a key of its own",
+        hint="`edit` a changed message, which keeps its key; give another message a key of its own",
     )
 
 

@@ -19,8 +19,7 @@ from src.database.observability import names_statements, source_of
 from src.database.repositories import EventRepository
 from src.database.session import get_db, get_engine, tenant_binding
 from src.database.statements import (
-    COLUMNS,
-    PLAIN,
+    COLUMN_COUNTS,
     TENANT,
     Call,
     InvalidCursorError,
@@ -29,15 +28,12 @@ from src.database.statements import (
     Page,
     Read,
     append_messages,
-    as_arrays,
-    check_batch,
     check_limit,
     check_outcome,
     conversations,
     decode_cursor,
     encode_cursor,
-    first_of_each_key,
-    pack,
+    pack_columns,
     reminders,
     users,
     whole_pairs,
@@ -69,7 +65,7 @@ _KINDS: Final = 3
 _OF_CHAT: Final = 12
 """How many arguments come before the messages, without the tenant."""
 _TURN: Final[Mapping[int, Call[MessageRow]]] = {
-    columns: Call("app_turn", 1 + _OF_CHAT + columns, row=MessageRow) for columns in (PLAIN, len(COLUMNS))
+    columns: Call("app_turn", 1 + _OF_CHAT + columns, row=MessageRow) for columns in COLUMN_COUNTS
 }
 """By the number of the messages' columns that are sent."""
 _user: Final = itemgetter(
@@ -143,13 +139,8 @@ class Store:
             StaleDataError: Another worker has claimed the turn since.
             ValueError: There are more than 1000, or `turn` is no token.
         """
-        check_batch(messages)
-        conversations.check_token(turn)
-        first = first_of_each_key(messages)
-        if not first:
-            return []
-        outcomes = await append_messages(self._sender, conversation_id, pack(list(first.values())), turn=turn)
-        return seen_once(messages, {key: _row(one) for key, one in outcomes.items()})
+        _, outcomes = await append_messages(self._sender, conversation_id, messages, turn=turn)
+        return [_row(one) for one in outcomes]
 
     async def turn(
         self,
@@ -183,13 +174,12 @@ class Store:
         """
         users.check_telegram_id(telegram_id)
         check_limit(recent)
-        check_batch(messages)
         if not messages:
             raise ValueError("messages must be at least one, got none; to look without one, use `recent`")
         conversations.check_silence("idle_timeout", idle_timeout or timedelta(0))
         chat = conversations.stored_chat(channel, external_chat_id)
         user_id, conversation_id = uuid7(), uuid7()
-        new_messages = as_arrays(pack(list(first_of_each_key(messages).values())))
+        new_messages = pack_columns(messages)
         rows = await self._turn(
             _TURN[len(new_messages)],
             telegram_id, user_id, *profile.checked(), *chat, conversation_id, str(uuid7()), idle_timeout, recent,
