@@ -17,7 +17,7 @@ from src.database.statements import (
     users,
     windows,
 )
-from src.database.statements.call import Call, drifted, is_missing
+from src.database.statements.call import Call, raise_if_missing
 from src.database.statements.conversations import Turn
 from src.database.statements.event_moves import Scope
 from src.database.statements.fence import TENANT, tenant_parameter
@@ -73,17 +73,16 @@ __all__ = [
     "check_outcome",
     "conversations",
     "decode_cursor",
-    "drifted",
     "encode_cursor",
     "event_moves",
     "events",
     "fetch_entities",
     "fetch_value",
-    "is_missing",
     "message_changes",
     "pack_columns",
     "personal_data",
     "purge_expired",
+    "raise_if_missing",
     "reminders",
     "stream_entities",
     "sum_usage",

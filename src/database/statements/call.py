@@ -1,4 +1,4 @@
-"""The form in which the operations of this package are sent: a call of an SQL function, and who sends it."""
+"""Calls of SQL functions, and the protocol of what sends them: a session, or a connection of the store."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Call(Generic[RowT]):
     The function takes the tenant as its first argument and binds its own transaction to it.
 
     Args:
-        function: The function's name.
-        arguments: How many arguments are sent, the tenant included; the function has defaults for the others.
-        columns: Returns the columns of the result that are read; by default all.
-        row: What the driver makes of a row.
+        function: The name of the function.
+        arguments: The number of arguments that are sent, with the tenant; the function has defaults for the others.
+        columns: Returns the names of the result's columns to read; by default all. A function, because the columns of
+            an entity are known only after the mappers are configured.
+        row: The class of a row.
     """
 
     may_write: Final = True
@@ -46,12 +47,12 @@ class Call(Generic[RowT]):
     @cached_property
     def sql(self) -> str:
         """The statement's text."""
-        places = ", ".join(f"${number}" for number in range(1, self._arguments + 1))
-        return f"SELECT {', '.join(self._columns())} FROM {self.function}({places})"  # noqa: S608 - names of our own
+        placeholders = ", ".join(f"${number}" for number in range(1, self._arguments + 1))
+        return f"SELECT {', '.join(self._columns())} FROM {self.function}({placeholders})"  # noqa: S608 - names of our own
 
 
 class Sender(Protocol):
-    """Sends a call for the current tenant: in a session's transaction, or on a connection of the store's."""
+    """Sends a call for the current tenant, in a session's transaction or on a connection of the store."""
 
     @property
     def tenant_id(self) -> UUID:
@@ -62,26 +63,27 @@ class Sender(Protocol):
 
         Raises:
             CommitOutcomeUnknown: The connection was lost before the server answered, outside of a transaction.
-            ConnectionFailed: The connection was lost; nothing was written.
-            SchemaDriftError: The database does not have the function.
+            ConnectionFailed: The connection was lost, and nothing was written.
+            SchemaDriftError: The function is missing in the database, or has other parameters.
         """
 
 
-def is_missing(error: DatabaseError) -> bool:
-    """Return True if the server does not know the called function, or knows it with other parameters.
+def raise_if_missing(call: Call[Any], error: DatabaseError) -> None:
+    """Raise an error that names the called function if the server does not know it, or knows other parameters only.
 
-    False for a function that the called function calls: the error names that one.
+    The server reports a function that is called inside of the called function with the same SQLSTATE. Such an error has
+    an internal position, and names that function itself.
+
+    Raises:
+        SchemaDriftError: The called function is missing.
     """
     cause: BaseException | None = error
     while cause is not None and not hasattr(cause, "internal_position"):
         cause = cause.__cause__
-    return error.sqlstate == _UNDEFINED_FUNCTION and getattr(cause, "internal_position", None) is None
-
-
-def drifted(call: Call[Any]) -> SchemaDriftError:
-    """Return the error of a call whose function the database does not have as this release calls it."""
-    return SchemaDriftError(
+    if error.sqlstate != _UNDEFINED_FUNCTION or getattr(cause, "internal_position", None) is not None:
+        return
+    raise SchemaDriftError(
         f"the function {call.function} is missing in the database, or has other parameters than this release calls",
         sqlstate=_UNDEFINED_FUNCTION,
-        hint="`thea-db verify` lists what differs; `thea-db upgrade` applies migrations that are missing",
-    )
+        hint="`thea-db verify` lists the differences; `thea-db upgrade` applies missing migrations",
+    ) from error.__cause__  # from `error`, a traceback would print two hints

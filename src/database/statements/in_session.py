@@ -11,7 +11,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from src.database.base import TenantBase
 from src.database.errors import SchemaDriftError
 from src.database.session import AsyncSession
-from src.database.statements.call import Call, drifted, is_missing
+from src.database.statements.call import Call, raise_if_missing
 from src.database.statements.entities import entities_of
 from src.database.statements.sending import records
 
@@ -46,8 +46,7 @@ class InSession:
         try:
             return await records(self._session, call, (self.tenant_id, *arguments))
         except SchemaDriftError as error:
-            if is_missing(error):
-                raise drifted(call) from error.__cause__  # from `error`, a traceback would print two hints
+            raise_if_missing(call, error)
             raise
 
     async def entities(self, call: Call[Any], model: type[ModelT], *arguments: Any, refresh: bool) -> list[ModelT]:

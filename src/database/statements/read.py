@@ -1,4 +1,4 @@
-"""Reads that bind their own transaction to the tenant, so that they can be sent on a connection without a tenant."""
+"""Reads with a fence: they bind their own transaction to the tenant, and need no connection of a tenant."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RowT = TypeVar("RowT")
 
 
 class Read(Generic[RowT]):
-    """A select over tenants' rows, compiled at its first use.
+    """A select of tenants' rows with a fence, compiled at its first use.
 
     Args:
-        build: Returns the select. What varies is a `bindparam`; the one called `TENANT` is the tenant's.
-        parameters: The names of the others, in the order in which a call gives their values.
-        row: What the driver makes of a row.
+        build: Returns the select. Its values are `bindparam`s, of which `TENANT` is the tenant.
+        parameters: The names of the other `bindparam`s in the order of the values of a call.
+        row: The class of a row.
     """
 
     may_write: Final = False
@@ -40,7 +40,12 @@ class Read(Generic[RowT]):
         return self._compiled[0]
 
     def arguments(self, tenant_id: Any, values: Sequence[Any]) -> tuple[Any, ...]:
-        """Return the statement's arguments in the order of its text."""
+        """Return the arguments of the statement in the order of its text.
+
+        Args:
+            tenant_id: The tenant.
+            values: The values of the other parameters in the order of `parameters`.
+        """
         return (*self._compiled[1](tuple(values)), str(tenant_id))
 
     @cached_property
@@ -49,15 +54,18 @@ class Read(Generic[RowT]):
         constants = {name: value for name, value in compiled.params.items() if name not in self._parameters}
         missing = [name for name, bind in compiled.binds.items() if bind.required and name not in self._parameters]
         if missing:
-            raise ValueError(f"parameters must name all of the select's, got none for {', '.join(missing)}")
+            raise ValueError(f"parameters must name each bindparam of the select, got none for {', '.join(missing)}")
         names = (*constants, *self._parameters)
-        places = [names.index(name) for name in compiled.positiontup]
-        return fenced(str(compiled), tenant=len(places) + 1), _arrange(places, tuple(constants.values()))
+        positions = [names.index(name) for name in compiled.positiontup]
+        return fenced(str(compiled), tenant=len(positions) + 1), _arrange(positions, tuple(constants.values()))
 
 
-def _arrange(places: Sequence[int], constants: tuple[Any, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Return a function that puts a call's values, and the select's constants, in the order of the text."""
-    if len(places) == 1:
-        return lambda values: ((*constants, *values)[places[0]],)
-    pick = itemgetter(*places)
+def _arrange(positions: Sequence[int], constants: tuple[Any, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Return a function that returns the constants of the select and the values of a call in the order of the text.
+
+    itemgetter() of one position returns a value and not a tuple, and one of several runs in C.
+    """
+    if len(positions) == 1:
+        return lambda values: ((*constants, *values)[positions[0]],)
+    pick = itemgetter(*positions)
     return (lambda values: pick((*constants, *values))) if constants else pick

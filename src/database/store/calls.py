@@ -12,7 +12,7 @@ import asyncpg
 from src.database.connect import DRIVER_ERRORS, fatal_error
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, DatabaseError, NoTenantError, SchemaDriftError
 from src.database.session import TenantBinding, current_tenant
-from src.database.statements import Call, Read, drifted, is_missing
+from src.database.statements import Call, Read, raise_if_missing
 from src.database.store.pool import Slot, StorePool
 from src.database.translation import translate
 
@@ -103,8 +103,7 @@ class Calls:
                 hint="send it again under the same message_id: what was written is then a duplicate",
             ) from lost.__cause__
         except SchemaDriftError as error:
-            if is_missing(error):
-                raise drifted(call) from error.__cause__  # not from ours: a traceback would print two hints
+            raise_if_missing(call, error)
             raise
 
     async def _send_on_a_live_one(self, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]) -> list[Any]:
