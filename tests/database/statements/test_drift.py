@@ -51,7 +51,7 @@ REPOSITORIES: dict[str, tuple[str, Callable[[AsyncSession, Rows], Awaitable[Any]
     ),
 }
 INSIDE = ["app_enter_tenant", "app_get_or_create_user", "app_get_or_start_conversation", "app_append_messages"]
-"""What app_turn calls; the functions about users and conversations only for a new user."""
+"""The functions that app_turn calls; those of users and conversations only for a new user."""
 OTHER_PARAMETERS = "CREATE FUNCTION {}(p_tenant uuid) RETURNS bigint LANGUAGE sql RETURN 1"
 
 

@@ -73,7 +73,7 @@ async def test_each_function_runs_as_its_caller_and_belongs_to_the_owner(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_inside_a_function_are_qualified(name: str) -> None:
-    """A function that is not qualified could be one of another schema, whose parameters fit the call better."""
+    """An unqualified name could call a function of another schema whose parameters match better."""
     code = code_of(bodies()[name])
 
     assert set(CALLED.findall(code)) - SYNTAX == set()
@@ -83,7 +83,7 @@ def test_names_inside_a_function_are_qualified(name: str) -> None:
 async def test_tables_and_functions_of_another_schema_or_temporary_ones_are_not_used(
     connection: asyncpg.Connection[Any],
 ) -> None:
-    """The other schema comes first in the search path; what it has is used if a name inside is not qualified."""
+    """The other schema is first in the search path; its objects are used for names that are not qualified."""
     tenant, key = uuid7(), str(uuid7())
     await connection.execute("INSERT INTO tenants (id, slug, name) VALUES ($1, $2, 'T')", tenant, key)
     await connection.execute("CREATE SCHEMA other")

@@ -1,4 +1,4 @@
-"""What is held on a user: handed out whole, and removed whole, table by table as the metadata has them."""
+"""The personal data of a user is exported and erased completely, table by table."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ async def test_erase_raises_if_rows_would_be_left(superuser: psycopg.Connection,
 
 
 async def test_an_export_reads_one_snapshot(cloned_database: URL) -> None:
-    """Whatever transaction it runs in: what is committed while it runs is not in it."""
+    """In every isolation level, an export has no row that was committed after its start."""
     async with get_db() as session:
         user = await live(session, "ada")
 

@@ -19,7 +19,7 @@ from tests.database.repositories.lives import live
 
 
 def tables_about_people(metadata: MetaData) -> set[str]:
-    """Those with a `user_id` or a foreign key to users, and users: found in another way than the code finds them."""
+    """Return users, and the tables with a `user_id` or a foreign key to users, by other means than the code does."""
     return {
         table.name
         for table in metadata.tables.values()
@@ -93,7 +93,7 @@ def resident_bytes() -> int:
 async def test_exports_many_messages_in_constant_memory(
     superuser: psycopg.Connection, cloned_database: URL, *, is_long: bool
 ) -> None:
-    """All at once they are several times as much; with `--long` there are 100,000."""
+    """The whole export would take several times the limit; with `--long` it has 100,000 messages."""
     messages = 100_000 if is_long else 40_000
     async with get_db() as session:
         user = await live(session, "ada")

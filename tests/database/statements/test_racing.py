@@ -127,7 +127,7 @@ WRITTEN_MEANWHILE: dict[str, Callable[[AsyncSession, UUID, UUID, UUID], Awaitabl
 async def test_under_repeatable_read_a_lost_race_raises_a_serialization_error(
     chat: tuple[UUID, UUID], race: str, level: str
 ) -> None:
-    """The transaction's snapshot does not see what the other one wrote, however often a function looks again."""
+    """A repeated read of a function does not help: the snapshot of the transaction excludes the other write."""
     earlier, active = chat
     async with get_db() as session:
         user = (await UserRepository(session).get_or_create_by_telegram_id(1))[0].id

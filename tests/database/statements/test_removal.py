@@ -1,4 +1,4 @@
-"""Removing rows while others write, or hold them: what refers to them meanwhile, and what is passed over."""
+"""Rows are removed while other transactions insert references to them or lock them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def two_lives(**ada: Any) -> tuple[User, User, MessageHistory]:
 
 
 async def left_of_bob(bob: User) -> list[Any]:
-    """What the answer, or the note, refers to."""
+    """Return what the answer or the note refers to."""
     async with get_db() as session:
         answers = select(MessageHistory.parent_id).where(MessageHistory.message_id == "answer")
         notes = select(Note.source_message_id).where(Note.user_id == bob.id, Note.content == "answer")

@@ -1,4 +1,4 @@
-"""purge_expired: what goes, what stays, and that it can stop and begin again anywhere."""
+"""purge_expired deletes expired rows, keeps all others, and can be interrupted after any batch."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ __all__ = ["CALLS", "FIRST", "SECOND", "answers", "insert_rows", "state_of"]
 _NAMESPACE: Final = UUID(int=0)
 _LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 _ANSWER_SECONDS: Final = 0.5
-"""A function that never finds what it looks for repeats the look without end."""
+"""A function that does not find a row would repeat its search without end."""
 
 
 def named(name: str) -> UUID:
