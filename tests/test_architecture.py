@@ -385,7 +385,10 @@ def private_names_of(base: type) -> set[str]:
 
 
 def test_packages_import_only_what_other_packages_export() -> None:
-    """What a package offers is the `__all__` of its `__init__`; its modules are its own."""
+    """What a package offers is the `__all__` of its `__init__`; its modules are its own.
+
+    A command imports one module of `doctor/`, which is a part of the commands: `thea-db wait` must not import Alembic.
+    """
     packages = ROOT / "src" / "database"
     found = {
         f"{path.relative_to(ROOT)}: {name}"
@@ -436,7 +439,8 @@ def not_exported(source: str, package: str) -> Iterator[str]:
         for module, name in imported:
             owner = module.removeprefix("src.database.").partition(".")[0]
             is_package = module.startswith("src.database.") and (ROOT / "src" / "database" / owner).is_dir()
-            if is_package and owner != package and name not in exports_of(module):
+            is_own = owner == package or (package, owner) == ("cli", "doctor")
+            if is_package and not is_own and name not in exports_of(module):
                 yield f"{module}.{name}"
 
 

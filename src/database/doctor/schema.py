@@ -16,7 +16,7 @@ from src.database.doctor.server import CheckContext, fault
 from src.database.drift import Difference, verify
 from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
-from src.database.health.checks import judge_revision
+from src.database.health import judge_revision
 from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, readable_revision, revision_of
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata

@@ -27,7 +27,7 @@ from src.database.doctor.examination import guarded
 from src.database.doctor.server import fault
 from src.database.doctor.wait import wait_for_server
 from src.database.errors import DatabaseError
-from src.database.health.checks import judge_revision
+from src.database.health import judge_revision
 from src.database.migrate import revision_of
 from src.database.session import create_engine, resolve_target
 

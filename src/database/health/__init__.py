@@ -1,7 +1,8 @@
 """Health reports for probes and operators: liveness and readiness, which answer within limits and never raise."""
 
 from src.database.check_result import CheckResult
+from src.database.health.checks import judge_revision
 from src.database.health.readiness import liveness, readiness
 from src.database.health.report import HealthReport
 
-__all__ = ["CheckResult", "HealthReport", "liveness", "readiness"]
+__all__ = ["CheckResult", "HealthReport", "judge_revision", "liveness", "readiness"]
