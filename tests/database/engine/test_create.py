@@ -1,4 +1,4 @@
-"""create_engine: the environment's pool, refusals at connect, and errors in our own words."""
+"""create_engine: the pool of each environment, the checks at connect, and translated errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_an_argument_chooses_the_pool_and_settings_its_size() -> None:
     assert (pool.size(), pool._max_overflow, pool.timeout(), pool._recycle) == (3, 4, 5, 6)
 
 
-async def test_the_librarys_own_log_has_statements_and_never_their_parameters(
+async def test_the_log_of_sqlalchemy_has_statements_without_parameters(
     cloned_database: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = create_engine(settings_for(url=cloned_database))
@@ -97,14 +97,14 @@ def test_migrations_have_a_url_of_their_own() -> None:
 
 @pytest.fixture
 def server_without_tls(open_folder: Path) -> Iterator[Target]:
-    """The embedded server, over TCP: it is built without OpenSSL."""
+    """The embedded server over TCP: it is built without OpenSSL."""
     server = EmbeddedServer(open_folder / "postgres", over_tcp=True)
     server.acquire()
     yield server.target()
     server.release()
 
 
-async def test_plaintext_is_not_taken_for_an_answer_where_tls_is_asked_for(server_without_tls: Target) -> None:
+async def test_a_required_tls_does_not_fall_back_to_plaintext(server_without_tls: Target) -> None:
     at = server_without_tls
     url = URL.create("postgresql", at.user, at.password, at.host, at.port, at.database)
 
@@ -117,14 +117,14 @@ def test_the_engines_url_has_no_password_at_all() -> None:
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
-def test_plaintext_is_refused_where_it_matters(environment: str) -> None:
+def test_plaintext_is_refused_in_staging_and_production(environment: str) -> None:
     with pytest.raises(ConfigurationError, match=f"DATABASE_SSL_MODE must be require, .* if ENVIRONMENT={environment}"):
         create_engine(settings_for(environment, DATABASE_SSL_MODE="disable"))
     with pytest.raises(ConfigurationError, match="sslmode in the URL must be"):
         create_engine(settings_for(environment, REMOTE + "?sslmode=disable"))
 
 
-def test_a_parameter_in_the_url_wins_over_its_setting() -> None:
+def test_a_parameter_of_the_url_takes_precedence_over_its_setting() -> None:
     settings = settings_for(
         "staging", REMOTE + "?sslmode=verify-full&application_name=agent", DATABASE_SSL_MODE="require"
     )
@@ -139,12 +139,12 @@ def test_remote_environments_require_tls_by_default() -> None:
     assert resolve_target(settings_for("development")).ssl_mode == "disable"
 
 
-async def test_production_refuses_a_role_that_row_level_security_spares() -> None:
+async def test_production_refuses_a_role_that_bypasses_row_level_security() -> None:
     with pytest.raises(ConfigurationError, match="must be neither a superuser nor BYPASSRLS"):
         await run(create_engine(settings_for("production", url_of("postgres", SUPERUSER))), "SELECT 1")
 
 
-async def test_elsewhere_such_a_role_is_warned_about_once() -> None:
+async def test_other_environments_warn_once_about_a_role_that_bypasses_row_level_security() -> None:
     engine = create_engine(settings_for("test", url_of("postgres", SUPERUSER)))
     with capture_logs() as logs:
         await run(engine, "SELECT 1")
@@ -153,7 +153,7 @@ async def test_elsewhere_such_a_role_is_warned_about_once() -> None:
     assert [entry["event"] for entry in logs] == ["role_bypasses_row_level_security"]
 
 
-async def test_the_application_is_named_at_the_server(cloned_database: URL) -> None:
+async def test_the_server_shows_the_application_name(cloned_database: URL) -> None:
     engine = create_engine(settings_for(url=cloned_database, DATABASE_APPLICATION_NAME="agent"))
 
     assert await run(engine, "SHOW application_name") == f"agent/test/default/{os.getpid()}"
@@ -173,7 +173,7 @@ async def test_the_application_is_named_at_the_server(cloned_database: URL) -> N
         ),
     ],
 )
-async def test_a_failed_connection_says_why_and_shows_no_password(
+async def test_a_failed_connection_has_a_reason_and_no_password(
     url: str, error: type[DatabaseError], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:
@@ -183,7 +183,7 @@ async def test_a_failed_connection_says_why_and_shows_no_password(
     assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_a_server_that_says_nothing_is_given_up_on() -> None:
+async def test_connecting_to_a_server_that_does_not_answer_ends_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:  # it is connected to, and never answers
         url = f"postgresql://u@127.0.0.1:{listener.getsockname()[1]}/d"
         with pytest.raises(ConnectionFailed, match="did not answer in time"):
@@ -201,7 +201,7 @@ async def test_a_server_that_says_nothing_is_given_up_on() -> None:
         ("DROP TABLE users", DatabaseError, "42501"),
     ],
 )
-async def test_a_refused_statement_is_ours_with_its_code_and_without_anybodys_data(
+async def test_a_refused_statement_raises_our_error_with_its_code_and_without_data(
     cloned_database: URL, statement: str, error: type[DatabaseError], sqlstate: str
 ) -> None:
     with pytest.raises(DatabaseError) as caught:
@@ -215,7 +215,7 @@ async def test_a_refused_statement_is_ours_with_its_code_and_without_anybodys_da
     assert not isinstance(caught.value, SQLAlchemyError)
 
 
-async def test_limits_are_told_apart(cloned_database: URL, superuser: psycopg.Connection) -> None:
+async def test_each_time_limit_has_its_error(cloned_database: URL, superuser: psycopg.Connection) -> None:
     async def attempt(*statements: str) -> None:
         engine = create_engine(settings_for(url=cloned_database))
         try:
@@ -234,7 +234,9 @@ async def test_limits_are_told_apart(cloned_database: URL, superuser: psycopg.Co
     superuser.rollback()
 
 
-async def test_a_killed_connection_is_said_to_be_lost(cloned_database: URL, superuser: psycopg.Connection) -> None:
+async def test_a_killed_connection_raises_connection_failed(
+    cloned_database: URL, superuser: psycopg.Connection
+) -> None:
     engine = create_engine(settings_for(url=cloned_database))
     async with engine.connect() as connection:
         pid = await connection.scalar(text("SELECT pg_backend_pid()"))

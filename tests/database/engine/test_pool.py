@@ -1,4 +1,4 @@
-"""The sized pool: its minimum, its ages, exhaustion that names a holder, dead connections, a silent server."""
+"""The sized pool: its minimum, stale and dead connections, and exhaustion, whose error names a holder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def pid(engine: AsyncEngine) -> int:
 
 
 async def pids(engine: AsyncEngine, count: int) -> set[int]:
-    """Use so many connections at once."""
+    """Use so many connections at the same time, and return their backends."""
     connections = await asyncio.gather(*(engine.connect().start() for _ in range(count)))
     found = {int((await connection.execute(PID)).scalar_one()) for connection in connections}
     for connection in connections:
@@ -61,7 +61,7 @@ def test_a_parameter_for_a_pool_means_one_in_every_environment() -> None:
     assert (made.size(), made._max_overflow) == (20, 0)
 
 
-async def test_an_exhausted_pool_says_which_it_is_how_large_and_who_holds_it_longest(cloned_database: URL) -> None:
+async def test_an_exhausted_pool_reports_its_name_its_size_and_its_longest_holder(cloned_database: URL) -> None:
     async def reply_to_somebody(engine: AsyncEngine, until: asyncio.Event) -> None:
         async with engine.connect() as connection:
             await connection.execute(PID)
@@ -90,8 +90,8 @@ async def test_an_exhausted_pool_says_which_it_is_how_large_and_who_holds_it_lon
     assert "hint: " in str(caught.value)
 
 
-async def test_a_holder_is_forgotten_with_his_connection(cloned_database: URL) -> None:
-    """The first had one beyond the pool's size, which is closed and not given back; the next detached his."""
+async def test_a_holder_is_forgotten_with_its_connection(cloned_database: URL) -> None:
+    """The first connection exceeded the pool's size and was closed; the second one is detached."""
     async with pooled(cloned_database, DATABASE_POOL_SIZE=1, DATABASE_MAX_OVERFLOW=1) as engine:
         await pids(engine, 2)
         async with engine.connect() as connection:
@@ -100,7 +100,7 @@ async def test_a_holder_is_forgotten_with_his_connection(cloned_database: URL) -
             assert cast("SizedPool", engine.pool)._longest_holder() == "none is in use: they are still being opened"
 
 
-async def test_a_session_says_so_too(
+async def test_a_session_reports_the_same(
     cloned_database: URL, use_database: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "1"}), DATABASE_POOL_TIMEOUT="0.1")
@@ -147,7 +147,7 @@ async def test_the_minimum_is_opened_with_the_first(cloned_database: URL, superu
         assert count() == 4
 
 
-async def test_start_opens_what_is_missing_while_others_hold_what_is_there(cloned_database: URL) -> None:
+async def test_start_opens_the_missing_connections_while_the_others_are_in_use(cloned_database: URL) -> None:
     sizes = {"pool_min": "3", "pool_max": "3"}
     async with (
         pooled(cloned_database.update_query_dict(sizes), DATABASE_POOL_TIMEOUT=1) as engine,
@@ -160,23 +160,23 @@ async def test_start_opens_what_is_missing_while_others_hold_what_is_there(clone
             await third.execute(PID)
 
 
-async def test_what_is_opened_ahead_gives_way_to_who_waits(
+async def test_opening_ahead_leaves_connections_to_waiting_callers(
     cloned_database: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others have taken what it counted on: it waits for them no longer than a moment, and they are served."""
+    """Callers have taken the connections that it needs: it waits for a short time only, and the callers are served."""
     monkeypatch.setattr(import_module("src.database.engine.create"), "FILL_SECONDS", 0.2)
     sizes = {"pool_max": "3"}
     async with pooled(cloned_database.update_query_dict(sizes), DATABASE_POOL_TIMEOUT=5) as engine:
         await asyncio.gather(engine._open(4), *(pid(engine) for _ in range(6)))
 
 
-async def test_start_finds_out_what_is_wrong() -> None:
+async def test_start_raises_the_error_of_connecting() -> None:
     async with pooled(url_of("nothing")) as engine:
         with pytest.raises(ConnectionFailed, match="the database does not exist"):
             await engine.start()
 
 
-async def test_idle_and_old_connections_are_replaced_when_next_asked_for(cloned_database: URL) -> None:
+async def test_idle_and_old_connections_are_replaced_at_the_next_checkout(cloned_database: URL) -> None:
     for query in ({"pool_idle": "50"}, {"max_lifetime": "1"}):
         async with pooled(cloned_database.update_query_dict(query)) as engine:
             first = await pid(engine)
@@ -185,7 +185,7 @@ async def test_idle_and_old_connections_are_replaced_when_next_asked_for(cloned_
             assert await pid(engine) != first
 
 
-async def test_connections_do_not_all_come_of_age_at_once(cloned_database: URL) -> None:
+async def test_connections_do_not_all_retire_at_the_same_time(cloned_database: URL) -> None:
     async with pooled(cloned_database, DATABASE_POOL_RECYCLE=1000) as engine:
         connections = await asyncio.gather(*(engine.connect().start() for _ in range(5)))
         drivers: list[Any] = [(await connection.get_raw_connection()).driver_connection for connection in connections]
@@ -198,7 +198,7 @@ async def test_connections_do_not_all_come_of_age_at_once(cloned_database: URL) 
     assert all(890 < age - now <= 1000 for age in ages)
 
 
-async def test_limits_are_in_force(cloned_database: URL) -> None:
+async def test_the_server_applies_the_limits(cloned_database: URL) -> None:
     limits: dict[str, Any] = {
         "DATABASE_STATEMENT_TIMEOUT": 100,
         "DATABASE_LOCK_TIMEOUT": 70,
@@ -219,7 +219,7 @@ async def test_limits_are_in_force(cloned_database: URL) -> None:
     assert shown == ["100ms", "70ms", "80ms"]
 
 
-async def test_pools_of_different_names_starve_neither_the_other(
+async def test_pools_of_different_names_do_not_use_each_others_connections(
     cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "1"}), DATABASE_POOL_TIMEOUT="0.1")
@@ -244,10 +244,10 @@ def test_a_pools_name_is_checked(name: str) -> None:
 
 
 @pytest.mark.fast_path
-async def test_a_caller_who_is_cancelled_while_a_dead_connection_is_replaced_keeps_no_place(
+async def test_a_caller_cancelled_while_a_dead_connection_is_replaced_leaves_the_pool_whole(
     cloned_database: URL,
 ) -> None:
-    """At whatever moment, and with no help of the garbage collector."""
+    """At each step of the event loop, and without the garbage collector."""
     async with pooled(cloned_database, DATABASE_POOL_SIZE=1, DATABASE_MAX_OVERFLOW=0) as engine:
         gc.disable()
         try:

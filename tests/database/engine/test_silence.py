@@ -1,4 +1,4 @@
-"""A server that takes connections and says nothing: nobody waits for longer than the limits, at any point."""
+"""A server that accepts connections and does not answer: no call waits longer than the limits, at any point."""
 
 from __future__ import annotations
 
@@ -27,10 +27,8 @@ def relayed(relay: MuteRelay, dbname: str, *more: MuteRelay) -> URL:
     return url_of(dbname).set(query={"host": hosts, "port": ports})
 
 
-async def test_a_connection_that_was_idle_for_long_is_asked_whether_it_lives(
-    clone_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half-open: the network has dropped it, and told neither end."""
+async def test_a_connection_that_was_idle_for_long_is_pinged(clone_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half-open connection: the network has dropped it without notice to either end."""
     monkeypatch.setattr(pool, "PING_AFTER_IDLE_SECONDS", 0.0)
     monkeypatch.setattr(pool, "PING_TIMEOUT_SECONDS", 0.2)
     with relaying() as first, relaying() as second:
@@ -42,7 +40,7 @@ async def test_a_connection_that_was_idle_for_long_is_asked_whether_it_lives(
     assert second.connections == 1
 
 
-async def test_a_server_that_falls_silent_holds_nobody_longer_than_the_limits(
+async def test_no_call_waits_longer_than_the_limits_for_a_server_that_stops_answering(
     cloned_database: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(import_module("src.database.session.targets"), "COMMAND_MARGIN_SECONDS", 0.2)
@@ -68,7 +66,7 @@ async def test_a_server_that_falls_silent_holds_nobody_longer_than_the_limits(
             assert time.monotonic() - began < 5
 
 
-async def test_the_system_asks_whether_a_silent_peer_is_there(cloned_database: URL) -> None:
+async def test_tcp_keepalives_are_on(cloned_database: URL) -> None:
     with relaying() as relay:
         async with (
             pooled(relayed(relay, str(cloned_database.database))) as engine,
@@ -94,8 +92,8 @@ async def test_dispose_ends_in_time_with_idle_connections_to_a_silent_server(clo
             assert all(driver.is_closed() for driver in drivers), "those too that did not say goodbye in time"
 
 
-async def test_a_server_that_falls_silent_after_the_login_is_given_up_on(cloned_database: URL) -> None:
-    """What is asked of a new connection has the time that connecting has."""
+async def test_a_server_that_stops_answering_after_the_login_ends_the_connect_in_time(cloned_database: URL) -> None:
+    """The setup of a new connection has the time limit of connecting."""
     with relaying() as relay:
         url = relayed(relay, str(cloned_database.database))
         engine = create_engine(

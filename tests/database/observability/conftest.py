@@ -1,4 +1,4 @@
-"""Sessions and a store that somebody watches, with pools of two connections."""
+"""Sessions and a store that are observed, with pools of two connections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tenant() -> UUID:
 async def use(
     postgresql_observed: NoopExecutor, use_database: Callable[..., Settings], tenant: UUID
 ) -> AsyncIterator[Use]:
-    """Points `get_db` and `get_store` at a database, with pools of two connections and what is switched on."""
+    """Points `get_db` and `get_store` at a database with pools of two connections; variables switch observers on."""
     url = url_of(postgresql_observed.template_dbname).update_query_dict({"pool_max": "2"})
 
     def use(at: URL = url, **variables: str) -> Settings:
@@ -44,7 +44,7 @@ async def use(
 
 @pytest.fixture
 def registry() -> Iterator[CollectorRegistry]:
-    """Prometheus metrics, in a registry of the test's own."""
+    """Prometheus metrics in a registry for this test."""
     registry = CollectorRegistry()
     observability.use_metrics(registry)
     yield registry
@@ -52,5 +52,5 @@ def registry() -> Iterator[CollectorRegistry]:
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
-    """A metric's value, 0 where it has none."""
+    """Return the value of a metric, or 0 if there is none."""
     return registry.get_sample_value(f"thea_db_{name}", labels) or 0

@@ -1,4 +1,4 @@
-"""As much of PromQL as the alert rules use, evaluated over scrapes of a registry."""
+"""The part of PromQL that the alert rules use, evaluated over scrapes of a registry."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MATCH: dict[str, Callable[[str, str], bool]] = {
 
 @dataclass
 class Scrapes:
-    """What a Prometheus server has of one process: samples by time, with the labels that it adds."""
+    """The samples that a Prometheus server has of one process, by time, with the labels that the server adds."""
 
     taken: list[tuple[float, dict[tuple[str, Labels], float]]] = field(default_factory=list)
 
@@ -101,7 +101,7 @@ class _Query:
         return {labels: merge(values) for labels, values in groups.items()}
 
     def over_time(self, function: str) -> Vector:
-        """Return what counters grew by; a series needs two samples, and what came before the first is not seen."""
+        """Return the increase of counters. A series needs two samples; the increase before the first does not count."""
         self.take("(")
         found = self.selection(self.take())
         self.take("[")

@@ -1,4 +1,4 @@
-"""The alert rules, evaluated on the metrics of a process that really ran: each fires for its reason, and no other."""
+"""The alert rules, evaluated on the metrics of a real process: each fires for its cause alone."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_failing_statements_are_reported(use: Use, firing: Firing) -> None
     assert firing() == {"Errors"}
 
 
-async def test_a_server_that_nobody_reaches_is_reported(use: Use, firing: Firing) -> None:
+async def test_an_unreachable_server_is_reported(use: Use, firing: Firing) -> None:
     use(NOWHERE)
     for count in (1, 11):
         for _ in range(count):

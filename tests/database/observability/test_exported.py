@@ -23,14 +23,14 @@ NAMED = re.compile("prometheus_client|opentelemetry|observability")
 
 
 def names(registry: CollectorRegistry) -> set[str]:
-    """Every name that a query can ask for."""
+    """Every name that a query can contain."""
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
     return {f"{family.name}{suffix}" for family in registry.collect() for suffix in suffixes[family.type]}
 
 
 @pytest.fixture
 def checked(registry: CollectorRegistry) -> CollectorRegistry:
-    """The metrics after a check of the replica and the revision: those of the check are absent before."""
+    """The metrics after a check of the replica and the revision, which are absent before it."""
     metrics = metrics_of(registry)
     metrics.replica_seen(0)
     metrics.revision_seen(is_behind=False)
@@ -63,7 +63,7 @@ def test_every_metric_of_the_page_is_exported_and_none_is_missing(checked: Colle
 
 
 def imported_at_once(path: Path) -> Iterator[str]:
-    """What a module imports when it is imported itself, down to the package or module."""
+    """Return the packages and modules that a module imports when it is imported."""
     for line in ast.parse(path.read_text()).body:
         if isinstance(line, ast.Import):
             yield from (name.name for name in line.names)
@@ -71,7 +71,7 @@ def imported_at_once(path: Path) -> Iterator[str]:
             yield line.module
 
 
-def test_what_is_not_asked_for_is_not_imported() -> None:
+def test_a_package_that_is_switched_off_is_not_imported() -> None:
     speaking = [path for path in (ROOT / "src").rglob("*.py") if NAMED.search(path.read_text())]
     eager = {
         path.name

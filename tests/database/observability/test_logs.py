@@ -52,7 +52,7 @@ async def test_in_development_each_statement_is_logged_with_its_name_time_rows_a
     assert (by_store["statement"], by_store["pool"]) == ("Store.user_by_telegram_id", "store")
 
 
-async def test_parameters_are_logged_only_where_they_are_asked_for(use: Use, logs: Logs) -> None:
+async def test_parameters_are_logged_only_if_the_settings_say_so(use: Use, logs: Logs) -> None:
     async def say() -> None:
         async with get_db() as session:
             await session.execute(text("SELECT :said"), {"said": CANARY})
@@ -114,7 +114,7 @@ async def _planned(logs: Logs) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_plan_that_cannot_be_had_is_told_and_harms_nobody(use: Use, logs: Logs) -> None:
+async def test_a_failed_query_for_a_plan_is_logged_and_affects_no_caller(use: Use, logs: Logs) -> None:
     use(DATABASE_SLOW_QUERY_MS="1", DATABASE_SLOW_QUERY_PLAN="true")
     async with get_db() as session:
         await session.execute(text("CREATE TEMPORARY TABLE fleeting ON COMMIT DROP AS SELECT 1 AS a"))
@@ -125,7 +125,7 @@ async def test_a_plan_that_cannot_be_had_is_told_and_harms_nobody(use: Use, logs
     assert (entry["plan"], entry["reason"]) == (None, "UndefinedTableError")
 
 
-async def test_asking_for_a_plan_carries_nothing_out(use: Use, logs: Logs) -> None:
+async def test_a_query_for_a_plan_does_not_execute_the_statement(use: Use, logs: Logs) -> None:
     use(DATABASE_SLOW_QUERY_MS="1", DATABASE_SLOW_QUERY_PLAN="true")
     slowly = text("INSERT INTO users (id, tenant_id, telegram_id) SELECT uuidv7(), :tenant, 5 FROM pg_sleep(0.01)")
     async with get_db() as session:
@@ -138,7 +138,7 @@ async def test_asking_for_a_plan_carries_nothing_out(use: Use, logs: Logs) -> No
     assert count == 1
 
 
-async def test_the_same_statement_again_and_again_in_a_unit_of_work_is_told_once(use: Use, logs: Logs) -> None:
+async def test_the_same_statement_repeated_in_a_unit_of_work_is_logged_once(use: Use, logs: Logs) -> None:
     use(DATABASE_REPEATED_QUERIES="3")
     for times in (3, 10):
         async with get_db() as session:
@@ -151,7 +151,7 @@ async def test_the_same_statement_again_and_again_in_a_unit_of_work_is_told_once
     assert "in test_the_same_statement" in told["caller"]
 
 
-async def test_a_notice_of_the_servers_is_told_and_its_text_where_that_is_no_ones(use: Use, logs: Logs) -> None:
+async def test_a_notice_is_logged_with_its_text_only_if_that_contains_no_data(use: Use, logs: Logs) -> None:
     use(DATABASE_LOG_NOTICES="true")
     async with get_db() as session:
         await session.execute(text("CREATE TEMPORARY TABLE IF NOT EXISTS noted (a int) ON COMMIT DROP"))
@@ -164,7 +164,7 @@ async def test_a_notice_of_the_servers_is_told_and_its_text_where_that_is_no_one
     assert CANARY not in str(logs)
 
 
-async def test_the_stores_connections_tell_of_notices_too(use: Use, logs: Logs) -> None:
+async def test_notices_to_connections_of_the_store_are_logged(use: Use, logs: Logs) -> None:
     use(DATABASE_LOG_NOTICES="true")
     store = get_store()
     await store.user_by_telegram_id(1)
@@ -174,7 +174,9 @@ async def test_the_stores_connections_tell_of_notices_too(use: Use, logs: Logs) 
     assert [entry["sqlstate"] for entry in of(logs, "server_notice")] == ["25P01"]
 
 
-async def test_a_watcher_that_breaks_breaks_nothing_else(use: Use, logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_of_an_observer_does_not_reach_the_caller(
+    use: Use, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("src.database.observability.query_log.QueryLog._fields", lambda *_: 1 / 0)
     use(DATABASE_ECHO="true")
     await look_up()

@@ -79,7 +79,7 @@ async def test_the_stores_calls_are_counted_by_their_names(use: Use, registry: C
     assert value(registry, "checkout_seconds_count", pool="store") == 2
 
 
-async def test_a_stream_of_the_store_counts_once_also_where_its_reader_has_enough(
+async def test_a_stream_of_the_store_counts_once_also_if_its_reader_stops_early(
     use: Use, registry: CollectorRegistry
 ) -> None:
     use()
@@ -126,7 +126,7 @@ async def test_the_oldest_open_unit_of_work_has_an_age_until_it_ends(use: Use, r
     assert value(registry, "oldest_transaction_seconds", pool="default") == 0
 
 
-async def test_errors_are_counted_by_our_class_at_whatever_they_come(use: Use, registry: CollectorRegistry) -> None:
+async def test_errors_are_counted_by_our_class_wherever_they_occur(use: Use, registry: CollectorRegistry) -> None:
     use(DATABASE_POOL_TIMEOUT="0.05")
     with pytest.raises(DuplicateKeyError):
         async with get_db() as session:
@@ -150,7 +150,7 @@ async def test_a_commit_that_fails_is_an_error_too(use: Use, registry: Collector
 
 
 def errors(registry: CollectorRegistry) -> float:
-    """How many errors there were, of every class."""
+    """Return the number of errors of all classes."""
     samples = (sample for family in registry.collect() for sample in family.samples)
     return sum(sample.value for sample in samples if sample.name == "thea_db_errors_total")
 
@@ -189,7 +189,7 @@ async def _use_one() -> None:
         pass
 
 
-async def test_retries_and_what_was_looked_at_are_told(use: Use, registry: CollectorRegistry) -> None:
+async def test_retries_and_results_of_checks_are_exported(use: Use, registry: CollectorRegistry) -> None:
     settings = use()
     assert settings.DATABASE_URL is not None
     use(DATABASE_REPLICA_URL=settings.DATABASE_URL.render_as_string(hide_password=False))
@@ -203,8 +203,8 @@ async def test_retries_and_what_was_looked_at_are_told(use: Use, registry: Colle
     assert registry.get_sample_value("thea_db_revision_behind") == 0
 
 
-async def test_what_no_check_has_found_out_is_absent(use: Use, registry: CollectorRegistry) -> None:
-    """A 0 would say that the replica is down, and that the schema is up to date."""
+async def test_a_value_without_a_check_is_absent(use: Use, registry: CollectorRegistry) -> None:
+    """A 0 would mean that the replica is down, and that the schema is up to date."""
     seen = ("replica_up", "replica_lag_seconds", "revision_behind")
     use()
     await _use_one()
@@ -244,7 +244,7 @@ async def test_a_database_without_the_newest_migration_is_behind(
     assert value(registry, "revision_behind") == 0
 
 
-async def test_no_value_of_anybody_gets_into_a_label(use: Use, registry: CollectorRegistry) -> None:
+async def test_no_label_contains_data(use: Use, registry: CollectorRegistry) -> None:
     use()
     async with get_db() as session:
         session.add(User(display_name=CANARY))
@@ -258,9 +258,7 @@ async def test_no_value_of_anybody_gets_into_a_label(use: Use, registry: Collect
     assert CANARY not in generate_latest(registry).decode().lower()
 
 
-async def test_an_engine_of_the_services_own_is_watched_when_it_asks_for_it(
-    use: Use, registry: CollectorRegistry
-) -> None:
+async def test_an_engine_of_the_service_is_observed_after_watch(use: Use, registry: CollectorRegistry) -> None:
     settings = use()
     made = observability.watch(create_engine(settings, name="mine"), settings, name="mine")
     async with made.connect() as connection:
@@ -274,7 +272,7 @@ def test_a_registry_has_its_metrics_once(registry: CollectorRegistry) -> None:
     assert metrics_of(registry) is metrics_of(registry)
 
 
-async def test_a_reading_session_is_a_pool_of_its_own(use: Use, registry: CollectorRegistry) -> None:
+async def test_read_sessions_have_a_pool_of_their_own(use: Use, registry: CollectorRegistry) -> None:
     use()
     async with get_read_db() as session:
         await session.execute(text("SELECT 1"))

@@ -11,7 +11,9 @@ from src.database.errors import ConnectionFailed
 from tests.database.observability.conftest import Use, value
 
 
-async def test_a_pool_shows_who_has_its_connections_and_who_waits(use: Use, registry: CollectorRegistry) -> None:
+async def test_a_pool_exports_its_connections_in_use_and_its_waiting_callers(
+    use: Use, registry: CollectorRegistry
+) -> None:
     use()
     async with engine.connect(), engine.connect():
         waiting = asyncio.create_task(_use_one())
@@ -31,7 +33,7 @@ async def _use_one() -> None:
         pass
 
 
-async def test_what_was_disposed_of_is_watched_when_it_goes_on(use: Use, registry: CollectorRegistry) -> None:
+async def test_a_disposed_engine_that_is_used_again_is_still_observed(use: Use, registry: CollectorRegistry) -> None:
     use()
     await _use_one()
     await engine.dispose()

@@ -20,7 +20,7 @@ from tests.conftest import url_of
 from tests.database.observability.conftest import Use, value
 
 
-async def test_nobody_listens_where_nothing_is_switched_on(use: Use) -> None:
+async def test_nothing_listens_if_nothing_is_switched_on(use: Use) -> None:
     use()
     async with get_db() as session:
         await session.execute(text("SELECT 1"))
@@ -50,7 +50,7 @@ async def test_a_setting_switches_on(use: Use, setting: str) -> None:
     ("setting", "package", "extra"),
     [("DATABASE_METRICS", "prometheus_client", "metrics"), ("DATABASE_TRACING", "opentelemetry", "tracing")],
 )
-async def test_what_is_not_installed_is_named_with_how_to_install_it(
+async def test_a_missing_package_is_reported_with_how_to_install_it(
     use: Use, monkeypatch: pytest.MonkeyPatch, setting: str, package: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -63,7 +63,7 @@ async def test_what_is_not_installed_is_named_with_how_to_install_it(
     use(**{setting: "false"})  # so that what is disposed of afterwards can be made
 
 
-def test_the_pools_of_a_loop_that_is_gone_are_not_shown_any_more(
+def test_pools_of_a_closed_loop_are_not_exported(
     postgresql_observed: NoopExecutor, use_database: Callable[..., Settings], registry: CollectorRegistry
 ) -> None:
     use_database(url_of(postgresql_observed.template_dbname).update_query_dict({"pool_max": "2"}))
@@ -82,9 +82,7 @@ def test_the_pools_of_a_loop_that_is_gone_are_not_shown_any_more(
     assert value(registry, "transaction_seconds_count", pool="default", outcome="committed") == 2
 
 
-async def test_a_retry_is_counted_where_somebody_counts_and_else_is_nothing(
-    use: Use, registry: CollectorRegistry
-) -> None:
+async def test_a_retry_is_counted_once_an_engine_is_observed(use: Use, registry: CollectorRegistry) -> None:
     use()
     observability.count_retry("DeadlockError")
     before = value(registry, "retries_total", reason="DeadlockError")

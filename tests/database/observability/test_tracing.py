@@ -35,7 +35,7 @@ def provider() -> TracerProvider:
 
 @pytest.fixture
 def spans(provider: TracerProvider) -> Iterator[InMemorySpanExporter]:
-    """What is traced, once it has ended."""
+    """The spans that have ended."""
     exporter = InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     observability.use_tracing(provider)
@@ -91,12 +91,10 @@ async def test_the_stores_call_is_a_span_with_a_statement(use: Use, spans: InMem
     assert of(statement, "thea.tenant.id") == of(unit, "thea.tenant.id") == str(tenant)
 
 
-async def test_a_failure_says_its_class_and_code_and_nothing_that_was_said(
-    use: Use, spans: InMemorySpanExporter
-) -> None:
+async def test_an_error_has_its_class_and_code_and_no_data(use: Use, spans: InMemorySpanExporter) -> None:
     use()
     with pytest.raises(DatabaseError):
-        await _say_what_is_no_number()
+        await _send_text_as_a_number()
     await get_store().turn(1, "telegram", CANARY, [NewMessage(message_id="1", role="user", content=CANARY)])
     finished = spans.get_finished_spans()
     [failed] = [span for span in finished if not span.status.is_ok]
@@ -108,7 +106,7 @@ async def test_a_failure_says_its_class_and_code_and_nothing_that_was_said(
     assert CANARY not in "".join(span.to_json() for span in finished)
 
 
-async def test_what_begins_with_a_word_of_somebodys_is_just_other(use: Use, spans: InMemorySpanExporter) -> None:
+async def test_a_statement_with_an_unknown_verb_is_other(use: Use, spans: InMemorySpanExporter) -> None:
     use()
     async with get_db() as session:
         await session.execute(text(f"/* {CANARY} */ SELECT 1"))
@@ -117,7 +115,7 @@ async def test_what_begins_with_a_word_of_somebodys_is_just_other(use: Use, span
     assert of(statement, db_attributes.DB_OPERATION_NAME) == "OTHER"
 
 
-async def test_a_statement_outside_of_a_unit_of_work_is_none_of_it(use: Use, spans: InMemorySpanExporter) -> None:
+async def test_a_statement_outside_of_a_unit_of_work_has_no_parent(use: Use, spans: InMemorySpanExporter) -> None:
     use()
     async with engine.connect() as connection:
         async with AsyncSession(connection, join_transaction_mode="create_savepoint") as session:
@@ -129,7 +127,7 @@ async def test_a_statement_outside_of_a_unit_of_work_is_none_of_it(use: Use, spa
     assert statement.parent is None
 
 
-async def _say_what_is_no_number() -> None:
+async def _send_text_as_a_number() -> None:
     async with get_db() as session:
         session.add(User(display_name=CANARY, username=CANARY))
         await session.execute(text(f"SELECT '{CANARY}'::integer"))

@@ -1,4 +1,4 @@
-"""How a session's transactions are bound to its tenant, and what becomes of the binding."""
+"""The binding of a session's transactions to its tenant, and its end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_session_keeps_the_tenant_of_its_first_statement(engine: AsyncEn
                 await session.flush()
 
 
-async def test_a_transaction_that_began_without_a_tenant_is_bound_when_one_acts(engine: AsyncEngine) -> None:
+async def test_a_transaction_that_began_without_a_tenant_is_bound_once_there_is_one(engine: AsyncEngine) -> None:
     async with AsyncSession(engine) as session:
         assert await session.scalar(text("SELECT count(*) FROM users")) == 0
         with tenant_context(A):
@@ -69,8 +69,8 @@ async def test_a_savepoint_that_is_rolled_back_leaves_the_binding(engine: AsyncE
             assert await session.scalar(text("SELECT count(*) FROM users")) == 1
 
 
-async def test_without_a_tenant_nothing_is_seen_on_a_connection_that_was_bound(engine: AsyncEngine) -> None:
-    """Bound by an earlier session of the same transaction, or for good by somebody's own SET."""
+async def test_without_a_tenant_no_row_is_visible_on_a_connection_that_was_bound(engine: AsyncEngine) -> None:
+    """Bound by an earlier session in the same transaction, or by a caller's SET."""
     async with engine.connect() as connection:
         await connection.begin()
         with tenant_context(A):
@@ -86,7 +86,7 @@ async def test_without_a_tenant_nothing_is_seen_on_a_connection_that_was_bound(e
             assert await session.scalar(COUNT) == 0
 
 
-async def test_a_savepoint_that_is_rolled_back_does_not_take_the_binding_with_it(engine: AsyncEngine) -> None:
+async def test_rolling_back_a_savepoint_keeps_the_binding(engine: AsyncEngine) -> None:
     async with AsyncSession(engine) as session:
         savepoint = await session.begin_nested()
         assert await session.scalar(COUNT) == 0
@@ -96,7 +96,7 @@ async def test_a_savepoint_that_is_rolled_back_does_not_take_the_binding_with_it
             assert await session.scalar(COUNT) == 1
 
 
-async def test_default_tenants_that_end_alike_do_not_clash(engine: AsyncEngine) -> None:
+async def test_default_tenants_with_the_same_end_do_not_conflict(engine: AsyncEngine) -> None:
     for start in ("0", "1"):
         binding = TenantBinding(UUID(f"{start}0000000-0000-4000-8000-000000000009"))
         async with AsyncSession(engine, binding=binding) as session:
@@ -105,7 +105,7 @@ async def test_default_tenants_that_end_alike_do_not_clash(engine: AsyncEngine) 
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_many_that_register_the_same_default_tenant_at_once_do_so_once() -> None:
+async def test_concurrent_sessions_register_the_default_tenant_once() -> None:
     target = resolve_target(get_settings())
     connections = [await connect(target) for _ in range(8)]
 
@@ -118,7 +118,7 @@ async def test_many_that_register_the_same_default_tenant_at_once_do_so_once() -
         await connection.close()
 
 
-async def test_a_default_tenant_that_is_registered_needs_no_right_to_register(
+async def test_a_registered_default_tenant_needs_no_privilege_to_register(
     engine: AsyncEngine, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("REVOKE INSERT ON tenants FROM thea_app")
@@ -127,7 +127,7 @@ async def test_a_default_tenant_that_is_registered_needs_no_right_to_register(
         assert await session.scalar(COUNT) == 1
 
 
-async def test_the_default_tenant_acts_and_registers_itself_on_first_use(
+async def test_the_default_tenant_is_used_and_registered_at_the_first_use(
     engine: AsyncEngine, superuser: psycopg.Connection
 ) -> None:
     default = uuid7()
@@ -144,8 +144,8 @@ async def test_the_default_tenant_acts_and_registers_itself_on_first_use(
             assert session.tenant_id == A
 
 
-async def test_works_before_the_schema_is_there(use_database: Callable[..., Settings]) -> None:
-    """`SELECT 1` on an empty database is fine: there is nothing yet to bind to, and nothing to see."""
+async def test_works_before_the_first_migration(use_database: Callable[..., Settings]) -> None:
+    """`SELECT 1` works on an empty database: there is no function to bind with, and no row to protect."""
     use_database(url_of("postgres"))
 
     async with get_db() as session:

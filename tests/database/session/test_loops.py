@@ -81,7 +81,7 @@ USES = (by_the_store, in_a_session, in_a_read_session, over_an_engine_of_its_own
 @pytest.mark.slow
 @pytest.mark.parametrize("metrics", ["false", "true"], ids=["plain", "with metrics"])
 @pytest.mark.parametrize("end", [run, run_and_close])
-def test_loops_that_have_ended_keep_no_backend_and_no_memory(
+def test_ended_loops_keep_no_backend_and_no_memory(
     end: Callable[[Use], None],
     metrics: str,
     cloned_database: URL,

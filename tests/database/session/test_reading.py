@@ -1,4 +1,4 @@
-"""get_read_db: its own tenant's rows and no other's, one connection after the other; no writes; one state on demand."""
+"""get_read_db: only rows of its tenant, also on a connection that served others; no writes; snapshots."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = text("SELECT display_name FROM users")
 
 @pytest.fixture
 async def two_tenants(cloned_database: URL, use_database: Callable[..., Settings]) -> URL:
-    """One pooled connection for reading, so that it goes from tenant to tenant; A has a user, B has two."""
+    """One pooled connection for reading, which serves both tenants; A has one user, B has two."""
     url = cloned_database.update_query_dict({"pool_max": "1"})
     use_database(url)
     async with get_db() as session:
@@ -64,7 +64,7 @@ async def test_without_a_tenant_there_is_nothing(two_tenants: URL, use_database:
             await UserRepository(session).count()
 
 
-async def test_a_tenant_that_is_named_later_is_bound_then(two_tenants: URL) -> None:
+async def test_a_tenant_that_is_set_later_is_bound_then(two_tenants: URL) -> None:
     async with get_read_db() as session:
         assert await session.scalar(COUNT) == 0, "the default tenant has no user"
         await session.close()
@@ -73,7 +73,7 @@ async def test_a_tenant_that_is_named_later_is_bound_then(two_tenants: URL) -> N
                 assert await other.scalar(COUNT) == 2
 
 
-async def test_somebodys_own_set_does_not_outlive_his_session(two_tenants: URL) -> None:
+async def test_a_callers_set_does_not_outlive_its_session(two_tenants: URL) -> None:
     with tenant_context(A):
         async with get_read_db() as session:
             await session.execute(text(f"SET app.tenant_id = '{B}'"))
@@ -84,7 +84,7 @@ async def test_somebodys_own_set_does_not_outlive_his_session(two_tenants: URL) 
                 await session.execute(text("DELETE FROM users"))
 
 
-async def test_a_transaction_that_a_reader_began_himself_reaches_nobody_else(two_tenants: URL) -> None:
+async def test_a_transaction_begun_as_text_does_not_reach_the_next_session(two_tenants: URL) -> None:
     with tenant_context(A):
         async with get_read_db() as session:
             await session.execute(text("BEGIN"))
@@ -96,7 +96,7 @@ async def test_a_transaction_that_a_reader_began_himself_reaches_nobody_else(two
             assert await session.scalar(COUNT) == 2
 
 
-async def test_a_savepoint_that_is_rolled_back_takes_its_tenant_along(
+async def test_rolling_back_a_savepoint_undoes_a_binding_made_in_it(
     two_tenants: URL, use_database: Callable[..., Settings]
 ) -> None:
     use_database(two_tenants, ENVIRONMENT="staging")
@@ -110,7 +110,7 @@ async def test_a_savepoint_that_is_rolled_back_takes_its_tenant_along(
             assert await session.scalar(COUNT) == 1
 
 
-async def test_nobody_can_make_a_snapshot_write(two_tenants: URL) -> None:
+async def test_a_caller_cannot_make_a_snapshot_write(two_tenants: URL) -> None:
     with tenant_context(A):
         async with get_read_db() as session:
             await session.snapshot()
@@ -120,7 +120,7 @@ async def test_nobody_can_make_a_snapshot_write(two_tenants: URL) -> None:
 
 
 @pytest.mark.slow
-async def test_random_cancellations_show_nobody_anothers_rows(two_tenants: URL) -> None:
+async def test_random_cancellations_show_no_rows_of_another_tenant(two_tenants: URL) -> None:
     seen: list[tuple[UUID, set[str]]] = []
 
     async def read(tenant: UUID) -> None:
@@ -162,7 +162,7 @@ async def test_a_write_is_refused_by_the_server(two_tenants: URL, at_the_end: bo
     assert await count(A) == 1
 
 
-async def test_each_statement_sees_what_is_committed_by_then_until_there_is_a_snapshot(two_tenants: URL) -> None:
+async def test_each_statement_sees_the_committed_state_until_there_is_a_snapshot(two_tenants: URL) -> None:
     async def add(session_of: str) -> None:
         with tenant_context(A):
             async with get_db() as session:
@@ -181,7 +181,7 @@ async def test_each_statement_sees_what_is_committed_by_then_until_there_is_a_sn
         assert await count(A) == (held or 0) + 1
 
 
-async def test_a_row_that_is_read_again_is_as_it_is_by_then(two_tenants: URL) -> None:
+async def test_a_row_that_is_read_again_has_its_present_values(two_tenants: URL) -> None:
     async def rename(name: str) -> None:
         async with get_db() as session:
             await UserRepository(session).update(user_id, display_name=name)
@@ -206,7 +206,7 @@ async def test_a_row_that_is_read_again_is_as_it_is_by_then(two_tenants: URL) ->
             await reading.refresh(user)
 
 
-async def test_a_row_that_is_read_again_to_write_keeps_what_was_not_yet_sent(two_tenants: URL) -> None:
+async def test_a_row_that_is_read_again_in_a_writing_session_keeps_pending_changes(two_tenants: URL) -> None:
     with tenant_context(A):
         async with get_db() as session:
             [user] = (await UserRepository(session).page()).items
@@ -217,7 +217,7 @@ async def test_a_row_that_is_read_again_to_write_keeps_what_was_not_yet_sent(two
             assert (await UserRepository(reading).get(user.id)).display_name == "mine"
 
 
-async def test_an_error_that_was_caught_leaves_a_reader_as_he_was(two_tenants: URL) -> None:
+async def test_a_read_session_goes_on_after_a_caught_error(two_tenants: URL) -> None:
     with tenant_context(A):
         async with get_read_db() as session:
             with pytest.raises(DatabaseError):
@@ -234,7 +234,7 @@ async def test_a_stream_sees_one_state_and_its_own_tenants_rows(two_tenants: URL
     assert await count(A) == 1
 
 
-async def test_it_reads_before_the_migrations_too(use_database: Callable[..., Settings], two_tenants: URL) -> None:
+async def test_reads_before_the_first_migration(use_database: Callable[..., Settings], two_tenants: URL) -> None:
     use_database(two_tenants.set(database="postgres"))
     async with get_read_db() as session:
         assert await session.scalar(text("SELECT 1")) == 1
@@ -247,7 +247,7 @@ async def test_read_your_writes_without_a_replica_is_the_primary(two_tenants: UR
 
 
 @pytest.mark.parametrize("is_silent", [False, True], ids=["down", "silent"])
-async def test_read_your_writes_does_without_a_replica_that_does_not_answer(
+async def test_read_your_writes_reads_the_primary_if_the_replica_does_not_answer(
     two_tenants: URL, use_database: Callable[..., Settings], is_silent: bool
 ) -> None:
     with relaying() as relay:
@@ -261,16 +261,14 @@ async def test_read_your_writes_does_without_a_replica_that_does_not_answer(
         assert time.monotonic() - began < 5
 
 
-async def test_read_your_writes_leaves_it_to_the_caller_who_acts(
-    two_tenants: URL, use_database: Callable[..., Settings]
-) -> None:
+async def test_read_your_writes_takes_no_tenant(two_tenants: URL, use_database: Callable[..., Settings]) -> None:
     use_database(two_tenants, DATABASE_REPLICA_URL=two_tenants.render_as_string(hide_password=False))
     async with get_read_db(read_your_writes=True) as session:
         with tenant_context(B):
             assert await session.scalar(COUNT) == 2
 
 
-async def test_it_is_a_dependency_of_fastapi(two_tenants: URL) -> None:
+async def test_works_as_a_dependency_of_fastapi(two_tenants: URL) -> None:
     app = FastAPI()
 
     @app.get("/users")

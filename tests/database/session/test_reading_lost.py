@@ -1,4 +1,4 @@
-"""get_read_db after a lost connection: the new connection is bound to the session's tenant, not to the context's."""
+"""get_read_db after a lost connection: the new connection is bound to the session's tenant, not the current one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def rows_of_a(cloned_database: URL) -> Rows:
 
 
 @pytest.mark.fast_path
-async def test_a_lost_connection_is_replaced_by_one_of_the_sessions_tenant(
+async def test_a_lost_connection_is_replaced_by_one_bound_to_the_sessions_tenant(
     rows_of_a: Rows, superuser: psycopg.Connection
 ) -> None:
     found = {}

@@ -1,4 +1,4 @@
-"""get_db: commits on success, rolls back on anything else; one engine for each event loop."""
+"""get_db: commits on success, rolls back on any exception; one engine for each event loop."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_a_cancelled_task_leaves_nothing_behind(superuser: psycopg.Connect
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_a_fault_at_commit_reaches_the_caller_and_rolls_back() -> None:
+async def test_an_error_at_commit_reaches_the_caller_and_rolls_back() -> None:
     async with get_db() as session:
         await UserRepository(session).get_or_create_by_telegram_id(1)
 
@@ -94,7 +94,7 @@ async def test_a_fault_at_commit_reaches_the_caller_and_rolls_back() -> None:
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_the_factory_makes_sessions_too() -> None:
+async def test_the_factory_creates_sessions() -> None:
     async with AsyncSessionLocal() as session:
         assert await session.scalar(text("SELECT 1")) == 1
 
@@ -146,7 +146,7 @@ def test_works_under_one_event_loop_after_another(
     assert superuser.execute(backends).fetchone() == (0,)
 
 
-def test_a_loop_that_is_closed_without_a_word_is_forgotten(cloned_database: URL) -> None:
+def test_a_loop_that_is_closed_without_a_shutdown_is_forgotten(cloned_database: URL) -> None:
     async def use() -> None:
         async with get_db() as session:
             await session.execute(text("SELECT 1"))
@@ -168,7 +168,7 @@ async def test_nested_scopes_are_transactions_of_their_own(cloned_database: URL)
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_many_scopes_at_once() -> None:
+async def test_many_scopes_at_the_same_time() -> None:
     async def one(number: int) -> None:
         async with get_db() as session:
             session.add(User(telegram_id=number))
@@ -180,8 +180,8 @@ async def test_many_scopes_at_once() -> None:
 
 @pytest.mark.usefixtures("cloned_database")
 @pytest.mark.parametrize("statement", ["SELECT 1/0", "SELECT * FROM nothing"])
-async def test_an_error_that_was_caught_does_not_let_the_rest_pass_for_committed(statement: str) -> None:
-    """PostgreSQL answers COMMIT with ROLLBACK then, and says so to nobody."""
+async def test_commit_raises_after_a_caught_error(statement: str) -> None:
+    """PostgreSQL answers COMMIT with ROLLBACK then, and the driver does not raise."""
 
     async def go_on_regardless() -> None:
         async with get_db() as session:
@@ -195,8 +195,8 @@ async def test_an_error_that_was_caught_does_not_let_the_rest_pass_for_committed
     assert await count_users() == 0
 
 
-async def test_neither_does_a_connection_that_was_lost(cloned_database: URL, superuser: psycopg.Connection) -> None:
-    """SQLAlchemy's own error for the statement after it is none of those that callers know."""
+async def test_commit_raises_after_a_lost_connection(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    """SQLAlchemy's own error for the next statement is not one of this package's."""
     async with get_db() as session:
         pid = await session.scalar(text("SELECT pg_backend_pid()"))
         superuser.execute("SELECT pg_terminate_backend(%s)", (pid,))
@@ -211,7 +211,7 @@ async def test_neither_does_a_connection_that_was_lost(cloned_database: URL, sup
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_outside_of_transactions_an_error_spoils_nothing_that_comes_after() -> None:
+async def test_in_autocommit_an_error_does_not_affect_later_statements() -> None:
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         with contextlib.suppress(DatabaseError):
@@ -221,7 +221,7 @@ async def test_outside_of_transactions_an_error_spoils_nothing_that_comes_after(
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_neither_does_a_flush_that_failed() -> None:
+async def test_commit_raises_after_a_failed_flush() -> None:
     async def go_on_regardless() -> None:
         async with get_db() as session:
             await UserRepository(session).add(User(telegram_id=1))
@@ -236,7 +236,7 @@ async def test_neither_does_a_flush_that_failed() -> None:
 
 @pytest.mark.filterwarnings("ignore:Session's state has been changed on a non-active transaction")
 @pytest.mark.parametrize("fails", ["a statement", "a flush"])
-async def test_who_goes_on_after_an_error_that_was_caught_is_told_the_remedy(
+async def test_a_statement_after_a_caught_error_raises_with_the_remedy(
     session: AsyncSession, user: User, fails: str
 ) -> None:
     users = UserRepository(session)
@@ -252,7 +252,7 @@ async def test_who_goes_on_after_an_error_that_was_caught_is_told_the_remedy(
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_what_fails_in_a_savepoint_costs_the_savepoint_alone() -> None:
+async def test_an_error_in_a_savepoint_rolls_back_the_savepoint_alone() -> None:
     async with get_db() as session:
         await UserRepository(session).add(User())
         with contextlib.suppress(DatabaseError):
@@ -263,7 +263,7 @@ async def test_what_fails_in_a_savepoint_costs_the_savepoint_alone() -> None:
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_a_value_that_the_driver_itself_refuses_costs_nothing() -> None:
+async def test_a_value_that_the_driver_refuses_does_not_abort_the_transaction() -> None:
     async with get_db() as session:
         await UserRepository(session).add(User())
         with pytest.raises(DatabaseError):

@@ -1,4 +1,4 @@
-"""The tenant of a session: taken at its first use of any kind, and the one of every row that it writes."""
+"""The tenant of a session: taken at its first use of any kind, and written to every row."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def use(session: AsyncSession, how: str) -> None:
 
 @pytest.fixture
 async def session(shared_engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
-    """A session for which a default tenant is set; what it does is rolled back."""
+    """A session with a default tenant; its changes are rolled back."""
     async with (
         shared_engine.connect() as connection,
         AsyncSession(bind=connection, expire_on_commit=False, binding=TenantBinding(DEFAULT)) as session,

@@ -66,7 +66,7 @@ async def use(session: AsyncSession, how: str) -> None:
 
 @pytest.fixture
 def url(cloned_database: URL, use_database: Callable[..., Settings]) -> URL:
-    """A database of the test's own, behind pools that count their connections."""
+    """A database for this test, with pools that count their connections."""
     use_database(cloned_database, ENVIRONMENT="staging", DATABASE_DEFAULT_TENANT=str(ID))
     return cloned_database
 
@@ -164,7 +164,7 @@ async def test_a_session_that_its_block_closed_is_not_committed_again(url: URL) 
         await run_transaction(close)
 
 
-async def test_what_runs_after_a_response_needs_a_session_of_its_own(url: URL) -> None:
+async def test_code_after_a_response_needs_a_session_of_its_own(url: URL) -> None:
     app = FastAPI()
 
     async def write(session: AsyncSession) -> None:
@@ -246,7 +246,7 @@ async def test_gather_over_one_session_leaks_no_connection(url: URL, scope: Call
     assert session.sync_session.get_transaction() is None
 
 
-async def test_a_task_that_still_waits_as_the_block_ends_costs_the_transaction(
+async def test_a_task_that_still_waits_at_the_end_of_the_block_rolls_back_the_transaction(
     url: URL, superuser: psycopg.Connection
 ) -> None:
     late: list[asyncio.Task[Any]] = []
@@ -273,7 +273,7 @@ async def test_a_task_that_still_waits_as_the_block_ends_costs_the_transaction(
 async def test_a_transaction_block_ends_after_the_other_tasks_operation(
     shared_engine: AsyncEngine, opening: str
 ) -> None:
-    """Whether the block ends by itself or by the error: it is rolled back, by an error of ours."""
+    """The block is rolled back with SessionInUse, whether it ends normally or with an error."""
 
     async def end_before_the_task(session: AsyncSession) -> None:
         async with getattr(session, opening)():

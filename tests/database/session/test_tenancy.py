@@ -1,4 +1,4 @@
-"""Who acts: the tenant of the context, the session that keeps to it, and the wall in the database."""
+"""The current tenant, the session that keeps it, and row-level security."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def user_of_b(engine: AsyncEngine) -> UUID:
             return (await UserRepository(session).get_one()).id
 
 
-def test_the_innermost_context_names_the_tenant() -> None:
+def test_the_innermost_context_sets_the_tenant() -> None:
     assert current_tenant() is None
     with tenant_context(A):
         with tenant_context(B):
@@ -40,19 +40,19 @@ def test_the_innermost_context_names_the_tenant() -> None:
     assert current_tenant() is None
 
 
-def test_refuses_a_tenant_that_is_no_uuid() -> None:
+def test_refuses_a_tenant_that_is_not_a_uuid() -> None:
     with pytest.raises(TypeError, match=r"tenant_id must be a uuid\.UUID, got str"), tenant_context("x"):  # type: ignore[arg-type] # what is tested
         pass
 
 
-async def acting_for(tenant_id: UUID) -> AsyncGenerator[None]:
+async def yield_tenant(tenant_id: UUID) -> AsyncGenerator[None]:
     with tenant_context(tenant_id):
         yield
         yield
 
 
 async def test_a_generator_that_is_closed_in_another_task_ends_its_block_without_an_error() -> None:
-    generator = acting_for(A)
+    generator = yield_tenant(A)
     await anext(generator)
     assert current_tenant() == A
 
@@ -62,7 +62,7 @@ async def test_a_generator_that_is_closed_in_another_task_ends_its_block_without
 
 
 async def test_a_generator_whose_steps_are_in_other_contexts_ends_its_block_without_an_error() -> None:
-    generator = acting_for(A)
+    generator = yield_tenant(A)
     with tenant_context(B):
         for _ in range(2):
             await asyncio.create_task(anext(generator))
@@ -72,9 +72,9 @@ async def test_a_generator_whose_steps_are_in_other_contexts_ends_its_block_with
     assert current_tenant() is None
 
 
-async def test_blocks_that_end_out_of_order_leave_each_other_alone() -> None:
-    """The innermost block that is open counts, whichever was opened or closed last."""
-    generator = acting_for(A)
+async def test_blocks_that_end_out_of_order_do_not_affect_each_other() -> None:
+    """The innermost open block sets the tenant, whichever block was opened or closed last."""
+    generator = yield_tenant(A)
     with tenant_context(C):
         await anext(generator)
         with tenant_context(B):
@@ -125,7 +125,7 @@ async def test_each_tenant_sees_its_own_rows(engine: AsyncEngine) -> None:
                 assert await session.scalar(text("SELECT count(*) FROM users")) == 1
 
 
-async def test_tasks_keep_their_tenants_apart(engine: AsyncEngine) -> None:
+async def test_concurrent_tasks_have_their_own_tenants(engine: AsyncEngine) -> None:
     async def look(tenant: UUID) -> None:
         with tenant_context(tenant):
             for _ in range(5):
@@ -235,12 +235,12 @@ async def test_a_reference_to_another_tenants_row_is_refused_by_the_database(
 
 
 @pytest.fixture
-def walls_down(superuser: psycopg.Connection) -> None:
+def without_row_level_security(superuser: psycopg.Connection) -> None:
     for table in Base.metadata.sorted_tables:
         superuser.execute(f"ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY")
 
 
-@pytest.mark.usefixtures("walls_down")
+@pytest.mark.usefixtures("without_row_level_security")
 async def test_eager_loading_stays_within_the_tenant_without_row_level_security(
     engine: AsyncEngine, superuser: psycopg.Connection
 ) -> None:

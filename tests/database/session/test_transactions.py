@@ -1,4 +1,4 @@
-"""run_transaction: whose it is, how it is isolated, and what makes no sense to ask of it."""
+"""run_transaction: its tenant, its isolation level, its savepoints, and invalid options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def add_user(session: AsyncSession, telegram_id: int = 1) -> User:
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_savepoints_are_the_units_own() -> None:
+async def test_a_unit_may_use_savepoints() -> None:
     async def unit(session: AsyncSession) -> None:
         await add_user(session, 1)
         with pytest.raises(DuplicateKeyError):
@@ -39,7 +39,7 @@ async def test_savepoints_are_the_units_own() -> None:
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_the_tenant_of_the_context_acts() -> None:
+async def test_the_current_tenant_is_used() -> None:
     tenant = uuid7()
     async with get_db() as session:
         session.add(Tenant(id=tenant, slug=str(tenant), name="Other"))
@@ -51,7 +51,7 @@ async def test_the_tenant_of_the_context_acts() -> None:
 
 
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
-async def test_the_isolation_that_is_asked_for_is_had_and_goes_with_the_transaction(
+async def test_the_isolation_level_is_applied_to_this_transaction_alone(
     isolation: transactions.Isolation, cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "1"}))
@@ -76,9 +76,7 @@ async def test_the_isolation_that_is_asked_for_is_had_and_goes_with_the_transact
         ({"timeout": 0}, ValueError, "timeout must be seconds, above 0, or None, got 0"),
     ],
 )
-async def test_options_that_make_no_sense_are_refused(
-    options: dict[str, Any], error: type[Exception], told: str
-) -> None:
+async def test_invalid_options_are_refused(options: dict[str, Any], error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
         await run_transaction(**{"fn": add_user, **options})
 
@@ -93,7 +91,7 @@ async def test_a_coroutine_in_place_of_its_function_is_refused_and_nothing_warns
             await run_transaction(unit())  # type: ignore[arg-type] # that is what is refused
 
 
-async def test_a_server_that_is_not_there_is_tried_for_again_and_then_named(
+async def test_an_unreachable_server_is_retried_and_then_reported(
     use_database: Callable[..., Settings],
 ) -> None:
     use_database(URL.create("postgresql+asyncpg", username="u", host="127.0.0.1", port=1, database="d"))
