@@ -23,6 +23,7 @@ from src.database.engine.sqlalchemy_internals import (
     text_parameters,
     track_changes,
 )
+from src.database.engine.waiters import Waiters
 
 __all__ = [
     "JITTER",
@@ -36,6 +37,7 @@ __all__ = [
     "DatabaseEngine",
     "EngineOptions",
     "SizedPool",
+    "Waiters",
     "begin_on_live_connection",
     "begin_with",
     "cache_key_of",

@@ -23,7 +23,8 @@ class Waiters(Generic[ItemT]):
 
     def __len__(self) -> int:
         """Return the number of callers that wait."""
-        return sum(not future.done() for future in self._futures)
+        # A copy: a scrape of metrics may call this in another thread while the event loop changes the queue.
+        return sum(not future.done() for future in list(self._futures))
 
     def hand_over(self, item: ItemT) -> bool:
         """Hand an item to the caller that has waited longest; return False if no caller waits."""

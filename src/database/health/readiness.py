@@ -102,7 +102,7 @@ async def readiness(
         ::
 
             report = await readiness()
-            status_code = 200 if report.can_serve else 503
+            response.status_code = 200 if report.can_serve else 503
     """
     for name, seconds in (("timeout_seconds", timeout_seconds), ("max_replica_lag_seconds", max_replica_lag_seconds)):
         if not seconds > 0:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Final
 
 import asyncpg
 
-from src.database.engine import JITTER, PING_AFTER_IDLE_SECONDS, PING_TIMEOUT_SECONDS
+from src.database.engine import JITTER, PING_AFTER_IDLE_SECONDS, PING_TIMEOUT_SECONDS, Waiters
 from src.database.errors import PoolExhausted
 from src.database.store.time_limit import TimeLimit
 from src.database.target import PoolLimits
@@ -49,7 +47,8 @@ class StorePool:
         self._count = 0
         self._parting = 0
         self._idle: list[Slot] = []
-        self._waiting: deque[asyncio.Future[Slot | None]] = deque()
+        self._waiters: Waiters[Slot | None] = Waiters()
+        """A caller gets a connection, or None: it opens one in the place that another connection has left."""
         self._generation = 0
         self.time_limit = TimeLimit()
         """Limits each call; known once a connection is open."""
@@ -67,7 +66,7 @@ class StorePool:
     @property
     def waiting(self) -> int:
         """How many calls wait for one."""
-        return sum(not waiter.done() for waiter in list(self._waiting))
+        return len(self._waiters)
 
     @property
     def most(self) -> int:
@@ -97,10 +96,8 @@ class StorePool:
         if slot.generation != self._generation or slot.connection.is_closed():
             self.discard(slot)
             return
-        while self._waiting:
-            if not (waiter := self._waiting.popleft()).done():
-                waiter.set_result(slot)
-                return
+        if self._waiters.hand_over(slot):
+            return
         slot.idle_since = time.monotonic()
         slot.sound_until = min(slot.idle_since + self._sound_seconds, slot.retires_at)
         self._idle.append(slot)
@@ -151,22 +148,13 @@ class StorePool:
         return Slot(connection, generation=generation, lifetime=self._limits.lifetime)
 
     async def _wait(self) -> Slot:
-        waiter: asyncio.Future[Slot | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
         try:
-            async with asyncio.timeout(self._limits.timeout):
-                slot = await waiter
-        except BaseException as error:
-            if waiter.done() and not waiter.cancelled():  # it came just now: somebody else wants it
-                self._pass_on(waiter.result())
-            with suppress(ValueError):
-                self._waiting.remove(waiter)
-            if isinstance(error, TimeoutError):
-                raise PoolExhausted(
-                    f"the store's pool of {self._most} connections had none free for {self._limits.timeout:g} s",
-                    hint="raise DATABASE_POOL_SIZE (pool_max where the URL has one); `thea-db pool` says how far",
-                ) from None
-            raise
+            slot = await self._waiters.wait(self._limits.timeout, put_back=self._pass_on)
+        except TimeoutError:
+            raise PoolExhausted(
+                f"the store's pool of {self._most} connections had none free for {self._limits.timeout:g} s",
+                hint="raise DATABASE_POOL_SIZE (pool_max if the URL has it); `thea-db pool` shows how far",
+            ) from None
         return slot or await self._open()
 
     def _pass_on(self, slot: Slot | None) -> None:
@@ -180,12 +168,9 @@ class StorePool:
         self._leave()
 
     def _leave(self) -> None:
-        """Free a place: who has waited for the longest may open a connection in it."""
-        while self._waiting:
-            if not (waiter := self._waiting.popleft()).done():
-                waiter.set_result(None)
-                return
-        self._count -= 1
+        """Free a place: the caller that has waited longest opens a connection in it."""
+        if not self._waiters.hand_over(None):
+            self._count -= 1
 
 
 async def _close(connection: asyncpg.Connection[Any]) -> None:

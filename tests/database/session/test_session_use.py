@@ -207,7 +207,7 @@ async def test_a_second_task_is_refused_while_the_first_one_waits(
     with pytest.raises(SessionInUse):
         await session.rollback()
 
-    assert "a session of its own" in str(caught.value.hint)
+    assert "open a session with get_db() in each task" in str(caught.value.hint)
     assert await first == 1
     assert await session.scalar(text("SELECT 2")) == 2
 
