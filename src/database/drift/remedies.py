@@ -13,6 +13,10 @@ from src.database.drift.difference import ComparedObject, Statements
 
 _REWRITES: Final = "-- rewrites the table; every other session that uses the table waits: run it when traffic is low"
 _GRANT_AGAIN: Final = "-- the object is dropped and created again: grant its privileges again afterwards"
+# The owner of the table runs the remedies, and row-level security hides every row from an owner without a tenant.
+_BY_TENANT: Final = (
+    "an UPDATE changes rows only as a superuser, or in a transaction after SELECT app_set_tenant(<tenant_id>)"
+)
 _NOT_NULL_CHECK: Final = "thea_not_null"
 _NEW_INDEX: Final = "thea_new_index"
 _SWITCHES: Final[Mapping[str, tuple[str, str]]] = {
@@ -140,7 +144,7 @@ def _create_column(item: ComparedObject) -> Statements:
         return (add,)
     return (
         add.removesuffix(" NOT NULL"),
-        f"-- {item.name} has no default: if {item.table} has rows, set {item.name} in each row before you continue",
+        f"-- {item.name} has no default: if {item.table} has rows, set {item.name} in each row first; {_BY_TENANT}",
         *_set_not_null(item),
     )
 
@@ -189,7 +193,7 @@ def _change_nullability(item: ComparedObject) -> Statements:
     if item.live["nullability"] == "NOT NULL NOT VALID":
         return (f"ALTER TABLE {item.table} VALIDATE CONSTRAINT {item.live['_not_null']}",)
     return (
-        f"-- set {item.name} in each row of {item.table} where it is NULL before you continue",
+        f"-- first set {item.name} in the rows of {item.table} where it is NULL; {_BY_TENANT}",
         *_set_not_null(item),
     )
 
@@ -271,7 +275,7 @@ def _create_constraint(item: ComparedObject) -> Statements:
 def _change_constraint(item: ComparedObject, attribute: str) -> Statements:
     match attribute:
         case "validated" if item.expected["validated"]:
-            return ("-- fails if a row violates the constraint: correct that row first", *_validate(item))
+            return ("-- VALIDATE fails if a row violates the constraint: correct that row first", *_validate(item))
         case "valid index":
             return (f"REINDEX INDEX CONCURRENTLY {item.name}",)
         case "switched off on":
@@ -291,7 +295,10 @@ def _validate(item: ComparedObject) -> Statements:
     forced = [
         name for name in tables if item.expected_catalog.of("table").get(name, {}).get("forced row-level security")
     ]
+    if not forced:
+        return (validate,)
     return (
+        "-- FORCE is an isolation layer: run the FORCE statements below even if VALIDATE fails",
         *(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY" for name in forced),
         validate,
         *(f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY" for name in forced),

@@ -67,6 +67,7 @@ async def temporary_database(
     roles = "SELECT quote_ident(current_user), quote_ident(coalesce($1, current_user))"
     creator, quoted_owner = await connection.fetchrow(roles, owner)
     try:
+        # template0: template1 can contain objects that an administrator has added, which would look like drift.
         await connection.execute(f"CREATE DATABASE {name} OWNER {quoted_owner} TEMPLATE template0 {options}")
     except asyncpg.PostgresError as error:
         raise ConfigurationError(

@@ -163,6 +163,7 @@ async def read_live(settings: Settings, *, tables: Collection[str] = (), purpose
     Raises:
         ConnectionFailed: The database cannot be reached.
     """
+    # NullPool: the one connection is closed with its use, and leaves none to a pool of the service.
     engine = create_engine(settings, poolclass=NullPool, purpose=purpose, name="verify")
     try:
         async with engine.connect() as connection:

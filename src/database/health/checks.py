@@ -119,7 +119,7 @@ async def _connect(*, for_replica: bool) -> Primary:
         capacity = await capacity_of(connection)
         written = await connection.fetchval(WRITTEN.text) if for_replica and not in_recovery else None
     except BaseException:
-        connection.terminate()
+        connection.terminate()  # close() waits for the server, which may be what hangs
         raise
     return Primary(
         connection=connection, takes_writes=not (in_recovery or is_read_only), capacity=capacity, written=written
@@ -147,6 +147,7 @@ async def check_connection(context: HealthContext) -> CheckResult:
             " `thea-db doctor` shows what sets the default, and how to reset it",
         )
     free, of = primary.capacity.free, primary.capacity.available
+    # Behind PgBouncer its pool holds the server's connections, and the number of free ones says nothing.
     if free < KEPT_FREE and not context.settings.DATABASE_PGBOUNCER:
         return warning(
             f"the server has {free} of {of} connections free",

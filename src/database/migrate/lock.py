@@ -51,16 +51,18 @@ _EXISTS: Final = (
     " stamp if there is none"
 )
 _HINTS: Final = {
+    # read_only_sql_transaction
     "25006": "name the primary in DATABASE_MIGRATION_URL: a replica accepts no writes",
+    # insufficient_privilege
     "42501": "migrations run as the owner of the tables: name the owner in DATABASE_MIGRATION_URL; `thea-db bootstrap`"
     " creates the roles and reports missing privileges",
-    "42701": _EXISTS,
-    "42703": _IS_OF_ANOTHER_REVISION,
-    "42710": _EXISTS,
-    "42723": _EXISTS,
-    "42883": _IS_OF_ANOTHER_REVISION,
-    "42P01": _IS_OF_ANOTHER_REVISION,
-    "42P07": _EXISTS,
+    "42701": _EXISTS,  # duplicate_column
+    "42703": _IS_OF_ANOTHER_REVISION,  # undefined_column
+    "42710": _EXISTS,  # duplicate_object
+    "42723": _EXISTS,  # duplicate_function
+    "42883": _IS_OF_ANOTHER_REVISION,  # undefined_function
+    "42P01": _IS_OF_ANOTHER_REVISION,  # undefined_table
+    "42P07": _EXISTS,  # duplicate_table
 }
 
 
@@ -121,6 +123,7 @@ async def migration_connection(
             if exclusive:
                 await _take_lock(connection, patience.migrator_seconds)
             lock_seconds = _lock_seconds(settings, patience)
+            # For the session, not SET LOCAL: each migration has its own transaction.
             await connection.execute(text(f"SET lock_timeout = {round(lock_seconds * 1000)}"))
             pid = await connection.scalar(text("SELECT pg_backend_pid()"))
             await connection.commit()

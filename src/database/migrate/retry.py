@@ -118,6 +118,7 @@ def _run_step(step: MigrationStep, options: dict[str, Any]) -> float:
                 "migration_begins_again", step=step.short_log, error=type(error).__name__, in_seconds=round(pause, 1)
             )
             connection.rollback()  # no lock is held during the pause
+            # Alembic calls this code synchronously, in the greenlet of run_sync: await_only lets the event loop run.
             await_only(asyncio.sleep(pause))
         else:
             break

@@ -299,6 +299,8 @@ async def _restore_into(target: Target, archive: Path, manifest: Manifest | None
             f"{program} sets transaction_timeout, which PostgreSQL {major} does not have",
             hint=f"back up and restore by programs of PostgreSQL {major} to {_TRANSACTION_TIMEOUT - 1}: --bin",
         )
+    # The roles of the backup's server may not exist here, so owners and privileges are not restored: the connected role
+    # owns the objects, and default privileges apply.
     await program.run(
         target,
         "--single-transaction",

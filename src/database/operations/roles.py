@@ -165,6 +165,7 @@ async def bootstrap(
     target = replace(administrator, database=roles.database)
     result = Bootstrapped()
     async with command_connection(administrator) as connection:
+        # The server releases the lock at the end of the session, however this process ends.
         await connection.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
         await _refuse(connection, "refusals", roles.values({}, adopt=adopt))
         exists = await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", roles.database)
