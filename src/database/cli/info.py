@@ -73,7 +73,7 @@ async def _read_servers(settings: Settings) -> dict[str, ServerInfo]:
 
 
 async def _read_server(settings: Settings, purpose: Purpose) -> ServerInfo:
-    """Return what is known of one server: if the server cannot be reached, its target and the error."""
+    """Return the information of one server. If the server cannot be reached, that is its target and the error."""
     info = ServerInfo()
     try:
         target = resolve_target(settings, purpose=purpose)

@@ -106,7 +106,7 @@ def progress(noun: str, *, total: int | None = None, is_shown: bool = True) -> I
     """Show a progress bar on standard error while the block runs; none if standard error is not a terminal.
 
     Args:
-        noun: What is counted, in the plural.
+        noun: The name of the counted items, in the plural.
         total: The number to reach; None if it is not known.
         is_shown: False: show no progress bar.
 

@@ -36,7 +36,7 @@ _BOOTSTRAP: Final = "`thea-db bootstrap` creates the database and its roles"
 def hosts_to_reach(target: Target) -> tuple[Host, ...]:
     """Return the hosts to which this machine connects: with an SSH tunnel, the gateway alone.
 
-    None for the embedded server, and for Cloud SQL, whose connector opens the connection.
+    The result is empty for the embedded server, and for Cloud SQL, whose connector opens the connection.
     """
     if target.embedded is not None or target.cloud_sql_instance is not None:
         return ()

@@ -47,7 +47,7 @@ RELEASES: Final = (
     Release({15: 4}, "MERGE does not check row-level security for the rows that it writes (CVE-2023-39418)"),
 )
 LAST_YEARS: Final = {15: 2027, 16: 2028, 17: 2029, 18: 2030}
-"""By major version, the year in whose November its last release appears."""
+"""The last year of each major version: its last release appears in November."""
 
 
 def judge_version(version: int, *, today: date) -> CheckResult:

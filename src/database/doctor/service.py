@@ -161,7 +161,7 @@ async def _check_durability(settings: Settings) -> CheckResult:
     return ok(", ".join(f"{name} = {value}" for name, value in sorted(values.items())))
 
 
-async def _check_recovery(settings: Settings) -> CheckResult:
+async def _check_pool_recovery(settings: Settings) -> CheckResult:
     """Terminate a pooled connection on the server, and check that the next use of the pool succeeds."""
     engine = create_engine(settings, poolclass=AsyncAdaptedQueuePool)
     server_process = text("SELECT pg_backend_pid()")
@@ -263,5 +263,5 @@ async def _identity(connection: asyncpg.Connection[Any]) -> tuple[int, int, str]
 _CHECKS: Final[Mapping[str, Callable[[Settings], Awaitable[CheckResult]]]] = {
     "migrations": _check_migrations,
     "durability": _check_durability,
-    "healing": _check_recovery,
+    "pool recovery": _check_pool_recovery,
 }

@@ -105,7 +105,7 @@ async def test_an_isolated_service_passes_all_checks(
         "database": "ok",
         "migrations": "ok",
         "durability": "failed",
-        "healing": "ok",
+        "pool recovery": "ok",
         "restart": "skipped",
     }
     assert findings["durability"].found.startswith("fsync = off, full_page_writes = off")

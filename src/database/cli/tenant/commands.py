@@ -150,10 +150,10 @@ def purge_command(
 
 
 def _confirm(slug: str) -> None:
-    """Ask the user to type the slug as a confirmation.
+    """Read the slug from standard input as a confirmation.
 
     Raises:
-        ConfigurationError: The user typed something else.
+        ConfigurationError: The user typed another text.
     """
     typer.echo(f"This removes {slug} and all of its data permanently. Type {slug} to confirm:", err=True)
     if sys.stdin.readline().strip() != slug:
