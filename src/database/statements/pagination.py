@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,16 +26,8 @@ _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "plain": lambda value: value,
 }
 
-_UNREADABLE: Final = (
-    AttributeError,  # UUID(1)
-    binascii.Error,
-    KeyError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    UnicodeError,
-    ValueError,
-)
+_UNREADABLE: Final = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+"""The errors of decoding a changed cursor; UUID(1) raises AttributeError."""
 
 
 class InvalidCursorError(ValueError):

@@ -106,14 +106,9 @@ async def fetch_entities(
         model: The mapped class.
         refresh: Set all attributes of an entity that the session has already; else only expired ones.
     """
-    if _needs_sqlalchemy(session.sync_session) or (cached := compile_cached(statement, model)) is None:
+    if (sent := await _send_cached(session, statement, model)) is None:
         return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
-    compiled, bound = cached
-    autocommit = not compiled.may_write  # a caller's condition may call any function
-    found = await _send_compiled(session, compiled, lambda form: form.arguments(bound), autocommit=autocommit)
-    if found is None:
-        return await _by_sqlalchemy(session, statement, {}, refresh=refresh)
-    return _loaded(session, compiled, found, refresh=refresh)
+    return _loaded(session, *sent, refresh=refresh)
 
 
 async def stream_entities(
@@ -196,14 +191,10 @@ async def fetch_value(session: AsyncSession, statement: Select[ValueT]) -> Value
 
     A read session sends it in one round trip, as `fetch_entities` does.
     """
-    if not _needs_sqlalchemy(session.sync_session) and (cached := compile_cached(statement, None)) is not None:
-        compiled, bound = cached
-        autocommit = not compiled.may_write
-        found = await _send_compiled(session, compiled, lambda form: form.arguments(bound), autocommit=autocommit)
-        if found is not None:
-            value: ValueT = found[0][0]
-            return value
-    return (await session.scalars(statement)).one()
+    if (sent := await _send_cached(session, statement, None)) is None:
+        return (await session.scalars(statement)).one()
+    value: ValueT = sent[1][0][0]
+    return value
 
 
 async def records(session: AsyncSession, statement: SentAsText, values: Sequence[Any]) -> list[Any]:
@@ -236,6 +227,18 @@ async def _by_sqlalchemy(
 
 def _options(*, refresh: bool) -> dict[str, Any]:
     return {"populate_existing": True, "synchronize_session": False} if refresh else {}
+
+
+async def _send_cached(
+    session: AsyncSession, statement: Executable, model: type[Any] | None
+) -> tuple[DriverStatement, list[Any]] | None:
+    """Send a caller's statement; return its compiled form and the records, or None if SQLAlchemy has to send it."""
+    if _needs_sqlalchemy(session.sync_session) or (cached := compile_cached(statement, model)) is None:
+        return None
+    compiled, bound = cached
+    autocommit = not compiled.may_write  # a caller's condition may call a function that writes
+    records = await _send_compiled(session, compiled, lambda form: form.arguments(bound), autocommit=autocommit)
+    return None if records is None else (compiled, records)
 
 
 async def _send_compiled(
