@@ -182,7 +182,7 @@ class Source:
         """Returns the state of the pool; None if nothing is pooled."""
         observers = tuple(observers)
         self._listeners: dict[str, tuple[Callable[..., None], ...]] = {
-            event: tuple(getattr(observer, event) for observer in observers if _has(observer, event))
+            event: tuple(getattr(observer, event) for observer in observers if _implements(observer, event))
             for event in _EVENTS
         }
 
@@ -204,7 +204,7 @@ class Source:
                 get_logger(__name__).warning("watcher_failed", event_name=event, error=type(error).__name__)
 
 
-def _has(observer: Observer, event: str) -> bool:
+def _implements(observer: Observer, event: str) -> bool:
     return getattr(type(observer), event) is not getattr(Observer, event)
 
 
