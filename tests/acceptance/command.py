@@ -1,4 +1,4 @@
-"""Runs thea-db as a user does: in a folder of its own, in a process of its own."""
+"""Run thea-db as a user does: in an own folder and an own process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CANARY = "c4n4ry-p4ss"
 
 
 def run(*arguments: str | Path, folder: Path, output: Any = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with these variables and none of the suite's; what it prints goes to `output`, or is kept."""
+    """Run the command with these variables instead of the suite's; write its output to `output`, or return it."""
     unset = ("DATABASE_", "DB_", "ENVIRONMENT")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
     environment = {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **variables}
@@ -41,7 +41,7 @@ def run(*arguments: str | Path, folder: Path, output: Any = None, **variables: s
 def run_forked(
     program: str | Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run `thea-db`, `alembic` or a script, forked from one that has imported it: a second of each run was that."""
+    """Run `thea-db`, `alembic` or a script in a process forked after the imports, which take a second."""
     server = _forking_server()
     assert server.stdin is not None
     assert server.stdout is not None
@@ -72,5 +72,5 @@ def _end(server: subprocess.Popen[str]) -> None:
 
 
 def database(url: URL) -> str:
-    """Render a URL for a variable."""
+    """Return a URL as text with its password, for an environment variable."""
     return url.render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""What the commands meet: a server that wants a password, one that says nothing, one that speaks TLS."""
+"""Servers for the commands: one with passwords, a silent one, one with TLS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.database.connect.tls_proxy import TlsProxy, running
 
 @pytest.fixture(scope="session")
 def servers_folder() -> Iterator[Path]:
-    """For servers of a test's own. Not pytest's: as root they are another user's, and its folders get closed again."""
+    """The folder of servers that tests start. As root, servers run as another user, which cannot enter pytest's."""
     with tempfile.TemporaryDirectory(prefix="thea-", dir=MEMORY if HAS_ROOM else None) as folder:
         Path(folder).chmod(0o711)
         yield Path(folder)
@@ -31,7 +31,7 @@ def servers_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def password_server(servers_folder: Path) -> Iterator[EmbeddedServer]:
-    """A server over TCP, which wants scram-sha-256."""
+    """A server over TCP that requires scram-sha-256."""
     server = EmbeddedServer(servers_folder / "password", over_tcp=True)
     server.acquire()
     yield server
@@ -52,20 +52,20 @@ def tls_server(certificates: Certificates) -> Iterator[TlsProxy]:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """Takes connections and says nothing."""
+    """The port of a server that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @pytest.fixture
 def secret_url(password_server: EmbeddedServer) -> str:
-    """To the server that wants a password, with a wrong one."""
+    """The URL of the server with passwords, with a wrong password."""
     return f"postgresql://thea_app:{CANARY}@127.0.0.1:{password_server.target().port}/thea"
 
 
 @pytest.fixture
 async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> AsyncIterator[Relay]:
-    """The wire between `get_db` and its server; each engine has a pool of one connection."""
+    """A relay between `get_db` and its server; each engine has a pool of one connection."""
     async with relaying(SOCKETS) as relay:
         use_database(relay.lead_to(cloned_database))
         yield relay

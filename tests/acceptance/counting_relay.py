@@ -1,9 +1,9 @@
-"""A relay between an engine and its server that reads the client's half of the protocol along, and counts.
+"""A relay between an engine and its server that reads the messages of the client and counts round trips.
 
 A client of PostgreSQL waits for the server after one of three messages: Query (`Q`), Sync (`S`) and Flush (`H`). The
-driver sends the next message only once the answer is there, so each of the three is one round trip; what it sends
-ahead of them (Parse, Bind, Describe, Execute) travels in the same one. The first message of a connection, its start,
-has no letter; it is a trip too, of `starts`.
+driver sends the next message only after the answer, so that each of the three is one round trip. Messages before them
+(Parse, Bind, Describe, Execute) are sent in the same round trip. The first message of a connection has no letter; it
+is counted in `starts`.
 https://www.postgresql.org/docs/18/protocol-message-formats.html
 """
 
@@ -24,13 +24,13 @@ _WAITED_FOR = (b"Q", b"S", b"H")
 
 @dataclass
 class Relay:
-    """One that listens on a Unix socket in its folder.
+    """A relay that listens on a Unix socket in its folder.
 
     Attributes:
-        sent: The letters of what was waited for, in order; clear it and look what a piece of work costs.
-        starts: How many connections were opened.
-        passed: The round trips so far, the starts among them.
-        cut_before: The one of those, by its number, before which its connection is cut: the server never sees it.
+        sent: The letters of the round trips, in order; clear the list before the work to measure.
+        starts: The number of opened connections.
+        passed: The number of round trips so far, starts included.
+        cut_before: The number of the round trip before which the connection is cut.
     """
 
     folder: Path
@@ -41,11 +41,11 @@ class Relay:
     cut_before: int | None = None
 
     def lead_to(self, database: URL) -> URL:
-        """Return the URL of a database with the relay on the way, and a pool of one connection."""
+        """Return the URL of a database through the relay, with a pool of one connection."""
         return database.set(query={"host": str(self.folder), "pool_max": "1"})
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection, both ways, until either side ends it."""
+        """Relay one connection in both directions until one side closes it."""
         try:
             onward = await asyncio.open_unix_connection(str(self.server / SOCKET))
         except OSError:
@@ -68,7 +68,7 @@ class Relay:
                     await each.wait_closed()
 
     async def _read(self, reader: asyncio.StreamReader, *, is_start: bool) -> bytes:
-        """Read one message of the client's; an empty one cuts the connection."""
+        """Return one message of the client; an empty one cuts the connection."""
         letter = b"" if is_start else await reader.readexactly(1)
         length = await reader.readexactly(4)
         body = await reader.readexactly(int.from_bytes(length) - 4)
@@ -92,7 +92,7 @@ async def _carry_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 @asynccontextmanager
 async def relaying(server: str | Path) -> AsyncIterator[Relay]:
-    """Relay to the server whose socket is in this folder; at the end every connection is closed."""
+    """Relay to the server whose socket is in this folder; all connections are closed at the end."""
     carried: set[asyncio.Task[None]] = set()
     with tempfile.TemporaryDirectory(prefix="thea-w-") as name:
         relay = Relay(Path(name), Path(server))

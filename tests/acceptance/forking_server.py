@@ -1,6 +1,6 @@
-"""Imports what is run once, and forks a process for each run: a line of JSON in, the exit code out.
+"""A server that imports the commands once and forks a process for each run: a line of JSON in, the exit code out.
 
-It has one thread and no event loop, and has read no settings: what it forks is as good as a process just started.
+It has one thread, no event loop and no settings, so that a forked process behaves as a new one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COMMANDS: Final[dict[str, Callable[[], object]]] = {"thea-db": main, "alembic": 
 
 
 def import_commands() -> None:
-    """Import what the commands would import when they run, each in each of the forked processes."""
+    """Import the modules that each forked process would import."""
     for package in (src.database.cli, src.database.doctor, src.database.migrate):
         for module in walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
@@ -48,7 +48,7 @@ def serve() -> None:
 
 
 def be(program: str, arguments: list[str], folder: str, environment: dict[str, str], printed: str) -> NoReturn:
-    """Become a command, or the script of this path."""
+    """Run a command, or the script of this path, in this process."""
     code = FAILED
     try:
         os.chdir(folder)

@@ -1,4 +1,4 @@
-"""Runs Debian's PgBouncer in transaction mode in front of a server, for as long as a test needs it."""
+"""Debian's PgBouncer in transaction mode in front of a server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbi
 needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed: apt install pgbouncer")
 START_SECONDS = 10
 FIRST_TO_KEEP = (1, 21)
-"""The first release that keeps the prepared statements of its clients."""
+"""The first release that keeps prepared statements of clients."""
 
 
 def _version() -> tuple[int, ...]:
@@ -42,7 +42,7 @@ needs_kept_statements = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class PgBouncer:
-    """Where one listens: a Unix socket in this folder."""
+    """The address of a PgBouncer: a Unix socket in this folder."""
 
     sockets: Path
 
@@ -54,12 +54,12 @@ class PgBouncer:
 
 @contextmanager
 def pgbouncer(servers: str, *, pool_size: int = 4, prepared_statements: int | None = None) -> Iterator[PgBouncer]:
-    """Start one in front of the server whose sockets are in a folder; it runs as the user that the server does.
+    """Start a PgBouncer in front of the server whose socket is in a folder, as the user of the server.
 
     Args:
         servers: The folder of the server's socket.
-        pool_size: How many connections it opens to a database, at most.
-        prepared_statements: How many prepared statements it keeps for each of them; only for releases that can.
+        pool_size: The maximum number of connections to a database.
+        prepared_statements: The number of prepared statements for each connection, if the release supports them.
     """
     assert PROGRAM is not None
     with tempfile.TemporaryDirectory(prefix="thea-b-") as name:
@@ -88,7 +88,7 @@ def pgbouncer(servers: str, *, pool_size: int = 4, prepared_statements: int | No
 
 
 def _identity(servers: Path, folder: Path) -> dict[str, Any]:
-    """It refuses to be root, and the socket is for the server's user alone."""
+    """Return the user for PgBouncer, which refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     owner = servers.stat()

@@ -1,4 +1,4 @@
-"""A primary and its streaming replica, of the embedded binaries; made of one prepared folder, so that it is quick."""
+"""A primary and its streaming replica from the embedded binaries, copied from one prepared data directory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CATCH_UP_SECONDS = 10
 
 @dataclass(frozen=True)
 class Node:
-    """One server: its data, its log and its socket in one folder."""
+    """A server with its data, log and socket in one folder."""
 
     folder: Path
 
@@ -52,16 +52,16 @@ class Node:
         run("pg_ctl", "stop", "-D", str(self.data), "-w", "-m", mode, capture=False)
 
     def kill(self) -> None:
-        """End it as a machine ends: no word to anybody."""
+        """Kill the server with SIGKILL."""
         mark = self.data / "postmaster.pid"
         os.kill(int(mark.read_text().splitlines()[0]), signal.SIGKILL)
-        mark.unlink()  # `stop` would wait for a process that nobody may have reaped
+        mark.unlink()  # `stop` would wait for a process that is possibly not reaped
 
     def promote(self) -> None:
         assert run("pg_ctl", "promote", "-D", str(self.data), "-w").returncode == 0
 
     def follow(self, primary: Node) -> None:
-        """Be a standby of another from the next start on."""
+        """Configure this server as a standby of another one, from the next start on."""
         (self.data / "standby.signal").touch()
         chown_to_server(self.data / "standby.signal")
         with (self.data / "postgresql.auto.conf").open("a") as config:
@@ -71,7 +71,7 @@ class Node:
             )
 
     def sql(self, statement: str) -> list[tuple[object, ...]]:
-        """Ask it itself, as its superuser; a statement without rows returns none."""
+        """Run a statement on this server as its superuser, and return its rows."""
         with psycopg.connect(host=str(self.folder), user=SUPERUSER, dbname=DATABASE, autocommit=True) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
@@ -79,7 +79,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two servers of one database; `first` starts as the primary."""
+    """Two servers; `first` starts as the primary."""
 
     first: Node
     second: Node
@@ -90,14 +90,14 @@ class Pair:
         return URL.create("postgresql+asyncpg", username=APP_ROLE, database=DATABASE, query=query)
 
     def change_roles(self) -> None:
-        """Stop the first, promote the second, and have the first come back as its standby."""
+        """Stop the first server, promote the second, and restart the first as its standby."""
         self.first.stop()
         self.second.promote()
         self.first.follow(self.second)
         self.first.start()
 
     def wait_until_streaming(self) -> None:
-        """Wait until the second follows the first and has all that it wrote."""
+        """Wait until the second server streams from the first and has replayed its WAL."""
         deadline = time.monotonic() + CATCH_UP_SECONDS
         caught_up = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_flush_lsn()"
         while self.first.sql(caught_up) != [(1,)]:
@@ -107,17 +107,17 @@ class Pair:
 
 @contextmanager
 def running_pair(*, synchronous: bool = False) -> Iterator[Pair]:
-    """Start a primary and its replica; both are gone at the end, however it comes.
+    """Start a primary and its replica; stop and remove both at the end.
 
     Args:
-        synchronous: A commit is acknowledged once the replica has it.
+        synchronous: Acknowledge a commit after the replica has it.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thea-r-", ignore_cleanup_errors=True)))
         folder.chmod(0o711)
         pair = Pair(Node(folder / "first"), Node(folder / "second"))
         nodes = (pair.first, pair.second)
-        with ThreadPoolExecutor() as at_once:  # it is the file system that takes its time
+        with ThreadPoolExecutor() as at_once:  # the file system is slow
             list(at_once.map(_copy_template, nodes))
         for node in nodes:
             stack.callback(node.stop, "immediate")
@@ -136,7 +136,7 @@ def _copy_template(node: Node) -> None:
 
 
 def _template() -> Path:
-    """Return a migrated data folder that no server uses: one for the whole run, whichever worker asks first."""
+    """Return a migrated data directory without a running server, created once for all workers."""
     folder = FOLDER / "pair"
     with FileLock(FOLDER / "pair.lock", timeout=60):
         if not (folder / "ready").exists():

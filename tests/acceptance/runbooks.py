@@ -1,4 +1,4 @@
-"""The run-books' commands, as they stand there, run by the shell as the user that the server runs as."""
+"""The commands of the run-books, run unchanged by the shell as the user of the server."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ FIRST_WITH_IO_METHOD = 18
 
 
 def blocks(name: str) -> dict[str, list[str]]:
-    """Return the shell's blocks of a run-book, by the heading above them."""
+    """Return the shell blocks of a run-book, by the heading above them."""
     _, *parts = _PART.split((ROOT / "docs" / "runbooks" / f"{name}.md").read_text())
     of_part = zip(parts[::2], parts[1::2], strict=True)
     return {heading: [dedent(body) for _, body in _BLOCK.findall(text)] for heading, text in of_part}
 
 
 def perform(block: str, *, folder: Path, typed: str = "", variables: Mapping[str, str | Path]) -> str:
-    """Run a block, want every command in it to succeed, and return what it prints."""
+    """Run a block, check that every command succeeds, and return the output."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     path = f"{programs()}{os.pathsep}{inherited['PATH']}"
     identity: dict[str, Any] = {"user": server_uid(), "group": server_uid()} if os.geteuid() == 0 else {}
-    with (folder / "output").open("w+b") as output:  # not a pipe: a server that it starts would hold it open
+    with (folder / "output").open("w+b") as output:  # not a pipe: a started server would keep it open
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", block],  # noqa: S607 - whichever there is
             input=typed.encode(),
@@ -59,7 +59,7 @@ def perform(block: str, *, folder: Path, typed: str = "", variables: Mapping[str
 
 
 def settle(data: Path, socket: Path) -> None:
-    """Have a server of this folder listen on a socket alone, whoever starts it, and take no care of power cuts."""
+    """Configure the server of a data directory: listen only on a Unix socket, without fsync."""
     options = {"listen_addresses": "", "unix_socket_directories": str(socket), **SERVER.config}
     if int((data / "PG_VERSION").read_text()) < FIRST_WITH_IO_METHOD:
         del options["io_method"]
@@ -69,14 +69,14 @@ def settle(data: Path, socket: Path) -> None:
 
 @contextmanager
 def quick_folder() -> Iterator[Path]:
-    """Make a folder for servers where the suite's own is: in memory, if there is room."""
+    """Create a folder for servers beside the suite's server: in memory, if there is room."""
     with tempfile.TemporaryDirectory(prefix="run-book-", dir=FOLDER) as name:
         Path(name).chmod(0o711)
         yield Path(name)
 
 
 def folder_of_server(folder: Path, name: str) -> Path:
-    """Make a folder that the server's user may write to."""
+    """Create a folder that the user of the server may write to."""
     made = folder / name
     made.mkdir()
     chown_to_server(made)
@@ -84,7 +84,7 @@ def folder_of_server(folder: Path, name: str) -> Path:
 
 
 def ask(socket: Path, statement: str, database: str = "thea") -> list[tuple[Any, ...]]:
-    """Ask a server as its superuser; of several statements the last one's rows come back, if it has any."""
+    """Run statements as the superuser, and return the rows of the last one."""
     with psycopg.connect(host=str(socket), user=SUPERUSER, dbname=database, autocommit=True) as connection:
         cursor = connection.execute(statement)
         while cursor.nextset():
@@ -93,7 +93,7 @@ def ask(socket: Path, statement: str, database: str = "thea") -> list[tuple[Any,
 
 
 def skip_unless(*programs_needed: Path, is_long: bool) -> None:
-    """Skip what starts several servers in a row, unless it was asked for and can be done."""
+    """Skip a test that starts several servers, unless `--long` is given and the programs are installed."""
     if not is_long:
         pytest.skip("several servers in a row: with --long")
     if missing := [str(program) for program in programs_needed if not program.exists()]:

@@ -1,4 +1,4 @@
-"""thea-db activity: whose sessions there are, who blocks whom, and what neither the role nor the reader may see."""
+"""thea-db activity: sessions, which session blocks which, and what is hidden."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def session(url: URL, application: str, user: str = APP_ROLE) -> Iterator[psycop
 
 @contextmanager
 def blocked(url: URL, superuser: psycopg.Connection) -> Iterator[tuple[int, int]]:
-    """Have one session wait for a lock of another's; yields the two server processes, the holder's first."""
+    """Let one session wait for a lock of another; yield the pids, the holder's first."""
     with session(url, "agent/test/default/7") as holder, session(url, "worker/test/queue/8") as waiting:
         holder.execute(LOCK)
         thread = Thread(target=waiting.execute, args=[LOCK])
@@ -40,7 +40,7 @@ def blocked(url: URL, superuser: psycopg.Connection) -> Iterator[tuple[int, int]
         try:
             deadline = time.monotonic() + 10
             while not superuser.execute("SELECT pg_blocking_pids(%s)", (waiting.info.backend_pid,)).fetchone()[0]:  # type: ignore[index] # it has one row
-                assert time.monotonic() < deadline, "nobody waits"
+                assert time.monotonic() < deadline, "no session waits"
                 time.sleep(0.01)
             yield holder.info.backend_pid, waiting.info.backend_pid
         finally:
@@ -59,7 +59,7 @@ def printed(url: URL, capsys: pytest.CaptureFixture[str], **options: Any) -> str
     return capsys.readouterr().out
 
 
-def test_says_who_blocks_whom_with_the_locks_kind(
+def test_reports_which_session_blocks_which_and_the_kind_of_lock(
     cloned_database: URL, superuser: psycopg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with blocked(cloned_database, superuser) as (holder, waiting):
@@ -74,7 +74,7 @@ def test_says_who_blocks_whom_with_the_locks_kind(
     assert lines[str(holder)].rstrip().endswith(str(waiting))
 
 
-def test_no_statement_is_shown_unless_it_is_asked_for(cloned_database: URL, capsys: pytest.CaptureFixture[str]) -> None:
+def test_statements_are_hidden_by_default(cloned_database: URL, capsys: pytest.CaptureFixture[str]) -> None:
     with session(cloned_database, "agent") as busy:
         busy.execute(f"SELECT '{CANARY}\x1b[2J'")
 
@@ -85,9 +85,7 @@ def test_no_statement_is_shown_unless_it_is_asked_for(cloned_database: URL, caps
         assert CANARY in printed(cloned_database, capsys, queries=True, as_json=True)
 
 
-def test_what_the_role_may_not_see_is_said_to_be_hidden(
-    cloned_database: URL, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hidden_activity_is_reported_as_hidden(cloned_database: URL, capsys: pytest.CaptureFixture[str]) -> None:
     with session(cloned_database, "backup", SUPERUSER) as other:
         other.execute(f"SELECT '{CANARY}'")
         pid = other.info.backend_pid
@@ -119,7 +117,7 @@ def test_long_transactions_are_marked(cloned_database: URL, capsys: pytest.Captu
     assert "long" not in young
 
 
-def test_the_sessions_of_other_databases_and_its_own_are_left_out(cloned_database: URL) -> None:
+def test_sessions_of_other_databases_and_its_own_are_excluded(cloned_database: URL) -> None:
     with session(cloned_database.set(database="postgres"), "elsewhere"):
         applications = {one.application for one in look(cloned_database).sessions}
 

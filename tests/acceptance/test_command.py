@@ -1,4 +1,4 @@
-"""thea-db from the outside: its other commands, and how it fails."""
+"""thea-db as a process: its other commands, and its errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.conftest import SOCKETS
         ({"DATABASE_URL": f"postgresql://thea:{CANARY}@h/thea?sslmod=x"}, "did you mean sslmode?"),
     ],
 )
-def test_a_fault_is_one_clear_message_and_exit_code_2(tmp_path: Path, variables: dict[str, str], message: str) -> None:
+def test_an_error_is_one_message_and_exit_code_2(tmp_path: Path, variables: dict[str, str], message: str) -> None:
     done = run("upgrade", folder=tmp_path, **{"ENVIRONMENT": "development", **variables})
 
     assert done.returncode == 2, done.stderr
@@ -37,8 +37,8 @@ def test_a_fault_is_one_clear_message_and_exit_code_2(tmp_path: Path, variables:
     assert len(done.stderr.strip().splitlines()) <= 3
 
 
-def test_a_wrong_password_is_said_to_be_one(tmp_path: Path, secret_url: str) -> None:
-    """Over TCP, where the embedded server wants one."""
+def test_a_wrong_password_is_reported(tmp_path: Path, secret_url: str) -> None:
+    """Over TCP, where the embedded server requires a password."""
     done = run("upgrade", folder=tmp_path, DATABASE_URL=secret_url)
 
     assert done.returncode == 2
@@ -47,7 +47,7 @@ def test_a_wrong_password_is_said_to_be_one(tmp_path: Path, secret_url: str) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_a_downgrade_outside_of_development_wants_to_be_meant(tmp_path: Path) -> None:
+def test_a_downgrade_outside_development_needs_a_confirmation(tmp_path: Path) -> None:
     done = run(
         "downgrade", "-1", folder=tmp_path, ENVIRONMENT="production", DATABASE_URL="postgresql://u@127.0.0.1:1/d"
     )
@@ -56,7 +56,7 @@ def test_a_downgrade_outside_of_development_wants_to_be_meant(tmp_path: Path) ->
     assert "needs --yes if ENVIRONMENT=production" in done.stderr
 
 
-def test_the_demo_is_refused_in_production(tmp_path: Path) -> None:
+def test_the_demo_is_rejected_in_production(tmp_path: Path) -> None:
     done = run("demo", folder=tmp_path, ENVIRONMENT="production", DATABASE_URL="postgresql://u@h/d")
 
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""thea-db demo: Telegram's two formats go in once, and tables come out."""
+"""thea-db demo: both formats of Telegram are imported once, and tables are printed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLE = ROOT / "src" / "database" / "cli" / "demo" / "sample.jsonl"
 
 
 def import_of(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Read the line that says what an import did."""
+    """Return the counts of an import, from the line that it prints."""
     assert done.returncode == 0, done.stderr
     line = re.search(r"([\d,]+) added, ([\d,]+) duplicates, ([\d,]+) edits applied, ([\d,]+) users", done.stdout)
     assert line, done.stdout
@@ -29,7 +29,7 @@ def import_of(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
     )
 
 
-def test_the_demo_writes_once_and_shows_what_it_is_for(tmp_path: Path, cloned_database: URL) -> None:
+def test_the_demo_writes_once_and_prints_example_queries(tmp_path: Path, cloned_database: URL) -> None:
     first = run("demo", folder=tmp_path, DATABASE_URL=database(cloned_database))
     again = run("demo", folder=tmp_path, DATABASE_URL=database(cloned_database))
 
@@ -58,7 +58,7 @@ def test_the_demo_writes_once_and_shows_what_it_is_for(tmp_path: Path, cloned_da
         assert re.findall(r"  (\d+)$", others, re.MULTILINE) == ["0"] * 5
 
 
-def test_the_sample_has_what_the_real_thing_brings() -> None:
+def test_the_sample_has_the_cases_of_real_updates() -> None:
     updates = [json.loads(line) for line in SAMPLE.read_text().splitlines()]
     messages = [update["message"] for update in updates if "message" in update]
     texts = [message.get("text", "") for message in messages]
@@ -149,7 +149,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return updates, export
 
 
-def test_the_same_message_in_an_update_and_in_an_export_is_one(
+def test_a_message_in_an_update_and_in_an_export_is_stored_once(
     tmp_path: Path, cloned_database: URL, files: tuple[Path, Path]
 ) -> None:
     updates, export = files
@@ -166,7 +166,7 @@ def test_the_same_message_in_an_update_and_in_an_export_is_one(
 
 
 def write_large_export(file: Path, *, messages: int) -> None:
-    """Write an export of 50 kB a message, of which the text has 4 kB, as the entities of a text repeat it."""
+    """Write an export with 50 kB for each message: 4 kB of text, which its entities repeat."""
     text = "una l\u00ednea de texto con un emoji \U0001f642 " * 100
     entities = [{"type": "plain", "text": text}] * 12
     said = {"type": "message", "from": "Ada", "text": text, "text_entities": entities}
@@ -179,9 +179,7 @@ def write_large_export(file: Path, *, messages: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a process's memory")
-def test_an_export_of_500_mb_is_imported_by_a_process_that_may_not_hold_it(
-    open_folder: Path, cloned_database: URL
-) -> None:
+def test_an_export_of_500_mb_is_imported_with_limited_memory(open_folder: Path, cloned_database: URL) -> None:
     file, limit = open_folder / "result.json", 300 * 2**20
     write_large_export(file, messages=10_600)
     assert file.stat().st_size > 500 * 2**20 > limit
@@ -199,7 +197,7 @@ def test_an_export_of_500_mb_is_imported_by_a_process_that_may_not_hold_it(
     assert import_of(done)["added"] == 10_600
 
 
-def test_a_key_that_another_message_has_is_counted_and_explained(
+def test_a_key_of_another_message_is_counted_and_explained(
     tmp_path: Path, cloned_database: URL, files: tuple[Path, Path]
 ) -> None:
     url = database(cloned_database)
@@ -218,7 +216,7 @@ def test_a_key_that_another_message_has_is_counted_and_explained(
     assert import_of(with_account)["added"] == 2
 
 
-def test_a_file_of_neither_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_file_of_neither_format_is_rejected_before_writing(tmp_path: Path) -> None:
     file = tmp_path / "input.json"
     file.write_text("not json")
 
@@ -235,8 +233,8 @@ def in_private(said: str, /, **of_message: Any) -> dict[str, Any]:
     return {"message_id": 7, "from": ada, "chat": chat, "date": 1_772_442_000, "text": said, **of_message}
 
 
-def test_a_chat_with_a_bot_is_one_in_both_formats(tmp_path: Path, cloned_database: URL) -> None:
-    """The bot numbers the chat as its user; the export numbers it as the bot."""
+def test_a_chat_with_a_bot_is_the_same_in_both_formats(tmp_path: Path, cloned_database: URL) -> None:
+    """In updates the chat has the id of the user, in exports the id of the bot."""
     bot = {"id": 99, "is_bot": True, "first_name": "Bot"}
     updates = [
         {"update_id": 1, "message": in_private("hello")},
@@ -270,7 +268,7 @@ def test_a_chat_with_a_bot_is_one_in_both_formats(tmp_path: Path, cloned_databas
     assert re.search(r"^  2 +[\d-]+ [\d:]+ +assistant +hello, Ada$", second.stdout, re.MULTILINE)
 
 
-def test_a_file_whose_every_key_is_taken_ends_with_the_reason(tmp_path: Path, cloned_database: URL) -> None:
+def test_a_file_whose_keys_are_all_taken_fails_with_the_reason(tmp_path: Path, cloned_database: URL) -> None:
     url = database(cloned_database)
     for text in ("one", "two"):
         file = tmp_path / f"{text}.jsonl"
@@ -281,7 +279,7 @@ def test_a_file_whose_every_key_is_taken_ends_with_the_reason(tmp_path: Path, cl
     assert "1 messages were refused" in done.stdout
 
 
-def test_an_error_of_the_database_during_the_import_is_one_clear_message(tmp_path: Path, cloned_database: URL) -> None:
+def test_a_database_error_during_the_import_is_one_message(tmp_path: Path, cloned_database: URL) -> None:
     assert cloned_database.database is not None
     owner = database(url_of(cloned_database.database, "thea_owner"))
     nobody = database(url_of(cloned_database.database, "nobody"))
@@ -293,7 +291,7 @@ def test_an_error_of_the_database_during_the_import_is_one_clear_message(tmp_pat
     assert "Traceback" not in done.stderr
 
 
-def test_very_long_names_are_fitted_in(tmp_path: Path, cloned_database: URL) -> None:
+def test_very_long_names_are_shortened(tmp_path: Path, cloned_database: URL) -> None:
     file = tmp_path / "updates.jsonl"
     someone = {"id": 5, "first_name": "x" * 5000, "username": "y" * 5000, "language_code": "z" * 5000}
     file.write_text(json.dumps({"update_id": 1, "message": in_private("x", **{"from": someone})}))
@@ -301,7 +299,7 @@ def test_very_long_names_are_fitted_in(tmp_path: Path, cloned_database: URL) -> 
     assert import_of(run("demo", file, folder=tmp_path, DATABASE_URL=database(cloned_database)))["added"] == 1
 
 
-def test_an_account_that_would_break_the_key_is_refused(tmp_path: Path) -> None:
+def test_an_account_that_would_break_the_key_is_rejected(tmp_path: Path) -> None:
     done = run("demo", "--account", "a:b", folder=tmp_path)
 
     assert done.returncode == 2

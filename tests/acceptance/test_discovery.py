@@ -1,4 +1,4 @@
-"""The suites of isolation see new code: a repository without calls is reported by the names of its methods."""
+"""The isolation suites notice new code: a repository without calls is reported by the names of its methods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.acceptance.calls.discovery import missing_calls as missing_from
 
 @pytest.fixture
 def contacts() -> Iterator[None]:
-    """Define a repository that is in no list, and one below it; both are gone afterwards, for the other suites."""
+    """Define a repository without calls and a subclass of it; remove both at the end."""
 
     class ContactRepository(Repository[Note]):
         model = Note
@@ -46,7 +46,7 @@ def contacts() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("contacts")
-def test_a_repository_that_is_in_no_list_is_reported_by_name() -> None:
+def test_a_repository_without_calls_is_reported_by_name() -> None:
     missing = set(missing_calls())
 
     assert missing >= {
@@ -62,7 +62,7 @@ def test_a_repository_that_is_in_no_list_is_reported_by_name() -> None:
 
 
 @pytest.mark.parametrize("listed", [*CALLS, TenantRepository, Store])
-def test_each_method_that_loses_its_calls_is_reported_by_name(listed: type[Any]) -> None:
+def test_each_method_without_a_call_is_reported_by_name(listed: type[Any]) -> None:
     calls = {**CALLS, TenantRepository: REGISTRY_CALLS, Store: STORE_CALLS}
 
     for lost in public_methods(listed):
@@ -70,7 +70,7 @@ def test_each_method_that_loses_its_calls_is_reported_by_name(listed: type[Any])
         assert missing_from({**calls, listed: kept}) == [f"{listed.__name__}.{lost}"]
 
 
-def test_asynchronous_generators_are_methods_too() -> None:
+def test_asynchronous_generators_count_as_methods() -> None:
     assert "stream_messages" in public_methods(Store)
     assert "active" in public_methods(TenantRepository)
     assert "export" in public_methods(next(one for one in CALLS if one.__name__ == "UserRepository"))

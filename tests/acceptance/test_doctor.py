@@ -1,4 +1,4 @@
-"""thea-db doctor: each illness on its own line, with its remedy, and what depends on it is not looked at."""
+"""thea-db doctor: each problem is reported with its remedy, and checks that depend on it are skipped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def doctor(url: URL | str, *, processes: int = 1, **settings: Any) -> dict[str, 
     return findings
 
 
-def ill(findings: dict[str, CheckResult]) -> dict[str, str]:
+def problems(findings: dict[str, CheckResult]) -> dict[str, str]:
     return {name: found.status for name, found in findings.items() if found.status in {"warning", "failed"}}
 
 
@@ -45,10 +45,10 @@ def bootstrapped(postgresql_shared: NoopExecutor) -> Iterator[None]:
         connection.execute(f"GRANT TEMPORARY ON DATABASE {name} TO PUBLIC")
 
 
-def test_finds_nothing_wrong_with_a_sound_database(postgresql_shared: NoopExecutor) -> None:
+def test_reports_no_problem_of_a_correct_database(postgresql_shared: NoopExecutor) -> None:
     findings = doctor(url_of(postgresql_shared.template_dbname))
 
-    assert ill(findings) == {}
+    assert problems(findings) == {}
     assert findings["revision"].status == findings["rights"].status == findings["clock"].status == "ok"
 
 
@@ -60,39 +60,39 @@ def test_compares_the_packaged_zone_data_with_the_servers(postgresql_shared: Noo
         assert f" {name}," in found.found or f" {name};" in found.found
 
 
-def test_a_host_that_is_not_known() -> None:
+def test_an_unknown_host() -> None:
     findings = doctor(f"postgresql://u:{CANARY}@db.invalid/d")
 
-    assert ill(findings) == {"name resolution": "failed"}
+    assert problems(findings) == {"name resolution": "failed"}
     assert findings["port"] == CheckResult("skipped", "see name resolution")
     assert findings["rights"] == CheckResult("skipped", "see name resolution")
 
 
-def test_a_port_that_nobody_listens_on() -> None:
+def test_a_closed_port() -> None:
     findings = doctor(f"postgresql://u:{CANARY}@127.0.0.1:1/d")
 
-    assert ill(findings) == {"port": "failed"}
+    assert problems(findings) == {"port": "failed"}
     assert "start the server" in str(findings["port"].remedy)
     assert findings["server"] == CheckResult("skipped", "see port")
 
 
-def test_one_of_two_hosts_is_enough_to_go_on(postgresql_shared: NoopExecutor) -> None:
+def test_one_of_two_hosts_is_enough(postgresql_shared: NoopExecutor) -> None:
     findings = doctor(f"postgresql://thea_app@/{postgresql_shared.template_dbname}?host=/nowhere,{SOCKETS}")
 
-    assert ill(findings) == {"port": "warning"}
+    assert problems(findings) == {"port": "warning"}
 
 
-def test_a_server_that_says_nothing(silent_port: int) -> None:
+def test_a_silent_server(silent_port: int) -> None:
     findings = doctor(f"postgresql://u:{CANARY}@127.0.0.1:{silent_port}/d", DATABASE_CONNECT_TIMEOUT=0.2)
 
-    assert ill(findings) == {"server": "failed"}
+    assert problems(findings) == {"server": "failed"}
     assert "did not answer in time" in findings["server"].found
 
 
 def test_a_wrong_password(secret_url: str) -> None:
     findings = doctor(secret_url)
 
-    assert ill(findings) == {"password": "failed"}
+    assert problems(findings) == {"password": "failed"}
     assert findings["TLS"].status == "ok"
     assert findings["database"] == CheckResult("skipped", "see password")
     assert "check the user and the password" in str(findings["password"].remedy)
@@ -100,10 +100,10 @@ def test_a_wrong_password(secret_url: str) -> None:
 
 @pytest.mark.parametrize("login", [f"nobody_yet:{CANARY}", "nobody_yet"])
 def test_a_server_without_our_roles_is_referred_to_bootstrap(password_server: EmbeddedServer, login: str) -> None:
-    """The server answers an unknown role as it answers a wrong password."""
+    """The server sends the same error for an unknown role and a wrong password."""
     findings = doctor(f"postgresql://{login}@127.0.0.1:{password_server.target().port}/thea")
 
-    assert ill(findings) == {"password": "failed"}
+    assert problems(findings) == {"password": "failed"}
     assert "`thea-db bootstrap`" in str(findings["password"].remedy)
 
 
@@ -116,7 +116,7 @@ def test_a_search_path_without_a_schema_is_reported_with_its_reset(
 
     findings = doctor(cloned_database, DATABASE_MIGRATION_URL=owner)
 
-    assert ill(findings) == {"session defaults": "failed", "migrations": "failed"}
+    assert problems(findings) == {"session defaults": "failed", "migrations": "failed"}
     assert "CREATE SCHEMA" in str(findings["migrations"].remedy)
     remedy = str(findings["session defaults"].remedy)
     superuser.execute(remedy.partition("or: ")[2])
@@ -126,80 +126,78 @@ def test_a_search_path_without_a_schema_is_reported_with_its_reset(
 def test_no_password(password_server: EmbeddedServer) -> None:
     findings = doctor(f"postgresql://thea_app@127.0.0.1:{password_server.target().port}/thea")
 
-    assert ill(findings) == {"password": "failed"}
+    assert problems(findings) == {"password": "failed"}
     assert "no password is set" in str(findings["password"].remedy)
 
 
-def test_a_password_that_is_asked_for(password_server: EmbeddedServer) -> None:
+def test_a_password_from_a_provider(password_server: EmbeddedServer) -> None:
     findings = doctor(password_server.target().url)
 
     assert findings["password"] == CheckResult("ok", "accepted (scram-sha-256)")
-    assert ill(findings) == {"revision": "failed"}
+    assert problems(findings) == {"revision": "failed"}
     assert findings["revision"].remedy == "thea-db upgrade"
 
 
-def test_a_role_that_is_not_there_is_not_told_to_trust_everybody() -> None:
+def test_the_remedy_of_an_unknown_role_is_not_trust() -> None:
     findings = doctor(f"postgresql://nobody:{CANARY}@/thea?host={SOCKETS}")
 
-    assert ill(findings) == {"password": "failed"}
+    assert problems(findings) == {"password": "failed"}
     assert "the role does not exist" in findings["password"].found
     assert "`thea-db bootstrap` creates the roles" in str(findings["password"].remedy)
     assert "trust" not in str(findings["password"].remedy)
 
 
 def test_a_server_without_tls(secret_url: str) -> None:
-    assert ill(doctor(secret_url, DATABASE_SSL_MODE="require")) == {"TLS": "failed"}
+    assert problems(doctor(secret_url, DATABASE_SSL_MODE="require")) == {"TLS": "failed"}
 
 
-def test_a_certificate_of_somebody_else(tls_server: TlsProxy) -> None:
+def test_a_certificate_of_another_host(tls_server: TlsProxy) -> None:
     findings = doctor(f"postgresql://u:{CANARY}@127.0.0.1:{tls_server.port}/d?sslmode=verify-full")
 
-    assert ill(findings) == {"TLS": "failed"}
+    assert problems(findings) == {"TLS": "failed"}
     assert "certificate" in findings["TLS"].found
 
 
-def test_a_ca_that_is_no_file(tls_server: TlsProxy) -> None:
+def test_a_missing_ca_file(tls_server: TlsProxy) -> None:
     url = f"postgresql://u:{CANARY}@127.0.0.1:{tls_server.port}/d?sslmode=verify-full&sslrootcert=/nowhere.pem"
 
-    assert ill(doctor(url)) == {"TLS": "failed"}
+    assert problems(doctor(url)) == {"TLS": "failed"}
 
 
-def test_a_server_that_trusts_everybody_who_comes_over_the_network(
-    postgresql_shared: NoopExecutor, tls_server: TlsProxy
-) -> None:
-    """The proxy leads to a socket, where the test's server asks for nothing."""
+def test_a_server_that_trusts_network_connections(postgresql_shared: NoopExecutor, tls_server: TlsProxy) -> None:
+    """The proxy connects to a Unix socket, where the server requires no password."""
     url = f"postgresql://thea_app:{CANARY}@127.0.0.1:{tls_server.port}/{postgresql_shared.template_dbname}"
 
-    assert ill(doctor(url)) == {"password": "warning"}
-    assert ill(doctor(url, ENVIRONMENT="staging")) == {"password": "failed", "TLS": "warning"}
+    assert problems(doctor(url)) == {"password": "warning"}
+    assert problems(doctor(url, ENVIRONMENT="staging")) == {"password": "failed", "TLS": "warning"}
 
 
-def test_a_database_that_is_not_there() -> None:
+def test_a_missing_database() -> None:
     findings = doctor(f"postgresql://thea_app:{CANARY}@/nothing?host={SOCKETS}")
 
-    assert ill(findings) == {"database": "failed"}
+    assert problems(findings) == {"database": "failed"}
     assert "check the database's name" in str(findings["database"].remedy)
     assert "thea-db bootstrap" in str(findings["database"].remedy)
 
 
-def test_a_role_that_row_level_security_does_not_bind(postgresql_shared: NoopExecutor) -> None:
+def test_a_role_without_row_level_security(postgresql_shared: NoopExecutor) -> None:
     url = url_of(postgresql_shared.template_dbname, "postgres")
 
-    assert ill(doctor(url)) == {"role": "warning"}
+    assert problems(doctor(url)) == {"role": "warning"}
     remedy = str(doctor(url)["role"].remedy)
     assert "ALTER ROLE" not in remedy, "a server whose only superuser loses the attribute cannot get it back"
     assert "thea-db bootstrap" in remedy
-    assert ill(doctor(url, ENVIRONMENT="production")) == {"role": "failed"}
+    assert problems(doctor(url, ENVIRONMENT="production")) == {"role": "failed"}
 
 
 def test_a_role_that_owns_the_tables(postgresql_shared: NoopExecutor) -> None:
-    assert ill(doctor(url_of(postgresql_shared.template_dbname, "thea_owner"))) == {"role": "warning"}
+    assert problems(doctor(url_of(postgresql_shared.template_dbname, "thea_owner"))) == {"role": "warning"}
 
 
 def test_a_role_that_can_create_tables(cloned_database: URL, superuser: psycopg.Connection) -> None:
     findings = doctor(cloned_database)
 
-    assert ill(findings) == {"creation": "warning"}
+    assert problems(findings) == {"creation": "warning"}
     assert findings["creation"].found.startswith("thea_app has TEMPORARY on the database:")
 
     name = str(cloned_database.database)
@@ -228,8 +226,10 @@ def test_a_database_of_other_migrations_keeps_what_it_grants(
     assert doctor(cloned_database)["creation"].found == "the database is not thea-database's: see revision"
 
 
-def test_the_remedy_of_missing_rights_grants_these_alone(cloned_database: URL, superuser: psycopg.Connection) -> None:
-    """Neither writing alembic_version nor the tables of others."""
+def test_the_remedy_of_missing_privileges_grants_only_these(
+    cloned_database: URL, superuser: psycopg.Connection
+) -> None:
+    """It grants neither writes to alembic_version nor rights on tables of others."""
     superuser.execute("CREATE TABLE invoices (id int); REVOKE DELETE, SELECT ON notes FROM thea_app")
     superuser.execute("REVOKE ALL ON invoices FROM thea_app; REVOKE INSERT, DELETE ON alembic_version FROM thea_app")
 
@@ -277,28 +277,28 @@ def test_a_role_for_backups_is_not_made_writable(cloned_database: URL, superuser
     assert "name the application's role in DATABASE_URL" in remedy
 
 
-def test_pools_that_are_too_many(postgresql_shared: NoopExecutor) -> None:
+def test_pools_that_exceed_the_server(postgresql_shared: NoopExecutor) -> None:
     findings = doctor(f"{url_of(postgresql_shared.template_dbname)}&pool_max=50", processes=3)
 
-    assert ill(findings) == {"connections": "failed"}
+    assert problems(findings) == {"connections": "failed"}
 
 
-def test_pgbouncer_where_there_is_none(postgresql_shared: NoopExecutor) -> None:
+def test_the_pgbouncer_setting_without_pgbouncer(postgresql_shared: NoopExecutor) -> None:
     url = url_of(postgresql_shared.template_dbname)
 
-    assert ill(doctor(url, DATABASE_PGBOUNCER=True)) == {"pooler": "warning"}
+    assert problems(doctor(url, DATABASE_PGBOUNCER=True)) == {"pooler": "warning"}
 
 
-def test_a_replica_that_is_none_and_an_owner_who_may_not(postgresql_shared: NoopExecutor) -> None:
+def test_a_replica_that_is_no_standby_and_an_owner_without_privileges(postgresql_shared: NoopExecutor) -> None:
     url = url_of(postgresql_shared.template_dbname)
 
     findings = doctor(url, DATABASE_REPLICA_URL=url, DATABASE_MIGRATION_URL=url)
 
-    assert ill(findings) == {"replica": "warning", "migrations": "failed"}
+    assert problems(findings) == {"replica": "warning", "migrations": "failed"}
 
 
-def test_illnesses_of_the_database_itself(cloned_database: URL, superuser: psycopg.Connection) -> None:
-    """An unknown revision, a right that is missing, another collation, a default that forbids writes."""
+def test_problems_of_the_database(cloned_database: URL, superuser: psycopg.Connection) -> None:
+    """An unknown revision, a missing privilege, another collation, a read-only default."""
     superuser.execute(f"REVOKE TEMPORARY ON DATABASE {cloned_database.database} FROM PUBLIC")
     superuser.execute("UPDATE alembic_version SET version_num = 'e0a17d850507'")
     superuser.execute("GRANT SELECT ON alembic_version TO thea_app")
@@ -308,17 +308,22 @@ def test_illnesses_of_the_database_itself(cloned_database: URL, superuser: psyco
 
     findings = doctor(cloned_database)
 
-    assert ill(findings) == {"writable": "failed", "collation": "warning", "revision": "failed", "rights": "failed"}
+    assert problems(findings) == {
+        "writable": "failed",
+        "collation": "warning",
+        "revision": "failed",
+        "rights": "failed",
+    }
     assert "delete neither migrations" in str(findings["revision"].remedy)
     assert "REFRESH COLLATION VERSION" in str(findings["collation"].remedy)
     assert "notes (DELETE)" in findings["rights"].found
 
 
-def test_a_revision_that_may_not_be_read(cloned_database: URL, superuser: psycopg.Connection) -> None:
+def test_an_unreadable_revision(cloned_database: URL, superuser: psycopg.Connection) -> None:
     superuser.execute(f"REVOKE TEMPORARY ON DATABASE {cloned_database.database} FROM PUBLIC")
     superuser.execute("REVOKE ALL ON alembic_version FROM thea_app")
 
-    assert ill(doctor(cloned_database)) == {"revision": "warning"}
+    assert problems(doctor(cloned_database)) == {"revision": "warning"}
 
 
 def test_a_misspelled_setting_in_the_process_environment_is_a_warning(
@@ -328,12 +333,12 @@ def test_a_misspelled_setting_in_the_process_environment_is_a_warning(
 
     findings = doctor(url_of(postgresql_shared.template_dbname))
 
-    assert ill(findings) == {"settings": "warning"}
+    assert problems(findings) == {"settings": "warning"}
     assert "DATABASE_POOLSIZE in the environment is not a setting" in findings["settings"].found
     assert "did you mean DATABASE_POOL_SIZE?" in findings["settings"].found
 
 
-def test_settings_that_cannot_be_read_end_only_what_needs_them(
+def test_unreadable_settings_stop_only_the_checks_that_need_them(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "src").mkdir()

@@ -1,4 +1,4 @@
-"""The code that the documents of a system on this layer show, as written there."""
+"""Code from the documentation of an existing service, unchanged."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_a_query_with_parameters(user: User) -> None:
 
 
 @pytest.mark.usefixtures("user")
-async def test_what_the_document_calls_the_n_plus_1_problem_is_an_error_that_says_so() -> None:
+async def test_the_n_plus_1_problem_of_the_document_is_an_error_with_its_remedy() -> None:
     async with get_db() as session:
         users = await session.execute(select(User))
         for user in users.scalars():
@@ -72,7 +72,7 @@ def test_the_tables_are_those_of_the_document() -> None:
     )
 
 
-def test_settings_and_loggers_are_had_as_in_the_document() -> None:
+def test_settings_and_loggers_are_used_as_in_the_document() -> None:
     DATABASE_URL = get_settings().DATABASE_URL  # noqa: N806 - as written there
 
     assert DATABASE_URL is not None
@@ -80,7 +80,7 @@ def test_settings_and_loggers_are_had_as_in_the_document() -> None:
     assert get_logger(__name__) is not None
 
 
-def test_star_imports_bring_what_the_document_expects() -> None:
+def test_star_imports_have_the_names_of_the_document() -> None:
     names: dict[str, object] = {}
 
     exec(  # noqa: S102 - a star import is only allowed at the top of a module

@@ -1,4 +1,4 @@
-"""Series and their changed occurrences under several writers at once: one after the other, and none is a deadlock."""
+"""Concurrent changes of series and their occurrences run one after the other, without deadlocks."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ async def shown(series: Event) -> list[datetime]:
         return [one.start for one in await events.occurrences(series.user_id, MONDAY - WEEK, MONDAY + 9 * WEEK)]
 
 
-async def test_whoever_changes_a_series_locks_it_before_its_changed_occurrences(series: Event, changed: Event) -> None:
-    """One who named the series, while one who named the changed occurrence is on the way to the series."""
+async def test_each_change_locks_the_series_before_its_changed_occurrences(series: Event, changed: Event) -> None:
+    """One caller names the series, another one its changed occurrence, at the same time."""
     has_the_series = asyncio.Event()
 
     async def by_the_series() -> None:
@@ -74,7 +74,7 @@ async def test_whoever_changes_a_series_locks_it_before_its_changed_occurrences(
     assert await shown(series) == [MONDAY + n * WEEK + 2 * HOUR for n in range(4)]
 
 
-async def test_many_that_move_all_by_either_row_come_one_after_the_other(series: Event, changed: Event) -> None:
+async def test_concurrent_moves_of_a_series_run_one_after_the_other(series: Event, changed: Event) -> None:
     async def move(event_id: UUID, at: datetime) -> None:
         async with get_db() as session:
             await EventRepository(session).reschedule(event_id, at, scope="all")
@@ -85,9 +85,7 @@ async def test_many_that_move_all_by_either_row_come_one_after_the_other(series:
     assert await shown(series) == [MONDAY + n * WEEK for n in range(4)]
 
 
-async def test_a_changed_occurrence_that_is_deleted_while_its_series_moves_does_not_come_back(
-    series: Event, changed: Event
-) -> None:
+async def test_a_changed_occurrence_deleted_while_its_series_moves_stays_deleted(series: Event, changed: Event) -> None:
     async def move() -> None:
         async with get_db() as session:
             await EventRepository(session).reschedule(series.id, MONDAY + HOUR, scope="all")
@@ -101,7 +99,7 @@ async def test_a_changed_occurrence_that_is_deleted_while_its_series_moves_does_
     assert await shown(series) == [MONDAY + n * WEEK + HOUR for n in (0, 2, 3)]
 
 
-async def test_a_changed_occurrence_that_goes_to_another_series_is_not_deleted_from_the_old_one(
+async def test_a_changed_occurrence_moved_to_another_series_is_not_deleted(
     series: Event, changed: Event, superuser: psycopg.Connection
 ) -> None:
     moved = asyncio.Event()
@@ -125,7 +123,7 @@ async def test_a_changed_occurrence_that_goes_to_another_series_is_not_deleted_f
     assert len(await shown(series)) == 4
 
 
-async def test_an_import_that_comes_twice_at_once_is_one_row(series: Event) -> None:
+async def test_two_concurrent_imports_of_an_event_are_one_row(series: Event) -> None:
     values = {"user_id": series.user_id, "title": "y", "start_datetime": MONDAY, "ical_uid": "a", "recurrence_id": None}
 
     async def take() -> str:
@@ -138,7 +136,7 @@ async def test_an_import_that_comes_twice_at_once_is_one_row(series: Event) -> N
     assert sorted(outcomes) == ["inserted", *["unchanged"] * 7]
 
 
-async def test_what_is_deleted_twice_at_once_is_not_there_for_the_second(changed: Event) -> None:
+async def test_the_second_of_two_concurrent_deletes_raises(changed: Event) -> None:
     async def delete() -> None:
         async with get_db() as session:
             await EventRepository(session).delete(changed.id)

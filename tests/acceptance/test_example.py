@@ -18,7 +18,7 @@ EXAMPLE = ROOT / "examples" / "backend_database_example.py"
 
 
 def run(folder: Path, dotenv: str) -> tuple[int, str]:
-    """Run it in a folder with this `.env`, as the document of the environments says."""
+    """Run the example in a folder with this `.env`, as its documentation describes."""
     (folder / ".env").write_text(dotenv)
     unset = ("DATABASE_", "DB_", "ENVIRONMENT")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
@@ -30,11 +30,11 @@ def run(folder: Path, dotenv: str) -> tuple[int, str]:
 
 @pytest.fixture
 def machine(password_server: EmbeddedServer) -> Target:
-    """A server behind a port of localhost, which wants a password."""
+    """A server on a port of localhost that requires a password."""
     return password_server.target()
 
 
-def test_development_says_the_virtual_machine(tmp_path: Path, machine: Target) -> None:
+def test_development_reports_the_virtual_machine(tmp_path: Path, machine: Target) -> None:
     dotenv = (
         f"ENVIRONMENT=development\nDB_VM_HOST=localhost\nDB_VM_PORT={machine.port}\nDB_VM_NAME={machine.database}\n"
         f"DB_VM_USER={machine.user}\nDB_VM_PASSWORD={machine.password}\n"
@@ -43,7 +43,7 @@ def test_development_says_the_virtual_machine(tmp_path: Path, machine: Target) -
     assert run(tmp_path, dotenv) == (0, f"[OK] Conectado a localhost:{machine.port} (VM via port forwarding)")
 
 
-def test_a_wrong_password_is_said_to_be_one(tmp_path: Path, machine: Target) -> None:
+def test_a_wrong_password_is_reported(tmp_path: Path, machine: Target) -> None:
     dotenv = (
         f"DB_VM_HOST=localhost\nDB_VM_PORT={machine.port}\nDB_VM_NAME={machine.database}\n"
         f"DB_VM_USER={machine.user}\nDB_VM_PASSWORD={CANARY}\n"
@@ -59,7 +59,7 @@ def test_a_wrong_password_is_said_to_be_one(tmp_path: Path, machine: Target) -> 
     ("environment", "prefix", "with_ca", "said"),
     [("staging", "DB_STAGING", False, " con SSL"), ("production", "DB_PROD", True, " con SSL + certificado")],
 )
-def test_staging_and_production_say_tls(
+def test_staging_and_production_report_tls(
     tmp_path: Path, environment: str, prefix: str, with_ca: bool, said: str
 ) -> None:
     certificates = Certificates(tmp_path)

@@ -1,4 +1,4 @@
-"""The primary goes and its replica is promoted: the same engine goes on, and nobody sees another error of ours."""
+"""The primary fails and its replica is promoted: the engine continues, and callers get only the documented errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def _end_of_engines() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def unpooled() -> AsyncIterator[Scope]:
-    """An engine without a pool beside that of `get_db`, to the same hosts."""
+    """An engine without a pool, to the hosts of `get_db`."""
     without_pool = create_engine(get_settings(), poolclass=NullPool)
 
     @asynccontextmanager
@@ -54,7 +54,7 @@ async def unpooled() -> AsyncIterator[Scope]:
 
 
 class Load:
-    """Writers, by each of the scopes, and readers that never rest, and all that they were told."""
+    """Writers of each scope and readers without pauses, and their results."""
 
     def __init__(self, *scopes: Scope) -> None:
         self.acknowledged: dict[Scope, list[int]] = {scope: [] for scope in scopes}
@@ -73,7 +73,7 @@ class Load:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def until_written(self, count: int = 15) -> None:
-        """Wait until so many more writes of each scope are acknowledged, the failover's limit at most."""
+        """Wait until each scope has acknowledged further writes, at most the time limit of a failover."""
         goals = {scope: len(written) + count for scope, written in self.acknowledged.items()}
         deadline = time.monotonic() + WITHIN_SECONDS
         while any(len(self.acknowledged[scope]) < goal for scope, goal in goals.items()):
@@ -81,13 +81,13 @@ class Load:
             await asyncio.sleep(0.005)
 
     async def until_failed(self, count: int) -> None:
-        """Wait until so many calls have failed."""
+        """Wait until this number of calls has failed."""
         async with asyncio.timeout(WITHIN_SECONDS):
             while len(self.errors) < count:  # noqa: ASYNC110 - no event tells of it
                 await asyncio.sleep(0.005)
 
-    def errors_but_lost_connections(self) -> list[BaseException]:
-        """Return what is neither that nor, where COMMIT was under way, that nobody knows what became of it."""
+    def unexpected_errors(self) -> list[BaseException]:
+        """Return the errors other than ConnectionFailed and CommitOutcomeUnknown."""
         return [error for error in self.errors if not isinstance(error, ConnectionFailed | CommitOutcomeUnknown)]
 
     async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -111,7 +111,7 @@ class Load:
         self.reads += 1
 
 
-async def test_after_a_promotion_the_same_engine_writes_within_10_s_and_until_then_callers_get_connection_failed(
+async def test_after_a_promotion_the_engine_writes_within_10_s_and_raises_connection_failed_before(
     use_database: Use,
 ) -> None:
     with running_pair(synchronous=True) as pair:
@@ -120,21 +120,21 @@ async def test_after_a_promotion_the_same_engine_writes_within_10_s_and_until_th
         async with unpooled() as scope, Load(get_db, scope) as load:
             await load.until_written()
             pair.first.kill()
-            await load.until_failed(2 * WRITERS_EACH)  # nobody is there to write to
+            await load.until_failed(2 * WRITERS_EACH)  # no server accepts writes
             await asyncio.to_thread(pair.second.promote)
             await load.until_written()
             reads = load.reads
             await load.until_written()
 
         stored = {row[0] for row in pair.second.sql("SELECT telegram_id FROM users")}
-        assert load.errors_but_lost_connections() == []
+        assert load.unexpected_errors() == []
         assert load.reads > reads > 0
         for acknowledged in load.acknowledged.values():
             assert set(acknowledged) <= stored, "what was acknowledged is there"
 
 
 @pytest.mark.slow
-async def test_a_server_that_becomes_read_only_in_place_is_left_for_the_one_that_writes(use_database: Use) -> None:
+async def test_a_server_that_becomes_read_only_is_replaced_by_the_one_that_writes(use_database: Use) -> None:
     with running_pair() as pair:
         use_database(pair.url(**WRITES, **POOLED))
         async with unpooled() as scope, Load(get_db, scope) as load:
@@ -146,11 +146,11 @@ async def test_a_server_that_becomes_read_only_in_place_is_left_for_the_one_that
             await load.until_written()
 
         assert load.errors
-        assert load.errors_but_lost_connections() == []
+        assert load.unexpected_errors() == []
 
 
 @pytest.mark.slow
-async def test_the_old_primary_that_comes_back_as_a_standby_is_passed_over(use_database: Use) -> None:
+async def test_the_old_primary_that_returns_as_a_standby_is_skipped(use_database: Use) -> None:
     with running_pair() as pair:
         use_database(pair.url(**WRITES, **POOLED))
         async with unpooled() as scope, Load(get_db, scope) as load:
@@ -158,17 +158,17 @@ async def test_the_old_primary_that_comes_back_as_a_standby_is_passed_over(use_d
             await asyncio.to_thread(pair.change_roles)
             await load.until_written()
 
-        assert load.errors_but_lost_connections() == []
+        assert load.unexpected_errors() == []
         async with get_db() as session:
             assert await session.scalar(text("SELECT pg_is_in_recovery()")) is False
 
 
 @pytest.mark.slow
 @needs_pgbouncer
-async def test_a_pooled_connection_to_a_pgbouncer_whose_server_became_a_standby_is_given_up(
+async def test_a_pooled_connection_to_a_pgbouncer_whose_server_became_a_standby_is_closed(
     use_database: Use,
 ) -> None:
-    """PgBouncer keeps its clients while the server behind it goes and comes back as another's standby."""
+    """PgBouncer keeps its clients while the server behind it restarts as a standby."""
     with (
         running_pair() as pair,
         pgbouncer(str(pair.first.folder)) as first,
@@ -181,10 +181,10 @@ async def test_a_pooled_connection_to_a_pgbouncer_whose_server_became_a_standby_
             await asyncio.to_thread(pair.change_roles)
             await load.until_written()
 
-        assert load.errors_but_lost_connections() == []
+        assert load.unexpected_errors() == []
 
 
-async def test_where_no_host_serves_the_error_names_each_and_why(use_database: Use, tmp_path: Path) -> None:
+async def test_without_a_reachable_host_the_error_names_each_host_and_reason(use_database: Use, tmp_path: Path) -> None:
     pair = Pair(Node(tmp_path / "first"), Node(tmp_path / "second"))
     use_database(pair.url(**WRITES))
 

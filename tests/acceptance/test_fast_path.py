@@ -1,4 +1,4 @@
-"""What a repository's own statements cost on the wire, and that no caller's SQL is trusted with a binding."""
+"""Round trips of compiled statements; a caller's own SQL leaves no tenant binding."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def read(user_id: UUID) -> User | None:
 
 
 async def cost(relay: Relay, work: Callable[[], Awaitable[Any]]) -> int:
-    """Return the round trips of a piece of work that was done before on the same connection."""
+    """Return the round trips of work that has run before on the same connection."""
     for _ in range(2):
         relay.sent.clear()
         await work()
@@ -87,7 +87,7 @@ async def test_a_read_within_a_callers_transaction_is_one_more_statement_of_it(r
     assert await cost(relay, both) == 5, "the read, BEGIN with the binding, the statement, the read, ROLLBACK"
 
 
-async def test_a_reader_goes_on_after_an_error_and_after_the_end_of_his_transaction(
+async def test_a_read_session_continues_after_an_error_and_after_the_end_of_its_transaction(
     relay: Relay, user_id: UUID
 ) -> None:
     tenant = text("SELECT current_setting('app.tenant_id')")
@@ -168,7 +168,7 @@ async def by_driver(session: ReadSession, stolen: str) -> None:
 
 
 class Rebinding(FunctionElement[str]):
-    """SQL that the service defines itself, which no check of conditions sees."""
+    """SQL that a service defines itself, which the check of conditions does not see."""
 
     inherit_cache = True
     name = "rebinding"
@@ -193,14 +193,14 @@ WAYS = [by_execute, by_connection, by_run_sync, by_driver, by_condition, by_engi
 
 @pytest.mark.parametrize("way", WAYS, ids=[way.__name__ for way in WAYS])
 @pytest.mark.parametrize("reads_first", [False, True])
-async def test_whoever_sends_sql_of_his_own_leaves_no_tenant_behind(
+async def test_a_callers_own_sql_leaves_no_tenant_on_the_connection(
     relay: Relay, user_id: UUID, way: Callable[[ReadSession, str], Awaitable[None]], reads_first: bool
 ) -> None:
     other = uuid7()
     async with get_db() as session:
         session.add(Tenant(id=other, slug="other", name="Other"))
     async with get_read_db() as session:
-        if reads_first and way is not by_engine:  # the pool's one connection is in use
+        if reads_first and way is not by_engine:  # the only connection of the pool is in use
             await UserRepository(session).get(user_id)
         await way(session, str(other))
 
@@ -210,7 +210,7 @@ async def test_whoever_sends_sql_of_his_own_leaves_no_tenant_behind(
     assert relay.starts == 2, "the same connections served throughout, one of each engine"
 
 
-async def test_a_connection_that_was_ended_while_idle_is_replaced_unseen(
+async def test_a_connection_terminated_while_idle_is_replaced_without_an_error(
     relay: Relay, user_id: UUID, superuser: psycopg.Connection
 ) -> None:
     async def by_sqlalchemy() -> None:
@@ -221,13 +221,13 @@ async def test_a_connection_that_was_ended_while_idle_is_replaced_unseen(
         await read(user_id)
 
     for again in (by_repository, by_sqlalchemy):
-        for _ in range(5):  # at whatever point the driver is that was told so
+        for _ in range(5):  # at any point of the driver
             await read(user_id)
             superuser.execute(TERMINATE)
             await again()
 
 
-async def test_who_goes_on_after_a_connection_that_was_lost_is_told_in_our_words(
+async def test_a_session_that_continues_after_a_lost_connection_gets_our_error(
     relay: Relay, user_id: UUID, superuser: psycopg.Connection
 ) -> None:
     async with get_read_db() as session:

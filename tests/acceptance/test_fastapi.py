@@ -1,6 +1,6 @@
 """get_db in FastAPI: both scopes, overrides, and the commit before the response.
 
-It runs over the newest release, and in CI over the oldest one that has the scopes: 0.121.
+CI also runs it with the oldest supported release, 0.121.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("scope", ["function", "request"])
-async def test_commits_what_a_request_did(client: httpx.AsyncClient, scope: str) -> None:
+async def test_commits_after_a_request(client: httpx.AsyncClient, scope: str) -> None:
     assert (await client.post(f"/{scope}/1")).status_code == 201
     assert (await client.get("/count")).json() == 1
 
 
-async def test_in_function_scope_a_fault_at_commit_reaches_the_client(client: httpx.AsyncClient) -> None:
-    """The insert is sent at commit, after the endpoint: before the response, in this scope."""
+async def test_in_function_scope_an_error_at_commit_reaches_the_client(client: httpx.AsyncClient) -> None:
+    """The insert is sent at commit, after the endpoint and before the response."""
     assert (await client.post("/function/1")).status_code == 201
     assert (await client.post("/function/1")).status_code == 409
 
@@ -85,7 +85,7 @@ async def test_an_error_in_the_endpoint_is_answered(client: httpx.AsyncClient, s
     assert (await client.post(f"/{scope}/1")).status_code == 409
 
 
-async def test_rolls_back_what_a_failed_request_did(client: httpx.AsyncClient) -> None:
+async def test_rolls_back_a_failed_request(client: httpx.AsyncClient) -> None:
     assert (await client.get("/fails")).status_code == 418
     assert (await client.get("/count")).json() == 0
 
@@ -103,17 +103,17 @@ async def test_can_be_overridden(client: httpx.AsyncClient) -> None:
     assert (await client.get("/count")).json() == 0
 
 
-async def test_an_asynchronous_dependency_names_the_tenant() -> None:
-    """What a service does with its token; a synchronous one would run in a thread and lose the context."""
+async def test_an_asynchronous_dependency_sets_the_tenant() -> None:
+    """A synchronous dependency would run in a thread and lose the context."""
     tenant_id = uuid7()
     async with get_db() as session:
         session.add(Tenant(id=tenant_id, slug="acme", name="Acme"))
 
-    async def of_the_caller(tenant: UUID) -> AsyncIterator[UUID]:
+    async def request_tenant(tenant: UUID) -> AsyncIterator[UUID]:
         with tenant_context(tenant) as acting:
             yield acting
 
-    app = FastAPI(dependencies=[Depends(of_the_caller)])
+    app = FastAPI(dependencies=[Depends(request_tenant)])
 
     @app.post("/users")
     async def create(session: FunctionScoped) -> str:
@@ -123,7 +123,7 @@ async def test_an_asynchronous_dependency_names_the_tenant() -> None:
         assert (await client.post("/users", params={"tenant": str(tenant_id)})).json() == str(tenant_id)
 
 
-async def test_says_nothing_of_the_session_in_the_schema(client: httpx.AsyncClient) -> None:
+async def test_the_openapi_schema_does_not_mention_the_session(client: httpx.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
 
     assert "parameters" not in paths["/count"]["get"]

@@ -1,4 +1,4 @@
-"""readiness: what a probe is told of each illness, within its limits, and what it is not told."""
+"""readiness: the report of each problem, within its time limits, and what the report does not contain."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ OURS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 
 
 async def look(**options: Any) -> HealthReport:
-    """Ask with limits that a busy machine can keep."""
+    """Return a report, with time limits for a busy machine."""
     return await readiness(**{"timeout_seconds": 20, **options})
 
 
-def ill(report: HealthReport) -> dict[str, str]:
+def problems(report: HealthReport) -> dict[str, str]:
     return {name: check.status for name, check in report.checks.items() if check.status in {"degraded", "unhealthy"}}
 
 
@@ -51,7 +51,7 @@ async def until_gone(superuser: psycopg.Connection) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_sound_service_is_healthy_and_no_row_is_read_for_it(
+async def test_a_working_service_is_healthy_without_reading_rows(
     cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
     superuser.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {APP_ROLE}")
@@ -71,7 +71,7 @@ async def test_a_sound_service_is_healthy_and_no_row_is_read_for_it(
     await until_gone(superuser)
 
 
-async def test_the_database_is_not_asked_whether_the_process_lives(cloned_database: URL, use_database: Use) -> None:
+async def test_liveness_does_not_use_the_database(cloned_database: URL, use_database: Use) -> None:
     with relaying() as relay:
         use_database(relayed(relay, str(cloned_database.database)).update_query_dict({"application_name": "agent"}))
         report = await liveness()
@@ -80,22 +80,22 @@ async def test_the_database_is_not_asked_whether_the_process_lives(cloned_databa
     assert (report.status, report.service, list(report.checks)) == ("healthy", "agent", ["event_loop"])
 
 
-async def test_a_dead_server_is_unhealthy_and_neither_where_nor_as_whom_is_told(use_database: Use) -> None:
+async def test_a_dead_server_is_unhealthy_and_neither_host_nor_user_is_reported(use_database: Use) -> None:
     use_database(URL.create("postgresql", "somebody", CANARY, "127.0.0.1", 1, "secret_name"))
 
     with capture_logs() as logs:
         report = await look()
 
-    assert ill(report) == {"connect": "unhealthy"}
+    assert problems(report) == {"connect": "unhealthy"}
     assert report.checks["revision"].status == "skipped"
     assert report.checks["connect"].found == "no connection"
     assert "thea-db doctor" in str(report.checks["connect"].remedy)
     assert not any(word in json.dumps(report.as_json()) for word in (CANARY, "somebody", "secret_name", "127.0.0.1"))
-    assert "nothing listens there" in logs[0]["reason"], "whoever may read the log is told more"
+    assert "nothing listens there" in logs[0]["reason"], "the log has the details"
     assert CANARY not in repr(logs)
 
 
-async def test_a_role_that_the_server_refuses_is_said_to_be_one(cloned_database: URL, use_database: Use) -> None:
+async def test_a_rejected_role_is_reported(cloned_database: URL, use_database: Use) -> None:
     use_database(cloned_database.set(username="stranger", password=CANARY))
 
     report = await look()
@@ -119,19 +119,19 @@ async def test_a_silent_server_is_unhealthy_within_the_limit(
         took = time.monotonic() - began
 
     assert took < 5, "and not the ten seconds that connecting has"
-    assert ill(report) == {"connect": "unhealthy"}
+    assert problems(report) == {"connect": "unhealthy"}
     assert report.checks["connect"].found == "no answer in time"
     assert report.checks["revision"].found == report.checks["drift"].found == "see connect"
 
 
-async def test_a_full_pool_is_degraded_and_says_nothing_of_the_server(cloned_database: URL, use_database: Use) -> None:
+async def test_a_full_pool_is_degraded_and_the_server_is_still_checked(cloned_database: URL, use_database: Use) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "1"}))
     async with get_db() as session:
         await session.execute(ONE)
         full = await look()
     free = await look()
 
-    assert ill(full) == {"pool": "degraded"}
+    assert problems(full) == {"pool": "degraded"}
     assert full.can_serve
     assert full.checks["pool"].found == "full: default 1 of 1"
     assert (free.status, free.checks["pool"].found) == ("healthy", "in use: default 0 of 1")
@@ -151,17 +151,17 @@ async def test_the_stores_pool_is_counted_as_the_store_uses_it(cloned_database: 
     assert free.status == "healthy"
 
 
-async def test_a_full_server_is_degraded_for_whoever_has_connections_and_unhealthy_for_others(
+async def test_a_full_server_is_degraded_for_processes_with_connections_and_unhealthy_for_others(
     cloned_database: URL, use_database: Use, superuser: psycopg.Connection
 ) -> None:
-    """Were it unhealthy for all, a server that is full would lose the processes that still serve."""
+    """Otherwise a full server would take out the processes that still serve."""
 
     def limit(connections: int) -> None:
         name = sql.Identifier(superuser.info.dbname)
         superuser.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, connections))
 
     use_database(cloned_database.update_query_dict({"pool_max": "1"}))
-    limit(1)  # the superuser's
+    limit(1)  # of the superuser
     without = await look()
     limit(2)
     async with get_db() as session:
@@ -170,9 +170,9 @@ async def test_a_full_server_is_degraded_for_whoever_has_connections_and_unhealt
         limit(5)
         nearly = await look()
 
-    assert ill(without) == {"connect": "unhealthy"}
+    assert problems(without) == {"connect": "unhealthy"}
     assert without.checks["connect"].found == "the server has no free connection"
-    assert ill(having) == {"connect": "degraded", "pool": "degraded"}
+    assert problems(having) == {"connect": "degraded", "pool": "degraded"}
     assert (nearly.checks["connect"].status, nearly.checks["connect"].found) == (
         "degraded",
         "the server has 2 of 5 connections free",
@@ -188,33 +188,31 @@ async def test_a_full_server_is_degraded_for_whoever_has_connections_and_unhealt
         (f"REVOKE ALL ON alembic_version FROM {APP_ROLE}, PUBLIC", "degraded", "alembic_version may not be read"),
     ],
 )
-async def test_the_schemas_revision_decides(
+async def test_the_revision_of_the_schema_is_checked(
     cloned_database: URL, superuser: psycopg.Connection, statement: str, status: str, found: str
 ) -> None:
     superuser.execute(statement)
 
     report = await look()
 
-    assert ill(report) == {"revision": status}
+    assert problems(report) == {"revision": status}
     assert report.checks["revision"].found.startswith(found)
     assert report.can_serve is (status == "degraded")
 
 
-async def test_the_remedy_of_an_unreadable_revision_is_a_statement_that_removes_the_fault(
-    cloned_database: URL, superuser: psycopg.Connection
-) -> None:
+async def test_the_remedy_of_an_unreadable_revision_works(cloned_database: URL, superuser: psycopg.Connection) -> None:
     superuser.execute(f"REVOKE ALL ON alembic_version FROM {APP_ROLE}, PUBLIC")
 
     remedy = str((await look()).checks["revision"].remedy)
     superuser.execute(remedy.removeprefix("as the owner: ").encode())
 
-    assert ill(await look()) == {}
+    assert problems(await look()) == {}
 
 
 async def test_the_remedy_of_a_read_only_default_does_not_lock_the_service_out(
     cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
-    """With target_session_attrs=read-write alone no connection would be accepted at all."""
+    """With target_session_attrs=read-write no connection would be accepted."""
     superuser.execute(f"ALTER DATABASE {cloned_database.database} SET default_transaction_read_only = on".encode())
 
     remedy = str((await look()).checks["connect"].remedy)
@@ -223,39 +221,39 @@ async def test_the_remedy_of_a_read_only_default_does_not_lock_the_service_out(
     assert "otherwise `thea-db doctor`" in remedy
 
 
-async def test_a_check_that_hangs_costs_its_own_line(cloned_database: URL, superuser: psycopg.Connection) -> None:
+async def test_a_hanging_check_fails_alone(cloned_database: URL, superuser: psycopg.Connection) -> None:
     with superuser.transaction():
         superuser.execute("LOCK TABLE alembic_version")
         for seconds in (0.5, 2, 8):
             report = await readiness(timeout_seconds=seconds)
-            if report.checks["connect"].status == "healthy":  # else the machine is too busy for so short a limit
+            if report.checks["connect"].status == "healthy":  # otherwise the machine is too busy for this limit
                 break
 
-    assert ill(report) == {"revision": "unhealthy"}
+    assert problems(report) == {"revision": "unhealthy"}
     assert report.checks["revision"].found == "no answer in time"
     await until_gone(superuser)
 
 
-async def test_drift_is_looked_for_where_it_is_asked_for(cloned_database: URL, superuser: psycopg.Connection) -> None:
+async def test_drift_is_checked_on_request(cloned_database: URL, superuser: psycopg.Connection) -> None:
     superuser.execute("ALTER TABLE notes ADD COLUMN colour text")
     harmless = await look(drift=True)
     superuser.execute(OUTAGE)
     harmful, unasked = await look(drift=True), await look()
 
-    assert ill(harmless) == {"drift": "degraded"}
-    assert ill(harmful) == {"drift": "unhealthy"}
+    assert problems(harmless) == {"drift": "degraded"}
+    assert problems(harmful) == {"drift": "unhealthy"}
     assert harmful.checks["drift"].found == "2 difference(s), 1 of which can make statements fail"
     assert "drift" not in unasked.checks
 
 
-async def test_a_server_that_takes_no_writes_is_degraded(cloned_database: URL, superuser: psycopg.Connection) -> None:
+async def test_a_server_that_rejects_writes_is_degraded(cloned_database: URL, superuser: psycopg.Connection) -> None:
     superuser.execute(
         sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(
             sql.Identifier(superuser.info.dbname)
         )
     )
 
-    assert ill(await look()) == {"connect": "degraded"}
+    assert problems(await look()) == {"connect": "degraded"}
 
 
 async def test_settings_that_cannot_be_read_are_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,14 +263,12 @@ async def test_settings_that_cannot_be_read_are_unhealthy(monkeypatch: pytest.Mo
     monkeypatch.undo()
     forget_settings()
 
-    assert ill(report) == {"settings": "unhealthy"}
+    assert problems(report) == {"settings": "unhealthy"}
     assert CANARY not in repr(report)
     assert lives.status == "healthy"
 
 
-async def test_a_check_that_fails_itself_says_no_more_than_that(
-    cloned_database: URL, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_error_inside_a_check_reveals_nothing(cloned_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(_context: object) -> Any:
         raise RuntimeError(CANARY)
 
@@ -284,7 +280,7 @@ async def test_a_check_that_fails_itself_says_no_more_than_that(
     assert CANARY not in repr((report, logs))
 
 
-async def test_many_probes_at_once_share_one_examination(cloned_database: URL, use_database: Use) -> None:
+async def test_concurrent_probes_share_one_report(cloned_database: URL, use_database: Use) -> None:
     with relaying() as relay:
         use_database(relayed(relay, str(cloned_database.database)))
         asked = [asyncio.create_task(look()) for _ in range(50)]
@@ -293,13 +289,13 @@ async def test_many_probes_at_once_share_one_examination(cloned_database: URL, u
         reports = await asyncio.gather(*asked, return_exceptions=True)
         assert relay.connections == 1
         await look()
-        assert relay.connections == 2, "and the next one looks anew"
+        assert relay.connections == 2, "the next probe gets a new report"
 
     assert isinstance(reports[0], asyncio.CancelledError)
     assert all(isinstance(report, HealthReport) and report.can_serve for report in reports[1:])
 
 
-async def test_examinations_that_nobody_waits_for_leave_no_connection(
+async def test_cancelled_reports_leave_no_connection(
     cloned_database: URL, superuser: psycopg.Connection, is_long: bool
 ) -> None:
     for number in range(500 if is_long else 20):
@@ -310,7 +306,7 @@ async def test_examinations_that_nobody_waits_for_leave_no_connection(
     await until_gone(superuser)
 
 
-def test_event_loops_one_after_another_are_each_examined(cloned_database: URL) -> None:
+def test_successive_event_loops_get_their_own_reports(cloned_database: URL) -> None:
     assert [asyncio.run(look()).status for _ in range(2)] == ["healthy", "healthy"]
 
 

@@ -1,4 +1,4 @@
-"""thea-db health and the example's endpoints: the exit codes and the answers that a probe goes by."""
+"""thea-db health and the endpoints of the example: exit codes and status codes for probes."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_a_dead_server_is_one_document_and_exit_code_1(tmp_path: Path) -> None:
     assert document["checks"]["connect"]["status"] == "unhealthy"
 
 
-def test_live_asks_no_database_and_wrong_settings_are_exit_code_2(tmp_path: Path) -> None:
+def test_live_uses_no_database_and_wrong_settings_are_exit_code_2(tmp_path: Path) -> None:
     assert health(tmp_path, DEAD, "--live")[0] == 0
     assert health(tmp_path, DEAD, DATABASE_POOL_SIZE="none")[0] == 2
 
 
 @pytest.mark.parametrize("is_sound", [True, False])
-async def test_the_examples_endpoints_answer_200_and_503(
+async def test_the_endpoints_of_the_example_return_200_and_503(
     cloned_database: URL, use_database: Callable[..., Settings], is_sound: bool
 ) -> None:
     if not is_sound:
@@ -68,7 +68,7 @@ async def test_the_examples_endpoints_answer_200_and_503(
         for _ in range(20 if is_sound else 0):
             if ready.status_code == 200:
                 break
-            ready = await client.get("/health/ready")  # the machine was too busy for so short a limit
+            ready = await client.get("/health/ready")  # the machine was too busy for this limit
 
     assert (live.status_code, live.json()["status"]) == (200, "healthy")
     assert (ready.status_code, ready.json()["status"]) == ((200, "healthy") if is_sound else (503, "unhealthy"))
@@ -77,7 +77,9 @@ async def test_the_examples_endpoints_answer_200_and_503(
 
 
 @needs_pgbouncer
-async def test_behind_pgbouncer_the_same_is_told(cloned_database: URL, use_database: Callable[..., Settings]) -> None:
+async def test_the_report_is_the_same_behind_pgbouncer(
+    cloned_database: URL, use_database: Callable[..., Settings]
+) -> None:
     with pgbouncer(SOCKETS) as pooler:
         use_database(pooler.url(str(cloned_database.database)), DATABASE_PGBOUNCER="true")
         report = await readiness(drift=True, timeout_seconds=20)

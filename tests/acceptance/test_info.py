@@ -1,4 +1,4 @@
-"""thea-db info: where, as whom and how, whether the server answers or not."""
+"""thea-db info: target, role and route, with and without a running server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def info(capsys: pytest.CaptureFixture[str], **settings: Any) -> tuple[int, dict
     return code, json.loads(printed.out)
 
 
-def test_shows_what_is_in_force(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_the_values_in_force(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
     url = url_of(postgresql_shared.template_dbname)
 
     code, shown = info(capsys, DATABASE_URL=url, DATABASE_REPLICA_URL=url)
@@ -45,7 +45,7 @@ def test_shows_what_is_in_force(postgresql_shared: NoopExecutor, capsys: pytest.
     assert shown["replica"]["server"]["role"] == "primary"
 
 
-def test_shows_tls_and_who_is_at_the_other_end(
+def test_prints_tls_and_the_certificate(
     postgresql_shared: NoopExecutor,
     tls_server: TlsProxy,
     certificates: Certificates,
@@ -76,7 +76,7 @@ def test_shows_the_role_that_the_engine_would_refuse(
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_shows_the_settings_where_nobody_answers_and_says_why(tmp_path: Path, as_json: bool) -> None:
+def test_prints_the_settings_and_the_reason_if_the_server_is_down(tmp_path: Path, as_json: bool) -> None:
     (tmp_path / ".env.test").write_text(f"DATABASE_URL=postgresql://u:{CANARY}@127.0.0.1:1/d\n")
 
     done = run("info", *(["--json"] if as_json else []), folder=tmp_path, ENVIRONMENT="test")
@@ -94,7 +94,7 @@ def test_shows_the_settings_where_nobody_answers_and_says_why(tmp_path: Path, as
         assert ".env.test    postgresql+asyncpg://u:***@127.0.0.1:1/d" in done.stdout
 
 
-def test_settings_that_cannot_be_read_are_a_document_too(tmp_path: Path) -> None:
+def test_unreadable_settings_are_reported_as_json(tmp_path: Path) -> None:
     done = run("info", "--json", folder=tmp_path, ENVIRONMENT="prod", DATABASE_URL=f"mysql://u:{CANARY}@h/d")
 
     assert done.returncode == 2

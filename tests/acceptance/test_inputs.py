@@ -1,4 +1,4 @@
-"""From outside to a row: JSON through a schema and a repository, and the row says what came."""
+"""Schemas and repositories together: JSON input becomes the expected row."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 async def stored(session: AsyncSession, row: Base) -> dict[str, Any]:
-    """Read a row anew."""
+    """Return the stored row."""
     await session.flush()
     await session.refresh(row)
     return {one.key: getattr(row, one.key) for one in row.__mapper__.column_attrs if one.key != "search"}
@@ -49,7 +49,7 @@ async def conversation(session: AsyncSession, user: User) -> Conversation:
     return await ConversationRepository(session).add(Conversation(**new.to_values()))
 
 
-async def test_a_user_is_made_found_again_and_changed(session: AsyncSession) -> None:
+async def test_a_user_is_created_found_and_changed(session: AsyncSession) -> None:
     new = UserCreate.model_validate(
         {"telegram_id": 2**63 - 1, "username": "x" * 64, "locale": "es-MX", "preferences": {"a": [1, None, "\0"]}}
     )
@@ -99,11 +99,11 @@ async def test_an_event_is_added_and_changed(session: AsyncSession, user: User) 
     await events.update(event.id, **change.to_values())
 
     row = await stored(session, event)
-    reminded = {"reminder_datetime": START}  # which follows from the offset
+    reminded = {"reminder_datetime": START}  # computed from the offset
     assert new.to_values() | reminded | change.to_values() == {name: row[name] for name in EventCreate.model_fields}
 
 
-async def test_a_note_is_kept_and_changed(session: AsyncSession, user: User) -> None:
+async def test_a_note_is_added_and_changed(session: AsyncSession, user: User) -> None:
     new = NoteCreate(user_id=user.id, content="ñ" * 100_000, tags=[str(n) for n in range(64)])
     notes = NoteRepository(session)
 

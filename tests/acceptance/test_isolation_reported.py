@@ -21,7 +21,7 @@ Use = Callable[..., Settings]
 
 
 @pytest.fixture
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_kept_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each report checks the server again."""
     monkeypatch.setattr(isolation, "KEPT_SECONDS", 0.0)
 
@@ -51,8 +51,8 @@ BREACHES = {
 }
 
 
-@pytest.mark.usefixtures("nothing_kept")
-async def test_each_layer_that_is_off_makes_readiness_unhealthy_and_the_doctor_fail(
+@pytest.mark.usefixtures("without_kept_results")
+async def test_each_missing_layer_makes_readiness_unhealthy_and_the_doctor_fail(
     cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
     superuser.execute(f"REVOKE TEMPORARY ON DATABASE {cloned_database.database} FROM PUBLIC".encode())
@@ -83,7 +83,7 @@ def _repair(superuser: psycopg.Connection) -> None:
     ("user", "found"),
     [(SUPERUSER, "the role is a superuser"), (OWNER_ROLE, "the role owns conversations, events, message_history")],
 )
-async def test_a_role_that_is_not_bound_is_unhealthy_but_where_a_developer_works(
+async def test_a_role_without_row_level_security_is_unhealthy_outside_development(
     clone_name: str, use_database: Use, user: str, found: str
 ) -> None:
     use_database(url_of(clone_name, user))
@@ -97,18 +97,18 @@ async def test_a_role_that_is_not_bound_is_unhealthy_but_where_a_developer_works
     assert "thea-db bootstrap" in str(staging.remedy)
 
 
-async def test_a_healthy_answer_is_kept_and_another_is_not(cloned_database: URL, superuser: psycopg.Connection) -> None:
+async def test_only_a_healthy_result_is_kept(cloned_database: URL, superuser: psycopg.Connection) -> None:
     superuser.execute("ALTER TABLE notes DISABLE ROW LEVEL SECURITY")
     assert (await check()).status == "unhealthy"
     superuser.execute("ALTER TABLE notes ENABLE ROW LEVEL SECURITY")
     assert (await check()).status == "healthy"
 
     superuser.execute("ALTER TABLE notes DISABLE ROW LEVEL SECURITY")
-    assert (await check()).status == "healthy", "nothing_kept has it checked again"
+    assert (await check()).status == "healthy", "without_kept_results has it checked again"
 
 
-@pytest.mark.usefixtures("nothing_kept")
-async def test_what_the_revision_explains_is_not_reported_twice(
+@pytest.mark.usefixtures("without_kept_results")
+async def test_differences_that_the_revision_explains_are_not_reported_twice(
     cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("ALTER POLICY tenant_isolation ON notes USING (true)")
@@ -147,7 +147,7 @@ async def test_the_doctor_reports_what_verify_finds(cloned_database: URL, superu
         ("ALTER ROLE {role} IN DATABASE {database} SET default_transaction_isolation = 'serializable'", "warning"),
     ],
 )
-async def test_the_doctor_reports_what_is_set_for_every_session_and_its_remedy_resets_it(
+async def test_the_doctor_reports_session_defaults_and_its_remedy_resets_them(
     cloned_database: URL, superuser: psycopg.Connection, setting: str, status: str
 ) -> None:
     superuser.execute(setting.format(role=APP_ROLE, database=cloned_database.database).encode())

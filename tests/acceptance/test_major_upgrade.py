@@ -1,4 +1,4 @@
-"""The run-book of a new major version, from the oldest PostgreSQL on this machine to the embedded one."""
+"""The run-book of a major upgrade, from the system's PostgreSQL to the embedded one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _can_be_done(*, is_long: bool) -> None:
 
 
 class Machine:
-    """Both versions' programs, and a folder for each server."""
+    """The programs of both versions, and a folder for each server."""
 
     def __init__(self, folder: Path) -> None:
         self.shell = folder_of_server(folder, "shell")
@@ -111,7 +111,7 @@ def _end(data: Path) -> None:
         subprocess.run(["kill", "-QUIT", (data / "postmaster.pid").read_text().split()[0]], check=False)  # noqa: S607
 
 
-def test_the_new_server_has_all_that_the_old_one_had(machine: Machine) -> None:
+def test_dump_and_restore_copies_everything(machine: Machine) -> None:
     steps = blocks(RUNBOOK)
     stop_writing, dump_and_restore = steps["Dump and restore"]
     open_again, compare = steps["Afterwards"]
@@ -134,7 +134,7 @@ def test_the_new_server_has_all_that_the_old_one_had(machine: Machine) -> None:
     assert ask(machine.old, "SELECT count(*) FROM users") == [(1500,)]
 
 
-def test_in_place_it_is_all_there_too(machine: Machine) -> None:
+def test_pg_upgrade_keeps_everything(machine: Machine) -> None:
     steps = blocks(RUNBOOK)
     in_place, collations = steps["In place: pg_upgrade"]
     before = ask(machine.old, FACTS)

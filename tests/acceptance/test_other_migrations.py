@@ -1,4 +1,4 @@
-"""In a database that other migrations made, each command reports that, changes nothing and suggests no DROP."""
+"""Each command reports a database of other migrations, changes nothing and suggests no DROP."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ each_revision = pytest.mark.parametrize("foreign", list(REVISIONS), indirect=Tru
 
 @pytest.fixture(scope="module")
 def foreign(request: pytest.FixtureRequest, postgresql_template: NoopExecutor) -> Iterator[URL]:
-    """A database that other migrations made; the tests that name no revision of it have an unknown one."""
+    """A database of other migrations; by default its revision is unknown."""
     name = f"foreign_{os.getpid()}"
     revision = REVISIONS[getattr(request, "param", "unknown")]
     with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname="postgres", autocommit=True) as server:
@@ -66,7 +66,7 @@ def _nothing_changes(foreign: URL) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_reports_it(foreign: URL, tmp_path: Path, command: str) -> None:
+def test_each_command_reports_the_other_migrations(foreign: URL, tmp_path: Path, command: str) -> None:
     done = run(*command.split(), folder=tmp_path, ENVIRONMENT="development", DATABASE_URL=database(foreign))
 
     printed = " ".join((done.stdout + done.stderr).split())
@@ -77,7 +77,7 @@ def test_each_command_reports_it(foreign: URL, tmp_path: Path, command: str) -> 
 
 
 @pytest.mark.parametrize("command", ALEMBIC)
-def test_alembic_itself_reports_it(settings: Settings, command: str) -> None:
+def test_alembic_reports_the_other_migrations(settings: Settings, command: str) -> None:
     done = run_forked("alembic", command.split(), ROOT, os.environ)
 
     assert REPORT in done.stdout + done.stderr
@@ -86,7 +86,7 @@ def test_alembic_itself_reports_it(settings: Settings, command: str) -> None:
 
 
 @each_revision
-async def test_the_functions_report_it(settings: Settings, tmp_path: Path) -> None:
+async def test_the_functions_report_the_other_migrations(settings: Settings, tmp_path: Path) -> None:
     for asked in (
         current(settings),
         upgrade(settings),
@@ -113,15 +113,13 @@ async def test_verify_has_one_difference_and_no_statement(settings: Settings) ->
     assert all(line.startswith("--") for line in only.remedy)
 
 
-async def test_a_service_does_not_start_where_the_schema_must_hold(
-    foreign: URL, use_database: Callable[..., Settings]
-) -> None:
+async def test_a_service_does_not_start_under_verify_error(foreign: URL, use_database: Callable[..., Settings]) -> None:
     with pytest.raises(SchemaDriftError, match="other migrations"):
         await verify_at_startup(use_database(foreign, DATABASE_VERIFY_SCHEMA="error"))
 
 
 @each_revision
-async def test_no_traffic_is_taken(settings: Settings) -> None:
+async def test_readiness_is_unhealthy(settings: Settings) -> None:
     report = await readiness()
 
     assert report.checks["revision"].status == "unhealthy"
@@ -129,13 +127,13 @@ async def test_no_traffic_is_taken(settings: Settings) -> None:
     assert not report.can_serve
 
 
-def test_info_reports_it_as_json(foreign: URL, tmp_path: Path) -> None:
+def test_info_reports_the_other_migrations_as_json(foreign: URL, tmp_path: Path) -> None:
     done = run("info", "--json", folder=tmp_path, ENVIRONMENT="development", DATABASE_URL=database(foreign))
 
     assert json.loads(done.stdout)["database"]["revision"]["is_foreign"] is True
 
 
-async def test_a_role_that_may_not_read_the_revision_is_told_too(
+async def test_a_role_that_may_not_read_the_revision_gets_the_report_too(
     foreign: URL, use_database: Callable[..., Settings]
 ) -> None:
     settings = use_database(foreign.set(username=APP_ROLE))

@@ -1,4 +1,4 @@
-"""Behind Debian's PgBouncer in transaction mode: no error, no other tenant's row, and no setting that stays behind."""
+"""With PgBouncer in transaction mode: no error, no row of another tenant, and no setting that stays on a connection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = needs_pgbouncer
 CALLS, QUICK_CALLS = 2000, 600
 SERVER_CONNECTIONS = 4
 CONVERSATIONS_EACH = 4
-# Without a predicate: what another tenant's row would be seen by, were a transaction bound to it.
+# Without a predicate: a wrong binding would return rows of another tenant.
 TENANTS_SEEN = text("SELECT DISTINCT tenant_id FROM message_history UNION SELECT DISTINCT tenant_id FROM users")
 SETTINGS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "app.tenant_id")
 SHOW = ", ".join(f"current_setting('{name}', true)" for name in (*SETTINGS, "transaction_read_only"))
@@ -38,7 +38,7 @@ SHOW = ", ".join(f"current_setting('{name}', true)" for name in (*SETTINGS, "tra
 
 @pytest.fixture
 def behind(cloned_database: URL) -> Iterator[PgBouncer]:
-    """One in front of the suite's server."""
+    """A PgBouncer in front of the suite's server."""
     with pgbouncer(SOCKETS, pool_size=SERVER_CONNECTIONS) as started:
         yield started
 
@@ -47,7 +47,7 @@ def behind(cloned_database: URL) -> Iterator[PgBouncer]:
 async def database_behind(
     behind: PgBouncer, cloned_database: URL, use_database: Callable[..., Settings]
 ) -> AsyncIterator[URL]:
-    """The test's database, with `get_db` and `get_read_db` led through PgBouncer to it."""
+    """The test's database; `get_db` and `get_read_db` connect through PgBouncer."""
     url = behind.url(str(cloned_database.database), pool_max="16")
     use_database(url, DATABASE_PGBOUNCER="true")
     yield url
@@ -56,7 +56,7 @@ async def database_behind(
 
 
 class Service:
-    """What one tenant's service does; every call looks at the tenants of what it got."""
+    """The calls of a service of one tenant; each checks the tenants of its rows."""
 
     def __init__(self) -> None:
         self.tenant = uuid7()
@@ -101,7 +101,7 @@ class Service:
 async def test_many_calls_at_once_by_4_tenants_over_4_server_connections_have_no_error_and_no_foreign_row(
     database_behind: URL, superuser: psycopg.Connection, *, is_long: bool
 ) -> None:
-    """600 of them; with `--long` 2,000."""
+    """600 calls; with `--long` 2,000."""
     number = CALLS if is_long else QUICK_CALLS
     services = [Service() for _ in range(4)]
     for service in services:
@@ -119,7 +119,7 @@ async def test_many_calls_at_once_by_4_tenants_over_4_server_connections_have_no
 
 
 @pytest.mark.slow
-async def test_cancelled_calls_leave_no_error_and_no_foreign_row_to_the_others(database_behind: URL) -> None:
+async def test_cancelled_calls_do_not_affect_others(database_behind: URL) -> None:
     dice = random.Random(1)  # noqa: S311 - a shuffle that repeats
     services = [Service() for _ in range(4)]
     for service in services:
@@ -139,7 +139,7 @@ async def test_cancelled_calls_leave_no_error_and_no_foreign_row_to_the_others(d
 
 
 async def plain(url: URL) -> tuple[str | None, ...] | None:
-    """Return the settings that a client finds who sets none, on the one server connection that there is."""
+    """Return the settings of a client that sets none, on the only server connection."""
     connection = await psycopg.AsyncConnection.connect(
         host=str(url.query["host"]), user=url.username, dbname=url.database, prepare_threshold=None
     )
@@ -149,7 +149,7 @@ async def plain(url: URL) -> tuple[str | None, ...] | None:
 
 
 @pytest.mark.parametrize("scope", [get_db, get_read_db])
-async def test_the_limits_hold_in_a_transaction_and_the_next_one_has_none_of_them(
+async def test_the_limits_apply_in_a_transaction_and_end_with_it(
     scope: Callable[[], SessionScope[AsyncSession]], cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     with pgbouncer(SOCKETS, pool_size=1) as one:
@@ -166,7 +166,7 @@ async def test_the_limits_hold_in_a_transaction_and_the_next_one_has_none_of_the
     assert after == ("0", "0", "0", "", "off")
 
 
-async def test_a_statement_and_a_lock_that_take_too_long_are_given_up(
+async def test_a_statement_and_a_lock_that_take_too_long_are_cancelled(
     behind: PgBouncer, cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     parameters = {"statement_timeout": "400", "lock_timeout": "100"}
@@ -183,7 +183,7 @@ async def test_a_statement_and_a_lock_that_take_too_long_are_given_up(
                 await session.execute(lock)
 
 
-async def test_a_read_session_refuses_writes_and_takes_snapshots_behind_it_too(database_behind: URL) -> None:
+async def test_a_read_session_rejects_writes_and_takes_snapshots_behind_pgbouncer(database_behind: URL) -> None:
     service = Service()
     await service.begin()
     with tenant_context(service.tenant):
@@ -214,7 +214,7 @@ async def test_without_the_setting_the_error_names_it(
     assert "PgBouncer" in str(raised.value)
 
 
-async def test_the_first_of_several_that_answers_serves(
+async def test_the_first_host_that_answers_is_used(
     behind: PgBouncer, cloned_database: URL, use_database: Callable[..., Settings], tmp_path: Path
 ) -> None:
     url = behind.url(str(cloned_database.database), target_session_attrs="read-write")
@@ -224,7 +224,7 @@ async def test_the_first_of_several_that_answers_serves(
         assert await session.scalar(text("SELECT 1")) == 1
 
 
-def test_migrations_need_a_url_of_their_own_and_go_to_the_server_itself(
+def test_migrations_need_their_own_url_to_the_server(
     behind: PgBouncer, cloned_database: URL, superuser: psycopg.Connection, tmp_path: Path
 ) -> None:
     superuser.execute("DROP SCHEMA public CASCADE")
@@ -243,10 +243,10 @@ def test_migrations_need_a_url_of_their_own_and_go_to_the_server_itself(
     assert superuser.execute("SELECT count(*) FROM alembic_version").fetchall() == [(1,)]
 
 
-async def test_temporary_tables_of_another_client_take_no_row(
+async def test_temporary_tables_of_another_client_get_no_row(
     cloned_database: URL, use_database: Callable[..., Settings], superuser: psycopg.Connection
 ) -> None:
-    """Both clients share the one connection that PgBouncer has to the server."""
+    """Both clients share the only server connection of PgBouncer."""
     with pgbouncer(SOCKETS, pool_size=1) as shared:
         use_database(shared.url(str(cloned_database.database), pool_max="1"), DATABASE_PGBOUNCER="true")
         async with get_db() as session:

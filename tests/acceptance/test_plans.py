@@ -1,6 +1,6 @@
 """Every statement of every repository method is served by an index, at a million messages and at fewer.
 
-The plans are the server's own, for the statements that were sent, as the application's role under row-level security.
+The plans are those of the sent statements, for the application role under row-level security.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ async def acting(engine: DatabaseEngine) -> AsyncIterator[AsyncConnection]:
 
 @pytest.fixture
 async def application(cloned_database: URL) -> AsyncIterator[DatabaseEngine]:
-    """An engine of the application's role, whom row-level security binds."""
+    """An engine of the application role, to which row-level security applies."""
     engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=cloned_database), poolclass=SizedPool)
     yield engine
     await engine.dispose()
 
 
 async def statements_of(connection: AsyncConnection, repository: type[Any], call: Call) -> list[tuple[str, Any]]:
-    """Call a method on rows of a tenant who has a twentieth of all; what it did is rolled back."""
+    """Call a method with rows of a tenant that has 5 % of all rows, roll back, and return the statements."""
     async with AsyncSession(
         bind=connection,
         join_transaction_mode="create_savepoint",
@@ -68,7 +68,7 @@ async def statements_of(connection: AsyncConnection, repository: type[Any], call
         sent: list[tuple[str, Any]] = []
         note = lambda *cursor: sent.append((cursor[2], cursor[3]))  # noqa: E731 - the same object is taken off again
         event.listen(connection.sync_connection, "before_cursor_execute", note)
-        with suppress(ForeignKeyError):  # a row that others refer to is not deleted
+        with suppress(ForeignKeyError):  # a row with references is not deleted
             await call.run(repository(session), rows)
         event.remove(connection.sync_connection, "before_cursor_execute", note)
     without_plan = re.compile(r"SET LOCAL|(ROLLBACK TO |RELEASE )?SAVEPOINT")
@@ -76,7 +76,7 @@ async def statements_of(connection: AsyncConnection, repository: type[Any], call
 
 
 async def wide_reads(connection: AsyncConnection, repository: type[Any], call: Call) -> list[str]:
-    """Return the statements that read a table without an index or too many rows, and what of the plan is to blame."""
+    """Return the statements that read without an index or too many rows, with the parts of the plan."""
     found = []
     for statement, parameters in await statements_of(connection, repository, call):
         if wide := _wide(await explain(connection, statement, parameters), call):
@@ -85,7 +85,7 @@ async def wide_reads(connection: AsyncConnection, repository: type[Any], call: C
 
 
 async def wide_reads_of_the_store() -> dict[str, list[str]]:
-    """Call the store on rows of the same tenant; return what `wide_reads` does, by the name of the call."""
+    """Call the store with rows of the same tenant, and return the wide reads of each call."""
     found = {}
     with tenant_context(TENANT):
         async with get_db() as session:
@@ -102,7 +102,7 @@ async def wide_reads_of_the_store() -> dict[str, list[str]]:
 
 
 async def _wide_scans(sent: Sent, call: Call) -> list[str]:
-    """Explain a statement of the store on a connection of the store's kind; what was stored once is only planned."""
+    """Explain a statement of the store on a connection with the store's settings."""
     statement, arguments = sent
     connection = await get_engine("store").open_connection()
     await connection.execute("SELECT set_config('app.tenant_id', $1, false)", str(TENANT))
@@ -125,7 +125,7 @@ def _wide(plan: Any, call: Call) -> list[dict[str, Any]]:
 
 
 async def explain(connection: AsyncConnection, statement: str, parameters: Any) -> Any:
-    """Run a statement again and return what the server did; where a foreign key refuses it, what it would have done."""
+    """Return the plan of a statement: executed, or only planned if a foreign key rejects it."""
     for explain in (EXPLAIN_ANALYZE, "EXPLAIN (FORMAT JSON)"):
         again = await connection.begin_nested()
         try:
@@ -157,7 +157,7 @@ def _rows_read(scan: dict[str, Any]) -> float:
 async def test_no_method_reads_more_than_it_needs(
     superuser: psycopg.Connection, application: DatabaseEngine, *, is_long: bool
 ) -> None:
-    """One test for all: filling the database takes longer than the rest. With `--long` there are a million messages."""
+    """One test for all methods, because filling the database takes the most time. `--long` uses a million messages."""
     fill_large(superuser, **({} if is_long else QUICK))
 
     found = {}
@@ -177,7 +177,7 @@ def test_the_plans_of_every_public_method_are_read() -> None:
     assert missing_calls() == []
 
 
-async def test_a_missing_index_is_seen(superuser: psycopg.Connection, application: DatabaseEngine) -> None:
+async def test_a_missing_index_is_noticed(superuser: psycopg.Connection, application: DatabaseEngine) -> None:
     fill_large(superuser, users=1_000, messages=10_000, events=100, notes=100)
     recent = CALLS[MessageHistoryRepository]["recent"]
 

@@ -1,4 +1,4 @@
-"""thea-db pool: what the machine and the server suggest, and whether what is set fits."""
+"""thea-db pool: the suggested size, and whether the configured pools fit into the server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pool(capsys: pytest.CaptureFixture[str], *, processes: int = 1, **settings: 
     return code, json.loads(printed.out)
 
 
-def test_suggests_by_the_machine_and_the_server(
+def test_suggests_a_size_for_the_machine_and_the_server(
     postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = url_of(postgresql_shared.template_dbname)
@@ -39,7 +39,7 @@ def test_suggests_by_the_machine_and_the_server(
     assert shown["warnings"] == []
 
 
-def test_processes_that_can_exhaust_the_server_are_exit_code_1(
+def test_pools_that_can_exhaust_the_server_are_exit_code_1(
     postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = url_of(postgresql_shared.template_dbname)
@@ -53,7 +53,7 @@ def test_processes_that_can_exhaust_the_server_are_exit_code_1(
 
 
 def test_counts_the_pool_of_the_store(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the three pools of a process can open is what their own limits say."""
+    """The limits of the three pools are added."""
     url = url_of(postgresql_shared.template_dbname)
     settings = Settings(ENVIRONMENT="staging", DATABASE_URL=url)
     with_replica = settings.model_copy(update={"DATABASE_REPLICA_URL": settings.DATABASE_URL})
@@ -64,14 +64,16 @@ def test_counts_the_pool_of_the_store(postgresql_shared: NoopExecutor, capsys: p
     assert demand_of(with_replica, processes=1).most == 30
 
 
-def test_says_that_development_has_no_pool(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_that_development_has_no_pool(
+    postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, shown = pool(capsys, DATABASE_URL=url_of(postgresql_shared.template_dbname), processes=100)
 
     assert code == 0
     assert any("has no pool" in text for text in shown["warnings"])
 
 
-def test_suggests_by_the_machine_alone_where_the_server_is_down(capsys: pytest.CaptureFixture[str]) -> None:
+def test_suggests_a_size_for_the_machine_if_the_server_is_down(capsys: pytest.CaptureFixture[str]) -> None:
     code, shown = pool(capsys, DATABASE_URL=f"postgresql://u:{CANARY}@127.0.0.1:1/d")
 
     assert code == 2

@@ -1,4 +1,4 @@
-"""The run-book of point-in-time recovery, from archiving to the server that goes on."""
+"""The run-book of point-in-time recovery, from archiving to promotion."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_folder() -> Iterator[Path]:
         yield folder
 
 
-def test_goes_back_to_the_instant_before_a_mistake(open_folder: Path) -> None:
+def test_recovers_the_instant_before_a_mistake(open_folder: Path) -> None:
     steps = blocks(RUNBOOK)
     archive, check = steps["Once: archive the WAL"]
     stop, recover = steps["Recover"]

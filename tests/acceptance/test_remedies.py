@@ -1,7 +1,7 @@
-"""Every remedy is followed literally: the fault is gone, and no role has gained a privilege that it did not have.
+"""Remedies are followed literally: the problem is fixed, and no role has gained a privilege.
 
-Remedies of `doctor` for the search path, isolation levels, rights on tables, CREATE and read-only defaults are followed
-in test_doctor.py and test_isolation_reported.py; those of `verify` in tests/database/drift/test_mutations.py.
+Other remedies of `doctor` are followed in test_doctor.py and test_isolation_reported.py; those of `verify` in
+tests/database/drift/test_mutations.py.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ UNION ALL SELECT rolname, 'attributes', row(rolsuper, rolbypassrls, rolcreatedb,
 UNION ALL SELECT setrole::text, 'settings', setconfig::text FROM pg_db_role_setting
   JOIN pg_database ON pg_database.oid = setdatabase WHERE datname = current_database()
 """  # noqa: S608 - the names are constants
-"""What each role may do, with its attributes and settings: a row for each."""
+"""The privileges, attributes and settings of each role."""
 
 
 class Operator:
-    """Runs the commands on a cloned database as an operator does, and follows what they print."""
+    """An operator who runs the commands on a cloned database and follows their remedies."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._folder = folder
@@ -60,7 +60,7 @@ class Operator:
         return done.stdout + done.stderr
 
     def doctor(self) -> dict[str, dict[str, Any]]:
-        """Return the checks of the doctor that are not ok, by their names."""
+        """Return the failed checks of the doctor, by name."""
         done = run("doctor", "--json", folder=self._folder, **self._variables)
         return {one["name"]: one for one in json.loads(done.stdout)["checks"] if one["status"] in {"failed", "warning"}}
 
@@ -91,13 +91,13 @@ def follow(operator: Operator, remedy: str) -> None:
 
 
 def privileges(superuser: psycopg.Connection) -> set[tuple[str, ...]]:
-    """Return what each role may do in the database."""
+    """Return the privileges of each role in the database."""
     return set(superuser.execute(STATE.encode()).fetchall())
 
 
 @pytest.fixture
 def operator(clone_name: str, superuser: psycopg.Connection, tmp_path: Path) -> Operator:
-    """An operator on a cloned database that is as `bootstrap` leaves one."""
+    """An operator on a cloned database with the privileges that `bootstrap` sets."""
     superuser.execute(f"REVOKE TEMPORARY ON DATABASE {clone_name} FROM PUBLIC".encode())
     superuser.execute(f"ALTER DATABASE {clone_name} OWNER TO {OWNER_ROLE}".encode())
     return Operator(clone_name, tmp_path)

@@ -1,4 +1,4 @@
-"""Reminders of several tenants under many workers, some of which die: each is sent, and none is held by two at once."""
+"""Reminders of several tenants with many workers, some of which die: each is sent, and no two workers claim one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REMINDERS, QUICK_REMINDERS = 5000, 400
 BATCH = 20
 LEASE = timedelta(seconds=2)
 DIES_EVERY = 10
-"""One claim in ten, with all the reminders that it holds, waits for its lease to end."""
+"""The share of claims whose worker dies."""
 
 
 async def fill(tenants: int, reminders: int) -> list[UUID]:
@@ -54,7 +54,7 @@ async def fill(tenants: int, reminders: int) -> list[UUID]:
 
 
 class Office:
-    """The workers, what they sent, and from when until when each held what, by the server's clock."""
+    """The workers, the sent reminders, and the times of each claim on the server's clock."""
 
     def __init__(self) -> None:
         self.claims = 0
@@ -63,7 +63,7 @@ class Office:
         self.abandoned = 0
 
     async def work(self, name: str) -> None:
-        """Go through the active tenants by the registry, acting as each in turn, until nothing is left."""
+        """Serve the active tenants of the registry, until no reminder is left."""
         while True:
             async with get_db() as session:
                 tenants = list(await session.scalars(select(Tenant.id).where(Tenant.status == "active")))
@@ -76,7 +76,7 @@ class Office:
             await asyncio.sleep(0.2)
 
     async def serve(self, name: str) -> int:
-        """Serve a tenant for as long as there is something to claim; return how many are held by others by then."""
+        """Serve a tenant while reminders can be claimed; return the number that others have claimed."""
         while True:
             async with get_db() as session:
                 claimed = await EventRepository(session).claim_due_reminders(name, limit=BATCH, lease=LEASE)
@@ -85,7 +85,7 @@ class Office:
             await self.handle(claimed)
 
     async def handle(self, claimed: list[Event]) -> None:
-        """Send and acknowledge what was claimed, and now and then die of it."""
+        """Send and acknowledge the claimed reminders; the worker dies at random."""
         self.claims += 1
         for event in claimed:
             assert event.reminder_token is not None
@@ -96,7 +96,7 @@ class Office:
         if self.claims % DIES_EVERY == 0:
             self.abandoned += 1
             await asyncio.sleep(0.001 * (self.abandoned % 20))
-            task.cancel()  # at whatever it is: before the first, in the middle, at its commit
+            task.cancel()  # at a random point: before the first, in the middle, at the commit
         await asyncio.wait([task])
         if not task.cancelled():
             await task
@@ -106,15 +106,15 @@ class Office:
         async with get_db() as session:
             for event in claimed:
                 assert event.reminder_token is not None
-                with suppress(StaleDataError):  # too slow: another has it by now
+                with suppress(StaleDataError):  # too slow: another worker has claimed it
                     await EventRepository(session).ack_reminder(event.id, event.reminder_token)
 
 
 @pytest.mark.slow
-async def test_8_workers_send_each_reminder_and_none_is_held_by_two_at_once(
+async def test_8_workers_send_each_reminder_and_no_two_claim_one_at_the_same_time(
     superuser: psycopg.Connection, *, is_long: bool
 ) -> None:
-    """Some hundred reminders; with `--long` five thousand."""
+    """Several hundred reminders; with `--long` five thousand."""
     reminders = REMINDERS if is_long else QUICK_REMINDERS
     await fill(TENANTS, reminders)
     office = Office()
@@ -132,7 +132,7 @@ async def test_8_workers_send_each_reminder_and_none_is_held_by_two_at_once(
     assert unsent == (0,)
 
 
-async def test_a_suspended_tenant_is_passed_over_by_who_goes_by_the_registry() -> None:
+async def test_workers_that_use_the_registry_skip_a_suspended_tenant() -> None:
     active, suspended = await fill(2, 2)
     async with get_db() as session:
         await TenantRepository(session).update(suspended, status="suspended")
@@ -147,7 +147,7 @@ async def test_a_suspended_tenant_is_passed_over_by_who_goes_by_the_registry() -
                 assert await EventRepository(session).count(Event.reminder_sent_at.is_(None)) == unsent
 
 
-async def test_a_reminder_moved_by_one_while_another_claims_it_is_not_sent_twice_nor_lost() -> None:
+async def test_a_reminder_moved_during_a_claim_is_neither_sent_twice_nor_lost() -> None:
     [tenant_id] = await fill(1, 40)
     with tenant_context(tenant_id):
         async with get_db() as session:
@@ -169,7 +169,7 @@ async def test_a_reminder_moved_by_one_while_another_claims_it_is_not_sent_twice
     assert all(row.reminder_datetime and row.reminder_datetime > utc_now() for row in rows)
 
 
-async def test_two_that_change_the_same_occurrence_come_one_after_the_other() -> None:
+async def test_concurrent_changes_of_an_occurrence_run_one_after_the_other() -> None:
     [tenant_id] = await fill(1, 1)
     with tenant_context(tenant_id):
         async with get_db() as session:

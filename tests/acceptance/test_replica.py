@@ -1,4 +1,4 @@
-"""A streaming replica: reads go there, writes do not, and what was just written is seen where that is asked for."""
+"""A streaming replica: reads use it, writes do not, and `read_your_writes` sees recent commits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def running() -> Iterator[Pair]:
 
 @pytest.fixture
 async def pair(running: Pair) -> AsyncIterator[Pair]:
-    """The module's pair; the replica replays what the primary wrote before the test."""
+    """The pair of the module; the replica has replayed all writes before the test."""
     running.wait_until_streaming()
     yield running
     await engine.dispose()
@@ -41,7 +41,7 @@ async def pair(running: Pair) -> AsyncIterator[Pair]:
 
 
 async def add_user() -> int:
-    """Commit a user, and return how many there are now."""
+    """Commit a user, and return the number of users."""
     async with get_db() as session:
         session.add(User(display_name="Ada"))
         await session.flush()
@@ -66,10 +66,10 @@ async def test_reads_go_to_the_replica_and_everything_else_to_the_primary(
     "paused", [pytest.param(False, id="in time"), pytest.param(True, id="behind", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("has_replica", [True, False])
-async def test_the_server_refuses_a_write_through_a_read_session(
+async def test_the_server_rejects_a_write_in_a_read_session(
     pair: Pair, use_database: Use, read_your_writes: bool, paused: bool, has_replica: bool
 ) -> None:
-    """On the replica, on the primary in its place, and on the primary where there is no replica at all."""
+    """On the replica, on the primary in its place, and without a replica."""
     primary = pair.url(pair.first, target_session_attrs="read-write", pool_max="2")
     replica = {"DATABASE_REPLICA_URL": pair.url(pair.second).render_as_string()} if has_replica else {}
     use_database(primary, **replica)
@@ -115,7 +115,7 @@ async def test_a_row_just_committed_is_seen_on_the_primary_while_the_replica_is_
         assert await UserRepository(session).count() == before + 2
 
 
-async def test_rows_just_committed_are_seen_on_the_replica_time_and_again(pair: Pair, use_database: Use) -> None:
+async def test_rows_just_committed_are_read_from_the_replica(pair: Pair, use_database: Use) -> None:
     use_database(pair.url(pair.first), DATABASE_REPLICA_URL=pair.url(pair.second).render_as_string())
     for _ in range(20):
         count = await add_user()
@@ -148,7 +148,7 @@ async def test_an_idle_primary_at_the_start_of_a_segment_does_not_seem_ahead(pai
         ("read-write", False, False),
     ],
 )
-async def test_of_several_hosts_the_first_that_is_what_is_asked_for_serves(
+async def test_the_first_host_with_the_target_session_attributes_is_used(
     pair: Pair, use_database: Use, attributes: str, reads_replica: bool, swapped_reads_replica: bool
 ) -> None:
     for nodes, expected in (
@@ -181,16 +181,14 @@ async def test_behind_pgbouncer_reads_go_to_the_replica_and_see_what_was_written
         assert await add_user() == count + 1
 
 
-async def test_a_default_tenant_that_is_not_registered_yet_does_not_keep_anyone_from_reading(
-    pair: Pair, use_database: Use
-) -> None:
+async def test_an_unregistered_default_tenant_does_not_block_reading(pair: Pair, use_database: Use) -> None:
     use_database(pair.url(pair.second), DATABASE_DEFAULT_TENANT=str(uuid7()))
 
     async with get_db() as session:
         assert await UserRepository(session).count() == 0
 
 
-async def test_readiness_says_how_far_behind_the_replica_is(pair: Pair, use_database: Use) -> None:
+async def test_readiness_reports_the_lag_of_the_replica(pair: Pair, use_database: Use) -> None:
     use_database(pair.url(pair.first), DATABASE_REPLICA_URL=pair.url(pair.second).render_as_string())
 
     async def look(*, lag: float = 3600) -> CheckResult:
@@ -214,9 +212,7 @@ async def test_readiness_says_how_far_behind_the_replica_is(pair: Pair, use_data
     assert (too_far.status, too_far.found.endswith(" s behind")) == ("degraded", True)
 
 
-async def test_a_replica_that_is_none_or_is_not_there_is_degraded_and_the_process_serves(
-    pair: Pair, use_database: Use
-) -> None:
+async def test_a_missing_replica_is_degraded(pair: Pair, use_database: Use) -> None:
     elsewhere = URL.create("postgresql", "nobody", None, "127.0.0.1", 1, "none")
     for replica in (pair.url(pair.first), elsewhere):
         use_database(pair.url(pair.first), DATABASE_REPLICA_URL=replica.render_as_string())
@@ -225,7 +221,7 @@ async def test_a_replica_that_is_none_or_is_not_there_is_degraded_and_the_proces
         assert report.can_serve
 
 
-async def test_a_replica_without_its_primary_is_looked_at_all_the_same(pair: Pair, use_database: Use) -> None:
+async def test_a_replica_without_its_primary_is_checked_too(pair: Pair, use_database: Use) -> None:
     elsewhere = URL.create("postgresql", "nobody", None, "127.0.0.1", 1, "none")
     use_database(elsewhere, DATABASE_REPLICA_URL=pair.url(pair.second).render_as_string())
 

@@ -1,4 +1,4 @@
-"""The run-book of a password's rotation: nobody is refused while it is done, and then the old way in is closed."""
+"""The run-book of password rotation: no request fails meanwhile, and the old role cannot log in afterwards."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[EmbeddedServer]:
-    """A migrated server that wants passwords, with a user of each of two tenants."""
+    """A migrated server with passwords, and a user for each of two tenants."""
     server = EmbeddedServer(folder / "server", over_tcp=True, config=SERVER.config)
     server.acquire()
     asyncio.run(upgrade(Settings(ENVIRONMENT="test", DATABASE_URL=url_of(server, OWNER_ROLE))))
@@ -79,13 +79,13 @@ async def engine(url: URL) -> AsyncIterator[AsyncEngine]:
 
 
 async def login(url: URL) -> str:
-    """Do what a request does, on a new connection: see the own tenant's user and no other."""
+    """Read the user of the own tenant on a new connection, as a request does."""
     async with engine(url) as made, AsyncSession(bind=made, binding=TenantBinding(ONE)) as session:
         assert await session.scalar(text("SELECT count(*) FROM users")) == 1
         return str(await session.scalar(text("SELECT current_user")))
 
 
-async def test_nobody_is_refused_while_the_roles_change(server: EmbeddedServer, folder: Path) -> None:
+async def test_no_request_fails_while_the_roles_change(server: EmbeddedServer, folder: Path) -> None:
     steps = blocks("rotate-a-password")
     set_password, look, close = steps["Each time"]
     last, following = url_of(server, APP_ROLE), url_of(server, f"{APP_ROLE}_b", NEW)
@@ -118,7 +118,7 @@ async def test_nobody_is_refused_while_the_roles_change(server: EmbeddedServer, 
     await asyncio.to_thread(run, close)
     await asyncio.sleep(0.2)
     is_over = True
-    await requests  # raises what any request met
+    await requests  # raises the error of any request
 
     assert set(served) == {APP_ROLE, f"{APP_ROLE}_b"}
     with pytest.raises(AuthenticationFailed):
@@ -133,8 +133,8 @@ async def test_nobody_is_refused_while_the_roles_change(server: EmbeddedServer, 
         assert verifier.startswith("SCRAM-SHA-256$")
 
 
-async def test_one_role_alone_keeps_open_connections_and_refuses_new_ones(server: EmbeddedServer) -> None:
-    """Why there are two."""
+async def test_with_one_role_open_connections_continue_and_new_ones_fail(server: EmbeddedServer) -> None:
+    """The reason for two roles."""
     old, new = (url_of(server, "alone", password) for password in ("0ne", "an0ther"))
     with superuser(server) as admin:
         admin.execute(f"CREATE ROLE alone LOGIN PASSWORD '0ne' IN ROLE {APP_ROLE}")
@@ -149,7 +149,7 @@ async def test_one_role_alone_keeps_open_connections_and_refuses_new_ones(server
 
 
 class Vault:
-    """Where a service's password is kept: what it hands out, one after the other, and the last from then on."""
+    """A password store that returns its passwords in order, and then always the last one."""
 
     def __init__(self, *passwords: str) -> None:
         self.passwords = list(passwords)
@@ -166,7 +166,7 @@ class Vault:
 
 @pytest.fixture
 def rotated(server: EmbeddedServer) -> Iterator[tuple[URL, psycopg.Connection]]:
-    """A role whose password is changed, in a URL without one."""
+    """A role whose password changes, in a URL without a password."""
     with superuser(server) as admin:
         admin.execute(f"CREATE ROLE rotated LOGIN PASSWORD '0ne' IN ROLE {APP_ROLE}")
         host = server.target().hosts[0]
@@ -175,7 +175,7 @@ def rotated(server: EmbeddedServer) -> Iterator[tuple[URL, psycopg.Connection]]:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_password_from_a_callable_is_asked_for_at_each_connect(
+async def test_a_password_provider_is_called_for_each_connection(
     rotated: tuple[URL, psycopg.Connection], is_async: bool
 ) -> None:
     url, admin = rotated
@@ -194,7 +194,7 @@ async def test_a_password_from_a_callable_is_asked_for_at_each_connect(
     await made.dispose()
 
 
-async def test_a_password_that_was_changed_between_asking_and_connecting_is_asked_for_once_more(
+async def test_a_password_provider_is_called_again_after_a_rejected_password(
     rotated: tuple[URL, psycopg.Connection],
 ) -> None:
     url, _ = rotated
@@ -214,7 +214,7 @@ async def test_a_password_that_was_changed_between_asking_and_connecting_is_aske
     await made.dispose()
 
 
-async def test_what_the_setting_names_is_asked_where_the_url_has_no_password(
+async def test_the_provider_of_the_setting_is_called_if_the_url_has_no_password(
     rotated: tuple[URL, psycopg.Connection], server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, _ = rotated
@@ -231,7 +231,7 @@ async def test_what_the_setting_names_is_asked_where_the_url_has_no_password(
 
 
 @pytest.mark.parametrize("fault", ["raises", "hangs", "returns nothing"])
-async def test_a_callable_that_fails_is_named_and_what_it_said_is_not_told(
+async def test_a_failing_provider_is_named_without_its_message(
     rotated: tuple[URL, psycopg.Connection], fault: str
 ) -> None:
     async def ask(_user: str, _host: str, _port: int) -> str:
@@ -255,7 +255,7 @@ async def test_a_callable_that_fails_is_named_and_what_it_said_is_not_told(
 
 
 @pytest.mark.parametrize("name", ["nowhere:ask", "src.config:nothing"])
-def test_a_setting_that_names_no_function_says_so(name: str) -> None:
+def test_a_setting_that_names_no_function_is_an_error(name: str) -> None:
     url = URL.create("postgresql", "u", host="h", database="d")
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=url, DATABASE_PASSWORD_PROVIDER=name)
 
@@ -264,6 +264,6 @@ def test_a_setting_that_names_no_function_says_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["no function", "module", "module:", "a b:c", "module:f()"])
-def test_what_cannot_name_a_function_is_refused_with_the_settings(name: str) -> None:
+def test_a_malformed_provider_is_rejected_with_the_settings(name: str) -> None:
     with pytest.raises(ConfigurationError, match="DATABASE_PASSWORD_PROVIDER must be module:function"):
         Settings(ENVIRONMENT="test", DATABASE_PASSWORD_PROVIDER=name)

@@ -1,4 +1,4 @@
-"""What a session costs on the wire, and what a connection does that is cut anywhere on it."""
+"""Round trips of sessions, and connections that are cut at any round trip."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def read(session: AsyncSession, times: int = 1) -> list[str | None]:
 
 
 async def cost(relay: Relay, scope: Callable[[], SessionScope[AsyncSession]], times: int) -> int:
-    """Return the round trips of a session that reads so many times, on a connection that has done so before."""
+    """Return the round trips of a session with this number of reads, on a warm connection."""
     for _ in range(2):
         relay.sent.clear()
         async with scope() as session:
@@ -84,7 +84,7 @@ async def test_a_session_is_begin_and_binding_in_one_commit_and_its_statements(
 
 
 @pytest.mark.fast_path
-async def test_another_tenants_read_costs_the_same_and_sees_its_own_rows_alone(relay: Relay) -> None:
+async def test_a_read_of_another_tenant_costs_the_same_and_sees_only_its_rows(relay: Relay) -> None:
     async with get_db() as session:
         session.add(User(display_name="of the default tenant"))
     assert await cost(relay, get_read_db, 1) == 3
@@ -99,7 +99,7 @@ async def test_another_tenants_read_costs_the_same_and_sees_its_own_rows_alone(r
 
 
 @pytest.mark.fast_path
-async def test_a_warm_connection_is_checked_out_and_given_back_without_a_word(relay: Relay) -> None:
+async def test_checking_out_and_releasing_a_warm_connection_sends_nothing(relay: Relay) -> None:
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
     relay.sent.clear()
@@ -132,9 +132,9 @@ WRITES: dict[str, Callable[[AsyncSession, Rows, int], Awaitable[object]]] = {
 async def test_a_write_of_a_repository_is_three_round_trips_whatever_tenant_the_connection_served_before(
     relay: Relay,
 ) -> None:
-    """BEGIN with the binding, the call, COMMIT. The first call of a kind prepares its statement in further ones.
+    """BEGIN with the binding, the call, COMMIT. The first call of a kind also prepares its statement.
 
-    The message that an append duplicates is read in a further one too.
+    Appending a duplicate also reads the stored message.
     """
     tenants = [uuid7() for _ in range(3)]
     async with get_db() as session:
@@ -159,7 +159,7 @@ async def test_a_write_of_a_repository_is_three_round_trips_whatever_tenant_the_
 
 
 @pytest.mark.parametrize("read_your_writes", [False, True])
-async def test_the_server_refuses_a_write_through_a_read_session(relay: Relay, read_your_writes: bool) -> None:
+async def test_the_server_rejects_a_write_in_a_read_session(relay: Relay, read_your_writes: bool) -> None:
     with pytest.raises(DatabaseError, match="the transaction is read-only"):
         async with get_read_db(read_your_writes=read_your_writes) as session:
             await session.execute(text("INSERT INTO users (tenant_id, id) SELECT id, id FROM tenants"))
@@ -221,7 +221,7 @@ async def test_a_snapshot_reads_one_state_while_others_commit(relay: Relay) -> N
 
 
 @pytest.mark.parametrize("scope", [get_db, get_read_db])
-async def test_a_connection_cut_at_any_message_is_said_to_have_failed(
+async def test_a_connection_cut_at_any_message_raises_connection_failed(
     scope: Callable[[], SessionScope[AsyncSession]],
     relay: Relay,
     cloned_database: URL,
@@ -235,7 +235,7 @@ async def test_a_connection_cut_at_any_message_is_said_to_have_failed(
             await read(session, 2)
         return relay.passed
 
-    await trips_on_a_new_engine()  # it registers the default tenant, once and for all
+    await trips_on_a_new_engine()  # registers the default tenant
     trips = await trips_on_a_new_engine()
     raised = []
     for number in range(1, trips + 1):
@@ -250,7 +250,7 @@ async def test_a_connection_cut_at_any_message_is_said_to_have_failed(
 
 
 @pytest.mark.fast_path
-async def test_a_pooled_connection_that_died_unseen_is_replaced_when_it_is_bound(relay: Relay) -> None:
+async def test_a_dead_pooled_connection_is_replaced_when_it_is_bound(relay: Relay) -> None:
     assert await cost(relay, get_read_db, 1) == 3
 
     relay.cut_before = relay.passed + 1
@@ -260,10 +260,10 @@ async def test_a_pooled_connection_that_died_unseen_is_replaced_when_it_is_bound
     assert relay.starts == 2
 
 
-async def test_a_read_session_whose_connection_is_gone_says_so_where_a_tenant_enters_late(
+async def test_a_read_session_with_a_lost_connection_raises_when_a_tenant_is_set_later(
     relay: Relay, use_database: Callable[..., Settings], cloned_database: URL
 ) -> None:
-    use_database(relay.lead_to(cloned_database), ENVIRONMENT="staging")  # where no tenant acts by default
+    use_database(relay.lead_to(cloned_database), ENVIRONMENT="staging")  # without a default tenant
 
     async def enter_late() -> None:
         async with get_read_db() as session:

@@ -1,4 +1,4 @@
-"""thea-db seed: rows that the repositories take for their own, once, and nowhere but in development and test."""
+"""thea-db seed: rows that satisfy the rules of the repositories, once, and only in development and test."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def rows(superuser: psycopg.Connection) -> list[tuple[object, ...]]:
     return superuser.execute(query + " ORDER BY 1, 2").fetchall()
 
 
-def test_a_seed_twice_is_a_seed_once(superuser: psycopg.Connection) -> None:
+def test_a_repeated_seed_adds_nothing(superuser: psycopg.Connection) -> None:
     first = seeded()
     after_first = rows(superuser)
     again = seeded()
@@ -82,7 +82,7 @@ def test_a_seed_twice_is_a_seed_once(superuser: psycopg.Connection) -> None:
         "seconds": again["seconds"],
         "messages_per_second": 0,
     }
-    assert without_until.exit_code == 0, without_until.exception  # the present is that of the tenants that are there
+    assert without_until.exit_code == 0, without_until.exception  # the time of the existing tenants is used
     assert without_until.stdout == without_until.stderr == ""
     assert rows(superuser) == after_first
     assert superuser.execute("SELECT count(*) FROM events WHERE local_start_basis IS NULL").fetchone() == (0,)
@@ -96,7 +96,7 @@ def test_a_seed_twice_is_a_seed_once(superuser: psycopg.Connection) -> None:
     }
 
 
-def test_what_was_interrupted_is_completed(superuser: psycopg.Connection) -> None:
+def test_an_interrupted_seed_is_completed(superuser: psycopg.Connection) -> None:
     seeded()
     whole = rows(superuser)
     superuser.execute("DELETE FROM notes")
@@ -124,7 +124,7 @@ def test_a_seed_of_another_size_is_not_mixed_in(superuser: psycopg.Connection) -
     assert rows(superuser) == before
 
 
-def test_after_the_tenants_are_erased_as_the_refusal_says_another_size_is_seeded(superuser: psycopg.Connection) -> None:
+def test_another_size_is_seeded_after_the_suggested_erasure(superuser: psycopg.Connection) -> None:
     seeded()
     superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'real', 'Real')")
 
@@ -139,7 +139,7 @@ def test_after_the_tenants_are_erased_as_the_refusal_says_another_size_is_seeded
     assert superuser.execute("SELECT count(*) FROM tenants WHERE slug = 'real'").fetchall() == [(1,)]
 
 
-def test_a_tenant_of_somebody_elses_is_left_alone(superuser: psycopg.Connection) -> None:
+def test_a_foreign_tenant_is_not_changed(superuser: psycopg.Connection) -> None:
     superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'seed-1-2', 'Real')")
 
     assert "(not by this command)" in str(seed().exception)
@@ -147,7 +147,7 @@ def test_a_tenant_of_somebody_elses_is_left_alone(superuser: psycopg.Connection)
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
-def test_a_seed_is_refused_where_data_are_real(
+def test_a_seed_is_rejected_in_staging_and_production(
     cloned_database: URL, use_database: Callable[..., Settings], environment: str
 ) -> None:
     use_database(cloned_database, ENVIRONMENT=environment)
@@ -164,7 +164,7 @@ def test_a_seed_is_refused_where_data_are_real(
         (("--users", "1"), "--users must be at least one for each tenant, got 1 for 2"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_touched(arguments: tuple[str, ...], message: str) -> None:
+def test_invalid_options_are_rejected_before_any_write(arguments: tuple[str, ...], message: str) -> None:
     done = seed(*arguments)
 
     assert isinstance(done.exception, ConfigurationError)
@@ -181,7 +181,7 @@ def test_without_faker_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch
 
 
 async def counted(slug: str) -> int | None:
-    """Count what a tenant sees, as the application's role."""
+    """Return the row counts of a tenant, as the application role."""
     async with of_tenant(slug) as session:
         return await session.scalar(select(func.count()).select_from(MessageHistory))
 
@@ -225,7 +225,7 @@ async def _read_as(session: AsyncSession, user: User) -> None:
         tail = await messages.tail(conversation.id, 0, limit=1000)
         numbers = [message.seq for message in tail]
         assert numbers == sorted(set(numbers))
-        assert len(await messages.recent(conversation.id, limit=1000)) == len(tail)  # no call without its result
+        assert len(await messages.recent(conversation.id, limit=1000)) == len(tail)  # each call has its result
         budget = await messages.recent(conversation.id, token_budget=300)
         assert sum(message.token_count or 0 for message in budget) <= 300
     occurrences = await EventRepository(session).occurrences(user.id, start, UNTIL + timedelta(days=90))
@@ -250,7 +250,7 @@ async def _slots(session: AsyncSession, event: Event) -> list[Any]:
 
 
 async def _append_and_retry(session: AsyncSession) -> None:
-    """A conversation goes on where it stopped, and messages that come again are known by their fingerprints."""
+    """Conversations continue, and repeated messages are recognized by their fingerprints."""
     with_tools = select(MessageHistory.conversation_id).where(
         MessageHistory.tenant_id == session.tenant_id, MessageHistory.role == "tool"
     )
@@ -286,7 +286,7 @@ def _as_it_came(message: MessageHistory) -> NewMessage:
 
 
 async def _remind(session: AsyncSession) -> None:
-    """Reminders of the past were sent, but for a few; a series waits for an occurrence that is yet to be."""
+    """Most past reminders are sent; a series waits for a future occurrence."""
     events = EventRepository(session)
     due = await session.scalar(
         select(func.count())

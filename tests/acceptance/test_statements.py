@@ -1,4 +1,4 @@
-"""How many SQL statements each repository method sends: one more than before is seen here."""
+"""The number of SQL statements of each method of a repository and of the store."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_the_number_of_statements_of_the_registry(session: AsyncSession, n
     call, rows = REGISTRY_CALLS[name], await fill(session)
 
     async def work() -> None:
-        with suppress(ForeignKeyError):  # a tenant that has users is not deleted
+        with suppress(ForeignKeyError):  # a tenant with users is not deleted
             await call.run(TenantRepository(session), rows)
 
     sent = await statements_sent(session, work)
@@ -67,7 +67,7 @@ async def test_the_number_of_statements_of_the_registry(session: AsyncSession, n
 
 
 async def test_the_number_of_statements_of_the_store(cloned_database: URL) -> None:
-    """One test for all calls: the store commits, so it needs a database of its own."""
+    """One test for all calls: the store commits and needs its own database."""
     number = {}
     async with get_db() as session:
         rows = await fill(session)

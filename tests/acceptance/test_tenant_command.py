@@ -1,6 +1,6 @@
-"""thea-db tenant from the outside: the registry, export, erase and purge.
+"""thea-db tenant: the registry, export, erase and purge.
 
-Most of it runs in the test's own process: a process of its own takes a second to begin.
+Most tests run in the process of the tests, because starting a process takes a second.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("cloned_database")
 
 
 def a_tenant(slug: str, **life: Any) -> tuple[Tenant, User]:
-    """Register a tenant and give it a user with rows in every table."""
+    """Register a tenant with a user that has rows in every table."""
 
     async def make() -> tuple[Tenant, User]:
         async with get_db() as session:
@@ -55,15 +55,15 @@ def rows_of(tenant_id: UUID) -> int:
     return asyncio.run(count())
 
 
-def said(*arguments: str, typed: str | None = None) -> str:
-    """Run a command, want it to succeed, and return its standard output."""
+def output_of(*arguments: str, typed: str | None = None) -> str:
+    """Run a command, check that it succeeds, and return its standard output."""
     done = CliRunner().invoke(tenant_app, arguments, input=typed)
     assert done.exit_code == 0, done.exception
     return done.stdout
 
 
 def refusal(*arguments: str, typed: str | None = None) -> str:
-    """Run a command, want it to fail with an error that becomes one message, and return that."""
+    """Run a command, check that it fails, and return the error message."""
     done = CliRunner().invoke(tenant_app, arguments, input=typed)
     assert isinstance(done.exception, DatabaseError)
     assert done.stdout == ""
@@ -71,36 +71,36 @@ def refusal(*arguments: str, typed: str | None = None) -> str:
 
 
 def test_a_tenant_is_registered_suspended_and_listed() -> None:
-    made = json.loads(said("create", "acme", "Acme Ñ", "--retention-days", "90", "--json"))
-    suspended = json.loads(said("suspend", "acme", "--json"))
-    listed = json.loads(said("list", "--json"))
-    shown = said("activate", "acme")
+    made = json.loads(output_of("create", "acme", "Acme Ñ", "--retention-days", "90", "--json"))
+    suspended = json.loads(output_of("suspend", "acme", "--json"))
+    listed = json.loads(output_of("list", "--json"))
+    shown = output_of("activate", "acme")
 
     assert made == {"id": made["id"], "slug": "acme", "name": "Acme Ñ", "status": "active", "retention_days": 90}
     assert suspended == made | {"status": "suspended"}
     assert suspended in listed["tenants"]
     assert shown == f"{made['id']}  active     acme  Acme Ñ  (kept 90 days)\n"
-    assert shown in said("list")
+    assert shown in output_of("list")
     assert refusal("create", "acme", "Other").startswith("the slug acme is taken")
 
 
 def test_a_tenant_is_changed() -> None:
-    made = json.loads(said("create", "acme", "Acme", "--retention-days", "90", "--json"))
+    made = json.loads(output_of("create", "acme", "Acme", "--retention-days", "90", "--json"))
 
-    changed = json.loads(said("update", "acme", "--name", "Acme SL", "--slug", "acme-sl", "--json"))
-    forever = json.loads(said("update", "acme-sl", "--keep-for-ever", "--json"))
-    shorter = said("update", "acme-sl", "--retention-days", "30")
+    changed = json.loads(output_of("update", "acme", "--name", "Acme SL", "--slug", "acme-sl", "--json"))
+    forever = json.loads(output_of("update", "acme-sl", "--keep-for-ever", "--json"))
+    shorter = output_of("update", "acme-sl", "--retention-days", "30")
 
     assert changed == made | {"name": "Acme SL", "slug": "acme-sl"}
     assert forever == changed | {"retention_days": None}
     assert shorter == f"{made['id']}  active     acme-sl  Acme SL  (kept 30 days)\n"
 
 
-def test_a_name_cannot_move_the_cursor_nor_turn_the_line_around() -> None:
+def test_control_characters_of_a_name_are_not_printed() -> None:
     name = "A\x1b[2J\r\n\x9b\u202eb ñ"
-    said("create", "acme", name)
+    output_of("create", "acme", name)
 
-    shown, document = said("list"), said("list", "--json")
+    shown, document = output_of("list"), output_of("list", "--json")
 
     assert r"acme  A\u001b[2J\r\n\u009b\u202eb ñ  (kept" in shown
     assert name in [tenant["name"] for tenant in json.loads(document)["tenants"]]
@@ -124,7 +124,7 @@ def test_a_name_cannot_move_the_cursor_nor_turn_the_line_around() -> None:
         (("export", "acme", "-o", "missing/out"), "missing/out cannot be written: No such file or directory"),
     ],
 )
-def test_a_refusal_is_one_message_with_the_remedy(arguments: tuple[str, ...], message: str) -> None:
+def test_an_error_is_one_message_with_the_remedy(arguments: tuple[str, ...], message: str) -> None:
     tenant, _ = a_tenant("acme")
 
     assert message in refusal(*arguments)
@@ -132,7 +132,7 @@ def test_a_refusal_is_one_message_with_the_remedy(arguments: tuple[str, ...], me
 
 
 @pytest.mark.parametrize("typed", [None, "\n", "acm\n", "y\n"])
-def test_erases_nothing_unless_the_slug_is_typed_again(typed: str | None) -> None:
+def test_erases_nothing_unless_the_slug_is_repeated(typed: str | None) -> None:
     tenant, _ = a_tenant("acme")
 
     assert refusal("erase", "acme", typed=typed).startswith("nothing was removed: the slug was not confirmed")
@@ -143,13 +143,13 @@ def test_erases_a_tenant_and_nothing_of_others() -> None:
     tenant, _ = a_tenant("acme")
     other, _ = a_tenant("other")
 
-    removed = json.loads(said("erase", "acme", "--json", typed="acme\n"))["removed"]
+    removed = json.loads(output_of("erase", "acme", "--json", typed="acme\n"))["removed"]
 
     assert sum(removed.values()) == ROWS_OF_A_LIFE
     assert rows_of(tenant.id) == 0
     assert rows_of(other.id) == ROWS_OF_A_LIFE
-    assert "acme" not in said("list")
-    assert said("erase", "other", "--yes").startswith("other: removed 2 notes, 2")
+    assert "acme" not in output_of("list")
+    assert output_of("erase", "other", "--yes").startswith("other: removed 2 notes, 2")
 
 
 def test_exports_a_tenant_to_a_pipe(tmp_path: Path, cloned_database: URL) -> None:
@@ -170,7 +170,7 @@ def test_exports_a_user_to_a_file_that_only_its_owner_reads(tmp_path: Path) -> N
     file = tmp_path / "out.jsonl"
     file.write_text("before")
 
-    assert said("export", "acme", "--user", str(user.id), "-o", str(file)) == ""
+    assert output_of("export", "acme", "--user", str(user.id), "-o", str(file)) == ""
 
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert rows[0]["row"]["id"] == str(user.id)
@@ -179,13 +179,13 @@ def test_exports_a_user_to_a_file_that_only_its_owner_reads(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_an_export_to_a_link_writes_what_it_leads_to(tmp_path: Path) -> None:
+def test_an_export_to_a_symlink_writes_its_target(tmp_path: Path) -> None:
     a_tenant("acme")
     file, link = tmp_path / "out.jsonl", tmp_path / "link"
     link.symlink_to(file)
 
-    said("export", "acme", "-o", str(link))
-    said("export", "acme", "-o", str(link))
+    output_of("export", "acme", "-o", str(link))
+    output_of("export", "acme", "-o", str(link))
 
     assert link.is_symlink()
     assert len(file.read_text(encoding="utf-8").splitlines()) == 1 + ROWS_OF_A_LIFE
@@ -200,7 +200,7 @@ def test_an_export_to_a_named_pipe_goes_to_its_reader(tmp_path: Path) -> None:
     reader = Thread(target=lambda: read.extend(pipe.read_bytes().splitlines()), daemon=True)
     reader.start()
 
-    said("export", "acme", "-o", str(pipe))
+    output_of("export", "acme", "-o", str(pipe))
 
     assert pipe.is_fifo()
     reader.join(timeout=10)
@@ -248,7 +248,7 @@ def test_an_export_that_stops_half_way_leaves_no_file(tmp_path: Path, monkeypatc
 
 
 class FailsAtTheThirdRow:
-    """In place of `json`, whose failure nothing real can force."""
+    """A replacement of `json` that fails, which nothing real can force."""
 
     class Error(Exception):
         """The failure."""
@@ -274,12 +274,12 @@ def test_an_unknown_user_leaves_no_file(tmp_path: Path) -> None:
 def test_purges_the_active_tenants_or_the_one_that_is_named() -> None:
     tenant, _ = a_tenant("acme", at=days_ago(11))
     suspended, _ = a_tenant("idle", at=days_ago(11))
-    said("suspend", "idle")
+    output_of("suspend", "idle")
 
-    dry = json.loads(said("purge", "--dry-run", "--json"))["tenants"]
+    dry = json.loads(output_of("purge", "--dry-run", "--json"))["tenants"]
     before = rows_of(tenant.id)
-    done = json.loads(said("purge", "--json"))["tenants"]
-    by_name = said("purge", "idle")
+    done = json.loads(output_of("purge", "--json"))["tenants"]
+    by_name = output_of("purge", "idle")
 
     assert before == ROWS_OF_A_LIFE
     assert dry["acme"] == {"notes": 1, "message_history": 2, "events": 0, "conversations": 0, "users": 0}
@@ -287,4 +287,4 @@ def test_purges_the_active_tenants_or_the_one_that_is_named() -> None:
     assert "idle" not in done
     assert by_name == "idle: removed 1 notes, 2 message_history\n"
     assert rows_of(tenant.id) == rows_of(suspended.id) == ROWS_OF_A_LIFE - 3
-    assert said("purge", "idle", "--dry-run") == "idle: would remove nothing\n"
+    assert output_of("purge", "idle", "--dry-run") == "idle: would remove nothing\n"

@@ -1,8 +1,7 @@
 """Two tenants with the same keys: no repository method reads or changes the other's rows.
 
-Once as the application's role, where row-level security and the repositories' own filters both stand; once as a
-superuser, whom row-level security does not bind: there the filters stand alone. A method that is added without being
-tried here fails the last test.
+The tests run as the application role, with row-level security and the conditions of the repositories, and as a
+superuser, with the conditions alone. A new method without a call fails the last test.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from tests.faults.three_tenants import parts_of, three_tenants
 
 @dataclass
 class World:
-    """Tenants A, which has nothing, and B, which has a row of each kind; A acts."""
+    """Tenants A, the current one without rows, and B, with a row of each kind."""
 
     session: AsyncSession
     b: Rows
@@ -56,7 +55,7 @@ class World:
         return {*astuple(self.b), self.tenant_b}
 
     async def rows_of_b(self) -> dict[str, list[Any]]:
-        """Read all that B has, as B."""
+        """Return all rows of B."""
         async with act_as(self.tenant_b, self.connection) as session:
             return {
                 table.name: [tuple(row) for row in await session.execute(read)]
@@ -74,7 +73,7 @@ def act_as(tenant_id: UUID, connection: AsyncConnection) -> AsyncSession:
     )
 
 
-# Where the filters stand alone is the stricter of the two; the other runs in the second tier.
+# Without row-level security the test is stricter; the other one is in the second tier.
 @pytest.fixture(params=[pytest.param(APP_ROLE, marks=pytest.mark.slow), SUPERUSER])
 async def world(request: pytest.FixtureRequest, engine_of: Callable[[str], AsyncEngine]) -> AsyncIterator[World]:
     async with engine_of(request.param).connect() as connection:
@@ -91,7 +90,7 @@ async def world(request: pytest.FixtureRequest, engine_of: Callable[[str], Async
 
 
 def check_statements(asked: list[str]) -> None:
-    """Check that the tenant is beside each table that is read or changed, and that Citus accepts each statement."""
+    """Check that each statement has a condition on the tenant for each table, and that Citus accepts it."""
     names = "|".join(table.name for table in tenant_tables())
     for statement in asked:
         tables = re.findall(rf"(?:FROM|JOIN|UPDATE|DELETE FROM) (?:{names})\b", statement)
@@ -107,7 +106,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("repository", "call"), CASES)
-async def test_reads_and_changes_nothing_of_another_tenants(
+async def test_reads_and_changes_nothing_of_another_tenant(
     world: World, repository: type[Repository[Any]], call: Call
 ) -> None:
     before = await world.rows_of_b()
@@ -128,7 +127,7 @@ async def test_reads_and_changes_nothing_of_another_tenants(
 
 @pytest.mark.parametrize("name", REGISTRY_CALLS)
 async def test_the_registry_changes_no_rows_of_another_tenant(world: World, name: str) -> None:
-    """The registry itself has one row a tenant and no policy: every tenant reads it."""
+    """Every tenant can read the registry."""
     before = await world.rows_of_b()
     with suppress(DatabaseError):
         await REGISTRY_CALLS[name].run(TenantRepository(world.session), world.b)
@@ -142,7 +141,7 @@ async def test_the_registry_changes_no_rows_of_another_tenant(world: World, name
 async def test_the_store_reads_and_changes_nothing_of_another_tenant(
     role: str, cloned_database: URL, superuser: psycopg.Connection, use_database: Callable[..., Settings]
 ) -> None:
-    """One test for all calls: the store commits, so it needs a database of its own."""
+    """One test for all calls: the store commits and needs its own database."""
     wrong = []
     async with three_tenants(cloned_database, superuser, use_database, role=role) as world:
         a, b, _ = world.tenants
@@ -157,7 +156,7 @@ async def test_the_store_reads_and_changes_nothing_of_another_tenant(
     assert wrong == []
 
 
-async def test_makes_rows_of_its_own_beside_the_other_tenants(world: World) -> None:
+async def test_inserts_own_rows_beside_those_of_another_tenant(world: World) -> None:
     users = UserRepository(world.session)
 
     user, created = await users.get_or_create_by_telegram_id(1)
@@ -180,7 +179,7 @@ async def test_makes_rows_of_its_own_beside_the_other_tenants(world: World) -> N
     assert world.b.user != user.id
 
 
-async def test_what_is_due_for_others_does_not_stand_in_the_way(world: World) -> None:
+async def test_due_reminders_of_others_have_no_effect(world: World) -> None:
     user = await UserRepository(world.session).add(User())
     now = utc_now() - timedelta(minutes=1)
     own = await EventRepository(world.session).add(
@@ -191,5 +190,5 @@ async def test_what_is_due_for_others_does_not_stand_in_the_way(world: World) ->
     assert await EventRepository(world.session).claim_due_reminders("w", limit=1) == [own]
 
 
-def test_every_public_method_is_tried_here() -> None:
+def test_every_public_method_is_called() -> None:
     assert missing_calls() == []

@@ -1,4 +1,4 @@
-"""thea-db wait: until the server is up, no longer than asked, and not at all for what waiting cannot heal."""
+"""thea-db wait: until the server is up, at most for the timeout, and not for errors that waiting cannot fix."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def wait(url: URL | str, timeout_seconds: float = 10, **more: Any) -> Waited:
     )
 
 
-def test_is_done_at_once_where_the_server_is_up(postgresql_shared: NoopExecutor) -> None:
+def test_ends_immediately_if_the_server_is_up(postgresql_shared: NoopExecutor) -> None:
     waited = wait(url_of(postgresql_shared.template_dbname))
 
     assert (waited.status, waited.attempts, waited.reason) == ("up", 1, None)
 
 
-def test_sees_a_server_come_up(servers_folder: Path) -> None:
+def test_waits_for_a_starting_server(servers_folder: Path) -> None:
     server = EmbeddedServer(servers_folder / "late")
     target = server.target_as(SUPERUSER, SUPERUSER)
     start = Timer(0.3, server.acquire)
@@ -54,9 +54,7 @@ def test_sees_a_server_come_up(servers_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("port", [1, None], ids=["refuses", "says nothing"])
-def test_never_waits_for_longer_than_asked(
-    port: int | None, silent_port: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_never_exceeds_the_timeout(port: int | None, silent_port: int, capsys: pytest.CaptureFixture[str]) -> None:
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=f"postgresql://u:{CANARY}@127.0.0.1:{port or silent_port}/d")
     started = time.monotonic()
 
@@ -71,7 +69,7 @@ def test_never_waits_for_longer_than_asked(
     assert CANARY not in printed.out + printed.err
 
 
-def test_fails_at_once_on_a_wrong_password(secret_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fails_immediately_on_a_wrong_password(secret_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = run_wait(Settings(ENVIRONMENT="test", DATABASE_URL=secret_url), timeout=30, interval=0.1, as_json=False)
     printed = capsys.readouterr()
 
@@ -82,7 +80,7 @@ def test_fails_at_once_on_a_wrong_password(secret_url: str, capsys: pytest.Captu
     assert CANARY not in printed.err
 
 
-def test_fails_at_once_where_there_is_no_tls(secret_url: str) -> None:
+def test_fails_immediately_without_tls(secret_url: str) -> None:
     waited = wait(secret_url, DATABASE_SSL_MODE="require")
 
     assert (waited.status, waited.attempts) == ("failed", 1)
@@ -90,21 +88,21 @@ def test_fails_at_once_where_there_is_no_tls(secret_url: str) -> None:
     assert CANARY not in repr(waited)
 
 
-def test_fails_at_once_on_what_the_engine_refuses(postgresql_shared: NoopExecutor) -> None:
+def test_fails_immediately_on_an_error_of_the_engine(postgresql_shared: NoopExecutor) -> None:
     waited = wait(url_of(postgresql_shared.template_dbname, SUPERUSER), ENVIRONMENT="production")
 
     assert waited.status == "failed"
     assert "must be neither a superuser nor BYPASSRLS" in str(waited.reason)
 
 
-def test_a_missing_database_does_not_come_by_waiting(postgresql_shared: NoopExecutor) -> None:
+def test_does_not_wait_for_a_missing_database(postgresql_shared: NoopExecutor) -> None:
     waited = wait(url_of("nothing"))
 
     assert (waited.status, waited.attempts) == ("failed", 1)
     assert "the database does not exist" in str(waited.reason)
 
 
-def test_a_name_server_that_says_nothing_holds_it_no_longer_either(tmp_path: Path) -> None:
+def test_a_silent_name_server_does_not_exceed_the_timeout(tmp_path: Path) -> None:
     mute = "import socket, time; socket.getaddrinfo = lambda *_, **__: time.sleep(30);"
     started = time.monotonic()
     done = subprocess.run(
@@ -141,7 +139,7 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
-    told = process.stderr.readline()  # it waits by now
+    told = process.stderr.readline()  # the command is waiting
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=10)
 

@@ -1,4 +1,4 @@
-"""The built wheel, in another folder: it imports, migrates, types, and leaves room for a service's own `src`."""
+"""The built wheel in another folder: imports, migrations, types, beside a service's own `src`."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with the wheel installed, and beside it the packages of this one, but not this checkout."""
+    """A Python with the wheel and the packages of this environment, without this checkout."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=False)
     python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
@@ -105,7 +105,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).stdout.strip()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    # Its path only: the `.pth` files in it, an editable install's among them, are not followed.
+    # Only the path: its `.pth` files, also that of the editable install, are not read.
     Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return python
 
@@ -144,7 +144,7 @@ def run(*command: str | Path, folder: Path, **variables: str) -> str:
     return done.stdout
 
 
-def test_has_what_it_needs_and_no_more(wheel: Path) -> None:
+def test_contains_only_the_needed_files(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
 
     assert "src/__init__.py" not in names
@@ -162,7 +162,7 @@ def test_has_what_it_needs_and_no_more(wheel: Path) -> None:
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_its_command_is_there(wheel: Path) -> None:
+def test_has_the_command(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     declared = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
     scripts = ConfigParser()
@@ -175,7 +175,7 @@ def test_its_command_is_there(wheel: Path) -> None:
 def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Path, empty_database: str) -> None:
     variables = {"DATABASE_URL": empty_database, "ENVIRONMENT": "test"}
     told = run(python, "-c", COMMANDS, folder=service, **variables)
-    (_, before), (_, upgraded), (_, after), (_, history), (_, sql), *rest = said_by_each(told)
+    (_, before), (_, upgraded), (_, after), (_, history), (_, sql), *rest = output_of_each(told)
     base, nobody, draft, drafted, back, stamped = [said for _, said in rest]
     served = run(python, "service.py", folder=service, **variables)
 
@@ -194,8 +194,8 @@ def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Pa
     assert served == "hello 1 True 0\n"
 
 
-def said_by_each(told: str) -> list[tuple[str, str]]:
-    """Take apart what a list of commands has printed: each of them, and what it said."""
+def output_of_each(told: str) -> list[tuple[str, str]]:
+    """Return the output of each of a list of commands."""
     parts = [part.partition("\n") for part in told.removeprefix("$ ").split("\n$ ")]
     return [(command, said if said.endswith("\n") else f"{said}\n") for command, _, said in parts]
 

@@ -1,4 +1,4 @@
-"""Every public method of every repository, called once: tests go through them all, and fail for one that is missing."""
+"""A call of each public method of each repository. Tests use all of them, and fail if a method has no call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every repository can be asked."""
+"""The calls of every repository."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CALLS: Final = {
     "stream": Call(lambda r, _: listed(r.stream()), statements=1, most_rows=ALL),
 }
 WITHOUT_DELETED_ROWS: Final = {"restore": Call(lambda r, b: refused(r.restore(b.of(r.model))), statements=0)}
-"""Where the table keeps none."""
+"""For tables without soft deletion."""
 
 
 def making(
@@ -43,11 +43,11 @@ def making(
     """Return the calls that insert rows.
 
     Args:
-        new: Returns a row to insert, for the user of these rows.
-        values: Returns the values of an upsert; their key is the one of the row that `fill` made.
+        new: Returns a row to insert, for the user of the rows.
+        values: Returns the values of an upsert with the key of the row that `fill` inserted.
         key: The key's attributes.
-        needs_own_rows: The row refers to another one, as all but users do.
-        upsert_statements: How many statements an upsert sends where the row is its own tenant's.
+        needs_own_rows: The row refers to another row, as all but users do.
+        upsert_statements: The number of statements of an upsert of an own row.
     """
     made: dict[str, Any] = {"needs_own_rows": needs_own_rows, "makes_rows": True}
     return {

@@ -1,4 +1,4 @@
-"""What only ConversationRepository can be asked."""
+"""The calls of ConversationRepository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def page_items(repository: ConversationRepository, rows: Rows) -> list[Any
 
 
 def held(rows: Rows) -> Turn:
-    """The turn of the conversation, as its holder has it."""
+    """Return the claimed turn of the conversation."""
     return Turn(conversation_id=rows.conversation, worker="w", token=TURN, until=LATER)
 
 
@@ -37,7 +37,7 @@ CALLS: Final = {
     "get_active": Call(lambda r, b: r.get_active(b.user, "telegram", "1"), statements=1),
     "get_or_start": Call(lambda r, b: r.get_or_start(b.user, "telegram", "1"), statements=1, needs_own_rows=True),
     "close": Call(lambda r, b: r.close(b.conversation), statements=1),
-    # All of a small tenant's, sorted, cost less than a walk along the index.
+    # Sorting all rows of a small tenant is cheaper than an index scan.
     "close_stale": Call(lambda r, _: r.close_stale(timedelta(0), now=LATER), statements=1, most_rows=1_100),
     "page_for_user": Call(page_items, statements=1),
     "set_summary": Call(lambda r, b: r.set_summary(b.conversation, "x", upto_seq=1, expected_upto=0), statements=1),

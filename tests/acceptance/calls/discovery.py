@@ -1,4 +1,4 @@
-"""Every public method that acts for a tenant, and those of them that no suite calls."""
+"""The public methods of repositories and the store, and those without a call."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ Calls = Mapping[type, Mapping[str, object]]
 
 
 def discovered() -> list[type]:
-    """Return every subclass of Repository, wherever it was defined, the store, and each other class named so.
+    """Return all subclasses of Repository, the store, and all other classes whose name ends in Repository.
 
-    A class whose name ends in Repository acts for a tenant too, whatever its bases are.
-
-    A subclass of the store is among them only where it has public methods that the store does not have.
+    A subclass of the store is included only if it has further public methods.
     """
     modules = [*_modules_of(src.database.repositories), *_modules_of(src.database.store)]
     named = {
@@ -39,7 +37,7 @@ def discovered() -> list[type]:
 def missing_calls(calls: Calls) -> list[str]:
     """Return `Class.method` for each public method without a call.
 
-    A class is excused where it has a subclass for the same model that has calls: the class is a part of that one.
+    A class is excluded if a subclass for the same model has calls.
     """
     return [
         f"{one.__name__}.{name}"
@@ -50,7 +48,7 @@ def missing_calls(calls: Calls) -> list[str]:
 
 
 def public_methods(one: type) -> set[str]:
-    """Return the names of what can be called: methods of any kind, asynchronous generators included."""
+    """Return the names of the public methods, asynchronous generators included."""
     return {
         name
         for name, member in inspect.getmembers(one)

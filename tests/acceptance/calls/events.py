@@ -1,4 +1,4 @@
-"""What only EventRepository can be asked."""
+"""The calls of EventRepository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY: Final = timedelta(days=1)
 
 
 async def series_days(r: EventRepository, b: Rows) -> object:
-    """Make the event a series, where it is one's own, and expand it: two statements more."""
+    """Turn the event into a series, if it is an own one, and expand it: two more statements."""
     await r.update(b.event, rrule="FREQ=DAILY")
     return await r.occurrences(b.user, NOW - DAY, NOW + DAY)
 

@@ -1,4 +1,4 @@
-"""What only MessageHistoryRepository can be asked."""
+"""The calls of MessageHistoryRepository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only NoteRepository can be asked."""
+"""The calls of NoteRepository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One tenant's rows, a row of each kind, under keys that every tenant has."""
+"""The rows of a tenant, one of each kind, with the same keys for every tenant."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from src.database.repositories import NewMessage
 from src.database.session import AsyncSession
 
 TOKEN: Final = uuid7()
-"""Of the claim on the event's reminder."""
+"""The token of the claim on the event's reminder."""
 TURN: Final = 7
-"""The token of the conversation's turn, which has run out and nobody else has taken."""
+"""The token of the conversation's turn, whose lease has ended."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The ids of one tenant's rows."""
+    """The ids of the rows of a tenant."""
 
     user: UUID
     conversation: UUID
@@ -45,22 +45,22 @@ class Rows:
 
 @dataclass(frozen=True)
 class Call:
-    """A public method, called on rows that are there."""
+    """A call of a public method with existing rows."""
 
     run: Callable[[Any, Rows], Awaitable[Any]]
-    """Gets the repository and the rows."""
+    """Takes the repository and the rows."""
     statements: int
-    """How many SQL statements it sends where the rows are its own tenant's."""
+    """The number of SQL statements for own rows."""
     most_rows: float = 100
-    """How many rows one statement may read, of its tenant's 50,000 messages and 5,000 events."""
+    """The largest number of rows that a statement may read, of the tenant's 50,000 messages and 5,000 events."""
     needs_own_rows: bool = False
-    """It refuses another tenant's id with ForeignKeyError, since it makes a row beside it."""
+    """True if the call inserts a row that refers to the id, and raises ForeignKeyError for an id of another tenant."""
     makes_rows: bool = False
-    """It inserts a row of the current tenant, or returns the current tenant's row of a key that each tenant has."""
+    """True if the call inserts a row of the current tenant, or returns its row with the same key."""
 
 
 async def fill(session: AsyncSession) -> Rows:
-    """Give a tenant one row of each kind."""
+    """Insert one row of each kind, and return the ids."""
     user = User(telegram_id=1, username="same")
     session.add(user)
     await session.flush()

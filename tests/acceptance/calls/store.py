@@ -1,4 +1,4 @@
-"""What the store can be asked, and a store that records what it sends."""
+"""The calls of the store, and a store that records its statements."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class _Wire:
 
 @asynccontextmanager
 async def recorded_store(rewrite: Callable[[str], str] = str) -> AsyncIterator[tuple[Store, list[Sent]]]:
-    """Yield a store of the chosen database with connections of its own, and the list of what it sends.
+    """Yield a store with its own connections, and the list of its statements.
 
     Args:
         rewrite: Changes a statement before it is sent.

@@ -1,4 +1,4 @@
-"""What the registry of tenants can be asked."""
+"""The calls of TenantRepository."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from src.database.base import uuid7
 from tests.acceptance.calls.rows import Call, listed
 
-# A change names its tenant first, in a statement of its own: the policy refuses changes of any other tenant.
+# A change first sets its tenant in another statement: the policy rejects changes of other tenants.
 CALLS: Final = {
     "create": Call(lambda r, _: r.create(f"t-{uuid7()}", "T"), statements=1),
     "get": Call(lambda r, b: r.get(b.tenant), statements=1),

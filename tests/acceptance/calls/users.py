@@ -1,4 +1,4 @@
-"""What only UserRepository can be asked."""
+"""The calls of UserRepository."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ CALLS: Final = {
     "touch_seen": Call(lambda r, b: r.touch_seen(b.user), statements=1),
     "export": Call(lambda r, b: listed(r.export(b.user)), statements=1),
     # The lock; for each of the five tables one that locks its rows and one that deletes them, one more for the changed
-    # occurrences of series, and one for each of the two references to messages; and the look at what is left.
+    # occurrences of series, and one for each of the two references to messages; and the final check.
     "erase": Call(lambda r, b: r.erase(b.user), statements=15),
 }

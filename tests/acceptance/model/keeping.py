@@ -1,4 +1,4 @@
-"""Notes and events that users have kept."""
+"""Steps of notes and events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEASE = timedelta(hours=1)
 
 
 class Keeping(Steps):
-    """What users keep, and how workers remind them of it."""
+    """The rules of notes, events and reminders."""
 
     @rule(tenant=TENANT, number=PICK, content=st.sampled_from(["milk", "bank"]), tags=st.sets(st.sampled_from("ab")))
     def jot(self, tenant: int, number: int, content: str, tags: set[str]) -> None:

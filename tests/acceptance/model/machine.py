@@ -1,4 +1,4 @@
-"""The machine: everything that can happen, in any order."""
+"""The state machine: all steps, in any order."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ __all__ = ["Machine"]
 
 
 class Machine(Talking, Keeping):
-    """All the rules."""
+    """The state machine with all rules."""

@@ -1,4 +1,4 @@
-"""What the repositories promise, in plain Python: one tenant's rows in lists, one rule a line."""
+"""A model of the repositories in plain Python: the rows of one tenant in lists."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Dated:
 
 @dataclass
 class Memory:
-    """One tenant. A method does what the repository's does, and raises what that raises."""
+    """The model of one tenant. Each method has the result and the errors of the method of the repository."""
 
     users: list[Person] = field(default_factory=list)
     talks: list[Talk] = field(default_factory=list)
@@ -135,7 +135,7 @@ class Memory:
         talk.holder = None
 
     def append(self, talk: Talk, batch: Sequence[tuple[str, str, str, str]], turn: int | None) -> list[Any]:
-        """Append (key, role, content, state) in this order; say of each whether it is new, and is there."""
+        """Append messages (key, role, content, state); return for each whether it is new, and whether it is visible."""
         first: dict[str, tuple[str, str]] = {}
         for key, role, content, _ in batch:
             if first.setdefault(key, (role, content)) != (role, content):
@@ -161,7 +161,7 @@ class Memory:
         return new
 
     def is_earlier(self, other: Talk, talk: Talk) -> bool:
-        """Say whether both are of one chat: a user who came back is another, and an unnamed chat is a user's."""
+        """Return True if both are in one chat. An unnamed chat belongs to its user."""
         of = {one.id: one for one in self.users}
         left = of[other.user].deleted and (
             talk.chat is not None or of[other.user].telegram_id == of[talk.user].telegram_id
@@ -236,7 +236,7 @@ class Memory:
         return counts
 
     def pending(self) -> list[Dated]:
-        """Return what is due and not sent, of users who are there, the longest due first."""
+        """Return the due reminders of existing users, the longest due first."""
         there = {user.id for user in self.users if not user.deleted}
         pending = [one for one in self.events if one.is_due and not one.sent and one.status == "scheduled"]
         return sorted((one for one in pending if one.user in there), key=lambda one: (one.start, one.id))
@@ -250,7 +250,7 @@ class Memory:
         one.token, one.sent = None, sent
 
     def rows(self) -> dict[str, list[Any]]:
-        """Return all of it as the tables hold it, in order."""
+        """Return the rows of all tables, in order."""
         return {
             "users": sorted((one.id, one.telegram_id, one.name, one.deleted) for one in self.users),
             "conversations": sorted(

@@ -52,7 +52,7 @@ def pick(rows: list[T], number: int) -> T | None:
 
 
 def change(row: Any, name: str, value: Any) -> None:
-    """Change a row that is there; a deleted one is not."""
+    """Change an existing row."""
     if row.deleted:
         raise NotFoundError("")
     setattr(row, name, value)

@@ -1,4 +1,4 @@
-"""Users, their conversations and what is said in them."""
+"""Steps of users, conversations and messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MESSAGE = st.tuples(KEY, st.sampled_from(["user", "assistant"]), CONTENT, st.sam
 
 
 class Talking(Steps):
-    """Begins with two users and a conversation of each: else most of the steps find nobody to do something with."""
+    """The rules of users, conversations and messages; starts with two users and a conversation of each."""
 
     edits = 0
 
@@ -239,7 +239,7 @@ class Talking(Steps):
 
     @rule(tenant=TENANT, number=PICK)
     def meddle(self, tenant: int, number: int) -> None:
-        """Nobody finds another tenant's rows by their ids."""
+        """Check that ids of another tenant's rows find nothing."""
         other = self.memories[1 - tenant]
         for kind, ids in (
             (UserRepository, [user.id for user in other.users]),

@@ -1,4 +1,4 @@
-"""Every repository against a plain model of it, with two tenants: equal after every step."""
+"""Every repository compared with a model in plain Python, with two tenants, after every step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.acceptance.model.world import World
 def test_the_repositories_do_what_the_model_does(
     cloned_database: URL, superuser: psycopg.Connection, *, is_long: bool
 ) -> None:
-    """Some 400 steps; 20,000 with `--long`."""
+    """About 400 steps; 20,000 with `--long`."""
     with asyncio.Runner() as runner:
         Machine.world = World(runner, cloned_database, superuser)
         try:

@@ -1,4 +1,4 @@
-"""The database that the model is compared with: two tenants, each call in a session of its own, read as a superuser."""
+"""The database for the comparison with the model: two tenants, a session for each call, read as a superuser."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ READ = {
 
 
 class World:
-    """One event loop and one engine for all the examples; each example has two tenants of its own."""
+    """An event loop and an engine for all examples; each example has two new tenants."""
 
     def __init__(self, runner: asyncio.Runner, url: URL, superuser: psycopg.Connection) -> None:
         self._runner = runner
@@ -41,7 +41,7 @@ class World:
         self._engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url), poolclass=SizedPool)
 
     def register(self) -> UUID:
-        """Make a tenant."""
+        """Create a tenant."""
         tenant_id = uuid7()
 
         async def add(session: AsyncSession) -> None:
@@ -51,7 +51,7 @@ class World:
         return tenant_id
 
     def call(self, tenant_id: UUID, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
-        """Do something as a tenant and commit; return the result, or the type of the error that came."""
+        """Run a call as a tenant and commit; return the result, or the type of the error."""
 
         async def run() -> Any:
             async with AsyncSession(self._engine, expire_on_commit=False, binding=TenantBinding(tenant_id)) as session:
@@ -65,7 +65,7 @@ class World:
             return type(error)
 
     def rows(self, tenant_ids: Sequence[UUID]) -> list[dict[str, list[Any]]]:
-        """Read all that each tenant has."""
+        """Return the rows of each tenant."""
         found: dict[UUID, dict[str, list[Any]]] = {tenant_id: {name: [] for name in READ} for tenant_id in tenant_ids}
         for name, read in READ.items():
             for tenant_id, *row in self._superuser.execute(read, [list(tenant_ids)]):
