@@ -39,7 +39,7 @@ def fill(
     rebuilt = connection.execute(_REBUILT, [list(_TABLES)]).fetchall()
     for drop, _ in rebuilt:
         connection.execute(drop)
-    connection.execute("SET session_replication_role = replica")  # the keys are right: nobody has to look them up
+    connection.execute("SET session_replication_role = replica")  # skips the checks of foreign keys, which are correct
     connection.execute("SET maintenance_work_mem = '256MB'")
     tenant = _id("0", f"u % {tenants}")
     user = _id("1", "u")

@@ -1,4 +1,4 @@
-"""How one operation of one contender is measured: concurrent callers, each of which calls again immediately."""
+"""The measurement of one operation of one contender: concurrent callers, each of which calls again immediately."""
 
 from __future__ import annotations
 
