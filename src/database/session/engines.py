@@ -79,6 +79,11 @@ def get_engine(name: str) -> DatabaseEngine:
 
     Raises:
         ConfigurationError: The name is not 1 to 32 letters, digits, dashes and underscores, or `get_db` has it.
+
+    Example:
+        async with get_engine("reports").connect() as connection:
+            await connection.execute(text("SELECT 1"))
+        await get_engine("reports").dispose()
     """
     if name in {DEFAULT, READING}:
         raise ConfigurationError(f"a pool's name must not be {name!r}: get_db and get_read_db use it")

@@ -171,6 +171,12 @@ class Store:
             CommitOutcomeUnknown: The connection was lost before the server answered: call again with the same messages.
             IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
             ValueError: An argument is not what its name says.
+
+        Example:
+            question = NewMessage(message_id="telegram:my_bot:42:1", role="user", content="Hello!")
+            turn = await get_store().turn(42, "telegram", "42", [question], recent=20)
+            if turn.appended[0].inserted:  # False if Telegram delivers the message again
+                prompt = [message.content for message in turn.recent] + [question.content]
         """
         users.check_telegram_id(telegram_id)
         check_limit(recent)
@@ -225,6 +231,10 @@ class Store:
 
         Raises:
             ValueError: The limit is not from 1 to 1000, or the budget is negative.
+
+        Example:
+            for message in await get_store().recent(conversation.id, token_budget=4000):
+                print(message.role, message.content)
         """
         limit = windows.window_limit(limit, token_budget=token_budget)
         if token_budget is None:
@@ -301,6 +311,10 @@ def get_store() -> Store:
 
     Raises:
         ConfigurationError: The settings cannot be right.
+
+    Example:
+        message = NewMessage(message_id="telegram:my_bot:7:2", role="assistant", content="Hi!")
+        await get_store().append(conversation.id, message)
     """
     engine = get_engine(POOL_NAME)
     store: Store | None = engine.attached.get(POOL_NAME)
