@@ -40,6 +40,15 @@ from tests.acceptance.documented import ROOT, blocks, examples, run
 
 PACKAGES: Final = (database, health, models, repositories, store)
 EXAMPLES: Final = examples()
+MOST_USED: Final = {
+    *("get_db", "get_read_db", "get_engine", "get_store", "run_transaction", "tenant_context", "readiness"),
+    *("Store.turn", "Store.recent"),
+    *("Repository.get", "Repository.add", "Repository.update", "Repository.upsert", "Repository.page"),
+    *("UserRepository.get_or_create_by_telegram_id", "UserRepository.export"),
+    *("ConversationRepository.get_or_start", "ConversationRepository.claim_turn"),
+    *("MessageHistoryRepository.append", "MessageHistoryRepository.recent"),
+    *("EventRepository.occurrences", "EventRepository.claim_due_reminders", "NoteRepository.search"),
+}
 
 
 @pytest.fixture
@@ -79,6 +88,10 @@ async def names(cloned_database: URL) -> AsyncIterator[dict[str, Any]]:
         }
     await engine.dispose()
     await read_engine.dispose()
+
+
+def test_the_most_used_functions_have_an_example() -> None:
+    assert MOST_USED <= EXAMPLES.keys()
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -1,4 +1,4 @@
-"""How the commands print: one JSON document for scripts, lines and tables for people, and a progress bar."""
+"""Output of the commands: one JSON document for scripts, lines and tables for people, and a progress bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command runs its coroutine, and ends its process while a thread is blocked."""
+"""Running the coroutine of a command, and ending the process while a thread is blocked."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg ship
 
     @property
     def statements_sent(self) -> int:
-        """How many statements the driver has sent, without those that it has only prepared."""
+        """The number of statements that the driver has sent, without statements that it has only prepared."""
         sent: int = self._driver_protocol.queries_count
         return sent
 

@@ -26,7 +26,7 @@ _FATAL: Final = {"FATAL", "PANIC"}
 
 @dataclass(slots=True)
 class ConnectionState:
-    """What the driver does not know about a connection, from its opening to its end. It holds no tenant.
+    """The state of a connection that the driver does not know, from its opening to its end. It has no tenant.
 
     | transition | when | what changes |
     | --- | --- | --- |

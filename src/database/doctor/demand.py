@@ -1,4 +1,4 @@
-"""How many connections the pools can open, how many the server accepts, and which pool size fits."""
+"""The number of connections that the pools can open and that the server accepts, and the pool size that fits."""
 
 from __future__ import annotations
 

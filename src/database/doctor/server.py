@@ -43,7 +43,7 @@ _FOR_THIS_ROLE: Final = "ALTER ROLE {role} IN DATABASE {database} SET {name} = '
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckContext:
-    """What the checks of the server use.
+    """The arguments of the checks of the server.
 
     Args:
         settings: The settings.

@@ -53,7 +53,7 @@ class Capacity:
 
     @property
     def free(self) -> int:
-        """How many more connections the current role can open now."""
+        """The number of further connections that the current role can open now."""
         free = [self.maximum - self.reserved - self.in_use]
         free += [] if self.of_role is None else [self.of_role - self.in_use_by_role]
         free += [] if self.of_database is None else [self.of_database - self.in_use_in_database]

@@ -44,7 +44,7 @@ SEES_EVERY_ROW: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_role
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """What an engine needs to know besides its target.
+    """The options of an engine besides its target.
 
     Attributes:
         name: The name of the pool in errors and in the server's `application_name`.
@@ -120,7 +120,7 @@ class DatabaseEngine(AsyncEngine):
 
     @property
     def tunnel_is_up(self) -> bool | None:
-        """Whether the SSH tunnel is up; None if there is none."""
+        """True if the SSH tunnel is up; None if there is no tunnel."""
         return self._connector.tunnel_is_up
 
     def close_with(self, close: Callable[[], Awaitable[None]]) -> None:

@@ -65,7 +65,7 @@ class Primary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthContext:
-    """What the checks of one report share.
+    """The state that the checks of one report share.
 
     Args:
         settings: The settings of the process.

@@ -123,40 +123,40 @@ class Observer:
     """The base class of observers: a method for each event. An error that a method raises is logged, not raised."""
 
     def joined(self, source: Source) -> None:
-        """An engine or the store is observed from now on."""
+        """Prepare for an engine or the store, which is observed from now on."""
 
     def sent(self, call: Call) -> None:
-        """A statement is about to be sent."""
+        """Handle a statement that is about to be sent."""
 
     def answered(self, call: Call) -> None:
-        """A statement was answered, or failed: then the call has an `error`."""
+        """Handle a statement that was answered or failed; a failed call has an `error`."""
 
     def failed(self, source: Source, error: BaseException) -> None:
-        """An operation other than a statement failed: a COMMIT, a checkout, opening a connection."""
+        """Handle the failure of an operation other than a statement: a COMMIT, a checkout, opening a connection."""
 
     def began(self, unit: Unit) -> None:
-        """A unit of work is about to send its first statement."""
+        """Handle a unit of work that is about to send its first statement."""
 
     def ended(self, unit: Unit) -> None:
-        """A unit of work has ended."""
+        """Handle the end of a unit of work."""
 
     def took(self, source: Source, seconds: float) -> None:
-        """A caller has waited this long for a connection, with or without success."""
+        """Handle a checkout: a caller has waited this long for a connection, with or without success."""
 
     def opened(self, source: Source, connection: Any) -> None:
-        """A driver connection was opened."""
+        """Handle the opening of a driver connection."""
 
     def dropped(self, source: Source, reason: str) -> None:
-        """A connection was dropped: `lost`, `aged` or `cancelled`."""
+        """Handle a dropped connection: `lost`, `aged` or `cancelled`."""
 
     def retried(self, reason: str) -> None:
-        """A unit of work is run again."""
+        """Handle the repetition of a unit of work."""
 
     def replica_seen(self, lag_seconds: float | None) -> None:
-        """The replica was checked: its lag in seconds, or None if it does not answer."""
+        """Handle a check of the replica: its lag in seconds, or None if it does not answer."""
 
     def revision_seen(self, *, is_behind: bool) -> None:
-        """The schema's revision was checked."""
+        """Handle a check of the schema's revision."""
 
 
 _EVENTS: Final = ("joined", "sent", "answered", "failed", "began", "ended", "took", "opened", "dropped")

@@ -57,13 +57,7 @@ def _read_session(bind: AsyncEngine, binding: TenantBinding) -> ReadSession:
 
 
 async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
-    """Yield a session, and commit if the block ends without an exception.
-
-    Example:
-        async with get_db() as session:
-            user, _ = await UserRepository(session).get_or_create_by_telegram_id(42, display_name="Ada")
-            await NoteRepository(session).add(Note(user_id=user.id, content="Buy milk"))
-    """
+    """Yield a session, and commit if the block ends without an exception."""
     async with AsyncSessionLocal() as session:  # its exit rolls back, shielded from a second cancellation
         yield session
         if not session.sync_session.use.is_closed:  # the caller may have closed it
@@ -71,15 +65,7 @@ async def _session_scope() -> AsyncGenerator[AsyncSession, None]:
 
 
 async def _read_scope() -> AsyncGenerator[ReadSession, None]:
-    """Yield a read session.
-
-    Example:
-        async with get_read_db() as session:
-            await session.snapshot()  # both reads see the same state
-            users = await UserRepository(session).count()
-            async for user in UserRepository(session).stream():
-                print(user.display_name)
-    """
+    """Yield a read session."""
     async with _read_session(read_engine, binding_of(TenantBinding, "reading")) as session:
         yield session
         await session.end()

@@ -41,7 +41,7 @@ _ENDS: Final = ("close", "invalidate")
 
 
 class SessionUse(AbstractContextManager[None]):
-    """Whether a session is open, and the task whose operation runs in it.
+    """The state of a session: open or closed, and the task whose operation runs in it.
 
     An open session is idle or in use by one task. `with use:` is an operation: operations of the same task nest, and
     one of another task is refused. Closing is final; an operation that is running completes.

@@ -1,4 +1,4 @@
-"""How the store sends a statement: one round trip, for the current tenant; errors are errors of this package."""
+"""Sending a statement of the store: one round trip, for the current tenant, with errors of this package."""
 
 from __future__ import annotations
 

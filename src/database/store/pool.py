@@ -55,22 +55,22 @@ class StorePool:
 
     @property
     def size(self) -> int:
-        """How many connections the server has, in use or not."""
+        """The number of open connections, in use or idle."""
         return self._count
 
     @property
     def in_use(self) -> int:
-        """How many of them are in use."""
+        """The number of connections in use."""
         return self._count - len(self._idle) - self._parting
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for one."""
+        """The number of calls that wait for a connection."""
         return len(self._waiters)
 
     @property
     def most(self) -> int:
-        """How many there may be."""
+        """The maximum number of connections."""
         return self._most
 
     async def take(self) -> Slot:
@@ -103,7 +103,7 @@ class StorePool:
         self._idle.append(slot)
 
     def discard(self, slot: Slot) -> None:
-        """Drop it: nobody knows what state it is in. Where the server is still at it, its place is kept for so long."""
+        """Drop a connection in an unknown state. It counts as open while the server still executes its statement."""
         slot.connection.terminate()
         if (parting := slot.connection.closing) is None:
             self._leave()
@@ -112,7 +112,7 @@ class StorePool:
         parting.add_done_callback(self._part)
 
     async def close(self) -> None:
-        """Close what is idle, and what is in use when it comes back; the next call opens anew."""
+        """Close idle connections, and those in use when they are released; the next call opens a new connection."""
         self._generation += 1
         idle, self._idle = self._idle, []
         self._count -= len(idle)
@@ -122,7 +122,7 @@ class StorePool:
         return not slot.connection.is_closed() and time.monotonic() < slot.retires_at
 
     async def _still_lives(self, slot: Slot) -> bool:
-        """Ask one that lay idle for long, and drop it where it is old, closed, or gives no answer."""
+        """Check a connection that was idle for long; drop it if it is too old, closed or silent."""
         too_idle = self._limits.idle is not None and time.monotonic() - slot.idle_since > self._limits.idle
         if too_idle or not self._is_fresh(slot):
             self.discard(slot)

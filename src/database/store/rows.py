@@ -33,7 +33,7 @@ class _Row(asyncpg.Record):  # type: ignore[misc] # it ships no types
 
 
 def _decoded(name: str) -> Any:
-    """Decode JSON when it is asked for, each time anew: what a caller changes is his alone."""
+    """Return a property that decodes JSON at each access, so that a caller's changes do not affect other callers."""
 
     def decode(row: _Row) -> Any:
         value = row[name]
@@ -97,7 +97,7 @@ class EventRow(_Row, json_columns=("extra",)):
 class AppendedRow(NamedTuple):
     """Where a message is stored, and whether this call stored it: False is a duplicate, and no error.
 
-    ``is_there`` is False for a duplicate that nobody reads any more: the message is deleted, or its conversation.
+    ``is_there`` is False for a duplicate whose message or conversation is deleted.
     """
 
     message_id: str

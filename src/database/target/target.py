@@ -41,7 +41,7 @@ class SshGateway:
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """How many connections a pool opens, and how long it keeps each connection.
+    """The limits of a pool: the number of its connections, and the time for which it keeps each of them.
 
     Attributes:
         size: How many connections the pool keeps open.
@@ -161,7 +161,7 @@ class Target:
 
     @property
     def route(self) -> Route:
-        """How the database is reached."""
+        """The route to the database."""
         if self.embedded is not None:
             return "embedded"
         if self.ssh is not None:
