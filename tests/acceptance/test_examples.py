@@ -91,7 +91,7 @@ async def names(cloned_database: URL) -> AsyncIterator[dict[str, Any]]:
 
 
 def test_the_most_used_functions_have_an_example() -> None:
-    assert MOST_USED <= EXAMPLES.keys()
+    assert EXAMPLES.keys() >= MOST_USED
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
