@@ -127,7 +127,7 @@ class DatabaseEngine(AsyncEngine):
         """Register a function that `dispose` calls, before it closes the pool."""
         self._close_callbacks.append(close)
 
-    def hang_up(self) -> None:
+    def shut_down_sockets(self) -> None:
         """Shut down the sockets of an engine whose event loop is closed, where nothing can be awaited any more."""
         self._connector.shut_down_sockets()
 

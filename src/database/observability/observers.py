@@ -1,4 +1,4 @@
-"""Observers of statements, units of work and connections; the source that notifies them; and what they are given."""
+"""Observers of statements, units of work and connections; the source that notifies them, and what they receive."""
 
 from __future__ import annotations
 

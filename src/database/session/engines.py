@@ -185,4 +185,4 @@ def _discard_closed_loops() -> None:
     for loop in list(_loops):
         if loop is not None and loop.is_closed():
             for engine in _loops.pop(loop).all:
-                engine.hang_up()
+                engine.shut_down_sockets()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _UNLIMITED: Final = ("migrations", "administration", "backup")
 """Purposes without a time limit, which connect to the server itself."""
 COMMAND_MARGIN_SECONDS: Final = 5.0
-"""How much later than the server the driver cancels a statement: the server's own error says more."""
+"""How much later than the server the driver cancels a statement: the server's own error has more detail."""
 # The driver would check read-only by `default_transaction_read_only`, which this package itself sets for reading.
 _ATTRIBUTES_FOR_READING: Final[dict[SessionAttributes | None, SessionAttributes]] = {
     "read-write": "primary",

@@ -101,9 +101,9 @@ async def run_transaction(
         CommitOutcomeUnknown: COMMIT was sent, and its outcome cannot be found out.
         QueryTimeout: The time ran out, or the server ended the transaction at a limit of its own, such as
             `idle_in_transaction_session_timeout`. Nothing is committed.
-        DatabaseError: What the last attempt failed with; a note says how many there were.
-        TypeError: The unit is no function: what was called already cannot be repeated.
-        ValueError: An option is none of what its name says.
+        DatabaseError: The error of the last attempt, with a note on the number of attempts.
+        TypeError: `fn` is not a function; a coroutine cannot be run again.
+        ValueError: An option has an invalid value.
     """
     _check(fn, retry_seconds=retry_seconds, retries=retries, isolation=isolation, timeout=timeout)
     options = {} if isolation is None else {"isolation_level": isolation}
