@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -52,7 +52,7 @@ class World:
 
     def ids_of_b(self) -> set[UUID]:
         """Return the ids of B and of its rows."""
-        return {*astuple(self.b), self.tenant_b}
+        return {*self.b.ids(), self.tenant_b}
 
     async def rows_of_b(self) -> dict[str, list[Any]]:
         """Return all rows of B."""

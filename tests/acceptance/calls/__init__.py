@@ -1,21 +1,20 @@
-"""A call of each public method of each repository. Tests use all of them, and fail if a method has no call."""
+"""A call of each public method of each repository. Tests use all of them, and fail if a method has no call.
+
+A module of this package with a `REPOSITORY` has the calls of it. If `rows.fill` inserts no row of its table,
+the module has a function `new_row` that returns one.
+"""
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
 from typing import Any, Final
 
-from src.database.repositories import (
-    ConversationRepository,
-    EventRepository,
-    MessageHistoryRepository,
-    NoteRepository,
-    Repository,
-    TenantRepository,
-    UserRepository,
-)
+from src.database.repositories import Repository, TenantRepository
+from src.database.session import AsyncSession
 from src.database.store import Store
-from tests.acceptance.calls import base, conversations, discovery, events, messages, notes, store, tenants, users
-from tests.acceptance.calls.rows import TOKEN, Call, Rows, a_message, fill, listed
+from tests.acceptance.calls import base, discovery, rows, store, tenants
+from tests.acceptance.calls.rows import TOKEN, Call, Rows, a_message, listed
 
 __all__ = [
     "CALLS",
@@ -30,15 +29,26 @@ __all__ = [
     "missing_calls",
 ]
 
+_MODULES: Final[list[Any]] = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 CALLS: Final[dict[type[Repository[Any]], dict[str, Call]]] = {
-    UserRepository: base.CALLS | users.CALLS,
-    ConversationRepository: base.CALLS | conversations.CALLS,
-    MessageHistoryRepository: base.CALLS | messages.CALLS,
-    EventRepository: base.CALLS | base.WITHOUT_DELETED_ROWS | events.CALLS,
-    NoteRepository: base.CALLS | notes.CALLS,
+    module.REPOSITORY: base.calls_of(module.REPOSITORY) | module.CALLS
+    for module in _MODULES
+    if hasattr(module, "REPOSITORY")
 }
 REGISTRY_CALLS: Final[dict[str, Call]] = tenants.CALLS
 STORE_CALLS: Final[dict[str, Call]] = store.CALLS
+
+
+async def fill(session: AsyncSession) -> Rows:
+    """Insert one row of each table for the current tenant, and commit."""
+    filled = await rows.fill(session)
+    for module in _MODULES:
+        if hasattr(module, "new_row"):
+            row = module.new_row(filled)
+            session.add(row)
+            await session.commit()
+            filled.others[type(row)] = row.id
+    return filled
 
 
 def missing_calls() -> list[str]:

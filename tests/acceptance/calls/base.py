@@ -28,8 +28,13 @@ CALLS: Final = {
     "page": Call(lambda r, _: page_items(r), statements=1),
     "stream": Call(lambda r, _: listed(r.stream()), statements=1, most_rows=ALL),
 }
-WITHOUT_DELETED_ROWS: Final = {"restore": Call(lambda r, b: refused(r.restore(b.of(r.model))), statements=0)}
-"""For tables without soft deletion."""
+
+
+def calls_of(repository: type[Repository[Any]]) -> dict[str, Call]:
+    """Return the calls of the methods that every repository has; `restore` fails without soft deletion."""
+    if hasattr(repository.model, "deleted_at"):
+        return CALLS
+    return CALLS | {"restore": Call(lambda r, b: refused(r.restore(b.of(r.model))), statements=0)}
 
 
 def making(

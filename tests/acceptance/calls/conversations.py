@@ -27,6 +27,7 @@ def new(rows: Rows) -> Conversation:
     return Conversation(user_id=rows.user, session_id=str(uuid7()), channel="telegram", external_chat_id=str(uuid7()))
 
 
+REPOSITORY: Final = ConversationRepository
 CALLS: Final = {
     **making(
         new,

@@ -21,6 +21,7 @@ async def series_days(r: EventRepository, b: Rows) -> object:
     return await r.occurrences(b.user, NOW - DAY, NOW + DAY)
 
 
+REPOSITORY: Final = EventRepository
 CALLS: Final = {
     **making(
         lambda b: Event(user_id=b.user, title="new", start_datetime=NOW),

@@ -7,8 +7,10 @@ from typing import Final
 
 from src.database.base import utc_now
 from src.database.models import MessageHistory
+from src.database.repositories import MessageHistoryRepository
 from tests.acceptance.calls.rows import TURN, Call, a_message, refused
 
+REPOSITORY: Final = MessageHistoryRepository
 CALLS: Final = {
     "add": Call(lambda r, b: refused(r.add(MessageHistory(conversation_id=b.conversation))), statements=0),
     "add_many": Call(lambda r, _: refused(r.add_many([])), statements=0),

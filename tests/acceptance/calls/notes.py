@@ -14,6 +14,7 @@ async def page_items(repository: NoteRepository, rows: Rows) -> list[Any]:
     return list((await repository.page_for_user(rows.user)).items)
 
 
+REPOSITORY: Final = NoteRepository
 CALLS: Final = {
     **making(
         lambda b: Note(user_id=b.user, content="new"),

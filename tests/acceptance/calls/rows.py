@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -31,6 +31,13 @@ class Rows:
     event: UUID
     note: UUID
     tenant: UUID
+    others: dict[type, UUID] = field(default_factory=dict, compare=False)
+    """By model: of the tables whose module of calls has a `new_row`."""
+
+    def ids(self) -> set[UUID]:
+        """Return the ids of all rows, and the tenant's."""
+        fixed = {self.user, self.conversation, self.message, self.event, self.note, self.tenant}
+        return fixed | set(self.others.values())
 
     def of(self, model: type) -> UUID:
         by_model: dict[type, UUID] = {
@@ -40,7 +47,7 @@ class Rows:
             Event: self.event,
             Note: self.note,
         }
-        return by_model[model]
+        return (by_model | self.others).get(model, self.tenant)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from src.database.models import User
+from src.database.repositories import UserRepository
 from tests.acceptance.calls.base import making
 from tests.acceptance.calls.rows import Call, listed
 
+REPOSITORY: Final = UserRepository
 CALLS: Final = {
     **making(
         lambda _: User(display_name="new"),
