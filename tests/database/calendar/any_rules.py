@@ -1,4 +1,4 @@
-"""Random rules of every part that is accepted, in combinations that few calendars write."""
+"""Random rules with every supported part, in unusual combinations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
 
 def random_case(dice: random.Random) -> Case:
-    """Make a series from the late 1990s, and a window near its start or years later."""
+    """Return a series from the late 1990s, and a window near its start or years later."""
     zone, all_day = ZoneInfo(dice.choice(ZONES)), dice.random() < 0.15
     first = datetime(dice.randint(1995, 1999), 1, 1) + timedelta(days=dice.randint(0, 364))  # noqa: DTZ001
     if not all_day:

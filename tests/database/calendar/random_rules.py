@@ -1,4 +1,4 @@
-"""Random recurring events, and what `recurring-ical-events` makes of the same ones."""
+"""Random recurring events, and their expansion by `recurring-ical-events`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 
 
 def random_event(dice: random.Random) -> Event:
-    """Make a series, as it comes from the database; by day and by night, when the clocks change."""
+    """Return a series as the database returns it, by day or at the hour of the night at which the clocks change."""
     zone = ZoneInfo(dice.choice(ZONES))
     all_day = dice.random() < 0.15
     time = (0, 0) if all_day else (dice.choice([0, 1, 2, 2, 3, 9, 18, 23]), dice.choice([0, 15, 30, 45]))

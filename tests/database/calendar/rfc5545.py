@@ -21,7 +21,7 @@ LONGEST_SET = {"DAILY": DAY, "WEEKLY": 7 * DAY, "MONTHLY": 31 * DAY, "YEARLY": 3
 
 
 class Facts(NamedTuple):
-    """What the text says of a date: each ordinal as it counts from the start and from the end."""
+    """The ordinals of a date as the RFC defines them, counted from the start and from the end."""
 
     day: date
     month: list[str]

@@ -1,4 +1,4 @@
-"""Series: expanded as RFC 5545 says, across the changes of the clocks; and what a rule may be."""
+"""Series: their expansion as RFC 5545 defines it, across changes of the clocks, and the supported rules."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_random_rules_are_expanded_as_another_library_does(*, is_long: bool) -> 
     assert differing_ends < rules / 25
 
 
-def test_what_is_at_nine_stays_at_nine_when_the_clocks_change() -> None:
+def test_an_event_at_nine_stays_at_nine_when_the_clocks_change() -> None:
     one = Series(series(local(2026, 3, 28, 9), MADRID, "FREQ=DAILY;COUNT=3"))
 
     assert [start.hour for start in starts(one)] == [8, 7, 7], "in UTC"
@@ -88,7 +88,7 @@ def test_a_time_that_exists_twice_is_the_first() -> None:
     assert starts(one)[1] == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
 
 
-def test_what_was_agreed_for_the_second_of_the_two_begins_there() -> None:
+def test_a_start_in_the_second_of_two_equal_hours_is_kept() -> None:
     event = series(local(2026, 10, 25, 2, 30), MADRID, "FREQ=DAILY;COUNT=2")
     event.start_datetime += timedelta(hours=1)
     event.end_datetime = event.start_datetime + timedelta(minutes=15)
@@ -99,7 +99,7 @@ def test_what_was_agreed_for_the_second_of_the_two_begins_there() -> None:
     assert second.start == datetime(2026, 10, 26, 1, 30, tzinfo=UTC)
 
 
-def test_what_lasts_a_night_ends_at_seven_whatever_the_clocks_do() -> None:
+def test_a_night_ends_at_seven_when_the_clocks_change() -> None:
     one = Series(series(local(2026, 3, 27, 22), MADRID, "FREQ=DAILY;COUNT=3", hours=9))
 
     slots = one.between(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
@@ -107,13 +107,13 @@ def test_what_lasts_a_night_ends_at_seven_whatever_the_clocks_do() -> None:
     assert [to_wall_clock(slot.end, MADRID).hour for slot in slots if slot.end] == [7, 7, 7]
 
 
-def test_two_times_that_a_gap_makes_one_are_one_occurrence() -> None:
+def test_two_local_times_with_one_instant_are_one_occurrence() -> None:
     one = Series(series(local(2026, 3, 28, 2), MADRID, "FREQ=DAILY;BYHOUR=2,3;COUNT=4"))
 
     assert on_the_wall(one) == ["03-28 02:00", "03-28 03:00", "03-29 03:00"]
 
 
-def test_a_day_that_a_zone_left_out_is_the_next() -> None:
+def test_a_day_that_a_zone_skipped_is_the_next_one() -> None:
     one = Series(series(local(2011, 12, 29, 10), ZoneInfo("Pacific/Apia"), "FREQ=DAILY;COUNT=4"))
 
     days = [to_wall_clock(start, one.zone).day for start in starts(one, 2011, years=2)]
@@ -142,7 +142,7 @@ def test_a_change_of_the_zones_rules_leaves_the_time_on_the_wall() -> None:
     assert first.end - first.start == timedelta(hours=1)
 
 
-def test_the_start_is_the_first_occurrence_also_where_the_rule_has_none_there() -> None:
+def test_the_start_is_the_first_occurrence_even_if_the_rule_has_none_there() -> None:
     """RFC 5545, 3.3.10: "The DTSTART property value always counts as the first occurrence"."""
     one = Series(series(local(2026, 6, 1, 9), MADRID, "FREQ=WEEKLY;BYDAY=TU;COUNT=3"))
 
@@ -174,7 +174,7 @@ def test_until_is_included(until: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ["FREQ=DAILY", "FREQ=WEEKLY;INTERVAL=3;BYDAY=MO,SU", "FREQ=DAILY;INTERVAL=7"])
-def test_what_began_long_ago_is_the_same_as_if_all_of_it_were_gone_through(rule: str) -> None:
+def test_a_window_far_from_the_start_equals_a_full_expansion(rule: str) -> None:
     ancient = Series(series(local(1990, 1, 3, 9), MADRID, rule))
     counted = Series(series(local(1990, 1, 3, 9), MADRID, f"{rule};COUNT=10000"))
 
@@ -263,7 +263,7 @@ def test_the_next_one_after_29_february_is_four_years_later() -> None:
         ("FREQ=DAILY;UNTIL=20300101", "UNTIL must be in UTC"),
     ],
 )
-def test_refuses_a_rule_and_says_which_part(rule: str, problem: str) -> None:
+def test_rejects_a_rule_and_names_the_part(rule: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         check_rrule(rule, all_day=False)
 
@@ -272,7 +272,7 @@ def test_refuses_a_rule_and_says_which_part(rule: str, problem: str) -> None:
     ("rule", "problem"),
     [("FREQ=DAILY;UNTIL=20300101T000000Z", "UNTIL must be a date"), ("FREQ=DAILY;BYHOUR=9", "must have no BYHOUR")],
 )
-def test_refuses_a_time_in_the_rule_of_an_all_day_event(rule: str, problem: str) -> None:
+def test_rejects_a_time_in_the_rule_of_an_all_day_event(rule: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         check_rrule(rule, all_day=True)
 

@@ -1,4 +1,4 @@
-"""The local times of a rule: as RFC 5545 defines them, and found without going through many."""
+"""The local times of a rule: as RFC 5545 defines them, and computed without iterating from the start."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_random_rules_are_expanded_as_brute_force_expands_them(seed: int, *, is_
         f"FREQ=YEARLY;BYDAY=MO;BYSETPOS={POSITIONS}",
     ],
 )
-def test_no_legal_rule_keeps_the_loop_from_its_turn(rule: str) -> None:
+def test_no_valid_rule_blocks_the_event_loop(rule: str) -> None:
     check_rrule(rule, all_day=False)
     one = Series(series(datetime(1900, 1, 1, 9), ZoneInfo("Europe/Madrid"), rule))  # noqa: DTZ001
     before = time.process_time()

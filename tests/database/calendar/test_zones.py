@@ -1,4 +1,4 @@
-"""Zones: every one comes from the packaged zone data, whatever the system and the server have."""
+"""Zones come from the packaged zone data, and not from the system or the server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ZONES = (
 )
 
 
-def test_a_zone_comes_from_the_package_whatever_the_system_has(tmp_path: Path) -> None:
+def test_a_zone_comes_from_the_package_and_not_from_the_system(tmp_path: Path) -> None:
     system = zoneinfo.TZPATH
     (tmp_path / "Europe").mkdir()
     (tmp_path / "Europe" / "Madrid").write_bytes(files("tzdata").joinpath("zoneinfo", "UTC").read_bytes())

@@ -1,4 +1,4 @@
-"""A value out of its limit is a ValueError that names the attribute, before anything is sent, on both paths."""
+"""A value outside its limit raises a ValueError that names the attribute, before anything is sent, on both paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user with a row of every table, some of them deleted, and somebody else whose rows refer to them."""
+"""A user with a row of every table, some of them deleted, and another user whose rows refer to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from src.database.session import AsyncSession
 
 
 async def live(session: AsyncSession, name: str, *, at: datetime | None = None, **values: Any) -> User:
-    """Make a user with a conversation of two messages, a series of events and two notes, one of each pair deleted."""
+    """Create a user with a conversation of two messages, a series of events and two notes, one of each pair deleted."""
     at = at or utc_now()
     user = User(display_name=name, created_at=at, **values)
     session.add(user)

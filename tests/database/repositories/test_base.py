@@ -1,4 +1,4 @@
-"""Repository: what every table can be asked."""
+"""Repository: the methods of every table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_get_returns_the_row_or_raises(users: UserRepository, user: User) 
         await users.get(missing)
 
 
-async def test_get_one_wants_exactly_one(users: UserRepository, five: list[User]) -> None:
+async def test_get_one_requires_exactly_one_row(users: UserRepository, five: list[User]) -> None:
     assert await users.get_one(User.username == "u3") is five[3]
     with pytest.raises(NotFoundError):
         await users.get_one(User.username == "nobody")
@@ -48,12 +48,12 @@ async def test_get_one_wants_exactly_one(users: UserRepository, five: list[User]
         await users.get_one(User.is_active)
 
 
-async def test_get_many_returns_those_that_are_there(users: UserRepository, five: list[User]) -> None:
+async def test_get_many_returns_existing_rows(users: UserRepository, five: list[User]) -> None:
     assert await users.get_many([five[3].id, uuid7(), five[1].id]) == [five[1], five[3]]
     assert await users.get_many([]) == []
 
 
-async def test_adds_what_an_iterator_gives(users: UserRepository) -> None:
+async def test_adds_the_rows_of_an_iterator(users: UserRepository) -> None:
     added = await users.add_many(User(username=name) for name in ("a", "b"))  # type: ignore[arg-type] # what is tested
 
     assert [user.username for user in added] == ["a", "b"]
@@ -77,7 +77,7 @@ async def test_add_refuses_another_kind_of_row(users: UserRepository, user: User
         await users.add(Note(user_id=user.id, content="x"))  # type: ignore[arg-type] # what is tested
 
 
-async def test_add_says_which_key_is_taken_and_not_its_value(users: UserRepository, five: list[User]) -> None:
+async def test_add_names_the_duplicate_key_without_its_value(users: UserRepository, five: list[User]) -> None:
     with pytest.raises(DuplicateKeyError) as caught:
         await users.add(User(telegram_id=five[4].telegram_id))
 
@@ -99,12 +99,14 @@ async def test_update_changes_attributes_and_the_time(users: UserRepository, use
     ("name", "message"),
     [("nick", "User has no attribute 'nick'"), ("tenant_id", "never changes"), ("events", "no attribute")],
 )
-async def test_update_refuses_what_cannot_be_set(users: UserRepository, user: User, name: str, message: str) -> None:
+async def test_update_rejects_attributes_that_cannot_be_set(
+    users: UserRepository, user: User, name: str, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         await users.update(user.id, **{name: "x"})
 
 
-async def test_upsert_says_what_it_did(users: UserRepository) -> None:
+async def test_upsert_returns_the_outcome(users: UserRepository) -> None:
     first = await users.upsert({"telegram_id": 9, "username": "a"}, key=["telegram_id"])
     second = await users.upsert({"telegram_id": 9, "username": "b"}, key=["telegram_id"])
     third = await users.upsert({"telegram_id": 9, "username": "b"}, key=["telegram_id"])
@@ -114,7 +116,7 @@ async def test_upsert_says_what_it_did(users: UserRepository) -> None:
     assert first.row.username == "b"
 
 
-async def test_upsert_leaves_alone_what_is_not_named(users: UserRepository) -> None:
+async def test_upsert_keeps_attributes_that_are_not_named(users: UserRepository) -> None:
     await users.upsert({"telegram_id": 9, "username": "a", "display_name": "Ada"}, key=["telegram_id"])
 
     again = await users.upsert({"telegram_id": 9, "username": "b"}, key=["telegram_id"])
@@ -134,7 +136,7 @@ async def test_upsert_wants_a_value_for_the_key(users: UserRepository, values: d
         await users.upsert(values, key=["telegram_id"])
 
 
-async def test_upsert_refuses_a_key_that_a_deleted_row_holds(users: UserRepository, user: User) -> None:
+async def test_upsert_rejects_the_key_of_a_deleted_row(users: UserRepository, user: User) -> None:
     await users.delete(user.id)
 
     with pytest.raises(DuplicateKeyError, match="a deleted User has this key"):
@@ -164,7 +166,7 @@ async def test_a_hard_delete_is_for_good_and_reaches_deleted_rows(users: UserRep
         await users.restore(user.id)
 
 
-async def test_a_hard_delete_of_what_others_refer_to_is_refused(
+async def test_a_hard_delete_of_a_referenced_row_is_rejected(
     users: UserRepository, session: AsyncSession, user: User
 ) -> None:
     await NoteRepository(session).add(Note(user_id=user.id, content="x"))
@@ -217,7 +219,7 @@ async def test_a_page_that_is_just_full_is_the_last(users: UserRepository, five:
 @pytest.mark.parametrize(
     "forge", [lambda c: c[:-3], lambda c: "AAAA" + c[4:], lambda _: "", lambda _: "ñ", lambda c: c + "A"]
 )
-async def test_refuses_a_forged_cursor(users: UserRepository, five: list[User], forge: Callable[[str], str]) -> None:
+async def test_rejects_a_forged_cursor(users: UserRepository, five: list[User], forge: Callable[[str], str]) -> None:
     cursor = (await users.page(limit=2)).next_cursor
     assert cursor is not None
 
@@ -225,7 +227,7 @@ async def test_refuses_a_forged_cursor(users: UserRepository, five: list[User], 
         await users.page(limit=2, after=forge(cursor))
 
 
-async def test_refuses_a_cursor_of_another_query(
+async def test_rejects_a_cursor_of_another_query(
     users: UserRepository, session: AsyncSession, five: list[User]
 ) -> None:
     cursor = (await users.page(limit=2)).next_cursor
@@ -255,7 +257,7 @@ async def test_streams_every_row_in_order(users: UserRepository, five: list[User
 
 
 @pytest.mark.parametrize("read", [20, 500])
-async def test_a_session_goes_on_after_a_stream_that_is_left(users: UserRepository, read: int) -> None:
+async def test_a_session_continues_after_an_abandoned_stream(users: UserRepository, read: int) -> None:
     await users.add_many([User() for _ in range(600)])
     stream = users.stream()
     for _ in range(read):

@@ -1,4 +1,4 @@
-"""Repository: what is refused as a condition, and deletion in few statements."""
+"""Repository: rejected conditions, and deletion in few statements."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def users(session: AsyncSession) -> UserRepository:
 
 @pytest.fixture
 async def sent(session: AsyncSession) -> list[str]:
-    """What is sent from here on."""
+    """The statements that are sent from now on."""
     statements: list[str] = []
     connection = (await session.connection()).sync_connection
     event.listen(connection, "before_cursor_execute", lambda *call: statements.append(call[2]))
@@ -85,7 +85,7 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("condition", "got"), REFUSED)
-async def test_a_condition_that_is_none_over_its_own_attributes_is_refused(
+async def test_a_condition_over_anything_but_the_models_attributes_is_rejected(
     users: UserRepository, sent: list[str], condition: Any, got: str
 ) -> None:
     for call in (users.get_one, users.exists, users.count, users.page):
@@ -163,7 +163,7 @@ async def test_a_limit_is_a_number_from_1_to_1000(users: UserRepository, limit: 
         await users.page(limit=limit)
 
 
-async def test_any_number_of_ids_is_asked_for_at_once(users: UserRepository, user: User, sent: list[str]) -> None:
+async def test_any_number_of_ids_is_one_statement(users: UserRepository, user: User, sent: list[str]) -> None:
     assert await users.get_many([uuid7() for _ in range(40_000)] + [user.id] * 2) == [user]
     assert len(sent) == 1
 
@@ -187,7 +187,7 @@ async def test_deletion_and_restoration_are_one_statement_that_names_the_tenant(
     assert all("tenant_id = " in statement for statement in sent)
 
 
-async def test_what_this_session_deleted_does_not_come_back(users: UserRepository, user: User) -> None:
+async def test_a_row_that_this_session_deleted_is_not_returned(users: UserRepository, user: User) -> None:
     gone = await users.add(User(display_name="gone"))
     await users.delete(gone.id)
 
@@ -206,21 +206,21 @@ async def test_what_this_session_deleted_does_not_come_back(users: UserRepositor
         await users.delete(gone.id)
 
 
-async def test_the_session_lets_go_of_what_was_deleted_for_good(users: UserRepository, user: User) -> None:
+async def test_a_permanently_deleted_row_is_expunged_from_the_session(users: UserRepository, user: User) -> None:
     await users.delete(user.id, hard=True)
 
     assert user not in users.session
     assert await users.session.get(User, user.id) is None
 
 
-async def test_what_is_pending_is_not_lost_by_a_deletion(users: UserRepository, user: User) -> None:
+async def test_pending_changes_are_not_lost_by_a_deletion(users: UserRepository, user: User) -> None:
     user.display_name = "changed"
     await users.delete(user.id)
 
     assert (await users.restore(user.id)).display_name == "changed"
 
 
-async def test_restoring_what_was_not_deleted_changes_nothing(users: UserRepository, user: User) -> None:
+async def test_restoring_a_row_that_is_not_deleted_changes_nothing(users: UserRepository, user: User) -> None:
     before = user.updated_at
     await users.session.execute(text("UPDATE users SET updated_at = updated_at - interval '1 day'"))
 
@@ -244,7 +244,7 @@ async def test_a_row_with_a_version_is_deleted_in_one_statement(
     assert await events.get_or_none(row.id) is None
 
 
-async def test_upsert_takes_attributes_whose_column_has_another_name(users: UserRepository) -> None:
+async def test_upsert_accepts_attributes_whose_column_has_another_name(users: UserRepository) -> None:
     first = await users.upsert({"telegram_id": 9, "extra": {"a": 1}}, key=["telegram_id"])
     again = await users.upsert({"telegram_id": 9, "extra": {"a": 1}}, key=["telegram_id"])
     other = await users.upsert({"telegram_id": 9, "extra": {"a": "\0"}}, key=["telegram_id"])

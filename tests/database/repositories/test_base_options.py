@@ -1,4 +1,4 @@
-"""Repository: relationships are loaded where they are asked for, and never by themselves."""
+"""Repository: relationships are loaded by options, and never on access."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ READS: list[Callable[..., Any]] = [
     ("read", "load"),
     [(read, load) for read in READS for load in (selectinload, subqueryload, joinedload)] + [(streamed, selectinload)],
 )
-async def test_every_read_loads_what_is_asked_for_within_the_tenant_and_without_what_is_deleted(
+async def test_every_read_loads_the_requested_rows_of_the_tenant_without_deleted_ones(
     users: UserRepository, user: User, note: Note, read: Callable[..., Any], load: Any
 ) -> None:
     sent: list[str] = []
@@ -94,7 +94,7 @@ async def test_every_read_loads_what_is_asked_for_within_the_tenant_and_without_
         (Note.content.op("= '' OR true OR")(""), "SQL text"),
     ],
 )
-async def test_criteria_of_an_option_that_can_change_the_tenant_are_refused(
+async def test_criteria_of_an_option_that_can_change_the_tenant_are_rejected(
     users: UserRepository, user: User, criterion: Any, got: str
 ) -> None:
     options = [selectinload(User.events), selectinload(User.notes.and_(Note.pinned.is_(True), criterion))]
@@ -112,7 +112,7 @@ async def test_criteria_of_an_option_are_expressions_over_mapped_attributes(
 
 
 @pytest.mark.parametrize("load", [selectinload, joinedload])
-async def test_a_deleted_parent_is_not_there_either(users: UserRepository, user: User, note: Note, load: Any) -> None:
+async def test_a_deleted_parent_is_not_loaded(users: UserRepository, user: User, note: Note, load: Any) -> None:
     await users.delete(user.id)
 
     found = await NoteRepository(users.session).get(note.id, options=[load(Note.user)])
@@ -120,13 +120,13 @@ async def test_a_deleted_parent_is_not_there_either(users: UserRepository, user:
     assert found.user is None
 
 
-async def test_loading_goes_on_from_what_was_loaded(users: UserRepository, user: User, note: Note) -> None:
+async def test_a_loader_continues_from_loaded_rows(users: UserRepository, user: User, note: Note) -> None:
     found = await users.get(user.id, options=[selectinload(User.notes).selectinload(Note.user)])
 
     assert found.notes[0].user is found
 
 
-async def test_a_page_with_a_joined_collection_has_as_many_rows_as_it_says(
+async def test_a_page_with_a_joined_collection_has_the_full_number_of_rows(
     users: UserRepository, user: User, note: Note
 ) -> None:
     await NoteRepository(users.session).add_many([Note(user_id=user.id, content=str(n)) for n in range(5)])
@@ -147,7 +147,7 @@ async def test_a_page_with_a_joined_collection_has_as_many_rows_as_it_says(
         (lambda _, note: note.search, r"options=\[undefer\(Note\.search\)\]"),
     ],
 )
-async def test_a_lazy_load_says_how_to_ask(
+async def test_the_error_of_a_lazy_load_names_the_option(
     users: UserRepository, user: User, note: Note, read: Callable[..., Any], remedy: str
 ) -> None:
     found = await users.get(user.id)
@@ -161,7 +161,7 @@ async def test_a_lazy_load_says_how_to_ask(
         read(found, found_note)
 
 
-async def test_what_was_deferred_is_loaded_when_asked_for(users: UserRepository, note: Note) -> None:
+async def test_a_deferred_attribute_is_loaded_on_request(users: UserRepository, note: Note) -> None:
     found = await NoteRepository(users.session).get(note.id, options=[undefer(Note.search)])
 
     assert "'kept'" in found.search
@@ -186,7 +186,7 @@ async def test_what_was_deferred_is_loaded_when_asked_for(users: UserRepository,
         ([selectinload(Note.user)], "an option must begin at User"),
     ],
 )
-async def test_an_option_that_would_leave_something_for_later_is_refused(
+async def test_an_option_that_would_leave_something_for_later_is_rejected(
     users: UserRepository, user: User, options: Any, message: str
 ) -> None:
     for read in READS:
@@ -212,9 +212,7 @@ async def test_a_row_that_is_new_has_its_relationships_without_a_query() -> None
     assert Event().user is None
 
 
-async def test_an_attribute_that_expired_says_so_and_comes_back_with_a_refresh(
-    users: UserRepository, user: User
-) -> None:
+async def test_an_expired_attribute_raises_and_is_loaded_by_a_refresh(users: UserRepository, user: User) -> None:
     await users.session.commit()
     user_id = user.id
     await users.update(user_id, display_name="undone")

@@ -1,4 +1,4 @@
-"""Repository: pages in any order, cursors that are no cursors, and streams that hold little at a time."""
+"""Repository: pages in any order, invalid cursors, and streams in constant memory."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_pages_by_numbers_and_by_wall_clock_time(session: AsyncSession, us
         (UserRepository, User.__table__.c.created_at),
     ],
 )
-async def test_what_has_no_order_of_its_own_is_refused(
+async def test_an_attribute_without_an_order_is_rejected(
     session: AsyncSession, repository: type[Repository[Any]], order_by: Any
 ) -> None:
     with pytest.raises(ValueError, match=r"order_by must be a mapped attribute.*`descending=True`"):
@@ -142,9 +142,7 @@ def signed(body: bytes, scope: str) -> str:
 
 
 @pytest.mark.parametrize("values", FORGED)
-async def test_a_cursor_that_is_forged_with_care_is_refused_before_the_server_sees_it(
-    session: AsyncSession, values: Any
-) -> None:
+async def test_a_forged_cursor_is_rejected_before_a_statement_is_sent(session: AsyncSession, values: Any) -> None:
     scope = f"conversations:last_seq,id:False:{session.tenant_id}"
 
     with pytest.raises(InvalidCursorError):
@@ -156,7 +154,7 @@ async def test_a_cursor_that_is_forged_with_care_is_refused_before_the_server_se
 @pytest.mark.parametrize(
     "value", ["2030-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "x", 5, "2030"]
 )
-async def test_a_forged_time_is_refused(users: UserRepository, value: Any) -> None:
+async def test_a_forged_time_is_rejected(users: UserRepository, value: Any) -> None:
     body = json.dumps([["datetime", value], ["uuid", str(UUID(int=1))]]).encode()
     scope = f"users:created_at,id:False:{users.session.tenant_id}"
 
@@ -165,14 +163,14 @@ async def test_a_forged_time_is_refused(users: UserRepository, value: Any) -> No
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"", b'[["plain",1', b"1" * 5000])
-def test_what_cannot_be_read_is_an_invalid_cursor(body: bytes) -> None:
+def test_an_unreadable_body_is_an_invalid_cursor(body: bytes) -> None:
     with pytest.raises(InvalidCursorError, match="begin again without a cursor"):
         decode_cursor(signed(body, "x"), scope="x")
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(st.text(), st.binary().map(lambda raw: base64.urlsafe_b64encode(raw).decode())))
-def test_whatever_is_no_cursor_is_an_invalid_cursor(cursor: str) -> None:
+def test_any_other_text_is_an_invalid_cursor(cursor: str) -> None:
     with pytest.raises(InvalidCursorError):
         decode_cursor(cursor, scope="x")
 
@@ -184,9 +182,7 @@ VALUES = st.one_of(
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(VALUES, min_size=1), st.integers(min_value=0), st.integers(1, 255))
-def test_a_cursor_holds_its_values_and_no_character_of_it_can_change(
-    values: list[Any], place: int, change: int
-) -> None:
+def test_a_cursor_has_its_values_and_no_character_can_change(values: list[Any], place: int, change: int) -> None:
     cursor = encode_cursor(values, scope="x")
 
     assert decode_cursor(cursor, scope="x") == values
@@ -203,7 +199,7 @@ async def test_a_cursor_is_text(users: UserRepository, cursor: Any) -> None:
         await users.page(after=cursor)
 
 
-async def test_a_cursor_of_another_tenant_is_refused(users: UserRepository, seven: list[User]) -> None:
+async def test_a_cursor_of_another_tenant_is_rejected(users: UserRepository, seven: list[User]) -> None:
     other = encode_cursor([seven[0].id], scope=f"users:id:False:{uuid7()}")
 
     with pytest.raises(InvalidCursorError, match="one that this query returned"):

@@ -1,4 +1,4 @@
-"""Repository.upsert, asked by many at once."""
+"""Repository.upsert, called concurrently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from src.database.session import tenant_context
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_of_many_upserts_of_one_key_one_inserts_and_none_is_lost() -> None:
+async def test_one_of_many_concurrent_upserts_inserts_and_none_is_lost() -> None:
     async def upsert(n: int) -> str:
         async with get_db() as session:
             done = await UserRepository(session).upsert(

@@ -1,4 +1,4 @@
-"""What is due, held, idle or expired goes by the server's clock as a statement begins, and by no worker's own."""
+"""Due times, leases, idleness and expiry go by the server's clock at the start of a statement, not by a worker's."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def claimed(events: EventRepository, user: User, upcoming: datetime) -> Ev
     return event
 
 
-async def test_a_series_goes_on_with_the_occurrence_that_is_next_by_the_servers_clock(
+async def test_a_series_continues_with_the_next_occurrence_by_the_servers_clock(
     events: EventRepository, user: User, upcoming: datetime, expected: datetime
 ) -> None:
     event = await claimed(events, user, upcoming)
@@ -99,7 +99,7 @@ async def test_a_reminder_that_was_tried_too_often_is_followed_by_the_next_by_th
     assert row.reminder_datetime == expected
 
 
-async def test_a_series_under_way_first_reminds_of_what_is_next_by_the_servers_clock(
+async def test_a_series_under_way_first_reminds_of_the_next_occurrence_by_the_servers_clock(
     events: EventRepository, user: User, upcoming: datetime, expected: datetime
 ) -> None:
     start = upcoming - 3 * DAY
@@ -135,7 +135,9 @@ async def test_a_lease_counts_from_the_claim_and_not_from_where_its_transaction_
     assert acked.reminder_sent_at >= began + PAUSE
 
 
-async def test_what_became_due_since_a_transaction_began_is_claimed(events: EventRepository, user: User) -> None:
+async def test_a_reminder_that_became_due_after_the_transaction_began_is_claimed(
+    events: EventRepository, user: User
+) -> None:
     began = await events.session.scalar(select(func.now()))
     assert began is not None
     await events.add(Event(user_id=user.id, title="x", start_datetime=began + PAUSE / 2, reminder_offset=0))
@@ -188,7 +190,7 @@ async def test_a_conversation_is_idle_by_the_servers_clock(
         assert abs(closed.closed_at - datetime.now(UTC)) < 5 * MINUTE
 
 
-async def test_what_is_expired_is_so_by_the_servers_clock(
+async def test_expiry_is_measured_by_the_servers_clock(
     session: AsyncSession, user: User, conversation: Conversation, skew: timedelta
 ) -> None:
     await UserRepository(session).update(user.id, retention_days=1)

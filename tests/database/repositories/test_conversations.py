@@ -1,4 +1,4 @@
-"""ConversationRepository: at most one is active."""
+"""ConversationRepository: at most one conversation of a chat is active."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_an_idle_conversation_is_closed_and_succeeded(conversations: Conve
     assert new.id != old.id
 
 
-async def test_a_lively_conversation_goes_on(conversations: ConversationRepository, user: User) -> None:
+async def test_a_conversation_that_is_not_idle_continues(conversations: ConversationRepository, user: User) -> None:
     old, _ = await conversations.get_or_start(user.id, "telegram", "7")
     said = datetime(2026, 3, 1, 12, tzinfo=UTC)
     await conversations.update(old.id, last_message_at=said)
@@ -71,7 +71,7 @@ async def test_the_database_refuses_a_second_active_one(conversations: Conversat
     assert caught.value.constraint == "uq_conversations_active"
 
 
-async def test_refuses_an_unknown_user_and_the_transaction_goes_on(conversations: ConversationRepository) -> None:
+async def test_rejects_an_unknown_user_and_the_transaction_continues(conversations: ConversationRepository) -> None:
     unknown = uuid7()
 
     with pytest.raises(ForeignKeyError, match=f"no User with id {unknown} to start a conversation for"):
@@ -101,9 +101,7 @@ async def test_a_deleted_conversation_is_succeeded_and_cannot_come_back_beside_i
         await conversations.restore(deleted.id)
 
 
-async def test_a_chat_is_found_again_by_what_was_stored_of_its_name(
-    conversations: ConversationRepository, user: User
-) -> None:
+async def test_a_chat_is_found_by_its_cleaned_id(conversations: ConversationRepository, user: User) -> None:
     first, _ = await conversations.get_or_start(user.id, "web\0", "7\0")
     again, started = await conversations.get_or_start(user.id, "web\0", "7\0")
 
@@ -112,7 +110,7 @@ async def test_a_chat_is_found_again_by_what_was_stored_of_its_name(
     assert (first.channel, first.external_chat_id) == ("web\ufffd", "7\ufffd")
 
 
-async def test_refuses_a_chat_without_a_name_and_a_negative_timeout(
+async def test_rejects_a_chat_without_a_name_and_a_negative_timeout(
     conversations: ConversationRepository, user: User
 ) -> None:
     with pytest.raises(ValueError, match="idle_timeout must be from zero to 36500 days, got -1 day"):
@@ -146,7 +144,7 @@ async def test_pages_through_a_users_conversations_newest_first(
 
 
 @pytest.mark.parametrize("limit", [0, 1001])
-async def test_refuses_a_page_of_no_size(conversations: ConversationRepository, user: User, limit: int) -> None:
+async def test_rejects_a_page_of_no_size(conversations: ConversationRepository, user: User, limit: int) -> None:
     with pytest.raises(ValueError, match="limit must be from 1 to 1000"):
         await conversations.page_for_user(user.id, limit=limit)
 
@@ -154,7 +152,9 @@ async def test_refuses_a_page_of_no_size(conversations: ConversationRepository, 
 @pytest.mark.parametrize(
     "name", ["last_seq", "summary", "summary_upto_seq", "turn_token", "turn_claimed_by", "user_id"]
 )
-async def test_what_has_rules_of_its_own_is_not_updated(session: AsyncSession, user: User, name: str) -> None:
+async def test_attributes_with_a_method_of_their_own_cannot_be_updated(
+    session: AsyncSession, user: User, name: str
+) -> None:
     conversations = ConversationRepository(session)
     found, _ = await conversations.get_or_start(user.id, "telegram", "1")
 

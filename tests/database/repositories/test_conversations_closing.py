@@ -1,4 +1,4 @@
-"""ConversationRepository: closing, by hand and by the batch, and the summary that no slower writer overwrites."""
+"""ConversationRepository: closing one or a batch, and the summary that no slower writer overwrites."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_closing_twice_is_as_once(conversations: ConversationRepository, u
     assert (closed.is_active, closed.closed_at, closed.close_reason) == (False, at, "said goodbye")
 
 
-async def test_a_closed_conversation_takes_what_was_on_its_way_and_is_succeeded(
+async def test_a_closed_conversation_accepts_messages_and_a_new_one_starts(
     conversations: ConversationRepository, user: User
 ) -> None:
     conversation, _ = await conversations.get_or_start(user.id, "telegram")
@@ -57,7 +57,7 @@ async def test_a_closed_conversation_takes_what_was_on_its_way_and_is_succeeded(
     assert successor.id != conversation.id
 
 
-async def test_cannot_close_what_is_not_there(conversations: ConversationRepository, user: User) -> None:
+async def test_closing_a_missing_conversation_fails(conversations: ConversationRepository, user: User) -> None:
     conversation, _ = await conversations.get_or_start(user.id, "telegram")
     await conversations.delete(conversation.id)
 
@@ -66,7 +66,7 @@ async def test_cannot_close_what_is_not_there(conversations: ConversationReposit
             await conversations.close(one)
 
 
-async def test_closes_what_is_idle_the_longest_idle_first(session: AsyncSession, user: User) -> None:
+async def test_closes_idle_conversations_the_longest_idle_first(session: AsyncSession, user: User) -> None:
     silences = {"a": 3 * HOUR, "b": 5 * HOUR, "c": HOUR, "d": 4 * HOUR}
     made = {chat: await with_silence(session, user, chat, silence) for chat, silence in silences.items()}
     gone = await with_silence(session, user, "deleted", 9 * HOUR)
@@ -84,7 +84,7 @@ async def test_closes_what_is_idle_the_longest_idle_first(session: AsyncSession,
     assert (made["b"].is_active, made["b"].closed_at, made["b"].close_reason) == (False, NOW, "idle")
 
 
-async def test_what_nobody_ever_said_anything_in_is_idle_since_it_was_started(
+async def test_a_conversation_without_messages_is_idle_since_its_start(
     conversations: ConversationRepository, user: User
 ) -> None:
     silent, _ = await conversations.get_or_start(user.id, "telegram")
@@ -103,7 +103,7 @@ async def test_what_nobody_ever_said_anything_in_is_idle_since_it_was_started(
         ({"idle_for": HOUR, "now": NOW.replace(tzinfo=None)}, "now must be aware"),
     ],
 )
-async def test_refuses_what_nobody_can_mean(session: AsyncSession, options: dict[str, object], rule: str) -> None:
+async def test_rejects_invalid_options(session: AsyncSession, options: dict[str, object], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         await ConversationRepository(session).close_stale(**options)  # type: ignore[arg-type] # what is tested
 
@@ -142,7 +142,7 @@ async def test_a_slower_writer_does_not_overwrite_the_summary(
     assert (again.summary, again.summary_upto_seq) == ("next", 9)
 
 
-async def test_a_summary_covers_only_what_was_said_and_moves_forward(
+async def test_a_summary_covers_only_existing_messages_and_moves_forward(
     conversations: ConversationRepository, user: User
 ) -> None:
     conversation, _ = await conversations.get_or_start(user.id, "telegram")
@@ -157,7 +157,7 @@ async def test_a_summary_covers_only_what_was_said_and_moves_forward(
     assert conversation.summary is None
 
 
-async def test_there_is_no_summary_of_what_is_not_there(conversations: ConversationRepository, user: User) -> None:
+async def test_a_missing_conversation_cannot_be_summarized(conversations: ConversationRepository, user: User) -> None:
     conversation, _ = await conversations.get_or_start(user.id, "telegram")
     await conversations.session.execute(update(Conversation).values(last_seq=9, deleted_at=NOW))
 
@@ -166,9 +166,7 @@ async def test_there_is_no_summary_of_what_is_not_there(conversations: Conversat
             await conversations.set_summary(one, "x", upto_seq=1, expected_upto=0)
 
 
-async def test_who_was_slower_reads_the_summary_that_is_there(
-    conversations: ConversationRepository, user: User
-) -> None:
+async def test_the_slower_writer_reads_the_stored_summary(conversations: ConversationRepository, user: User) -> None:
     conversation, _ = await conversations.get_or_start(user.id, "telegram")
     faster = update(Conversation).where(Conversation.id == conversation.id)
     await conversations.session.execute(
@@ -193,7 +191,7 @@ async def test_numbers_that_no_message_has_are_refused_by_name(
 
 
 @pytest.mark.parametrize("now", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=timezone(-HOUR))])
-async def test_a_time_that_nothing_can_be_measured_by_is_refused(
+async def test_a_time_that_nothing_can_be_measured_by_is_rejected(
     conversations: ConversationRepository, user: User, now: datetime
 ) -> None:
     for step in (

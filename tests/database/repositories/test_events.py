@@ -1,4 +1,4 @@
-"""EventRepository: what is ahead, and reminders that are claimed."""
+"""EventRepository: upcoming events, and the claim of reminders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def event(user: User, *, hours: float = 1, due: datetime | None = None, **more: 
     return Event(**{"user_id": user.id, "title": "x", "start_datetime": start, "reminder_datetime": due, **more})
 
 
-async def test_upcoming_returns_what_is_ahead_the_next_first(events: EventRepository, user: User) -> None:
+async def test_upcoming_returns_future_events_the_next_first(events: EventRepository, user: User) -> None:
     await events.add_many(
         [
             event(user, hours=5, title="later"),
@@ -40,7 +40,7 @@ async def test_upcoming_returns_what_is_ahead_the_next_first(events: EventReposi
     assert [one.title for one in await events.upcoming(user.id, limit=1)] == ["next"]
 
 
-async def test_claims_what_is_due_the_longest_due_first(events: EventRepository, user: User) -> None:
+async def test_claims_due_reminders_the_longest_due_first(events: EventRepository, user: User) -> None:
     now = utc_now()
     await events.add_many(
         [
@@ -60,7 +60,7 @@ async def test_claims_what_is_due_the_longest_due_first(events: EventRepository,
 
 
 @pytest.mark.parametrize(("due", "limit"), [(4, 2), (20, 3)])
-async def test_claims_no_more_than_it_was_asked_to(events: EventRepository, user: User, due: int, limit: int) -> None:
+async def test_claims_no_more_than_the_limit(events: EventRepository, user: User, due: int, limit: int) -> None:
     await events.add_many([event(user, due=utc_now() - timedelta(minutes=1)) for _ in range(due)])
 
     first, second = (
@@ -72,7 +72,7 @@ async def test_claims_no_more_than_it_was_asked_to(events: EventRepository, user
     assert not {one.id for one in first} & {one.id for one in second}
 
 
-async def test_claims_for_one_user_where_it_is_asked_to(events: EventRepository, user: User) -> None:
+async def test_claims_the_reminders_of_one_user_on_request(events: EventRepository, user: User) -> None:
     other = User()
     events.session.add(other)
     await events.session.flush()
@@ -103,7 +103,7 @@ async def test_an_acknowledged_reminder_is_never_claimed_again(events: EventRepo
     assert await events.claim_due_reminders("another") == []
 
 
-async def test_who_lost_a_claim_cannot_acknowledge(events: EventRepository, user: User) -> None:
+async def test_a_lost_claim_cannot_be_acknowledged(events: EventRepository, user: User) -> None:
     await events.add(event(user, due=utc_now() - timedelta(minutes=1)))
     [claimed] = await events.claim_due_reminders("slow")
     old_token = claimed.reminder_token
@@ -117,7 +117,7 @@ async def test_who_lost_a_claim_cannot_acknowledge(events: EventRepository, user
     assert again.reminder_attempts == 2
 
 
-async def test_refuses_a_token_that_nobody_has(events: EventRepository, user: User) -> None:
+async def test_rejects_an_unknown_token(events: EventRepository, user: User) -> None:
     row = await events.add(event(user, due=utc_now()))
 
     with pytest.raises(StaleDataError):
@@ -139,6 +139,6 @@ async def test_the_database_refuses_an_end_before_the_start(events: EventReposit
     assert caught.value.constraint == "ck_events_end_datetime"
 
 
-async def test_refuses_a_naive_datetime_before_it_reaches_the_database(events: EventRepository, user: User) -> None:
+async def test_rejects_a_naive_datetime_before_it_reaches_the_database(events: EventRepository, user: User) -> None:
     with pytest.raises(ValueError, match="start_datetime must be aware"):
         await events.add(event(user, start_datetime=datetime(2026, 1, 1)))  # noqa: DTZ001 - what is tested

@@ -1,4 +1,4 @@
-"""EventRepository: what overlaps an interval, and what a calendar shows in it."""
+"""EventRepository: events that overlap an interval, and occurrences in it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def shown(found: list[Occurrence]) -> list[tuple[str, datetime]]:
     return [(one.event.title, one.start) for one in found]
 
 
-async def test_overlapping_is_half_open_and_what_has_no_end_is_an_instant(events: EventRepository, user: User) -> None:
+async def test_overlapping_is_half_open_and_an_event_without_an_end_is_an_instant(
+    events: EventRepository, user: User
+) -> None:
     other = User()
     events.session.add(other)
     await events.session.flush()
@@ -64,22 +66,20 @@ async def test_overlapping_is_half_open_and_what_has_no_end_is_an_instant(events
 
 @pytest.mark.parametrize("limit", [0, 1001])
 @pytest.mark.parametrize("method", ["overlapping", "occurrences"])
-async def test_refuses_a_limit_that_nobody_can_mean(
-    events: EventRepository, user: User, method: str, limit: int
-) -> None:
+async def test_rejects_an_invalid_limit(events: EventRepository, user: User, method: str, limit: int) -> None:
     with pytest.raises(ValueError, match="limit must be from 1 to 1000"):
         await getattr(events, method)(user.id, JUNE, JUNE + DAY, limit=limit)
 
 
 @pytest.mark.parametrize("method", ["overlapping", "occurrences"])
-async def test_refuses_what_is_no_interval(events: EventRepository, user: User, method: str) -> None:
+async def test_rejects_an_invalid_interval(events: EventRepository, user: User, method: str) -> None:
     with pytest.raises(ValueError, match="end must be after start"):
         await getattr(events, method)(user.id, JUNE, JUNE)
     with pytest.raises(ValueError, match="start must be aware"):
         await getattr(events, method)(user.id, JUNE.replace(tzinfo=None), JUNE)
 
 
-async def test_refuses_to_expand_a_lifetime(events: EventRepository, user: User) -> None:
+async def test_rejects_to_expand_a_lifetime(events: EventRepository, user: User) -> None:
     with pytest.raises(ValueError, match="at most 3660 days after start"):
         await events.occurrences(user.id, JUNE, JUNE + 3661 * DAY)
     with pytest.raises(ValueError, match="between the years 1900 and 2199"):
@@ -131,7 +131,7 @@ async def test_an_occurrence_that_was_changed_is_shown_where_it_is_now(events: E
     assert first.start == JUNE + 3 * DAY, "what was moved away does not use up the limit"
 
 
-async def test_an_occurrence_that_goes_on_into_the_interval_is_shown(events: EventRepository, user: User) -> None:
+async def test_an_occurrence_that_continues_into_the_interval_is_returned(events: EventRepository, user: User) -> None:
     await events.add(event(user, JUNE - 10 * DAY, 24 * 3, rrule="FREQ=WEEKLY"))
 
     [found] = await events.occurrences(user.id, JUNE - DAY, JUNE - HOUR)
@@ -200,7 +200,7 @@ async def test_five_hundred_series_of_one_user_are_expanded_within_a_second(
         ({"rrule": "FREQ=DAILY;UNTIL=20300101T000000Z", "all_day": True}, "UNTIL must be a date"),
     ],
 )
-async def test_refuses_a_zone_or_rule_wherever_it_enters(
+async def test_every_method_rejects_an_invalid_zone_or_rule(
     events: EventRepository, user: User, values: dict[str, Any], problem: str
 ) -> None:
     row = await events.add(event(user))
@@ -215,19 +215,19 @@ async def test_refuses_a_zone_or_rule_wherever_it_enters(
         )
 
 
-async def test_refuses_a_rule_of_a_changed_occurrences_own(events: EventRepository, user: User) -> None:
+async def test_rejects_a_rule_of_a_changed_occurrences_own(events: EventRepository, user: User) -> None:
     daily = await events.add(event(user, rrule="FREQ=DAILY"))
 
     with pytest.raises(ValueError, match="rrule must be None for a changed occurrence"):
         await events.add(event(user, series_id=daily.id, recurrence_id=JUNE, rrule="FREQ=DAILY"))
 
 
-async def test_refuses_a_series_from_another_age(events: EventRepository, user: User) -> None:
+async def test_rejects_a_series_from_another_age(events: EventRepository, user: User) -> None:
     with pytest.raises(ValueError, match="between the years 1900 and 2199"):
         await events.add(event(user, JUNE.replace(year=1), rrule="FREQ=DAILY"))
 
 
-async def test_what_lies_at_the_ends_of_time_is_expanded_without_a_fault(events: EventRepository, user: User) -> None:
+async def test_series_at_the_ends_of_the_calendar_are_expanded(events: EventRepository, user: User) -> None:
     row = await events.add(event(user, JUNE.replace(year=2), timezone="America/Mexico_City"))
     await events.session.execute(text("UPDATE events SET rrule = 'FREQ=DAILY', end_datetime = '9999-06-01Z'"))
     await events.session.refresh(row)

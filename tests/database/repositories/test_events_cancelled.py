@@ -1,4 +1,4 @@
-"""EventRepository: events that are cancelled; one occurrence, it and what follows, or the whole series."""
+"""EventRepository.cancel: an event, one occurrence, the following ones, or the whole series."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def weekly(events: EventRepository, user: User) -> Event:
     return await add_weekly(events, user)
 
 
-async def test_cancels_an_event_and_takes_its_reminder_from_who_holds_it(events: EventRepository, user: User) -> None:
+async def test_cancels_an_event_and_the_claim_on_its_reminder(events: EventRepository, user: User) -> None:
     row = await claimed(events, await add(events, user, reminder_offset=600))
 
     cancelled = await events.cancel(row.id)
@@ -53,7 +53,9 @@ async def test_cancels_an_occurrence_that_was_changed(events: EventRepository, w
 
 
 @pytest.mark.parametrize("by_a_changed_one", [True, False])
-async def test_cancels_what_follows(events: EventRepository, weekly: Event, by_a_changed_one: bool) -> None:
+async def test_cancels_the_following_occurrences(
+    events: EventRepository, weekly: Event, by_a_changed_one: bool
+) -> None:
     first, second, third, _ = mondays(0, 1, 2, 3)
     later = await events.reschedule(weekly.id, third + HOUR, recurrence_id=third)
     changed = await events.reschedule(weekly.id, second + HOUR, recurrence_id=second)
@@ -68,7 +70,7 @@ async def test_cancels_what_follows(events: EventRepository, weekly: Event, by_a
 
 
 @pytest.mark.parametrize("scope", ["all", "following"])
-async def test_cancels_a_series_whole(events: EventRepository, weekly: Event, scope: Any) -> None:
+async def test_cancels_a_whole_series(events: EventRepository, weekly: Event, scope: Any) -> None:
     changed = await events.reschedule(weekly.id, NINE + HOUR, recurrence_id=NINE)
 
     await events.cancel(weekly.id, scope=scope, recurrence_id=NINE)

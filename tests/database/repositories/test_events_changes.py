@@ -1,4 +1,4 @@
-"""EventRepository: events that are moved; one occurrence, it and what follows, or the whole series."""
+"""EventRepository.reschedule: an event, one occurrence, the following ones, or the whole series."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_a_changed_occurrence_is_changed_again(
     assert (changed.start_datetime, changed.recurrence_id) == (NINE + 2 * DAY, NINE)
 
 
-async def test_the_reminder_of_a_series_passes_over_what_was_changed(events: EventRepository, weekly: Event) -> None:
+async def test_the_reminder_of_a_series_skips_changed_occurrences(events: EventRepository, weekly: Event) -> None:
     await claimed(events, weekly)
     await events.session.execute(text("UPDATE events SET reminder_sent_at = NULL"))
     await events.cancel(weekly.id, recurrence_id=mondays(1)[0])
@@ -108,7 +108,7 @@ async def test_following_begins_a_series_with_the_rest_of_the_count(events: Even
     assert await starts(events, weekly) == [first, third + DAY + HOUR, third + 8 * DAY + HOUR]
 
 
-async def test_following_takes_what_was_changed_and_excluded_along(events: EventRepository, weekly: Event) -> None:
+async def test_following_moves_changed_and_excluded_occurrences_too(events: EventRepository, weekly: Event) -> None:
     first, second, third, fourth = mondays(0, 1, 2, 3)
     changed = await events.reschedule(weekly.id, third + 2 * HOUR, recurrence_id=third)
     await events.cancel(weekly.id, recurrence_id=fourth)
@@ -186,7 +186,7 @@ async def test_all_sets_a_length_and_a_rule(events: EventRepository, user: User)
     assert second.start == datetime(2026, 4, 24, 7, tzinfo=UTC)
 
 
-async def test_a_series_reminds_of_what_has_not_begun(events: EventRepository, weekly: Event) -> None:
+async def test_a_series_reminds_of_occurrences_that_have_not_begun(events: EventRepository, weekly: Event) -> None:
     await claimed(events, weekly)
 
     await events.reschedule(weekly.id, NINE + HOUR, scope="all", now=NINE + 8 * DAY)
@@ -195,7 +195,7 @@ async def test_a_series_reminds_of_what_has_not_begun(events: EventRepository, w
     assert weekly.reminder_sent_at is None
 
 
-async def test_a_change_that_is_meant_for_another_version_is_refused(events: EventRepository, weekly: Event) -> None:
+async def test_a_change_that_is_meant_for_another_version_is_rejected(events: EventRepository, weekly: Event) -> None:
     with pytest.raises(StaleDataError, match="has version 1, and the change is meant for version 7"):
         await events.cancel(weekly.id, scope="all", version=7)
     await events.session.execute(text("UPDATE events SET version = 2"))
@@ -220,7 +220,7 @@ async def test_a_change_that_is_meant_for_another_version_is_refused(events: Eve
         ({"scope": "all", "start": NINE.replace(tzinfo=None)}, "start must be aware"),
     ],
 )
-async def test_refuses_what_does_not_fit(
+async def test_rejects_arguments_that_do_not_fit_the_scope(
     events: EventRepository, weekly: Event, arguments: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(ValueError, match=problem):
@@ -229,7 +229,7 @@ async def test_refuses_what_does_not_fit(
     assert weekly.version == 1
 
 
-async def test_says_that_there_is_no_such_event(events: EventRepository) -> None:
+async def test_a_missing_event_is_not_found(events: EventRepository) -> None:
     with pytest.raises(NotFoundError):
         await events.reschedule(uuid7(), NINE)
     with pytest.raises(NotFoundError):

@@ -1,4 +1,4 @@
-"""What is taken of an event and what is refused, so that no later reading of a calendar fails on it."""
+"""EventRepository: values that would make a later read of the calendar fail are rejected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_an_end_beyond_all_calendars_is_none(events: EventRepository, user
 
 
 @pytest.mark.parametrize("rule", UNREAL)
-def test_a_rule_that_no_calendar_has_is_refused(rule: str) -> None:
+def test_a_rule_that_no_calendar_has_is_rejected(rule: str) -> None:
     with pytest.raises(ValueError, match=r"BYDAY must count at most|UNTIL must be in the year"):
         check_rrule(rule)
 
@@ -51,7 +51,7 @@ async def test_a_changed_occurrence_is_of_a_series_of_the_same_user(
 
 
 @pytest.mark.parametrize("name", ["version", "start_local"])
-async def test_what_the_database_counts_is_not_updated(events: EventRepository, user: User, name: str) -> None:
+async def test_computed_attributes_cannot_be_updated(events: EventRepository, user: User, name: str) -> None:
     row = await events.add(Event(user_id=user.id, title="x", start_datetime=START))
 
     with pytest.raises(ValueError, match=f"Event.{name} cannot be set"):
@@ -125,7 +125,7 @@ async def test_an_event_has_a_start(events: EventRepository, user: User) -> None
             await events.add(Event(user_id=user.id, title="x", **more))
 
 
-async def test_upcoming_looks_as_far_as_there_is_time(events: EventRepository, user: User) -> None:
+async def test_upcoming_accepts_a_range_beyond_the_calendar(events: EventRepository, user: User) -> None:
     row = await events.add(Event(user_id=user.id, title="x", start_datetime=START))
 
     assert await events.upcoming(user.id, now=START, within=timedelta.max) == [row]

@@ -107,7 +107,7 @@ async def test_a_birthday_is_on_its_day(events: EventRepository, user: User, zon
     assert [local_time(one.start, get_zone(zone)) for one in found] == [local(2028, 7, 14)]
 
 
-async def test_a_series_is_at_its_hour_where_the_servers_zone_data_is_of_another_age(
+async def test_a_series_keeps_its_local_time_if_the_servers_zone_data_differs(
     events: EventRepository, user: User, differing: list[tuple[str, datetime]]
 ) -> None:
     for zone, instant in differing:
@@ -121,7 +121,7 @@ async def test_a_series_is_at_its_hour_where_the_servers_zone_data_is_of_another
         await events.cancel(row.id, scope="all")
 
 
-async def test_each_occurrence_is_reminded_of_once_where_the_servers_zone_data_is_of_another_age(
+async def test_each_occurrence_is_reminded_of_once_if_the_servers_zone_data_differs(
     events: EventRepository, user: User, differing: list[tuple[str, datetime]]
 ) -> None:
     zone, start = differing[0]
@@ -162,9 +162,7 @@ async def test_a_change_of_the_zones_rules_leaves_the_local_time_that_was_writte
         ("local_start = DEFAULT, local_start_basis = DEFAULT", 9),  # as the release before this one inserts it
     ],
 )
-async def test_what_other_sql_has_changed_is_read_as_it_is_now(
-    events: EventRepository, user: User, change: str, expected: int
-) -> None:
+async def test_changes_by_other_sql_are_read(events: EventRepository, user: User, change: str, expected: int) -> None:
     row = await add(events, user, to_instant(local(2027, 7, 1, 9), get_zone("CET")), "CET", rrule="FREQ=DAILY;COUNT=3")
     await events.session.execute(text(f"UPDATE events SET {change} WHERE id = :id"), {"id": row.id})  # noqa: S608
     await events.session.refresh(row)

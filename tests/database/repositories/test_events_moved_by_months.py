@@ -1,4 +1,4 @@
-"""EventRepository: series that repeat by months or years are moved with all that was excluded or changed."""
+"""EventRepository: series by months or years move with their excluded and changed occurrences."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def shown(events: EventRepository, user: User, *, year: int = 2026, years:
 
 
 @pytest.mark.parametrize("named", [1, 2])
-async def test_all_goes_to_the_new_day_of_each_month(events: EventRepository, user: User, named: int) -> None:
+async def test_all_moves_to_the_new_day_of_each_month(events: EventRepository, user: User, named: int) -> None:
     row = await add(events, user, at(1, 28), "FREQ=MONTHLY;COUNT=5", exdates=[at(3, 28)])
     await events.reschedule(row.id, at(4, 28, 12), recurrence_id=at(4, 28))
 
@@ -41,7 +41,7 @@ async def test_all_goes_to_the_new_day_of_each_month(events: EventRepository, us
     assert row.exdates == [at(4, 2)]
 
 
-async def test_following_goes_to_the_new_day_of_each_month(events: EventRepository, user: User) -> None:
+async def test_following_moves_to_the_new_day_of_each_month(events: EventRepository, user: User) -> None:
     row = await add(events, user, at(1, 28), "FREQ=MONTHLY;COUNT=5", exdates=[at(4, 28)])
 
     await events.reschedule(row.id, at(4, 3), scope="following", recurrence_id=at(3, 28))
@@ -59,7 +59,7 @@ async def test_the_end_comes_after_the_same_occurrences(events: EventRepository,
     assert await shown(events, user) == [at(2, 27), at(3, 27), at(4, 27)]
 
 
-async def test_a_year_goes_on_at_its_end(events: EventRepository, user: User) -> None:
+async def test_a_yearly_series_continues_across_the_end_of_a_year(events: EventRepository, user: User) -> None:
     row = await add(events, user, at(12, 28), "FREQ=YEARLY", exdates=[at(12, 28, year=2027)])
 
     await events.reschedule(row.id, at(1, 2, year=2027), scope="all")
@@ -86,7 +86,7 @@ async def test_a_day_that_is_not_in_each_month_needs_a_rule(
     assert (row.version, row.start_datetime) == (1, first)
 
 
-async def test_the_first_goes_to_the_same_day_of_its_month(events: EventRepository, user: User) -> None:
+async def test_the_first_occurrence_moves_to_the_same_day_of_its_month(events: EventRepository, user: User) -> None:
     row = await add(events, user, at(1, 1), "FREQ=MONTHLY")
 
     await events.reschedule(row.id, at(2, 28), scope="all", recurrence_id=at(3, 1))
@@ -95,7 +95,7 @@ async def test_the_first_goes_to_the_same_day_of_its_month(events: EventReposito
     assert (await shown(events, user))[:3] == [at(1, 28), at(2, 28), at(3, 28)]
 
 
-async def test_a_new_rule_keeps_what_was_excluded_by_number(events: EventRepository, user: User) -> None:
+async def test_a_new_rule_keeps_exclusions_by_number(events: EventRepository, user: User) -> None:
     row = await add(events, user, at(1, 28), "FREQ=MONTHLY;COUNT=5", exdates=[at(2, 28)])
     changed = await events.reschedule(row.id, at(4, 28, 12), recurrence_id=at(4, 28))
 
@@ -106,7 +106,7 @@ async def test_a_new_rule_keeps_what_was_excluded_by_number(events: EventReposit
     assert await shown(events, user) == [at(1, 31), at(3, 31), at(4, 30, 12), at(5, 31)]
 
 
-async def test_a_new_rule_keeps_what_was_excluded_by_time(events: EventRepository, user: User) -> None:
+async def test_a_new_rule_keeps_exclusions_by_time(events: EventRepository, user: User) -> None:
     row = await add(events, user, at(6, 1), "FREQ=WEEKLY;COUNT=3", exdates=[at(6, 8), at(6, 3)])
 
     await events.reschedule(row.id, at(6, 2), scope="all", rrule="FREQ=WEEKLY;BYDAY=TU,FR;COUNT=6")
@@ -114,7 +114,9 @@ async def test_a_new_rule_keeps_what_was_excluded_by_time(events: EventRepositor
     assert await shown(events, user) == [at(6, 2), at(6, 5), at(6, 12), at(6, 16), at(6, 19)]
 
 
-async def test_a_new_rule_without_a_place_for_what_was_changed_is_refused(events: EventRepository, user: User) -> None:
+async def test_a_new_rule_without_a_counterpart_of_a_changed_occurrence_is_rejected(
+    events: EventRepository, user: User
+) -> None:
     row = await add(events, user, at(6, 1), "FREQ=WEEKLY", exdates=[at(6, 8)])
 
     with pytest.raises(ValueError, match=r"no occurrence for an excluded or changed one, .* that of 2026-06-08"):
@@ -129,7 +131,7 @@ async def test_a_new_rule_without_a_place_for_what_was_changed_is_refused(events
 
 @pytest.mark.parametrize("scope", ["following", "all"])
 @pytest.mark.parametrize("by_its_own_id", [True, False])
-async def test_an_occurrence_that_was_changed_goes_where_it_is_told(
+async def test_a_changed_occurrence_moves_to_the_given_start(
     events: EventRepository, user: User, scope: Any, by_its_own_id: bool
 ) -> None:
     row = await add(events, user, at(6, 1), "FREQ=WEEKLY;COUNT=4", end_datetime=at(6, 1, 10))

@@ -1,4 +1,4 @@
-"""EventRepository: reminders that are given back, tried too often or missed, and those of a series."""
+"""EventRepository: reminders that are released, failed or missed, and those of a series."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ async def claim(events: EventRepository, **more: Any) -> tuple[Event, UUID]:
 
 
 async def expire(events: EventRepository, event: Event) -> None:
-    """End a lease: the transaction's clock stands still."""
+    """End a lease. Within the transaction of a test, the clock of the server does not move."""
     await events.update(event.id, reminder_claimed_until=utc_now() - HOUR)
 
 
 async def remind_at(events: EventRepository, event: Event, at: datetime) -> None:
-    """Let time pass: what is claimed stays so."""
+    """Set the time of a reminder without resetting its claim, as `update` would."""
     await events.session.execute(
         text("UPDATE events SET reminder_datetime = :at WHERE id = :id"), {"at": at, "id": event.id}
     )
     await events.session.refresh(event)
 
 
-async def test_an_offset_alone_says_when_to_remind(events: EventRepository, user: User) -> None:
+async def test_an_offset_alone_sets_the_reminder(events: EventRepository, user: User) -> None:
     start = utc_now() + DAY
 
     assert (await add(events, user, start=start)).reminder_datetime == start - 10 * MINUTE
     assert (await add(events, user, start=start, reminder_datetime=start)).reminder_datetime == start
 
 
-async def test_what_is_given_back_can_be_claimed_at_once(events: EventRepository, user: User) -> None:
+async def test_a_released_reminder_can_be_claimed_immediately(events: EventRepository, user: User) -> None:
     await add(events, user)
     event, token = await claim(events)
 
@@ -68,7 +68,7 @@ async def test_what_is_given_back_can_be_claimed_at_once(events: EventRepository
     assert again.reminder_attempts == 2
 
 
-async def test_what_is_given_back_for_later_is_out_of_reach_until_then(events: EventRepository, user: User) -> None:
+async def test_a_reminder_released_for_later_cannot_be_claimed_until_then(events: EventRepository, user: User) -> None:
     await add(events, user)
     event, token = await claim(events)
     due = event.reminder_datetime
@@ -84,7 +84,7 @@ async def test_what_is_given_back_for_later_is_out_of_reach_until_then(events: E
     assert (await claim(events))[0].reminder_datetime == due
 
 
-async def test_who_lost_a_claim_cannot_give_it_back(events: EventRepository, user: User) -> None:
+async def test_a_lost_claim_cannot_be_released(events: EventRepository, user: User) -> None:
     await add(events, user)
     event, token = await claim(events)
     await expire(events, event)
@@ -96,7 +96,7 @@ async def test_who_lost_a_claim_cannot_give_it_back(events: EventRepository, use
         await events.release_reminder(event.id, uuid7(), retry_at=utc_now().replace(tzinfo=None))
 
 
-async def test_what_failed_too_often_is_left_to_missed(events: EventRepository, user: User) -> None:
+async def test_a_reminder_that_failed_too_often_is_not_claimed_but_missed(events: EventRepository, user: User) -> None:
     event = await add(events, user)
     for _ in range(3):
         await claim(events, max_attempts=3)
@@ -109,7 +109,7 @@ async def test_what_failed_too_often_is_left_to_missed(events: EventRepository, 
     assert (await claim(events, max_attempts=3))[0] is event
 
 
-async def test_missed_has_what_was_due_long_ago_and_nobody_holds(events: EventRepository, user: User) -> None:
+async def test_missed_returns_overdue_reminders_without_a_claim(events: EventRepository, user: User) -> None:
     other = await UserRepository(events.session).add(User())
     long_ago = utc_now() - 2 * HOUR
     late = await add(events, user, reminder_datetime=long_ago, title="late")
@@ -126,7 +126,7 @@ async def test_missed_has_what_was_due_long_ago_and_nobody_holds(events: EventRe
     assert await events.missed() == []
 
 
-async def test_nobody_is_reminded_after_leaving(events: EventRepository, user: User) -> None:
+async def test_a_deleted_user_is_not_reminded(events: EventRepository, user: User) -> None:
     await add(events, user, reminder_datetime=utc_now() - DAY)
     await UserRepository(events.session).delete(user.id)
 
@@ -148,7 +148,7 @@ async def test_a_moved_event_cannot_be_acknowledged_under_its_old_claim(events: 
     assert await events.claim_due_reminders("w") == []
 
 
-async def test_a_series_goes_on_to_its_next_reminder(events: EventRepository, user: User) -> None:
+async def test_a_series_continues_with_its_next_reminder(events: EventRepository, user: User) -> None:
     row = await add(events, user, rrule="FREQ=DAILY;COUNT=2")
     start = row.start_datetime
 
@@ -165,7 +165,7 @@ async def test_a_series_goes_on_to_its_next_reminder(events: EventRepository, us
     assert event.reminder_sent_at is not None, "there is none after the last one"
 
 
-async def test_a_series_does_not_remind_of_what_was_changed_or_excluded(events: EventRepository, user: User) -> None:
+async def test_a_series_does_not_remind_of_changed_or_excluded_occurrences(events: EventRepository, user: User) -> None:
     row = await add(events, user, rrule="FREQ=DAILY")
     start = row.start_datetime
     await events.cancel(row.id, recurrence_id=start + DAY)
@@ -178,7 +178,9 @@ async def test_a_series_does_not_remind_of_what_was_changed_or_excluded(events: 
     assert moved.reminder_datetime == start + 2 * DAY + HOUR - 10 * MINUTE
 
 
-async def test_a_series_does_not_remind_of_what_began_during_an_outage(events: EventRepository, user: User) -> None:
+async def test_a_series_does_not_remind_of_occurrences_that_began_during_an_outage(
+    events: EventRepository, user: User
+) -> None:
     row = await add(events, user, start=utc_now() - 5 * DAY + HOUR, rrule="FREQ=DAILY")
 
     event, token = await claim(events)

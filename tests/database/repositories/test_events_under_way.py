@@ -27,9 +27,7 @@ async def add(events: EventRepository, user: User, *, start: datetime, **more: A
 
 
 @pytest.mark.parametrize("says", ["reminder_offset", "reminder_datetime"])
-async def test_a_series_that_is_under_way_reminds_of_what_is_to_come(
-    events: EventRepository, user: User, says: str
-) -> None:
+async def test_a_series_under_way_reminds_of_future_occurrences(events: EventRepository, user: User, says: str) -> None:
     start = utc_now() - 2000 * DAY + HOUR
     lead: dict[str, Any] = {says: 600 if says == "reminder_offset" else start - 10 * MINUTE}
 
@@ -56,7 +54,7 @@ async def test_one_occurrence_that_failed_does_not_end_the_reminders_of_a_series
     )
     await remind_at(events, row, start - 10 * MINUTE)
     for _ in range(5):
-        await give_back(events, limit=1)
+        await claim_and_release(events, limit=1)
 
     assert await events.claim_due_reminders("w", limit=1) == [single], "in the place of the one that is given up"
 
@@ -69,7 +67,7 @@ async def test_an_occurrence_that_failed_is_missed_until_it_begins(events: Event
     row = await add(events, user, start=utc_now() + 5 * MINUTE, reminder_offset=600)
     due = row.reminder_datetime
     for _ in range(5):
-        await give_back(events)
+        await claim_and_release(events)
 
     assert await events.claim_due_reminders("w") == []
     assert await events.missed(grace=timedelta(0)) == [row]
@@ -133,13 +131,13 @@ async def test_a_whole_day_that_is_moved_to_one_without_midnight_ends_with_it(
 
 
 async def remind_at(events: EventRepository, event: Event, at: datetime) -> None:
-    """Let time pass."""
+    """Set the time of a reminder without resetting its claim, as `update` would."""
     changed = text("UPDATE events SET reminder_datetime = :at WHERE id = :id")
     await events.session.execute(changed, {"at": at.astimezone(UTC), "id": event.id})
     await events.session.refresh(event)
 
 
-async def give_back(events: EventRepository, limit: int = 10) -> None:
+async def claim_and_release(events: EventRepository, limit: int = 10) -> None:
     """Claim, and fail."""
     [event] = await events.claim_due_reminders("w", limit=limit)
     assert event.reminder_token is not None

@@ -1,4 +1,4 @@
-"""EventRepository: what is written over an event is checked beside what is there, and its reminder is set anew."""
+"""EventRepository.update: values are checked together with the stored ones, and the reminder is reset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def sent(events: EventRepository, user: User, **more: Any) -> Event:
     return await events.ack_reminder(row.id, claimed.reminder_token)
 
 
-async def test_a_new_offset_alone_says_when_to_remind(events: EventRepository, user: User) -> None:
+async def test_a_new_offset_alone_moves_the_reminder(events: EventRepository, user: User) -> None:
     row = await add(events, user)
 
     assert (await events.update(row.id, reminder_offset=600)).reminder_datetime == START - 10 * MINUTE
@@ -57,7 +57,9 @@ async def test_a_new_start_takes_the_reminder_along(events: EventRepository, use
 
 
 @pytest.mark.parametrize("change", ["reminder_datetime", "start_datetime", "reminder_offset"])
-async def test_what_was_sent_is_sent_again_when_it_is_put_off(events: EventRepository, user: User, change: str) -> None:
+async def test_a_sent_reminder_is_sent_again_if_it_is_postponed(
+    events: EventRepository, user: User, change: str
+) -> None:
     row = await sent(events, user)
     value: Any = {"reminder_offset": 600}.get(change, utc_now() + HOUR)
 
@@ -68,7 +70,7 @@ async def test_what_was_sent_is_sent_again_when_it_is_put_off(events: EventRepos
     assert await events.claim_due_reminders("again") == [row]
 
 
-async def test_what_is_held_is_taken_from_who_holds_it_when_it_is_put_off(events: EventRepository, user: User) -> None:
+async def test_a_claim_is_lost_if_the_reminder_is_postponed(events: EventRepository, user: User) -> None:
     row = await add(events, user, reminder_datetime=utc_now() - MINUTE)
     await events.claim_due_reminders("w")
 
@@ -77,7 +79,7 @@ async def test_what_is_held_is_taken_from_who_holds_it_when_it_is_put_off(events
     assert (row.reminder_token, row.reminder_claimed_by, row.reminder_claimed_until) == (None, None, None)
 
 
-async def test_what_was_sent_stays_so_where_nothing_of_it_changes(events: EventRepository, user: User) -> None:
+async def test_a_sent_reminder_stays_sent_if_its_time_does_not_change(events: EventRepository, user: User) -> None:
     row = await sent(events, user)
 
     await events.update(row.id, title="y", start_datetime=START, reminder_datetime=row.reminder_datetime)
@@ -134,7 +136,7 @@ async def test_a_series_reminds_of_its_next_occurrence_by_a_new_offset(events: E
         ({"start_datetime": datetime(1, 1, 3, tzinfo=UTC)}, {"reminder_offset": 10**9}, "within the calendar"),
     ],
 )
-async def test_what_is_updated_must_go_with_what_is_there(
+async def test_updated_values_must_agree_with_the_stored_ones(
     events: EventRepository, user: User, there: dict[str, Any], values: dict[str, Any], problem: str
 ) -> None:
     row = await add(events, user, ical_uid="a", **there)

@@ -1,4 +1,4 @@
-"""NoteRepository: tags, pages, the pinned ones and the archive."""
+"""NoteRepository: tags, pages, pinned notes and the archive."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_tags_are_counted_the_most_used_first(notes: NoteRepository, user:
     assert await notes.tags(uuid7()) == []
 
 
-async def test_tags_of_what_is_deleted_or_put_away_are_not_counted(
+async def test_tags_of_deleted_or_archived_notes_are_not_counted(
     notes: NoteRepository, user: User, three: list[Note]
 ) -> None:
     await notes.archive(three[0].id)
@@ -101,7 +101,7 @@ async def test_tags_are_cleaned_however_they_come(
         (None, "tags must be a list of strings"),
     ],
 )
-async def test_tags_that_cannot_be_kept_are_refused(
+async def test_tags_that_cannot_be_kept_are_rejected(
     notes: NoteRepository, user: User, three: list[Note], tags: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -122,7 +122,7 @@ async def test_pages_go_from_the_newest_to_the_oldest(notes: NoteRepository, use
         await notes.page_for_user(user.id, after="x")
 
 
-async def test_a_pinned_note_stands_by_itself(notes: NoteRepository, user: User, three: list[Note]) -> None:
+async def test_pinned_notes_can_be_listed_alone(notes: NoteRepository, user: User, three: list[Note]) -> None:
     assert await notes.pin(three[1].id) is three[1]
     await notes.pin(three[1].id)
 
@@ -132,7 +132,7 @@ async def test_a_pinned_note_stands_by_itself(notes: NoteRepository, user: User,
     assert (await notes.page_for_user(user.id, pinned=True)).items == []
 
 
-async def test_the_archive_is_left_out_unless_asked_for(notes: NoteRepository, user: User, three: list[Note]) -> None:
+async def test_archived_notes_are_left_out_by_default(notes: NoteRepository, user: User, three: list[Note]) -> None:
     await notes.archive(three[0].id, now=NOW)
     archived = await notes.archive(three[0].id)
     await notes.archive(three[2].id, now=NOW.replace(year=2031))
@@ -149,7 +149,7 @@ async def test_the_archive_is_left_out_unless_asked_for(notes: NoteRepository, u
     assert (await notes.page_for_user(user.id)).items == [three[1], three[0]]
 
 
-async def test_what_is_pending_is_not_lost(notes: NoteRepository, three: list[Note]) -> None:
+async def test_pending_changes_are_not_lost(notes: NoteRepository, three: list[Note]) -> None:
     three[0].title = "changed"
 
     await notes.pin(three[0].id)
@@ -157,7 +157,7 @@ async def test_what_is_pending_is_not_lost(notes: NoteRepository, three: list[No
     assert (three[0].title, three[0].pinned) == ("changed", True)
 
 
-async def test_a_note_that_is_not_there_cannot_be_put_anywhere(notes: NoteRepository, three: list[Note]) -> None:
+async def test_a_missing_note_cannot_be_pinned_or_archived(notes: NoteRepository, three: list[Note]) -> None:
     await notes.delete(three[0].id)
 
     for row_id in (three[0].id, uuid7()):
@@ -166,7 +166,7 @@ async def test_a_note_that_is_not_there_cannot_be_put_anywhere(notes: NoteReposi
                 await call(row_id)
 
 
-async def test_bad_arguments_are_refused(notes: NoteRepository, user: User, three: list[Note]) -> None:
+async def test_bad_arguments_are_rejected(notes: NoteRepository, user: User, three: list[Note]) -> None:
     with pytest.raises(ValueError, match="now must be aware"):
         await notes.archive(three[0].id, now=datetime(2030, 1, 1))  # noqa: DTZ001 - what is tested
     for limit in (0, 1001):

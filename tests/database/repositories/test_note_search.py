@@ -1,4 +1,4 @@
-"""Searching notes: what is found, whatever is typed, and how it is shown."""
+"""NoteRepository.search: matches for any query text, and their snippets."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def add(notes: NoteRepository, user: User, *contents: str) -> None:
 
 
 @pytest.mark.parametrize("query", HOSTILE)
-async def test_whatever_is_typed_is_no_error(notes: NoteRepository, user: User, query: str) -> None:
+async def test_any_query_text_is_accepted(notes: NoteRepository, user: User, query: str) -> None:
     await add(notes, user, "a b 😀 de the 漢")
 
     for prefix in (True, False):
@@ -145,7 +145,7 @@ async def test_a_whole_word_comes_before_one_that_begins_with_it(notes: NoteRepo
         ("with", ["I run with a canción"]),  # a stop word by itself is a word
     ],
 )
-async def test_both_languages_stand_in_one_query(
+async def test_a_query_can_mix_both_languages(
     notes: NoteRepository, user: User, query: str, expected: list[str]
 ) -> None:
     await add(notes, user, "I run with a canción", "otras canciones de hoy")
@@ -164,9 +164,7 @@ async def test_a_title_counts_more_than_the_content(notes: NoteRepository, user:
     assert [hit.note.title for hit in await notes.search(user.id, "casa")] == ["Casa", "x"]
 
 
-async def test_a_snippet_marks_what_is_found_in_either_language_and_by_its_beginning(
-    notes: NoteRepository, user: User
-) -> None:
+async def test_a_snippet_marks_matches_by_either_stem_and_by_prefix(notes: NoteRepository, user: User) -> None:
     await add(notes, user, "She runs. Las CANCIONES, running; a cáncer")
 
     [hit] = await notes.search(user.id, "run canción or can")

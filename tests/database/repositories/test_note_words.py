@@ -1,4 +1,4 @@
-"""What is a word of a note: whatever stands beside it, and the same for the server, for queries and for snippets."""
+"""The words of a note: separated by any punctuation, and the same for the server, for queries and for snippets."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_the_server_takes_the_same_for_words(session: AsyncSession) -> Non
         ("(“hola”)…", "hola"),
     ],
 )
-async def test_what_stands_beside_a_word_does_not_hide_it(
+async def test_punctuation_beside_a_word_does_not_hide_it(
     notes: NoteRepository, user: User, content: str, query: str
 ) -> None:
     await add(notes, user, content, "otra ana, otro ejemplo")
@@ -80,7 +80,7 @@ async def test_what_stands_beside_a_word_does_not_hide_it(
     assert "«" in (await notes.search(user.id, query))[0].snippet
 
 
-async def test_of_an_address_the_last_part_alone_may_be_a_beginning(notes: NoteRepository, user: User) -> None:
+async def test_only_the_last_part_of_an_address_is_a_prefix(notes: NoteRepository, user: User) -> None:
     await add(notes, user, "anabel@example.com", "ana@example.com")
 
     assert await found(notes, user, "ana@exam") == ["ana@example.com"]
@@ -88,7 +88,7 @@ async def test_of_an_address_the_last_part_alone_may_be_a_beginning(notes: NoteR
 
 
 @pytest.mark.parametrize("options", [{"tags": [""]}, {"tags": ["a"], "match": "foo"}, {"match": None}])
-async def test_a_filter_that_filters_nothing_is_refused(
+async def test_a_filter_that_filters_nothing_is_rejected(
     notes: NoteRepository, user: User, options: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=r"^(tags|match) must "):

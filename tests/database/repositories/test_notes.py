@@ -1,4 +1,4 @@
-"""NoteRepository: search, and what a note is stored with."""
+"""NoteRepository: search, and the stored values of a note."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_the_best_comes_first_and_the_words_are_marked(notes: NoteReposito
     assert "«canción»" in hits[1].snippet
 
 
-async def test_passes_over_what_is_archived_deleted_or_anothers(
+async def test_search_skips_archived_and_deleted_notes_and_those_of_others(
     notes: NoteRepository, session: AsyncSession, user: User
 ) -> None:
     stranger = User()
@@ -74,7 +74,7 @@ async def test_passes_over_what_is_archived_deleted_or_anothers(
     assert await notes.search(user.id, "canciones") == []
 
 
-async def test_what_is_changed_in_place_is_stored_and_tags_are_cleaned(session: AsyncSession, user: User) -> None:
+async def test_changes_in_place_are_stored_and_tags_are_cleaned(session: AsyncSession, user: User) -> None:
     notes = NoteRepository(session)
     note = await notes.add(Note(user_id=user.id, content="x"))
     note.tags.append(" home ")
@@ -116,7 +116,7 @@ async def test_every_list_and_document_of_a_row_can_be_changed_in_place(session:
     assert (message.attachments, message.parts) == ([{"kind": "photo"}], [{"type": "text"}])
 
 
-async def test_the_words_of_a_note_do_not_come_back_with_what_writes_it(session: AsyncSession, user: User) -> None:
+async def test_a_write_of_a_note_does_not_return_its_search_vector(session: AsyncSession, user: User) -> None:
     notes = NoteRepository(session)
     sent: list[str] = []
     connection = (await session.connection()).sync_connection

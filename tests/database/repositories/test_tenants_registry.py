@@ -1,4 +1,4 @@
-"""TenantRepository: the registry, which works without a current tenant, and what SQL beside it may change."""
+"""TenantRepository: the registry works without a current tenant; other SQL can change the current entry only."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ async def test_registers_a_tenant_and_finds_it(tenants: TenantRepository) -> Non
 
 
 @pytest.mark.parametrize("slug", ["", "-a", "A", "a_b", "a" * 64, "a\n", "ñ", "a\0"])
-async def test_refuses_a_slug_that_the_database_would_refuse(tenants: TenantRepository, slug: str) -> None:
+async def test_rejects_a_slug_that_the_database_would_refuse(tenants: TenantRepository, slug: str) -> None:
     with pytest.raises(ValueError, match="slug must be 1 to 63 of a-z, 0-9 and dashes"):
         await tenants.create(slug, "Acme")
 
 
 @pytest.mark.parametrize(("name", "days"), [("", None), ("x" * 201, None), ("x", 0), ("x", -1), ("x", 2**31)])
-async def test_refuses_a_name_or_a_retention_that_cannot_be(
+async def test_rejects_a_name_or_a_retention_that_cannot_be(
     tenants: TenantRepository, name: str, days: int | None
 ) -> None:
     with pytest.raises(ValueError, match=r"must be (1 to 200|a whole number from 1)"):
@@ -59,7 +59,7 @@ async def test_takes_the_longest_of_everything(tenants: TenantRepository) -> Non
     assert made.status == "active"
 
 
-async def test_changes_what_is_given_and_nothing_else(tenants: TenantRepository) -> None:
+async def test_changes_only_the_given_attributes(tenants: TenantRepository) -> None:
     made = await tenants.create("t-acme", "Acme", retention_days=90)
     change = TenantUpdate.model_validate({"retention_days": None, "extra": {"plan": "x"}})
 
@@ -90,7 +90,7 @@ async def test_changes_what_is_given_and_nothing_else(tenants: TenantRepository)
         ({"extra": None}, "extra must not be None"),
     ],
 )
-async def test_refuses_a_change_that_cannot_be(tenants: TenantRepository, values: dict[str, Any], message: str) -> None:
+async def test_rejects_a_change_that_cannot_be(tenants: TenantRepository, values: dict[str, Any], message: str) -> None:
     made = await tenants.create("t-acme", "Acme")
 
     with pytest.raises(ValueError, match=message):
@@ -123,7 +123,7 @@ async def test_an_unknown_tenant_is_an_error(tenants: TenantRepository, method: 
         await getattr(tenants, method)(uuid7())
 
 
-async def test_goes_through_more_tenants_than_a_batch_has(
+async def test_iterates_over_more_tenants_than_a_batch(
     tenants: TenantRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("src.database.repositories.tenants.ACTIVE_BATCH", 2)
@@ -165,7 +165,7 @@ async def test_works_where_no_tenant_acts() -> None:
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("scope", [get_db, get_read_db])
-async def test_a_worker_acts_as_one_tenant_after_the_other_and_keeps_nothing_open(
+async def test_a_worker_serves_one_tenant_after_the_other_without_an_open_transaction(
     scope: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("src.database.repositories.tenants.ACTIVE_BATCH", 1)
@@ -181,7 +181,7 @@ async def test_a_worker_acts_as_one_tenant_after_the_other_and_keeps_nothing_ope
     assert all(count == 1 for tenant_id, count in seen if tenant_id in (A, B))
 
 
-async def test_what_was_written_before_is_not_committed(cloned_database: URL) -> None:
+async def test_iterating_does_not_commit_earlier_writes(cloned_database: URL) -> None:
     """Going through the tenants ends only a transaction that it began."""
     async with get_db() as session:
         await TenantRepository(session).create("t-new", "New")
@@ -196,7 +196,7 @@ async def test_a_tenant_that_has_users_stays(tenants: TenantRepository, session:
         await tenants.delete(session.tenant_id)
 
 
-async def test_two_who_register_one_slug_at_once_make_one(cloned_database: URL) -> None:
+async def test_one_of_two_concurrent_registrations_of_a_slug_succeeds(cloned_database: URL) -> None:
     async def register() -> None:
         async with get_db() as session:
             await TenantRepository(session).create("t-new", "New")

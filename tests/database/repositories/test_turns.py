@@ -1,4 +1,4 @@
-"""The turn of a conversation: held by one, for a while, under a token that only grows."""
+"""The turn of a conversation: leased to one worker, under a token that only increases."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ async def let_it_run_out(repository: ConversationRepository, turn: Turn) -> None
     await asyncio.sleep(0.02)
 
 
-async def test_a_turn_that_is_held_is_nobody_elses(
-    conversations: ConversationRepository, conversation: Conversation
-) -> None:
+async def test_a_held_turn_cannot_be_claimed(conversations: ConversationRepository, conversation: Conversation) -> None:
     before = utc_now()
 
     turn = await claimed(conversations, conversation, "first")
@@ -56,7 +54,7 @@ async def test_a_turn_that_is_held_is_nobody_elses(
     assert (conversation.turn_claimed_by, conversation.turn_claimed_until) == ("first", turn.until)
 
 
-async def test_what_the_session_has_of_the_conversation_follows_the_turn(
+async def test_a_claim_updates_the_conversation_in_the_session(
     conversations: ConversationRepository, conversation: Conversation
 ) -> None:
     def held() -> tuple[object, ...]:
@@ -98,7 +96,7 @@ async def test_an_old_holder_that_comes_back_has_lost_the_turn(
     assert (await conversations.renew_turn(new)).token == new.token, "the old one has not touched it"
 
 
-async def test_a_turn_that_ran_out_is_still_ones_own_while_nobody_takes_it(
+async def test_an_expired_turn_can_be_renewed_until_it_is_claimed(
     conversations: ConversationRepository, conversation: Conversation
 ) -> None:
     turn = await claimed(conversations, conversation)
@@ -111,7 +109,7 @@ async def test_a_turn_that_ran_out_is_still_ones_own_while_nobody_takes_it(
     assert await conversations.claim_turn(conversation.id, "other") is None
 
 
-async def test_a_closed_conversation_can_be_answered_and_a_deleted_one_is_not_there(
+async def test_the_turn_of_a_closed_conversation_can_be_claimed_but_not_of_a_deleted_one(
     conversations: ConversationRepository, conversation: Conversation
 ) -> None:
     await conversations.close(conversation.id)
@@ -127,7 +125,7 @@ async def test_a_closed_conversation_can_be_answered_and_a_deleted_one_is_not_th
 
 
 @pytest.mark.parametrize("lease", [timedelta(0), timedelta(seconds=-1), timedelta(days=1, seconds=1), timedelta.max])
-async def test_refuses_a_lease_that_nobody_can_mean(
+async def test_rejects_an_invalid_lease(
     conversations: ConversationRepository, conversation: Conversation, lease: timedelta
 ) -> None:
     turn = await claimed(conversations, conversation)
@@ -225,7 +223,7 @@ class Answering:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cloned_database")
-async def test_of_8_workers_one_at_a_time_has_the_turn_and_a_dead_one_is_succeeded() -> None:
+async def test_one_of_8_workers_at_a_time_has_the_turn_and_a_dead_one_is_replaced() -> None:
     answering = Answering(await start(), answers=10)
 
     async with asyncio.timeout(30):
@@ -239,7 +237,7 @@ async def test_of_8_workers_one_at_a_time_has_the_turn_and_a_dead_one_is_succeed
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_of_8_that_claim_at_once_one_gets_the_turn() -> None:
+async def test_one_of_8_concurrent_claims_gets_the_turn() -> None:
     conversation_id = await start()
 
     async def claim(worker: str) -> Turn | None:

@@ -1,4 +1,4 @@
-"""UserRepository: found, or made exactly once."""
+"""UserRepository: look-up, and creation exactly once."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ async def test_a_deleted_users_id_is_free_again(users: UserRepository) -> None:
     assert await users.get_by_telegram_id(42) is successor
 
 
-async def test_refuses_a_zone_that_is_none(users: UserRepository) -> None:
+async def test_rejects_an_invalid_zone(users: UserRepository) -> None:
     with pytest.raises(ValueError, match="timezone must be an IANA name like Europe/Madrid, got 'Mars/Olympus'"):
         await users.get_or_create_by_telegram_id(42, timezone="Mars/Olympus")
 
 
-async def test_refuses_an_attribute_that_is_none(users: UserRepository) -> None:
+async def test_rejects_an_attribute_that_is_none(users: UserRepository) -> None:
     with pytest.raises(ValueError, match="User has no attribute 'nick'"):
         await users.get_or_create_by_telegram_id(42, nick="x")
 
 
-async def test_refuses_a_name_that_is_too_long_without_repeating_it(users: UserRepository) -> None:
+async def test_rejects_a_name_that_is_too_long_without_repeating_it(users: UserRepository) -> None:
     with pytest.raises(ValueError, match="username must be 1 to 64 characters, got 65") as caught:
         await users.add(User(username="x" * 65))
 
@@ -60,7 +60,7 @@ async def test_refuses_a_name_that_is_too_long_without_repeating_it(users: UserR
 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../etc/passwd", "Europe", "x" * 300, "UTC\0"])
-async def test_a_zone_is_checked_on_every_way_in(users: UserRepository, user: User, zone: str) -> None:
+async def test_a_zone_is_checked_by_every_method(users: UserRepository, user: User, zone: str) -> None:
     ways: list[Callable[[], Awaitable[object]]] = [
         lambda: users.add(User(timezone=zone)),
         lambda: users.add_many([User(), User(timezone=zone)]),
@@ -112,7 +112,7 @@ async def test_finds_a_username_as_people_type_it(users: UserRepository, typed: 
     assert await users.get_by_username("a\0") is None
 
 
-async def test_of_several_with_one_username_it_is_the_one_seen_last(users: UserRepository) -> None:
+async def test_returns_the_user_seen_last_of_several_with_one_username(users: UserRepository) -> None:
     seen, _, deleted = await users.add_many([User(username="ada") for _ in range(3)])
     await users.touch_seen(seen.id)
     await users.touch_seen(deleted.id)
@@ -132,7 +132,7 @@ async def test_seeing_a_user_again_within_a_minute_writes_nothing(users: UserRep
     assert user.last_seen_at == now + timedelta(seconds=60)
 
 
-async def test_a_user_who_is_not_there_is_not_seen(users: UserRepository, user: User) -> None:
+async def test_a_missing_user_is_not_marked_as_seen(users: UserRepository, user: User) -> None:
     await users.delete(user.id)
 
     assert not await users.touch_seen(user.id)
@@ -142,7 +142,7 @@ async def test_a_user_who_is_not_there_is_not_seen(users: UserRepository, user: 
 
 
 @pytest.mark.parametrize("telegram_id", [None, 0, True, "1", 2**63, 1.0])
-async def test_a_telegram_id_that_is_none_finds_nobody_elses_row(session: AsyncSession, telegram_id: Any) -> None:
+async def test_an_invalid_telegram_id_matches_no_user(session: AsyncSession, telegram_id: Any) -> None:
     users = UserRepository(session)
     await users.add(User(display_name="Ada"))
 

@@ -1,4 +1,4 @@
-"""Times at the ends of the calendar, ids that are none, and values that JSON has not: refused by name, or served."""
+"""Times at the ends of the calendar, invalid ids and values that JSON lacks: rejected by name, or accepted."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ async def test_the_ends_of_the_calendar_are_served_or_refused_by_name(
     ("row_id", "error"),
     [("nope", ValueError), ("", ValueError), (5, TypeError), (b"x" * 16, TypeError), (None, TypeError)],
 )
-async def test_what_is_no_id_is_refused_by_name(session: AsyncSession, row_id: Any, error: type[Exception]) -> None:
+async def test_an_invalid_id_is_rejected_with_the_name_of_the_argument(
+    session: AsyncSession, row_id: Any, error: type[Exception]
+) -> None:
     users, messages = UserRepository(session), MessageHistoryRepository(session)
     conversations = ConversationRepository(session)
     for call in (users.get, users.get_or_none, users.update, users.delete, users.restore):
@@ -183,7 +185,7 @@ JSON_STEPS: dict[str, tuple[Callable[[AsyncSession, User, Any], Awaitable[Any]],
 
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("name", JSON_STEPS)
-async def test_what_jsonb_cannot_hold_is_refused_with_attribute_and_path(
+async def test_a_value_that_jsonb_cannot_store_is_rejected_with_attribute_and_path(
     session: AsyncSession, user: User, name: str, wrong: str
 ) -> None:
     step, where = JSON_STEPS[name]

@@ -1,4 +1,4 @@
-"""A weekly event that goes over a change of the clocks, and what a calendar shows of it."""
+"""A weekly event across a change of the clocks, and its occurrences."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ async def starts(events: EventRepository, row: Event) -> list[datetime]:
 
 
 def mondays(*weeks: int, hour: int = 9) -> list[datetime]:
-    """Say when it is nine in Madrid, so many weeks later: from the second on in summer time."""
+    """Return the instant of nine o'clock in Madrid some weeks later; from the second week on in summer time."""
     return [NINE + 7 * week * DAY - (week > 0) * HOUR + (hour - 9) * HOUR for week in weeks]
 
 
 async def claimed(events: EventRepository, row: Event) -> Event:
-    """Have somebody hold the reminder, tried and sent before."""
+    """Claim the reminder for a worker, after attempts and a sent reminder."""
     values = "reminder_claimed_by = 'w', reminder_claimed_until = now(), reminder_token = :token"
     await events.session.execute(
         text(f"UPDATE events SET {values}, reminder_attempts = 3, reminder_sent_at = now() WHERE id = :id"),  # noqa: S608

@@ -1,4 +1,4 @@
-"""What the live database wants of each column, and what an input wants of the attribute: in the same words."""
+"""The limits of the columns of a live database and of the fields of the schemas, in one form that can be compared."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ATOMS: Final = {
 
 @dataclass
 class Column:
-    """What the database wants of a column; `checks` are the constraints that say so."""
+    """The limits of a column; `checks` are the constraints that state them."""
 
     limits: dict[str, Any]
     nullable: bool

@@ -1,4 +1,4 @@
-"""Typed inputs: what is taken, what is refused, and that an error does not repeat what came."""
+"""Schemas: accepted and rejected values, and errors that do not repeat the input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def deep(levels: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("schema", ALL)
-def test_refuses_a_field_that_there_is_not(schema: type[BaseModel]) -> None:
+def test_rejects_an_unknown_field(schema: type[BaseModel]) -> None:
     with pytest.raises(ValidationError) as caught:
         schema.model_validate({"nick": CANARY})
 
@@ -81,7 +81,7 @@ def test_refuses_a_field_that_there_is_not(schema: type[BaseModel]) -> None:
     ],
 )
 @pytest.mark.parametrize("schema", [UserCreate, UserUpdate])
-def test_refuses_a_value_and_does_not_repeat_it(schema: type[BaseModel], field: str, value: object) -> None:
+def test_rejects_a_value_and_does_not_repeat_it(schema: type[BaseModel], field: str, value: object) -> None:
     with pytest.raises(ValidationError) as caught:
         schema.model_validate({field: value})
 
@@ -105,7 +105,7 @@ def test_refuses_a_value_and_does_not_repeat_it(schema: type[BaseModel], field: 
         datetime.min.replace(tzinfo=timezone(timedelta(hours=5))),
     ],
 )
-def test_refuses_what_names_no_instant(value: object) -> None:
+def test_rejects_a_value_that_is_not_an_instant(value: object) -> None:
     with pytest.raises(ValidationError) as caught:
         EventCreate.model_validate({"user_id": uuid7(), "title": "x", "start_datetime": value})
 
@@ -150,12 +150,12 @@ def test_any_text_of_a_fitting_length_is_taken_and_can_be_encoded(text: str) -> 
     assert len(name.encode().decode()) == len(text)
 
 
-def test_an_update_tells_what_is_not_given_from_none() -> None:
+def test_an_update_distinguishes_a_missing_attribute_from_none() -> None:
     assert UserUpdate().to_values() == {}
     assert UserUpdate(locale=None, timezone="UTC").to_values() == {"locale": None, "timezone": "UTC"}
 
 
-def test_an_update_does_not_offer_null_where_there_must_be_a_value() -> None:
+def test_an_update_offers_null_only_for_nullable_attributes() -> None:
     title = NoteUpdate.model_json_schema()["properties"]["content"]
 
     assert "default" not in title
@@ -172,7 +172,7 @@ def test_an_event_does_not_end_before_it_begins() -> None:
     assert EventUpdate(end_datetime=START, start_datetime=START).to_values().keys() == ends_before.keys()
 
 
-def test_a_changed_occurrence_names_its_series_and_which_one_it_is() -> None:
+def test_a_changed_occurrence_needs_series_id_and_recurrence_id() -> None:
     event = {"user_id": uuid7(), "title": "x", "start_datetime": START}
 
     for half in ({"series_id": uuid7()}, {"recurrence_id": START}):
@@ -181,12 +181,12 @@ def test_a_changed_occurrence_names_its_series_and_which_one_it_is() -> None:
 
 
 @pytest.mark.parametrize("slug", ["-a", "A", "a_b", "a" * 64, "", "a\n"])
-def test_refuses_a_slug_that_the_database_would(slug: str) -> None:
+def test_rejects_a_slug_that_the_database_would(slug: str) -> None:
     with pytest.raises(ValidationError):
         TenantCreate(slug=slug, name="x")
 
 
-def test_a_repr_names_what_was_given_and_tells_nothing() -> None:
+def test_a_repr_names_the_given_attributes_without_values() -> None:
     message = MessageCreate(message_id="t:1", role="user", content=CANARY)
 
     assert repr(message) == "MessageCreate(given=['content', 'message_id', 'role'])"

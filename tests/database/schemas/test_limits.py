@@ -1,4 +1,4 @@
-"""What the inputs refuse is what the live database refuses, and what is checked before a statement is sent."""
+"""The schemas have the limits of the database and of the checks before a statement is sent."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_the_limits_are_the_databases(superuser: psycopg.Connection) -> None:
     assert problems(superuser) == []
 
 
-def test_another_limit_in_the_database_is_seen(superuser: psycopg.Connection) -> None:
+def test_another_limit_in_the_database_is_detected(superuser: psycopg.Connection) -> None:
     for change, problem in CHANGES:
         with superuser.transaction(force_rollback=True):
             superuser.execute(f"ALTER TABLE users {change}".encode())
@@ -130,7 +130,7 @@ def test_a_message_has_all_that_append_takes() -> None:
 
 
 @pytest.mark.parametrize("model", SCHEMAS)
-def test_what_is_not_given_is_as_the_model_has_it(model: type[Base]) -> None:
+def test_the_defaults_are_those_of_the_model(model: type[Base]) -> None:
     create, update = SCHEMAS[model]
     defaults: dict[str, Any] = {
         one.key: one.columns[0].default.arg

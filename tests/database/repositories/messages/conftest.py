@@ -1,4 +1,4 @@
-"""A conversation to append to, and messages in short."""
+"""A conversation to append to, and short forms of messages."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ async def test_numbers_messages_without_gaps_in_the_order_given(
     assert conversation.last_seq == 4
 
 
-async def test_says_duplicate_for_the_same_message_again(
+async def test_the_same_message_again_is_a_duplicate(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     first = await messages.append(conversation.id, message("a"))
@@ -38,7 +38,7 @@ async def test_says_duplicate_for_the_same_message_again(
     assert again[0].message.id == first.message.id
 
 
-async def test_refuses_the_same_key_with_other_content(
+async def test_rejects_the_same_key_with_other_content(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append(conversation.id, message("a", "one"))
@@ -50,7 +50,7 @@ async def test_refuses_the_same_key_with_other_content(
     assert await messages.count() == 1
 
 
-async def test_refuses_the_same_key_with_other_content_within_a_batch(
+async def test_rejects_the_same_key_with_other_content_within_a_batch(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     with pytest.raises(IdempotencyConflictError):
@@ -77,7 +77,7 @@ async def test_a_refused_batch_leaves_nothing_of_itself(
         NewMessage(message_id="a", role="assistant", content="x", edited_at=datetime.now(UTC)),
     ],
 )
-async def test_refuses_another_kind_of_message_under_the_same_key(
+async def test_rejects_another_kind_of_message_under_the_same_key(
     messages: MessageHistoryRepository, conversation: Conversation, another: NewMessage
 ) -> None:
     await messages.append(conversation.id, message("a", None, attachments=[{"kind": "photo", "file_id": "1"}]))
@@ -89,7 +89,7 @@ async def test_refuses_another_kind_of_message_under_the_same_key(
     assert not again.inserted
 
 
-async def test_refuses_a_key_of_another_chat(
+async def test_rejects_a_key_of_another_chat(
     session: AsyncSession, messages: MessageHistoryRepository, conversation: Conversation, user: User
 ) -> None:
     other, _ = await ConversationRepository(session).get_or_start(user.id, "telegram", "2")
@@ -114,7 +114,7 @@ async def test_knows_a_message_again_after_its_conversation_was_succeeded(
     assert successor.last_seq == 0
 
 
-async def test_cleans_what_postgresql_cannot_hold_and_knows_it_again(
+async def test_a_message_that_had_to_be_cleaned_is_recognized_as_a_duplicate(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     dirty = message("a\0", "a NUL \0 and a surrogate \ud83d", extra={"raw\0": ["\ud83d"]}, parts=["\0"])
@@ -149,7 +149,7 @@ async def test_a_tools_id_has_a_limit_that_is_known_before_anything_is_sent(
         message("b", role="tool", tool_call_id="x" * 256)
 
 
-async def test_who_has_lost_the_turn_appends_nothing(
+async def test_a_lost_turn_appends_nothing(
     session: AsyncSession, messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await session.execute(
@@ -167,7 +167,9 @@ async def test_who_has_lost_the_turn_appends_nothing(
     assert (await messages.append(conversation.id, message("b"))).message.seq == 2, "without a turn nobody asks"
 
 
-async def test_nothing_goes_past_the_numbering(messages: MessageHistoryRepository, conversation: Conversation) -> None:
+async def test_messages_cannot_be_written_without_a_seq(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
     row = MessageHistory(conversation_id=conversation.id, seq=1, message_id="a", role="user")
 
     with pytest.raises(ValueError, match="use `append`"):
@@ -206,25 +208,23 @@ async def test_the_original_of_a_message_first_seen_edited_is_a_duplicate(
     assert not (await messages.append(conversation.id, message("a", "one"))).inserted
 
 
-async def test_refuses_an_unknown_conversation(messages: MessageHistoryRepository) -> None:
+async def test_rejects_an_unknown_conversation(messages: MessageHistoryRepository) -> None:
     with pytest.raises(NotFoundError, match="no Conversation"):
         await messages.append(uuid7(), message())
 
 
-async def test_refuses_more_than_a_thousand_at_once(
+async def test_rejects_more_than_a_thousand_messages(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     with pytest.raises(ValueError, match="at most 1000"):
         await messages.append_many(conversation.id, [message(str(n)) for n in range(1001)])
 
 
-async def test_appends_nothing_where_there_is_nothing(
-    messages: MessageHistoryRepository, conversation: Conversation
-) -> None:
+async def test_an_empty_list_appends_nothing(messages: MessageHistoryRepository, conversation: Conversation) -> None:
     assert await messages.append_many(conversation.id, []) == []
 
 
-async def test_last_message_at_never_goes_back(messages: MessageHistoryRepository, conversation: Conversation) -> None:
+async def test_last_message_at_never_decreases(messages: MessageHistoryRepository, conversation: Conversation) -> None:
     late, early = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
 
     await messages.append(conversation.id, message("a", created_at=late))

@@ -1,4 +1,4 @@
-"""A deleted conversation takes its messages out of sight, and brings them back."""
+"""The messages of a deleted conversation count as missing, until it is restored."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_its_answer_under_way_is_left_for_when_it_comes_back(
     assert [one.message_id for one in await messages.interrupt_stale(older_than=older_than)] == ["b"]
 
 
-async def test_what_was_spent_in_it_can_still_be_counted(
+async def test_the_usage_of_a_deleted_conversation_can_be_counted(
     messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory
 ) -> None:
     await conversations.delete(said.conversation_id)
@@ -172,7 +172,7 @@ async def test_its_messages_are_not_loaded_with_their_user(
     assert [one.message_id for one in user.messages] == ["c"]
 
 
-async def test_a_key_of_it_is_a_duplicate_in_the_next_conversation_and_says_that_nobody_reads_it(
+async def test_a_key_of_a_deleted_conversation_is_a_duplicate_that_is_not_there(
     messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory
 ) -> None:
     await conversations.delete(said.conversation_id)
@@ -185,7 +185,7 @@ async def test_a_key_of_it_is_a_duplicate_in_the_next_conversation_and_says_that
     assert (new.inserted, new.is_there, new.message.seq) == (True, True, 1)
 
 
-async def test_a_duplicate_says_whether_it_is_there(
+async def test_a_duplicate_reports_whether_it_is_deleted(
     messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory
 ) -> None:
     repeated = message("a", input_tokens=1)

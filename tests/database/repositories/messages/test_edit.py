@@ -1,4 +1,4 @@
-"""MessageHistoryRepository.edit: later versions of a message, and what was there before."""
+"""MessageHistoryRepository.edit: later versions of a message, and the earlier ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_an_edit_is_cleaned_before_it_is_compared(
     assert not await messages.edit("a", "two\0", edited_at=now)
 
 
-async def test_edit_keeps_what_was_there_before(messages: MessageHistoryRepository, conversation: Conversation) -> None:
+async def test_edit_keeps_the_earlier_versions(messages: MessageHistoryRepository, conversation: Conversation) -> None:
     await messages.append(conversation.id, message("a", "one"))
     now = datetime.now(UTC)
 
@@ -71,9 +71,7 @@ async def test_an_edit_back_within_one_second_counts_once(
     assert [row.content for row in await messages.recent(conversation.id)] == ["one"]
 
 
-async def test_what_was_counted_of_the_old_content_is_forgotten(
-    messages: MessageHistoryRepository, conversation: Conversation
-) -> None:
+async def test_an_edit_resets_the_token_count(messages: MessageHistoryRepository, conversation: Conversation) -> None:
     await messages.append(conversation.id, message("a", "one", token_count=1))
 
     await messages.edit("a", "x" * 1000, edited_at=datetime.now(UTC))

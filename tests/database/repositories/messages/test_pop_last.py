@@ -1,4 +1,4 @@
-"""MessageHistoryRepository.pop_last: the last message is taken back."""
+"""MessageHistoryRepository.pop_last: the last message is soft-deleted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from src.database.repositories import MessageHistoryRepository
 from tests.database.repositories.messages.conftest import message
 
 
-async def test_takes_the_last_message_out_of_sight_and_keeps_its_number(
+async def test_soft_deletes_the_last_message_and_keeps_its_seq(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append_many(conversation.id, [message("a"), message("b")])
@@ -55,7 +55,7 @@ async def test_a_retry_that_names_the_number_takes_no_other(
     assert [one.seq for one in await messages.recent(conversation.id)] == [1]
 
 
-async def test_there_is_nothing_to_take_from_an_empty_conversation(
+async def test_an_empty_conversation_has_no_last_message(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     assert await messages.pop_last(conversation.id) is None

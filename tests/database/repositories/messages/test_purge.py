@@ -1,4 +1,4 @@
-"""MessageHistoryRepository.purge: old messages leave in batches, and what refers to them stays."""
+"""MessageHistoryRepository.purge: old messages are deleted in batches, and rows that refer to them stay."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ async def left(messages: MessageHistoryRepository, conversation: Conversation) -
     return {one.message_id for one in await messages.recent(conversation.id)}
 
 
-async def test_the_oldest_leave_first_until_there_are_none(
-    messages: MessageHistoryRepository, year: Conversation
-) -> None:
+async def test_the_oldest_messages_are_purged_first(messages: MessageHistoryRepository, year: Conversation) -> None:
     assert await messages.purge(day(5), limit=2) == 2
     assert await left(messages, year) == set("23456789")
     assert [await messages.purge(day(5), limit=2) for _ in range(3)] == [2, 1, 0]
@@ -48,7 +46,9 @@ async def test_a_dry_run_counts_all_batches_and_erases_nothing(
     assert len(await left(messages, year)) == 10
 
 
-async def test_a_number_is_not_given_again_and_a_key_is(messages: MessageHistoryRepository, year: Conversation) -> None:
+async def test_a_purged_seq_is_not_reused_and_a_purged_key_is_free(
+    messages: MessageHistoryRepository, year: Conversation
+) -> None:
     await messages.purge(END)
 
     again = await messages.append(year.id, message("1"))
@@ -57,7 +57,7 @@ async def test_a_number_is_not_given_again_and_a_key_is(messages: MessageHistory
     assert again.message.seq == 11
 
 
-async def test_one_users_messages_alone(
+async def test_purges_only_the_messages_of_one_user(
     session: AsyncSession, messages: MessageHistoryRepository, year: Conversation
 ) -> None:
     user = User()
@@ -71,7 +71,7 @@ async def test_one_users_messages_alone(
     assert len(await left(messages, year)) == 10
 
 
-async def test_deleted_ones_leave_with_the_others_or_alone_by_when_they_were_deleted(
+async def test_deleted_messages_are_purged_with_the_others_or_alone_by_deletion_time(
     messages: MessageHistoryRepository, year: Conversation
 ) -> None:
     await messages.pop_last(year.id)  # the oldest one: it was appended last
@@ -85,7 +85,7 @@ async def test_deleted_ones_leave_with_the_others_or_alone_by_when_they_were_del
     assert await left(messages, year) == set("123456789")
 
 
-async def test_what_refers_to_a_message_stays_without_the_reference(
+async def test_rows_that_refer_to_a_purged_message_stay_without_the_reference(
     session: AsyncSession, messages: MessageHistoryRepository, year: Conversation
 ) -> None:
     parent = await messages.get_by_message_id("0")
@@ -117,7 +117,7 @@ def test_nothing_else_refers_to_a_message() -> None:
     assert referring == {"message_history.parent_id", "notes.source_message_id"}
 
 
-async def test_refuses_a_naive_instant_and_a_limit_out_of_range(messages: MessageHistoryRepository) -> None:
+async def test_rejects_a_naive_instant_and_a_limit_out_of_range(messages: MessageHistoryRepository) -> None:
     with pytest.raises(ValueError, match="before must be aware"):
         await messages.purge(START.replace(tzinfo=None))
     for limit in (0, 1001):

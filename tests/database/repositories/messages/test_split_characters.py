@@ -45,7 +45,7 @@ async def test_halves_in_two_pieces_are_joined(messages: MessageHistoryRepositor
     assert answer.extra["of"] == "ours"
 
 
-async def test_what_is_sent_again_after_the_end_is_a_duplicate(
+async def test_a_piece_that_is_sent_again_after_the_end_is_a_duplicate(
     messages: MessageHistoryRepository, answer: MessageHistory
 ) -> None:
     pieces = ("a", HIGH, f"{LOW}b", "c")
@@ -130,7 +130,7 @@ async def test_an_update_of_extra_keeps_the_count(messages: MessageHistoryReposi
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_writers_that_send_the_same_at_once_and_the_store_agree() -> None:
+async def test_concurrent_writers_of_the_same_pieces_and_the_store_agree() -> None:
     pieces = ("b", HIGH, LOW, "c", HIGH, f"{LOW}d")
     async with get_db() as session:
         await UserRepository(session).get_or_create_by_telegram_id(1)

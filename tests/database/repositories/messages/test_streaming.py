@@ -1,4 +1,4 @@
-"""MessageHistoryRepository: an answer is stored while it is made, and followers get it when it is whole."""
+"""MessageHistoryRepository: an answer is stored while it is generated, and followers get it when it is complete."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ async def answer(messages: MessageHistoryRepository, conversation: Conversation)
     return (await messages.append_many(conversation.id, batch))[1].message
 
 
-async def grow_old(messages: MessageHistoryRepository, key: str, age: timedelta) -> None:
-    """Have a message written so long ago."""
+async def set_last_change(messages: MessageHistoryRepository, key: str, age: timedelta) -> None:
+    """Set the time of the last change of a message back."""
     written = "now() - CAST(:age AS interval)"
     await messages.session.execute(
         text(f"UPDATE message_history SET updated_at = {written} WHERE tenant_id = :tenant AND message_id = :key"),  # noqa: S608 - a literal
@@ -53,7 +53,7 @@ async def test_a_piece_that_is_sent_twice_is_added_once(
     assert answer.content == "Hola, Ada"
 
 
-async def test_of_a_piece_that_is_there_in_part_the_rest_is_added(
+async def test_the_missing_rest_of_a_partly_stored_piece_is_added(
     messages: MessageHistoryRepository, answer: MessageHistory
 ) -> None:
     await messages.extend("answer", "Hola, A", offset=0)
@@ -64,7 +64,7 @@ async def test_of_a_piece_that_is_there_in_part_the_rest_is_added(
 
 
 @pytest.mark.parametrize(("piece", "offset"), [("!", 5), ("", 5), ("x", 3), ("hola", 0), ("Hola!!", 1), ("olé", 1)])
-async def test_a_piece_that_does_not_follow_is_refused(
+async def test_a_piece_that_does_not_follow_is_rejected(
     messages: MessageHistoryRepository, answer: MessageHistory, piece: str, offset: int
 ) -> None:
     await messages.extend("answer", "Hola", offset=0)
@@ -77,14 +77,14 @@ async def test_a_piece_that_does_not_follow_is_refused(
 
 
 @pytest.mark.parametrize("offset", [-1, 2**31, 1.0, True])
-async def test_an_offset_that_none_can_be_is_refused(
+async def test_an_invalid_offset_is_rejected(
     messages: MessageHistoryRepository, answer: MessageHistory, offset: int
 ) -> None:
     with pytest.raises(ValueError, match="offset must be"):
         await messages.extend("answer", "x", offset=offset)
 
 
-async def test_complete_sets_what_is_known_by_then(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
+async def test_complete_sets_the_given_attributes(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
     await messages.extend("answer", "Hola", offset=0)
 
     parts = [{"type": "tool_use", "id": "a\0", "input": {}}]
@@ -99,7 +99,7 @@ async def test_complete_sets_what_is_known_by_then(messages: MessageHistoryRepos
         await messages.mark_complete("answer", model="another")
 
 
-async def test_interrupted_keeps_what_there_is(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
+async def test_interrupted_keeps_the_content(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
     await messages.extend("answer", "Ho", offset=0)
 
     ended = await messages.mark_interrupted("answer", output_tokens=1)
@@ -108,9 +108,7 @@ async def test_interrupted_keeps_what_there_is(messages: MessageHistoryRepositor
     assert (await messages.mark_interrupted("answer")).state == "interrupted", "a retry"
 
 
-async def test_what_has_ended_does_not_change_any_more(
-    messages: MessageHistoryRepository, answer: MessageHistory
-) -> None:
+async def test_an_ended_message_does_not_change(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
     steps: dict[str, Callable[[], Awaitable[MessageHistory]]] = {
         "complete": lambda: messages.mark_interrupted("answer"),
         "interrupted": lambda: messages.mark_complete("answer"),
@@ -129,9 +127,7 @@ async def test_what_has_ended_does_not_change_any_more(
         assert (await messages.extend("answer", "la", offset=2)).content == "Hola", "a retry of what is there"
 
 
-async def test_a_message_that_is_not_there_cannot_be_extended(
-    messages: MessageHistoryRepository, answer: MessageHistory
-) -> None:
+async def test_a_missing_message_cannot_be_extended(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
     await messages.delete(answer.id)
 
     for key in ("answer", "nothing"):
@@ -140,7 +136,7 @@ async def test_a_message_that_is_not_there_cannot_be_extended(
                 await step
 
 
-async def test_tokens_below_zero_are_refused(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
+async def test_tokens_below_zero_are_rejected(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
     with pytest.raises(ValueError, match="output_tokens must be a whole number from 0 to 2147483647, got -1"):
         await messages.mark_complete("answer", output_tokens=-1)
 
@@ -156,7 +152,7 @@ async def test_the_first_piece_sent_again_after_the_answer_grew_is_a_duplicate(
     assert again.message.content == "Hola"
 
 
-async def test_tail_stops_before_an_incomplete_message_and_goes_on_when_it_has_ended(
+async def test_tail_stops_before_an_incomplete_message_and_continues_after_its_end(
     messages: MessageHistoryRepository, conversation: Conversation, answer: MessageHistory
 ) -> None:
     async def tail(after_seq: int, limit: int = 100) -> list[int]:
@@ -179,7 +175,7 @@ async def test_tail_does_not_wait_for_an_incomplete_message_that_was_deleted(
     assert [one.seq for one in await messages.tail(conversation.id, 0)] == [1, 3]
 
 
-async def test_what_comes_back_incomplete_is_interrupted_since_followers_have_passed_it(
+async def test_a_restored_incomplete_message_is_interrupted(
     messages: MessageHistoryRepository, conversation: Conversation, answer: MessageHistory
 ) -> None:
     other = (await messages.append(conversation.id, message("4", None, role="assistant", state="incomplete"))).message
@@ -209,14 +205,14 @@ async def test_a_count_of_tokens_is_forgotten_with_the_content_that_it_counted(
     assert await messages.recent(conversation.id, token_budget=100, before_seq=3) == []
 
 
-async def test_interrupts_what_has_not_changed_for_too_long(
+async def test_interrupts_messages_that_have_not_changed_for_too_long(
     messages: MessageHistoryRepository, conversation: Conversation, answer: MessageHistory
 ) -> None:
     await messages.append(conversation.id, message("alive", role="assistant", state="incomplete"))
     deleted = (await messages.append(conversation.id, message("deleted", state="incomplete"))).message
     await messages.delete(deleted.id)
     for key, age in (("answer", 3 * MINUTE), ("alive", MINUTE), ("deleted", 3 * MINUTE), ("1", 3 * MINUTE)):
-        await grow_old(messages, key, age)
+        await set_last_change(messages, key, age)
 
     assert [one.message_id for one in await messages.interrupt_stale(older_than=2 * MINUTE)] == ["answer"]
     assert await messages.interrupt_stale(older_than=2 * MINUTE) == []
@@ -228,19 +224,19 @@ async def test_interrupts_what_has_not_changed_for_too_long(
 async def test_a_piece_keeps_a_message_from_being_interrupted(
     messages: MessageHistoryRepository, answer: MessageHistory
 ) -> None:
-    await grow_old(messages, "answer", 3 * MINUTE)
+    await set_last_change(messages, "answer", 3 * MINUTE)
 
     await messages.extend("answer", "", offset=0)
 
     assert await messages.interrupt_stale(older_than=2 * MINUTE) == []
 
 
-async def test_interrupts_no_more_than_it_was_asked_to(
+async def test_interrupts_no_more_than_the_limit(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append_many(conversation.id, [message(str(n), state="incomplete") for n in range(5)])
     for n in range(5):
-        await grow_old(messages, str(n), MINUTE)
+        await set_last_change(messages, str(n), MINUTE)
 
     counts = [len(await messages.interrupt_stale(older_than=MINUTE / 2, limit=2)) for _ in range(4)]
 
@@ -248,14 +244,12 @@ async def test_interrupts_no_more_than_it_was_asked_to(
 
 
 @pytest.mark.parametrize("age", [timedelta(0), -MINUTE])
-async def test_an_age_that_would_interrupt_what_is_alive_is_refused(
-    messages: MessageHistoryRepository, age: timedelta
-) -> None:
+async def test_an_invalid_age_is_rejected(messages: MessageHistoryRepository, age: timedelta) -> None:
     with pytest.raises(ValueError, match="older_than must be positive"):
         await messages.interrupt_stale(older_than=age)
 
 
-async def test_an_age_that_no_message_has_is_refused(messages: MessageHistoryRepository) -> None:
+async def test_an_age_that_no_message_has_is_rejected(messages: MessageHistoryRepository) -> None:
     with pytest.raises(ValueError, match="older_than must be at most 36500 days"):
         await messages.interrupt_stale(older_than=timedelta.max)
 

@@ -1,4 +1,4 @@
-"""MessageHistoryRepository: who has lost the turn neither extends nor ends the answer that it began."""
+"""MessageHistoryRepository: a worker that has lost the turn can neither extend nor end its answer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def begin(messages: MessageHistoryRepository, conversation_id: UUID) -> Tu
     return turn
 
 
-async def test_who_holds_the_turn_changes_its_answer_also_after_the_lease(
+async def test_the_holder_of_the_turn_changes_its_answer_also_after_the_lease(
     messages: MessageHistoryRepository, conversation: Conversation, step: Step
 ) -> None:
     turn = await begin(messages, conversation.id)
@@ -56,7 +56,7 @@ async def test_who_holds_the_turn_changes_its_answer_also_after_the_lease(
     assert await step(messages, turn.token) is changed, "a retry"
 
 
-async def test_who_has_lost_the_turn_changes_nothing(
+async def test_a_lost_turn_changes_nothing(
     messages: MessageHistoryRepository, conversation: Conversation, step: Step
 ) -> None:
     lost = await begin(messages, conversation.id)
@@ -75,7 +75,7 @@ async def test_who_has_lost_the_turn_changes_nothing(
         await step(messages, lost.token)  # a retry of what is there already too
 
 
-async def test_of_another_conversation_the_turn_says_nothing(
+async def test_the_turn_of_another_conversation_is_rejected(
     messages: MessageHistoryRepository, conversation: Conversation, step: Step
 ) -> None:
     turn = await begin(messages, conversation.id)
@@ -88,7 +88,7 @@ async def test_of_another_conversation_the_turn_says_nothing(
     await step(messages, turn.token)
 
 
-async def test_under_a_turn_too_what_is_not_there_is_not_found(
+async def test_a_missing_message_is_not_found_under_a_turn_either(
     messages: MessageHistoryRepository, conversation: Conversation, step: Step
 ) -> None:
     with pytest.raises(NotFoundError):
@@ -96,7 +96,7 @@ async def test_under_a_turn_too_what_is_not_there_is_not_found(
 
 
 @pytest.mark.parametrize("kind", ["Turn", "float", "str", "bool", "2^64", "-1"])
-async def test_what_is_no_token_is_refused_with_what_to_pass(
+async def test_an_invalid_token_is_rejected_with_the_remedy(
     messages: MessageHistoryRepository, conversation: Conversation, kind: str
 ) -> None:
     turn = await begin(messages, conversation.id)
@@ -150,7 +150,7 @@ async def test_a_claim_waits_for_a_change_that_is_under_way(step: Step) -> None:
 
 
 @pytest.mark.usefixtures("cloned_database")
-async def test_pieces_of_one_turn_that_are_sent_at_once_are_added_once() -> None:
+async def test_concurrent_copies_of_a_piece_are_added_once() -> None:
     conversation_id = await start()
     async with get_db() as session:
         turn = await begin(MessageHistoryRepository(session), conversation_id)

@@ -1,4 +1,4 @@
-"""MessageHistoryRepository.recent: a tool's call and its results are kept together, a call without them is left out."""
+"""MessageHistoryRepository.recent: a tool call and its results stay together; incomplete pairs are left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def keys(messages: MessageHistoryRepository, conversation: Conversation, *
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(6, "123456"), (5, "23456"), (4, "46"), (3, "46"), (2, "6"), (1, "6")])
-async def test_a_result_whose_call_was_cut_off_is_left_out(
+async def test_a_result_without_its_call_is_left_out(
     messages: MessageHistoryRepository, conversation: Conversation, limit: int, expected: str
 ) -> None:
     await messages.append_many(conversation.id, CONVERSATION)
@@ -65,7 +65,7 @@ async def test_a_call_that_is_still_running_stays(
 
 
 @pytest.mark.parametrize("later", ["user", "assistant", "system", "developer"])
-async def test_a_call_that_was_never_answered_is_left_out_once_the_conversation_goes_on(
+async def test_a_call_without_a_result_is_left_out_once_a_later_message_exists(
     messages: MessageHistoryRepository, conversation: Conversation, later: Any
 ) -> None:
     await messages.append_many(conversation.id, [message("1"), call("2", "a"), message("3", role=later)])
@@ -77,7 +77,7 @@ async def test_a_call_that_was_never_answered_is_left_out_once_the_conversation_
     assert await keys(messages, conversation, before_seq=3) == ["1"]
 
 
-async def test_one_of_two_parallel_calls_without_a_result_takes_the_other_with_it(
+async def test_a_parallel_call_without_a_result_removes_the_other_call_too(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append_many(
@@ -89,7 +89,7 @@ async def test_one_of_two_parallel_calls_without_a_result_takes_the_other_with_i
     assert await keys(messages, conversation, before_seq=4) == ["1"]
 
 
-async def test_a_call_runs_again_when_what_was_said_after_it_is_taken_back(
+async def test_a_call_is_running_again_if_the_later_message_is_deleted(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append_many(conversation.id, [message("1"), call("2", "a"), message("3")])
@@ -170,7 +170,7 @@ async def test_a_call_of_any_format_is_left_out_unless_it_is_answered(
     ],
     ids=lambda part: str(part.get("type") or part["id"]),
 )
-async def test_what_needs_no_result_is_kept(
+async def test_messages_that_need_no_result_are_kept(
     messages: MessageHistoryRepository, conversation: Conversation, part: dict[str, Any]
 ) -> None:
     await messages.append_many(
@@ -251,7 +251,7 @@ async def test_an_assistants_message_with_the_tool_call_id_itself_is_a_call(
     assert await keys(messages, conversation, limit=4) == ["3", "5"]
 
 
-async def test_a_result_without_an_id_belongs_to_what_stands_before_it(
+async def test_a_result_without_an_id_belongs_to_the_message_before_it(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append_many(conversation.id, [call("1"), result("2", None), result("3", None), message("4")])

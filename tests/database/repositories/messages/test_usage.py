@@ -1,4 +1,4 @@
-"""MessageHistoryRepository.usage: what was used, by whom, where, with which model and when."""
+"""MessageHistoryRepository.usage: messages and tokens by user, conversation, model and day."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def test_the_time_is_from_since_to_before_until(
     assert await count(since=NEW_YEAR, until=NEW_YEAR + timedelta(days=1)) == 3
 
 
-async def test_deleted_messages_count_where_it_is_asked_for(
+async def test_deleted_messages_count_on_request(
     messages: MessageHistoryRepository, conversation: Conversation, other: Conversation
 ) -> None:
     await messages.pop_last(conversation.id)
@@ -155,7 +155,7 @@ async def test_no_more_groups_than_the_limit(
         ({"since": NEW_YEAR, "limit": 1001}, "limit must be"),
     ],
 )
-async def test_what_cannot_be_answered_is_refused(
+async def test_invalid_arguments_are_rejected(
     messages: MessageHistoryRepository, asked: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):

@@ -1,4 +1,4 @@
-"""MessageHistoryRepository: windows by count, by number and by tokens."""
+"""MessageHistoryRepository: windows by count, by position and by tokens."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_recent_passes_over_deleted_messages(messages: MessageHistoryRepos
 
 
 @pytest.mark.parametrize("limit", BAD_LIMITS)
-async def test_a_limit_out_of_range_is_refused(
+async def test_a_limit_out_of_range_is_rejected(
     messages: MessageHistoryRepository, ten: Conversation, limit: int
 ) -> None:
     for window in (
@@ -58,7 +58,7 @@ async def test_a_limit_out_of_range_is_refused(
 
 
 @pytest.mark.parametrize("number", [-1, 2**63, True, 1.0])
-async def test_a_number_that_none_can_be_is_refused(
+async def test_an_invalid_position_is_rejected(
     messages: MessageHistoryRepository, ten: Conversation, number: int
 ) -> None:
     for name, window in {
@@ -115,7 +115,7 @@ async def test_a_message_that_was_not_counted_counts_a_token_for_four_characters
     assert not tokens or await messages.recent(conversation.id, token_budget=tokens - 1) == []
 
 
-async def test_a_budget_looks_at_a_thousand_messages_at_most(
+async def test_a_budget_considers_at_most_a_thousand_messages(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     for batch in range(2):
@@ -125,7 +125,7 @@ async def test_a_budget_looks_at_a_thousand_messages_at_most(
     assert len(await messages.recent(conversation.id, token_budget=1100)) == 1000
 
 
-async def test_a_budget_does_not_read_a_long_conversation_whole(
+async def test_a_budget_does_not_read_the_whole_of_a_long_conversation(
     session: AsyncSession, messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     """By the plan's own count: the window stops with the limit, however long the conversation is."""
@@ -184,7 +184,7 @@ async def test_pages_pass_over_deleted_messages(messages: MessageHistoryReposito
     assert seqs(await messages.tail(ten.id, 8)) == [9]
 
 
-async def test_a_window_shows_what_is_stored_now(
+async def test_a_window_refreshes_the_messages_of_the_session(
     session: AsyncSession, messages: MessageHistoryRepository, ten: Conversation, user: User
 ) -> None:
     [known] = await messages.recent(ten.id, limit=1)
