@@ -1,4 +1,4 @@
-"""One embedded server a run, a migrated template in it, and the two ways to a database: rolled back, or cloned."""
+"""The embedded server of the test run, a migrated template database, and databases for tests: rolled back or cloned."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from src.database.models import User
 from src.database.session import AsyncSession, TenantBinding, forget_settings, reset_process_state
 from tests.clones import Clones
 
-# In memory where there is room: it is there that hundreds of databases are cloned, in a sixth of the time.
+# In memory, if there is room: cloning hundreds of databases takes a sixth of the time there.
 MEMORY = Path("/dev/shm")  # noqa: S108 - a name of the test's own is made in it
 HAS_ROOM = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30
-# Made by the process that collects, handed to the workers through the environment, removed by the former.
+# The main process creates and removes the folder; the workers get it through the environment.
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 FOLDER = Path(os.environ.get("THEA_TEST_SERVER") or tempfile.mkdtemp(prefix="thea-", dir=MEMORY if HAS_ROOM else None))
 os.environ["THEA_TEST_SERVER"] = str(FOLDER)
-FOLDER.chmod(0o711)  # as root the server is another user's, and has to pass through
-# Nothing here has to survive a power cut; the last two make a clone of the template five times as fast.
+FOLDER.chmod(0o711)  # as root the server runs as another user, which must be able to enter the folder
+# Durability is not needed; without fsync and full pages, cloning the template is five times as fast.
 SERVER = EmbeddedServer(
     FOLDER,
     config={
@@ -46,8 +46,8 @@ SERVER = EmbeddedServer(
         "full_page_writes": "off",
         "io_method": "sync",
         "shared_buffers": "32MB",
-        "autovacuum": "off",  # it would go through hundreds of databases; who needs statistics runs ANALYZE
-        "dynamic_shared_memory_type": "mmap",  # for the replicas too: nothing is left in /dev/shm
+        "autovacuum": "off",  # it would process hundreds of databases; tests that need statistics run ANALYZE
+        "dynamic_shared_memory_type": "mmap",  # also for replicas: leaves nothing in /dev/shm
     },
 )
 SOCKETS = SERVER.target().host
@@ -66,27 +66,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many a test waits, for a server to start or for time to pass."""
+    """One more than the number of cores, because many tests wait for a server or for time to pass."""
     return (os.cpu_count() or 1) + 1
 
 
 def pytest_sessionstart() -> None:
     for name in [name for name in os.environ if name.startswith(("DATABASE_", "DB_", "ENV_FILE"))]:
-        if name != "DATABASE_FAST_PATH":  # the run is with or without it
+        if name != "DATABASE_FAST_PATH":  # CI runs the tests with and without it
             del os.environ[name]
     os.environ["ENVIRONMENT"] = "test"
-    # A test that has chosen no database must not find one, least of all an embedded server in the working folder.
+    # A test that chooses no database must find none, in particular not an embedded server in the working directory.
     os.environ["DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/none_chosen"
     SERVER.acquire()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest first, whatever the order of the others: the last one to end delays the whole run."""
+    """Run the longest tests first, because a long test at the end delays the whole run."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-@pytest.hookimpl(trylast=True)  # after the fixtures of the session, which still want the server
+@pytest.hookimpl(trylast=True)  # after the teardown of session fixtures, which use the server
 def pytest_sessionfinish() -> None:
     SERVER.release()
     if not IS_WORKER:
@@ -98,7 +98,7 @@ def url_of(dbname: str, user: str = APP_ROLE) -> URL:
 
 
 def migrate(*, dbname: str, **_connection: object) -> None:
-    """Load the template: owned and migrated by the owner's role, as a real one is."""
+    """Migrate the template as the owner role, as in production."""
     with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=dbname, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {dbname} OWNER TO {OWNER_ROLE}")
         connection.execute(
@@ -106,7 +106,7 @@ def migrate(*, dbname: str, **_connection: object) -> None:
             f" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_ROLE}"
         )
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(dbname, OWNER_ROLE))
-    # How a release meets the next one's schema: its tests run upon these too.
+    # Further revisions, for the test that runs this release on the schema of the next one.
     folder = Path(further) if (further := os.environ.get("THEA_TEST_REVISIONS")) else None
     in_thread = Thread(target=lambda: asyncio.run(upgrade(settings, folder=folder)))
     in_thread.start()
@@ -121,13 +121,13 @@ postgresql_shared = factories.postgresql_noproc(dbname="shared", depends_on="pos
 
 @pytest.fixture(scope="session")
 def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long forms are asked for."""
+    """True with `--long`."""
     return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that the embedded server's user can pass through; pytest closes those above its own to others."""
+    """A folder that the user of the embedded server can enter, unlike those of pytest."""
     with tempfile.TemporaryDirectory(prefix="thea-", dir=MEMORY if HAS_ROOM else None) as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -135,7 +135,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def use_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Settings]]:
-    """Point `get_db` and `engine` at a database through the environment, as an operator does."""
+    """A function that sets the environment variables of a database for `get_db` and `engine`, as an operator does."""
 
     def use(url: URL, **variables: str) -> Settings:
         monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
@@ -157,14 +157,14 @@ def clones(postgresql_template: NoopExecutor) -> Iterator[Clones]:
 
 @pytest.fixture
 def clone_name(clones: Clones) -> Iterator[str]:
-    """The name of a migrated database of the test's own, for what really commits."""
+    """The name of a new migrated database, for tests that commit."""
     with clones.one() as name:
         yield name
 
 
 @pytest.fixture
 def cloned_database(clone_name: str, use_database: Callable[..., Settings]) -> URL:
-    """A migrated database of the test's own; `get_db` is pointed at it."""
+    """The URL of a new migrated database, which `get_db` uses."""
     url = url_of(clone_name)
     use_database(url)
     return url
@@ -172,16 +172,17 @@ def cloned_database(clone_name: str, use_database: Callable[..., Settings]) -> U
 
 @pytest.fixture
 def superuser(clone_name: str) -> Iterator[psycopg.Connection]:
-    """A connection to the cloned database that row-level security does not bind."""
+    """A superuser's connection to the cloned database, to which row-level security does not apply."""
     with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=clone_name, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture(scope="session")
 def engine_of(postgresql_shared: NoopExecutor) -> Callable[[str], AsyncEngine]:
-    """Engines of the shared database, one a role: it keeps no connection, so that each event loop can use it.
+    """A function that returns the engine of a role for the shared database.
 
-    What it has compiled it need not compile again: that was a third of many a test.
+    An engine keeps no connection, so that every event loop can use it. It is shared because compiling statements took
+    a third of the time of many tests.
     """
 
     @cache
@@ -204,7 +205,7 @@ def tenant_id() -> UUID:
 
 @pytest.fixture
 async def session(shared_engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[AsyncSession]:
-    """A session of a fresh tenant on the shared database; all that it does, commits included, is rolled back."""
+    """A session of a new tenant on the shared database; everything is rolled back, commits included."""
     async with shared_engine.connect() as connection:
         outer = await connection.begin()
         async with AsyncSession(

@@ -1,4 +1,4 @@
-"""The house rules that no linter holds: what reads settings, how long a file is, what is not there."""
+"""Rules of the architecture that no linter checks: settings, process state, exports, DML, private names, file sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from src import config, database
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), ROOT / "migrations" / "env.py"])
-MAY_ASK_FOR_SETTINGS = {
+MAY_READ_SETTINGS = {
     "migrations/env.py",
     "src/config/__init__.py",
     "src/config/profiles.py",
@@ -41,7 +41,7 @@ MAY_KNOW_SETTINGS = {"cli", "doctor", "drift", "health", "migrate", "observabili
 Below `session`, only `observability.watch` does: services call it for engines of their own.
 """
 INTERNALS = {"src/database/connect/asyncpg_internals.py", "src/database/engine/sqlalchemy_internals.py"}
-"""Where private names of SQLAlchemy and asyncpg are used."""
+"""The files that use private names of SQLAlchemy and asyncpg."""
 PUBLIC = {
     "os._exit",  # documented under this name
     "sys._getframe",  # the same
@@ -66,12 +66,12 @@ def test_src_is_a_namespace() -> None:
     assert not (ROOT / "src" / "__init__.py").exists()
 
 
-def test_only_a_few_places_ask_for_the_settings() -> None:
-    # Not the method of this name that the driver's connections have.
+def test_only_listed_modules_read_the_settings() -> None:
+    # Excludes the method of this name of the driver's connections.
     ours = re.compile(r"(?<![\w.])(?:config\.)?get_settings\b(?!\(self)")
-    asking = {str(path.relative_to(ROOT)) for path in SOURCES if ours.search(path.read_text())}
+    readers = {str(path.relative_to(ROOT)) for path in SOURCES if ours.search(path.read_text())}
 
-    assert asking == MAY_ASK_FOR_SETTINGS
+    assert readers == MAY_READ_SETTINGS
 
 
 def test_code_below_the_sessions_knows_targets_and_options() -> None:
@@ -184,18 +184,18 @@ def test_no_file_is_over_600_lines() -> None:
     assert long == set()
 
 
-def test_every_module_says_its_job() -> None:
+def test_every_module_has_a_docstring() -> None:
     silent = [str(path.relative_to(ROOT)) for path in SOURCES if not path.read_text().startswith('"""')]
 
     assert silent == []
 
 
-def test_there_is_no_room_for_odds_and_ends() -> None:
+def test_no_module_is_a_collection_of_helpers() -> None:
     assert not {path.stem for path in SOURCES} & {"utils", "helpers", "common", "manager"}
 
 
-def test_rules_are_expanded_without_the_library_that_the_tests_bring() -> None:
-    """The package does not depend on dateutil: only `recurring-ical-events` brings it here."""
+def test_the_package_does_not_import_dateutil() -> None:
+    """Only the tests have dateutil, which `recurring-ical-events` installs."""
     library = re.compile(r"^\s*(from|import) dateutil\b", re.MULTILINE)
 
     assert [path.name for path in SOURCES if library.search(path.read_text())] == []
@@ -250,7 +250,7 @@ def test_what_only_looks_like_dml_passes(source: str) -> None:
 
 
 def dml_in(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the line and the text of what builds or sends DML in a module."""
+    """Yield the line and the text of each expression of a module that builds or sends DML."""
     tree = ast.parse(source)
     documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
@@ -278,14 +278,14 @@ def is_dml(node: ast.Attribute, modules: set[str]) -> bool:
 
 
 def sql(node: ast.Constant | ast.JoinedStr) -> str:
-    """Return a text, with a name for each of its values."""
+    """Return the text of a constant or an f-string, with `value` for each of its expressions."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     return "".join(sql(part) if isinstance(part, ast.Constant) else "value" for part in node.values)
 
 
 def test_private_names_of_sqlalchemy_and_asyncpg_are_in_two_files() -> None:
-    """Each has a canary there; elsewhere the public names do, or a function of these files."""
+    """Each private name has a canary test; other files use public names or functions of these two."""
     modules = {str(path.relative_to(ROOT)): path for path in SOURCES}
     found = {
         f"{name}: {used}"
