@@ -1,4 +1,4 @@
-"""Read the catalog of the schema that has the package's tables: one statement, one snapshot; nothing is written."""
+"""Read the catalog of the schema that has the package's tables: one transaction, one snapshot; nothing is written."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from greenlet import getcurrent
 from src.config import get_logger
 
 BINDING: Final = "TenantBinding.bind"
-"""The name of the statement that binds a connection to its tenant."""
+"""The name of the statement that binds an open transaction to its tenant."""
 SERVICE: Final = "service"
 """The name of a statement that the service sends itself, in a function that `names_statements` has not registered."""
 UNKNOWN: Final = "unknown"
