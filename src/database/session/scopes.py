@@ -110,7 +110,7 @@ class SessionScope(AbstractAsyncContextManager[SessionT_co], AsyncIterator[Sessi
         await self._generator.aclose()
 
 
-@functools.wraps(_session_scope)
+@functools.wraps(_session_scope, assigned=("__annotations__",))
 def get_db() -> SessionScope[AsyncSession]:
     """Open a session, for `async with` or as a dependency: `Depends(get_db, scope="function")` in FastAPI.
 
@@ -128,7 +128,7 @@ def get_db() -> SessionScope[AsyncSession]:
     return SessionScope(_session_scope)
 
 
-@functools.wraps(_read_scope)
+@functools.wraps(_read_scope, assigned=("__annotations__",))
 def get_read_db(*, read_your_writes: bool = False) -> SessionScope[ReadSession]:
     """Open a read session, for `async with` or as a dependency; on the replica if there is one. Writes are refused.
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import src.database
 from src.config import Settings
-from src.database import AsyncSessionLocal, engine, get_db
+from src.database import AsyncSessionLocal, engine, get_db, get_read_db
 from src.database.errors import ConnectionFailed, DatabaseError, DuplicateKeyError, TransactionAborted
 from src.database.models import User
 from src.database.repositories import UserRepository
@@ -270,3 +270,9 @@ async def test_a_value_that_the_driver_refuses_does_not_abort_the_transaction() 
             await UserRepository(session).exists(User.telegram_id == 2**80)
 
     assert await count_users() == 1
+
+
+def test_the_help_of_get_db_is_its_own() -> None:
+    for function in (get_db, get_read_db):
+        assert "Example:" in (function.__doc__ or "")
+        assert function.__name__ in {"get_db", "get_read_db"}
