@@ -97,7 +97,7 @@ class EnvironmentConfig:
         target = self._target_for_others()
         if target.ssh is not None:
             raise ConfigurationError(
-                "DB_SSH_TUNNEL is set: only `get_db` and `engine` open the tunnel, other drivers cannot use it"
+                "DB_SSH_TUNNEL is set: only `get_db` and `engine` open the tunnel, and other drivers cannot use it"
             )
         config = self.get_database_config()
         parameters = {
@@ -147,9 +147,9 @@ def named_target(settings: Settings, purpose: Purpose = "application") -> Target
     name = next((name for name in _URLS[purpose] if getattr(settings, name) is not None), None)
     if purpose == "migrations" and settings.DATABASE_PGBOUNCER and name != "DATABASE_MIGRATION_URL":
         raise ConfigurationError(
-            "DATABASE_MIGRATION_URL must be set if DATABASE_PGBOUNCER=true: a migration holds a lock for its session,"
-            " which a transaction pooler cannot keep",
-            hint="set it to a URL of the server itself, with the role that owns the tables",
+            "DATABASE_MIGRATION_URL must be set if DATABASE_PGBOUNCER=true: a migration holds a lock of its"
+            " session, and a transaction pooler does not keep sessions",
+            hint="set DATABASE_MIGRATION_URL to a URL of the server itself, with the role that owns the tables",
         )
     application = named_target(settings) if purpose in _ROLES else None
     if name is not None:
@@ -164,7 +164,7 @@ def named_target(settings: Settings, purpose: Purpose = "application") -> Target
         raise ConfigurationError(
             f"{' or '.join(_URLS[purpose])} must be set to a URL like postgresql://user:password@host:5432/name, of"
             f" {_ROLES[purpose]}",
-            hint="set it for this command only: no service needs it",
+            hint="set the URL for this command only: no service needs it",
         )
     prefix = PROFILES.get(settings.ENVIRONMENT)
     return _profile_target(settings, prefix) if prefix and getattr(settings, f"{prefix}USER") else None
@@ -213,7 +213,7 @@ def _ssl_mode(target: Target, settings: Settings) -> Any:
     files = (target.ssl_ca, target.ssl_cert, settings.DATABASE_SSL_CA, settings.DATABASE_SSL_CERT)
     if configured is None and settings.is_local and not is_safe_without and any(files):
         raise ConfigurationError(
-            "DATABASE_SSL_MODE must be set if a CA or a certificate is:"
+            "DATABASE_SSL_MODE must be set if a CA or a certificate is set:"
             f" the default for ENVIRONMENT={settings.ENVIRONMENT} is no TLS",
             hint="DATABASE_SSL_MODE=verify-full",
         )
@@ -231,7 +231,8 @@ def _gateway(target: Target, settings: Settings) -> SshGateway | None:
         return None
     if target.cloud_sql_instance is not None:
         raise ConfigurationError(
-            "DB_SSH_TUNNEL must be false if the host is a Cloud SQL instance: its connector is the tunnel"
+            "DB_SSH_TUNNEL must be false if the host is a Cloud SQL instance: the Cloud SQL connector replaces the"
+            " tunnel"
         )
     known_hosts = settings.DB_SSH_KNOWN_HOSTS
     trusts_any = known_hosts is not None and str(known_hosts) == "none"

@@ -177,7 +177,7 @@ def check_id(name: str, value: object) -> None:
     try:
         UUID(value)
     except ValueError:
-        raise ValueError(f"{name} must be a uuid.UUID, got a string that is not one") from None
+        raise ValueError(f"{name} must be a uuid.UUID, got a string that is not a UUID") from None
 
 
 def clean_json(value: Any, attribute: str = "JSON", *, of: str = "") -> Any:
@@ -219,7 +219,7 @@ def _clean_json(value: Any, place: _Place, depth: int) -> Any:
             raise _NotJson(f"have only finite numbers, got {value}", place)
         return value
     if depth >= DEEPEST_JSON and isinstance(value, dict | list | tuple):
-        raise _NotJson(f"be nested at most {DEEPEST_JSON} deep, got more", place)
+        raise _NotJson(f"be nested at most {DEEPEST_JSON} levels deep, got more", place)
     if isinstance(value, dict):
         return {_clean_name(name, place): _clean_json(item, (place, name), depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -231,7 +231,7 @@ def _clean_json(value: Any, place: _Place, depth: int) -> Any:
 def _clean_name(name: Any, place: _Place) -> str:
     # json.dumps converts some types: {1: "a", "1": "b"} would have one name twice.
     if not isinstance(name, str):
-        raise _NotJson(f"have text as names, got {type(name).__name__}", place)
+        raise _NotJson(f"have only strings as keys, got {type(name).__name__}", place)
     return clean_text(name)
 
 

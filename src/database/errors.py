@@ -168,7 +168,8 @@ class TransactionAborted(DatabaseError):
         super().__init__(
             f"nothing was committed: {what} of this transaction failed before, and the error was caught",
             sqlstate=sqlstate,
-            hint="do not catch the error in the session, or put what may fail in `async with session.begin_nested():`",
+            hint="do not catch the error in the session, or run the statement that may fail in `async with"
+            " session.begin_nested():`",
         )
 
 

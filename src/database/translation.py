@@ -90,8 +90,8 @@ _HINTS: Final = {
     "53400": "narrow the query, or raise the limit: temp_file_limit for a sort or a hash that does not fit into memory",
     "55P03": "`thea-db activity` shows which session holds the lock; run the unit of work again once that session's"
     " transaction has ended",
-    "57014": "if a time limit ended it, narrow the statement or raise DATABASE_STATEMENT_TIMEOUT; `thea-db activity`"
-    " shows what a statement waits for",
+    "57014": "if a time limit cancelled it, narrow the statement or raise DATABASE_STATEMENT_TIMEOUT; `thea-db"
+    " activity` shows what a statement waits for",
 }
 _CONSTRAINT_HINTS: Final = {
     "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
@@ -112,7 +112,7 @@ _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...
         "set DATABASE_PGBOUNCER=true; migrations need the server itself, in DATABASE_MIGRATION_URL",
     ),
     ((), "during SSL exchange", "the server answered the request for TLS with an error", "see the server's log"),
-    ((TimeoutError,), "", "it did not answer in time", "check the host, the port and the firewall"),
+    ((TimeoutError,), "", "the server did not answer in time", "check the host, the port and the firewall"),
     ((socket.gaierror, UnicodeError), "", "the host is not known", "check the host's name; see `thea-db doctor`"),
     (
         (ConnectionRefusedError, FileNotFoundError),
@@ -123,7 +123,7 @@ _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...
     (
         (),
         "unexpected connection_lost",
-        "it closed the connection immediately",
+        "the server closed the connection immediately",
         "check that PostgreSQL listens on that port",
     ),
 )

@@ -64,8 +64,8 @@ def test_an_unknown_host() -> None:
     findings = doctor(f"postgresql://u:{CANARY}@db.invalid/d")
 
     assert problems(findings) == {"name resolution": "failed"}
-    assert findings["port"] == CheckResult("skipped", "see name resolution")
-    assert findings["rights"] == CheckResult("skipped", "see name resolution")
+    assert findings["port"] == CheckResult("skipped", "see the check `name resolution`")
+    assert findings["rights"] == CheckResult("skipped", "see the check `name resolution`")
 
 
 def test_a_closed_port() -> None:
@@ -73,7 +73,7 @@ def test_a_closed_port() -> None:
 
     assert problems(findings) == {"port": "failed"}
     assert "start the server" in str(findings["port"].remedy)
-    assert findings["server"] == CheckResult("skipped", "see port")
+    assert findings["server"] == CheckResult("skipped", "see the check `port`")
 
 
 def test_one_of_two_hosts_is_enough(postgresql_shared: NoopExecutor) -> None:
@@ -94,7 +94,7 @@ def test_a_wrong_password(secret_url: str) -> None:
 
     assert problems(findings) == {"password": "failed"}
     assert findings["TLS"].status == "ok"
-    assert findings["database"] == CheckResult("skipped", "see password")
+    assert findings["database"] == CheckResult("skipped", "see the check `password`")
     assert "check the user and the password" in str(findings["password"].remedy)
 
 
@@ -212,7 +212,7 @@ def test_a_role_that_can_create_tables(cloned_database: URL, superuser: psycopg.
     assert "TEMPORARY, CREATE on the database and CREATE on the schema public" in findings["creation"].found
     remedy = str(findings["creation"].remedy)
     assert f'REVOKE TEMPORARY, CREATE ON DATABASE "{name}" FROM PUBLIC, "thea_app";' in remedy
-    assert "grant it to those that need it" in remedy
+    assert "grant it first to each of them that needs it" in remedy
     superuser.execute(remedy.partition(": ")[2])
     assert doctor(cloned_database)["creation"].status == "ok"
 
@@ -223,7 +223,7 @@ def test_a_database_of_other_migrations_keeps_what_it_grants(
     superuser.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")
     other_migrations.make(superuser)
 
-    assert doctor(cloned_database)["creation"].found == "the database is not thea-database's: see revision"
+    assert doctor(cloned_database)["creation"].found == "the database is not thea-database's: see the check `revision`"
 
 
 def test_the_remedy_of_missing_privileges_grants_only_these(
@@ -352,7 +352,7 @@ def test_unreadable_settings_stop_only_the_checks_that_need_them(
     assert checks["settings"]["found"].startswith("ENVIRONMENT must be one of")
     assert checks["src/__init__.py"]["status"] == "failed"
     assert checks["localhost"]["status"] == "skipped"
-    assert checks["server"]["found"] == "see settings"
+    assert checks["server"]["found"] == "see the check `settings`"
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ async def test_a_silent_server_is_unhealthy_within_the_limit(
     assert took < 5, "and not the ten seconds that connecting has"
     assert problems(report) == {"connect": "unhealthy"}
     assert report.checks["connect"].found == "no answer in time"
-    assert report.checks["revision"].found == report.checks["drift"].found == "see connect"
+    assert report.checks["revision"].found == report.checks["drift"].found == "see the check `connect`"
 
 
 async def test_a_full_pool_is_degraded_and_the_server_is_still_checked(cloned_database: URL, use_database: Use) -> None:

@@ -121,7 +121,7 @@ async def test_differences_that_the_revision_explains_are_not_reported_twice(
     unasked = await report(isolation=False)
 
     assert newer.status == "degraded", "a newer release's migration may have changed it"
-    assert (behind.status, behind.found) == (foreign.status, foreign.found) == ("skipped", "see revision")
+    assert (behind.status, behind.found) == (foreign.status, foreign.found) == ("skipped", "see the check `revision`")
     assert "isolation" not in unasked.checks
 
 

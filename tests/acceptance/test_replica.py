@@ -207,7 +207,7 @@ async def test_readiness_reports_the_lag_of_the_replica(pair: Pair, use_database
     caught_up = await look(lag=0.001)
 
     assert in_time.status == caught_up.status == "healthy"
-    assert in_time.found.startswith("it has what the primary had ")
+    assert in_time.found.startswith("the replica has all changes that the primary had ")
     assert (a_little.status, a_little.found.endswith(" s behind")) == ("healthy", True)
     assert (too_far.status, too_far.found.endswith(" s behind")) == ("degraded", True)
 

@@ -117,7 +117,7 @@ def test_a_seed_of_another_size_is_not_mixed_in(superuser: psycopg.Connection) -
 
     assert isinstance(done.exception, ConfigurationError)
     assert (
-        "the tenant seed-1-1 exists, and was created by another recipe (edition=3 tenants=2 users=24 messages=600"
+        "the tenant seed-1-1 exists, and was created with other options (edition=3 tenants=2 users=24 messages=600"
         in str(done.exception)
     )
     assert "`thea-db tenant erase seed-1-1`" in str(done.exception)
@@ -142,7 +142,7 @@ def test_another_size_is_seeded_after_the_suggested_erasure(superuser: psycopg.C
 def test_a_foreign_tenant_is_not_changed(superuser: psycopg.Connection) -> None:
     superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'seed-1-2', 'Real')")
 
-    assert "(not by this command)" in str(seed().exception)
+    assert "was created by another program" in str(seed().exception)
     assert superuser.execute("SELECT slug FROM tenants WHERE slug LIKE 'seed%'").fetchall() == [("seed-1-2",)]
 
 

@@ -186,7 +186,7 @@ def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Pa
     assert history.count("applied)") == len(history.splitlines()) - 1
     assert sql.count("-- Running upgrade") == history.count("applied)")
     assert "no downgrade is necessary" in base
-    assert "refused: a new migration belongs into a checkout" in nobody
+    assert "refused: a new migration must be in a checkout" in nobody
     assert [file.suffix for file in (service / "drafts").glob("*_a_draft.*")] == [".py"], draft
     assert "1 migration\ncode: 0" in drafted
     assert f"the schema is at {head} (head): 1 migration reverted\n" in back

@@ -74,7 +74,7 @@ def test_production_has_the_ca_too() -> None:
 @pytest.mark.parametrize("variable", ["DATABASE_SSL_CA", "DATABASE_SSL_CERT"])
 def test_a_ca_without_tls_is_refused(variable: str) -> None:
     more = {"DATABASE_SSL_KEY": "/key.pem"} if variable.endswith("CERT") else {}
-    with pytest.raises(ConfigurationError, match="DATABASE_SSL_MODE must be set if a CA or a certificate is"):
+    with pytest.raises(ConfigurationError, match="DATABASE_SSL_MODE must be set if a CA or a certificate is set"):
         target_of("development", **VM, **{variable: "/a.pem"}, **more)
 
     target_of("development", **VM, **{variable: "/a.pem"}, **more, DATABASE_SSL_MODE="require")

@@ -84,7 +84,7 @@ def test_refuses_what_is_no_datetime(value: object) -> None:
         ({"a": [utc_now()]}, "JSON must have only text, numbers, .* got datetime"),
         ({"a": {1}}, "JSON must have only text, .* got set"),
         ([b"x"], "JSON must have only text, .* got bytes"),
-        ({(1, 2): 3}, "JSON must have text as names, got tuple"),
+        ({(1, 2): 3}, "JSON must have only strings as keys, got tuple"),
     ],
 )
 def test_refuses_what_json_does_not_have(value: object, message: str) -> None:
@@ -107,12 +107,12 @@ def nested(levels: int) -> Any:
             {"a": [1, {"b c": float("-inf")}]},
             "extra must have only finite numbers, got -inf at extra.a[1][…]",
         ),
-        ({"a": {1: 2, "b": 3}}, "extra must have text as names, got int at extra.a"),
-        ({"a": {None: 2}}, "extra must have text as names, got NoneType at extra.a"),
+        ({"a": {1: 2, "b": 3}}, "extra must have only strings as keys, got int at extra.a"),
+        ({"a": {None: 2}}, "extra must have only strings as keys, got NoneType at extra.a"),
         ([utc_now()], "extra must have only text, numbers, true, false, null, lists and dicts, got datetime at"),
         ([10**5000], "extra must have numbers of at most 4300 digits, got more at extra[0]"),
-        (nested(DEEPEST_JSON + 1), "extra must be nested at most 100 deep, got more at extra[0][0]"),
-        (nested(100_000), "extra must be nested at most 100 deep, got more at extra[0][0]"),
+        (nested(DEEPEST_JSON + 1), "extra must be nested at most 100 levels deep, got more at extra[0][0]"),
+        (nested(100_000), "extra must be nested at most 100 levels deep, got more at extra[0][0]"),
     ],
 )
 def test_an_error_about_json_names_the_attribute_the_rule_and_the_path(value: object, message: str) -> None:

@@ -176,7 +176,9 @@ async def test_a_session_inside_another_on_a_full_pool_fails_with_the_reason(
 
     refused = [error for error in errors if error is not None]
     assert refused
-    assert "the waiting task itself has 1 of them: it opened a session inside another one" in str(refused[0])
+    assert "the waiting task itself has 1 of the connections: it opened a session inside another session" in str(
+        refused[0]
+    )
     assert {type(error) for error in errors} <= {PoolExhausted, type(None)}, "the first to give up lets another on"
     assert not any(in_use().values())
 

@@ -80,9 +80,7 @@ async def test_a_migration_without_its_lock_names_the_blocking_session(
     drafts.add("column", ADD_COLUMN)
     pid = another_session(2)
 
-    with pytest.raises(
-        LockNotAvailable, match="given up after 3 attempts; the steps before it are committed"
-    ) as caught:
+    with pytest.raises(LockNotAvailable, match="given up after 3 attempts; the earlier steps are committed") as caught:
         await upgrade(
             owner_settings, folder=drafts.folder, patience=Patience(lock_seconds=0.2, attempts=3, pause_seconds=0.05)
         )

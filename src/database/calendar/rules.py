@@ -104,7 +104,7 @@ class Rule:
         if (self.frequency == "MONTHLY" and max(before.day, after.day) > _DAYS_IN_EACH_MONTH) or (
             self.frequency == "YEARLY" and _LEAP_DAY in {(before.month, before.day), (after.month, after.day)}
         ):
-            raise ValueError("not each month or year has the old and the new day; give the new rule as `rrule`")
+            raise ValueError("some months or years lack the old or the new day; give the new rule as `rrule`")
         if not by_day:
             return self
         week = {"WKST": _turned(self.parts.get("WKST", "MO"), days)} if self.frequency == "WEEKLY" else {}
@@ -217,18 +217,20 @@ def _check_together(parts: Mapping[str, str]) -> None:
     frequency = parts["FREQ"]
     for name, frequencies in _NOT_WITH.items():
         if name in parts and frequency in frequencies:
-            raise ValueError(f"{name} must not stand beside FREQ={frequency}")
+            raise ValueError(f"{name} must not be combined with FREQ={frequency}")
     has_nth = any(character.isdigit() for character in parts.get("BYDAY", ""))
     if has_nth and (frequency not in {"MONTHLY", "YEARLY"} or "BYWEEKNO" in parts):
-        raise ValueError("BYDAY must count weekdays (-1FR) only beside FREQ=MONTHLY or YEARLY, without BYWEEKNO")
+        raise ValueError("BYDAY must have numbers (-1FR) only with FREQ=MONTHLY or YEARLY, and without BYWEEKNO")
     period = "month" if frequency == "MONTHLY" or "BYMONTH" in parts else "year"
     counted = [int(nth) for nth in re.findall(r"[0-9]+", parts.get("BYDAY", ""))]
     if max(counted, default=0) > MOST_OF_A_WEEKDAY[period]:
-        raise ValueError(f"BYDAY must count at most {MOST_OF_A_WEEKDAY[period]} of a weekday in a {period}")
+        raise ValueError(
+            f"BYDAY must have numbers up to {MOST_OF_A_WEEKDAY[period]}, the most times that a {period} has a weekday"
+        )
     if 0 < int(parts.get("UNTIL", "0")[:4]) < FIRST_YEAR:
         raise ValueError(f"UNTIL must be in the year {FIRST_YEAR} or later, got {parts['UNTIL'][:4]}")
     if "BYSETPOS" in parts and not any(name.startswith("BY") and name != "BYSETPOS" for name in parts):
-        raise ValueError("BYSETPOS must stand beside another part whose name begins with BY")
+        raise ValueError("BYSETPOS must be combined with another part whose name begins with BY")
     if "COUNT" in parts and "UNTIL" in parts:
         raise ValueError("an rrule must have COUNT or UNTIL, not both")
     times = prod(_number_of(parts, name) for name in TIMES)

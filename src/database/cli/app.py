@@ -223,14 +223,14 @@ def up() -> None:
 
 @app.command()
 def down() -> None:
-    """Stop the embedded server. If processes use it, the last of them stops it."""
+    """Stop the embedded server. If processes use the server, it stops when the last of them ends."""
     server = _embedded_server()
     if not server.folder.exists():
         typer.echo(f"no embedded server has been started in {server.folder}")
         return
     users = server.unkeep()
     typer.echo(
-        f"{users} process(es) use the embedded server; the last of them stops it"
+        f"{users} process(es) use the embedded server, which stops when the last of them ends"
         if users
         else "the embedded server is stopped"
     )
@@ -281,6 +281,6 @@ def _embedded_server() -> EmbeddedServer:
     if named_target(settings) is not None:
         raise ConfigurationError(
             "DATABASE_URL or the environment's profile is set: there is no embedded server to start or stop",
-            hint="unset it to use the embedded server; `thea-db info` shows where the value comes from",
+            hint="unset these settings to use the embedded server; `thea-db info` shows the source of each",
         )
     return embedded_server(settings.DATABASE_EMBEDDED_DIR)

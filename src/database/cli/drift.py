@@ -34,7 +34,7 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List each difference between the database and what the migrations build, with its remedy.
+    """List each difference between the database and the schema that the migrations build, with its remedy.
 
     Run the remedies in the order in which they are listed, as the owner of the tables. Exit code 1 if there is a
     difference, 2 if the schemas cannot be compared.
@@ -109,7 +109,7 @@ def _summary(report: SchemaReport) -> CheckResult:
 def _compared_with(report: SchemaReport) -> str:
     match report.compared_with:
         case "nothing":
-            return "nothing, because of its revision"
+            return "no schema, because of this revision"
         case "snapshot":
             return f"this release's snapshot of {report.head}"
         case _:

@@ -28,14 +28,16 @@ LockTimeout = Annotated[
     float | None,
     typer.Option(min=0, help="Seconds to wait for each lock; by default the URL's lock_timeout, or 5; 0 is no limit."),
 ]
-Attempts = Annotated[int, typer.Option(min=1, help="How often to try a migration that does not get a lock in time.")]
+Attempts = Annotated[
+    int, typer.Option(min=1, help="The number of attempts if a migration does not get a lock in time.")
+]
 
 migrations_app = typer.Typer(pretty_exceptions_show_locals=False)
 
 
 @migrations_app.command()
 def upgrade(
-    revision: Annotated[str, typer.Argument(help="The revision to upgrade to; +1 is the next one.")] = "head",
+    revision: Annotated[str, typer.Argument(help="The revision to upgrade to; +1 is the next revision.")] = "head",
     *,
     folder: Folder = None,
     wait: Wait = MIGRATION_WAIT_SECONDS,
@@ -45,7 +47,7 @@ def upgrade(
 ) -> None:
     """Upgrade the schema to the newest revision.
 
-    If several processes run this at the same time, one migrates and the others wait for it.
+    If several processes run this command at the same time, one of them migrates, and the others wait.
     """
     from src.database.migrate import Patience
     from src.database.migrate import upgrade as run_upgrade
@@ -58,7 +60,7 @@ def upgrade(
 @migrations_app.command(context_settings={"ignore_unknown_options": True})  # -1 is a revision
 def downgrade(
     revision: Annotated[
-        str, typer.Argument(help="The revision to downgrade to; -1 is the previous one, base an empty schema.")
+        str, typer.Argument(help="The revision to downgrade to; -1 is the previous revision, base is an empty schema.")
     ],
     *,
     yes: Annotated[
@@ -78,7 +80,7 @@ def downgrade(
     if not (yes or settings.is_local):
         raise ConfigurationError(
             f"a downgrade drops tables and columns with their data: needs --yes if ENVIRONMENT={settings.ENVIRONMENT}",
-            hint="the previous release runs on the new schema: to return to it needs no downgrade",
+            hint="to return to the previous release, no downgrade is needed: that release runs on the new schema",
         )
     patience = Patience(migrator_seconds=wait, lock_seconds=lock_timeout, attempts=attempts)
     migrated = run_coroutine(run_downgrade(settings, _checked(revision), folder=folder, patience=patience))
@@ -163,9 +165,7 @@ def revision(
     message: Annotated[str, typer.Option("--message", "-m", help="A short description.")],
     autogenerate: Annotated[
         bool,
-        typer.Option(
-            "--autogenerate", help="Write the operations that turn the database into what the models describe."
-        ),
+        typer.Option("--autogenerate", help="Write the operations that make the database match the models."),
     ] = False,
     folder: Folder = None,
     as_json: Json = False,
@@ -183,12 +183,12 @@ def revision(
 @migrations_app.command()
 def sql(
     revisions: Annotated[
-        str, typer.Argument(help="The revision to upgrade to; <from>:<to> starts at a revision.")
+        str, typer.Argument(help="The revision to upgrade to; <from>:<to> begins after the revision <from>.")
     ] = "head",
     down: Annotated[bool, typer.Option("--down", help="Print the SQL of the downgrade; needs <from>:<to>.")] = False,
     folder: Folder = None,
 ) -> None:
-    """Print the SQL of migrations. No database is connected to."""
+    """Print the SQL of migrations, without a connection to a database."""
     from src.database.migrate import sql as write_sql
 
     typer.echo(run_coroutine(write_sql(_checked(revisions), down=down, folder=folder)), nl=False)

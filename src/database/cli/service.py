@@ -20,7 +20,7 @@ Programs = Annotated[
     Path | None,
     typer.Option(
         "--bin",
-        help="The folder of pg_dump and pg_restore; by default PATH, the system's folders, then the embedded server's.",
+        help="The folder of pg_dump and pg_restore; by default PATH, the system's folders, the embedded server.",
     ),
 ]
 
@@ -29,7 +29,9 @@ service_app = typer.Typer()
 
 @service_app.command("bootstrap")
 def bootstrap_command(
-    sql: Annotated[bool, typer.Option("--sql", help="Print a script for psql; no server is connected to.")] = False,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print a script for psql, without a connection to a server.")
+    ] = False,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Also change a database and roles that other programs use.")
     ] = False,
@@ -40,8 +42,8 @@ def bootstrap_command(
     The names and passwords are those of DATABASE_URL, DATABASE_MIGRATION_URL and DATABASE_BACKUP_URL. The plan is
     printed before it is executed. Exit code 1 if the server refuses a statement.
 
-    Without --adopt the command changes neither a database that another role owns, that has other tables or that other
-    roles use, nor a role that is used elsewhere: it prints the plan, with exit code 2.
+    Without --adopt the command prints the plan, changes nothing and ends with exit code 2 if the database belongs to
+    another role, has other tables or is used by other roles, or if one of the roles is used elsewhere.
     """
     from src.database.operations import bootstrap, bootstrap_script
 
@@ -126,8 +128,8 @@ def _show_bootstrapped(done: Bootstrapped) -> None:
         typer.echo("nothing to do: the database, the roles and their privileges are as planned")
     elif done.changed:
         typer.echo(
-            "next: `thea-db upgrade`; or, to restore a backup, `thea-db restore <file>` in place of it: a restore needs"
-            " a database without tables"
+            "next: run `thea-db upgrade`; or, to restore a backup, run `thea-db restore <file>` instead: a restore"
+            " needs a database without tables"
         )
 
 

@@ -30,7 +30,8 @@ def find_provider(name: str) -> PasswordProvider:
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(
             f"{_SETTING} must be module:function that can be imported, got {name!r}: {type(error).__name__}",
-            hint=f"where the service runs, see `python -c \"import pkgutil; pkgutil.resolve_name('{name}')\"`",
+            hint='to see the error, run this where the service runs: `python -c "import pkgutil;'
+            f" pkgutil.resolve_name('{name}')\"`",
         ) from error
     if not callable(provider):
         raise ConfigurationError(

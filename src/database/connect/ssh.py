@@ -106,7 +106,7 @@ class SshTunnel:
             async with asyncio.timeout(seconds):
                 refusal = await find_refusal(connection, host)
         except TimeoutError:
-            refusal = (f"no answer in {seconds:g} s", "check the firewall between the two")
+            refusal = (f"no answer in {seconds:g} s", "check the firewall between the gateway and the server")
         except ConnectionError:
             return self._dropped()
         if refusal is None:
@@ -160,7 +160,7 @@ class SshTunnel:
                 raise
             reason = error.strerror or type(error).__name__
             raise TunnelFailed(
-                f"no SSH tunnel through {self._gateway}: this machine cannot listen for it: {reason}",
+                f"no SSH tunnel through {self._gateway}: this machine cannot open the local end: {reason}",
                 hint=_hint_for_listening(as_socket=as_socket),
             ) from error
         # The socket has the port in its name, as PostgreSQL's: the address is the folder and that port.
@@ -188,7 +188,8 @@ class SshTunnel:
     def _dropped(self) -> TunnelFailed:
         return TunnelFailed(
             f"the SSH tunnel through {self._gateway} dropped",
-            hint="connect again, which opens the tunnel again; if it keeps dropping, check the gateway and the network",
+            hint="connect again, which opens the tunnel again; if the tunnel drops repeatedly, check the gateway and"
+            " the network",
         )
 
 

@@ -20,15 +20,16 @@ KEEPALIVES_UNANSWERED: Final = 3
 
 _SSH_PORT: Final = 22
 _SHOWN_CHARACTERS: Final = 200
-_NO_SSH: Final = "check that an SSH server listens on that port; its log has the reason"
+_NO_SSH: Final = "check that an SSH server listens on that port; the log of the server has the reason"
 _FIREWALL: Final = "check DB_SSH_HOST, DB_SSH_PORT and the firewall"
+_FIREWALL_BEHIND: Final = "check the firewall between the gateway and the server"
 _CHECK_TARGET: Final = "check the host and the port in DATABASE_URL, as the gateway sees them"
 # Words in a gateway's refusal (OpenSSH's and asyncssh's); the reason; the remedy. SSH has no code for these.
 _REFUSALS: Final = (
     (("refused", "[errno 111]"), "nothing listens there", _CHECK_TARGET),
     (("not known", "name resolution", "no address"), "the gateway does not know the host", _CHECK_TARGET),
-    (("no route", "unreachable", "[errno 113]", "[errno 101]"), "the gateway has no route to it", _CHECK_TARGET),
-    (("timed out", "[errno 110]"), "it does not answer the gateway", "check the firewall between the two"),
+    (("no route", "unreachable", "[errno 113]", "[errno 101]"), "the gateway has no route to the host", _CHECK_TARGET),
+    (("timed out", "[errno 110]"), "the host does not answer the gateway", _FIREWALL_BEHIND),
     (("no such file", "[errno 2]"), "the gateway has no such socket", _CHECK_TARGET),
 )
 
@@ -160,12 +161,15 @@ def _read_keys(gateway: SshGateway) -> Sequence[asyncssh.SSHKeyPair]:
 def _reason_of_file(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return "it is encrypted" if "assphrase" in str(error) else "its content has another format"
+    return "the key is encrypted" if "assphrase" in str(error) else "the content has another format"
 
 
 def _reason_of_channel(error: asyncssh.ChannelOpenError) -> tuple[str, str]:
     if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
-        return "the gateway prohibits it", "ask the gateway's administrator to allow it: AllowTcpForwarding, PermitOpen"
+        return (
+            "the gateway prohibits the connection",
+            "ask the gateway's administrator to allow the connection: AllowTcpForwarding, PermitOpen",
+        )
     text = error.reason.lower()
     for words, reason, remedy in _REFUSALS:
         if any(word in text for word in words):
@@ -175,14 +179,14 @@ def _reason_of_channel(error: asyncssh.ChannelOpenError) -> tuple[str, str]:
 
 def _reason_by_network(error: Exception) -> tuple[str, str] | None:
     if isinstance(error, TimeoutError):
-        return "it did not answer in time", _FIREWALL
+        return "the gateway did not answer in time", _FIREWALL
     if isinstance(error, socket.gaierror) or "idna" in str(error):
         return "the host is not known", "check DB_SSH_HOST"
     # If a name has several addresses, asyncio raises an OSError with the error of each in its text.
     if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
         return "nothing listens there", _FIREWALL
     if isinstance(error, ConnectionError):
-        return "it closed the connection before the login", _NO_SSH
+        return "the gateway closed the connection before the login", _NO_SSH
     if isinstance(error, OSError):
         return errno.errorcode.get(error.errno or 0, type(error).__name__), _FIREWALL
     return None
@@ -197,14 +201,17 @@ def _reason_by_host_key(
         return None
     file = _known_hosts_file(gateway)
     add = f"ssh-keyscan -p {gateway.port} {gateway.host} >> {file}"
-    compare = "compare it with the gateway's own first (`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` there)"
+    compare = (
+        "first compare the key with the key of the gateway (`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the"
+        " gateway)"
+    )
     if any(known_hosts.match(gateway.host, "", None if gateway.port == _SSH_PORT else gateway.port)):
         return (
-            f"its host key is not the one in {file}: the key was changed, or another machine answers in its place",
+            f"the host key of the gateway is not the key in {file}: the key was changed, or another machine answers",
             f"{compare}; if the key was changed, remove the old line and run: {add}",
         )
     return (
-        f"its host key is not known: {file} has no key of this host, and another machine could answer in its place",
+        f"the host key of the gateway is not known: {file} has no key of this host, and another machine could answer",
         f"{compare}, then run: {add}",
     )
 
@@ -213,10 +220,10 @@ def _reason_by_login(error: Exception, gateway: SshGateway, user: str) -> tuple[
     if isinstance(error, asyncssh.PermissionDenied) or "authentication" in str(error).lower():
         keys = f"the key {str(gateway.key)!r}" if gateway.key else "the keys of the agent and of ~/.ssh"
         return (
-            f"it refused the user {user!r} with {keys}",
+            f"the gateway refused the user {user!r} with {keys}",
             "set DB_SSH_USER and DB_SSH_KEY, and add the public key to that user's authorized_keys on the gateway",
         )
     if isinstance(error, asyncssh.ConnectionLost):
-        return "it closed the connection before the login", _NO_SSH
-    text = printable(error.reason) if isinstance(error, asyncssh.Error) else "its answer is not SSH"
+        return "the gateway closed the connection before the login", _NO_SSH
+    text = printable(error.reason) if isinstance(error, asyncssh.Error) else "the answer is not SSH"
     return f"the login failed: {text}", _NO_SSH

@@ -110,7 +110,7 @@ def judge_connections(demand: Demand, capacity: Capacity, settings: Settings) ->
     if settings.DATABASE_PGBOUNCER:
         return skipped(f"PgBouncer limits the connections to the server; {accepts}")
     if not demand.is_pooled:
-        return ok(f"{accepts}; without a pool each session opens one")
+        return ok(f"{accepts}; without a pool each session opens a connection")
     if demand.can_exhaust(capacity, settings):
         return failed(f"the pools can open {demand} connections, and {accepts}", "`thea-db pool` suggests a size")
     return ok(f"the pools can open {demand} connections; {accepts}")

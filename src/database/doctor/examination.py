@@ -90,7 +90,7 @@ async def _check_network(target: Target) -> dict[str, CheckResult]:
     hosts = network.hosts_to_reach(target)
     names = await guarded(network.check_names(hosts))
     if names.status == "failed":
-        return {"name resolution": names, "port": skipped("see name resolution")}
+        return {"name resolution": names, "port": skipped("see the check `name resolution`")}
     return {"name resolution": names, "port": await guarded(network.check_ports(hosts))}
 
 
@@ -112,4 +112,4 @@ def _first_failed(checks: Mapping[str, CheckResult]) -> str | None:
 
 
 def _skip(names: Iterable[str], cause: str | None) -> dict[str, CheckResult]:
-    return {name: skipped(f"see {cause}") for name in names}
+    return {name: skipped(f"see the check `{cause}`") for name in names}

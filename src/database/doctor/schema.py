@@ -75,7 +75,7 @@ async def check_role(context: CheckContext) -> CheckResult:
         return warning(
             f"{user} owns {', '.join(owned)}: it can switch row-level security off",
             "name a role that owns no table in DATABASE_URL, and the owner in DATABASE_MIGRATION_URL; `thea-db"
-            " bootstrap` creates the former",
+            " bootstrap` creates a role that owns no table",
         )
     return ok(f"row-level security binds {user}, which owns none of the tables")
 
@@ -87,10 +87,12 @@ async def check_creation(context: CheckContext) -> CheckResult:
     """
     connection, user = context.connection, context.target.user
     if await connection.fetchval(_OWNS_THE_DATABASE):  # also true of a superuser
-        return skipped(f"{user} has the privileges of the database's owner, which REVOKE does not change: see role")
+        return skipped(
+            f"{user} has the privileges of the database's owner, which REVOKE does not change: see the check `role`"
+        )
     revision = await readable_revision(connection)  # None: alembic_version is this package's, and may not be read
     if revision is not None and revision.is_foreign:
-        return skipped("the database is not thea-database's: see revision")
+        return skipped("the database is not thea-database's: see the check `revision`")
     temporary, schemas, in_schemas = await connection.fetchrow(_MAY_CREATE)
     found, remedies = [], []
     on_database = [name for name, is_granted in (("TEMPORARY", temporary), ("CREATE", schemas)) if is_granted]
@@ -105,8 +107,8 @@ async def check_creation(context: CheckContext) -> CheckResult:
     if found:
         return warning(
             f"{user} has {' and '.join(found)}: a table that it creates can hide a table of the migrations",
-            "a role that relies on PUBLIC loses the privilege too, so grant it to those that need it; then `thea-db"
-            f" bootstrap`, or as the owner of the database: {' '.join(remedies)}",
+            "roles that have the privilege only through PUBLIC lose it too, so grant it first to each of them that"
+            f" needs it; then run `thea-db bootstrap`, or, as the owner of the database: {' '.join(remedies)}",
         )
     return ok(f"{user} can create neither temporary tables nor objects in the schemas of the search_path")
 
@@ -116,9 +118,9 @@ async def check_rights(context: CheckContext) -> CheckResult:
     connection, user = context.connection, context.target.user
     found = await connection.fetchval("SELECT count(to_regclass(name)) FROM unnest($1::text[]) AS name", TABLES)
     if not found:
-        return skipped("the tables do not exist, or the role has no USAGE on their schema: see revision")
+        return skipped("the tables do not exist, or the role has no USAGE on their schema: see the check `revision`")
     if not Origin.of(await connection.fetchrow(ORIGIN)).is_ours:
-        return skipped("the tables are not this package's: see revision")
+        return skipped("the tables are not this package's: see the check `revision`")
     lacking = await connection.fetch(_LACKING, TABLES)
     if lacking:
         grants = [f'GRANT {privileges} ON {name} TO "{user}";' for name, privileges in lacking]
@@ -130,7 +132,8 @@ async def check_rights(context: CheckContext) -> CheckResult:
     match await connection.fetchval(may_execute):  # NULL if there is no such function
         case None:
             return failed(
-                "app_set_tenant(uuid) is missing", "`thea-db upgrade`; if no migration is left to apply: see schema"
+                "app_set_tenant(uuid) is missing",
+                "run `thea-db upgrade`; if there is no migration to apply, see the check `schema`",
             )
         case False:
             return failed(
@@ -143,7 +146,7 @@ async def check_rights(context: CheckContext) -> CheckResult:
 async def check_revision(context: CheckContext) -> CheckResult:
     """Check that the database is at the newest revision of this installation."""
     if await context.connection.fetchval("SELECT current_schema() IS NULL"):
-        return skipped("no schema of the search_path exists: see session defaults")
+        return skipped("no schema of the search_path exists: see the check `session defaults`")
     revision = await readable_revision(context.connection)
     if revision is not None:
         return judge_revision(revision)
@@ -156,12 +159,12 @@ async def check_revision(context: CheckContext) -> CheckResult:
 async def check_schema(context: CheckContext) -> CheckResult:
     """Compare the schema, row-level security and the role's privileges with what the migrations build."""
     if context.settings.ENVIRONMENT == "production" and await context.connection.fetchval(SEES_EVERY_ROW):
-        return skipped("see role")  # in production no engine connects as such a role
+        return skipped("see the check `role`")  # in production no engine connects as such a role
     if await context.connection.fetchval("SELECT current_schema() IS NULL"):
-        return skipped("see session defaults")
+        return skipped("see the check `session defaults`")
     report = await verify(context.settings)
     if report.compared_with == "nothing":
-        return skipped("see revision")
+        return skipped("see the check `revision`")
     differences = [difference for difference in report.differences if not _is_reported_elsewhere(difference)]
     if not differences:
         return ok("no difference from what the migrations build")

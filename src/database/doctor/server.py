@@ -133,12 +133,12 @@ async def check_writable(context: CheckContext) -> CheckResult:
 
 async def _remedy_of_read_only(context: CheckContext) -> str:
     if await context.connection.fetchval(_IS_BACKUP_ROLE):
-        return "name the application's role in DATABASE_URL: this one is the backup's, with BYPASSRLS and read-only"
+        return "name the application's role in DATABASE_URL: this role is for backups, with BYPASSRLS and read-only"
     row = await context.connection.fetchrow(_DEFAULTS, ["default_transaction_read_only"])
     if row["source"] == "client":
         return _remedy(row, "off")
     return (
-        "find out why it is read-only: a failover or maintenance can set that. Then, as an administrator:"
+        "find out why writes are off: a failover or maintenance can set that. Then, as an administrator:"
         f" {_remedy(row, 'off')}"
     )
 

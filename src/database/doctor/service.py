@@ -83,10 +83,10 @@ async def examine_service(settings: Settings, *, restart_command: str | None = N
     """
     checks = {"settings": check_settings(settings), "no database of its own": check_not_embedded(settings)}
     if named_target(settings) is None:
-        return checks | dict.fromkeys(("database", *_CHECKS, "restart"), skipped("see settings"))
+        return checks | dict.fromkeys(("database", *_CHECKS, "restart"), skipped("see the check `settings`"))
     checks["database"] = await guarded(_check_up(settings))
     if checks["database"].status == "failed":
-        return checks | dict.fromkeys((*_CHECKS, "restart"), skipped("see database"))
+        return checks | dict.fromkeys((*_CHECKS, "restart"), skipped("see the check `database`"))
     for name, check in _CHECKS.items():
         checks[name] = await guarded(check(settings))
     checks["restart"] = await guarded(check_restart(settings, restart_command))
@@ -150,7 +150,7 @@ async def _check_durability(settings: Settings) -> CheckResult:
     if lax := [f"{name} = off" for name, value in sorted(values.items()) if value == "off"]:
         return failed(
             f"{', '.join(lax)}: a crash loses committed transactions",
-            "remove these settings from postgresql.conf, and reload it",
+            "remove these settings from postgresql.conf, and reload the configuration",
         )
     if unlogged:
         return failed(

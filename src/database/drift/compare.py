@@ -16,7 +16,7 @@ _RENAMES: Final[Mapping[str, str]] = {
     "constraint": "ALTER TABLE {table} RENAME CONSTRAINT {old} TO {new}",
     "index": "ALTER INDEX {old} RENAME TO {new}",
 }
-_KEEP: Final = "-- it does no harm: keep it if an operator or a newer release created it"
+_KEEP: Final = "-- keep the object if an operator or a newer release created it: it does no harm"
 _CONSTRAINT_ORDER: Final = {"PRIMARY KEY": 0, "UNIQUE": 1, "FOREIGN KEY": 3}
 """A foreign key needs the key that it refers to; other constraints are 2."""
 

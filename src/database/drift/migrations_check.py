@@ -104,7 +104,9 @@ def _check_heads() -> CheckResult:
     newest = heads()
     if len(newest) == 1:
         return ok(newest[0])
-    return failed(f"{len(newest)} heads: {', '.join(newest)}", "set down_revision of the later one to the other")
+    return failed(
+        f"{len(newest)} heads: {', '.join(newest)}", "set down_revision of the later revision to the other one"
+    )
 
 
 async def _build(settings: Settings) -> _Builds:
@@ -179,7 +181,7 @@ def _check_snapshot(up: Catalog) -> CheckResult:
     is_other_text = up.server_major == snapshot.server_major and render_snapshot(up) != render_snapshot(snapshot)
     if snapshot.revisions != up.revisions or differences or is_other_text:
         details = f": {_first_lines(differences)}" if differences else ""
-        return failed(f"it is of {_revisions(snapshot)}, and stale{details}", remedy)
+        return failed(f"the snapshot is of {_revisions(snapshot)}, and stale{details}", remedy)
     return ok(f"is what the migrations build, at {_revisions(snapshot)}")
 
 

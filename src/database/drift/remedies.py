@@ -280,7 +280,10 @@ def _change_constraint(item: ComparedObject, attribute: str) -> Statements:
             return (f"REINDEX INDEX CONCURRENTLY {item.name}",)
         case "switched off on":
             enable = (f"ALTER TABLE {table} ENABLE TRIGGER ALL" for table in item.live["switched off on"])
-            return ("-- run it as a superuser; rows that were written in the meantime were not checked", *enable)
+            return (
+                "-- run this as a superuser; rows that were written while triggers were off are unchecked",
+                *enable,
+            )
         case _:
             return (*drop(item), *create(item))
 

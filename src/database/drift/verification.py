@@ -237,5 +237,5 @@ def _drift_error(errors: tuple[Difference, ...]) -> SchemaDriftError:
     return SchemaDriftError(
         "the database does not have the schema that the code expects:\n" + "\n".join(lines),
         hint="`thea-db verify` lists each difference with its remedy; with DATABASE_VERIFY_SCHEMA=warn the service"
-        " starts all the same",
+        " starts in spite of the differences",
     )

@@ -154,7 +154,7 @@ def clear_leftovers(folder: Path, sockets: Path) -> None:
     left = keeper.read_pid_file(pid_file)
     if left and left.data != data and keeper.is_postgres(left.pid, left.data):
         raise ConnectionFailed(
-            f"{folder} was copied from {left.data.parent} while the server there ran: its files may not fit together",
+            f"{folder} was copied from {left.data.parent} while the server there ran: the files may be inconsistent",
             hint="stop that server, and copy the folder again",
         )
     _end_strays(data)

@@ -58,8 +58,10 @@ def is_uncertain(context: ExceptionContext) -> bool:
 def outcome_unknown() -> CommitOutcomeUnknown:
     """Return the error of a COMMIT that was not answered."""
     return CommitOutcomeUnknown(
-        "the connection was lost after COMMIT was sent and before its answer; whether it is committed is not known",
-        hint="check whether the changes are there, or repeat the work if that is safe; `run_transaction` does either",
+        "the connection was lost after COMMIT was sent and before its answer; whether the work is committed is not"
+        " known",
+        hint="check whether the changes are in the database, or repeat the work if a repetition is safe;"
+        " `run_transaction` queries the outcome itself, and with idempotent=True repeats the work",
     )
 
 

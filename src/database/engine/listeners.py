@@ -45,7 +45,7 @@ def register_listeners(engine: Engine, *, writes: bool, needs_writable_server: b
     def replace_error(context: ExceptionContext) -> BaseException | None:
         if needs_writable_server and _is_standby_by_now(context):
             context.is_disconnect = True
-            return ConnectionFailed("the server accepts no writes any more: another one may have been promoted")
+            return ConnectionFailed("the server accepts no writes any more: another server may have been promoted")
         return _error_to_raise(context)
 
     event.listen(engine, "handle_error", replace_error)

@@ -128,18 +128,18 @@ class SizedPool(AsyncAdaptedQueuePool):
             return super().connect()
         except PoolTimeout:
             raise PoolExhausted(
-                f"the pool {self.logging_name!r} of {self.size()} connections and {self._most_above_size} more"
-                f" had none free for {self.timeout():g} s; {self._longest_holder()}",
-                hint="end sessions sooner (keep none open while waiting for a model or another service), or raise"
-                " DATABASE_POOL_SIZE (pool_max if the URL has it); `thea-db pool` shows how far",
+                f"the pool {self.logging_name!r} (size {self.size()}, overflow {self._most_above_size}) had no free"
+                f" connection for {self.timeout():g} s; {self._longest_holder()}",
+                hint="end sessions sooner (close the session while you wait for a model or another service), or raise"
+                " DATABASE_POOL_SIZE (pool_max if the URL has it); `thea-db pool` suggests a size",
             ) from None
 
     def _longest_holder(self) -> str:
         if not self._holders:
-            return "none is in use: they are still being opened"
+            return "no connection is in use: the connections are still being opened"
         since, reference = min(self._holders.values(), key=lambda holder: holder[0])
         task = reference() if reference else None
-        held = f"the longest has been in use for {time.monotonic() - since:.1f} s"
+        held = f"the longest-used connection has been in use for {time.monotonic() - since:.1f} s"
         by = f"by task {task.get_name()!r}{_waiting_line(task)}" if task else "by a task that no longer exists"
         return f"{held} {by}{self._own_share()}"
 
@@ -147,7 +147,11 @@ class SizedPool(AsyncAdaptedQueuePool):
         """Return the end of the message if the waiting task has connections itself: it would wait for itself."""
         current = asyncio.current_task()
         own = sum(reference is not None and reference() is current for _, reference in self._holders.values())
-        return f"; the waiting task itself has {own} of them: it opened a session inside another one" if own else ""
+        return (
+            f"; the waiting task itself has {own} of the connections: it opened a session inside another session"
+            if own
+            else ""
+        )
 
 
 def replace_stale_connections(engine: Engine, limits: PoolLimits, *, pings_each: bool = False) -> None:

@@ -238,17 +238,24 @@ async def _compare(
         is_standby, has_all, lag = await connection.fetchrow(_REPLAYED, written)
         waited = time.monotonic() - began
         if not is_standby:
-            return warning("the server for reading is no standby", "name one in DATABASE_REPLICA_URL, or unset it")
+            return warning(
+                "the server in DATABASE_REPLICA_URL is not a standby",
+                "name a standby in DATABASE_REPLICA_URL, or unset it",
+            )
         if written is None:
             return skipped("a standby answers; its lag cannot be measured without the primary")
         if has_all:
-            return ok(f"it has what the primary had {waited * 1000:.0f} ms before")
+            return ok(f"the replica has all changes that the primary had {waited * 1000:.0f} ms ago")
         if waited >= patience_seconds:
             break
         await asyncio.sleep(POLL_SECONDS)
     if lag is not None and lag <= max_lag_seconds:
         return ok(f"{lag:.1f} s behind")
-    found = "it is behind, and has replayed no transaction since it started" if lag is None else f"{lag:.0f} s behind"
+    found = (
+        "the replica is behind, and has replayed no transaction since it started"
+        if lag is None
+        else f"{lag:.0f} s behind"
+    )
     return warning(
         found, "pg_stat_replication on the primary shows the cause; a long query on the replica delays the replay too"
     )
@@ -311,7 +318,7 @@ def _judge_isolation(isolation: Isolation, revision: Revision | None, *, is_loca
     state = "newest" if revision is None else revision.state
     is_comparable = state == "newest" or (state == "newer" and not isolation.missing)
     if not isolation.tables or not is_comparable:
-        return skipped("see revision")
+        return skipped("see the check `revision`")
     if isolation.open_tables:
         return failed("; ".join(isolation.open_tables), _VERIFY)
     if isolation.changed_policies:

@@ -165,7 +165,7 @@ async def _run(name: str, check: _Check, context: HealthContext) -> CheckResult:
             result = await check.run(context)
     except Exception as raised:  # noqa: BLE001 - a probe needs an answer, whatever happened
         if check.needs_primary and not has_answered(context.primary):
-            result = skipped("see connect")
+            result = skipped("see the check `connect`")
         else:
             error = translated(raised)
             reason = str(error.args[0]) if isinstance(error, DatabaseError) else None

@@ -48,7 +48,7 @@ _IS_OF_ANOTHER_REVISION: Final = (
 )
 _EXISTS: Final = (
     "the database already has what this migration creates: `thea-db verify` names each difference, or the revision to"
-    " stamp if there is none"
+    " stamp if there is no difference"
 )
 _HINTS: Final = {
     # read_only_sql_transaction
@@ -211,7 +211,8 @@ async def _take_lock(connection: AsyncConnection, seconds: float) -> None:
         if now - began >= seconds:
             raise LockNotAvailable(
                 f"another migration has held the lock for {seconds:.0f} s: {await _holder(connection)}",
-                hint="run this again when that migration has ended; pg_stat_activity shows what its process executes",
+                hint="run the migrations again when that migration has ended; pg_stat_activity shows the statement of"
+                " its pid",
             )
         if now - reported >= REPORT_SECONDS:
             reported = now

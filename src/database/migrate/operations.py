@@ -203,7 +203,7 @@ def backfill(statement: str, *, batch: int = 1000) -> int:
             tenants.
     """
     if missing := [name for name in ("tenant_id", "batch") if not re.search(rf"(?<!:):{name}\b", statement)]:
-        raise ValueError(f"statement must have {' and '.join(f':{name}' for name in missing)}, and does not")
+        raise ValueError(f"statement must have {' and '.join(f':{name}' for name in missing)}, and lacks them")
     if batch < 1:
         raise ValueError(f"batch must be 1 row or more, got {batch}")
     with autocommit_block("backfill") as connection:

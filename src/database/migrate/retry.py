@@ -133,11 +133,11 @@ def _pause(first: float, failures: int) -> float:
 def _give_up(error: DatabaseError, step: MigrationStep, attempts: int, connection: Connection) -> LockNotAvailable:
     held_by = blockers_of(connection)
     return LockNotAvailable(
-        f"{step.short_log}: {error.args[0]}; given up after {attempts} attempts; the steps before it are committed"
+        f"{step.short_log}: {error.args[0]}; given up after {attempts} attempts; the earlier steps are committed"
         + (f"; the lock was held by {held_by}" if held_by else ""),
         sqlstate=error.sqlstate,
-        hint="run this again when that transaction has ended; pg_terminate_backend(pid) ends the session and discards"
-        " its changes"
+        hint="run the migrations again when that transaction has ended; pg_terminate_backend(pid) ends the session and"
+        " discards its changes"
         if held_by
         else f"this query lists the sessions with locks: {LOCKS_QUERY}",
     )

@@ -141,7 +141,11 @@ class Revision:
     def foreign_origin(self) -> str:
         """Return the sentence that reports a foreign database."""
         at = f"revision {self.database}" if self.database else "no readable revision"
-        tables = f"other tables that are named {', '.join(self.namesakes)}" if self.namesakes else "none of its tables"
+        tables = (
+            f"other tables that are named {', '.join(self.namesakes)}"
+            if self.namesakes
+            else "none of thea-database's tables"
+        )
         return f"other migrations than thea-database's made this database: it has {at}, and {tables}"
 
 

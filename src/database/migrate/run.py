@@ -187,8 +187,8 @@ async def revision(settings: Settings, message: str, *, autogenerate: bool = Fal
     """
     if folder is None and not is_checkout():
         raise ConfigurationError(
-            "a new migration belongs into a checkout: in an installed package the next release would delete it, and no"
-            " other machine would have it",
+            "a new migration must be in a checkout: the next release would delete a migration in the installed package,"
+            " and no other machine would have it",
             hint="work in the checkout, or name a folder of your own for a draft (`--folder`)",
         )
     config = alembic_config(folder)

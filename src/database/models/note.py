@@ -66,7 +66,7 @@ def clean_tags(tags: Iterable[Any]) -> list[str]:
     if len(cleaned) > MAX_TAGS:
         raise ValueError(f"tags must be at most {MAX_TAGS}, got {len(cleaned)}")
     if longest := max((len(tag) for tag in cleaned if len(tag) > MAX_TAG_LENGTH), default=0):
-        raise ValueError(f"a tag must be at most {MAX_TAG_LENGTH} characters, got one of {longest}")
+        raise ValueError(f"a tag must be at most {MAX_TAG_LENGTH} characters, got a tag of {longest}")
     return cleaned
 
 

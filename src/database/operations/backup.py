@@ -297,7 +297,8 @@ async def _restore_into(target: Target, archive: Path, manifest: Manifest | None
     if major < _TRANSACTION_TIMEOUT <= program.major:
         raise ConfigurationError(
             f"{program} sets transaction_timeout, which PostgreSQL {major} does not have",
-            hint=f"back up and restore by programs of PostgreSQL {major} to {_TRANSACTION_TIMEOUT - 1}: --bin",
+            hint=f"back up and restore with the programs of PostgreSQL {major} to {_TRANSACTION_TIMEOUT - 1}: name"
+            " their folder with --bin",
         )
     # The roles of the backup's server may not exist here, so owners and privileges are not restored: the connected role
     # owns the objects, and default privileges apply.
@@ -374,7 +375,8 @@ async def _check_is_empty(connection: asyncpg.Connection[Any], target: Target) -
     if not await connection.fetchval("SELECT has_schema_privilege('public', 'CREATE')"):
         raise ConfigurationError(
             f"{target.user} may not create tables in {target.database}",
-            hint="name the owner of the database in DATABASE_MIGRATION_URL; `thea-db bootstrap` creates both",
+            hint="name the owner of the database in DATABASE_MIGRATION_URL; `thea-db bootstrap` creates the role and"
+            " the database",
         )
 
 

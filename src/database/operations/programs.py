@@ -91,7 +91,7 @@ def find_program(name: str, *, at_least: int, folder: Path | None, target: Targe
     suitable = [program for program in found if program.major >= at_least]
     if suitable:
         return min(suitable, key=lambda program: program.major)
-    unsuitable = ", ".join(f"{program.path} is of {program.major}" for program in found) or "there is none"
+    unsuitable = ", ".join(f"{program.path} is of {program.major}" for program in found) or "no such program was found"
     raise ConfigurationError(
         f"{name} must be of PostgreSQL {at_least} or later, the version of the server: {unsuitable}"
         + (f" in {folder}" if folder is not None and not found else ""),

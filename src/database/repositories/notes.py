@@ -333,7 +333,9 @@ def _conditions(
         raise ValueError(f"match must be 'all' or 'any', got {match!r}")
     if tags:
         if not (wanted_tags := clean_tags(tags)):
-            raise ValueError("tags must have a tag that is not empty, got none; leave them out for notes with any")
+            raise ValueError(
+                "tags must have a tag that is not empty, got only empty ones; pass no tags to search all notes"
+            )
         where.append(Note.tags.contains(wanted_tags) if match == "all" else Note.tags.overlap(wanted_tags))
     return where
 

@@ -170,5 +170,5 @@ def _check(values: Mapping[str, Any]) -> None:
 
 def _found(found: T | None, tenant_id: UUID) -> T:
     if found is None:
-        raise NotFoundError(f"there is no tenant with id {tenant_id}", hint="`thea-db tenant list` shows them")
+        raise NotFoundError(f"there is no tenant with id {tenant_id}", hint="`thea-db tenant list` shows all tenants")
     return found

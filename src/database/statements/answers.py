@@ -215,5 +215,5 @@ def _is_live(session: AsyncSession, message_id: str) -> list[ColumnElement[bool]
 def _has_ended(message: MessageHistory) -> StaleDataError:
     return StaleDataError(
         f"message {message.id} is {message.state}; only an incomplete message can be extended or ended",
-        hint="its writer or `interrupt_stale` has ended it; append the rest as another message",
+        hint="its writer or `interrupt_stale` has ended the message; append the rest as another message",
     )

@@ -148,7 +148,8 @@ async def set_summary(
         raise ValueError(f"upto_seq must be at most the conversation's last_seq, {row.last_seq}, got {upto_seq}")
     raise StaleDataError(
         f"the summary of conversation {conversation_id} goes up to {row.summary_upto_seq}, not {expected_upto}",
-        hint="another writer has replaced it; read the conversation again, and summarize from its summary_upto_seq",
+        hint="another writer has replaced the summary; read the conversation again, and continue from its"
+        " summary_upto_seq",
     )
 
 

@@ -103,7 +103,8 @@ class _Move:
             new = Series(_copy_of(event, self.begins, None, rrule=str(self.rule)))
             if self.begins != start and not (has_first(self.rule, new.first) and new.among([after])):
                 raise ValueError(
-                    "the new rule has no occurrence where the series would begin; move its first occurrence"
+                    "the new rule has no occurrence at the new beginning of the series; move the first occurrence"
+                    " instead"
                 )
             first = series.first if is_whole else slot.local
             new_times = _matched_times(series, new, first, after - slot.local, set(old_times.values()))
@@ -254,7 +255,9 @@ async def lock_event(session: AsyncSession, event_id: UUID, version: int | None 
     series = None if event.series_id is None else rows.get(event.series_id)
     if event.series_id is not None and series is None:
         # The subquery saw the series from before the wait; the row was read again under its lock.
-        raise StaleDataError(f"event {event_id} was moved to another series by another writer", hint="read it again")
+        raise StaleDataError(
+            f"event {event_id} was moved to another series by another writer", hint="read the event again"
+        )
     for row in rows.values():
         expected = version if version is not None and row is event else known.get(row.id)
         if expected is not None and row.version != expected:
@@ -313,9 +316,9 @@ def _matched_times(
         if by_number.keys() >= of_rule and len(months) == 1:
             return moved | by_number
     raise ValueError(
-        "the new rule has no occurrence for an excluded or changed one, the first of them that of"
-        f" {unmatched[0].isoformat()}; `delete` the changed occurrence and remove it from `exdates`, or move the"
-        " occurrences that follow it"
+        "the new rule has no occurrence that matches the excluded or changed occurrence of"
+        f" {unmatched[0].isoformat()}; `delete` the occurrence if it was changed, then remove it from `exdates`; or"
+        " move only the occurrences that follow it"
     )
 
 

@@ -65,7 +65,7 @@ def check_interval(start: Any, end: Any) -> None:
 def _check_datetime(name: str, value: Any) -> None:
     if not isinstance(value, datetime):
         raise ValueError(  # noqa: TRY004 - bad input
-            f"{name} must be a datetime with a zone, got {type(value).__name__}; pass a date as its midnight"
+            f"{name} must be a datetime with a zone, got {type(value).__name__}; for a date, pass midnight"
         )
     check_aware(name, value)
 

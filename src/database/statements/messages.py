@@ -298,7 +298,8 @@ def _other_content(message_id: str) -> IdempotencyConflictError:
     return IdempotencyConflictError(
         f"message_id {message_id!r} is taken by a message with other content",
         constraint=KEY,
-        hint="`edit` a changed message, which keeps its key; give another message a key of its own",
+        hint="if the message was changed, call `edit`, which keeps the key; if it is another message, give it another"
+        " key",
     )
 
 

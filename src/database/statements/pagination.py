@@ -78,7 +78,8 @@ def decode_cursor(cursor: str, *, scope: str) -> list[Any]:
         raise InvalidCursorError("the cursor cannot be read; begin again without a cursor") from None
     if not is_own:
         raise InvalidCursorError(
-            "the cursor must be one that this query returned, got that of another query; begin again without a cursor"
+            "the cursor must be one that this query returned, got the cursor of another query; begin again without a"
+            " cursor"
         )
     return values
 

@@ -148,7 +148,7 @@ async def stream_entities(
             if session.sync_session.connection_in_use is not connection:
                 raise DatabaseError(
                     "the transaction of a stream ended before the last row was read",
-                    hint="commit or roll back after the stream, or use another session for that",
+                    hint="commit or roll back after the stream, or use another session for other work",
                 )
             fetched = await _drive(connection, compiled.sql, partial(cursor.fetch, batch))
             entities = _loaded(session, compiled, fetched, refresh=False)

@@ -99,8 +99,9 @@ class Calls:
             if not lost.may_be_written:
                 raise ConnectionFailed(str(lost.args[0]), hint=lost.hint) from lost.__cause__
             raise CommitOutcomeUnknown(
-                "the connection was lost before the server answered; whether this was written is not known",
-                hint="send it again under the same message_id: what was written is then a duplicate",
+                "the connection was lost before the server answered; whether the call was executed is not known",
+                hint="send the messages again with the same message_ids: a message that was written is then a"
+                " duplicate",
             ) from lost.__cause__
         except SchemaDriftError as error:
             raise_if_missing(call, error)

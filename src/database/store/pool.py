@@ -152,8 +152,8 @@ class StorePool:
             slot = await self._waiters.wait(self._limits.timeout, put_back=self._pass_on)
         except TimeoutError:
             raise PoolExhausted(
-                f"the store's pool of {self._most} connections had none free for {self._limits.timeout:g} s",
-                hint="raise DATABASE_POOL_SIZE (pool_max if the URL has it); `thea-db pool` shows how far",
+                f"the store's pool of {self._most} connections had no free connection for {self._limits.timeout:g} s",
+                hint="raise DATABASE_POOL_SIZE (pool_max if the URL has it); `thea-db pool` suggests a size",
             ) from None
         return slot or await self._open()
 

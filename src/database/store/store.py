@@ -181,7 +181,7 @@ class Store:
         users.check_telegram_id(telegram_id)
         check_limit(recent)
         if not messages:
-            raise ValueError("messages must be at least one, got none; to look without one, use `recent`")
+            raise ValueError("messages must be at least one, got none; to read without a new message, use `recent`")
         conversations.check_silence("idle_timeout", idle_timeout or timedelta(0))
         chat = conversations.stored_chat(channel, external_chat_id)
         user_id, conversation_id = uuid7(), uuid7()

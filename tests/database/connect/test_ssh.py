@@ -56,7 +56,7 @@ async def test_a_socket_has_a_short_path(tunnel: SshTunnel, tmp_path: Path, monk
 async def test_a_full_disk_is_told(tunnel: SshTunnel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
 
-    with pytest.raises(TunnelFailed, match="this machine cannot listen for it: No such file") as caught:
+    with pytest.raises(TunnelFailed, match="this machine cannot open the local end: No such file") as caught:
         await tunnel.forward(SERVER, as_socket=True)
 
     assert "check that /nowhere exists" in str(caught.value.hint)
@@ -207,11 +207,11 @@ async def test_explains_a_server_that_is_not_there(
 @pytest.mark.parametrize(
     ("code", "words", "reason"),
     [
-        (asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed", "the gateway prohibits it"),
+        (asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed", "the gateway prohibits the connection"),
         (asyncssh.OPEN_CONNECT_FAILED, "Connection refused", "nothing listens there"),
         (asyncssh.OPEN_CONNECT_FAILED, "Name or service not known", "the gateway does not know the host"),
-        (asyncssh.OPEN_CONNECT_FAILED, "No route to host", "the gateway has no route to it"),
-        (asyncssh.OPEN_CONNECT_FAILED, "Connection timed out", "it does not answer the gateway"),
+        (asyncssh.OPEN_CONNECT_FAILED, "No route to host", "the gateway has no route to the host"),
+        (asyncssh.OPEN_CONNECT_FAILED, "Connection timed out", "the host does not answer the gateway"),
         (asyncssh.OPEN_CONNECT_FAILED, "open\x1b[2J\nfailed", "the gateway reports 'open [2J failed'"),
     ],
 )

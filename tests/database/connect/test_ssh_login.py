@@ -74,7 +74,7 @@ async def test_refuses_an_unknown_host(gateway: Gateway, home: Path, has_file: b
 
     error = await refusal(gateway.settings(known_hosts=None))
 
-    assert "its host key is not known: ~/.ssh/known_hosts has no key of this host" in str(error)
+    assert "the host key of the gateway is not known: ~/.ssh/known_hosts has no key of this host" in str(error)
     assert f"ssh-keyscan -p {gateway.port} 127.0.0.1 >> ~/.ssh/known_hosts" in str(error)
     assert gateway.logins == 0
 
@@ -86,7 +86,7 @@ async def test_refuses_a_host_whose_key_has_changed(gateway: Gateway, tmp_path: 
 
     error = await refusal(settings)
 
-    assert "the key was changed, or another machine answers in its place" in str(error)
+    assert "the key was changed, or another machine answers" in str(error)
     assert gateway.logins == 0
 
 
@@ -123,7 +123,7 @@ async def test_uses_only_the_named_key(gateway: Gateway, home: Path) -> None:
 
     error = await refusal(gateway.settings(key=named))
 
-    assert f"it refused the user 'thea' with the key {str(named)!r}" in str(error)
+    assert f"the gateway refused the user 'thea' with the key {str(named)!r}" in str(error)
 
 
 @pytest.mark.parametrize("is_named", [True, False])
@@ -159,10 +159,10 @@ async def test_reports_a_refusal_without_a_named_key(gateway: Gateway) -> None:
     ("content", "reason"),
     [
         (None, "No such file"),
-        (b"", "its content has another format"),
-        (CANARY.encode(), "its content has another format"),
-        (ANOTHER_KEY.export_private_key("pkcs8-pem", passphrase=CANARY), "it is encrypted"),
-        (ANOTHER_KEY.export_public_key(), "its content has another format"),
+        (b"", "the content has another format"),
+        (CANARY.encode(), "the content has another format"),
+        (ANOTHER_KEY.export_private_key("pkcs8-pem", passphrase=CANARY), "the key is encrypted"),
+        (ANOTHER_KEY.export_public_key(), "the content has another format"),
     ],
     ids=["missing", "empty", "not one", "encrypted", "public"],
 )
@@ -216,11 +216,11 @@ async def test_reports_that_the_host_is_not_known(gateway: Gateway, host: str) -
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        (b"", "it did not answer in time"),
+        (b"", "the gateway did not answer in time"),
         (b"SSH-1.0-old\r\n", "the login failed: Unsupported SSH version"),
-        (b"SSH-2.0-\xff\r\n", "the login failed: its answer is not SSH"),
+        (b"SSH-2.0-\xff\r\n", "the login failed: the answer is not SSH"),
         (b"SSH-2.0-mad\r\n\x00\x00\x00\x00\x00\x00\x00\x00" * 99, "the login failed"),
-        (None, "it closed the connection before the login"),
+        (None, "the gateway closed the connection before the login"),
     ],
 )
 async def test_reports_an_answer_that_is_not_ssh(gateway: Gateway, said: bytes | None, reason: str) -> None:

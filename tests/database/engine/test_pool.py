@@ -83,8 +83,9 @@ async def test_an_exhausted_pool_reports_its_name_its_size_and_its_longest_holde
         assert await pid(engine), "and goes on once one is free"
 
     assert re.search(
-        r"the pool 'sessions' of 1 connections and 1 more had none free for 0\.3 s;"
-        r" the longest has been in use for 0\.\d s by task 'reply-1', at test_pool\.py:\d+ in reply_to_somebody",
+        r"the pool 'sessions' \(size 1, overflow 1\) had no free connection for 0\.3 s;"
+        r" the longest-used connection has been in use for 0\.\d s"
+        r" by task 'reply-1', at test_pool\.py:\d+ in reply_to_somebody",
         str(caught.value),
     )
     assert "hint: " in str(caught.value)
@@ -97,7 +98,10 @@ async def test_a_holder_is_forgotten_with_its_connection(cloned_database: URL) -
         async with engine.connect() as connection:
             detached: Any = await connection.get_raw_connection()
             detached.detach()
-            assert cast("SizedPool", engine.pool)._longest_holder() == "none is in use: they are still being opened"
+            assert (
+                cast("SizedPool", engine.pool)._longest_holder()
+                == "no connection is in use: the connections are still being opened"
+            )
 
 
 async def test_a_session_reports_the_same(
@@ -106,7 +110,7 @@ async def test_a_session_reports_the_same(
     use_database(cloned_database.update_query_dict({"pool_max": "1"}), DATABASE_POOL_TIMEOUT="0.1")
     async with get_db() as session:
         await session.execute(PID)
-        with pytest.raises(PoolExhausted, match="the pool 'default' of 1 connections"):
+        with pytest.raises(PoolExhausted, match=r"the pool 'default' \(size 1, overflow 0\)"):
             async with get_db() as other:
                 await other.execute(PID)
 

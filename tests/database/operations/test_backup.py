@@ -196,7 +196,7 @@ async def test_an_older_program_is_rejected(cluster: Cluster, backup: Manifest, 
 
     with pytest.raises(ConfigurationError, match=r"pg_dump must be of PostgreSQL 18 or later.*pg_dump is of 15"):
         await back_up(cluster.settings("full"), tmp_path / "old.dump", programs=tmp_path)
-    with pytest.raises(ConfigurationError, match="there is none in"):
+    with pytest.raises(ConfigurationError, match="no such program was found in"):
         find_program("pg_dump", at_least=15, folder=tmp_path / "nowhere", target=ELSEWHERE)
 
 

@@ -58,7 +58,7 @@ def test_bootstrap_backup_and_restore_print_no_password(cluster: Cluster, call: 
     assert [each.exit_code for each in done] == [0] * 5, [each.output for each in done]
     assert "done: ALTER ROLE reported_app PASSWORD '***'" in made.output
     assert made.output.index("plan: CREATE DATABASE reported") < made.output.index("done: CREATE ROLE reported_app")
-    assert "`thea-db restore <file>` in place of it" in made.output  # after `upgrade` a restore is refused
+    assert "run `thea-db restore <file>` instead" in made.output  # after `upgrade` a restore is refused
     assert json.loads(again.output) == {"changed": [], "refused": []}
     assert "saved.dump: 1 rows in 1 tables of reported" in saved.output
     assert "verified: restored into a scratch database" in saved.output

@@ -96,7 +96,7 @@ async def test_tags_are_cleaned_however_they_come(
     ("tags", "message"),
     [
         ([str(n) for n in range(65)], "tags must be at most 64, got 65"),
-        (["s" * 65], "a tag must be at most 64 characters, got one of 65"),
+        (["s" * 65], "a tag must be at most 64 characters, got a tag of 65"),
         ("work", r"tags must be a list of strings, e\.g\. \['work'\], got str"),
         (None, "tags must be a list of strings"),
     ],

@@ -123,8 +123,8 @@ for _ in range(500):
     DEEP = [DEEP]
 WRONG = {
     "NaN": (NAN, r"must have only finite numbers, got nan at \w+(\[0\]|\.x)?\.a\[1\]\.b$"),
-    "mixed names": ({1: 1, "a": 2}, r"must have text as names, got int at \w+(\[0\]|\.x)?$"),
-    "nesting": ({"a": DEEP}, r"must be nested at most 100 deep, got more at \w+(\[0\]|\.x)?\.a\[0\]\[0\]"),
+    "mixed names": ({1: 1, "a": 2}, r"must have only strings as keys, got int at \w+(\[0\]|\.x)?$"),
+    "nesting": ({"a": DEEP}, r"must be nested at most 100 levels deep, got more at \w+(\[0\]|\.x)?\.a\[0\]\[0\]"),
 }
 
 

@@ -241,7 +241,7 @@ async def test_a_server_that_says_nothing_is_given_up_and_a_write_is_said_to_be_
         relay.fall_silent()
         since = time.monotonic()
 
-        with pytest.raises(CommitOutcomeUnknown, match="send it again"):
+        with pytest.raises(CommitOutcomeUnknown, match="send the messages again"):
             await get_store().append(uuid7(), said("x"))
         with pytest.raises(ConnectionFailed):
             await ByStore().user(1)

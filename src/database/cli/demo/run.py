@@ -80,7 +80,8 @@ async def _import(settings: Settings, file: Path, source: str, account: str) -> 
     if report.conflicts:
         print_warning(
             f"{report.conflicts:,} messages were refused: another message with the same key has other content. Telegram"
-            " numbers the messages of private chats and small groups for each account: name the file's with --account"
+            " numbers the messages of private chats and small groups for each account: name the file's account with"
+            " --account"
         )
     return report
 

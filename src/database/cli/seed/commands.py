@@ -24,13 +24,15 @@ seed_app = typer.Typer(pretty_exceptions_show_locals=False)
 @seed_app.command()
 def seed(
     *,
-    tenants: Annotated[int, typer.Option(help="The number of tenants; the first one gets most rows.")] = 3,
+    tenants: Annotated[int, typer.Option(help="The number of tenants; the first tenant gets most rows.")] = 3,
     users: Annotated[int, typer.Option(help="The number of users in all tenants together.")] = 100,
     messages: Annotated[int, typer.Option(help="The number of messages in all tenants together.")] = 100_000,
     number: Annotated[int, typer.Option("--seed", help="The seed: the same number generates the same rows.")] = 1,
     until: Annotated[
         str | None,
-        typer.Option(help="The time that the seed takes as now, such as 2026-03-01; by default today, in UTC."),
+        typer.Option(
+            help="The time that the generated rows treat as the present, such as 2026-03-01; by default today, in UTC."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, and nothing on success.")] = False,
     as_json: Json = False,

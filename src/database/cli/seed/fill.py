@@ -156,9 +156,10 @@ async def _check_recipe(session: AsyncSession, recipe: Recipe, share: Share) -> 
     stored = None if tenant is None else tenant.extra.get(RECORD)
     if tenant is not None and tenant.id == share.tenant_id and stored == recipe.record():
         return
-    origin = " ".join(f"{name}={stored.get(name)}" for name in recipe.record()) if stored else "not by this command"
+    origin = " ".join(f"{name}={stored.get(name)}" for name in recipe.record()) if stored else ""
+    how = f"with other options ({origin})" if origin else "by another program"
     raise ConfigurationError(
-        f"the tenant {share.slug} exists, and was created by another recipe ({origin})",
-        hint=f"choose another --seed, use the options of that recipe, or remove the tenant: `thea-db tenant erase"
+        f"the tenant {share.slug} exists, and was created {how}",
+        hint=f"choose another --seed, use the options of that tenant, or remove the tenant: `thea-db tenant erase"
         f" {share.slug}`",
     )

@@ -31,7 +31,7 @@ def create(
     slug: Annotated[str, typer.Argument(help="The slug: 1 to 63 of a-z, 0-9 and dashes.")],
     name: Annotated[str, typer.Argument(help="The display name.")],
     retention_days: Annotated[
-        int | None, typer.Option(help="The days for which messages are kept; by default forever.")
+        int | None, typer.Option(help="The number of days for which messages are kept; by default forever.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +60,7 @@ def update_command(
     *,
     new_slug: Annotated[str | None, typer.Option("--slug", help="The new slug.")] = None,
     name: Annotated[str | None, typer.Option(help="The new display name.")] = None,
-    retention_days: Annotated[int | None, typer.Option(help="The days for which messages are kept.")] = None,
+    retention_days: Annotated[int | None, typer.Option(help="The number of days for which messages are kept.")] = None,
     keep_for_ever: Annotated[bool, typer.Option("--keep-for-ever", help="Keep messages forever.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -82,7 +82,7 @@ def update_command(
 
 @tenant_app.command()
 def suspend(slug: Slug, as_json: Json = False) -> None:
-    """Suspend a tenant: workers and `purge` skip it. Its sessions keep working."""
+    """Suspend a tenant: workers and `purge` skip it. Sessions of the tenant keep working."""
     from src.database.cli.tenant.registry import set_status
 
     _show_one(run_coroutine(set_status(slug, "suspended")), as_json=as_json)

@@ -89,14 +89,16 @@ def check_options(model: type[TenantBase], options: Sequence[Any], *, streamed: 
             kind = type(option).__name__
             raise ValueError(f"an option must be a loader, e.g. selectinload(...), got {kind}")  # noqa: TRY004 - bad input
         if option.path[0] is not model.__mapper__:
-            raise ValueError(f"an option must begin at {name}, e.g. selectinload({name}...), got another model's")
+            raise ValueError(
+                f"an option must begin at {name}, e.g. selectinload({name}...), got the attribute of another model"
+            )
         for element in option.context:
             loader = _LOADED_WITH_THE_ROWS.get(element.strategy)
             # `contains_eager` has the strategy of joinedload, but needs a join that a repository's statement has not.
             if loader is None or "eager_from_alias" in element.local_opts:
                 raise ValueError(
                     "an option must be selectinload, joinedload, subqueryload or undefer, got another loader:"
-                    " nothing is loaded on access, and a row is read with all its columns"
+                    " no attribute is loaded on access, and each row is read with all of its columns"
                 )
             for criterion in criteria_of_option(element):
                 if (forbidden := _forbidden_part(criterion)) is not None:
