@@ -212,7 +212,7 @@ def test_a_role_that_can_create_tables(cloned_database: URL, superuser: psycopg.
     assert "TEMPORARY, CREATE on the database and CREATE on the schema public" in findings["creation"].found
     remedy = str(findings["creation"].remedy)
     assert f'REVOKE TEMPORARY, CREATE ON DATABASE "{name}" FROM PUBLIC, "thea_app";' in remedy
-    assert "grant it first to each of them that needs it" in remedy
+    assert "grant it first to each role that needs it" in remedy
     superuser.execute(remedy.partition(": ")[2])
     assert doctor(cloned_database)["creation"].status == "ok"
 

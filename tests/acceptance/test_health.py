@@ -217,7 +217,7 @@ async def test_the_remedy_of_a_read_only_default_does_not_lock_the_service_out(
 
     remedy = str((await look()).checks["connect"].remedy)
 
-    assert remedy.startswith("a standby: name all hosts in DATABASE_URL")
+    assert remedy.startswith("for a standby, name all hosts in DATABASE_URL")
     assert "otherwise `thea-db doctor`" in remedy
 
 

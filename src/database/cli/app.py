@@ -249,7 +249,7 @@ def demo(
     ] = None,
     account: Annotated[
         str,
-        typer.Option(help="The name of the account that exported the file; it is part of each message's key."),
+        typer.Option(help="The name of the account that exported the file; the name is part of each message's key."),
     ] = "bot",
 ) -> None:
     """Import a Telegram file into a development database, and show the queries of an assistant.

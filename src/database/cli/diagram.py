@@ -22,7 +22,8 @@ def erd(
     file: Annotated[
         Path | None,
         typer.Argument(
-            dir_okay=False, help="The file to write, a Markdown page if it ends in .md; by default standard output."
+            dir_okay=False,
+            help="The file to write, a Markdown page if the name ends in .md; by default standard output.",
         ),
     ] = None,
 ) -> None:

@@ -66,7 +66,9 @@ def _warnings(
             " it refuses the others"
         )
     if capacity is not None and capacity.available < demand.engines * demand.processes:
-        warnings.append("the server accepts less than one connection for each pool: put PgBouncer in front of it")
+        warnings.append(
+            "the server accepts less than one connection for each pool: put PgBouncer in front of the server"
+        )
     if demand.is_pooled and demand.steady > useful:
         warnings.append(
             f"the pools keep {demand.steady} connections open; the server can execute about {useful} at the same time"
@@ -82,7 +84,9 @@ def _warnings(
             " connections to PgBouncer"
         )
     if assumes_cores:
-        warnings.append("the cores are those of this machine: for a server on another one, set --cores and --spindles")
+        warnings.append(
+            "the cores are those of this machine: for a server on another machine, set --cores and --spindles"
+        )
     return warnings
 
 

@@ -122,7 +122,8 @@ def _show_bootstrapped(done: Bootstrapped) -> None:
         print_error(f"refused: {refusal.statement}\n{refusal.reason}\npurpose: {refusal.aim}\nremedy: {refusal.remedy}")
     if done.is_stopped:
         print_error(
-            "stopped: carry out the remedy and run this command again, or give an administrator the script of --sql"
+            "stopped: carry out the remedy and run this command again, or give an administrator the script that --sql"
+            " prints"
         )
     elif not done.changed and not done.refused:
         typer.echo("nothing to do: the database, the roles and their privileges are as planned")

@@ -148,7 +148,8 @@ class CloudSqlConnector:
             self._address = address
             return connection
         raise ConfigurationError(
-            f"the Cloud SQL instance {self._instance} has no address", hint="give it a public or a private address"
+            f"the Cloud SQL instance {self._instance} has no address",
+            hint="give the instance a public or a private address",
         )
 
     def _enter_loop(self) -> None:

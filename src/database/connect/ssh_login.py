@@ -138,7 +138,7 @@ def _read_known_hosts(gateway: SshGateway) -> asyncssh.SSHKnownHosts | None:
         # `from None`: asyncssh quotes the line that it cannot read, which is a secret if the file is a key.
         raise ConfigurationError(
             f"DB_SSH_KNOWN_HOSTS must be a readable known_hosts file, got {str(path)!r}: {_reason_of_file(error)}",
-            hint="`ssh-keyscan` writes such a file; compare its fingerprints with the gateway's own",
+            hint="`ssh-keyscan` writes such a file; compare the fingerprints in the file with those of the gateway",
         ) from None
 
 

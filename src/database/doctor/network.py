@@ -89,7 +89,8 @@ def _remedy(error: DatabaseError, target: Target) -> str | None:
         return error.hint
     if isinstance(error, AuthenticationFailed) and not target.password:
         return (
-            f"no password is set: add it to DATABASE_URL or the profile; on a server without these roles, {_BOOTSTRAP}"
+            "no password is set: add the password to DATABASE_URL or the profile; on a server without these roles,"
+            f" {_BOOTSTRAP}"
         )
     if isinstance(error, AuthenticationFailed):
         return (

@@ -67,7 +67,7 @@ async def check_role(context: CheckContext) -> CheckResult:
         return fault(
             context.settings,
             f"{user} {'is a superuser' if is_superuser else 'has BYPASSRLS'}: row-level security does not bind it",
-            "name another role in DATABASE_URL: `thea-db bootstrap` creates one that row-level security binds. Leave"
+            "name another role in DATABASE_URL: `thea-db bootstrap` creates a role that row-level security binds. Leave"
             f" the attributes of {user} as they are: other programs may need them",
         )
     owned = [row["name"] for row in await context.connection.fetch(_OWNED, TABLES)]
@@ -107,8 +107,8 @@ async def check_creation(context: CheckContext) -> CheckResult:
     if found:
         return warning(
             f"{user} has {' and '.join(found)}: a table that it creates can hide a table of the migrations",
-            "roles that have the privilege only through PUBLIC lose it too, so grant it first to each of them that"
-            f" needs it; then run `thea-db bootstrap`, or, as the owner of the database: {' '.join(remedies)}",
+            "roles that have the privilege only through PUBLIC lose the privilege too, so grant it first to each role"
+            f" that needs it; then run `thea-db bootstrap`, or, as the owner of the database: {' '.join(remedies)}",
         )
     return ok(f"{user} can create neither temporary tables nor objects in the schemas of the search_path")
 
@@ -219,7 +219,7 @@ async def check_migrations(settings: Settings) -> CheckResult:
             return ok(f"{reached.target.user} can create tables")
         return failed(
             f"{reached.target.user} may not create tables",
-            "name the owner of the database in DATABASE_MIGRATION_URL: `thea-db bootstrap` creates it",
+            "name the owner of the database in DATABASE_MIGRATION_URL: `thea-db bootstrap` creates that role",
         )
 
 

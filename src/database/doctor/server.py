@@ -20,7 +20,8 @@ CLOCK_TOLERANCE_SECONDS: Final = 2.0
 _SYSTEM_USER_SINCE: Final = 16
 """The first major version with SYSTEM_USER, which reports how a session was authenticated."""
 _SCRAM: Final = (
-    "set a password for each role that connects and add it to its URL; then require scram-sha-256 in pg_hba.conf"
+    "set a password for each role that connects, and add the password to the URL of the role; then require"
+    " scram-sha-256 in pg_hba.conf"
 )
 _VERIFY_FULL: Final = (
     "when the server has a certificate for this host name, set DATABASE_SSL_MODE=verify-full, and DATABASE_SSL_CA if no"

@@ -52,7 +52,7 @@ def judge_zones(by_server: Mapping[str, list[datetime]], instants: list[datetime
     )
     if unknown := zone_names() - by_server.keys():
         return warning(
-            f"the server does not know {_listed(unknown)}, and rejects events in them"
+            f"the server does not know {_listed(unknown)}, and rejects events in these zones"
             + (f"; {comparison}" if differing else ""),
             "update the server's zone data: by a minor release of PostgreSQL, or the system's tzdata package",
         )

@@ -105,7 +105,10 @@ def _name_difference(missing: ComparedObject, extra: ComparedObject) -> Differen
     new = missing.object.removeprefix(f"{extra.table}.")
     remedy: Statements = (_RENAMES[extra.kind].format(table=extra.table, old=extra.name, new=new),)
     if extra.kind == "column":
-        remark = f"-- {extra.name} is defined as {new} should be: if it is another column, keep it and add {new}"
+        remark = (
+            f"-- {extra.name} is defined as {new} should be: if {extra.name} is another column, keep {extra.name} and"
+            f" add {new}"
+        )
         remedy = (remark, *remedy)
     severity: Severity = "warning" if extra.kind == "index" and not extra.live["unique"] else "error"
     return Difference(missing.kind, missing.object, "name", remedy, new, extra.name, severity)

@@ -163,7 +163,7 @@ def _check_downgrade(builds: _Builds) -> CheckResult:
     exempt = ("extension", "rights of PUBLIC")
     left = [f"{kind} {name}" for kind, objects in builds.down.built().items() if kind not in exempt for name in objects]
     if left or builds.down.revisions:
-        return failed(f"downgrade base leaves {_first_lines(left)}", "drop it in downgrade()")
+        return failed(f"downgrade base leaves {_first_lines(left)}", "drop these objects in downgrade()")
     if differences := _compare_both_ways(builds.up, builds.up_again):
         return failed(f"the second upgrade builds another schema: {_first_lines(differences)}")
     return ok("downgrade base leaves nothing, and upgrade head builds the same schema again")

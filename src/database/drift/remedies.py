@@ -11,7 +11,7 @@ from typing import Final
 from src.database.drift.catalog import Catalog, Facts
 from src.database.drift.difference import ComparedObject, Statements
 
-_REWRITES: Final = "-- rewrites the table; every other session that uses the table waits: run it when traffic is low"
+_REWRITES: Final = "-- rewrites the table; every other session that uses the table waits: run this when traffic is low"
 _GRANT_AGAIN: Final = "-- the object is dropped and created again: grant its privileges again afterwards"
 # The owner of the table runs the remedies, and row-level security hides every row from an owner without a tenant.
 _BY_TENANT: Final = (
@@ -93,7 +93,7 @@ def _lookalikes(item: ComparedObject) -> Statements:
         and {column["_name"] for column in _columns_of(item.live_catalog, name)} == wanted
     ]
     return tuple(
-        f"-- {name} has the columns of {item.object}: if it was renamed, run only"
+        f"-- {name} has the columns of {item.object}: if the table was renamed, run only"
         f" ALTER TABLE {name} RENAME TO {item.object}"
         for name in names
     )
@@ -400,7 +400,7 @@ def _change_enum(item: ComparedObject, _attribute: str) -> Statements:
 
 
 def _create_type_again(item: ComparedObject) -> str:
-    return f"create a second type, change the columns of {item.object} to it, and rename it"
+    return f"create a second type, change the columns of {item.object} to that type, and rename that type"
 
 
 def _position(label: str, labels: list[str]) -> str:
@@ -444,7 +444,7 @@ _CREATE: Final[Mapping[str, Callable[[ComparedObject], Statements]]] = {
     "constraint": _create_constraint,
     "domain": _create_domain,
     "enum": _create_enum,
-    "extension": lambda item: ("-- run it as a role that may create extensions", f"CREATE EXTENSION {item.object}"),
+    "extension": lambda item: ("-- run this as a role that may create extensions", f"CREATE EXTENSION {item.object}"),
     "function": lambda item: (item.expected["_definition"].strip(),),
     "index": lambda item: (_create_index(item, item.name),),
     "policy": _create_policy,

@@ -190,7 +190,7 @@ def _revision_difference(state: RevisionState, live: Catalog, revision: Revision
         remedy = ("-- after all other differences are repaired:", f"thea-db stamp {revision.head}")
     elif not live.schema:
         remedy = (
-            "-- if the tables exist: GRANT USAGE ON SCHEMA to this role, or correct its search_path; else:",
+            "-- if the tables exist: GRANT USAGE ON SCHEMA to this role, or correct the search_path of the role; else:",
             *remedy,
         )
     severity: Severity = "warning" if state == "newer" else "error"

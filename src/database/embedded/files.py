@@ -239,7 +239,7 @@ def describe_os_error(error: OSError, folder: Path) -> DatabaseError:
     return ConfigurationError(
         f"DATABASE_EMBEDDED_DIR must be a folder that this user can write to, got {str(folder)!r}:"
         f" {error.strerror or type(error).__name__}{owner}",
-        hint="set it to another folder, or set DATABASE_URL to a running server",
+        hint="set DATABASE_EMBEDDED_DIR to another folder, or set DATABASE_URL to a running server",
     )
 
 

@@ -179,7 +179,7 @@ def _end_strays(data: Path) -> None:
         if servers or time.monotonic() > deadline:
             raise ConnectionFailed(
                 f"processes of another PostgreSQL run in {data.parent} and do not end: {servers or strays}",
-                hint="end them, and connect again; a container that mounts the folder may have started them",
+                hint="end these processes, and connect again; a container that mounts the folder may have started them",
             )
         for pid in strays:
             with suppress(ProcessLookupError):

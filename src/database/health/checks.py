@@ -37,7 +37,9 @@ SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
 """
 _ISOLATED: Final = ok("row-level security is forced on every table and applies to the role")
 _VERIFY: Final = "`thea-db verify` names each difference and the statements that repair it"
-_ROLE: Final = "connect as a role with NOSUPERUSER NOBYPASSRLS that owns no table: `thea-db bootstrap` creates one"
+_ROLE: Final = (
+    "connect as a role with NOSUPERUSER NOBYPASSRLS that owns no table: `thea-db bootstrap` creates such a role"
+)
 _UPGRADE: Final = "thea-db upgrade"
 
 _healthy_until: Final[dict[str, float]] = {}
@@ -143,7 +145,7 @@ async def check_connection(context: HealthContext) -> CheckResult:
     if not primary.takes_writes:
         return warning(
             "the server accepts no writes: it is a standby, or default_transaction_read_only is on",
-            "a standby: name all hosts in DATABASE_URL, with target_session_attrs=read-write; otherwise"
+            "for a standby, name all hosts in DATABASE_URL, with target_session_attrs=read-write; otherwise"
             " `thea-db doctor` shows what sets the default, and how to reset it",
         )
     free, of = primary.capacity.free, primary.capacity.available
@@ -169,7 +171,7 @@ async def check_revision(context: HealthContext) -> CheckResult:
     if revision.state == "newer":
         return warning(
             f"{revision.database} is newer than this release's {revision.head}",
-            "none while a newer release is rolled out; otherwise install the release that has this revision",
+            "nothing to do while a newer release is rolled out; otherwise install the release that has this revision",
         )
     return judge_revision(revision)
 
@@ -185,8 +187,8 @@ def judge_revision(revision: Revision) -> CheckResult:
             return failed("the database has no schema, or the role has no USAGE on it", _UPGRADE)
         case "newer":
             return failed(
-                f"this installation does not know {revision.database}: its newest is {revision.head}, and a newer one"
-                " has migrated the database",
+                f"this installation does not know {revision.database}: the newest here is {revision.head}, and a newer"
+                " release has migrated the database",
                 "install the release of thea-database, or check out the branch, that has this revision; delete neither"
                 " migrations nor rows of alembic_version",
             )

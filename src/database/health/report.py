@@ -24,17 +24,17 @@ Status = Literal["healthy", "degraded", "unhealthy"]
 NO_CONNECTION_FREE: Final = "53300"
 """The SQLSTATE too_many_connections."""
 _DOCTOR: Final = "`thea-db doctor` reports the cause"
-_TIMED_OUT: Final = "no answer in time", f"the network, or a server that is overloaded or hangs: {_DOCTOR}"
+_TIMED_OUT: Final = "no answer in time", f"check the network, and the server, which can be overloaded: {_DOCTOR}"
 _FULL: Final = (
     "the server has no free connection",
-    "fewer or smaller pools (`thea-db pool` suggests sizes), or PgBouncer",
+    "use fewer or smaller pools (`thea-db pool` suggests sizes), or PgBouncer",
 )
 # The first class of which the error is an instance. The error's own text is not reported: it names hosts and users.
 _REASONS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
     (TimeoutError, *_TIMED_OUT),
     (QueryTimeout, *_TIMED_OUT),
     (AuthenticationFailed, "the server refused the user or the password", "`thea-db info` shows their sources"),
-    (DatabaseMissing, "the database does not exist", "correct its name, or create it: `thea-db bootstrap`"),
+    (DatabaseMissing, "the database does not exist", "correct the name, or create the database: `thea-db bootstrap`"),
     (TlsFailed, "the TLS handshake failed, or the certificate is invalid", _DOCTOR),
     (TunnelFailed, "the SSH tunnel could not be opened", _DOCTOR),
     (ConnectionFailed, "no connection", _DOCTOR),

@@ -148,7 +148,7 @@ def validate(table: str, name: str) -> None:
             raise DatabaseError(f"{table} has no constraint {name}")
         if constraint.is_new:  # this transaction holds the lock of ADD CONSTRAINT until it ends
             raise DatabaseError(
-                f"{name} must be validated in a later revision than the one that adds it: every other session that uses"
+                f"{name} must be validated in a later revision than its creation: every other session that uses"
                 f" {table} would wait while its rows are read",
                 hint="move `validate` into its own revision",
             )
@@ -171,8 +171,8 @@ def set_not_null(table: str, column: str, *, check: str) -> None:
         found = connection.execute(_CONSTRAINT, {"name": check, "table": table}).first()
         if found is None or not found.convalidated or found.rule != f"CHECK (({_quote(column)} IS NOT NULL))":
             raise DatabaseError(
-                f"{check} must be a validated CHECK ({column} IS NOT NULL) of {table}: without it PostgreSQL reads the"
-                " whole table while every other session that uses the table waits",
+                f"{check} must be a validated CHECK ({column} IS NOT NULL) of {table}: without this CHECK PostgreSQL"
+                " reads the whole table while every other session that uses the table waits",
                 hint=f"add_check({check!r}, {table!r}, '{column} IS NOT NULL') in one revision, validate in the next",
             )
     op.alter_column(table, column, nullable=False)

@@ -74,7 +74,7 @@ def explain(error: CommandError, folder: Path | None = None) -> ConfigurationErr
         return ConfigurationError(
             f"the models can only be compared with a database at the newest revision,"
             f" {', '.join(heads(folder))}: this database is behind",
-            hint="run `thea-db upgrade` (`alembic upgrade head`), then run this again",
+            hint="run `thea-db upgrade` (`alembic upgrade head`), then run the command again",
         )
     if "locate revision" not in text:
         return ConfigurationError(f"Alembic: {text}")

@@ -359,7 +359,7 @@ async def _check_sees_every_row(connection: asyncpg.Connection[Any], target: Tar
         return
     raise ConfigurationError(
         f"{target.user} must be a superuser or have BYPASSRLS: row-level security would hide rows from the backup",
-        hint="name another role in DATABASE_BACKUP_URL: `thea-db bootstrap` creates it. If the provider grants"
+        hint="name another role in DATABASE_BACKUP_URL: `thea-db bootstrap` creates that role. If the provider grants"
         " BYPASSRLS to no role, back up by the provider's snapshots",
     )
 

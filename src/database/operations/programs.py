@@ -145,4 +145,4 @@ def _environment_without_libpq() -> Mapping[str, str]:
 def _without_data(errors: str) -> str:
     """Return the lines of a program's errors that quote no data."""
     lines = [line for line in _ERRORS.findall(errors) if _QUOTES_NO_DATA.search(line)]
-    return "; ".join(dict.fromkeys(lines)) or "its error is withheld, because it can quote data"
+    return "; ".join(dict.fromkeys(lines)) or "the error is withheld, because it can quote data"

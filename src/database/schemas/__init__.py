@@ -143,7 +143,9 @@ class EventCreate(CreateInput):
     def _check_together(self) -> Self:
         _check_times(self.start_datetime, self.end_datetime, self.rrule, all_day=self.all_day)
         if (self.series_id is None) != (self.recurrence_id is None):
-            raise ValueError("series_id and recurrence_id must be given together: the series, and the occurrence of it")
+            raise ValueError(
+                "series_id and recurrence_id must be given together: the series, and the occurrence in the series"
+            )
         return self
 
 

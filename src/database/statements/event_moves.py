@@ -282,7 +282,7 @@ def _slot_at(series: Series, scope: Scope, recurrence_id: datetime | None) -> Sl
     if slot is None:
         raise ValueError(
             f"recurrence_id must be the original start of an occurrence of series {event_id},"
-            f" got {recurrence_id.isoformat()}; `occurrences` returns it with each occurrence"
+            f" got {recurrence_id.isoformat()}; `occurrences` returns the recurrence_id of each"
         )
     return slot
 

@@ -222,7 +222,7 @@ def check_outcome(outcome: str, message_id: str) -> None:
         raise IdempotencyConflictError(
             "a message_id is taken by a message of another chat",
             constraint=KEY,
-            hint="the key names its chat: <channel>:<account>:<chat>:<id>",
+            hint="a message_id names its chat: <channel>:<account>:<chat>:<id>",
         )
 
 

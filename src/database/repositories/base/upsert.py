@@ -63,7 +63,7 @@ async def upsert(
             return Upserted(row=written[0], outcome="inserted" if written[1] else "updated")
         row = (await session.scalars(existing)).one_or_none()
         if row is not None and getattr(row, "deleted_at", None) is not None:
-            raise DuplicateKeyError(f"a deleted {model.__name__} has this key", hint="`restore` it first")
+            raise DuplicateKeyError(f"a deleted {model.__name__} has this key", hint="`restore` that row first")
         if row is not None:
             return Upserted(row=row, outcome="unchanged")
 
