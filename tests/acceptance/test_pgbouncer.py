@@ -237,7 +237,7 @@ def test_migrations_need_their_own_url_to_the_server(
 
     assert refused.returncode == 2
     assert "DATABASE_MIGRATION_URL must be set if DATABASE_PGBOUNCER=true" in refused.stderr
-    assert "set it to a URL of the server itself" in refused.stderr
+    assert "set DATABASE_MIGRATION_URL to a URL of the server itself" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert done.returncode == 0, done.stderr
     assert superuser.execute("SELECT count(*) FROM alembic_version").fetchall() == [(1,)]
