@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from types import AsyncGeneratorType, TracebackType
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
@@ -18,6 +18,8 @@ from src.database.session.reading import ReadSession, wait_for_replica
 from src.database.session.session import AsyncSession
 
 SessionT_co = TypeVar("SessionT_co", bound=AsyncSession, covariant=True)
+P = ParamSpec("P")
+ScopeT = TypeVar("ScopeT")
 
 
 class _CurrentEngine(DatabaseEngine):
@@ -90,6 +92,11 @@ class SessionScope(AbstractAsyncContextManager[SessionT_co], AsyncIterator[Sessi
         self._generator = scope()
         self._manager = asynccontextmanager(lambda: self._generator)()
 
+    @property  # type: ignore[misc] # `object` declares it to be writable
+    def __class__(self) -> type:
+        """The class that `isinstance` accepts beside this one: so Litestar and taskiq recognize a generator."""
+        return AsyncGeneratorType
+
     async def __aenter__(self) -> SessionT_co:
         return await self._manager.__aenter__()
 
@@ -110,7 +117,33 @@ class SessionScope(AbstractAsyncContextManager[SessionT_co], AsyncIterator[Sessi
         await self._generator.aclose()
 
 
-@functools.wraps(_session_scope, assigned=("__annotations__",))
+class _Dependency(Generic[P, ScopeT]):
+    """A function that opens a scope, as an object in which a framework finds the generator function that it looks for.
+
+    FastAPI, FastStream and taskiq look behind `__wrapped__` or at `__call__`; Litestar looks at `__call__`, and only if
+    the object is not a function. They call the object, and treat its `SessionScope` as the generator.
+    """
+
+    __name__: str
+
+    def __init__(self, function: Callable[P, ScopeT], generator: Callable[[], AsyncGenerator[Any, None]]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        # As attributes of the object: a call still finds the method of the class.
+        vars(self).update(__wrapped__=generator, __call__=generator, __annotations__=generator.__annotations__)
+
+    def __call__(self, *arguments: P.args, **options: P.kwargs) -> ScopeT:
+        return self._function(*arguments, **options)
+
+
+def _dependency(
+    generator: Callable[[], AsyncGenerator[Any, None]],
+) -> Callable[[Callable[P, ScopeT]], _Dependency[P, ScopeT]]:
+    """Return a decorator for a function that opens the scope of this generator function."""
+    return lambda function: _Dependency(function, generator)
+
+
+@_dependency(_session_scope)
 def get_db() -> SessionScope[AsyncSession]:
     """Open a session, for `async with` or as a dependency: `Depends(get_db, scope="function")` in FastAPI.
 
@@ -128,7 +161,7 @@ def get_db() -> SessionScope[AsyncSession]:
     return SessionScope(_session_scope)
 
 
-@functools.wraps(_read_scope, assigned=("__annotations__",))
+@_dependency(_read_scope)
 def get_read_db(*, read_your_writes: bool = False) -> SessionScope[ReadSession]:
     """Open a read session, for `async with` or as a dependency; on the replica if there is one. Writes are refused.
 
@@ -148,8 +181,3 @@ def get_read_db(*, read_your_writes: bool = False) -> SessionScope[ReadSession]:
         A context manager that yields a :class:`ReadSession`.
     """
     return SessionScope(_read_your_writes_scope if read_your_writes else _read_scope)
-
-
-# FastAPI before 0.124 does not look behind `functools.wraps`, but it does look at `__call__`.
-cast("Any", get_db).__call__ = _session_scope
-cast("Any", get_read_db).__call__ = _read_scope
