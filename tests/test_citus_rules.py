@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections.abc import Mapping
 
 import pytest
 
@@ -47,8 +48,10 @@ def compiled() -> dict[str, str]:
         if not module.name.startswith(("src.database.statements", "src.database.store", "src.database.repositories")):
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
-            if isinstance(value, Call | Read):
-                found[f"{module.name}.{name}"] = value.sql
+            variants = value if isinstance(value, Mapping) else {"": value}  # calls by their number of arguments
+            for variant, statement in variants.items():
+                if isinstance(statement, Call | Read):
+                    found[f"{module.name}.{name}{variant}"] = statement.sql
     return found
 
 

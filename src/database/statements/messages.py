@@ -76,7 +76,7 @@ class NewMessage:
             if value is not None:
                 limit.check(name, value)
             elif name in _REQUIRED:
-                raise ValueError(f"{name} must not be None")
+                raise ValueError(f"{name} must be given, got None")
         check_extra(self.extra)
         if self.state == "incomplete" and self.content is not None and has_halves(self.content):
             content, split = stored_form(self.content)  # `extend` may complete a surrogate pair at its end
