@@ -61,7 +61,8 @@ def outcome_unknown() -> CommitOutcomeUnknown:
         "the connection was lost after COMMIT was sent and before its answer; whether the work is committed is not"
         " known",
         hint="check whether the changes are in the database, or repeat the work if a repetition is safe;"
-        " `run_transaction` queries the outcome itself, and with idempotent=True repeats the work",
+        " `run_transaction` queries the outcome itself, and with idempotent=True also repeats work whose outcome stays"
+        " unknown",
     )
 
 
