@@ -81,7 +81,7 @@ def load(
     chats = max(1, exported // long)
     ours.execute("SET session_replication_role = replica")  # the keys are right: the foreign keys need no check
     exporter, *_ = [
-        _add_talker(ours, tenant_id, conversations=1 if number else chats, messages=long)
+        _add_user_with_long_conversations(ours, tenant_id, conversations=1 if number else chats, messages=long)
         for number, tenant_id in enumerate(ids)
     ]
     for number, tenant_id in enumerate(ids):
@@ -140,8 +140,10 @@ def _mixed_and_one(rows: Sequence[RowT]) -> tuple[list[RowT], list[RowT]]:
     return [row for of_tenant in by_tenant.values() for row in of_tenant[:share]], one
 
 
-def _add_talker(ours: psycopg.Connection, tenant_id: UUID, *, conversations: int, messages: int) -> UUID:
-    """Insert a user with long conversations, whose messages lie mixed as they would have come."""
+def _add_user_with_long_conversations(
+    ours: psycopg.Connection, tenant_id: UUID, *, conversations: int, messages: int
+) -> UUID:
+    """Insert a user with long conversations, whose messages are interleaved as in real use."""
     [(user_id,)] = ours.execute(
         "INSERT INTO users (tenant_id, id, telegram_id) VALUES (%s, uuidv7(), %s) RETURNING id", [tenant_id, EXPORTER]
     ).fetchall()

@@ -38,7 +38,7 @@ class Process:
         """Send the sample, and receive the operations that the contender takes part in."""
         self.operations = (await self._send(sample.as_json()))["operations"]
 
-    async def ask(self, do: str, **options: Any) -> dict[str, Any]:
+    async def request(self, do: str, **options: Any) -> dict[str, Any]:
         """Run a command in the process, and return its result.
 
         Raises:
@@ -87,7 +87,7 @@ async def running(entry: Entry, sample: Sample, environment: Mapping[str, str]) 
 
     Raises:
         FailedError: It does not start.
-        NotInstalledError: What it needs is not there.
+        NotInstalledError: A package or a program that it needs is missing.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "DB_"))}
     with tempfile.TemporaryFile() as errors:

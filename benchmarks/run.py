@@ -84,7 +84,7 @@ async def measure_all(
                     trials += [("one", name) for name in taking[operation.name] if name in IN_ONE_TENANT]
                 for tenants, name in random.sample(trials, len(trials)):
                     before = backend_times()
-                    answer = await processes[name].ask(
+                    answer = await processes[name].request(
                         "measure", operation=operation.name, tenants=tenants, callers=count, seconds=seconds
                     )
                     measured = _with_server_time(answer, before, backend_times())
@@ -108,10 +108,10 @@ async def _takes(process: Process | None, runner: Runner, operation: Operation, 
     if process is None or operation.name not in process.operations:
         return False
     try:
-        await process.ask("try", operation=operation.name)
+        await process.request("try", operation=operation.name)
         if operation.most is None:
             callers = max(operation.callers)
-            await process.ask("measure", operation=operation.name, callers=callers, seconds=WARM_UP_SECONDS)
+            await process.request("measure", operation=operation.name, callers=callers, seconds=WARM_UP_SECONDS)
     except FailedError as error:
         results.skipped[f"{runner.entry.title}, {operation.title}"] = str(error)
         return False
@@ -122,16 +122,16 @@ async def _weigh(runners: Sequence[Runner], results: Results) -> None:
     """Measure the memory of an export, each in a new process."""
     for runner in runners:
         async with _running(runner) as process:
-            await process.ask("try", operation="user_by_telegram_id")
-            results.mebibytes[runner.name] = (await process.ask("growth"))["mebibytes"]
+            await process.request("try", operation="user_by_telegram_id")
+            results.mebibytes[runner.name] = (await process.request("growth"))["mebibytes"]
 
 
 async def profile(runner: Runner, operation: str, *, seconds: float) -> list[list[Any]]:
     """Return the client's time by function, the largest first."""
     async with _running(runner) as process:
-        await process.ask("try", operation=operation)
-        await process.ask("measure", operation=operation, callers=1, seconds=WARM_UP_SECONDS)
-        rows: list[list[Any]] = (await process.ask("profile", operation=operation, seconds=seconds))["profile"]
+        await process.request("try", operation=operation)
+        await process.request("measure", operation=operation, callers=1, seconds=WARM_UP_SECONDS)
+        rows: list[list[Any]] = (await process.request("profile", operation=operation, seconds=seconds))["profile"]
         return rows
 
 

@@ -20,7 +20,7 @@ from src.database.migrate import upgrade
 __all__ = ["BenchmarkServer", "running_server"]
 
 CONFIG: Final = {"fsync": "on", "synchronous_commit": "on", "shared_buffers": "1GB", "max_wal_size": "4GB"}
-# What decides how durable and how fast the server is, and of the rest what differs from PostgreSQL's default.
+# The settings that decide durability and speed, and others that differ from PostgreSQL's defaults.
 _SETTINGS: Final = """
 SELECT name, current_setting(name) FROM pg_settings
  WHERE name = ANY ('{server_version, fsync, synchronous_commit, full_page_writes, wal_sync_method, data_checksums,

@@ -43,7 +43,7 @@ async def _serve(name: str, answers: Any) -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
             try:
                 answer = await _do(one, sample, **json.loads(line))
-            except Exception as error:  # noqa: BLE001 - the run goes on without it and reports it
+            except Exception as error:  # noqa: BLE001 - the run reports it and continues without it
                 answer = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps(answer), file=answers, flush=True)
     finally:

@@ -245,7 +245,7 @@ def test_dml_is_noticed(source: str) -> None:
         "statement.with_for_update()",
     ],
 )
-def test_what_only_looks_like_dml_passes(source: str) -> None:
+def test_text_that_resembles_dml_is_accepted(source: str) -> None:
     assert not list(dml_in(source))
 
 
@@ -309,7 +309,7 @@ def test_a_private_name_is_noticed(source: str) -> None:
 @pytest.mark.parametrize(
     "source", ["self._x", "cls._x", "super()._x", "class A: ...\nA._x", "row._replace(x=1)", "os._exit(1)"]
 )
-def test_what_only_looks_private_passes(source: str) -> None:
+def test_a_name_that_resembles_a_private_one_is_accepted(source: str) -> None:
     assert not list(private_names_in(source))
 
 
@@ -385,7 +385,7 @@ def private_names_of(base: type) -> set[str]:
 
 
 def test_packages_import_only_what_other_packages_export() -> None:
-    """What a package offers is the `__all__` of its `__init__`; its modules are its own.
+    """A package exports the `__all__` of its `__init__`; its modules are internal.
 
     A command imports one module of `doctor/`, which is a part of the commands: `thea-db wait` must not import Alembic.
     """
@@ -409,7 +409,7 @@ def test_packages_import_only_what_other_packages_export() -> None:
         "from src.database.integrations import telegram",
     ],
 )
-def test_an_import_of_what_is_not_exported_is_noticed(source: str) -> None:
+def test_an_import_of_a_name_that_is_not_exported_is_noticed(source: str) -> None:
     assert list(not_exported(source, "store"))
 
 
@@ -423,7 +423,7 @@ def test_an_import_of_what_is_not_exported_is_noticed(source: str) -> None:
         "from src.database import models",
     ],
 )
-def test_an_import_of_what_is_exported_passes(source: str) -> None:
+def test_an_import_of_an_exported_name_is_accepted(source: str) -> None:
     assert not list(not_exported(source, "store"))
 
 

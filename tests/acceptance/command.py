@@ -49,8 +49,8 @@ def run_forked(
         server.stdin.write(json.dumps([str(program), arguments, str(folder), dict(environment), printed]) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
-        said = [Path(printed, stream).read_bytes().decode() for stream in ("stdout", "stderr")]
-    return subprocess.CompletedProcess(arguments, code, *said)
+        streams = [Path(printed, stream).read_bytes().decode() for stream in ("stdout", "stderr")]
+    return subprocess.CompletedProcess(arguments, code, *streams)
 
 
 @cache
@@ -68,7 +68,7 @@ def _forking_server() -> subprocess.Popen[str]:
 
 
 def _end(server: subprocess.Popen[str]) -> None:
-    server.communicate()  # at the end of its input it ends
+    server.communicate()  # the server ends at the end of its input
 
 
 def database(url: URL) -> str:

@@ -59,7 +59,7 @@ class Relay:
                 await onward[1].drain()
                 message = await self._read(reader, is_start=False)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # one side is gone
+            pass  # one side has closed the connection
         finally:
             back.cancel()
             for each in (onward[1], writer):

@@ -65,15 +65,15 @@ def be(program: str, arguments: list[str], folder: str, environment: dict[str, s
         if isinstance(ended.code, str):
             sys.stderr.write(f"{ended.code}\n")
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:  # noqa: BLE001 - the interpreter would print whatever it is, and so does this
+    except BaseException:  # noqa: BLE001 - printed, as the interpreter does
         print_exc()
         code = 1
     finally:
         with suppress(Exception):
             atexit._run_exitfuncs()
-        for said in (sys.stdout, sys.stderr):
+        for output in (sys.stdout, sys.stderr):
             with suppress(Exception):
-                said.flush()
+                output.flush()
         os._exit(code)
 
 

@@ -83,7 +83,7 @@ def folder_of_server(folder: Path, name: str) -> Path:
     return made
 
 
-def ask(socket: Path, statement: str, database: str = "thea") -> list[tuple[Any, ...]]:
+def query(socket: Path, statement: str, database: str = "thea") -> list[tuple[Any, ...]]:
     """Run statements as the superuser, and return the rows of the last one."""
     with psycopg.connect(host=str(socket), user=SUPERUSER, dbname=database, autocommit=True) as connection:
         cursor = connection.execute(statement)

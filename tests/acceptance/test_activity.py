@@ -48,7 +48,7 @@ def blocked(url: URL, superuser: psycopg.Connection) -> Iterator[tuple[int, int]
             thread.join()
 
 
-def look(url: URL, *, queries: bool = False, long_after_seconds: float = 60) -> Activity:
+def activity_of(url: URL, *, queries: bool = False, long_after_seconds: float = 60) -> Activity:
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=url)
     return asyncio.run(sessions_of(settings, queries=queries, long_after_seconds=long_after_seconds))
 
@@ -63,7 +63,7 @@ def test_reports_which_session_blocks_which_and_the_kind_of_lock(
     cloned_database: URL, superuser: psycopg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with blocked(cloned_database, superuser) as (holder, waiting):
-        sessions = {one.pid: one for one in look(cloned_database).sessions}
+        sessions = {one.pid: one for one in activity_of(cloned_database).sessions}
         lines = {line.split()[0]: line for line in printed(cloned_database, capsys).splitlines() if line.strip()}
 
     assert (sessions[holder].blocks, sessions[waiting].blocked_by) == ((waiting,), (holder,))
@@ -81,7 +81,7 @@ def test_statements_are_hidden_by_default(cloned_database: URL, capsys: pytest.C
         assert CANARY not in printed(cloned_database, capsys) + printed(cloned_database, capsys, as_json=True)
         asked = printed(cloned_database, capsys, queries=True)
         assert CANARY in asked
-        assert "\x1b" not in asked, "a statement must not command the terminal"
+        assert "\x1b" not in asked, "a statement must not control the terminal"
         assert CANARY in printed(cloned_database, capsys, queries=True, as_json=True)
 
 
@@ -89,15 +89,15 @@ def test_hidden_activity_is_reported_as_hidden(cloned_database: URL, capsys: pyt
     with session(cloned_database, "backup", SUPERUSER) as other:
         other.execute(f"SELECT '{CANARY}'")
         pid = other.info.backend_pid
-        ours = {one.pid: one for one in look(cloned_database, queries=True, long_after_seconds=0).sessions}[pid]
-        said = printed(cloned_database, capsys)
-        everything = look(cloned_database.set(username=SUPERUSER), queries=True)
+        ours = {one.pid: one for one in activity_of(cloned_database, queries=True, long_after_seconds=0).sessions}[pid]
+        output = printed(cloned_database, capsys)
+        everything = activity_of(cloned_database.set(username=SUPERUSER), queries=True)
 
     assert (ours.application, ours.user, ours.is_visible) == ("backup", SUPERUSER, False)
     assert (ours.state, ours.seconds, ours.query, ours.is_long) == (None, None, None, False)
-    assert "hidden" in said
-    assert "a member of pg_read_all_stats" in said
-    assert "GRANT" not in said, "the application's role must not read what other services send"
+    assert "hidden" in output
+    assert "a member of pg_read_all_stats" in output
+    assert "GRANT" not in output, "the application's role must not read what other services send"
     assert everything.hidden == 0
     assert CANARY in str({one.pid: one for one in everything.sessions}[pid].query)
 
@@ -108,17 +108,17 @@ def test_long_transactions_are_marked(cloned_database: URL, capsys: pytest.Captu
         pid = idle.info.backend_pid
         document = json.loads(printed(cloned_database, capsys, long_after_seconds=0, as_json=True))
         [of_ours] = [one for one in document["sessions"] if one["pid"] == pid]
-        said = printed(cloned_database, capsys, long_after_seconds=0)
+        output = printed(cloned_database, capsys, long_after_seconds=0)
         young = printed(cloned_database, capsys, long_after_seconds=3600)
 
     assert (of_ours["is_long"], of_ours["transaction_seconds"] > 0, of_ours["query"]) == (True, True, None)
-    assert "s, long" in said
-    assert f"long transactions hold locks and prevent vacuum from removing rows: pid {pid}" in said
+    assert "s, long" in output
+    assert f"long transactions hold locks and prevent vacuum from removing rows: pid {pid}" in output
     assert "long" not in young
 
 
 def test_sessions_of_other_databases_and_its_own_are_excluded(cloned_database: URL) -> None:
     with session(cloned_database.set(database="postgres"), "elsewhere"):
-        applications = {one.application for one in look(cloned_database).sessions}
+        applications = {one.application for one in activity_of(cloned_database).sessions}
 
     assert not {name for name in applications if name == "elsewhere" or name.endswith("thea-db")}

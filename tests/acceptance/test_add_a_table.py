@@ -112,7 +112,7 @@ def add_to_upgrade(file: Path, code: str) -> None:
 
 
 def format_(tree: Path) -> None:
-    """Do what `make format` does."""
+    """Format the tree as `make format` does."""
     run(tree, "-m", "ruff", "format", "--quiet", ".")
     run(tree, "-m", "ruff", "check", "--fix", "--exit-zero", "--quiet", ".")
     run(tree, "-m", "ruff", "format", "--quiet", ".")

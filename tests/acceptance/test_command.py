@@ -91,7 +91,7 @@ def test_every_folder_of_a_project_has_the_projects_embedded_server(open_folder:
     assert "is stopped" in stopped.stdout
 
 
-def test_a_new_database_of_the_project_names_the_one_below_it_that_is_passed_over(open_folder: Path) -> None:
+def test_a_new_database_of_the_project_names_the_ignored_database_below_it(open_folder: Path) -> None:
     (open_folder / "pyproject.toml").touch()
     scripts = open_folder / "scripts"
     (scripts / "nightly").mkdir(parents=True)
@@ -112,11 +112,11 @@ def test_a_new_database_of_the_project_names_the_one_below_it_that_is_passed_ove
     assert "passed_over" not in again.stderr
 
 
-def test_down_without_a_server_says_so(tmp_path: Path) -> None:
+def test_down_without_a_server_reports_it(tmp_path: Path) -> None:
     assert "no embedded server has been started" in run("down", folder=tmp_path).stdout
 
 
-def test_says_its_version(tmp_path: Path) -> None:
+def test_prints_its_version(tmp_path: Path) -> None:
     done = run("--version", folder=tmp_path)
 
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout), done.stderr

@@ -1,4 +1,4 @@
-"""Many at once: nothing is lost, doubled, skipped or made twice, and no error reaches a caller."""
+"""Concurrent calls: no row is lost, doubled or skipped, and no error reaches a caller."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ async def append(conversation_id: UUID, key: str, content: str = "x") -> tuple[i
 
 
 @pytest.mark.slow
-async def test_64_tasks_append_to_one_conversation_and_a_reader_skips_none() -> None:
+async def test_a_reader_skips_no_message_while_64_tasks_append() -> None:
     _, conversation_id = await start_conversation()
-    dice = random.Random(1)  # noqa: S311 - a shuffle that repeats
+    dice = random.Random(1)  # noqa: S311 - repeatable, not for security
     keys = [f"t:bot:1:{n}" for n in range(WRITERS * MESSAGES_EACH)]
     sent = keys + dice.sample(keys, len(keys) // 5)
     dice.shuffle(sent)
@@ -82,10 +82,10 @@ async def test_64_tasks_append_to_one_conversation_and_a_reader_skips_none() -> 
     appended = [one for results_of_one in results for one in results_of_one]
     assert sorted(seq for seq, inserted in appended if inserted) == list(range(1, len(keys) + 1))
     assert sum(not inserted for _, inserted in appended) == len(sent) - len(keys)
-    assert seen == list(range(1, len(keys) + 1)), "a reader that follows seq sees each one, in order"
+    assert seen == list(range(1, len(keys) + 1)), "a reader that follows seq sees each message, in order"
 
 
-async def test_one_message_appended_by_many_at_once_is_stored_once() -> None:
+async def test_one_message_from_many_concurrent_appends_is_stored_once() -> None:
     _, conversation_id = await start_conversation()
 
     results = await asyncio.gather(*(append(conversation_id, "same") for _ in range(WRITERS)))
@@ -94,7 +94,7 @@ async def test_one_message_appended_by_many_at_once_is_stored_once() -> None:
     assert {seq for seq, _ in results} == {1}
 
 
-async def test_the_same_key_with_other_content_is_an_error_for_all_but_one() -> None:
+async def test_the_same_key_with_other_content_is_a_conflict_for_all_but_one_call() -> None:
     _, conversation_id = await start_conversation()
 
     results = await asyncio.gather(
@@ -102,11 +102,11 @@ async def test_the_same_key_with_other_content_is_an_error_for_all_but_one() -> 
     )
 
     assert sum(isinstance(one, IdempotencyConflictError) for one in results) == 15
-    assert await append(conversation_id, "next") == (2, True), "the refused ones left no gap"
+    assert await append(conversation_id, "next") == (2, True), "the refused messages leave no gap"
 
 
-async def test_a_key_raced_for_by_two_conversations_leaves_no_gap_in_either() -> None:
-    """A redelivery while the chat's conversation is succeeded by another: both ways in race for the key."""
+async def test_two_conversations_that_race_for_keys_have_no_gap() -> None:
+    """A redelivery while the chat's conversation is succeeded: the old and the new one race for the keys."""
     user_id, old = await start_conversation()
     async with get_db() as session:
         await ConversationRepository(session).update(old, is_active=False)
@@ -155,13 +155,13 @@ async def test_batches_that_share_keys_in_other_orders_do_not_deadlock() -> None
         assert await MessageHistoryRepository(session).count() == 8 * 300
 
 
-async def test_50_tasks_that_ask_for_one_user_get_one_and_one_of_them_made_it() -> None:
-    async def ask() -> tuple[UUID, bool]:
+async def test_one_of_50_concurrent_calls_creates_the_user_and_all_get_it() -> None:
+    async def get_or_create() -> tuple[UUID, bool]:
         async with get_db() as session:
             user, created = await UserRepository(session).get_or_create_by_telegram_id(7, display_name="Ada")
             return user.id, created
 
-    results = await asyncio.gather(*(ask() for _ in range(50)))
+    results = await asyncio.gather(*(get_or_create() for _ in range(50)))
 
     assert len({user_id for user_id, _ in results}) == 1
     assert sum(created for _, created in results) == 1
@@ -171,27 +171,27 @@ async def test_50_tasks_that_ask_for_one_user_get_one_and_one_of_them_made_it() 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("idle", [False, True])
-async def test_many_that_ask_for_one_conversation_get_one(idle: bool) -> None:
+async def test_concurrent_calls_for_one_chat_get_one_conversation(idle: bool) -> None:
     user_id, old = await start_conversation()
     if idle:
         async with get_db() as session:
             await ConversationRepository(session).update(old, last_message_at=utc_now() - timedelta(days=1))
 
-    async def ask() -> tuple[UUID, bool]:
+    async def get_or_create() -> tuple[UUID, bool]:
         async with get_db() as session:
             found, started = await ConversationRepository(session).get_or_start(
                 user_id, "telegram", "1", idle_timeout=timedelta(hours=1)
             )
             return found.id, started
 
-    results = await asyncio.gather(*(ask() for _ in range(50)))
+    results = await asyncio.gather(*(get_or_create() for _ in range(50)))
 
     assert len({found for found, _ in results}) == 1
     assert sum(started for _, started in results) == int(idle)
     assert (results[0][0] == old) is not idle
 
 
-async def test_no_reminder_is_claimed_by_two_workers_at_once() -> None:
+async def test_no_reminder_is_claimed_by_two_workers() -> None:
     user_id, _ = await start_conversation()
     async with get_db() as session:
         due = utc_now() - timedelta(minutes=1)
@@ -217,10 +217,10 @@ async def test_no_reminder_is_claimed_by_two_workers_at_once() -> None:
     claims = [event for one in shares for event in one]
 
     assert len(claims) == len(set(claims)) == 60
-    assert sum(bool(one) for one in shares) > 1, "they share the work"
+    assert sum(bool(one) for one in shares) > 1, "several workers claimed reminders"
 
 
-async def test_who_claims_passes_over_what_another_is_claiming_and_does_not_wait() -> None:
+async def test_a_claim_skips_locked_reminders_and_does_not_wait() -> None:
     user_id, _ = await start_conversation()
     due = utc_now() - timedelta(minutes=1)
     async with get_db() as session:

@@ -1,4 +1,4 @@
-"""Writers that are cancelled and try again, streamed answers, readers that follow: each message once, in order."""
+"""Cancelled writers that retry, streamed answers and following readers: each message is read once, in order."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from src.database.models import Conversation, MessageHistory
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage, UserRepository
 
 WRITERS, READERS, CONVERSATIONS = 16, 8, 64
-MESSAGES_EACH = 3  # a conversation
+MESSAGES_EACH = 3  # for each conversation
 PIECES = ("Uno, ", "dos, ", "tres.")
-PATIENCE_SECONDS = 0.1
-"""About as long as a call takes here: a cancellation falls into any part of one."""
+LATEST_CANCELLATION_SECONDS = 0.1
+"""About the duration of a call, so that a cancellation can hit any part of it."""
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +39,10 @@ async def start_conversations(count: int) -> list[UUID]:
 
 
 class Writer:
-    """One of those who send: a call of its is cancelled now and then, and made again."""
+    """A writer whose calls are cancelled at random and then repeated."""
 
     def __init__(self, number: int) -> None:
-        self.dice = random.Random(number)  # noqa: S311 - a shuffle that repeats
+        self.dice = random.Random(number)  # noqa: S311 - repeatable, not for security
         self.cancelled = 0
         self.inserted: list[str] = []
 
@@ -70,7 +70,7 @@ class Writer:
         while True:
             task = asyncio.create_task(once())
             if self.dice.random() < 0.15:
-                await asyncio.sleep(self.dice.random() * PATIENCE_SECONDS)
+                await asyncio.sleep(self.dice.random() * LATEST_CANCELLATION_SECONDS)
                 task.cancel()
             try:
                 return await task
@@ -79,7 +79,7 @@ class Writer:
 
 
 class Reader:
-    """One who follows some conversations, and notes what it is given."""
+    """A reader that follows conversations and records the messages that it gets."""
 
     def __init__(self, conversations: list[UUID]) -> None:
         self.seen: dict[UUID, list[MessageHistory]] = {one: [] for one in conversations}
@@ -100,7 +100,7 @@ class Reader:
 async def test_nothing_is_lost_doubled_or_skipped_while_writers_are_cancelled() -> None:
     conversations = await start_conversations(CONVERSATIONS)
     keys = [(one, f"{place}:{n}") for place, one in enumerate(conversations) for n in range(MESSAGES_EACH)]
-    dice = random.Random(4)  # noqa: S311 - a shuffle that repeats
+    dice = random.Random(4)  # noqa: S311 - repeatable, not for security
     streamed = {key for _, key in dice.sample(keys, len(keys) // 20)}
     sent = keys + dice.sample(keys, len(keys) // 5)
     dice.shuffle(sent)
@@ -117,13 +117,17 @@ async def test_nothing_is_lost_doubled_or_skipped_while_writers_are_cancelled() 
     done.set()
     await asyncio.gather(*following)
 
-    assert sum(writer.cancelled for writer in writers) > 10, "too few were cancelled to prove anything"
+    assert sum(writer.cancelled for writer in writers) > 10, "the test needs more cancelled calls"
     inserted = Counter(key for writer in writers for key in writer.inserted)
-    assert set(inserted.values()) == {1}, "at most one call says that it stored a message"
+    assert set(inserted.values()) == {1}, "exactly one call reports the insert of a message"
     for reader in readers:
         for conversation_id, seen in reader.seen.items():
-            assert [one.seq for one in seen] == list(range(1, MESSAGES_EACH + 1)), "no gap, none skipped or twice"
-            assert {one.message_id for one in seen} == {key for at, key in keys if at == conversation_id}, "none lost"
+            assert [one.seq for one in seen] == list(range(1, MESSAGES_EACH + 1)), (
+                "no gap, and no message skipped or read twice"
+            )
+            assert {one.message_id for one in seen} == {key for at, key in keys if at == conversation_id}, (
+                "no message is lost"
+            )
             assert {one.state for one in seen} == {"complete"}
             assert all(one.content == "".join(PIECES) for one in seen if one.message_id in streamed)
     async with get_db() as session:
@@ -132,7 +136,7 @@ async def test_nothing_is_lost_doubled_or_skipped_while_writers_are_cancelled() 
         assert {one.last_seq for one in stored} == {MESSAGES_EACH}
 
 
-async def test_many_who_pop_the_last_message_take_one_each() -> None:
+async def test_concurrent_calls_of_pop_last_remove_one_message_each() -> None:
     [conversation_id] = await start_conversations(1)
     async with get_db() as session:
         batch = [NewMessage(message_id=str(n), role="user") for n in range(8)]
@@ -154,7 +158,7 @@ async def test_many_who_pop_the_last_message_take_one_each() -> None:
     assert sorted(named, key=str) == [4, None, None, None]
 
 
-async def test_workers_that_interrupt_at_once_share_what_is_stale() -> None:
+async def test_concurrent_workers_share_stale_messages_to_interrupt() -> None:
     [conversation_id] = await start_conversations(1)
     async with get_db() as session:
         batch = [NewMessage(message_id=str(n), role="assistant", state="incomplete") for n in range(40)]
@@ -176,7 +180,7 @@ async def test_workers_that_interrupt_at_once_share_what_is_stale() -> None:
     assert sorted(seq for share in shares for seq in share) == list(range(1, 41))
 
 
-async def test_a_message_whose_writer_is_writing_is_not_interrupted() -> None:
+async def test_a_message_with_an_extension_in_progress_is_not_interrupted() -> None:
     [conversation_id] = await start_conversations(1)
     async with get_db() as session:
         message = NewMessage(message_id="a", role="assistant", state="incomplete")
@@ -201,14 +205,14 @@ async def test_a_turn_that_is_claimed_while_an_append_waits_is_lost() -> None:
         assert conversation is not None
         late = asyncio.create_task(append())
         await asyncio.sleep(0.2)
-        assert not late.done(), "it waits for the claim to be committed"
+        assert not late.done(), "the append waits for the commit of the claim"
         conversation.turn_token = 1
 
     with pytest.raises(StaleDataError, match="turn must be"):
         await late
 
 
-async def test_purges_at_once_share_the_work_and_spare_what_another_refers_to_meanwhile() -> None:
+async def test_concurrent_purges_share_the_work_and_skip_a_message_that_gets_a_reference() -> None:
     [conversation_id] = await start_conversations(1)
     async with get_db() as session:
         batch = [NewMessage(message_id=str(n), role="user") for n in range(60)]

@@ -1,4 +1,4 @@
-"""Conversations that many close, succeed, append to and summarise at once."""
+"""Conversations that concurrent calls close, succeed, append to and summarize."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOUR = timedelta(hours=1)
 
 
 async def start(*chats: str, idle: bool = False) -> tuple[UUID, list[UUID]]:
-    """Start a user's conversations; idle ones have been silent for a day."""
+    """Start a user's conversations; the last messages of idle ones are a day old or older."""
     async with get_db() as session:
         user, _ = await UserRepository(session).get_or_create_by_telegram_id(1)
         conversations = ConversationRepository(session)
@@ -51,20 +51,20 @@ async def is_waiting(task: asyncio.Task[object]) -> bool:
     return not task.done()
 
 
-async def test_an_append_that_is_under_way_keeps_an_idle_conversation_open() -> None:
+async def test_an_append_in_progress_keeps_an_idle_conversation_open() -> None:
     user_id, [old] = await start("1", idle=True)
 
     async with get_db() as session:
         await MessageHistoryRepository(session).append(old, a_message("a"))
-        asking = asyncio.create_task(get_or_start(user_id, "1"))
-        assert await is_waiting(asking), "it must not decide before the append does"
+        starting = asyncio.create_task(get_or_start(user_id, "1"))
+        assert await is_waiting(starting), "the call must wait for the append"
 
-    assert await asking == (old, False)
+    assert await starting == (old, False)
     async with get_db() as session:
         assert (await ConversationRepository(session).get(old)).is_active
 
 
-async def test_an_append_that_comes_while_its_conversation_is_succeeded_goes_to_the_old_one() -> None:
+async def test_an_append_while_its_conversation_is_succeeded_is_stored_in_the_old_one() -> None:
     user_id, [old] = await start("1", idle=True)
 
     async with get_db() as session:
@@ -79,7 +79,7 @@ async def test_an_append_that_comes_while_its_conversation_is_succeeded_goes_to_
         assert (rows[new.id].is_active, rows[new.id].last_seq) == (True, 0)
 
 
-async def test_an_idleness_that_this_session_read_before_is_looked_at_again() -> None:
+async def test_idleness_is_read_again_although_the_session_has_loaded_the_conversation() -> None:
     user_id, [old] = await start("1", idle=True)
 
     async with get_db() as session, asyncio.timeout(10):
@@ -91,11 +91,11 @@ async def test_an_idleness_that_this_session_read_before_is_looked_at_again() ->
     assert (found, started) == (read, False)
 
 
-async def test_whatever_happens_at_once_there_is_at_most_one_active_and_no_error() -> None:
+async def test_concurrent_changes_leave_at_most_one_active_conversation_and_no_error() -> None:
     user_id, _ = await start("1")
-    dice = random.Random(2)  # noqa: S311 - a shuffle that repeats
+    dice = random.Random(2)  # noqa: S311 - repeatable, not for security
 
-    async def meddle(number: int) -> None:
+    async def change_conversation(number: int) -> None:
         for step in range(6):
             current, _ = await get_or_start(user_id, "1")
             async with get_db() as session:
@@ -112,18 +112,18 @@ async def test_whatever_happens_at_once_there_is_at_most_one_active_and_no_error
                 active = Conversation.is_active & (Conversation.external_chat_id == "1")
                 assert await conversations.count(active) <= 1
 
-    await asyncio.gather(*(meddle(number) for number in range(12)))
+    await asyncio.gather(*(change_conversation(number) for number in range(12)))
 
 
-async def test_a_task_that_is_cancelled_starts_nothing_and_closes_nothing() -> None:
+async def test_a_cancelled_task_starts_and_closes_no_conversation() -> None:
     user_id, [old] = await start("1", idle=True)
 
     async with get_db() as session:
         await MessageHistoryRepository(session).append(old, a_message("a"))
-        asking = asyncio.create_task(get_or_start(user_id, "1"))
-        assert await is_waiting(asking)
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        starting = asyncio.create_task(get_or_start(user_id, "1"))
+        assert await is_waiting(starting)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
         await session.rollback()
 
     async with get_db() as session:
@@ -132,7 +132,7 @@ async def test_a_task_that_is_cancelled_starts_nothing_and_closes_nothing() -> N
     assert found.id == old
 
 
-async def test_workers_share_what_is_idle_and_each_is_closed_once() -> None:
+async def test_workers_share_idle_conversations_and_close_each_once() -> None:
     _, idle = await start(*(str(n) for n in range(60)), idle=True)
 
     async def work() -> list[UUID]:
@@ -149,10 +149,10 @@ async def test_workers_share_what_is_idle_and_each_is_closed_once() -> None:
     shares = await asyncio.gather(*(work() for _ in range(8)))
 
     assert sorted(one for share in shares for one in share) == sorted(idle)
-    assert sum(bool(share) for share in shares) > 1, "they share the work"
+    assert sum(bool(share) for share in shares) > 1, "several workers closed conversations"
 
 
-async def test_while_one_worker_holds_the_longest_idle_another_closes_the_next() -> None:
+async def test_a_worker_skips_conversations_that_another_worker_is_closing() -> None:
     _, idle = await start("1", "2", "3", "4", idle=True)
     longest_first = idle[::-1]
 
@@ -163,7 +163,7 @@ async def test_while_one_worker_holds_the_longest_idle_another_closes_the_next()
     assert [each.id for each in (*first, *second)] == longest_first
 
 
-async def test_who_closes_the_idle_passes_over_what_is_being_appended_to() -> None:
+async def test_close_stale_skips_a_conversation_with_an_append_in_progress() -> None:
     _, [first, second] = await start("1", "2", idle=True)
 
     async with get_db() as appending, get_db() as closing, asyncio.timeout(5):
@@ -173,20 +173,20 @@ async def test_who_closes_the_idle_passes_over_what_is_being_appended_to() -> No
     assert [one.id for one in closed] == [first]
 
 
-async def test_of_8_that_summarise_at_once_one_is_heard() -> None:
+async def test_one_of_8_concurrent_summaries_is_stored() -> None:
     _, [conversation_id] = await start("1")
     await append(conversation_id, "a")
 
-    async def summarise(text: str) -> str:
+    async def summarize(text: str) -> str:
         async with get_db() as session:
             written = await ConversationRepository(session).set_summary(
                 conversation_id, text, upto_seq=1, expected_upto=0
             )
             return written.summary or ""
 
-    results = await asyncio.gather(*(summarise(str(n)) for n in range(8)), return_exceptions=True)
+    results = await asyncio.gather(*(summarize(str(n)) for n in range(8)), return_exceptions=True)
 
-    [heard] = [one for one in results if isinstance(one, str)]
+    [stored] = [one for one in results if isinstance(one, str)]
     assert sum(isinstance(one, StaleDataError) for one in results) == 7
     async with get_db() as session:
-        assert (await ConversationRepository(session).get(conversation_id)).summary == heard
+        assert (await ConversationRepository(session).get(conversation_id)).summary == stored

@@ -70,11 +70,11 @@ def test_the_sample_has_the_cases_of_real_updates() -> None:
     assert {m["from"]["language_code"] for m in messages} == {"es", "en"}
     assert any("edited_message" in update for update in updates)
     assert any("caption" in message for message in messages)
-    assert len(ids) > len(set(ids)), "some are delivered again"
-    assert ids != sorted(ids), "some come late"
-    assert any("\0" in said for said in texts)
+    assert len(ids) > len(set(ids)), "some updates are delivered again"
+    assert ids != sorted(ids), "some updates are late"
+    assert any("\0" in entry for entry in texts)
     assert max(map(len, texts)) == 4096
-    assert any("🏳️‍🌈" in said for said in texts)
+    assert any("🏳️‍🌈" in entry for entry in texts)
 
 
 GROUP = 1234567890
@@ -169,12 +169,12 @@ def write_large_export(file: Path, *, messages: int) -> None:
     """Write an export with 50 kB for each message: 4 kB of text, which its entities repeat."""
     text = "una l\u00ednea de texto con un emoji \U0001f642 " * 100
     entities = [{"type": "plain", "text": text}] * 12
-    said = {"type": "message", "from": "Ada", "text": text, "text_entities": entities}
+    entry = {"type": "message", "from": "Ada", "text": text, "text_entities": entities}
     with file.open("w", encoding="utf-8") as out:
         out.write('{"name": "Group", "type": "private_supergroup", "id": 1234567890, "messages": [\n')
         for number in range(1, messages + 1):
             own = {"id": number, "date_unixtime": str(1_772_442_000 + number), "from_id": f"user{number % 50 + 1}"}
-            out.write(json.dumps({**said, **own}, ensure_ascii=False) + (",\n" if number < messages else "\n]}"))
+            out.write(json.dumps({**entry, **own}, ensure_ascii=False) + (",\n" if number < messages else "\n]}"))
 
 
 @pytest.mark.slow
@@ -227,10 +227,10 @@ def test_a_file_of_neither_format_is_rejected_before_writing(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-def in_private(said: str, /, **of_message: Any) -> dict[str, Any]:
+def in_private(entry: str, /, **of_message: Any) -> dict[str, Any]:
     ada = {"id": 5, "is_bot": False, "first_name": "Ada"}
     chat = {"id": 5, "type": "private", "first_name": "Ada"}
-    return {"message_id": 7, "from": ada, "chat": chat, "date": 1_772_442_000, "text": said, **of_message}
+    return {"message_id": 7, "from": ada, "chat": chat, "date": 1_772_442_000, "text": entry, **of_message}
 
 
 def test_a_chat_with_a_bot_is_the_same_in_both_formats(tmp_path: Path, cloned_database: URL) -> None:
@@ -240,7 +240,7 @@ def test_a_chat_with_a_bot_is_the_same_in_both_formats(tmp_path: Path, cloned_da
         {"update_id": 1, "message": in_private("hello")},
         {"update_id": 2, "message": in_private("hello, Ada", **{"message_id": 8, "from": bot})},
     ]
-    said = {"type": "message", "date": "2026-03-02T10:00:00"}
+    entry = {"type": "message", "date": "2026-03-02T10:00:00"}
     export = {
         "chats": {
             "list": [
@@ -248,8 +248,8 @@ def test_a_chat_with_a_bot_is_the_same_in_both_formats(tmp_path: Path, cloned_da
                     "type": "bot_chat",
                     "id": 99,
                     "messages": [
-                        {**said, "id": 8, "from": "Bot", "from_id": "user99", "text": "hello, Ada"},
-                        {**said, "id": 7, "from": "Ada", "from_id": "user5", "text": "hello"},
+                        {**entry, "id": 8, "from": "Bot", "from_id": "user99", "text": "hello, Ada"},
+                        {**entry, "id": 7, "from": "Ada", "from_id": "user5", "text": "hello"},
                     ],
                 }
             ]
@@ -282,9 +282,9 @@ def test_a_file_whose_keys_are_all_taken_fails_with_the_reason(tmp_path: Path, c
 def test_a_database_error_during_the_import_is_one_message(tmp_path: Path, cloned_database: URL) -> None:
     assert cloned_database.database is not None
     owner = database(url_of(cloned_database.database, "thea_owner"))
-    nobody = database(url_of(cloned_database.database, "nobody"))
+    unknown_user = database(url_of(cloned_database.database, "nobody"))
 
-    done = run("demo", folder=tmp_path, DATABASE_URL=nobody, DATABASE_MIGRATION_URL=owner)
+    done = run("demo", folder=tmp_path, DATABASE_URL=unknown_user, DATABASE_MIGRATION_URL=owner)
 
     assert done.returncode == 2
     assert "the server refused the user or the password" in done.stderr

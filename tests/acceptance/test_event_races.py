@@ -47,7 +47,7 @@ async def changed(series: Event) -> Event:
         return await events.reschedule(series.id, MONDAY + WEEK + HOUR, recurrence_id=MONDAY + WEEK)
 
 
-async def shown(series: Event) -> list[datetime]:
+async def starts(series: Event) -> list[datetime]:
     async with get_db() as session:
         events = EventRepository(session)
         return [one.start for one in await events.occurrences(series.user_id, MONDAY - WEEK, MONDAY + 9 * WEEK)]
@@ -59,9 +59,9 @@ async def test_each_change_locks_the_series_before_its_changed_occurrences(serie
 
     async def by_the_series() -> None:
         async with get_db() as session:
-            await lock_event(session, series.id)  # as each of them begins
+            await lock_event(session, series.id)  # the first step of each change
             has_the_series.set()
-            await asyncio.sleep(0.2)  # the other one holds by now what it locks first
+            await asyncio.sleep(0.2)  # the other caller holds its first lock by now
             await EventRepository(session).reschedule(series.id, MONDAY + HOUR, scope="all")
 
     async def by_the_changed_one() -> None:
@@ -71,7 +71,7 @@ async def test_each_change_locks_the_series_before_its_changed_occurrences(serie
 
     await asyncio.gather(by_the_series(), by_the_changed_one())
 
-    assert await shown(series) == [MONDAY + n * WEEK + 2 * HOUR for n in range(4)]
+    assert await starts(series) == [MONDAY + n * WEEK + 2 * HOUR for n in range(4)]
 
 
 async def test_concurrent_moves_of_a_series_run_one_after_the_other(series: Event, changed: Event) -> None:
@@ -82,7 +82,7 @@ async def test_concurrent_moves_of_a_series_run_one_after_the_other(series: Even
     for _ in range(4):
         await asyncio.gather(*(move(changed.id, MONDAY + WEEK), move(series.id, MONDAY)) * 2)
 
-    assert await shown(series) == [MONDAY + n * WEEK for n in range(4)]
+    assert await starts(series) == [MONDAY + n * WEEK for n in range(4)]
 
 
 async def test_a_changed_occurrence_deleted_while_its_series_moves_stays_deleted(series: Event, changed: Event) -> None:
@@ -96,7 +96,7 @@ async def test_a_changed_occurrence_deleted_while_its_series_moves_stays_deleted
 
     await asyncio.gather(move(), delete())
 
-    assert await shown(series) == [MONDAY + n * WEEK + HOUR for n in (0, 2, 3)]
+    assert await starts(series) == [MONDAY + n * WEEK + HOUR for n in (0, 2, 3)]
 
 
 async def test_a_changed_occurrence_moved_to_another_series_is_not_deleted(
@@ -109,7 +109,7 @@ async def test_a_changed_occurrence_moved_to_another_series_is_not_deleted(
             events = EventRepository(session)
             await events.reschedule(series.id, MONDAY + WEEK, scope="following", recurrence_id=MONDAY + WEEK)
             moved.set()
-            while superuser.execute(WAITING).fetchone() == (0,):  # noqa: ASYNC110 - no event tells of it
+            while superuser.execute(WAITING).fetchone() == (0,):  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
 
     async def delete() -> None:
@@ -120,7 +120,7 @@ async def test_a_changed_occurrence_moved_to_another_series_is_not_deleted(
     _, failed = await asyncio.gather(move(), delete(), return_exceptions=True)
 
     assert isinstance(failed, StaleDataError)
-    assert len(await shown(series)) == 4
+    assert len(await starts(series)) == 4
 
 
 async def test_two_concurrent_imports_of_an_event_are_one_row(series: Event) -> None:

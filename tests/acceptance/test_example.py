@@ -48,19 +48,19 @@ def test_a_wrong_password_is_reported(tmp_path: Path, machine: Target) -> None:
         f"DB_VM_HOST=localhost\nDB_VM_PORT={machine.port}\nDB_VM_NAME={machine.database}\n"
         f"DB_VM_USER={machine.user}\nDB_VM_PASSWORD={CANARY}\n"
     )
-    code, said = run(tmp_path, dotenv)
+    code, printed = run(tmp_path, dotenv)
 
     assert code == 1
-    assert said.startswith("[ERROR] ")
-    assert "the server refused the user or the password" in said
+    assert printed.startswith("[ERROR] ")
+    assert "the server refused the user or the password" in printed
 
 
 @pytest.mark.parametrize(
-    ("environment", "prefix", "with_ca", "said"),
+    ("environment", "prefix", "with_ca", "suffix"),
     [("staging", "DB_STAGING", False, " con SSL"), ("production", "DB_PROD", True, " con SSL + certificado")],
 )
 def test_staging_and_production_report_tls(
-    tmp_path: Path, environment: str, prefix: str, with_ca: bool, said: str
+    tmp_path: Path, environment: str, prefix: str, with_ca: bool, suffix: str
 ) -> None:
     certificates = Certificates(tmp_path)
     context = certificates.context(certificates.ca.issue_cert("localhost"))
@@ -71,5 +71,5 @@ def test_staging_and_production_report_tls(
         )
         dotenv += f"{prefix}_SSL_CA={certificates.ca_file}\n" if with_ca else ""
 
-        assert run(tmp_path, dotenv) == (0, f"[OK] Conectado a localhost:{proxy.port}{said}")
+        assert run(tmp_path, dotenv) == (0, f"[OK] Conectado a localhost:{proxy.port}{suffix}")
     assert set(proxy.was_encrypted) == {True}

@@ -83,7 +83,7 @@ class Load:
     async def until_failed(self, count: int) -> None:
         """Wait until this number of calls has failed."""
         async with asyncio.timeout(WITHIN_SECONDS):
-            while len(self.errors) < count:  # noqa: ASYNC110 - no event tells of it
+            while len(self.errors) < count:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.005)
 
     def unexpected_errors(self) -> list[BaseException]:
@@ -94,7 +94,7 @@ class Load:
         while True:
             try:
                 await work()
-            except Exception as error:  # noqa: BLE001 - what it is, is the question
+            except Exception as error:  # noqa: BLE001 - the test checks its class
                 self.errors.append(error)
                 await asyncio.sleep(0.01)
 
@@ -130,7 +130,7 @@ async def test_after_a_promotion_the_engine_writes_within_10_s_and_raises_connec
         assert load.unexpected_errors() == []
         assert load.reads > reads > 0
         for acknowledged in load.acknowledged.values():
-            assert set(acknowledged) <= stored, "what was acknowledged is there"
+            assert set(acknowledged) <= stored, "acknowledged rows are stored"
 
 
 @pytest.mark.slow

@@ -78,13 +78,15 @@ async def test_a_repositorys_read_is_one_round_trip_whatever_tenant_the_connecti
 
 @pytest.mark.fast_path
 async def test_a_read_within_a_callers_transaction_is_one_more_statement_of_it(relay: Relay, user_id: UUID) -> None:
-    async def both() -> None:
+    async def read_around_a_statement() -> None:
         async with get_read_db() as session:
             await UserRepository(session).get(user_id)
             await session.execute(text("SELECT 1"))
             await UserRepository(session).get(user_id)
 
-    assert await cost(relay, both) == 5, "the read, BEGIN with the binding, the statement, the read, ROLLBACK"
+    assert await cost(relay, read_around_a_statement) == 5, (
+        "the read, BEGIN with the binding, the statement, the read, ROLLBACK"
+    )
 
 
 async def test_a_read_session_continues_after_an_error_and_after_the_end_of_its_transaction(
@@ -111,7 +113,7 @@ async def test_two_tenants_on_one_connection_see_their_own_rows_whatever_is_canc
     expected = {None: user_id, other: other_id}
     seen: list[tuple[UUID | None, set[UUID]]] = []
 
-    async def look(tenant: UUID | None, *, by_itself: bool) -> None:
+    async def check_rows(tenant: UUID | None, *, by_itself: bool) -> None:
         with tenant_context(tenant) if tenant else nullcontext():
             async with get_read_db() as session:
                 if by_itself:
@@ -119,15 +121,15 @@ async def test_two_tenants_on_one_connection_see_their_own_rows_whatever_is_canc
                 seen.append((tenant, {user.id for user in (await UserRepository(session).page()).items}))
 
     began = time.perf_counter()
-    await look(None, by_itself=True)
+    await check_rows(None, by_itself=True)
     usual = time.perf_counter() - began
     dice = random.Random(11)  # noqa: S311 - chances, no secrets
     for _ in range(100):
-        task = asyncio.create_task(look(dice.choice([None, other]), by_itself=dice.random() < 0.5))
+        task = asyncio.create_task(check_rows(dice.choice([None, other]), by_itself=dice.random() < 0.5))
         await asyncio.sleep(dice.random() * 2 * usual)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    await look(other, by_itself=True)
+    await check_rows(other, by_itself=True)
 
     assert len(seen) > 10
     assert all(ids == {expected[tenant]} for tenant, ids in seen)
@@ -206,7 +208,7 @@ async def test_a_callers_own_sql_leaves_no_tenant_on_the_connection(
 
     found = await read(user_id)
 
-    assert found is not None, "the row-level security of the next one is his own tenant's"
+    assert found is not None, "row-level security uses the tenant of the next session"
     assert relay.starts == 2, "the same connections served throughout, one of each engine"
 
 

@@ -110,8 +110,8 @@ async def test_an_asynchronous_dependency_sets_the_tenant() -> None:
         session.add(Tenant(id=tenant_id, slug="acme", name="Acme"))
 
     async def request_tenant(tenant: UUID) -> AsyncIterator[UUID]:
-        with tenant_context(tenant) as acting:
-            yield acting
+        with tenant_context(tenant) as current:
+            yield current
 
     app = FastAPI(dependencies=[Depends(request_tenant)])
 

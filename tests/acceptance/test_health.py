@@ -30,7 +30,7 @@ ONE = text("SELECT 1")
 OURS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename <> current_user"
 
 
-async def look(**options: Any) -> HealthReport:
+async def get_report(**options: Any) -> HealthReport:
     """Return a report, with time limits for a busy machine."""
     return await readiness(**{"timeout_seconds": 20, **options})
 
@@ -57,7 +57,7 @@ async def test_a_working_service_is_healthy_without_reading_rows(
     superuser.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {APP_ROLE}")
     superuser.execute(f"GRANT SELECT ON alembic_version TO {APP_ROLE}")
 
-    document = (await look()).as_json()
+    document = (await get_report()).as_json()
 
     assert (document["status"], document["service"]) == ("healthy", "thea-database")
     assert {name: check["status"] for name, check in document["checks"].items()} == {
@@ -84,7 +84,7 @@ async def test_a_dead_server_is_unhealthy_and_neither_host_nor_user_is_reported(
     use_database(URL.create("postgresql", "somebody", CANARY, "127.0.0.1", 1, "secret_name"))
 
     with capture_logs() as logs:
-        report = await look()
+        report = await get_report()
 
     assert problems(report) == {"connect": "unhealthy"}
     assert report.checks["revision"].status == "skipped"
@@ -98,13 +98,13 @@ async def test_a_dead_server_is_unhealthy_and_neither_host_nor_user_is_reported(
 async def test_a_rejected_role_is_reported(cloned_database: URL, use_database: Use) -> None:
     use_database(cloned_database.set(username="stranger", password=CANARY))
 
-    report = await look()
+    report = await get_report()
 
     assert report.checks["connect"].found == "the server refused the user or the password"
     assert not any(word in repr(report) for word in (CANARY, "stranger"))
 
 
-@pytest.mark.parametrize("after_login", [False, True], ids=["at once", "after the login"])
+@pytest.mark.parametrize("after_login", [False, True], ids=["before the login", "after the login"])
 async def test_a_silent_server_is_unhealthy_within_the_limit(
     cloned_database: URL, use_database: Use, after_login: bool
 ) -> None:
@@ -118,7 +118,7 @@ async def test_a_silent_server_is_unhealthy_within_the_limit(
         report = await readiness(timeout_seconds=0.3, drift=True)
         took = time.monotonic() - began
 
-    assert took < 5, "and not the ten seconds that connecting has"
+    assert took < 5, "the limit is not the ten seconds of connecting"
     assert problems(report) == {"connect": "unhealthy"}
     assert report.checks["connect"].found == "no answer in time"
     assert report.checks["revision"].found == report.checks["drift"].found == "see the check `connect`"
@@ -128,8 +128,8 @@ async def test_a_full_pool_is_degraded_and_the_server_is_still_checked(cloned_da
     use_database(cloned_database.update_query_dict({"pool_max": "1"}))
     async with get_db() as session:
         await session.execute(ONE)
-        full = await look()
-    free = await look()
+        full = await get_report()
+    free = await get_report()
 
     assert problems(full) == {"pool": "degraded"}
     assert full.can_serve
@@ -141,10 +141,10 @@ async def test_the_stores_pool_is_counted_as_the_store_uses_it(cloned_database: 
     use_database(cloned_database.update_query_dict({"pool_max": "2"}))
     pool = get_store().pool
     slots = [await pool.take() for _ in range(2)]
-    full = await look()
+    full = await get_report()
     for slot in slots:
         pool.give_back(slot)
-    free = await look()
+    free = await get_report()
     await get_engine("store").dispose()
 
     assert (full.status, full.checks["pool"].found) == ("degraded", "full: store 2 of 2, default 0 of 2")
@@ -162,13 +162,13 @@ async def test_a_full_server_is_degraded_for_processes_with_connections_and_unhe
 
     use_database(cloned_database.update_query_dict({"pool_max": "1"}))
     limit(1)  # of the superuser
-    without = await look()
+    without = await get_report()
     limit(2)
     async with get_db() as session:
         await session.execute(ONE)
-        having = await look()
+        having = await get_report()
         limit(5)
-        nearly = await look()
+        nearly = await get_report()
 
     assert problems(without) == {"connect": "unhealthy"}
     assert without.checks["connect"].found == "the server has no free connection"
@@ -193,7 +193,7 @@ async def test_the_revision_of_the_schema_is_checked(
 ) -> None:
     superuser.execute(statement)
 
-    report = await look()
+    report = await get_report()
 
     assert problems(report) == {"revision": status}
     assert report.checks["revision"].found.startswith(found)
@@ -203,10 +203,10 @@ async def test_the_revision_of_the_schema_is_checked(
 async def test_the_remedy_of_an_unreadable_revision_works(cloned_database: URL, superuser: psycopg.Connection) -> None:
     superuser.execute(f"REVOKE ALL ON alembic_version FROM {APP_ROLE}, PUBLIC")
 
-    remedy = str((await look()).checks["revision"].remedy)
+    remedy = str((await get_report()).checks["revision"].remedy)
     superuser.execute(remedy.removeprefix("as the owner: ").encode())
 
-    assert problems(await look()) == {}
+    assert problems(await get_report()) == {}
 
 
 async def test_the_remedy_of_a_read_only_default_does_not_lock_the_service_out(
@@ -215,7 +215,7 @@ async def test_the_remedy_of_a_read_only_default_does_not_lock_the_service_out(
     """With target_session_attrs=read-write no connection would be accepted."""
     superuser.execute(f"ALTER DATABASE {cloned_database.database} SET default_transaction_read_only = on".encode())
 
-    remedy = str((await look()).checks["connect"].remedy)
+    remedy = str((await get_report()).checks["connect"].remedy)
 
     assert remedy.startswith("for a standby, name all hosts in DATABASE_URL")
     assert "otherwise `thea-db doctor`" in remedy
@@ -236,9 +236,9 @@ async def test_a_hanging_check_fails_alone(cloned_database: URL, superuser: psyc
 
 async def test_drift_is_checked_on_request(cloned_database: URL, superuser: psycopg.Connection) -> None:
     superuser.execute("ALTER TABLE notes ADD COLUMN colour text")
-    harmless = await look(drift=True)
+    harmless = await get_report(drift=True)
     superuser.execute(OUTAGE)
-    harmful, unasked = await look(drift=True), await look()
+    harmful, unasked = await get_report(drift=True), await get_report()
 
     assert problems(harmless) == {"drift": "degraded"}
     assert problems(harmful) == {"drift": "unhealthy"}
@@ -253,19 +253,19 @@ async def test_a_server_that_rejects_writes_is_degraded(cloned_database: URL, su
         )
     )
 
-    assert problems(await look()) == {"connect": "degraded"}
+    assert problems(await get_report()) == {"connect": "degraded"}
 
 
 async def test_settings_that_cannot_be_read_are_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_POOL_SIZE", CANARY)
     forget_settings()
-    report, lives = await look(), await liveness()
+    report, live_report = await get_report(), await liveness()
     monkeypatch.undo()
     forget_settings()
 
     assert problems(report) == {"settings": "unhealthy"}
     assert CANARY not in repr(report)
-    assert lives.status == "healthy"
+    assert live_report.status == "healthy"
 
 
 async def test_an_error_inside_a_check_reveals_nothing(cloned_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +274,7 @@ async def test_an_error_inside_a_check_reveals_nothing(cloned_database: URL, mon
 
     monkeypatch.setattr(checks, "check_pools", fail)
     with capture_logs() as logs:
-        report = await look()
+        report = await get_report()
 
     assert report.checks["pool"].found == "the check itself failed: RuntimeError"
     assert CANARY not in repr((report, logs))
@@ -283,12 +283,12 @@ async def test_an_error_inside_a_check_reveals_nothing(cloned_database: URL, mon
 async def test_concurrent_probes_share_one_report(cloned_database: URL, use_database: Use) -> None:
     with relaying() as relay:
         use_database(relayed(relay, str(cloned_database.database)))
-        asked = [asyncio.create_task(look()) for _ in range(50)]
+        asked = [asyncio.create_task(get_report()) for _ in range(50)]
         await asyncio.sleep(0)
         asked[0].cancel()
         reports = await asyncio.gather(*asked, return_exceptions=True)
         assert relay.connections == 1
-        await look()
+        await get_report()
         assert relay.connections == 2, "the next probe gets a new report"
 
     assert isinstance(reports[0], asyncio.CancelledError)
@@ -307,7 +307,7 @@ async def test_cancelled_reports_leave_no_connection(
 
 
 def test_successive_event_loops_get_their_own_reports(cloned_database: URL) -> None:
-    assert [asyncio.run(look()).status for _ in range(2)] == ["healthy", "healthy"]
+    assert [asyncio.run(get_report()).status for _ in range(2)] == ["healthy", "healthy"]
 
 
 @pytest.mark.parametrize("name", ["timeout_seconds", "max_replica_lag_seconds"])

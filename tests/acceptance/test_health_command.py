@@ -34,17 +34,17 @@ def test_exit_codes_are_those_of_a_probe(tmp_path: Path, cloned_database: URL, s
 
     assert health(tmp_path, url)[0] == 0
     superuser.execute("ALTER TABLE notes ADD COLUMN colour text")
-    degraded, said, _ = health(tmp_path, url, "--drift", "--json")
-    assert (degraded, json.loads(said)["status"]) == (0, "degraded")
+    degraded, output, _ = health(tmp_path, url, "--drift", "--json")
+    assert (degraded, json.loads(output)["status"]) == (0, "degraded")
     superuser.execute("UPDATE alembic_version SET version_num = '0001'")
-    unhealthy, said, _ = health(tmp_path, url)
+    unhealthy, output, _ = health(tmp_path, url)
     assert unhealthy == 1
-    assert "remedy: thea-db upgrade" in said
+    assert "remedy: thea-db upgrade" in output
 
 
 def test_a_dead_server_is_one_document_and_exit_code_1(tmp_path: Path) -> None:
-    code, said, _ = health(tmp_path, DEAD, "--json", DATABASE_APPLICATION_NAME="agent")
-    document = json.loads(said)
+    code, output, _ = health(tmp_path, DEAD, "--json", DATABASE_APPLICATION_NAME="agent")
+    document = json.loads(output)
 
     assert code == 1
     assert (document["status"], document["service"]) == ("unhealthy", "agent")

@@ -27,10 +27,10 @@ def info(capsys: pytest.CaptureFixture[str], **settings: Any) -> tuple[int, dict
 def test_prints_the_values_in_force(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
     url = url_of(postgresql_shared.template_dbname)
 
-    code, shown = info(capsys, DATABASE_URL=url, DATABASE_REPLICA_URL=url)
+    code, report = info(capsys, DATABASE_URL=url, DATABASE_REPLICA_URL=url)
 
     assert code == 0
-    database = shown["database"]
+    database = report["database"]
     assert database["target"]["route"] == "Unix socket"
     assert database["target"]["hosts"] == [SOCKETS]
     assert database["server"] | {"version": ""} == {
@@ -42,7 +42,7 @@ def test_prints_the_values_in_force(postgresql_shared: NoopExecutor, capsys: pyt
     assert database["encryption"]["kind"] == "Unix socket"
     assert database["revision"]["database"] == database["revision"]["head"]
     assert database["pool"]["class"] == "NullPool"
-    assert shown["replica"]["server"]["role"] == "primary"
+    assert report["replica"]["server"]["role"] == "primary"
 
 
 def test_prints_tls_and_the_certificate(
@@ -68,11 +68,11 @@ def test_shows_the_role_that_the_engine_would_refuse(
 ) -> None:
     url = url_of(postgresql_shared.template_dbname, "postgres")
 
-    code, shown = info(capsys, DATABASE_URL=url, ENVIRONMENT="production")
+    code, report = info(capsys, DATABASE_URL=url, ENVIRONMENT="production")
 
     assert code == 0
-    assert shown["database"]["server"]["user"] == "postgres"
-    assert shown["database"]["pool"]["class"] == "SizedPool"
+    assert report["database"]["server"]["user"] == "postgres"
+    assert report["database"]["pool"]["class"] == "SizedPool"
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -104,7 +104,7 @@ async def test_only_a_healthy_result_is_kept(cloned_database: URL, superuser: ps
     assert (await check()).status == "healthy"
 
     superuser.execute("ALTER TABLE notes DISABLE ROW LEVEL SECURITY")
-    assert (await check()).status == "healthy", "without_kept_results has it checked again"
+    assert (await check()).status == "healthy", "the healthy result is kept"
 
 
 @pytest.mark.usefixtures("without_kept_results")

@@ -16,7 +16,7 @@ from src.config import Settings
 from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER
 from src.database.embedded.process import programs
 from src.database.migrate import upgrade
-from tests.acceptance.runbooks import ask, blocks, folder_of_server, perform, quick_folder, settle, skip_unless
+from tests.acceptance.runbooks import blocks, folder_of_server, perform, query, quick_folder, settle, skip_unless
 
 SYSTEM = min(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nowhere"))
 RUNBOOK = "upgrade-postgresql"
@@ -94,8 +94,8 @@ def _make_old(machine: Machine) -> None:
         f"ALTER ROLE {APP_ROLE} SET statement_timeout = '7s'",
         f"CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE}",
     ):
-        ask(machine.old, statement, "postgres")
-    ask(
+        query(machine.old, statement, "postgres")
+    query(
         machine.old,
         f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER_ROLE} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_ROLE}",
     )
@@ -103,7 +103,7 @@ def _make_old(machine: Machine) -> None:
     thread = Thread(target=lambda: asyncio.run(upgrade(Settings(ENVIRONMENT="test", DATABASE_URL=url))))
     thread.start()
     thread.join()
-    ask(machine.old, PLENTY)
+    query(machine.old, PLENTY)
 
 
 def _end(data: Path) -> None:
@@ -115,29 +115,29 @@ def test_dump_and_restore_copies_everything(machine: Machine) -> None:
     steps = blocks(RUNBOOK)
     stop_writing, dump_and_restore = steps["Dump and restore"]
     open_again, compare = steps["Afterwards"]
-    before = ask(machine.old, FACTS)
+    before = query(machine.old, FACTS)
     machine.make(machine.new)
     machine.server(START, machine.new)
 
     machine.run(stop_writing)
     with pytest.raises(Exception, match="read-only transaction"):
-        ask(machine.old, "DELETE FROM users")
+        query(machine.old, "DELETE FROM users")
     machine.run(dump_and_restore)
     machine.run(open_again)
     machine.run(compare)
 
-    assert ask(machine.new, FACTS) == before
-    assert ask(machine.new, "SELECT count(*) FROM pg_stats WHERE tablename = 'users'") > [(0,)]
-    assert ask(machine.new, "SET ROLE thea_app; SELECT count(*) FROM users") == [(0,)]
-    assert ask(machine.new, "SELECT setconfig FROM pg_db_role_setting") == [(["statement_timeout=7s"],)]
-    ask(machine.new, "DELETE FROM users")
-    assert ask(machine.old, "SELECT count(*) FROM users") == [(1500,)]
+    assert query(machine.new, FACTS) == before
+    assert query(machine.new, "SELECT count(*) FROM pg_stats WHERE tablename = 'users'") > [(0,)]
+    assert query(machine.new, "SET ROLE thea_app; SELECT count(*) FROM users") == [(0,)]
+    assert query(machine.new, "SELECT setconfig FROM pg_db_role_setting") == [(["statement_timeout=7s"],)]
+    query(machine.new, "DELETE FROM users")
+    assert query(machine.old, "SELECT count(*) FROM users") == [(1500,)]
 
 
 def test_pg_upgrade_keeps_everything(machine: Machine) -> None:
     steps = blocks(RUNBOOK)
     in_place, collations = steps["In place: pg_upgrade"]
-    before = ask(machine.old, FACTS)
+    before = query(machine.old, FACTS)
     machine.make(machine.new, "--no-data-checksums")
     machine.server(STOP, machine.old)
 
@@ -146,5 +146,5 @@ def test_pg_upgrade_keeps_everything(machine: Machine) -> None:
     machine.run(steps["Afterwards"][0])
     machine.run(collations)
 
-    assert ask(machine.new, FACTS) == before
-    assert ask(machine.new, "SET ROLE thea_app; SELECT count(*) FROM users") == [(0,)]
+    assert query(machine.new, FACTS) == before
+    assert query(machine.new, "SET ROLE thea_app; SELECT count(*) FROM users") == [(0,)]

@@ -98,7 +98,7 @@ class Service:
                     assert set(await session.scalars(TENANTS_SEEN)) == {self.tenant}
 
 
-async def test_many_calls_at_once_by_4_tenants_over_4_server_connections_have_no_error_and_no_foreign_row(
+async def test_concurrent_calls_of_4_tenants_over_4_server_connections_have_no_error_and_no_foreign_row(
     database_behind: URL, superuser: psycopg.Connection, *, is_long: bool
 ) -> None:
     """600 calls; with `--long` 2,000."""
@@ -120,7 +120,7 @@ async def test_many_calls_at_once_by_4_tenants_over_4_server_connections_have_no
 
 @pytest.mark.slow
 async def test_cancelled_calls_do_not_affect_others(database_behind: URL) -> None:
-    dice = random.Random(1)  # noqa: S311 - a shuffle that repeats
+    dice = random.Random(1)  # noqa: S311 - repeatable, not for security
     services = [Service() for _ in range(4)]
     for service in services:
         await service.begin()
@@ -134,7 +134,7 @@ async def test_cancelled_calls_do_not_affect_others(database_behind: URL) -> Non
 
     assert [one for one in results if not isinstance(one, TimeoutError | None)] == []
     assert sum(isinstance(one, TimeoutError) for one in results) > 10
-    assert [one for one in results[::2] if one is not None] == [], "only who was cancelled hears of it"
+    assert [one for one in results[::2] if one is not None] == [], "only cancelled calls have an error"
     assert [one for one in later if one is not None] == []
 
 

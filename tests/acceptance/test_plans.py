@@ -38,7 +38,7 @@ TABLES = {table.name for table in tenant_tables()}
 
 
 @asynccontextmanager
-async def acting(engine: DatabaseEngine) -> AsyncIterator[AsyncConnection]:
+async def rolled_back_connection(engine: DatabaseEngine) -> AsyncIterator[AsyncConnection]:
     """A connection in a transaction that is rolled back."""
     async with engine.connect() as connection:
         outer = await connection.begin()
@@ -163,7 +163,7 @@ async def test_no_method_reads_more_than_it_needs(
     found = {}
     for repository, calls in ({**CALLS, TenantRepository: REGISTRY_CALLS}).items():
         for name, call in calls.items():
-            async with acting(application) as connection:
+            async with rolled_back_connection(application) as connection:
                 wide = await wide_reads(connection, repository, call)
             if wide:
                 found[f"{repository.__name__}.{name}"] = wide
@@ -182,7 +182,7 @@ async def test_a_missing_index_is_noticed(superuser: psycopg.Connection, applica
     recent = CALLS[MessageHistoryRepository]["recent"]
 
     async def wide() -> list[str]:
-        async with acting(application) as connection:
+        async with rolled_back_connection(application) as connection:
             return await wide_reads(connection, MessageHistoryRepository, recent)
 
     assert await wide() == []

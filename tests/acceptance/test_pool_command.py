@@ -30,13 +30,13 @@ def test_suggests_a_size_for_the_machine_and_the_server(
 ) -> None:
     url = url_of(postgresql_shared.template_dbname)
 
-    code, shown = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging")
+    code, report = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging")
 
     assert code == 0
-    assert shown["suggested"] == {"DATABASE_POOL_SIZE": 5, "DATABASE_MAX_OVERFLOW": 5}
-    assert shown["server"]["maximum"] == MAX_CONNECTIONS
-    assert shown["server"]["available"] < MAX_CONNECTIONS
-    assert shown["warnings"] == []
+    assert report["suggested"] == {"DATABASE_POOL_SIZE": 5, "DATABASE_MAX_OVERFLOW": 5}
+    assert report["server"]["maximum"] == MAX_CONNECTIONS
+    assert report["server"]["available"] < MAX_CONNECTIONS
+    assert report["warnings"] == []
 
 
 def test_pools_that_can_exhaust_the_server_are_exit_code_1(
@@ -44,11 +44,11 @@ def test_pools_that_can_exhaust_the_server_are_exit_code_1(
 ) -> None:
     url = url_of(postgresql_shared.template_dbname)
 
-    code, shown = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging", processes=11)
+    code, report = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging", processes=11)
     behind_pgbouncer, _ = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging", DATABASE_PGBOUNCER="true", processes=11)
 
     assert code == 1
-    assert "all processes together can open 495 connections" in shown["warnings"][0]
+    assert "all processes together can open 495 connections" in report["warnings"][0]
     assert behind_pgbouncer == 0
 
 
@@ -58,27 +58,27 @@ def test_counts_the_pool_of_the_store(postgresql_shared: NoopExecutor, capsys: p
     settings = Settings(ENVIRONMENT="staging", DATABASE_URL=url)
     with_replica = settings.model_copy(update={"DATABASE_REPLICA_URL": settings.DATABASE_URL})
 
-    _, shown = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging")
+    _, report = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging")
 
-    assert shown["demand"]["most"] == 3 * (settings.DATABASE_POOL_SIZE + settings.DATABASE_MAX_OVERFLOW) == 45
+    assert report["demand"]["most"] == 3 * (settings.DATABASE_POOL_SIZE + settings.DATABASE_MAX_OVERFLOW) == 45
     assert demand_of(with_replica, processes=1).most == 30
 
 
 def test_reports_that_development_has_no_pool(
     postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, shown = pool(capsys, DATABASE_URL=url_of(postgresql_shared.template_dbname), processes=100)
+    code, report = pool(capsys, DATABASE_URL=url_of(postgresql_shared.template_dbname), processes=100)
 
     assert code == 0
-    assert any("has no pool" in text for text in shown["warnings"])
+    assert any("has no pool" in text for text in report["warnings"])
 
 
 def test_suggests_a_size_for_the_machine_if_the_server_is_down(capsys: pytest.CaptureFixture[str]) -> None:
-    code, shown = pool(capsys, DATABASE_URL=f"postgresql://u:{CANARY}@127.0.0.1:1/d")
+    code, report = pool(capsys, DATABASE_URL=f"postgresql://u:{CANARY}@127.0.0.1:1/d")
 
     assert code == 2
-    assert shown["suggested"]["DATABASE_POOL_SIZE"] == 5
-    assert "nothing listens there" in shown["warnings"][0]
+    assert report["suggested"]["DATABASE_POOL_SIZE"] == 5
+    assert "nothing listens there" in report["warnings"][0]
 
 
 def test_prints_lines_to_copy(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from src.database.embedded.process import programs
 from src.database.embedded.process import run as run_program
 from tests.acceptance.replication import Node, _copy_template
-from tests.acceptance.runbooks import ask, blocks, folder_of_server, perform, quick_folder, settle, skip_unless
+from tests.acceptance.runbooks import blocks, folder_of_server, perform, query, quick_folder, settle, skip_unless
 
 RUNBOOK = "point-in-time-recovery"
 ADD = (
@@ -37,7 +37,7 @@ def test_recovers_the_instant_before_a_mistake(open_folder: Path) -> None:
     steps = blocks(RUNBOOK)
     archive, check = steps["Once: archive the WAL"]
     stop, recover = steps["Recover"]
-    look, promote = steps["Check, then promote"]
+    check, promote = steps["Check, then promote"]
     node = Node(open_folder / "node")
     _copy_template(node)
     settle(node.data, node.folder)
@@ -58,30 +58,30 @@ def test_recovers_the_instant_before_a_mistake(open_folder: Path) -> None:
             stack.callback(run_program, "pg_ctl", "stop", "-D", str(data), "-m", "immediate", capture=False)
         run('pg_ctl start -w -D "$PGDATA" -l "$PGDATA/../log"')
         run(archive)
-        ask(node.folder, ADD.format(slug="before-the-backup"))
+        query(node.folder, ADD.format(slug="before-the-backup"))
         run(steps["Every night: a base backup"][0])
         run(steps["Every night: a base backup"][0])  # the next night
-        ask(node.folder, ADD.format(slug="after-the-backup"))
-        [(target,)] = ask(node.folder, "SELECT clock_timestamp()::text")
-        ask(node.folder, "TRUNCATE events; DELETE FROM users")  # the mistake, in one transaction
-        ask(node.folder, ADD.format(slug="after-the-mistake"))
+        query(node.folder, ADD.format(slug="after-the-backup"))
+        [(target,)] = query(node.folder, "SELECT clock_timestamp()::text")
+        query(node.folder, "TRUNCATE events; DELETE FROM users")  # the mistake, in one transaction
+        query(node.folder, ADD.format(slug="after-the-mistake"))
         assert run(check).count(" row") == 2
         run(stop)
 
         run(recover, TARGET=target)
-        assert run(look).split("\n")[2].split("|")[0].strip() == "t"
-        assert ask(node.folder, NAMES) == [("after-the-backup",), ("before-the-backup",)]
+        assert run(check).split("\n")[2].split("|")[0].strip() == "t"
+        assert query(node.folder, NAMES) == [("after-the-backup",), ("before-the-backup",)]
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            ask(node.folder, "SET lock_timeout = '50ms'; SELECT FROM events")
+            query(node.folder, "SET lock_timeout = '50ms'; SELECT FROM events")
         run(promote)
 
-        assert ask(node.folder, "SELECT count(*) FROM events") == [(0,)]
-        ask(node.folder, ADD.format(slug="after-the-recovery"))
-        assert len(ask(node.folder, NAMES)) == 3
-        assert ask(node.folder, "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)") == [("00000002",)]
-        assert ask(node.folder, "SHOW restore_command") == [("",)]
+        assert query(node.folder, "SELECT count(*) FROM events") == [(0,)]
+        query(node.folder, ADD.format(slug="after-the-recovery"))
+        assert len(query(node.folder, NAMES)) == 3
+        assert query(node.folder, "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)") == [("00000002",)]
+        assert query(node.folder, "SHOW restore_command") == [("",)]
         forced = (
             "SELECT bool_and(relforcerowsecurity) FROM pg_class WHERE oid IN ('users'::regclass, 'notes'::regclass)"
         )
-        assert ask(node.folder, forced) == [(True,)]
-        assert ask(node.folder, f"SET ROLE thea_app; {NAMES}") == []
+        assert query(node.folder, forced) == [(True,)]
+        assert query(node.folder, f"SET ROLE thea_app; {NAMES}") == []

@@ -134,7 +134,7 @@ async def test_an_idle_primary_at_the_start_of_a_segment_does_not_seem_ahead(pai
     started = time.monotonic()
     async with get_read_db(read_your_writes=True) as session:
         assert await session.scalar(IS_REPLICA) is True
-    assert time.monotonic() - started < 0.9, "it waited for what does not come"
+    assert time.monotonic() - started < 0.9, "the call waits for WAL that does not arrive"
 
 
 @pytest.mark.parametrize(
@@ -191,20 +191,20 @@ async def test_an_unregistered_default_tenant_does_not_block_reading(pair: Pair,
 async def test_readiness_reports_the_lag_of_the_replica(pair: Pair, use_database: Use) -> None:
     use_database(pair.url(pair.first), DATABASE_REPLICA_URL=pair.url(pair.second).render_as_string())
 
-    async def look(*, lag: float = 3600) -> CheckResult:
+    async def check_replica(*, lag: float = 3600) -> CheckResult:
         report = await readiness(max_replica_lag_seconds=lag, timeout_seconds=20)
         assert report.can_serve, "whatever the replica does, what is written is served"
         return report.checks["replica"]
 
     await add_user()
     pair.wait_until_streaming()
-    in_time = await look()
+    in_time = await check_replica()
     pair.second.sql("SELECT pg_wal_replay_pause()")
     await add_user()
-    a_little, too_far = await look(), await look(lag=0.001)
+    a_little, too_far = await check_replica(), await check_replica(lag=0.001)
     pair.second.sql("SELECT pg_wal_replay_resume()")
     pair.wait_until_streaming()
-    caught_up = await look(lag=0.001)
+    caught_up = await check_replica(lag=0.001)
 
     assert in_time.status == caught_up.status == "healthy"
     assert in_time.found.startswith("the replica has all changes that the primary had ")

@@ -87,7 +87,7 @@ async def login(url: URL) -> str:
 
 async def test_no_request_fails_while_the_roles_change(server: EmbeddedServer, folder: Path) -> None:
     steps = blocks("rotate-a-password")
-    set_password, look, close = steps["Each time"]
+    set_password, check, close = steps["Each time"]
     last, following = url_of(server, APP_ROLE), url_of(server, f"{APP_ROLE}_b", NEW)
     in_use, served, is_over = last, [], False
 
@@ -114,7 +114,7 @@ async def test_no_request_fails_while_the_roles_change(server: EmbeddedServer, f
     await asyncio.to_thread(run, set_password, f"{NEW}\n{NEW}\n")
     in_use = following
     await asyncio.sleep(0.2)
-    assert APP_ROLE not in {line.strip() for line in run(look).splitlines()}
+    assert APP_ROLE not in {line.strip() for line in run(check).splitlines()}
     await asyncio.to_thread(run, close)
     await asyncio.sleep(0.2)
     is_over = True
@@ -227,7 +227,7 @@ async def test_the_provider_of_the_setting_is_called_if_the_url_has_no_password(
             assert await connection.scalar(text("SELECT current_user")) == each.username
         await made.dispose()
 
-    assert [user for user, _, _ in vault.asked] == ["rotated"], "a password of the URL's own comes first"
+    assert [user for user, _, _ in vault.asked] == ["rotated"], "a password in the URL takes precedence"
 
 
 @pytest.mark.parametrize("fault", ["raises", "hangs", "returns nothing"])
@@ -248,9 +248,9 @@ async def test_a_failing_provider_is_named_without_its_message(
         async with made.connect():
             pass
 
-    told = "".join(traceback.format_exception(failed.value))
-    assert "the password provider" in told
-    assert "canary" not in told.replace('RuntimeError("canary")', "")
+    chain = "".join(traceback.format_exception(failed.value))
+    assert "the password provider" in chain
+    assert "canary" not in chain.replace('RuntimeError("canary")', "")
     await made.dispose()
 
 

@@ -242,7 +242,7 @@ async def test_a_connection_cut_at_any_message_raises_connection_failed(
         relay.cut_before = number
         try:
             await trips_on_a_new_engine()
-        except Exception as error:  # noqa: BLE001 - what it is, is the question
+        except Exception as error:  # noqa: BLE001 - the test checks its class
             raised.append(error)
 
     assert [error for error in raised if not isinstance(error, ConnectionFailed)] == []

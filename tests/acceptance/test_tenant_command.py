@@ -25,7 +25,7 @@ from src.database.errors import DatabaseError
 from src.database.models import Tenant, User
 from src.database.repositories import TenantRepository
 from tests.acceptance.command import database, run
-from tests.database.repositories.lives import counts, days_ago, live
+from tests.database.repositories.user_rows import add_user_with_rows, counts, days_ago
 
 SECRET = "s3cr3t-n0te"
 ROWS_OF_A_LIFE = 8
@@ -41,7 +41,7 @@ def a_tenant(slug: str, **life: Any) -> tuple[Tenant, User]:
             tenant = await TenantRepository(session).create(slug, slug.title(), retention_days=10)
         with tenant_context(tenant.id):
             async with get_db() as session:
-                return tenant, await live(session, SECRET, **life)
+                return tenant, await add_user_with_rows(session, SECRET, **life)
 
     return asyncio.run(make())
 
@@ -74,13 +74,13 @@ def test_a_tenant_is_registered_suspended_and_listed() -> None:
     made = json.loads(output_of("create", "acme", "Acme Ñ", "--retention-days", "90", "--json"))
     suspended = json.loads(output_of("suspend", "acme", "--json"))
     listed = json.loads(output_of("list", "--json"))
-    shown = output_of("activate", "acme")
+    printed = output_of("activate", "acme")
 
     assert made == {"id": made["id"], "slug": "acme", "name": "Acme Ñ", "status": "active", "retention_days": 90}
     assert suspended == made | {"status": "suspended"}
     assert suspended in listed["tenants"]
-    assert shown == f"{made['id']}  active     acme  Acme Ñ  (kept 90 days)\n"
-    assert shown in output_of("list")
+    assert printed == f"{made['id']}  active     acme  Acme Ñ  (kept 90 days)\n"
+    assert printed in output_of("list")
     assert refusal("create", "acme", "Other").startswith("the slug acme is taken")
 
 
@@ -100,11 +100,11 @@ def test_control_characters_of_a_name_are_not_printed() -> None:
     name = "A\x1b[2J\r\n\x9b\u202eb ñ"
     output_of("create", "acme", name)
 
-    shown, document = output_of("list"), output_of("list", "--json")
+    printed, document = output_of("list"), output_of("list", "--json")
 
-    assert r"acme  A\u001b[2J\r\n\u009b\u202eb ñ  (kept" in shown
+    assert r"acme  A\u001b[2J\r\n\u009b\u202eb ñ  (kept" in printed
     assert name in [tenant["name"] for tenant in json.loads(document)["tenants"]]
-    assert all(character.isprintable() or character == "\n" for character in shown + document)
+    assert all(character.isprintable() or character == "\n" for character in printed + document)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_waits_for_a_starting_server(servers_folder: Path) -> None:
     assert waited.attempts > 1
 
 
-@pytest.mark.parametrize("port", [1, None], ids=["refuses", "says nothing"])
+@pytest.mark.parametrize("port", [1, None], ids=["refuses", "silent"])
 def test_never_exceeds_the_timeout(port: int | None, silent_port: int, capsys: pytest.CaptureFixture[str]) -> None:
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=f"postgresql://u:{CANARY}@127.0.0.1:{port or silent_port}/d")
     started = time.monotonic()
@@ -123,7 +123,7 @@ def test_a_silent_name_server_does_not_exceed_the_timeout(tmp_path: Path) -> Non
     assert "db.example" in done.stderr
 
 
-def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_command(tmp_path: Path) -> None:
     # A shell without job control starts background jobs with SIGINT ignored, and Python keeps that.
     as_from_a_terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     process = subprocess.Popen(
@@ -139,11 +139,11 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
-    told = process.stderr.readline()  # the command is waiting
+    line = process.stderr.readline()  # the command is waiting
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=10)
 
     assert process.returncode == 130
-    assert "waiting: no connection to 127.0.0.1:1" in told
+    assert "waiting: no connection to 127.0.0.1:1" in line
     assert "Traceback" not in rest
-    assert CANARY not in told + rest
+    assert CANARY not in line + rest

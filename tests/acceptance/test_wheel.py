@@ -174,9 +174,9 @@ def test_has_the_command(wheel: Path) -> None:
 @pytest.mark.slow
 def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Path, empty_database: str) -> None:
     variables = {"DATABASE_URL": empty_database, "ENVIRONMENT": "test"}
-    told = run(python, "-c", COMMANDS, folder=service, **variables)
-    (_, before), (_, upgraded), (_, after), (_, history), (_, sql), *rest = output_of_each(told)
-    base, nobody, draft, drafted, back, stamped = [said for _, said in rest]
+    printed = run(python, "-c", COMMANDS, folder=service, **variables)
+    (_, before), (_, upgraded), (_, after), (_, history), (_, sql), *rest = output_of_each(printed)
+    base, rejected, draft, drafted, back, stamped = [output for _, output in rest]
     served = run(python, "service.py", folder=service, **variables)
 
     head = heads()[0]
@@ -186,7 +186,7 @@ def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Pa
     assert history.count("applied)") == len(history.splitlines()) - 1
     assert sql.count("-- Running upgrade") == history.count("applied)")
     assert "no downgrade is necessary" in base
-    assert "refused: a new migration must be in a checkout" in nobody
+    assert "refused: a new migration must be in a checkout" in rejected
     assert [file.suffix for file in (service / "drafts").glob("*_a_draft.*")] == [".py"], draft
     assert "1 migration\ncode: 0" in drafted
     assert f"the schema is at {head} (head): 1 migration reverted\n" in back
@@ -194,10 +194,10 @@ def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Pa
     assert served == "hello 1 True 0\n"
 
 
-def output_of_each(told: str) -> list[tuple[str, str]]:
+def output_of_each(printed: str) -> list[tuple[str, str]]:
     """Return the output of each of a list of commands."""
-    parts = [part.partition("\n") for part in told.removeprefix("$ ").split("\n$ ")]
-    return [(command, said if said.endswith("\n") else f"{said}\n") for command, _, said in parts]
+    parts = [part.partition("\n") for part in printed.removeprefix("$ ").split("\n$ ")]
+    return [(command, output if output.endswith("\n") else f"{output}\n") for command, _, output in parts]
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_mypy_strict_resolves_it_from_the_wheel_and_from_an_editable_install(pyt
     (service / "probe.py").write_text("from src.database import get_db\nreveal_type(get_db)\n")
 
     for interpreter in (python, Path(sys.executable)):
-        told = run(
+        printed = run(
             *(sys.executable, "-m", "mypy", "--strict", "--python-executable", interpreter),
             *("--namespace-packages", "--explicit-package-bases", "--cache-dir", ROOT / ".mypy_cache" / "service"),
             *("service.py", "probe.py"),
@@ -213,5 +213,5 @@ def test_mypy_strict_resolves_it_from_the_wheel_and_from_an_editable_install(pyt
             MYPYPATH=str(service),
         )
 
-        assert "SessionScope" in told
-        assert "Success" in told
+        assert "SessionScope" in printed
+        assert "Success" in printed

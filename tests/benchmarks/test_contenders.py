@@ -27,7 +27,7 @@ from tests.conftest import SOCKETS, url_of
 HERE = ("store", "repositories", "asyncpg", "floor", "sqlalchemy")
 HOT = OPERATIONS["hot"]
 TENANTS = 3
-NOBODY = UUID("01900000-0000-7000-8000-0000000000ff")
+UNKNOWN_ID = UUID("01900000-0000-7000-8000-0000000000ff")
 FIRST_PAGE = {
     "user_by_telegram_id", "append", "recent", "get_or_create_user", "get_or_start", "turn", "search", "pages",
     "stream", "append_many",
@@ -124,7 +124,7 @@ async def test_row_level_security_applies_to_the_floor(databases: Databases) -> 
     await connection.close()
 
     tenant_id, telegram_id = databases.loaded.mixed.telegram_id()
-    found = [await floor.user_by_telegram_id(of, telegram_id) for of in (tenant_id, NOBODY, tenant_id)]
+    found = [await floor.user_by_telegram_id(of, telegram_id) for of in (tenant_id, UNKNOWN_ID, tenant_id)]
     await floor.close()
 
     assert [len(rows) for rows in found] == [1, 0, 1]
@@ -151,14 +151,16 @@ class Forgetful(Contender):
 
 
 async def test_a_contender_that_returns_too_little_is_not_measured() -> None:
-    rows = Rows([(NOBODY, NOBODY, 7, "chat")], [], [], [], (NOBODY, NOBODY), (NOBODY, NOBODY), 0, 0, 0)
+    rows = Rows(
+        [(UNKNOWN_ID, UNKNOWN_ID, 7, "chat")], [], [], [], (UNKNOWN_ID, UNKNOWN_ID), (UNKNOWN_ID, UNKNOWN_ID), 0, 0, 0
+    )
 
     with pytest.raises(WrongAnswerError, match=r"Forgetful\.user_by_telegram_id returned 0 rows, not 1"):
         await try_out(Forgetful(), OPERATIONS["user_by_telegram_id"], rows)
 
 
 @pytest.mark.slow
-async def test_a_run_measures_mixed_tenants_and_one_and_reports_who_is_left_out(databases: Databases) -> None:
+async def test_a_run_measures_mixed_tenants_and_one_and_reports_missing_contenders(databases: Databases) -> None:
     absent = Entry("absent", "Absent", "absent:Absent", "no_such_package")
     runners = [Runner(one.name, one, databases.sample(one), {}) for one in (CONTENDERS["floor"], absent)]
     times = iter([{1: 1000, 2: 0}, {1: 3000, 2: 4000, 3: 500}] * 10)

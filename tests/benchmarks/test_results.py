@@ -47,7 +47,7 @@ def test_a_bar_inside_the_spread_is_within_noise(rounds: list[float], verdict: s
     assert spread.verdict(2.0) == verdict
 
 
-def test_what_was_not_measured_has_no_spread() -> None:
+def test_a_missing_measurement_has_no_spread() -> None:
     assert Spread.of([]) is None
     assert Spread.of([math.nan]) is None
     assert results_of(store=[1]).ratio(CASE, "store", "asyncpg") is None

@@ -1,4 +1,4 @@
-"""The source of each setting, and the value that is shown."""
+"""The reported source and value of each setting."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_reports_the_source_of_each_value(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("DATABASE_LOCK_TIMEOUT", "7")
     monkeypatch.setenv("DATABASE_POOL_SIZE", "")
 
-    shown = {one.name: (one.value, one.source) for one in show_settings(get_settings())}
+    reported = {one.name: (one.value, one.source) for one in show_settings(get_settings())}
 
-    assert shown["ENVIRONMENT"] == ("test", "environment")
-    assert shown["DATABASE_POOL_SIZE"] == (2, ".env")
-    assert shown["DATABASE_MAX_OVERFLOW"] == (5, ".env.test")
-    assert shown["DATABASE_POOL_RECYCLE"] == (4, ".env")
-    assert shown["DATABASE_LOCK_TIMEOUT"] == (7, "environment")
-    assert shown["DATABASE_STATEMENT_TIMEOUT"] == (30_000, "default")
+    assert reported["ENVIRONMENT"] == ("test", "environment")
+    assert reported["DATABASE_POOL_SIZE"] == (2, ".env")
+    assert reported["DATABASE_MAX_OVERFLOW"] == (5, ".env.test")
+    assert reported["DATABASE_POOL_RECYCLE"] == (4, ".env")
+    assert reported["DATABASE_LOCK_TIMEOUT"] == (7, "environment")
+    assert reported["DATABASE_STATEMENT_TIMEOUT"] == (30_000, "default")
 
 
 def test_the_source_is_the_value_of_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,14 +44,14 @@ def test_the_source_is_the_value_of_env_file(tmp_path: Path, monkeypatch: pytest
     }
 
 
-def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_reported_setting_contains_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DATABASE_URL", "DATABASE_MIGRATION_URL", "DATABASE_REPLICA_URL"):
         monkeypatch.setenv(name, f"postgresql://u:{CANARY}@h/d?password={CANARY}")
     for name in ("DB_VM_PASSWORD", "DB_STAGING_PASSWORD", "DB_PROD_PASSWORD"):
         monkeypatch.setenv(name, CANARY)
 
-    shown = show_settings(get_settings())
+    reported = show_settings(get_settings())
 
-    assert CANARY not in repr(shown)
-    assert ("DB_PROD_PASSWORD", "***") in {(one.name, one.value) for one in shown}
-    assert ("DATABASE_URL", "postgresql+asyncpg://u:***@h/d") in {(one.name, one.value) for one in shown}
+    assert CANARY not in repr(reported)
+    assert ("DB_PROD_PASSWORD", "***") in {(one.name, one.value) for one in reported}
+    assert ("DATABASE_URL", "postgresql+asyncpg://u:***@h/d") in {(one.name, one.value) for one in reported}

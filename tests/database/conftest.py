@@ -1,4 +1,4 @@
-"""Two tenants in a database of the test's own: for what is about who acts."""
+"""A database with two tenants, for tests of the current tenant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNT = text("SELECT count(*) FROM users")
 
 @pytest.fixture
 async def engine(cloned_database: URL) -> AsyncIterator[AsyncEngine]:
-    """The cloned database, where no tenant acts by default; A and B are registered and have one user each."""
+    """The cloned database, without a default tenant; A and B are registered and have one user each."""
     made = create_engine(get_settings())
     async with AsyncSession(made) as session:
         session.add_all([Tenant(id=A, slug="a", name="A"), Tenant(id=B, slug="b", name="B")])

@@ -17,7 +17,7 @@ def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
         try:
             yield int(listener.getsockname()[1])
         finally:
-            _hang_up(listener)
+            _close(listener)
             thread.join()
 
 
@@ -32,9 +32,9 @@ def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> 
             thread = Thread(target=serve, args=[client])
             thread.start()
             stack.callback(thread.join)
-            stack.callback(_hang_up, client)
+            stack.callback(_close, client)
 
 
-def _hang_up(connection: socket.socket) -> None:
+def _close(connection: socket.socket) -> None:
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""A relay before the test's server that can fall silent, as a network does: connections stay open, nothing comes."""
+"""A relay before the test's server that can fall silent as a network can: connections stay open without data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _READY_FOR_QUERY = b"Z\0\0\0\5I"
 
 
 class MuteRelay:
-    """Passes on what comes, both ways, until `fall_silent`; it takes new connections then too, and says nothing."""
+    """A relay in both directions until `fall_silent`; afterwards it accepts connections and sends nothing."""
 
     def __init__(self) -> None:
         self.port = 0

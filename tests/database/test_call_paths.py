@@ -1,4 +1,4 @@
-"""How many files of this package one append and one connect pass: as many as a reader of the call has to open."""
+"""The number of files of this package that one append and one connect pass."""
 
 from __future__ import annotations
 

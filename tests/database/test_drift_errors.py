@@ -1,4 +1,4 @@
-"""What an error reports when the database lacks what a statement needs: a column, a table, space."""
+"""Errors of statements for which the database lacks a column, a table or resources."""
 
 from __future__ import annotations
 

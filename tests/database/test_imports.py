@@ -1,4 +1,4 @@
-"""What importing the package costs a service: no tool of the operators', no settings, no compiled statement."""
+"""The cost of importing the package: no tools of operators, no settings and no compiled statement."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ TARGETS = st.builds(
 
 @pytest.mark.slow
 @given(TARGETS)
-def test_rendered_and_parsed_again_it_is_the_same(target: Target) -> None:
+def test_a_rendered_target_is_parsed_to_an_equal_target(target: Target) -> None:
     as_text = target.url.render_as_string(hide_password=False)
 
     assert Target.from_url(target.url) == target

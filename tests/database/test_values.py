@@ -1,4 +1,4 @@
-"""What every table shares: ids, cleaned text, aware datetimes."""
+"""The values of every table: ids, cleaned text, aware datetimes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_text_that_can_be_stored_is_left_alone(text: str) -> None:
     assert clean_text(text) == text.replace("\0", "\ufffd")
 
 
-def test_json_is_cleaned_all_through() -> None:
+def test_json_is_cleaned_at_every_level() -> None:
     value = {"a\0": ["\0", {"b": ("\ud800", 1, None, True)}]}
 
     assert Json().process_bind_param(value, DIALECT) == {"a\ufffd": ["\ufffd", {"b": ["\ufffd", 1, None, True]}]}
@@ -69,11 +69,11 @@ def test_refuses_a_naive_datetime() -> None:
 
     assert UtcDateTime().process_bind_param(aware, DIALECT) is aware
     with pytest.raises(ValueError, match="a datetime must be aware"):
-        UtcDateTime().process_bind_param(datetime(2026, 1, 1), DIALECT)  # noqa: DTZ001 - what is tested
+        UtcDateTime().process_bind_param(datetime(2026, 1, 1), DIALECT)  # noqa: DTZ001 - a naive time is tested
 
 
 @pytest.mark.parametrize("value", ["tomorrow", date(2026, 1, 1), 5])
-def test_refuses_what_is_no_datetime(value: object) -> None:
+def test_refuses_a_value_that_is_no_datetime(value: object) -> None:
     with pytest.raises(ValueError, match=f"a datetime must be a datetime with a time zone, got {type(value).__name__}"):
         UtcDateTime().process_bind_param(value, DIALECT)  # type: ignore[arg-type] # what is tested
 
@@ -87,7 +87,7 @@ def test_refuses_what_is_no_datetime(value: object) -> None:
         ({(1, 2): 3}, "JSON must have only strings as keys, got tuple"),
     ],
 )
-def test_refuses_what_json_does_not_have(value: object, message: str) -> None:
+def test_refuses_a_value_that_json_does_not_have(value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Json().process_bind_param(value, DIALECT)
 

@@ -115,7 +115,7 @@ class Caller:
 
     def _check(self, contents: Iterable[str | None]) -> None:
         foreign = set(contents) - {str(self.tenant)}
-        assert not foreign, f"{self.tenant} was shown what is another's: {foreign}"
+        assert not foreign, f"{self.tenant} read rows of another tenant: {foreign}"
 
 
 async def register(count: int, keys: Callable[[], Keys] = set[str]) -> list[Caller]:

@@ -77,7 +77,7 @@ class CuttingRelay:
                 keeps_server = self.how == "never sent on"
                 return
         except (OSError, asyncio.IncompleteReadError):
-            pass  # one side is gone
+            pass  # one side has closed the connection
         finally:
             back.cancel()
             if keeps_server:

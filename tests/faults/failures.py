@@ -26,9 +26,9 @@ from src.database.session import tenant_context
 from src.database.store import Profile, get_store
 from tests.faults.canary import CONTENT
 
-__all__ = ["IN_THE_DATABASE", "SAID", "Failing"]
+__all__ = ["IN_THE_DATABASE", "USER_TEXT", "Failing"]
 
-SAID: Final = f"I said {CONTENT}, and 'nothing' else"
+USER_TEXT: Final = f"I said {CONTENT}, and 'nothing' else"
 NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -63,26 +63,26 @@ async def _added(*rows: Any) -> None:
 
 async def duplicate(f: Failing) -> None:
     await _added(*(MessageHistory(
-        conversation_id=f.conversation, user_id=f.user, seq=seq, message_id=SAID, role="user", content=SAID
+        conversation_id=f.conversation, user_id=f.user, seq=seq, message_id=USER_TEXT, role="user", content=USER_TEXT
     ) for seq in (100, 101)))  # fmt: skip
 
 
 async def conflict(f: Failing) -> None:
     async def twice(session: Any) -> None:
-        for content in (SAID, f"{SAID}!"):
-            message = NewMessage(message_id="same", role="user", content=content, parts=[{"text": SAID}])
+        for content in (USER_TEXT, f"{USER_TEXT}!"):
+            message = NewMessage(message_id="same", role="user", content=content, parts=[{"text": USER_TEXT}])
             await MessageHistoryRepository(session).append(f.conversation, message)
 
     await _in_session(twice)
 
 
 async def conflict_in_store(f: Failing) -> None:
-    for content in (SAID, f"{SAID}!"):
+    for content in (USER_TEXT, f"{USER_TEXT}!"):
         await get_store().append(f.conversation, NewMessage(message_id="again", role="user", content=content))
 
 
 async def checked(f: Failing) -> None:
-    await _added(User(display_name=CONTENT * 100, preferences={"x": SAID}))
+    await _added(User(display_name=CONTENT * 100, preferences={"x": USER_TEXT}))
 
 
 async def checked_in_store(f: Failing) -> None:
@@ -90,54 +90,56 @@ async def checked_in_store(f: Failing) -> None:
 
 
 async def not_null(f: Failing) -> None:
-    await _added(Note(user_id=f.user, content=None, title=SAID, tags=[SAID]))
+    await _added(Note(user_id=f.user, content=None, title=USER_TEXT, tags=[USER_TEXT]))
 
 
 async def foreign(f: Failing) -> None:
-    await _added(Note(user_id=uuid7(), content=SAID))
+    await _added(Note(user_id=uuid7(), content=USER_TEXT))
 
 
 async def for_another(f: Failing) -> None:
     await _in_session(
         lambda session: session.execute(
             text("INSERT INTO users (tenant_id, id, display_name) VALUES (:t, :i, :said)"),
-            {"t": uuid7(), "i": uuid7(), "said": SAID},
+            {"t": uuid7(), "i": uuid7(), "said": USER_TEXT},
         )
     )
 
 
 async def bad_value(f: Failing) -> None:
-    await _in_session(lambda session: session.execute(text("SELECT CAST(CAST(:x AS text) AS integer)"), {"x": SAID}))
+    await _in_session(
+        lambda session: session.execute(text("SELECT CAST(CAST(:x AS text) AS integer)"), {"x": USER_TEXT})
+    )
 
 
 async def bad_value_of_the_drivers(f: Failing) -> None:
-    await _in_session(lambda session: session.execute(text("SELECT CAST(:x AS integer)"), {"x": SAID}))
+    await _in_session(lambda session: session.execute(text("SELECT CAST(:x AS integer)"), {"x": USER_TEXT}))
 
 
 async def bad_type(f: Failing) -> None:
-    await _added(Event(user_id=f.user, title=SAID, start_datetime=SAID))
+    await _added(Event(user_id=f.user, title=USER_TEXT, start_datetime=USER_TEXT))
 
 
 async def naive(f: Failing) -> None:
-    await _added(Event(user_id=f.user, title=SAID, start_datetime=NOW.replace(tzinfo=None)))
+    await _added(Event(user_id=f.user, title=USER_TEXT, start_datetime=NOW.replace(tzinfo=None)))
 
 
 async def no_uuid(f: Failing) -> None:
     await _in_session(
-        lambda session: session.execute(text("SELECT :x").bindparams(bindparam("x", type_=Uuid())), {"x": SAID})
+        lambda session: session.execute(text("SELECT :x").bindparams(bindparam("x", type_=Uuid())), {"x": USER_TEXT})
     )
 
 
 async def no_json(f: Failing) -> None:
-    await _added(Note(user_id=f.user, content=SAID, extra={SAID: object()}))
+    await _added(Note(user_id=f.user, content=USER_TEXT, extra={USER_TEXT: object()}))
 
 
 async def syntax(f: Failing) -> None:
-    await _in_session(lambda session: session.execute(text("SELEC :x"), {"x": SAID}))
+    await _in_session(lambda session: session.execute(text("SELEC :x"), {"x": USER_TEXT}))
 
 
 async def missing_table(f: Failing) -> None:
-    await _in_session(lambda session: session.execute(text("SELECT :x FROM nowhere"), {"x": SAID}))
+    await _in_session(lambda session: session.execute(text("SELECT :x FROM nowhere"), {"x": USER_TEXT}))
 
 
 async def raised_by_a_function(f: Failing) -> None:
@@ -145,13 +147,13 @@ async def raised_by_a_function(f: Failing) -> None:
         "CREATE FUNCTION complain(said text) RETURNS void LANGUAGE plpgsql"
         " AS $$ BEGIN RAISE WARNING '%', said; RAISE EXCEPTION '%', said USING HINT = said, DETAIL = said; END $$"
     )
-    await _in_session(lambda session: session.execute(text("SELECT complain(:x)"), {"x": SAID}))
+    await _in_session(lambda session: session.execute(text("SELECT complain(:x)"), {"x": USER_TEXT}))
 
 
 async def too_slow(f: Failing) -> None:
     async def wait(session: Any) -> None:
         await session.execute(text("SET LOCAL statement_timeout = 20"))
-        await session.execute(text("SELECT pg_sleep(5), CAST(:x AS text)"), {"x": SAID})
+        await session.execute(text("SELECT pg_sleep(5), CAST(:x AS text)"), {"x": USER_TEXT})
 
     await _in_session(wait)
 
@@ -162,7 +164,7 @@ async def locked_out(f: Failing) -> None:
 
         async def wait(session: Any) -> None:
             await session.execute(text("SET LOCAL lock_timeout = 20"))
-            session.add(Note(user_id=f.user, content=SAID))
+            session.add(Note(user_id=f.user, content=USER_TEXT))
             await session.flush()
 
         try:
@@ -173,10 +175,10 @@ async def locked_out(f: Failing) -> None:
 
 async def connection_lost(f: Failing) -> None:
     async def lose(session: Any) -> None:
-        session.add(Note(user_id=f.user, content=SAID))
+        session.add(Note(user_id=f.user, content=USER_TEXT))
         await session.execute(text("SELECT 1"))
         f.end_connections()
-        await session.execute(text("SELECT CAST(:x AS text)"), {"x": SAID})
+        await session.execute(text("SELECT CAST(:x AS text)"), {"x": USER_TEXT})
 
     await _in_session(lose)
 
@@ -185,10 +187,10 @@ async def connection_lost_in_store(f: Failing) -> None:
     """Wait for the lock of the conversation, and lose the connection meanwhile."""
     with psycopg.connect(f.superuser.info.dsn, autocommit=False) as other:
         other.execute("SELECT FROM conversations WHERE id = %s FOR UPDATE", (f.conversation,))
-        message = NewMessage(message_id=f"{uuid7()}", role="user", content=SAID)
+        message = NewMessage(message_id=f"{uuid7()}", role="user", content=USER_TEXT)
         task = asyncio.ensure_future(get_store().append(f.conversation, message))
         waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        while not task.done() and not f.superuser.execute(waiting).fetchall():  # noqa: ASYNC110 - no event tells of it
+        while not task.done() and not f.superuser.execute(waiting).fetchall():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)
         f.superuser.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
@@ -202,85 +204,87 @@ async def connection_lost_in_store(f: Failing) -> None:
 
 async def cancelled(f: Failing) -> None:
     async def wait(session: Any) -> None:
-        await session.execute(text("SELECT pg_sleep(5), CAST(:x AS text)"), {"x": SAID})
+        await session.execute(text("SELECT pg_sleep(5), CAST(:x AS text)"), {"x": USER_TEXT})
 
     async with asyncio.timeout(0.05):
         await _in_session(wait)
 
 
 async def aborted(f: Failing) -> None:
-    async def go_on(session: Any) -> None:
+    async def continue_after_an_error(session: Any) -> None:
         with suppress(Exception):
-            await session.execute(text("SELECT CAST(CAST(:x AS text) AS integer)"), {"x": SAID})
-        session.add(Note(user_id=f.user, content=SAID))
+            await session.execute(text("SELECT CAST(CAST(:x AS text) AS integer)"), {"x": USER_TEXT})
+        session.add(Note(user_id=f.user, content=USER_TEXT))
         await session.flush()
 
-    await _in_session(go_on)
+    await _in_session(continue_after_an_error)
 
 
 async def read_only(f: Failing) -> None:
     async with get_read_db() as session:
-        session.add(Note(user_id=f.user, content=SAID))
+        session.add(Note(user_id=f.user, content=USER_TEXT))
 
 
 async def stale(f: Failing) -> None:
     async def change(session: Any) -> None:
         events = EventRepository(session)
-        event = await events.add(Event(user_id=f.user, title=SAID, start_datetime=NOW))
+        event = await events.add(Event(user_id=f.user, title=USER_TEXT, start_datetime=NOW))
         await session.execute(text("UPDATE events SET version = version + 1"))
-        await events.update(event.id, title=SAID * 2)
+        await events.update(event.id, title=USER_TEXT * 2)
 
     await _in_session(change)
 
 
 async def more_than_one(f: Failing) -> None:
-    async def ask(session: Any) -> None:
+    async def read(session: Any) -> None:
         notes = NoteRepository(session)
-        await notes.add_many([Note(user_id=f.user, content=SAID) for _ in range(2)])
-        await notes.get_one(Note.content == SAID)
+        await notes.add_many([Note(user_id=f.user, content=USER_TEXT) for _ in range(2)])
+        await notes.get_one(Note.content == USER_TEXT)
 
-    await _in_session(ask)
+    await _in_session(read)
 
 
 async def not_found(f: Failing) -> None:
-    await _in_session(lambda session: NoteRepository(session).get_one(Note.content == SAID, Note.title == SAID))
+    await _in_session(
+        lambda session: NoteRepository(session).get_one(Note.content == USER_TEXT, Note.title == USER_TEXT)
+    )
 
 
 async def not_loaded(f: Failing) -> None:
-    async def ask(session: Any) -> Any:
+    async def read(session: Any) -> Any:
         user = await UserRepository(session).get_one(User.id == f.user)
-        user.display_name = SAID
+        user.display_name = USER_TEXT
         return user.notes
 
-    await _in_session(ask)
+    await _in_session(read)
 
 
 async def bad_condition(f: Failing) -> None:
-    condition: Any = select(Note).where(Note.content == SAID)
+    condition: Any = select(Note).where(Note.content == USER_TEXT)
     await _in_session(lambda session: NoteRepository(session).get_one(condition))
 
 
 async def bad_search(f: Failing) -> None:
-    await _in_session(lambda session: NoteRepository(session).search(f.user, SAID * 100))
+    await _in_session(lambda session: NoteRepository(session).search(f.user, USER_TEXT * 100))
 
 
 async def bad_cursor(f: Failing) -> None:
-    await _in_session(lambda session: NoteRepository(session).page(after=SAID))
+    await _in_session(lambda session: NoteRepository(session).page(after=USER_TEXT))
 
 
 async def bad_summary(f: Failing) -> None:
     await _in_session(
         lambda session: ConversationRepository(session).set_summary(
-            f.conversation, SAID, upto_seq=10**6, expected_upto=0
+            f.conversation, USER_TEXT, upto_seq=10**6, expected_upto=0
         )
     )
 
 
 async def another_tenant(f: Failing) -> None:
     async def change(session: Any) -> None:
-        note = await NoteRepository(session).add(Note(user_id=f.user, content=SAID))
+        note = await NoteRepository(session).add(Note(user_id=f.user, content=USER_TEXT))
         with tenant_context(uuid7()):
-            note.content = SAID * 2
+            note.content = USER_TEXT * 2
             await session.flush()
 
     await _in_session(change)

@@ -67,7 +67,7 @@ _CATALOGUE = {
                     = 'tenant_id'
                AND (SELECT attname FROM pg_attribute WHERE attrelid = o.confrelid AND attnum = o.confkey[1])
                     = 'tenant_id')""",
-    "is a view that asks as its owner": """
+    "is a view that runs as its owner": """
         SELECT oid::regclass::text FROM pg_class
          WHERE relnamespace = 'public'::regnamespace AND (relkind = 'm' OR relkind = 'v'
            AND NOT coalesce(reloptions, '{}') && ARRAY['security_invoker=true', 'security_invoker=on'])""",
@@ -89,12 +89,12 @@ async def check_catalog(world: World) -> list[str]:
 async def check_rows(world: World) -> list[str]:
     """Read all rows without a predicate, in every kind of session: only the tenant's own rows are visible."""
     found = []
-    for acting in world.tenants:
+    for current in world.tenants:
         for scope in (get_db, get_read_db):
-            with tenant_context(acting):
+            with tenant_context(current):
                 async with scope() as session:
                     rows = [row for name in TABLES for row in await session.execute(text(f"SELECT * FROM {name}"))]
-            found += _faults(world, acting, rows)
+            found += _faults(world, current, rows)
     return found
 
 
@@ -102,17 +102,17 @@ async def check_bindings(world: World) -> list[str]:
     """Leave a connection bound to another tenant by a caller's own SQL, and check what the next session reads."""
     found = []
     other = world.tenants[-1]
-    for acting in world.tenants[:-1]:
+    for current in world.tenants[:-1]:
         for scope in (get_db, get_read_db):
-            with tenant_context(acting):
+            with tenant_context(current):
                 async with scope() as session:
                     await session.execute(text("SELECT set_config('app.tenant_id', :o, false)"), {"o": str(other)})
                 async with scope() as session:
                     rows = (await session.execute(text("SELECT * FROM users"))).all()
-            found += _faults(world, acting, rows)
+            found += _faults(world, current, rows)
             async with scope() as session:
                 if (await session.execute(text("SELECT * FROM users"))).all():
-                    found.append("nobody is handed rows")
+                    found.append("a session without a tenant reads rows")
     connection = world.superuser.cursor()
     connection.execute(f"SET ROLE {APP_ROLE}")
     connection.execute("SELECT app_set_tenant(%s)", (other,))  # in its own transaction
@@ -125,24 +125,26 @@ async def check_bindings(world: World) -> list[str]:
 async def check_compiled_reads(world: World) -> list[str]:
     """Read with compiled statements on a connection that served another tenant before."""
     found = []
-    for acting in world.tenants:
-        with tenant_context(acting):
+    for current in world.tenants:
+        with tenant_context(current):
             async with get_read_db() as session:
                 users = (await UserRepository(session).page()).items
-                found += _faults(world, acting, [*users, *[await UserRepository(session).get(one.id) for one in users]])
+                found += _faults(
+                    world, current, [*users, *[await UserRepository(session).get(one.id) for one in users]]
+                )
     return found
 
 
 async def check_writes(world: World) -> list[str]:
     """Try to insert and to move rows of another tenant: the database rejects both."""
-    acting, other = world.tenants[:2]
+    current, other = world.tenants[:2]
     found = []
     for statement in (
         "INSERT INTO users (tenant_id, id) VALUES (:other, :id)",
         "UPDATE notes SET tenant_id = :other, user_id = :their_user",
     ):
         values = {"other": other, "id": uuid7(), "their_user": world.rows[other].user}
-        with suppress(DatabaseError), tenant_context(acting):
+        with suppress(DatabaseError), tenant_context(current):
             async with get_db() as session:
                 await session.execute(text(statement), values)
             found.append(f"was written for another: {statement}")
@@ -151,22 +153,22 @@ async def check_writes(world: World) -> list[str]:
 
 async def check_references(world: World) -> list[str]:
     """Refer to a row of another tenant through each foreign key."""
-    acting, other = (world.rows[tenant] for tenant in world.tenants[:2])
+    current, other = (world.rows[tenant] for tenant in world.tenants[:2])
     with suppress(DatabaseError), tenant_context(world.tenants[0]):
         async with get_db() as session:
             await session.execute(text("UPDATE notes SET user_id = :user"), {"user": other.user})
-        return [f"a note of {acting.user} refers to a user of another's"]
+        return [f"a note of {current.user} refers to a user of another tenant"]
     return []
 
 
 async def check_predicates(world: World) -> list[str]:
     """Call every method with ids of another tenant, as a role to which row-level security does not apply."""
-    acting, other = world.tenants[:2]
+    current, other = world.tenants[:2]
     found: list[str] = []
     before = world.state_of([other])
     for repository, calls in CALLS.items():
         for name, call in calls.items():
-            with suppress(DatabaseError), tenant_context(acting):
+            with suppress(DatabaseError), tenant_context(current):
                 async with get_db() as session:
                     rows = await call.run(repository(session), world.rows[other])
                     if other in world.whose(rows):
@@ -188,53 +190,53 @@ async def check_store(world: World) -> list[str]:
         lambda rows: STORE_CALLS["stream_messages"].run(get_store(), rows),
     ]
     for read in own:  # each of them is the first call on a connection that served another tenant
-        for acting in (first, second, first):
-            with tenant_context(acting):
-                if not await read(world.rows[acting]):
-                    found.append("own rows are out of sight")
-    for acting in (first, second, first):
+        for current in (first, second, first):
+            with tenant_context(current):
+                if not await read(world.rows[current]):
+                    found.append("the current tenant does not see its rows")
+    for current in (first, second, first):
         if found:
             return found
-        others = world.others(acting)
+        others = world.others(current)
         before = world.state_of(others)
-        with tenant_context(acting):
+        with tenant_context(current):
             for rows in (world.rows[first], world.rows[second]):
                 for call in STORE_CALLS.values():
                     with suppress(DatabaseError):
-                        found += _foreign(world, acting, await call.run(get_store(), rows))
+                        found += _foreign(world, current, await call.run(get_store(), rows))
         if world.state_of(others) != before:
-            found.append("the store changes another's rows")
+            found.append("the store changes rows of another tenant")
     return found
 
 
 async def check_contexts(world: World) -> list[str]:
     """Use sessions and the store without a tenant, and under two tenants at the same time."""
-    acting, other = world.tenants[:2]
+    current, other = world.tenants[:2]
     found = []
-    with tenant_context(acting):
+    with tenant_context(current):
         async with get_db() as session:
             await UserRepository(session).count()
             with tenant_context(other), suppress(TenantMismatchError):
                 await NoteRepository(session).count()
                 found.append("a session serves while another's context is open")
     if current_tenant() is not None:
-        found.append("a tenant acts beyond his context")
+        found.append("the current tenant outlives its context")
         return found
     async with get_db() as session:
         with suppress(NoTenantError):
             await UserRepository(session).count()
-            found.append("a repository serves nobody")
+            found.append("a repository works without a tenant")
     with suppress(NoTenantError):
         await get_store().user_by_telegram_id(1)
-        found.append("the store serves nobody")
+        found.append("the store works without a tenant")
     return found
 
 
 async def check_added_rows(world: World) -> list[str]:
     """Add a row with the id of another tenant."""
-    acting, other = world.tenants[:2]
+    current, other = world.tenants[:2]
     try:
-        with tenant_context(acting):
+        with tenant_context(current):
             async with get_db() as session:
                 session.add(User(tenant_id=other))
     except TenantMismatchError:
@@ -252,9 +254,9 @@ async def check_owner(world: World) -> list[str]:
     return [f"the owner sees {name}" for name in seen]
 
 
-def _foreign(world: World, acting: UUID, found: Any) -> list[str]:
-    return [f"{acting} is handed rows of {owner}" for owner in world.whose(found) - {acting}]
+def _foreign(world: World, current: UUID, found: Any) -> list[str]:
+    return [f"{current} reads rows of {owner}" for owner in world.whose(found) - {current}]
 
 
-def _faults(world: World, acting: UUID, rows: Sequence[Any]) -> list[str]:
-    return _foreign(world, acting, rows) + ([] if rows else [f"{acting} does not see his own"])
+def _faults(world: World, current: UUID, rows: Sequence[Any]) -> list[str]:
+    return _foreign(world, current, rows) + ([] if rows else [f"{current} does not see its rows"])

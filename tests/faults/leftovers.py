@@ -28,7 +28,7 @@ async def until(is_so: Callable[[], bool], *, within: float = 20) -> None:
     """Wait until a condition is true, by polling."""
     deadline = time.monotonic() + within
     while not is_so():
-        assert time.monotonic() < deadline, f"it is not so within {within} s"
+        assert time.monotonic() < deadline, f"the condition is still false after {within} s"
         await asyncio.sleep(0.01)
 
 
@@ -36,7 +36,7 @@ def until_meanwhile(is_so: Callable[[], bool], *, within: float = 20) -> None:
     """Wait until a condition is true, and block the event loop, so that no task of this process can change it."""
     deadline = time.monotonic() + within
     while not is_so():
-        assert time.monotonic() < deadline, f"it is not so within {within} s"
+        assert time.monotonic() < deadline, f"the condition is still false after {within} s"
         time.sleep(0.01)
 
 

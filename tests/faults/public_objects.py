@@ -15,7 +15,7 @@ from src.database.repositories import NewMessage
 from src.database.session import TenantBinding
 from src.database.store import Profile
 from tests.faults.canary import CONTENT, SECRET
-from tests.faults.failures import SAID
+from tests.faults.failures import USER_TEXT
 
 __all__ = ["ON_THE_WAY", "PUBLIC"]
 
@@ -35,7 +35,7 @@ async def _connected(url: str, **more: Any) -> None:
 ON_THE_WAY: Final[dict[str, Callable[[int], Awaitable[Any]]]] = {
     "a wrong password": lambda port: _connected(f"postgresql://u:{SECRET}@127.0.0.1:{port}/d"),
     "a wrong password in the query": lambda port: _connected(f"postgresql://u@127.0.0.1:{port}/d?password={SECRET}"),
-    "nobody there": lambda _: _connected(f"postgresql://u:{SECRET}@127.0.0.1:1/d"),
+    "a closed port": lambda _: _connected(f"postgresql://u:{SECRET}@127.0.0.1:1/d"),
     "an unknown host": lambda _: _connected(f"postgresql://u:{SECRET}@no.invalid/d"),
     "no TLS": lambda port: _connected(f"postgresql://u:{SECRET}@127.0.0.1:{port}/d?sslmode=require"),
     "a bad port": lambda _: _connected(f"postgresql://u:{SECRET}@h:x/d"),
@@ -63,12 +63,17 @@ PUBLIC: Final[dict[str, Callable[[], Any]]] = {
     "binding": lambda: TenantBinding(uuid7(), limits={"lock_timeout": "1"}),
     "chosen settings": get_settings,
     "a message": lambda: NewMessage(
-        message_id="x", role="user", content=SAID, parts=[SAID], attachments=[SAID], extra={"x": SAID}
+        message_id="x",
+        role="user",
+        content=USER_TEXT,
+        parts=[USER_TEXT],
+        attachments=[USER_TEXT],
+        extra={"x": USER_TEXT},
     ),
     "a profile": lambda: Profile(username=CONTENT, display_name=CONTENT),
-    "a mapped note": lambda: Note(user_id=uuid7(), content=SAID, title=SAID, tags=[SAID]),
-    "a mapped message": lambda: MessageHistory(content=SAID, message_id="x"),
-    "a mapped conversation": lambda: Conversation(title=SAID, summary=SAID),
-    "a mapped event": lambda: Event(title=SAID, description=SAID),
-    "a mapped user": lambda: User(display_name=SAID, preferences={"x": SAID}),
+    "a mapped note": lambda: Note(user_id=uuid7(), content=USER_TEXT, title=USER_TEXT, tags=[USER_TEXT]),
+    "a mapped message": lambda: MessageHistory(content=USER_TEXT, message_id="x"),
+    "a mapped conversation": lambda: Conversation(title=USER_TEXT, summary=USER_TEXT),
+    "a mapped event": lambda: Event(title=USER_TEXT, description=USER_TEXT),
+    "a mapped user": lambda: User(display_name=USER_TEXT, preferences={"x": USER_TEXT}),
 }  # fmt: skip

@@ -29,8 +29,8 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         await reader.readexactly(1)
         (length,) = struct.unpack("!i", await reader.readexactly(4))
         password = (await reader.readexactly(length - 4)).rstrip(b"\0")
-        said = b"SFATAL\0VFATAL\0C28P01\0Mpassword " + password + b" is wrong\0D" + password + b"\0\0"
-        writer.write(b"E" + struct.pack("!i", len(said) + 4) + said)
+        fields = b"SFATAL\0VFATAL\0C28P01\0Mpassword " + password + b" is wrong\0D" + password + b"\0\0"
+        writer.write(b"E" + struct.pack("!i", len(fields) + 4) + fields)
         await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         pass

@@ -54,7 +54,7 @@ class SessionUse:
 
     world: World = field(repr=False)
     dice: random.Random = field(repr=False)
-    acting: UUID
+    current: UUID
     other: UUID
     outer: UUID | None = None
     """The tenant of the context around the block."""
@@ -75,16 +75,16 @@ class SessionUse:
 
     def __post_init__(self) -> None:
         dice = self.dice
-        self.outer = dice.choice([None, None, self.acting, self.other])
+        self.outer = dice.choice([None, None, self.current, self.other])
         self.is_writing = dice.random() < 0.6
         uses = [*READS, *WRITES, FLUSH, LOSE] if self.is_writing else [*READS, LOSE, LOSE, LOSE, "add"]
-        contexts = [*[self.acting] * 5, *[None] * 3, self.other]
+        contexts = [*[self.current] * 5, *[None] * 3, self.other]
         self.plan = [(dice.choice(contexts), dice.choice(uses)) for _ in range(dice.randrange(1, LONGEST))]
 
     @property
     def involved(self) -> set[UUID]:
         """The tenants of the plan: rows of other tenants must not change."""
-        named = {self.acting, self.outer, self.world.default, *(context for context, _ in self.plan)}
+        named = {self.current, self.outer, self.world.default, *(context for context, _ in self.plan)}
         return {tenant for tenant in named if tenant is not None}
 
     async def run(self) -> None:
@@ -131,7 +131,7 @@ class SessionUse:
         if tenant is None:
             if use in ("merge_detached", "delete"):  # rows with a tenant, used without a tenant: both results are right
                 return
-            await self._be_refused(NoTenantError, use, lambda: call(session, self.acting))
+            await self._be_refused(NoTenantError, use, lambda: call(session, self.current))
         elif named is not None and named != tenant:
             await self._be_refused(TenantMismatchError, use, lambda: call(session, named if use in WRITES else tenant))
         else:
@@ -223,7 +223,7 @@ class SessionUse:
     async def _read_raw(self, session: Any, tenant: UUID) -> None:
         found = (await session.execute(text("SELECT * FROM notes"))).all()
         if self.took is None:
-            assert found == [], f"nobody reads {found}; {self}"
+            assert found == [], f"read without a tenant: {found}; {self}"
         else:
             self._check(found, {self.kept[tenant].user}, tenant)
 

@@ -82,12 +82,12 @@ class Soak:
         with suppress(AssertionError):
             await until(lambda: self._server.count_backends() == baseline)
         after = self._server.count_backends()
-        acknowledged, there, found = self._server.faults_found(self._journal)
+        acknowledged, stored, found = self._server.faults_found(self._journal)
         return Report(
             minutes=self._minutes,
             warm_up=max(1, round(len(self._minutes) * WARM_UP)),
             acknowledged=acknowledged,
-            there=there,
+            stored=stored,
             found=found,
             left=(under_load, -1 if after is None else after, baseline),
             in_use=used,
@@ -101,18 +101,18 @@ class Soak:
         return self._minutes[min(passed, len(self._minutes) - 1)]
 
     @property
-    def _goes_on(self) -> bool:
+    def _is_running(self) -> bool:
         return time.monotonic() - self._began < self._seconds
 
     async def _read(self, caller: Caller, call: Call) -> None:
-        while self._goes_on:
+        while self._is_running:
             await self._try(call)
             await asyncio.sleep(self._dice.uniform(0, 2 * PAUSE_SECONDS))
 
     async def _write(self, caller: Caller, by_store: bool) -> None:
-        while self._goes_on:
+        while self._is_running:
             message = caller.new_message()
-            while not await self._try(lambda: caller.send(message, by_store=by_store)):  # noqa: B023 - called at once
+            while not await self._try(lambda: caller.send(message, by_store=by_store)):  # noqa: B023 - called immediately
                 by_store = not by_store
                 await asyncio.sleep(PAUSE_SECONDS)
             await asyncio.sleep(self._dice.uniform(0, 2 * PAUSE_SECONDS))
@@ -140,15 +140,15 @@ class Soak:
             "kill -9": self._server.kill,
             "restart": self._server.restart,
         }
-        while self._goes_on:
+        while self._is_running:
             await asyncio.sleep(self._dice.uniform(0.5, 1.5) * BETWEEN_FAULTS_SECONDS)
-            if self._goes_on:
+            if self._is_running:
                 name = self._dice.choices(list(faults), weights=[4, 1, 1])[0]
                 self._now.faults[name] += 1
                 await asyncio.to_thread(faults[name])
 
     async def _watch(self) -> None:
-        while self._goes_on:
+        while self._is_running:
             self._now.rss.append(_resident_bytes())
             if (count := await asyncio.to_thread(self._server.count_backends)) is not None:
                 self._now.backends.append(count)

@@ -33,7 +33,7 @@ class Report:
     Attributes:
         warm_up: The number of minutes before memory is compared.
         acknowledged: The number of acknowledged messages.
-        there: The number of messages that an independent reader found.
+        stored: The number of messages that an independent reader found.
         found: The number of faulty rows by check.
         left: The number of backends before the load, at its end, and after `dispose`.
         unexpected: Errors that no fault explains.
@@ -42,7 +42,7 @@ class Report:
     minutes: list[Minute]
     warm_up: int
     acknowledged: int
-    there: int
+    stored: int
     found: dict[str, int]
     left: tuple[int, int, int]
     in_use: int
@@ -84,7 +84,7 @@ class Report:
             f"- {len(self.minutes)} minutes, Python {platform.python_version()} on {platform.machine()}",
             f"- Calls: {calls}, of which {cancelled} cancelled; errors: {_listed(errors)}",
             f"- Faults: {_listed(faults)}",
-            f"- Messages acknowledged: {self.acknowledged}; stored: {self.there}",
+            f"- Messages acknowledged: {self.acknowledged}; stored: {self.stored}",
             *(f"- {check[0].upper()}{check[1:]}: {number}" for check, number in self.found.items()),
             f"- Connections checked out at the end: {self.in_use}; bound to a tenant: {len(self.wrongly_bound)}",
             f"- Backends: {baseline} before, {under_load} at the end of the load, {after} after dispose",

@@ -43,7 +43,7 @@ class Walker:
     dice: random.Random
     _deck: list[str] = field(default_factory=list)
 
-    async def by_repository(self, acting: UUID, rows: Rows) -> None:
+    async def by_repository(self, current: UUID, rows: Rows) -> None:
         """Call some methods in one session of any kind."""
         async with self.dice.choice(SCOPES)() as session:
             if hasattr(session, "snapshot") and self.dice.random() < 0.3:
@@ -52,54 +52,54 @@ class Walker:
                 repository, call = self.dice.choice(ALL_CALLS)
                 caught = (DatabaseError,) if self.dice.random() < 0.1 else ()
                 with suppress(*caught):
-                    self.world.see(acting, await call.run(repository(session), rows))
+                    self.world.see(current, await call.run(repository(session), rows))
 
-    async def by_store(self, acting: UUID, rows: Rows) -> None:
+    async def by_store(self, current: UUID, rows: Rows) -> None:
         for _ in range(self.dice.randrange(1, 3)):
             call = self.dice.choice(list(STORE_CALLS.values()))
-            self.world.see(acting, await call.run(get_store(), rows))
+            self.world.see(current, await call.run(get_store(), rows))
 
-    async def by_raw_sql(self, acting: UUID, rows: Rows) -> None:
+    async def by_raw_sql(self, current: UUID, rows: Rows) -> None:
         """Read without a predicate: only row-level security protects."""
         del rows
         async with self.dice.choice(SCOPES)() as session:
             for table in self.dice.sample(TABLES, 2):
-                self.world.see(acting, (await session.execute(text(f"SELECT * FROM {table}"))).all())
+                self.world.see(current, (await session.execute(text(f"SELECT * FROM {table}"))).all())
 
-    async def by_mapped_query(self, acting: UUID, rows: Rows) -> None:
+    async def by_mapped_query(self, current: UUID, rows: Rows) -> None:
         async with self.dice.choice(SCOPES)() as session:
             model: Any = self.dice.choice(MODELS)
-            self.world.see(acting, list(await session.scalars(select(model))))
-            self.world.see(acting, await session.get(model, rows.of(model)))
+            self.world.see(current, list(await session.scalars(select(model))))
+            self.world.see(current, await session.get(model, rows.of(model)))
             for tenant in self.world.tenants:
-                self.world.see(acting, await session.get(model, (tenant, self.world.rows[tenant].of(model))))
-            self.world.see(acting, list(await session.scalars(select(User).options(selectinload(User.notes)))))
+                self.world.see(current, await session.get(model, (tenant, self.world.rows[tenant].of(model))))
+            self.world.see(current, list(await session.scalars(select(User).options(selectinload(User.notes)))))
 
-    async def by_stream(self, acting: UUID, rows: Rows) -> None:
+    async def by_stream(self, current: UUID, rows: Rows) -> None:
         """Read a part of the rows of a stream."""
         del rows
         async with self.dice.choice(SCOPES)() as session:
             model: Any = self.dice.choice(MODELS)
             result = await session.stream_scalars(select(model))
             async for row in result:
-                self.world.see(acting, row)
+                self.world.see(current, row)
                 if self.dice.random() < 0.3:
                     return
 
-    async def with_own_setting(self, acting: UUID, rows: Rows) -> None:
+    async def with_own_setting(self, current: UUID, rows: Rows) -> None:
         """Bind the connection to another tenant by own SQL, and leave it so: the next user must not be affected."""
-        del acting, rows
+        del current, rows
         scope = self.dice.choice(SCOPES)
         async with scope() as session:
             await session.execute(text("SELECT 1"))
             for_good = text("SELECT set_config('app.tenant_id', :other, false)")
             await session.execute(for_good, {"other": str(self.dice.choice(self.world.tenants))})
 
-    async def with_anothers_context(self, acting: UUID, rows: Rows) -> None:
+    async def with_anothers_context(self, current: UUID, rows: Rows) -> None:
         """Use a session in the context of another tenant, where it raises, and then in its own context again."""
-        other = self.dice.choice(self.world.others(acting))
+        other = self.dice.choice(self.world.others(current))
         async with self.dice.choice(SCOPES)() as session:
-            self.world.see(acting, await UserRepository(session).get_or_none(rows.user))
+            self.world.see(current, await UserRepository(session).get_or_none(rows.user))
             asked: list[Callable[[], Awaitable[Any]]] = [
                 lambda: UserRepository(session).count(),
                 lambda: session.get(User, rows.user),
@@ -108,11 +108,11 @@ class Walker:
             ]
             with tenant_context(other), pytest.raises(TenantMismatchError):
                 await self.dice.choice(asked)()
-            self.world.see(acting, list(await session.scalars(select(Note))))
+            self.world.see(current, list(await session.scalars(select(Note))))
 
-    async def without_a_tenant(self, acting: UUID, rows: Rows) -> None:
+    async def without_a_tenant(self, current: UUID, rows: Rows) -> None:
         """Read outside any context: as the default tenant, or with an error."""
-        del acting
+        del current
         assert current_tenant() is None
         async with self.dice.choice(SCOPES)() as session:
             found = (await session.execute(text(f"SELECT * FROM {self.dice.choice(TABLES)}"))).all()
@@ -123,9 +123,9 @@ class Walker:
             with pytest.raises(NoTenantError):
                 await UserRepository(session).get_or_none(rows.user)
 
-    async def in_nested_contexts(self, acting: UUID, rows: Rows) -> None:
+    async def in_nested_contexts(self, current: UUID, rows: Rows) -> None:
         """Nest the contexts of two tenants, and use the session of each and the store when entering and leaving."""
-        tenants = [acting, rows.tenant]
+        tenants = [current, rows.tenant]
         await self._nest([self.dice.choice(tenants) for _ in range(self.dice.randrange(2, 5))])
 
     async def _nest(self, tenants: list[UUID]) -> None:
@@ -147,7 +147,7 @@ class Walker:
                 await NoteRepository(session).add(note)
             self.world.see(tenant, list(await session.scalars(select(Note))))
 
-    async def with_temporary_tables(self, acting: UUID, rows: Rows) -> None:
+    async def with_temporary_tables(self, current: UUID, rows: Rows) -> None:
         """Leave a temporary table with the name of one of our tables on a pooled connection, with copied rows."""
         del rows
         table = self.dice.choice(TABLES)
@@ -158,14 +158,14 @@ class Walker:
                 assert set(owners) <= {made_by}, f"the temporary {table} of {made_by} has received another's rows"
                 await session.execute(text(f"DROP TABLE pg_temp.{table}"))
             await session.execute(text(f"CREATE TEMPORARY TABLE {table} (LIKE public.{table} INCLUDING DEFAULTS)"))
-            await session.execute(text(f"COMMENT ON TABLE pg_temp.{table} IS '{acting}'"))
+            await session.execute(text(f"COMMENT ON TABLE pg_temp.{table} IS '{current}'"))
             await session.execute(text(f"INSERT INTO pg_temp.{table} SELECT * FROM public.{table}"))
 
-    async def after_its_block(self, acting: UUID, rows: Rows) -> None:
+    async def after_its_block(self, current: UUID, rows: Rows) -> None:
         """Use a session after its block: nothing is sent, and nothing is accepted."""
         async with self.dice.choice(SCOPES)() as session:
             if self.dice.random() < 0.5:
-                self.world.see(acting, await UserRepository(session).get_or_none(rows.user))
+                self.world.see(current, await UserRepository(session).get_or_none(rows.user))
         uses: list[Callable[[], Awaitable[Any]]] = [
             lambda: UserRepository(session).add(User()),
             lambda: UserRepository(session).get_or_none(rows.user),
@@ -176,24 +176,24 @@ class Walker:
             await self.dice.choice(uses)()
         assert type(raised.value).__name__ == "SessionClosed"
 
-    async def with_an_error(self, acting: UUID, rows: Rows) -> None:
+    async def with_an_error(self, current: UUID, rows: Rows) -> None:
         """Write, and end with an error: of the server, caught or not, or of the caller's own code."""
         async with get_db() as session:
-            session.add(Note(user_id=self.world.rows[acting].user, content=f"of-{acting}"))
+            session.add(Note(user_id=self.world.rows[current].user, content=f"of-{current}"))
             await session.flush()
             if self.dice.random() < 0.5:
                 with suppress(DatabaseError):
                     await session.execute(text("SELECT 1/0"))
-                self.world.see(acting, await UserRepository(session).get_or_none(rows.user))
+                self.world.see(current, await UserRepository(session).get_or_none(rows.user))
             savepoint = await session.begin_nested()
-            self.world.see(acting, list(await session.scalars(select(Note))))
+            self.world.see(current, list(await session.scalars(select(Note))))
             await savepoint.rollback()
-            self.world.see(acting, (await session.execute(text("SELECT * FROM users"))).all())
+            self.world.see(current, (await session.execute(text("SELECT * FROM users"))).all())
             raise Planned
 
-    async def writing_for_another(self, acting: UUID, rows: Rows) -> None:
+    async def writing_for_another(self, current: UUID, rows: Rows) -> None:
         """Try to insert, move and change rows of another tenant on every path: each attempt raises or has no effect."""
-        other = self.dice.choice(self.world.others(acting))
+        other = self.dice.choice(self.world.others(current))
         table = self.dice.choice(tenant_tables()).name
         ways: list[Callable[[Any], Awaitable[Any]]] = [
             lambda session: session.execute(
@@ -216,19 +216,19 @@ class Walker:
         if not self._deck:
             self._deck = self.dice.sample(STEPS, len(STEPS))
         name = self._deck.pop()
-        acting = self.dice.choice(self.world.tenants)
-        other = self.dice.choice(self.world.others(acting))
+        current = self.dice.choice(self.world.tenants)
+        other = self.dice.choice(self.world.others(current))
         if name == "use_a_session":
-            use = SessionUse(self.world, self.dice, acting, other)
+            use = SessionUse(self.world, self.dice, current, other)
             return Step(name, use.involved, use.run)
         rows = self.world.rows[other if name == "in_nested_contexts" else self.dice.choice(self.world.tenants)]
-        named = None if name in WITHOUT_CONTEXT else acting
+        named = None if name in WITHOUT_CONTEXT else current
 
         async def run() -> None:
             with context_of(named):
-                await getattr(self, name)(acting, rows)
+                await getattr(self, name)(current, rows)
 
-        return Step(name, {acting, other} if name == "in_nested_contexts" else {acting}, run)
+        return Step(name, {current, other} if name == "in_nested_contexts" else {current}, run)
 
 
 @dataclass

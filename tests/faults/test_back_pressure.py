@@ -110,7 +110,7 @@ async def test_a_caller_that_returns_immediately_overtakes_no_other(
 
     given_at = {who: [turn for turn, name in enumerate(connected_tasks) if name == who] for who in asked_at}
     passed_by = [given - asked for who in asked_at for asked, given in zip(asked_at[who], given_at[who], strict=True)]
-    assert max(passed_by) < number + POOL_SIZE, "nobody is passed by more often than there are others"
+    assert max(passed_by) < number + POOL_SIZE, "no caller waits for more than one turn of each other caller"
 
 
 @pytest.mark.parametrize("scope", [get_db, get_read_db])
@@ -179,7 +179,9 @@ async def test_a_session_inside_another_on_a_full_pool_fails_with_the_reason(
     assert "the waiting task itself has 1 of the connections: it opened a session inside another session" in str(
         refused[0]
     )
-    assert {type(error) for error in errors} <= {PoolExhausted, type(None)}, "the first to give up lets another on"
+    assert {type(error) for error in errors} <= {PoolExhausted, type(None)}, (
+        "the first caller that fails frees a connection for another"
+    )
     assert not any(in_use().values())
 
 

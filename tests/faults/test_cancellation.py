@@ -204,12 +204,12 @@ async def test_time_limits_of_others_on_the_same_pool_have_no_effect(callers: li
 
     calls: tuple[Call, ...] = (lambda: session(get_db), lambda: session(get_read_db), store)
 
-    async def hurry() -> None:
+    async def call_with_short_timeouts() -> None:
         nonlocal left
         while left > 0:
             left -= await by_timeout(dice.choice(calls), dice.uniform(0, 0.01))
 
-    async def be_a_victim(call: Call) -> None:
+    async def call_without_timeouts(call: Call) -> None:
         nonlocal served
         while left > 0:
             try:
@@ -218,7 +218,9 @@ async def test_time_limits_of_others_on_the_same_pool_have_no_effect(callers: li
             except DatabaseError as error:
                 errors.append(repr(error))
 
-    await asyncio.gather(*(hurry() for _ in range(9)), *(be_a_victim(call) for call in calls * 2))
+    await asyncio.gather(
+        *(call_with_short_timeouts() for _ in range(9)), *(call_without_timeouts(call) for call in calls * 2)
+    )
 
     assert errors == []
     assert served > 20

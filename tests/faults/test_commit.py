@@ -80,7 +80,7 @@ async def test_a_commit_without_an_answer_is_reported_as_uncertain(
 
     print(f"{uncertain} of {rounds} cut answers were CommitOutcomeUnknown")  # noqa: T201 - the figure
     assert (uncertain, relay.made) == (rounds, rounds)
-    assert names(superuser) == [f"{number:04}" for number in range(rounds)], "and all of them were committed"
+    assert names(superuser) == [f"{number:04}" for number in range(rounds)], "all of them are committed"
 
 
 async def test_a_write_of_the_store_without_an_answer_is_reported_as_uncertain(
@@ -124,7 +124,7 @@ async def test_run_transaction_finds_the_outcome_and_loses_and_doubles_nothing(
     assert names(superuser) == [f"{number:04}" for number in range(rounds)]
     assert attempts == rounds + retried == (rounds if how == "after" else 2 * rounds)
     left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL"
-    assert superuser.execute(left).fetchone() == (0,), "who waited for the client that is gone was ended"
+    assert superuser.execute(left).fetchone() == (0,), "the backend of the lost client has ended"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ async def test_a_write_in_one_transaction_does_not_make_the_next_one_uncertain(r
 
 
 async def test_a_connection_lost_before_commit_is_not_uncertain(relay: CuttingRelay) -> None:
-    async def lose_it() -> None:
+    async def lose_the_connection() -> None:
         async with get_db() as session:
             session.add(user("x"))
             await session.flush()
@@ -179,24 +179,24 @@ async def test_a_connection_lost_before_commit_is_not_uncertain(relay: CuttingRe
 
     relay.cut(1, "before", of=b"SELECT 42")
     with pytest.raises(ConnectionFailed):
-        await lose_it()
+        await lose_the_connection()
 
 
 async def test_a_connection_known_to_be_lost_at_commit_is_not_uncertain(
     relay: CuttingRelay, superuser: psycopg.Connection
 ) -> None:
-    async def lose_it() -> None:
+    async def lose_the_connection() -> None:
         async with get_db() as session:
             session.add(user("x"))
             await session.flush()
             pid = await session.scalar(text("SELECT pg_backend_pid()"))
             driver: Any = (await (await session.connection()).get_raw_connection()).driver_connection
             superuser.execute("SELECT pg_terminate_backend(%s)", [pid])
-            while not driver.is_closed():  # noqa: ASYNC110 - no event tells of it
+            while not driver.is_closed():  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
 
     with pytest.raises(ConnectionFailed):
-        await lose_it()
+        await lose_the_connection()
 
     assert names(superuser) == []
 

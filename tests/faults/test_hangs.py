@@ -32,7 +32,7 @@ MACHINE_SECONDS = 4.0
 ONE = text("SELECT 1")
 MANY_ROWS = text("SELECT n, repeat('x', 200) FROM generate_series(1, 20000) AS n").execution_options(yield_per=10)
 
-Meet = Callable[[], Awaitable[object]]
+WaitForTheFault = Callable[[], Awaitable[object]]
 
 
 @pytest.fixture
@@ -46,55 +46,55 @@ def use_short_limits(use_database: Callable[..., Settings], monkeypatch: pytest.
     return use
 
 
-async def execute(meet: Meet) -> None:
+async def execute(wait_for_the_fault: WaitForTheFault) -> None:
     async with get_db() as session:
         await session.execute(ONE)
-        await meet()
+        await wait_for_the_fault()
         await session.execute(ONE)
 
 
-async def flush(meet: Meet) -> None:
+async def flush(wait_for_the_fault: WaitForTheFault) -> None:
     async with get_db() as session:
         await session.execute(ONE)
         session.add(User())
-        await meet()
+        await wait_for_the_fault()
         await session.flush()
 
 
-async def commit(meet: Meet) -> None:
+async def commit(wait_for_the_fault: WaitForTheFault) -> None:
     async with get_db() as session:
         session.add(User())
         await session.flush()
-        await meet()
+        await wait_for_the_fault()
 
 
-async def roll_back(meet: Meet) -> None:
+async def roll_back(wait_for_the_fault: WaitForTheFault) -> None:
     async with get_db() as session:
         session.add(User())
         await session.flush()
-        await meet()
+        await wait_for_the_fault()
         await session.rollback()
         await session.execute(ONE)
 
 
-async def begin_a_stream(meet: Meet) -> None:
+async def begin_a_stream(wait_for_the_fault: WaitForTheFault) -> None:
     async with get_db() as session:
         await session.execute(ONE)
-        await meet()
+        await wait_for_the_fault()
         async for _ in await session.stream(MANY_ROWS):
             pass
 
 
-async def go_on_with_a_stream(meet: Meet) -> None:
+async def continue_a_stream(wait_for_the_fault: WaitForTheFault) -> None:
     async with get_read_db() as session:
         rows = aiter(await session.stream(MANY_ROWS))
         await anext(rows)
-        await meet()
+        await wait_for_the_fault()
         async for _ in rows:
             pass
 
 
-STEPS = (execute, flush, commit, roll_back, begin_a_stream, go_on_with_a_stream)
+STEPS = (execute, flush, commit, roll_back, begin_a_stream, continue_a_stream)
 
 
 async def run_under_fault(fault: Callable[[], None], caller: Caller) -> dict[str, str]:
@@ -105,13 +105,13 @@ async def run_under_fault(fault: Callable[[], None], caller: Caller) -> dict[str
     await asyncio.gather(*(caller.read_by_the_store() for _ in range(8)))  # the repetition uses another idle connection
     are_ready, begins = asyncio.Barrier(len(STEPS) + 1), asyncio.Event()
 
-    async def meet() -> None:
+    async def wait_for_the_fault() -> None:
         await are_ready.wait()
         await begins.wait()
 
-    async def begin(step: Callable[[Meet], Awaitable[None]]) -> None:
+    async def begin(step: Callable[[WaitForTheFault], Awaitable[None]]) -> None:
         with tenant_context(caller.tenant):
-            await step(meet)
+            await step(wait_for_the_fault)
 
     under_way = [asyncio.create_task(_outcome(begin(step))) for step in STEPS]
     await are_ready.wait()
@@ -171,7 +171,7 @@ async def test_stopped_backends_block_no_caller_and_end_when_they_continue(
         await dispose_in_time()
     await until(lambda: not backends(superuser))
     rows = superuser.execute("SELECT count(*) FROM users WHERE telegram_id IS NULL").fetchall()
-    assert rows in ([(0,)], [(1,)]), "the commit may have been on its way; nothing else"
+    assert rows in ([(0,)], [(1,)]), "only the outcome of the commit may be unknown"
 
 
 @contextmanager

@@ -51,21 +51,21 @@ class Target:
         self.rows = rows
         self.refused: Counter[str] = Counter()
 
-    async def attack(self, ways: list[Way], said: str) -> None:
+    async def attack(self, ways: list[Way], value: str) -> None:
         async with act_as(self.tenant_id, self.connection) as session:
             place = Place(session, self.rows, await self._store())
             with tenant_context(self.tenant_id):
                 for way in ways:
                     savepoint = await session.begin_nested()
                     await session.connection()  # the session sends the savepoint with its first statement
-                    await self._try(way, place, said)
+                    await self._try(way, place, value)
                     session.expunge_all()
                     await savepoint.rollback()
             await session.rollback()
 
-    async def _try(self, way: Way, place: Place, said: str) -> None:
+    async def _try(self, way: Way, place: Place, value: str) -> None:
         try:
-            self._check_answer(await way(place, said))
+            self._check_answer(await way(place, value))
         except DatabaseError as error:
             if str(error.sqlstate).startswith(BROKEN):
                 raise AssertionError(f"{way.__name__} broke a statement") from error
@@ -128,11 +128,11 @@ def test_hostile_strings_break_nothing_and_find_nothing(
             database=None,
             suppress_health_check=list(HealthCheck),
         )
-        @given(said=HOSTILE, ways=some)
-        def attack(said: str, ways: list[Way]) -> None:
+        @given(value=HOSTILE, ways=some)
+        def attack(value: str, ways: list[Way]) -> None:
             ways = [next(each), *ways]
             taken.update(way.__name__ for way in ways)
-            runner.run(there.attack(ways, said))
+            runner.run(there.attack(ways, value))
 
         try:
             attack()
@@ -175,15 +175,15 @@ def test_hostile_arguments_of_the_command_break_nothing(
     @settings(
         max_examples=1_000 if is_long else 9, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
-    @given(said=HOSTILE, form=st.sampled_from(COMMANDS))
-    def attack(said: str, form: list[str]) -> None:
-        arguments = [part.replace("{slug}", f"s{uuid7().hex}").replace("{}", said) for part in form]
+    @given(value=HOSTILE, form=st.sampled_from(COMMANDS))
+    def attack(value: str, form: list[str]) -> None:
+        arguments = [part.replace("{slug}", f"s{uuid7().hex}").replace("{}", value) for part in form]
         result = CliRunner().invoke(command, arguments)
         ended[f"{form[0]} {result.exit_code} {type(result.exception).__name__}"] += 1
         if isinstance(result.exception, DatabaseError):
             assert not str(result.exception.sqlstate).startswith(BROKEN), f"{form}: {result.exception}"
         elif result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise AssertionError(f"{form}: an error that the command does not tell") from result.exception
+            raise AssertionError(f"{form}: an error that the command does not report") from result.exception
 
     try:
         attack()

@@ -25,7 +25,7 @@ from src.database.store import Profile, get_store
 from tests.acceptance.command import run
 from tests.faults import canary
 from tests.faults.canary import CONTENT, SECRET, collecting
-from tests.faults.failures import IN_THE_DATABASE, SAID, Failing
+from tests.faults.failures import IN_THE_DATABASE, USER_TEXT, Failing
 from tests.faults.public_objects import ON_THE_WAY, PUBLIC
 from tests.faults.refusing_server import refusing_server
 
@@ -37,7 +37,7 @@ async def failing(
     use_database(cloned_database.update_query_dict({"pool_max": "2"}))
     async with get_db() as session:
         user = await UserRepository(session).add(User(telegram_id=1, display_name=CONTENT))
-        row = Conversation(user_id=user.id, channel="x", session_id="x", title=SAID)
+        row = Conversation(user_id=user.id, channel="x", session_id="x", title=USER_TEXT)
         conversation = await ConversationRepository(session).add(row)
     yield Failing(cloned_database, superuser, user.id, conversation.id)
     await get_engine("store").dispose()
@@ -52,7 +52,7 @@ async def test_no_failure_of_the_database_reveals_users_data(
         for failure in IN_THE_DATABASE:
             try:
                 await failure(failing)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at
+            except Exception as error:  # noqa: BLE001 - every error is searched
                 seen.note_error(failure.__name__, error)
             else:
                 unfailing.append(failure.__name__)
@@ -68,7 +68,7 @@ async def test_no_failure_of_connecting_reveals_a_secret(capfd: pytest.CaptureFi
             for name, fail in ON_THE_WAY.items():
                 try:
                     await fail(port)
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at
+                except Exception as error:  # noqa: BLE001 - every error is searched
                     seen.note_error(name, error)
                 else:
                     unfailing.append(name)
@@ -92,7 +92,7 @@ async def test_an_unretrieved_error_reveals_nothing(failing: Failing, capfd: pyt
 async def _raised(failing: Failing) -> Exception:
     try:
         await IN_THE_DATABASE[0](failing)
-    except Exception as error:  # noqa: BLE001 - whatever it is
+    except Exception as error:  # noqa: BLE001 - any error
         return error
     raise AssertionError("it did not fail")
 
@@ -108,11 +108,11 @@ def test_no_repr_of_a_public_object_reveals_a_secret(name: str, capfd: pytest.Ca
 
 async def test_no_log_or_repr_of_a_read_reveals_users_data(failing: Failing, capfd: pytest.CaptureFixture[str]) -> None:
     """All logs at DEBUG, the engine's log of rows included, and the reprs of returned objects."""
-    message = NewMessage(message_id="m", role="user", content=SAID, parts=[SAID], extra={"x": SAID})
+    message = NewMessage(message_id="m", role="user", content=USER_TEXT, parts=[USER_TEXT], extra={"x": USER_TEXT})
     with collecting(capfd) as seen:
         async with get_db() as session:
             notes, messages = NoteRepository(session), MessageHistoryRepository(session)
-            await notes.add(Note(user_id=failing.user, content=SAID, title=SAID, tags=[CONTENT]))
+            await notes.add(Note(user_id=failing.user, content=USER_TEXT, title=USER_TEXT, tags=[CONTENT]))
             found: list[Any] = [
                 await notes.search(failing.user, CONTENT),
                 await notes.tags(failing.user),
@@ -127,10 +127,10 @@ async def test_no_log_or_repr_of_a_read_reveals_users_data(failing: Failing, cap
                 session,
             ]
         async with get_read_db() as reading:
-            await reading.execute(text("SELECT content FROM notes WHERE content = :said"), {"said": SAID})
+            await reading.execute(text("SELECT content FROM notes WHERE content = :said"), {"said": USER_TEXT})
         store = get_store()
         found += [
-            await store.turn(2, "x", "y", [NewMessage(message_id="n", role="user", content=SAID)],
+            await store.turn(2, "x", "y", [NewMessage(message_id="n", role="user", content=USER_TEXT)],
                              profile=Profile(display_name=CONTENT)),
             await store.recent(failing.conversation),
             await store.page(failing.conversation),
@@ -176,11 +176,11 @@ def test_a_leaked_canary_is_found(capfd: pytest.CaptureFixture[str]) -> None:
         except TypeError as error:
             error.add_note(CONTENT)
             seen.note_error("an error", error)
-        print(SECRET)  # noqa: T201 - what is looked for
+        print(SECRET)  # noqa: T201 - the canary to find
     canary.MORE_SOURCES.append(lambda: SECRET)
     try:
-        heard = {hit.split(":")[0] for hit in seen.hits()}
+        sources = {hit.split(":")[0] for hit in seen.hits()}
     finally:
         canary.MORE_SOURCES.pop()
 
-    assert heard == {"log of x", "an error", "standard output", "more"}
+    assert sources == {"log of x", "an error", "standard output", "more"}

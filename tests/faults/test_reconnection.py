@@ -79,12 +79,12 @@ async def test_a_new_connection_that_is_lost_immediately_is_not_retried_forever(
     await by_session()
     attempts = 0
 
-    def end_it(*_arguments: object) -> None:
+    def terminate(*_arguments: object) -> None:
         nonlocal attempts
         attempts += 1
         superuser.execute(TERMINATE, [pooled.database])
 
-    event.listen(engine.sync_engine, "connect", end_it)
+    event.listen(engine.sync_engine, "connect", terminate)
     superuser.execute(TERMINATE, [pooled.database])
     with pytest.raises(Exception, match="connection"):
         await by_session()
@@ -178,5 +178,5 @@ async def test_a_promoted_replica_serves_the_calls_of_the_primary(
 
 async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110 - no event tells of it
+        while not is_so():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)

@@ -90,7 +90,9 @@ async def test_serialization_failures_are_repeated_until_all_succeed(is_long: bo
     )
 
     print(f"{writers} writers of one row: {len(seen)} repetitions")  # noqa: T201 - the figure
-    assert sorted(found) == list(range(1, writers + 1)), "each saw what another had left: none is lost, none doubled"
+    assert sorted(found) == list(range(1, writers + 1)), (
+        "each attempt saw the committed writes: no write is lost or doubled"
+    )
     assert {type(retry.error) for retry in seen} == {SerializationError}
 
 
@@ -206,7 +208,7 @@ async def test_pauses_are_random_below_a_limit_that_doubles_up_to_a_second(monke
 async def test_a_terminated_backend_costs_one_repetition(superuser: psycopg.Connection) -> None:
     pids: list[int] = []
 
-    async def be_ended(session: AsyncSession) -> int:
+    async def terminate_once(session: AsyncSession) -> int:
         await add_user(session)
         pids.append(await session.scalar(text("SELECT pg_backend_pid()")) or 0)
         if len(pids) == 1:
@@ -214,7 +216,7 @@ async def test_a_terminated_backend_costs_one_repetition(superuser: psycopg.Conn
         found: int | None = await session.scalar(text("SELECT count(*) FROM users"))
         return found or 0
 
-    assert await run_transaction(be_ended) == 1
+    assert await run_transaction(terminate_once) == 1
     assert len(set(pids)) == len(pids) == 2
 
 

@@ -164,4 +164,4 @@ async def test_get_db_names_the_time_limit_that_ended_its_transaction() -> None:
         await be_idle()
 
     assert raised.value.sqlstate == "25P03"
-    assert await users() == 0, "the pool does not hand out what the server ended"
+    assert await users() == 0, "the pool does not return a connection that the server ended"

@@ -59,7 +59,9 @@ def kill_all(node: Node) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
-    while any(state != "Z" for pid, (state, _) in processes().items() if pid in pids):  # nobody may reap them
+    while any(
+        state != "Z" for pid, (state, _) in processes().items() if pid in pids
+    ):  # a zombie may have no parent that reaps it
         time.sleep(0.005)
     for leftover in (mark, *node.folder.glob(".s.PGSQL.5432*")):
         leftover.unlink()
@@ -160,7 +162,7 @@ async def stored(node: Node) -> dict[str, list[tuple[str, int]]]:
     return found
 
 
-def test_a_crash_is_told_from_a_regular_restart(node: Node) -> None:
+def test_a_crash_is_distinguished_from_a_regular_restart(node: Node) -> None:
     """After a crash the server assigns unwritten transaction numbers again: `run_transaction` must notice the crash."""
 
     def life() -> object:
@@ -202,10 +204,10 @@ async def test_acknowledged_messages_are_stored_once_and_writing_continues_withi
     keys = Counter(key for messages in there.values() for key, _ in messages)
     acknowledged = {key for of_path in writers.acknowledged.values() for key in of_path}
     worst = {path.__name__: f"{max(seconds):.3f} s" for path, seconds in waited.items()}
-    figures = f"{kills} kills, {len(acknowledged)} acknowledged, {len(keys)} stored, told {dict(writers.raised)}"
+    figures = f"{kills} kills, {len(acknowledged)} acknowledged, {len(keys)} stored, raised {dict(writers.raised)}"
     print(f"{figures}; first success after the server's return, at worst: {worst}")  # noqa: T201 - the figures
-    assert acknowledged <= set(keys), "nothing that was acknowledged is lost"
-    assert set(keys.values()) == {1}, "nothing is doubled"
+    assert acknowledged <= set(keys), "no acknowledged message is lost"
+    assert set(keys.values()) == {1}, "no message is doubled"
     for messages in there.values():
         assert [seq for _, seq in messages] == list(range(1, len(messages) + 1)), "there is no gap"
     assert max(max(seconds) for seconds in waited.values()) < GENEROUS_SECONDS

@@ -18,7 +18,7 @@ def report(**changes: object) -> Report:
         "minutes": [Minute(calls=1, rss=[100 * 2**20], backends=[3]) for _ in range(10)],
         "warm_up": 1,
         "acknowledged": 2,
-        "there": 2,
+        "stored": 2,
         "found": {"rows that are another tenant's": 0},
         "left": (3, 0, 0),
         "in_use": 0,

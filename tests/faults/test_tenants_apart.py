@@ -31,7 +31,7 @@ async def settled(world: World) -> None:
     """Wait until the server has ended the statements of cancelled calls, and every connection is released."""
     try:
         async with asyncio.timeout(GIVEN_BACK_SECONDS):
-            while world.in_use() or world.is_busy():  # noqa: ASYNC110 - no event tells of it
+            while world.in_use() or world.is_busy():  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.001)
     except TimeoutError:
         raise AssertionError(f"{world.in_use()} connections were never given back") from None
@@ -59,7 +59,7 @@ async def walk(walker: Walker, steps: int) -> Counter[str]:
                         raise ended
                     done[type(ended).__name__] += 1
             await settled(world)
-            assert world.state_of(others) == before, f"{step.involved} have changed rows of {others}"
+            assert world.state_of(others) == before, f"{step.involved} changed rows of {others}"
             assert world.misplaced() == []
         except AssertionError as error:
             error.add_note(f"step {number}: {what}")
@@ -84,10 +84,10 @@ async def test_no_tenant_reads_or_changes_rows_of_another(
     seed = random.SystemRandom().getrandbits(32)
     async with three_tenants(cloned_database, superuser, use_database, has_default=has_default) as world:
         try:
-            done = await walk(Walker(world, random.Random(seed)), steps)  # noqa: S311 - guards nothing
+            done = await walk(Walker(world, random.Random(seed)), steps)  # noqa: S311 - not for security
         except BaseException as error:
             error.add_note(f"the walk's seed was {seed}; what is cancelled when depends on the clock too")
             raise
 
     print(f"seed {seed}: {dict(done)}")  # noqa: T201 - the figures of the long form
-    assert set(done) >= set(STEPS), "every path was gone"
+    assert set(done) >= set(STEPS), "every path was used"

@@ -78,8 +78,8 @@ class World:
     def tenants(self) -> list[UUID]:
         return list(self.rows)
 
-    def others(self, *acting: UUID) -> list[UUID]:
-        return [tenant for tenant in self.rows if tenant not in acting]
+    def others(self, *current: UUID) -> list[UUID]:
+        return [tenant for tenant in self.rows if tenant not in current]
 
     def whose(self, found: object) -> set[UUID]:
         """Return the tenants of a result of a call: by row, by id, by mark."""
@@ -95,10 +95,10 @@ class World:
         owners.update(tenant for tenant in self.rows if tenant in ids)
         return owners | {owner for (owner,) in self.superuser.execute(_OWNERS, {"ids": ids})}
 
-    def see(self, acting: UUID, found: object) -> None:
+    def see(self, current: UUID, found: object) -> None:
         """Check that a result belongs to this tenant."""
-        foreign = self.whose(found) - {acting}
-        assert not foreign, f"{acting} was handed what is of {foreign}: {found!r}"
+        foreign = self.whose(found) - {current}
+        assert not foreign, f"{current} read rows of {foreign}: {found!r}"
 
     def state_of(self, tenants: Sequence[UUID]) -> list[Any]:
         """Return a digest of the rows of these tenants."""

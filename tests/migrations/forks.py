@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Forks:
-    """The other end: asks the process that forks."""
+    """The client of the process that forks."""
 
     process: subprocess.Popen[str]
 
@@ -95,4 +95,4 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)  # noqa: T201 - it is what is asked for
+        print(json.dumps(answer(json.loads(line))), flush=True)  # noqa: T201 - the answer

@@ -41,7 +41,7 @@ async def traffic() -> AsyncIterator[list[float]]:
             else:
                 await users.count()
 
-    async def go_on(*, writes: bool) -> None:
+    async def repeat(*, writes: bool) -> None:
         while True:
             began = time.monotonic()
             await request(writes=writes)
@@ -50,7 +50,7 @@ async def traffic() -> AsyncIterator[list[float]]:
 
     await request(writes=True)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(go_on(writes=bool(number % 2))) for number in range(4)]
+        tasks = [group.create_task(repeat(writes=bool(number % 2))) for number in range(4)]
         yield took
         for task in tasks:
             task.cancel()

@@ -51,7 +51,7 @@ async def test_upgrade_rejects_an_older_revision_and_warns_of_downgrade(
     ) as caught:
         await upgrade(owner_settings, asked, folder=drafts.folder)
 
-    assert f"downgrade {asked}" not in str(caught.value), "it would drop tables, followed literally"
+    assert f"downgrade {asked}" not in str(caught.value), "following such a remedy would drop tables"
 
     assert (await downgrade(owner_settings, "-1", folder=drafts.folder)).after == (before,)
 

@@ -39,7 +39,7 @@ async def test_every_repository_works_on_the_next_schema(
     assert len((await upgrade(owner_settings, folder=expand)).steps) == 5
 
     for repository, calls in CALLS.items():
-        for call in list(calls.values())[::step]:  # some commit: each acts for a tenant of its own
+        for call in list(calls.values())[::step]:  # some tests commit: each has its own tenant
             with tenant_context(uuid7()) as tenant:
                 async with get_db() as session:
                     session.add(Tenant(id=tenant, slug=f"t-{tenant}", name="T"))

@@ -48,7 +48,7 @@ def test_concurrent_migrators_apply_each_migration_once(
     succeeded = 0
     for _ in range(rounds):
         answer = processes.upgrade(clone("at_once", filled), drafts.folder, processes=PROCESSES)
-        assert len(answer["steps"]) == len(set(answer["steps"])) == 9  # each was applied, and once
+        assert len(answer["steps"]) == len(set(answer["steps"])) == 9  # each migration was applied once
         succeeded += answer["codes"].count(0)
 
     assert succeeded == PROCESSES * rounds

@@ -26,7 +26,7 @@ from tests.conftest import url_of
 
 ROOT = Path(__file__).parents[2]
 
-OPEN_WALLS = """
+OPEN_LAYERS = """
 SELECT c.relname
   FROM pg_class c
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
@@ -39,8 +39,8 @@ SELECT c.relname
 """
 
 
-def open_walls(connection: psycopg.Connection) -> list[str]:
-    return [name for (name,) in connection.execute(OPEN_WALLS).fetchall()]
+def open_layers(connection: psycopg.Connection) -> list[str]:
+    return [name for (name,) in connection.execute(OPEN_LAYERS).fetchall()]
 
 
 def catalogue(connection: psycopg.Connection) -> list[tuple[object, ...]]:
@@ -159,7 +159,7 @@ async def test_events_with_an_unknown_time_zone_are_named(
     _, _, remedy = caught.value.hint.partition("as the owner: ")
     superuser.execute(remedy.replace("BEGIN;", "").replace("COMMIT;", "").encode())
     await upgrade(owner_settings)
-    assert open_walls(superuser) == []
+    assert open_layers(superuser) == []
     assert superuser.execute("SELECT count(*) FROM events WHERE timezone = 'UTC'").fetchone() == (2,)
 
 
@@ -181,7 +181,7 @@ async def test_two_concurrent_upgrades_apply_each_migration_once(
 
 
 def test_every_table_with_rows_of_tenants_is_protected(superuser: psycopg.Connection) -> None:
-    assert open_walls(superuser) == []
+    assert open_layers(superuser) == []
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_every_table_with_rows_of_tenants_is_protected(superuser: psycopg.Connec
 def test_the_check_of_protection_notices_a_breach(superuser: psycopg.Connection, breach: str) -> None:
     superuser.execute(breach)
 
-    assert open_walls(superuser) == ["notes"]
+    assert open_layers(superuser) == ["notes"]
 
 
 @pytest.mark.parametrize(

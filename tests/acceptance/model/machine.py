@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.acceptance.model.keeping import Keeping
-from tests.acceptance.model.talking import Talking
+from tests.acceptance.model.message_steps import MessageSteps
+from tests.acceptance.model.note_steps import NoteSteps
 
 __all__ = ["Machine"]
 
 
-class Machine(Talking, Keeping):
+class Machine(MessageSteps, NoteSteps):
     """The state machine with all rules."""

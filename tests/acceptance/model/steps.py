@@ -1,4 +1,4 @@
-"""What every step of the machine is made of: a call in the database, the same in the model, and the comparison."""
+"""The base of the steps: each makes a call in the database and in the model, and compares the results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from src.database.errors import NotFoundError
 from src.database.session import AsyncSession
-from tests.acceptance.model.memory import Memory
+from tests.acceptance.model.tenant_model import TenantModel
 from tests.acceptance.model.world import World
 
 T = TypeVar("T")
@@ -20,14 +20,14 @@ PICK = st.integers(0, 20)
 
 
 class Steps(RuleBasedStateMachine):
-    """Two tenants over one database; `world` is set by the test. Each rule does one thing in both, and compares."""
+    """Two tenants in one database; the test sets `world`. Each rule changes database and model, and compares them."""
 
     world: World
 
     @initialize()
     def begin(self) -> None:
         self.tenants = [self.world.register(), self.world.register()]
-        self.memories = [Memory(), Memory()]
+        self.models = [TenantModel(), TenantModel()]
 
     def call(self, tenant: int, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
         return self.world.call(self.tenants[tenant], work)
@@ -36,15 +36,15 @@ class Steps(RuleBasedStateMachine):
         """Compare an outcome: the same result, or the same error."""
         try:
             expected: Any = known()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the repository has to raise it too
+        except Exception as error:  # noqa: BLE001 - the repository must raise the same error
             expected = type(error)
         assert got == expected
         return expected if not isinstance(expected, type) else None
 
     @invariant()
-    def the_database_is_the_model(self) -> None:
-        memories: list[Memory] = getattr(self, "memories", [])
-        assert self.world.rows(getattr(self, "tenants", [])) == [memory.rows() for memory in memories]
+    def the_database_equals_the_model(self) -> None:
+        models: list[TenantModel] = getattr(self, "models", [])
+        assert self.world.rows(getattr(self, "tenants", [])) == [model.rows() for model in models]
 
 
 def pick(rows: list[T], number: int) -> T | None:
@@ -58,5 +58,5 @@ def change(row: Any, name: str, value: Any) -> None:
     setattr(row, name, value)
 
 
-async def nothing(call: Awaitable[Any]) -> None:
+async def without_result(call: Awaitable[Any]) -> None:
     await call

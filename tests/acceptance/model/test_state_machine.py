@@ -15,7 +15,7 @@ from tests.acceptance.model.world import World
 
 
 @pytest.mark.slow
-def test_the_repositories_do_what_the_model_does(
+def test_the_repositories_match_the_model(
     cloned_database: URL, superuser: psycopg.Connection, *, is_long: bool
 ) -> None:
     """About 400 steps; 20,000 with `--long`."""

@@ -28,7 +28,7 @@ def random_event(dice: random.Random) -> Event:
     time = (0, 0) if all_day else (dice.choice([0, 1, 2, 2, 3, 9, 18, 23]), dice.choice([0, 15, 30, 45]))
     local = datetime(dice.choice(FIRST_YEARS), dice.randint(1, 12), dice.randint(1, 28), *time)  # noqa: DTZ001
     rule = random_rule(dice, all_day=all_day)
-    # The start that RFC 5545 wants: one that the rule has.
+    # RFC 5545 requires a start that the rule produces.
     unbounded = ";".join(part for part in rule if not part.startswith("COUNT"))
     produced = local_times(unbounded, local - timedelta(days=1), local, local + timedelta(days=800))
     if not produced:

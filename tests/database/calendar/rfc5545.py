@@ -141,7 +141,7 @@ def by_position(parts: dict[str, str], times: list[datetime]) -> list[datetime]:
 
 @lru_cache(maxsize=512)
 def facts_of(year: int, wkst: str) -> list[Facts]:
-    """Return what the text says of each date of a year."""
+    """Return the facts of each date of a year, as the RFC defines them."""
     found = []
     for day in days_of(year):
         weekday = WEEK[day.weekday()]
@@ -187,8 +187,8 @@ def instant_of(local: datetime, zone: ZoneInfo) -> datetime:
     """Return the instant of a local time (3.3.5): the first of two; in a gap "the UTC offset before the gap"."""
     utc = local.replace(tzinfo=UTC)
     before, after = (zone.utcoffset((utc + by).astimezone(zone)) or timedelta() for by in (-2 * DAY, 2 * DAY))
-    shown = [one for one in (utc - before, utc - after) if one.astimezone(zone).replace(tzinfo=None) == local]
-    return min(shown, default=utc - before)
+    instants = [one for one in (utc - before, utc - after) if one.astimezone(zone).replace(tzinfo=None) == local]
+    return min(instants, default=utc - before)
 
 
 def is_past_until(rule: str, local: datetime, instant: datetime) -> bool:

@@ -126,8 +126,8 @@ def test_an_example_of_the_rfc_has_the_dates_that_it_lists(rule: str, first: str
 
     check_rrule(rule, all_day=False)
     for found in ([slot.start for slot in Series(event).between(*window)], occurrences(rule, start, NEW_YORK, window)):
-        shown = [f"{one.astimezone(NEW_YORK):%Y-%m-%d %H}" for one in found]
-        assert (shown[: len(expected)] if listed.endswith("...") else shown) == expected
+        formatted = [f"{one.astimezone(NEW_YORK):%Y-%m-%d %H}" for one in found]
+        assert (formatted[: len(expected)] if listed.endswith("...") else formatted) == expected
 
 
 def dates(listed: str) -> list[str]:

@@ -63,11 +63,11 @@ def runs() -> dict[str, Run]:
 
 
 def test_the_help_lists_each_command_and_imports_no_heavy_package(runs: dict[str, Run]) -> None:
-    shown, commands = runs[HELP], cast("TyperGroup", get_command(app)).commands
+    help_run, commands = runs[HELP], cast("TyperGroup", get_command(app)).commands
 
-    assert shown.code == 0
-    assert shown.imported & (HEAVY | {"pydantic"}) == set()
-    assert [name for name in commands if f"│ {name} " not in shown.printed] == []
+    assert help_run.code == 0
+    assert help_run.imported & (HEAVY | {"pydantic"}) == set()
+    assert [name for name in commands if f"│ {name} " not in help_run.printed] == []
 
 
 def test_commands_that_only_print_import_no_heavy_package(runs: dict[str, Run]) -> None:

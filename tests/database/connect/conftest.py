@@ -119,13 +119,13 @@ def pid_of(folder: Path) -> int:
 
 def processes_of(folder: Path, what: str = "") -> list[int]:
     """Return the running servers and keepers of a folder."""
-    told = subprocess.run(
+    listing = subprocess.run(
         ["ps", "-axww", "-o", "pid=,state=,command="],  # noqa: S607 - wherever it is
         capture_output=True,
         text=True,
         check=True,
     )
-    lines = [line.split(None, 2) for line in told.stdout.splitlines()]
+    lines = [line.split(None, 2) for line in listing.stdout.splitlines()]
     return [
         int(pid)
         for pid, state, command in (line for line in lines if len(line) == 3)
@@ -154,13 +154,13 @@ def are_all_gone(folder: Path) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    told = subprocess.run(
+    listing = subprocess.run(
         ["ps", "-ax", "-o", "pid=,ppid="],  # noqa: S607 - wherever it is
         capture_output=True,
         text=True,
         check=True,
     )
-    pairs = [line.split() for line in told.stdout.splitlines()]
+    pairs = [line.split() for line in listing.stdout.splitlines()]
     return [int(child) for child, parent in pairs if int(parent) == pid]
 
 

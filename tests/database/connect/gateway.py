@@ -33,7 +33,7 @@ class Gateway:
     logins: int = 0
     dials: int = 0
     refusal: asyncssh.ChannelOpenError | None = None
-    """What whoever wants a way to db.internal is told."""
+    """The error for connections to db.internal, or None."""
     is_silent_about_targets: bool = False
     connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
     _acceptor: asyncssh.SSHAcceptor | None = None
@@ -58,10 +58,10 @@ class Gateway:
 
     async def drop(self) -> None:
         """Abort all connections."""
-        gone, self.connections = self.connections, []
-        for connection in gone:
+        dropped, self.connections = self.connections, []
+        for connection in dropped:
             connection.abort()
-        for connection in gone:
+        for connection in dropped:
             await connection.wait_closed()
 
     def settings(self, **others: Any) -> SshGateway:

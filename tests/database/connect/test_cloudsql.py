@@ -174,10 +174,10 @@ async def test_reports_an_instance_without_an_address(failing: Callable[[BaseExc
         await connect(CloudSqlConnector(INSTANCE))
 
 
-def response(status: int, said: str = "") -> ClientResponseError:
+def response(status: int, message: str = "") -> ClientResponseError:
     url = URL("https://sqladmin.googleapis.com/")
     headers = CIMultiDictProxy(CIMultiDict({"Authorization": f"Bearer {CANARY}"}))
-    return ClientResponseError(RequestInfo(url, "GET", headers, url), (), status=status, message=said)
+    return ClientResponseError(RequestInfo(url, "GET", headers, url), (), status=status, message=message)
 
 
 def of_two_callers(error: Exception) -> KeyError:

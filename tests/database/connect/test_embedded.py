@@ -27,7 +27,7 @@ def test_concurrent_first_starts_create_one_server(folder: Path) -> None:
 
     for process in processes[:-1]:
         end(process)
-    assert EmbeddedServer(folder).is_running(), "one of them still uses it"
+    assert EmbeddedServer(folder).is_running(), "one process still uses it"
 
     end(processes[-1])
     assert not EmbeddedServer(folder).is_running()
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_created_is_refused(path: str) -> None:
         EmbeddedServer(Path(path)).acquire()
 
 
-def test_two_handles_of_one_process_share_it(folder: Path) -> None:
+def test_two_handles_of_one_process_share_the_server(folder: Path) -> None:
     one, other = EmbeddedServer(folder), EmbeddedServer(folder)
     one.acquire()
     other.acquire()

@@ -143,7 +143,9 @@ def test_a_folder_of_root_is_refused_to_another_user(used_folder: Path) -> None:
         "except ConfigurationError as error: print(error)\n"
     )
 
-    told = subprocess.run([sys.executable, "-c", code, used_folder], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code, used_folder], capture_output=True, text=True, check=True
+    ).stdout
 
-    assert f"must be a folder that this user can write to, got {str(used_folder)!r}: Permission denied" in told
-    assert "lock belongs to root)" in told
+    assert f"must be a folder that this user can write to, got {str(used_folder)!r}: Permission denied" in printed
+    assert "lock belongs to root)" in printed

@@ -38,7 +38,7 @@ def other_process(*, is_zombie: bool) -> Iterator[int]:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     try:
         yield process.pid
-        assert is_zombie or process.poll() is None, "it is somebody else's"
+        assert is_zombie or process.poll() is None, "the process of another program still runs"
     finally:
         process.kill()
         process.wait()

@@ -38,7 +38,9 @@ def test_the_server_ends_after_its_last_user_was_killed(used_folder: Path, numbe
 
     os.killpg(users[0].pid, number)
     users[0].communicate()
-    assert not has_keeper(lambda: not EmbeddedServer(used_folder).is_running(), within_seconds=1.2), "one still uses it"
+    assert not has_keeper(lambda: not EmbeddedServer(used_folder).is_running(), within_seconds=1.2), (
+        "another process still uses it"
+    )
     os.killpg(users[1].pid, number)
     users[1].communicate()
 
@@ -97,7 +99,7 @@ def test_a_kept_server_outlives_killed_users_and_a_restart_of_the_machine(used_f
     kill_server_processes(used_folder)
     assert not server.is_running()
     end(start(used_folder))
-    assert server.is_running(), "it is to be kept still"
+    assert server.is_running(), "the server must still be kept"
     kill_server_processes(used_folder)
     assert server.unkeep() == 0
 
@@ -200,7 +202,7 @@ def test_a_folder_that_was_removed_under_its_server_is_created_again(used_folder
     assert query(server, "SELECT to_regclass('kept')") is None
     assert pid_of(used_folder) not in first
     assert has_keeper(lambda: not set(first) & set(processes_of(used_folder)))
-    assert query(server, "SELECT 1") == 1, "the old server's end has not taken the socket away"
+    assert query(server, "SELECT 1") == 1, "the end of the old server must not remove the socket"
     assert len(processes_of(used_folder, "embedded/keeper")) == 1
     server.release()
 

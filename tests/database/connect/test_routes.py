@@ -56,7 +56,7 @@ async def engine_of(given: Settings) -> AsyncIterator[DatabaseEngine]:
         await engine.dispose()
 
 
-async def ask(engine: DatabaseEngine) -> Any:
+async def run_query(engine: DatabaseEngine) -> Any:
     async with engine.connect() as connection:
         return await connection.scalar(text("SELECT 6 * 7"))
 
@@ -65,12 +65,12 @@ async def test_the_pool_shares_one_tunnel_that_is_closed_with_the_engine(
     gateway: Gateway, temporary_files: Path
 ) -> None:
     async with engine_of(settings(gateway)) as engine:
-        assert gateway.dials == 0, "making an engine opens nothing"
-        assert await asyncio.gather(*(ask(engine) for _ in range(12))) == [42] * 12
+        assert gateway.dials == 0, "creating an engine opens no connection"
+        assert await asyncio.gather(*(run_query(engine) for _ in range(12))) == [42] * 12
         assert (gateway.dials, len(gateway.connections)) == (1, 1)
 
     async with asyncio.timeout(5):
-        while gateway.connections:  # noqa: ASYNC110 - it hears of it a moment later, and has no event for it
+        while gateway.connections:  # noqa: ASYNC110 - the gateway has no event for it
             await asyncio.sleep(0.01)
     assert not any(temporary_files.iterdir())  # noqa: ASYNC240 - a moment
 
@@ -85,9 +85,9 @@ async def test_a_tunnel_killed_under_load_is_opened_again(gateway: Gateway) -> N
         nonlocal answers
         while not is_over.is_set():
             try:
-                await ask(engine)
+                await run_query(engine)
                 answers += 1
-            except Exception as error:  # noqa: BLE001 - whatever it is, is looked at
+            except Exception as error:  # noqa: BLE001 - the test checks every error
                 failures.append(error)
 
     async with engine_of(settings(gateway)) as engine:
@@ -100,7 +100,7 @@ async def test_a_tunnel_killed_under_load_is_opened_again(gateway: Gateway) -> N
         await asyncio.sleep(0.3)
         is_over.set()
         await asyncio.gather(*workers)
-        assert answers > before, "it works again"
+        assert answers > before, "the next session connects"
 
     assert {type(failure) for failure in failures} <= {ConnectionFailed, TunnelFailed}
     assert gateway.logins <= 8
@@ -111,7 +111,7 @@ async def test_a_target_that_refuses_the_gateway_is_named(gateway: Gateway) -> N
     url = f"postgresql://{APP_ROLE}:{CANARY}@127.0.0.1:{free_port()}/postgres"
     async with engine_of(settings(gateway, url)) as engine:
         with pytest.raises(TunnelFailed, match=r"the SSH gateway .* cannot reach .* nothing listens there") as caught:
-            await ask(engine)
+            await run_query(engine)
 
     assert CANARY not in "".join(traceback.format_exception(caught.value))
 
@@ -120,14 +120,14 @@ async def test_a_target_that_refuses_the_gateway_is_named(gateway: Gateway) -> N
 async def test_the_gateways_own_socket_needs_no_tls(gateway: Gateway, environment: str) -> None:
     url = f"postgresql://{APP_ROLE}:{CANARY}@/postgres?host={SOCKETS}"
     async with engine_of(settings(gateway, url, ENVIRONMENT=environment)) as engine:
-        assert await ask(engine) == 42
+        assert await run_query(engine) == 42
 
 
 async def test_a_refused_login_is_a_failed_tunnel(gateway: Gateway) -> None:
     given = settings(gateway, DB_SSH_KNOWN_HOSTS="/nowhere/known_hosts")
     async with engine_of(given) as engine:
         with pytest.raises(ConfigurationError, match="DB_SSH_KNOWN_HOSTS must be a readable known_hosts file"):
-            await ask(engine)
+            await run_query(engine)
 
 
 @pytest.mark.parametrize(("issued_for", "is_taken"), [("localhost", True), ("127.0.0.1", False)])
@@ -143,21 +143,21 @@ async def test_verify_full_checks_the_host_and_not_the_local_end_of_the_tunnel(
         )
         async with engine_of(settings(gateway, url, ENVIRONMENT="production")) as engine:
             if is_taken:
-                assert await ask(engine) == 42
+                assert await run_query(engine) == 42
                 assert proxy.was_encrypted == [True]
             else:
                 with pytest.raises(TlsFailed, match="not valid for 'localhost'"):
-                    await ask(engine)
+                    await run_query(engine)
 
 
 async def test_a_killed_embedded_server_is_restarted_by_the_next_session(used_folder: Path) -> None:
     given = Settings(ENVIRONMENT="test", DATABASE_URL=None, DATABASE_EMBEDDED_DIR=used_folder)
     async with engine_of(given) as engine:
-        assert await ask(engine) == 42
+        assert await run_query(engine) == 42
         os.kill(int((used_folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
         await asyncio.sleep(0.2)  # until its sessions have ended
         async with asyncio.timeout(20):
-            assert await ask(engine) == 42
+            assert await run_query(engine) == 42
     await asyncio.to_thread(embedded_server(used_folder).release)
 
 
@@ -169,7 +169,7 @@ async def test_an_embedded_server_over_tcp_is_started_by_its_first_session(
     monkeypatch.setattr("src.database.embedded._server_of", lambda _folder: server)
     given = Settings(ENVIRONMENT="test", DATABASE_URL=None, DATABASE_EMBEDDED_DIR=folder)
     async with engine_of(given) as engine:
-        assert await ask(engine) == 42
+        assert await run_query(engine) == 42
     await asyncio.to_thread(server.release)
 
 
@@ -217,7 +217,7 @@ async def test_cloud_sql_is_reached_through_its_connector_without_a_mounted_sock
 ) -> None:
     url = f"postgresql://{APP_ROLE}:{CANARY}@/{cloned_name}?host=/cloudsql/facturasbst:us-central1:facturas-db"
     async with engine_of(Settings(ENVIRONMENT="production", DATABASE_URL=url)) as engine:
-        assert await asyncio.gather(*(ask(engine) for _ in range(5))) == [42] * 5
+        assert await asyncio.gather(*(run_query(engine) for _ in range(5))) == [42] * 5
 
     instance, driver, arguments = connector.asked[0]
     assert (instance, driver) == ("facturasbst:us-central1:facturas-db", "asyncpg")
@@ -237,7 +237,7 @@ async def test_cloud_sql_is_reached_through_a_mounted_socket(
     url = f"postgresql://{APP_ROLE}@/{cloned_name}?host={mounted}"
     given = Settings(ENVIRONMENT="production", DATABASE_URL=url)
     async with engine_of(given) as engine:
-        assert await ask(engine) == 42
+        assert await run_query(engine) == 42
 
     assert connector.asked == []
 

@@ -10,7 +10,7 @@ from src.database.connect import run_shielded
 
 
 class Work:
-    """Work that ends when the test says so."""
+    """A coroutine that ends when the test sets its event."""
 
     def __init__(self) -> None:
         self.has_begun, self.may_go_on, self.is_done = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -52,7 +52,7 @@ async def test_a_second_cancellation_is_not_delayed_and_the_coroutine_continues(
         await work.is_done.wait()
 
 
-async def test_what_the_work_raises_comes_out() -> None:
+async def test_raises_the_exception_of_the_coroutine() -> None:
     async def fail() -> None:
         raise ValueError("it cannot be done")
 

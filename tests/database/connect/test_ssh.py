@@ -32,7 +32,7 @@ async def tunnel(gateway: Gateway, temporary_files: Path) -> AsyncIterator[SshTu
 
 @pytest.mark.parametrize("far", [SERVER, SERVER_AS_SOCKET], ids=["far port", "far socket"])
 @pytest.mark.parametrize("as_socket", [True, False], ids=["near socket", "near port"])
-async def test_leads_to_the_server(tunnel: SshTunnel, far: Host, as_socket: bool) -> None:
+async def test_forwards_connections_to_the_server(tunnel: SshTunnel, far: Host, as_socket: bool) -> None:
     near = await tunnel.forward(far, as_socket=as_socket)
 
     assert near.is_socket is as_socket
@@ -53,7 +53,7 @@ async def test_a_socket_has_a_short_path(tunnel: SshTunnel, tmp_path: Path, monk
     assert await query(await tunnel.forward(SERVER, as_socket=True)) == 42
 
 
-async def test_a_full_disk_is_told(tunnel: SshTunnel, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_is_reported(tunnel: SshTunnel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
 
     with pytest.raises(TunnelFailed, match="this machine cannot open the local end: No such file") as caught:
@@ -122,7 +122,7 @@ async def test_connections_share_one_login(gateway: Gateway, tunnel: SshTunnel) 
     assert gateway.logins == 1
 
 
-async def test_redials_once_when_it_dropped_under_load(
+async def test_a_tunnel_that_drops_under_load_is_redialed_once(
     gateway: Gateway, tunnel: SshTunnel, temporary_files: Path
 ) -> None:
     near = await tunnel.forward(SERVER, as_socket=True)
@@ -141,7 +141,7 @@ async def test_redials_once_when_it_dropped_under_load(
     assert names_in(temporary_files) == [Path(nears[0].name).name]
 
 
-async def test_those_who_wait_for_a_login_share_its_failure(gateway: Gateway, tunnel: SshTunnel) -> None:
+async def test_callers_that_wait_for_one_login_share_its_error(gateway: Gateway, tunnel: SshTunnel) -> None:
     gateway.client_key = asyncssh.generate_private_key("ssh-ed25519")
     await gateway.stop()
     await gateway.start()
@@ -152,7 +152,7 @@ async def test_those_who_wait_for_a_login_share_its_failure(gateway: Gateway, tu
     assert gateway.dials == 1
 
 
-async def test_tries_again_after_a_redial_failed(gateway: Gateway, tunnel: SshTunnel) -> None:
+async def test_the_next_call_redials_after_a_failed_redial(gateway: Gateway, tunnel: SshTunnel) -> None:
     await tunnel.forward(SERVER, as_socket=True)
     await gateway.stop()
     await dropped(tunnel)
@@ -164,7 +164,7 @@ async def test_tries_again_after_a_redial_failed(gateway: Gateway, tunnel: SshTu
     assert await query(await tunnel.forward(SERVER, as_socket=True)) == 42
 
 
-async def test_notices_a_gateway_that_has_fallen_silent(
+async def test_a_gateway_that_stops_answering_is_replaced_by_a_new_login(
     gateway: Gateway, tunnel: SshTunnel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ssh_login, "KEEPALIVE_SECONDS", 0.03)
@@ -176,7 +176,7 @@ async def test_notices_a_gateway_that_has_fallen_silent(
     assert await query(await tunnel.forward(SERVER, as_socket=True)) == 42
 
 
-async def test_explains_nothing_where_the_gateway_reaches_the_server(tunnel: SshTunnel) -> None:
+async def test_explains_nothing_if_the_gateway_reaches_the_server(tunnel: SshTunnel) -> None:
     for host in (SERVER, SERVER_AS_SOCKET):
         await tunnel.forward(host, as_socket=True)
 
@@ -191,7 +191,7 @@ async def test_explains_nothing_where_the_gateway_reaches_the_server(tunnel: Ssh
     ],
 )
 @pytest.mark.parametrize("as_socket", [True, False])
-async def test_explains_a_server_that_is_not_there(
+async def test_explains_a_server_that_does_not_listen(
     gateway: Gateway, tunnel: SshTunnel, host: Host, reason: str, as_socket: bool
 ) -> None:
     with pytest.raises(LOST):
@@ -215,7 +215,7 @@ async def test_explains_a_server_that_is_not_there(
         (asyncssh.OPEN_CONNECT_FAILED, "open\x1b[2J\nfailed", "the gateway reports 'open [2J failed'"),
     ],
 )
-async def test_explains_what_the_gateway_refuses(
+async def test_explains_a_refusal_of_the_gateway(
     gateway: Gateway, tunnel: SshTunnel, code: int, words: str, reason: str
 ) -> None:
     gateway.refusal = asyncssh.ChannelOpenError(code, words)
@@ -248,7 +248,9 @@ async def test_explains_a_tunnel_that_dropped(gateway: Gateway, tunnel: SshTunne
 
 
 @pytest.mark.parametrize("is_silent", [False, True])
-async def test_close_leaves_nothing(gateway: Gateway, temporary_files: Path, is_silent: bool) -> None:
+async def test_close_leaves_no_task_no_file_and_no_connection(
+    gateway: Gateway, temporary_files: Path, is_silent: bool
+) -> None:
     before = asyncio.all_tasks()
     tunnel = SshTunnel(gateway.settings(), connect_timeout=5)
     nears = [await tunnel.forward(SERVER, as_socket=as_socket) for as_socket in (True, False)]
@@ -276,7 +278,9 @@ async def test_can_be_used_again_after_close(gateway: Gateway, tunnel: SshTunnel
     assert gateway.logins == 2
 
 
-async def test_a_cancelled_login_leaves_nothing(gateway: Gateway, tunnel: SshTunnel, temporary_files: Path) -> None:
+async def test_a_cancelled_login_leaves_no_task_and_no_file(
+    gateway: Gateway, tunnel: SshTunnel, temporary_files: Path
+) -> None:
     before, watched = asyncio.all_tasks(), count_watched()
     was_done, delay = False, 0.0
     while not was_done:

@@ -214,7 +214,7 @@ async def test_reports_that_the_host_is_not_known(gateway: Gateway, host: str) -
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("answer", "reason"),
     [
         (b"", "the gateway did not answer in time"),
         (b"SSH-1.0-old\r\n", "the login failed: Unsupported SSH version"),
@@ -223,17 +223,17 @@ async def test_reports_that_the_host_is_not_known(gateway: Gateway, host: str) -
         (None, "the gateway closed the connection before the login"),
     ],
 )
-async def test_reports_an_answer_that_is_not_ssh(gateway: Gateway, said: bytes | None, reason: str) -> None:
+async def test_reports_an_answer_that_is_not_ssh(gateway: Gateway, answer: bytes | None, reason: str) -> None:
     over = asyncio.Event()
 
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if said is not None:
-            writer.write(said)
+        if answer is not None:
+            writer.write(answer)
             await over.wait()
         writer.close()
 
     async with listening(serve) as port:
-        error = await refusal(gateway.settings(port=port), connect_timeout=0.2 if said == b"" else 5)
+        error = await refusal(gateway.settings(port=port), connect_timeout=0.2 if answer == b"" else 5)
         over.set()
 
     assert reason in str(error)

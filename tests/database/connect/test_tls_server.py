@@ -105,9 +105,9 @@ async def test_verify_full_refuses_a_server_of_an_unknown_ca(server: Target) -> 
 
 
 async def test_a_client_logs_in_with_its_certificate(server: Target, certificates: Certificates) -> None:
-    shown = {"sslcert": str(certificates.client_cert), "sslkey": str(certificates.client_key)}
+    client_files = {"sslcert": str(certificates.client_cert), "sslkey": str(certificates.client_key)}
 
-    assert await encryption(server, user="certified", **shown) == (True, "TLSv1.3")
+    assert await encryption(server, user="certified", **client_files) == (True, "TLSv1.3")
     with pytest.raises(AuthenticationFailed):
         await encryption(server, user="certified")
 

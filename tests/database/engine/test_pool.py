@@ -62,7 +62,7 @@ def test_a_parameter_for_a_pool_means_one_in_every_environment() -> None:
 
 
 async def test_an_exhausted_pool_reports_its_name_its_size_and_its_longest_holder(cloned_database: URL) -> None:
-    async def reply_to_somebody(engine: AsyncEngine, until: asyncio.Event) -> None:
+    async def hold_a_connection(engine: AsyncEngine, until: asyncio.Event) -> None:
         async with engine.connect() as connection:
             await connection.execute(PID)
             await until.wait()
@@ -70,9 +70,9 @@ async def test_an_exhausted_pool_reports_its_name_its_size_and_its_longest_holde
     sizes = {"DATABASE_POOL_SIZE": 1, "DATABASE_MAX_OVERFLOW": 1, "DATABASE_POOL_TIMEOUT": 0.3}
     async with pooled(cloned_database, name="sessions", **sizes) as engine:
         until = asyncio.Event()
-        first = asyncio.create_task(reply_to_somebody(engine, until), name="reply-1")
+        first = asyncio.create_task(hold_a_connection(engine, until), name="reply-1")
         await asyncio.sleep(0.1)
-        second = asyncio.create_task(reply_to_somebody(engine, until), name="reply-2")
+        second = asyncio.create_task(hold_a_connection(engine, until), name="reply-2")
         await asyncio.sleep(0.1)
         began = time.monotonic()
         with pytest.raises(PoolExhausted) as caught:
@@ -80,12 +80,12 @@ async def test_an_exhausted_pool_reports_its_name_its_size_and_its_longest_holde
         assert 0.2 < time.monotonic() - began < 2
         until.set()
         await asyncio.gather(first, second)
-        assert await pid(engine), "and goes on once one is free"
+        assert await pid(engine), "the caller continues once a connection is free"
 
     assert re.search(
         r"the pool 'sessions' \(size 1, overflow 1\) had no free connection for 0\.3 s;"
         r" the longest-used connection has been in use for 0\.\d s"
-        r" by task 'reply-1', at test_pool\.py:\d+ in reply_to_somebody",
+        r" by task 'reply-1', at test_pool\.py:\d+ in hold_a_connection",
         str(caught.value),
     )
     assert "hint: " in str(caught.value)
@@ -144,7 +144,7 @@ async def test_the_minimum_is_opened_with_the_first(cloned_database: URL, superu
         assert count() == 4
 
     async with pooled(cloned_database.update_query_dict(query)) as engine:
-        await pid(engine)  # and at once to the end, while the others are being opened
+        await pid(engine)  # and dispose immediately, while the others are being opened
 
     async with pooled(cloned_database.update_query_dict(query)) as engine:
         await engine.start()
@@ -211,7 +211,7 @@ async def test_the_server_applies_the_limits(cloned_database: URL) -> None:
     async with pooled(cloned_database, **limits) as engine:
         async with engine.connect() as connection:
             names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-            shown = [await connection.scalar(text(f"SHOW {name}")) for name in names]
+            in_force = [await connection.scalar(text(f"SHOW {name}")) for name in names]
             with pytest.raises(QueryTimeout):
                 await connection.execute(text("SELECT pg_sleep(5)"))
         async with engine.connect() as connection:
@@ -220,7 +220,7 @@ async def test_the_server_applies_the_limits(cloned_database: URL) -> None:
             with pytest.raises(QueryTimeout, match="25P03"):
                 await connection.execute(PID)
 
-    assert shown == ["100ms", "70ms", "80ms"]
+    assert in_force == ["100ms", "70ms", "80ms"]
 
 
 async def test_pools_of_different_names_do_not_use_each_others_connections(

@@ -89,7 +89,7 @@ async def test_dispose_ends_in_time_with_idle_connections_to_a_silent_server(clo
             began = time.monotonic()
             await engine.dispose()
             assert time.monotonic() - began < 5
-            assert all(driver.is_closed() for driver in drivers), "those too that did not say goodbye in time"
+            assert all(driver.is_closed() for driver in drivers), "also connections that did not close in time"
 
 
 async def test_a_server_that_stops_answering_after_the_login_ends_the_connect_in_time(cloned_database: URL) -> None:

@@ -93,8 +93,8 @@ async def test_execute_mutex(engine: DatabaseEngine) -> None:
 
 
 async def test_handle_exception(engine: DatabaseEngine) -> None:
-    heard: list[Any] = []
-    event.listen(engine.sync_engine, "handle_error", lambda context: heard.append(context.sqlalchemy_exception))
+    handled: list[Any] = []
+    event.listen(engine.sync_engine, "handle_error", lambda context: handled.append(context.sqlalchemy_exception))
 
     def fail(connection: Connection) -> None:
         async def divide(driver: Any) -> None:
@@ -110,8 +110,8 @@ async def test_handle_exception(engine: DatabaseEngine) -> None:
         async with engine.connect() as connection:
             with pytest.raises(Exception, match="SQLSTATE 22012"):
                 await connection.run_sync(fail)
-        assert isinstance(heard[0], DBAPIError)
-        assert heard[0].statement == "SELECT 1 / 0"
+        assert isinstance(handled[0], DBAPIError)
+        assert handled[0].statement == "SELECT 1 / 0"
 
 
 async def test_dbapi_connection(engine: DatabaseEngine) -> None:

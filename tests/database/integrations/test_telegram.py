@@ -18,10 +18,10 @@ from src.database.integrations.telegram import ImportReport, TelegramMessage, im
 from src.database.repositories import MessageHistoryRepository
 
 
-def in_private(said: str, /, **of_message: Any) -> dict[str, Any]:
+def in_private(text: str, /, **of_message: Any) -> dict[str, Any]:
     ada = {"id": 5, "is_bot": False, "first_name": "Ada"}
     chat = {"id": 5, "type": "private", "first_name": "Ada"}
-    return {"message_id": 7, "from": ada, "chat": chat, "date": 1_772_442_000, "text": said, **of_message}
+    return {"message_id": 7, "from": ada, "chat": chat, "date": 1_772_442_000, "text": text, **of_message}
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def updates(tmp_path: Path, *contents: dict[str, Any]) -> Path:
 
 def export(tmp_path: Path, *messages: dict[str, Any], **chat: Any) -> Path:
     file = tmp_path / "result.json"
-    said = [{"type": "message", "date_unixtime": "1772442000", "from": "x", **message} for message in messages]
-    file.write_text(json.dumps({"type": "private_supergroup", "id": GROUP, **chat, "messages": said}, indent=1))
+    entries = [{"type": "message", "date_unixtime": "1772442000", "from": "x", **message} for message in messages]
+    file.write_text(json.dumps({"type": "private_supergroup", "id": GROUP, **chat, "messages": entries}, indent=1))
     return file
 
 

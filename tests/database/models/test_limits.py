@@ -75,7 +75,7 @@ def test_every_limit_has_its_cases() -> None:
 
 
 @pytest.mark.parametrize(("model", "name", "value"), CASES)
-def test_an_entity_does_not_take_it(model: type[Base], name: str, value: Any) -> None:
+def test_an_entity_rejects_the_value(model: type[Base], name: str, value: Any) -> None:
     entity = model()
 
     with pytest.raises(ValueError, match=name):
@@ -86,7 +86,7 @@ def test_an_entity_does_not_take_it(model: type[Base], name: str, value: Any) ->
 
 @pytest.mark.parametrize(("name", "value"), of(User))
 @pytest.mark.usefixtures("unreachable")
-async def test_repositories_send_nothing_for_a_user(name: str, value: Any) -> None:
+async def test_repositories_reject_the_value_of_a_user_before_sending(name: str, value: Any) -> None:
     async with get_db() as session:
         users = UserRepository(session)
         calls: list[Callable[[], Awaitable[Any]]] = [
@@ -101,7 +101,7 @@ async def test_repositories_send_nothing_for_a_user(name: str, value: Any) -> No
 
 @pytest.mark.parametrize(("name", "value"), of(Conversation, "session_id", "channel", "external_chat_id", "extra"))
 @pytest.mark.usefixtures("unreachable")
-async def test_repositories_send_nothing_for_a_conversation(name: str, value: Any) -> None:
+async def test_repositories_reject_the_value_of_a_conversation_before_sending(name: str, value: Any) -> None:
     async with get_db() as session:
         conversations = ConversationRepository(session)
         with pytest.raises(ValueError, match=f"{name} must be"):
@@ -112,7 +112,7 @@ async def test_repositories_send_nothing_for_a_conversation(name: str, value: An
 
 @pytest.mark.parametrize(("name", "value"), [*of(Conversation, "channel", "external_chat_id"), ("channel", None)])
 @pytest.mark.usefixtures("unreachable")
-async def test_a_chat_is_refused_on_both_paths(name: str, value: Any) -> None:
+async def test_both_paths_reject_the_value_of_a_chat_before_sending(name: str, value: Any) -> None:
     chat: Any = {"channel": "telegram", "external_chat_id": "1"} | {name: value}
 
     async with get_db() as session:
@@ -124,7 +124,7 @@ async def test_a_chat_is_refused_on_both_paths(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(("name", "value"), of(User, *OF_PROFILE))
 @pytest.mark.usefixtures("unreachable")
-async def test_the_store_sends_nothing_for_a_profile(name: str, value: Any) -> None:
+async def test_the_store_rejects_the_value_of_a_profile_before_sending(name: str, value: Any) -> None:
     profile = Profile(**{name: value})
 
     with pytest.raises(ValueError, match=f"{name} must be"):
@@ -140,7 +140,7 @@ async def test_the_store_sends_nothing_for_a_profile(name: str, value: Any) -> N
         *((name, None) for name in ("message_id", "role", "state")),
     ],
 )
-def test_no_message_to_append_has_it(name: str, value: Any) -> None:
+def test_a_new_message_rejects_the_value(name: str, value: Any) -> None:
     values: Any = {"message_id": "1", "role": "user"} | {name: value}
 
     with pytest.raises(ValueError, match=f"{name} must be"):
@@ -149,7 +149,7 @@ def test_no_message_to_append_has_it(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(("name", "value"), of(MessageHistory, "parts", "input_tokens", "output_tokens", "token_count"))
 @pytest.mark.usefixtures("unreachable")
-async def test_an_answer_does_not_end_with_it(name: str, value: Any) -> None:
+async def test_ending_an_answer_rejects_the_value_before_sending(name: str, value: Any) -> None:
     values: Any = {name: value}
 
     async with get_db() as session:
@@ -177,7 +177,7 @@ async def test_values_at_the_limits_are_stored(session: AsyncSession) -> None:
     assert (appended.inserted, appended.message.token_count) == (True, 0)
 
 
-async def test_an_expression_is_left_to_the_server(session: AsyncSession, user: User) -> None:
+async def test_an_expression_is_evaluated_by_the_server(session: AsyncSession, user: User) -> None:
     changed = await UserRepository(session).update(user.id, username=func.lower("ADA"))
 
     await session.refresh(changed)

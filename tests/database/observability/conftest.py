@@ -16,7 +16,7 @@ from src.database import engine, get_engine, observability
 from src.database.base import uuid7
 from tests.conftest import url_of
 
-# What these tests do is committed, each by a tenant of its own.
+# These tests commit; each has its own tenant.
 postgresql_observed = factories.postgresql_noproc(dbname="observed", depends_on="postgresql_template")
 
 Use = Callable[..., Settings]

@@ -57,12 +57,12 @@ def test_every_metric_of_the_alert_rules_is_exported(exported: set[str]) -> None
 
 def test_every_metric_of_the_page_is_exported_and_none_is_missing(checked: CollectorRegistry) -> None:
     page = (ROOT / "docs" / "observability.md").read_text()
-    told = set(re.findall(r"^\| `(thea_db_\w+)`", page, flags=re.MULTILINE))
+    documented = set(re.findall(r"^\| `(thea_db_\w+)`", page, flags=re.MULTILINE))
 
-    assert told == {family.name + ("_total" if family.type == "counter" else "") for family in checked.collect()}
+    assert documented == {family.name + ("_total" if family.type == "counter" else "") for family in checked.collect()}
 
 
-def imported_at_once(path: Path) -> Iterator[str]:
+def imported_by(path: Path) -> Iterator[str]:
     """Return the packages and modules that a module imports when it is imported."""
     for line in ast.parse(path.read_text()).body:
         if isinstance(line, ast.Import):
@@ -76,7 +76,7 @@ def test_a_package_that_is_switched_off_is_not_imported() -> None:
     eager = {
         path.name
         for path in speaking
-        if any(name in ON_DEMAND or name.split(".")[0] in ON_DEMAND for name in imported_at_once(path))
+        if any(name in ON_DEMAND or name.split(".")[0] in ON_DEMAND for name in imported_by(path))
     }
 
     assert eager == {"metrics.py", "tracing.py"}

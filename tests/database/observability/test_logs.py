@@ -144,11 +144,11 @@ async def test_the_same_statement_repeated_in_a_unit_of_work_is_logged_once(use:
         async with get_db() as session:
             for number in range(times):
                 await UserRepository(session).get_by_telegram_id(number + 1)
-    [told] = of(logs, "repeated_query")
+    [entry] = of(logs, "repeated_query")
 
-    assert told["statement"] == "UserRepository.get_by_telegram_id"
-    assert told["more_than"] == 3
-    assert "in test_the_same_statement" in told["caller"]
+    assert entry["statement"] == "UserRepository.get_by_telegram_id"
+    assert entry["more_than"] == 3
+    assert "in test_the_same_statement" in entry["caller"]
 
 
 async def test_a_notice_is_logged_with_its_text_only_if_that_contains_no_data(use: Use, logs: Logs) -> None:

@@ -103,7 +103,7 @@ async def test_units_of_work_are_counted_by_how_they_ended(use: Use, registry: C
     with pytest.raises(LookupError):
         await _break_off()
     async with get_db():
-        pass  # it sends nothing, and is none
+        pass  # a session that sends nothing is not counted
 
     assert value(registry, "transaction_seconds_count", pool="default", outcome="committed") == 1
     assert value(registry, "transaction_seconds_count", pool="default", outcome="rolled back") == 1

@@ -28,7 +28,9 @@ async def test_nothing_listens_if_nothing_is_switched_on(use: Use) -> None:
 
     assert source_of(made) is None
     assert source_of(get_engine("store")) is None
-    assert len(made.sync_engine.dispatch.before_cursor_execute) == 1, "what asks whether COMMIT may be uncertain"
+    assert len(made.sync_engine.dispatch.before_cursor_execute) == 1, (
+        "the listener that records whether COMMIT may be uncertain"
+    )
     assert made.pool.around_connect is None  # type: ignore[attr-defined] # it is a sized one
     assert type(get_store()).__name__ == "Store"
 
@@ -60,7 +62,7 @@ async def test_a_missing_package_is_reported_with_how_to_install_it(
     with pytest.raises(ConfigurationError, match=f"thea-database\\[{extra}\\]"):
         engine_of_loop("default")
 
-    use(**{setting: "false"})  # so that what is disposed of afterwards can be made
+    use(**{setting: "false"})  # so that the fixtures can dispose of the engines
 
 
 def test_pools_of_a_closed_loop_are_not_exported(

@@ -57,8 +57,8 @@ class Cluster:
         """Return the same settings as environment variables of a command."""
         settings = self.settings(name, **changed)
         urls = {key: getattr(settings, key) for key in type(settings).model_fields if key.endswith("_URL")}
-        shown = {key: url.render_as_string(hide_password=False) for key, url in urls.items() if url is not None}
-        return {"ENVIRONMENT": "test", **shown}
+        rendered = {key: url.render_as_string(hide_password=False) for key, url in urls.items() if url is not None}
+        return {"ENVIRONMENT": "test", **rendered}
 
     def connect(self, user: str = SUPERUSER, database: str = "postgres") -> psycopg.Connection:
         url = self.admin_url if user == SUPERUSER else self.url(user, database)

@@ -23,7 +23,7 @@ from src.database.target import Host, Target
 from tests.database.operations.conftest import CANARY, Cluster
 
 MESSAGES, QUICK_MESSAGES = 100_000, 5_000
-# Two tenants: a backup by who is bound would have the rows of none.
+# Two tenants: a backup by a role under row-level security would lack their rows.
 FILL = """
 SET session_replication_role = replica; -- no foreign key is checked: they are right
 INSERT INTO tenants (id, slug, name)
@@ -65,7 +65,7 @@ def backup(cluster: Cluster, folder: Path, messages: int) -> Manifest:
         cluster.sql(FILL.format(of_each=messages // 2), database="full")
         return await back_up(settings, folder / "full.dump")
 
-    with ThreadPoolExecutor() as thread:  # it may be that a loop runs in this one
+    with ThreadPoolExecutor() as thread:  # an event loop may already run in this thread
         return thread.submit(asyncio.run, make()).result()
 
 

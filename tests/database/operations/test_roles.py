@@ -97,12 +97,12 @@ async def test_time_limits_are_the_defaults_of_the_roles(cluster: Cluster) -> No
     url = cluster.url("limits_app", "limits").update_query_dict({"statement_timeout": "1234"})
     await bootstrap(cluster.settings("limits", DATABASE_URL=url, DATABASE_LOCK_TIMEOUT="77"))
 
-    def shown(user: str) -> list[tuple[object, ...]]:
+    def limits_of(user: str) -> list[tuple[object, ...]]:
         query = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
         return cluster.sql(query, user=user, database="limits")
 
-    assert shown("limits_app") == [("1234ms", "77ms")]
-    assert shown("limits_owner") == [("0", "77ms")]
+    assert limits_of("limits_app") == [("1234ms", "77ms")]
+    assert limits_of("limits_owner") == [("0", "77ms")]
 
 
 async def test_a_changed_password_is_the_only_change(cluster: Cluster) -> None:
@@ -147,7 +147,7 @@ async def test_rejects_a_superuser_as_application_and_the_administrator_as_owner
     settings = cluster.settings("privileged2", DATABASE_MIGRATION_URL=cluster.admin_url.set(database="privileged2"))
     with pytest.raises(ConfigurationError, match="postgres is a superuser"):
         await bootstrap(settings)
-    assert attributes(cluster, "privileged_app")[1] is True  # it may be somebody's
+    assert attributes(cluster, "privileged_app")[1] is True  # another service may need the attribute
     assert cluster.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'privileged%'") == [(1,)]
 
 

@@ -131,7 +131,7 @@ async def test_upsert_updates_the_time(users: UserRepository) -> None:
 
 
 @pytest.mark.parametrize("values", [{"username": "a"}, {"telegram_id": None, "username": "a"}, {}])
-async def test_upsert_wants_a_value_for_the_key(users: UserRepository, values: dict[str, object]) -> None:
+async def test_upsert_requires_a_value_for_the_key(users: UserRepository, values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="values must have 'telegram_id', which is part of the key"):
         await users.upsert(values, key=["telegram_id"])
 
@@ -143,12 +143,12 @@ async def test_upsert_rejects_the_key_of_a_deleted_row(users: UserRepository, us
         await users.upsert({"id": user.id, "username": "a"}, key=["id"])
 
 
-async def test_upsert_wants_a_unique_key(users: UserRepository) -> None:
+async def test_upsert_requires_a_unique_key(users: UserRepository) -> None:
     with pytest.raises(ValueError, match="key must name a unique key of User, got username; known: id; telegram_id"):
         await users.upsert({"username": "a"}, key=["username"])
 
 
-async def test_delete_puts_a_row_out_of_sight_and_restore_brings_it_back(users: UserRepository, user: User) -> None:
+async def test_delete_hides_a_row_and_restore_shows_it_again(users: UserRepository, user: User) -> None:
     await users.delete(user.id)
 
     assert await users.get_or_none(user.id) is None
@@ -158,7 +158,7 @@ async def test_delete_puts_a_row_out_of_sight_and_restore_brings_it_back(users: 
     assert await users.get(user.id) is user
 
 
-async def test_a_hard_delete_is_for_good_and_reaches_deleted_rows(users: UserRepository, user: User) -> None:
+async def test_a_hard_delete_is_permanent_and_includes_soft_deleted_rows(users: UserRepository, user: User) -> None:
     await users.delete(user.id)
     await users.delete(user.id, hard=True)
 
@@ -184,7 +184,7 @@ async def test_restore_refuses_a_key_that_is_taken_meanwhile(users: UserReposito
         await users.restore(user.id)
 
 
-async def test_a_table_without_deleted_at_deletes_for_good(session: AsyncSession, user: User) -> None:
+async def test_rows_of_a_table_without_deleted_at_are_deleted_permanently(session: AsyncSession, user: User) -> None:
     events = EventRepository(session)
     event = await events.add(Event(user_id=user.id, title="x", start_datetime=user.created_at))
     await events.delete(event.id)
@@ -196,7 +196,7 @@ async def test_a_table_without_deleted_at_deletes_for_good(session: AsyncSession
 
 
 @pytest.mark.parametrize("descending", [False, True])
-async def test_pages_go_through_every_row_once(users: UserRepository, five: list[User], descending: bool) -> None:
+async def test_pages_contain_every_row_once(users: UserRepository, five: list[User], descending: bool) -> None:
     seen: list[User] = []
     cursor = None
     while True:
@@ -269,7 +269,7 @@ async def test_a_session_continues_after_an_abandoned_stream(users: UserReposito
 
 
 @pytest.mark.fast_path
-async def test_a_stream_names_the_end_of_its_transaction(users: UserRepository) -> None:
+async def test_a_stream_reports_that_its_transaction_ended(users: UserRepository) -> None:
     await users.add_many([User() for _ in range(600)])
     stream = users.stream()
     await anext(stream)
@@ -279,7 +279,7 @@ async def test_a_stream_names_the_end_of_its_transaction(users: UserRepository) 
         [row async for row in stream]
 
 
-async def test_a_stream_leaves_rows_where_they_are(users: UserRepository, five: list[User]) -> None:
+async def test_streamed_rows_stay_in_the_session(users: UserRepository, five: list[User]) -> None:
     async for row in users.stream():
         row.display_name = "streamed"
     five[0].username = "changed after"

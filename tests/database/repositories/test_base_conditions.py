@@ -123,7 +123,7 @@ async def test_an_expression_over_its_own_attributes_is_a_condition(
 
 
 @pytest.mark.parametrize("value", [REBINDING, func.upper(REBINDING), text("set_config('app.tenant_id', '', true)")])
-async def test_an_sql_expression_that_changes_the_tenant_is_no_value(
+async def test_an_sql_expression_that_changes_the_tenant_is_rejected_as_a_value(
     users: UserRepository, user: User, sent: list[str], value: Any
 ) -> None:
     notes, events = NoteRepository(users.session), EventRepository(users.session)
@@ -188,22 +188,22 @@ async def test_deletion_and_restoration_are_one_statement_that_names_the_tenant(
 
 
 async def test_a_row_that_this_session_deleted_is_not_returned(users: UserRepository, user: User) -> None:
-    gone = await users.add(User(display_name="gone"))
-    await users.delete(gone.id)
+    deleted = await users.add(User(display_name="gone"))
+    await users.delete(deleted.id)
 
-    assert gone.deleted_at is not None
-    assert await users.get_or_none(gone.id) is None
-    assert await users.get_many([gone.id, user.id]) == [user]
+    assert deleted.deleted_at is not None
+    assert await users.get_or_none(deleted.id) is None
+    assert await users.get_many([deleted.id, user.id]) == [user]
     assert (await users.page()).items == [user]
     assert [row async for row in users.stream()] == [user]
     assert await users.count() == 1
-    assert not await users.exists(User.id == gone.id)
+    assert not await users.exists(User.id == deleted.id)
     with pytest.raises(NotFoundError):
-        await users.get_one(User.id == gone.id)
+        await users.get_one(User.id == deleted.id)
     with pytest.raises(NotFoundError):
-        await users.update(gone.id, display_name="x")
+        await users.update(deleted.id, display_name="x")
     with pytest.raises(NotFoundError):
-        await users.delete(gone.id)
+        await users.delete(deleted.id)
 
 
 async def test_a_permanently_deleted_row_is_expunged_from_the_session(users: UserRepository, user: User) -> None:
@@ -265,6 +265,6 @@ async def test_upsert_of_a_key_that_only_a_deleted_row_had_inserts(users: UserRe
         await users.restore(old.id)
 
 
-async def test_upsert_wants_a_list_of_attributes(users: UserRepository) -> None:
+async def test_upsert_requires_a_list_of_attributes(users: UserRepository) -> None:
     with pytest.raises(ValueError, match=r"key must be a list of attributes, e\.g\. \['telegram_id'\], got a str"):
         await users.upsert({"telegram_id": 9}, key="telegram_id")

@@ -37,10 +37,10 @@ def users(session: AsyncSession) -> UserRepository:
 
 @pytest.fixture
 async def note(session: AsyncSession, user: User) -> Note:
-    """The user has it, and another one that is deleted."""
+    """A note of the user, who also has a deleted one."""
     notes = NoteRepository(session)
-    kept, gone = await notes.add_many([Note(user_id=user.id, content=content) for content in ("kept", "gone")])
-    await notes.delete(gone.id)
+    kept, deleted = await notes.add_many([Note(user_id=user.id, content=content) for content in ("kept", "gone")])
+    await notes.delete(deleted.id)
     session.expunge_all()
     return kept
 
@@ -186,7 +186,7 @@ async def test_a_deferred_attribute_is_loaded_on_request(users: UserRepository, 
         ([selectinload(Note.user)], "an option must begin at User"),
     ],
 )
-async def test_an_option_that_would_leave_something_for_later_is_rejected(
+async def test_an_option_that_would_load_lazily_is_rejected(
     users: UserRepository, user: User, options: Any, message: str
 ) -> None:
     for read in READS:

@@ -135,7 +135,7 @@ FORGED: list[Any] = [
 
 
 def signed(body: bytes, scope: str) -> str:
-    """Forge a cursor with the right signature, as somebody can who has read the code."""
+    """Forge a cursor with the right signature, as a reader of the code can."""
     from src.database.statements.pagination import _signature  # noqa: PLC0415 - what a forger does
 
     return base64.urlsafe_b64encode(_signature(body, scope) + body).decode().rstrip("=")
@@ -206,7 +206,7 @@ async def test_a_cursor_of_another_tenant_is_rejected(users: UserRepository, sev
         await users.page(after=other)
 
 
-async def test_a_stream_holds_some_hundred_rows_at_a_time(users: UserRepository) -> None:
+async def test_a_stream_holds_a_few_hundred_rows_at_a_time(users: UserRepository) -> None:
     await users.session.execute(
         text(
             "INSERT INTO users (tenant_id, id, username)"
@@ -224,4 +224,4 @@ async def test_a_stream_holds_some_hundred_rows_at_a_time(users: UserRepository)
         tracemalloc.stop()
 
     assert count == 6_000
-    assert peak < 5 * 2**20, "all of them at once are several times as much"
+    assert peak < 5 * 2**20, "loading all rows takes several times as much"

@@ -36,7 +36,7 @@ def skew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tim
 
 @pytest.fixture
 def upcoming(skew: timedelta) -> datetime:
-    """The start of an occurrence that has not begun, though the worker's clock says so; or the reverse."""
+    """The start of an occurrence that has not begun, although the worker's clock is past it; or the reverse."""
     return datetime.now(UTC) + skew / 2
 
 
@@ -162,7 +162,7 @@ async def test_an_answer_is_as_old_as_the_statement_that_began_it(
     assert answer.updated_at >= began + PAUSE
 
 
-async def spoke(session: AsyncSession, conversation: Conversation, ago: timedelta) -> None:
+async def set_last_message(session: AsyncSession, conversation: Conversation, ago: timedelta) -> None:
     """Set when the last message of a conversation was written."""
     at = {"at": datetime.now(UTC) - ago, "id": conversation.id}
     await session.execute(text("UPDATE conversations SET last_message_at = :at WHERE id = :id"), at)
@@ -174,14 +174,14 @@ async def test_a_conversation_is_idle_by_the_servers_clock(
     conversations = ConversationRepository(session)
     chat = (user.id, "telegram", "1")
 
-    await spoke(session, conversation, 25 * MINUTE)
+    await set_last_message(session, conversation, 25 * MINUTE)
     assert await conversations.close_stale(30 * MINUTE) == []
     assert await conversations.get_or_start(*chat, idle_timeout=30 * MINUTE) == (conversation, False)
 
-    await spoke(session, conversation, 35 * MINUTE)
+    await set_last_message(session, conversation, 35 * MINUTE)
     other, started = await conversations.get_or_start(*chat, idle_timeout=30 * MINUTE)
     assert started
-    await spoke(session, other, 35 * MINUTE)
+    await set_last_message(session, other, 35 * MINUTE)
     assert await conversations.close_stale(30 * MINUTE) == [other]
     third, _ = await conversations.get_or_start(*chat)
     await conversations.close(third.id)

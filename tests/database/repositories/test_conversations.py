@@ -29,7 +29,9 @@ async def test_starts_a_conversation_once(conversations: ConversationRepository,
     assert await conversations.get_active(user.id, "telegram", chat) is first
 
 
-async def test_each_chat_and_channel_has_its_own(conversations: ConversationRepository, user: User) -> None:
+async def test_each_chat_and_channel_has_its_own_conversation(
+    conversations: ConversationRepository, user: User
+) -> None:
     places = [("telegram", "7"), ("telegram", "8"), ("telegram", None), ("web", "7")]
 
     found = [(await conversations.get_or_start(user.id, channel, chat))[0].id for channel, chat in places]
@@ -51,18 +53,20 @@ async def test_an_idle_conversation_is_closed_and_succeeded(conversations: Conve
 
 async def test_a_conversation_that_is_not_idle_continues(conversations: ConversationRepository, user: User) -> None:
     old, _ = await conversations.get_or_start(user.id, "telegram", "7")
-    said = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    await conversations.update(old.id, last_message_at=said)
+    last_message_at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    await conversations.update(old.id, last_message_at=last_message_at)
 
     same, started = await conversations.get_or_start(
-        user.id, "telegram", "7", idle_timeout=timedelta(hours=1), now=said + timedelta(minutes=59)
+        user.id, "telegram", "7", idle_timeout=timedelta(hours=1), now=last_message_at + timedelta(minutes=59)
     )
 
     assert not started
     assert same is old
 
 
-async def test_the_database_refuses_a_second_active_one(conversations: ConversationRepository, user: User) -> None:
+async def test_the_database_refuses_a_second_active_conversation(
+    conversations: ConversationRepository, user: User
+) -> None:
     await conversations.get_or_start(user.id, "telegram")
 
     with pytest.raises(DuplicateKeyError) as caught:
@@ -79,14 +83,14 @@ async def test_rejects_an_unknown_user_and_the_transaction_continues(conversatio
     assert await conversations.count() == 0
 
 
-async def test_starts_nothing_for_a_deleted_user(conversations: ConversationRepository, user: User) -> None:
+async def test_starts_no_conversation_for_a_deleted_user(conversations: ConversationRepository, user: User) -> None:
     await UserRepository(conversations.session).delete(user.id)
 
     with pytest.raises(ForeignKeyError):
         await conversations.get_or_start(user.id, "telegram")
 
 
-async def test_a_deleted_conversation_is_succeeded_and_cannot_come_back_beside_it(
+async def test_a_deleted_conversation_is_succeeded_and_cannot_be_restored_beside_its_successor(
     conversations: ConversationRepository, user: User
 ) -> None:
     deleted, _ = await conversations.get_or_start(user.id, "telegram")
@@ -119,7 +123,9 @@ async def test_rejects_a_chat_without_a_name_and_a_negative_timeout(
         await conversations.get_or_start(user.id, "telegram", "")
 
 
-async def test_is_found_by_its_session_id_closed_or_not(conversations: ConversationRepository, user: User) -> None:
+async def test_finds_an_open_or_closed_conversation_by_its_session_id(
+    conversations: ConversationRepository, user: User
+) -> None:
     conversation, _ = await conversations.get_or_start(user.id, "telegram")
     await conversations.close(conversation.id)
 
@@ -144,7 +150,7 @@ async def test_pages_through_a_users_conversations_newest_first(
 
 
 @pytest.mark.parametrize("limit", [0, 1001])
-async def test_rejects_a_page_of_no_size(conversations: ConversationRepository, user: User, limit: int) -> None:
+async def test_rejects_an_invalid_page_size(conversations: ConversationRepository, user: User, limit: int) -> None:
     with pytest.raises(ValueError, match="limit must be from 1 to 1000"):
         await conversations.page_for_user(user.id, limit=limit)
 

@@ -24,14 +24,14 @@ def conversations(session: AsyncSession) -> ConversationRepository:
 
 
 async def with_silence(session: AsyncSession, user: User, chat: str, silence: timedelta) -> Conversation:
-    """Start a conversation whose last message was so long before NOW."""
+    """Start a conversation whose last message was this long before NOW."""
     conversation, _ = await ConversationRepository(session).get_or_start(user.id, "telegram", chat)
     conversation.last_message_at = NOW - silence
     await session.flush()
     return conversation
 
 
-async def test_closing_twice_is_as_once(conversations: ConversationRepository, user: User) -> None:
+async def test_closing_a_closed_conversation_changes_nothing(conversations: ConversationRepository, user: User) -> None:
     conversation, _ = await conversations.get_or_start(user.id, "telegram")
 
     closed = await conversations.close(conversation.id, reason="said goodbye")
@@ -69,9 +69,9 @@ async def test_closing_a_missing_conversation_fails(conversations: ConversationR
 async def test_closes_idle_conversations_the_longest_idle_first(session: AsyncSession, user: User) -> None:
     silences = {"a": 3 * HOUR, "b": 5 * HOUR, "c": HOUR, "d": 4 * HOUR}
     made = {chat: await with_silence(session, user, chat, silence) for chat, silence in silences.items()}
-    gone = await with_silence(session, user, "deleted", 9 * HOUR)
+    deleted = await with_silence(session, user, "deleted", 9 * HOUR)
     conversations = ConversationRepository(session)
-    await conversations.delete(gone.id)
+    await conversations.delete(deleted.id)
 
     first = await conversations.close_stale(HOUR, limit=2, now=NOW)
     second = await conversations.close_stale(HOUR, limit=2, now=NOW)
@@ -80,7 +80,7 @@ async def test_closes_idle_conversations_the_longest_idle_first(session: AsyncSe
     assert first == [made["b"], made["d"]]
     assert second == [made["a"]]
     assert none == []
-    assert made["c"].is_active, "just as long is not longer"
+    assert made["c"].is_active, "an equal duration is not longer"
     assert (made["b"].is_active, made["b"].closed_at, made["b"].close_reason) == (False, NOW, "idle")
 
 
@@ -109,7 +109,7 @@ async def test_rejects_invalid_options(session: AsyncSession, options: dict[str,
 
 
 @pytest.mark.slow
-async def test_of_3_000_idle_conversations_it_closes_the_first_1000(session: AsyncSession, user: User) -> None:
+async def test_close_stale_closes_the_first_1000_of_3_000_idle_conversations(session: AsyncSession, user: User) -> None:
     rows = [
         {"user_id": user.id, "channel": "web", "session_id": str(n), "last_message_at": NOW + n * HOUR}
         for n in reversed(range(3_000))
@@ -117,7 +117,7 @@ async def test_of_3_000_idle_conversations_it_closes_the_first_1000(session: Asy
     for row in rows:
         row |= {"tenant_id": session.tenant_id, "id": uuid7(), "external_chat_id": row["session_id"]}
     await session.execute(insert(Conversation), rows)
-    await session.execute(text("SET LOCAL enable_indexscan = off"))  # the order must not be the index's good turn
+    await session.execute(text("SET LOCAL enable_indexscan = off"))  # the order must not come from the index by chance
 
     closed = await ConversationRepository(session).close_stale(HOUR, limit=1000, now=NOW + 2000 * HOUR)
 
@@ -191,9 +191,7 @@ async def test_numbers_that_no_message_has_are_refused_by_name(
 
 
 @pytest.mark.parametrize("now", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=timezone(-HOUR))])
-async def test_a_time_that_nothing_can_be_measured_by_is_rejected(
-    conversations: ConversationRepository, user: User, now: datetime
-) -> None:
+async def test_an_invalid_now_is_rejected(conversations: ConversationRepository, user: User, now: datetime) -> None:
     for step in (
         conversations.close_stale(HOUR, now=now),
         conversations.get_or_start(user.id, "telegram", idle_timeout=HOUR, now=now),

@@ -31,7 +31,7 @@ def event(user: User, start: datetime = JUNE, hours: float | None = None, **more
     return Event(**{"user_id": user.id, "title": "x", "start_datetime": start, "end_datetime": end, **more})
 
 
-def shown(found: list[Occurrence]) -> list[tuple[str, datetime]]:
+def titles_and_starts(found: list[Occurrence]) -> list[tuple[str, datetime]]:
     return [(one.event.title, one.start) for one in found]
 
 
@@ -79,7 +79,7 @@ async def test_rejects_an_invalid_interval(events: EventRepository, user: User, 
         await getattr(events, method)(user.id, JUNE.replace(tzinfo=None), JUNE)
 
 
-async def test_rejects_to_expand_a_lifetime(events: EventRepository, user: User) -> None:
+async def test_rejects_an_interval_that_is_too_long(events: EventRepository, user: User) -> None:
     with pytest.raises(ValueError, match="at most 3660 days after start"):
         await events.occurrences(user.id, JUNE, JUNE + 3661 * DAY)
     with pytest.raises(ValueError, match="between the years 1900 and 2199"):
@@ -99,13 +99,13 @@ async def test_a_calendar_shows_single_events_and_series_in_order(events: EventR
 
     found = await events.occurrences(user.id, JUNE, JUNE + 3 * DAY)
 
-    assert shown(found) == [("daily", JUNE), ("single", JUNE + 30 * HOUR), ("daily", JUNE + 2 * DAY)]
+    assert titles_and_starts(found) == [("daily", JUNE), ("single", JUNE + 30 * HOUR), ("daily", JUNE + 2 * DAY)]
     assert [one.recurrence_id for one in found] == [JUNE, None, JUNE + 2 * DAY]
     assert found[0].end == JUNE + HOUR
-    assert shown(await events.occurrences(user.id, JUNE, JUNE + 3 * DAY, limit=1)) == [("daily", JUNE)]
+    assert titles_and_starts(await events.occurrences(user.id, JUNE, JUNE + 3 * DAY, limit=1)) == [("daily", JUNE)]
 
 
-async def test_an_occurrence_that_was_changed_is_shown_where_it_is_now(events: EventRepository, user: User) -> None:
+async def test_a_changed_occurrence_is_returned_at_its_new_time(events: EventRepository, user: User) -> None:
     [daily] = await events.add_many([event(user, JUNE, 1, title="daily", rrule="FREQ=DAILY")])
     of = {"series_id": daily.id, "title": "changed"}
     await events.add_many(
@@ -119,7 +119,7 @@ async def test_an_occurrence_that_was_changed_is_shown_where_it_is_now(events: E
 
     found = await events.occurrences(user.id, JUNE, JUNE + 5 * DAY)
 
-    assert shown(found) == [
+    assert titles_and_starts(found) == [
         ("changed", JUNE + 5 * HOUR),
         ("daily", JUNE + 3 * DAY),
         ("daily", JUNE + 4 * DAY),
@@ -128,7 +128,7 @@ async def test_an_occurrence_that_was_changed_is_shown_where_it_is_now(events: E
     assert [one.is_exception for one in found] == [True, False, False, True]
     assert found[0].recurrence_id == JUNE
     [first] = await events.occurrences(user.id, JUNE + DAY, JUNE + 9 * DAY, limit=1)
-    assert first.start == JUNE + 3 * DAY, "what was moved away does not use up the limit"
+    assert first.start == JUNE + 3 * DAY, "a moved occurrence does not count for the limit"
 
 
 async def test_an_occurrence_that_continues_into_the_interval_is_returned(events: EventRepository, user: User) -> None:
@@ -167,7 +167,7 @@ async def test_random_series_from_the_database_are_expanded_as_another_library_d
     assert len(found) > 100
 
 
-async def test_the_wall_clock_time_is_what_was_written(events: EventRepository, user: User) -> None:
+async def test_the_local_time_follows_the_start_and_the_zone(events: EventRepository, user: User) -> None:
     noon = datetime(2026, 6, 1, 10, tzinfo=UTC)
 
     row = await events.add(event(user, noon, timezone="Europe/Madrid"))
@@ -222,7 +222,7 @@ async def test_rejects_a_rule_of_a_changed_occurrences_own(events: EventReposito
         await events.add(event(user, series_id=daily.id, recurrence_id=JUNE, rrule="FREQ=DAILY"))
 
 
-async def test_rejects_a_series_from_another_age(events: EventRepository, user: User) -> None:
+async def test_rejects_a_series_outside_the_supported_years(events: EventRepository, user: User) -> None:
     with pytest.raises(ValueError, match="between the years 1900 and 2199"):
         await events.add(event(user, JUNE.replace(year=1), rrule="FREQ=DAILY"))
 

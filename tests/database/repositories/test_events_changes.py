@@ -57,7 +57,7 @@ async def test_an_event_without_a_reminder_gets_none(events: EventRepository, us
     assert (moved.reminder_datetime, moved.end_datetime) == (None, None)
 
 
-async def test_this_makes_a_row_of_the_occurrence(events: EventRepository, weekly: Event) -> None:
+async def test_this_stores_the_occurrence_as_a_row(events: EventRepository, weekly: Event) -> None:
     [_, second, *_] = mondays(0, 1, 2, 3)
 
     changed = await events.reschedule(weekly.id, second + DAY, recurrence_id=second)
@@ -66,7 +66,7 @@ async def test_this_makes_a_row_of_the_occurrence(events: EventRepository, weekl
     assert changed.end_datetime == second + DAY + HOUR
     assert changed.reminder_datetime == second + DAY - timedelta(minutes=10)
     assert await starts(events, weekly) == [NINE, second + DAY, *mondays(2, 3)]
-    assert weekly.reminder_datetime == NINE - timedelta(minutes=10), "it is for another occurrence"
+    assert weekly.reminder_datetime == NINE - timedelta(minutes=10), "the reminder is for another occurrence"
 
 
 @pytest.mark.parametrize("by_its_own_id", [True, False])
@@ -122,7 +122,7 @@ async def test_following_moves_changed_and_excluded_occurrences_too(events: Even
     assert await starts(events, weekly) == [first, second + HOUR, third + 3 * HOUR]
 
 
-async def test_following_the_first_is_all(events: EventRepository, weekly: Event) -> None:
+async def test_following_from_the_first_occurrence_changes_all(events: EventRepository, weekly: Event) -> None:
     moved = await events.reschedule(weekly.id, NINE + HOUR, scope="following", recurrence_id=NINE, now=NOW)
 
     assert moved is weekly
@@ -130,7 +130,7 @@ async def test_following_the_first_is_all(events: EventRepository, weekly: Event
 
 
 @pytest.mark.parametrize("named", [None, 3])
-async def test_all_moves_by_the_clock_on_the_wall(events: EventRepository, weekly: Event, named: int | None) -> None:
+async def test_all_moves_by_local_time(events: EventRepository, weekly: Event, named: int | None) -> None:
     first, second, third, fourth = mondays(0, 1, 2, 3)
     await events.reschedule(weekly.id, second + 2 * HOUR, recurrence_id=second)
     await events.cancel(weekly.id, recurrence_id=third)
@@ -148,7 +148,9 @@ async def test_all_moves_by_the_clock_on_the_wall(events: EventRepository, weekl
 
 
 @pytest.mark.parametrize("days", [1, -1])
-async def test_changed_occurrences_move_onto_each_others_places(events: EventRepository, user: User, days: int) -> None:
+async def test_changed_occurrences_can_move_to_each_others_times(
+    events: EventRepository, user: User, days: int
+) -> None:
     daily = await add(events, user, rrule="FREQ=DAILY;UNTIL=20260327T080000Z", reminder_offset=600)
     for n in range(4):
         await events.reschedule(daily.id, NINE + n * DAY + HOUR, recurrence_id=NINE + n * DAY)
@@ -156,10 +158,12 @@ async def test_changed_occurrences_move_onto_each_others_places(events: EventRep
     await events.reschedule(daily.id, NINE + days * DAY, scope="all", now=NOW - 9 * DAY)
 
     assert await starts(events, daily) == [NINE + (n + days) * DAY + HOUR * (n < 4) for n in range(5)]
-    assert daily.reminder_datetime == NINE + (4 + days) * DAY - timedelta(minutes=10), "the others have their own"
+    assert daily.reminder_datetime == NINE + (4 + days) * DAY - timedelta(minutes=10), (
+        "the changed occurrences have their own reminders"
+    )
 
 
-async def test_all_with_weekdays_moves_them_along(events: EventRepository, user: User) -> None:
+async def test_all_moves_the_weekdays_of_the_rule(events: EventRepository, user: User) -> None:
     row = await add(events, user, rrule="FREQ=WEEKLY;BYDAY=MO,WE;COUNT=4")
 
     await events.reschedule(row.id, NINE + DAY, scope="all", now=NOW)

@@ -22,7 +22,9 @@ def events(session: AsyncSession) -> EventRepository:
 
 
 @pytest.mark.parametrize("until", ["99991231T235959Z", "22000101T000000Z"])
-async def test_an_end_beyond_all_calendars_is_none(events: EventRepository, user: User, until: str) -> None:
+async def test_a_series_whose_end_is_beyond_the_calendar_does_not_end(
+    events: EventRepository, user: User, until: str
+) -> None:
     row = Event(user_id=user.id, title="x", start_datetime=START, timezone="Europe/Madrid")
     row.rrule = f"FREQ=DAILY;UNTIL={until}"
     await events.add(row)
@@ -31,7 +33,7 @@ async def test_an_end_beyond_all_calendars_is_none(events: EventRepository, user
 
 
 @pytest.mark.parametrize("rule", UNREAL)
-def test_a_rule_that_no_calendar_has_is_rejected(rule: str) -> None:
+def test_a_rule_beyond_the_calendar_is_rejected(rule: str) -> None:
     with pytest.raises(ValueError, match=r"BYDAY must have numbers up to|UNTIL must be in the year"):
         check_rrule(rule)
 
@@ -58,7 +60,7 @@ async def test_computed_attributes_cannot_be_updated(events: EventRepository, us
         await events.update(row.id, **{name: 77})
 
 
-async def test_ones_own_change_is_no_other_writers_version(events: EventRepository, user: User) -> None:
+async def test_a_pending_change_of_the_session_is_no_version_conflict(events: EventRepository, user: User) -> None:
     row = await events.add(Event(user_id=user.id, title="x", start_datetime=START))
     row.title = "y"
 
@@ -66,7 +68,7 @@ async def test_ones_own_change_is_no_other_writers_version(events: EventReposito
 
 
 @pytest.mark.parametrize(("worker", "lease"), [("w", 0), ("w", -1), ("", 60)])
-async def test_a_claim_has_a_name_and_lasts(events: EventRepository, worker: str, lease: int) -> None:
+async def test_a_claim_needs_a_worker_and_a_positive_lease(events: EventRepository, worker: str, lease: int) -> None:
     with pytest.raises(ValueError, match=r"lease must be more than zero|worker must be the name of the worker"):
         await events.claim_due_reminders(worker, lease=timedelta(seconds=lease))
 
@@ -104,7 +106,7 @@ async def test_a_long_event_is_not_moved_beyond_the_calendar(events: EventReposi
         await events.reschedule(row.id, START.replace(year=9990))
 
 
-async def test_a_date_is_no_instant(events: EventRepository, user: User) -> None:
+async def test_a_date_is_rejected_as_an_instant(events: EventRepository, user: User) -> None:
     day: Any = date(2026, 5, 1)
 
     for refused in (
@@ -119,7 +121,7 @@ async def test_a_date_is_no_instant(events: EventRepository, user: User) -> None
             await refused
 
 
-async def test_an_event_has_a_start(events: EventRepository, user: User) -> None:
+async def test_an_event_without_a_start_is_rejected(events: EventRepository, user: User) -> None:
     for more in ({}, {"reminder_offset": 5}, {"rrule": "FREQ=DAILY"}):
         with pytest.raises(ValueError, match="start_datetime must be the start of the event"):
             await events.add(Event(user_id=user.id, title="x", **more))
@@ -131,6 +133,6 @@ async def test_upcoming_accepts_a_range_beyond_the_calendar(events: EventReposit
     assert await events.upcoming(user.id, now=START, within=timedelta.max) == [row]
 
 
-async def test_a_lease_is_not_for_ever(events: EventRepository) -> None:
+async def test_a_lease_above_the_maximum_is_rejected(events: EventRepository) -> None:
     with pytest.raises(ValueError, match="at most 366 days"):
         await events.claim_due_reminders("w", lease=timedelta.max)

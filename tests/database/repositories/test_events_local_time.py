@@ -96,7 +96,7 @@ async def test_a_zone_named_as_an_abbreviation_has_its_summer_time(
 
 
 @pytest.mark.parametrize("zone", ABBREVIATIONS)
-async def test_a_birthday_is_on_its_day(events: EventRepository, user: User, zone: str) -> None:
+async def test_a_yearly_all_day_event_stays_on_its_date(events: EventRepository, user: User, zone: str) -> None:
     wednesday = local(2027, 7, 14)
     days = [to_instant(wednesday + n * DAY, get_zone(zone)) for n in (0, 1)]
     row = await add(events, user, days[0], zone, end_datetime=days[1], all_day=True, rrule="FREQ=YEARLY")

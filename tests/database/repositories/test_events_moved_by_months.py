@@ -25,7 +25,7 @@ async def add(events: EventRepository, user: User, start: datetime, rrule: str, 
     return await events.add(Event(user_id=user.id, title="x", start_datetime=start, rrule=rrule, **more))
 
 
-async def shown(events: EventRepository, user: User, *, year: int = 2026, years: int = 1) -> list[datetime]:
+async def starts(events: EventRepository, user: User, *, year: int = 2026, years: int = 1) -> list[datetime]:
     found = await events.occurrences(user.id, at(1, 1, 0, year=year), at(1, 1, 0, year=year + years))
     return [one.start for one in found]
 
@@ -37,7 +37,7 @@ async def test_all_moves_to_the_new_day_of_each_month(events: EventRepository, u
 
     await events.reschedule(row.id, at(named + 1, 2), scope="all", recurrence_id=at(named, 28))
 
-    assert await shown(events, user) == [at(2, 2), at(3, 2), at(5, 2, 12), at(6, 2)]
+    assert await starts(events, user) == [at(2, 2), at(3, 2), at(5, 2, 12), at(6, 2)]
     assert row.exdates == [at(4, 2)]
 
 
@@ -46,7 +46,7 @@ async def test_following_moves_to_the_new_day_of_each_month(events: EventReposit
 
     await events.reschedule(row.id, at(4, 3), scope="following", recurrence_id=at(3, 28))
 
-    assert await shown(events, user) == [at(1, 28), at(2, 28), at(4, 3), at(6, 3)]
+    assert await starts(events, user) == [at(1, 28), at(2, 28), at(4, 3), at(6, 3)]
 
 
 @pytest.mark.parametrize("until", ["20260502T090000Z", "20260520T000000Z", "20260602T080000Z"])
@@ -56,7 +56,7 @@ async def test_the_end_comes_after_the_same_occurrences(events: EventRepository,
 
     await events.reschedule(row.id, at(2, 27), scope="all")
 
-    assert await shown(events, user) == [at(2, 27), at(3, 27), at(4, 27)]
+    assert await starts(events, user) == [at(2, 27), at(3, 27), at(4, 27)]
 
 
 async def test_a_yearly_series_continues_across_the_end_of_a_year(events: EventRepository, user: User) -> None:
@@ -64,7 +64,7 @@ async def test_a_yearly_series_continues_across_the_end_of_a_year(events: EventR
 
     await events.reschedule(row.id, at(1, 2, year=2027), scope="all")
 
-    assert await shown(events, user, years=5) == [at(1, 2, year=year) for year in (2027, 2029, 2030)]
+    assert await starts(events, user, years=5) == [at(1, 2, year=year) for year in (2027, 2029, 2030)]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ async def test_the_first_occurrence_moves_to_the_same_day_of_its_month(events: E
     await events.reschedule(row.id, at(2, 28), scope="all", recurrence_id=at(3, 1))
 
     assert row.start_datetime == at(12, 28, year=2025)
-    assert (await shown(events, user))[:3] == [at(1, 28), at(2, 28), at(3, 28)]
+    assert (await starts(events, user))[:3] == [at(1, 28), at(2, 28), at(3, 28)]
 
 
 async def test_a_new_rule_keeps_exclusions_by_number(events: EventRepository, user: User) -> None:
@@ -103,7 +103,7 @@ async def test_a_new_rule_keeps_exclusions_by_number(events: EventRepository, us
 
     assert row.exdates == [at(2, 28)]
     assert changed.recurrence_id == at(4, 30)
-    assert await shown(events, user) == [at(1, 31), at(3, 31), at(4, 30, 12), at(5, 31)]
+    assert await starts(events, user) == [at(1, 31), at(3, 31), at(4, 30, 12), at(5, 31)]
 
 
 async def test_a_new_rule_keeps_exclusions_by_time(events: EventRepository, user: User) -> None:
@@ -111,7 +111,7 @@ async def test_a_new_rule_keeps_exclusions_by_time(events: EventRepository, user
 
     await events.reschedule(row.id, at(6, 2), scope="all", rrule="FREQ=WEEKLY;BYDAY=TU,FR;COUNT=6")
 
-    assert await shown(events, user) == [at(6, 2), at(6, 5), at(6, 12), at(6, 16), at(6, 19)]
+    assert await starts(events, user) == [at(6, 2), at(6, 5), at(6, 12), at(6, 16), at(6, 19)]
 
 
 async def test_a_new_rule_without_a_counterpart_of_a_changed_occurrence_is_rejected(
@@ -145,5 +145,5 @@ async def test_a_changed_occurrence_moves_to_the_given_start(
     await events.reschedule(**named, start=at(6, 10, 12), scope=scope)
 
     first = at(6, 3, 12) if scope == "all" else at(6, 1)
-    assert await shown(events, user) == [first, at(6, 10, 12), at(6, 17, 12), at(6, 24, 12)]
+    assert await starts(events, user) == [first, at(6, 10, 12), at(6, 17, 12), at(6, 24, 12)]
     assert (changed.recurrence_id, changed.end_datetime) == (at(6, 10, 12), at(6, 10, 13))

@@ -162,7 +162,7 @@ async def test_a_series_continues_with_its_next_reminder(events: EventRepository
     event, token = await claim(events)
     await remind_at(events, event, start + DAY - 10 * MINUTE)
     await events.ack_reminder(event.id, token)
-    assert event.reminder_sent_at is not None, "there is none after the last one"
+    assert event.reminder_sent_at is not None, "no reminder follows the last one"
 
 
 async def test_a_series_does_not_remind_of_changed_or_excluded_occurrences(events: EventRepository, user: User) -> None:
@@ -199,8 +199,8 @@ async def test_a_series_whose_reminder_has_no_offset_keeps_its_distance(events: 
     assert event.reminder_datetime == start + DAY - HOUR
 
 
-async def test_a_series_reminds_at_the_same_time_on_the_wall(events: EventRepository, user: User) -> None:
-    """Whose clocks change on 29 March 2026."""
+async def test_a_series_reminds_at_the_same_local_time(events: EventRepository, user: User) -> None:
+    """The clocks of the zone change on 29 March 2026."""
     start = datetime.fromisoformat("2026-03-28T09:00:00+01:00")
     await add(events, user, start=start, rrule="FREQ=DAILY", timezone="Europe/Madrid")
 

@@ -26,10 +26,12 @@ async def add(events: EventRepository, user: User, *, start: datetime, **more: A
     return await events.add(Event(user_id=user.id, title="x", start_datetime=start, rrule="FREQ=DAILY", **more))
 
 
-@pytest.mark.parametrize("says", ["reminder_offset", "reminder_datetime"])
-async def test_a_series_under_way_reminds_of_future_occurrences(events: EventRepository, user: User, says: str) -> None:
+@pytest.mark.parametrize("attribute", ["reminder_offset", "reminder_datetime"])
+async def test_a_series_under_way_reminds_of_future_occurrences(
+    events: EventRepository, user: User, attribute: str
+) -> None:
     start = utc_now() - 2000 * DAY + HOUR
-    lead: dict[str, Any] = {says: 600 if says == "reminder_offset" else start - 10 * MINUTE}
+    lead: dict[str, Any] = {attribute: 600 if attribute == "reminder_offset" else start - 10 * MINUTE}
 
     row = await add(events, user, start=start, exdates=[start + 2000 * DAY], **lead)
 
@@ -37,7 +39,7 @@ async def test_a_series_under_way_reminds_of_future_occurrences(events: EventRep
     assert await events.claim_due_reminders("w") == []
 
 
-async def test_a_series_that_is_over_reminds_of_nothing(events: EventRepository, user: User) -> None:
+async def test_a_series_that_has_ended_reminds_of_nothing(events: EventRepository, user: User) -> None:
     row = Event(user_id=user.id, title="x", start_datetime=utc_now() - 9 * DAY, reminder_offset=0)
     row.rrule = "FREQ=DAILY;COUNT=3"
 
@@ -56,7 +58,7 @@ async def test_one_occurrence_that_failed_does_not_end_the_reminders_of_a_series
     for _ in range(5):
         await claim_and_release(events, limit=1)
 
-    assert await events.claim_due_reminders("w", limit=1) == [single], "in the place of the one that is given up"
+    assert await events.claim_due_reminders("w", limit=1) == [single], "the next reminder replaces the failed one"
 
     assert row.reminder_datetime is not None
     assert row.reminder_datetime + 10 * MINUTE - start in {3 * DAY, 4 * DAY}
@@ -83,9 +85,7 @@ async def test_a_series_that_failed_for_the_last_time_reminds_of_nothing(events:
     assert (row.reminder_datetime, await events.missed(grace=timedelta(0))) == (None, [])
 
 
-async def test_a_rule_that_cannot_be_read_does_not_keep_the_others_from_their_turn(
-    events: EventRepository, user: User
-) -> None:
+async def test_an_unreadable_rule_does_not_block_other_reminders(events: EventRepository, user: User) -> None:
     broken = await add(events, user, start=utc_now() + HOUR, reminder_offset=0)
     await events.session.execute(text("UPDATE events SET rrule = 'FREQ=HOURLY', reminder_attempts = 9"))
     await remind_at(events, broken, utc_now() - DAY)
@@ -138,7 +138,7 @@ async def remind_at(events: EventRepository, event: Event, at: datetime) -> None
 
 
 async def claim_and_release(events: EventRepository, limit: int = 10) -> None:
-    """Claim, and fail."""
+    """Claim the due reminders and release each, as a worker that fails does."""
     [event] = await events.claim_due_reminders("w", limit=limit)
     assert event.reminder_token is not None
     await events.release_reminder(event.id, event.reminder_token)

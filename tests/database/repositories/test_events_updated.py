@@ -43,7 +43,7 @@ async def test_a_new_offset_alone_moves_the_reminder(events: EventRepository, us
     assert (await events.update(row.id, reminder_offset=None)).reminder_datetime is None
 
 
-async def test_a_new_start_takes_the_reminder_along(events: EventRepository, user: User) -> None:
+async def test_a_new_start_moves_the_reminder(events: EventRepository, user: User) -> None:
     by_offset = await add(events, user, reminder_offset=600)
     by_time = await add(events, user, reminder_datetime=START - HOUR)
     without = await add(events, user)
@@ -184,13 +184,13 @@ async def test_upsert_sets_the_reminder_as_add_and_update_do(events: EventReposi
     assert made.row.reminder_datetime == START + DAY - MINUTE
 
 
-@pytest.mark.parametrize("says", ["reminder_offset", "reminder_datetime"])
+@pytest.mark.parametrize("attribute", ["reminder_offset", "reminder_datetime"])
 async def test_a_series_that_is_imported_again_reminds_of_nothing_twice(
-    events: EventRepository, user: User, says: str
+    events: EventRepository, user: User, attribute: str
 ) -> None:
     start = utc_now() - 30 * DAY + HOUR
     values = {"id": uuid7(), "user_id": user.id, "title": "x", "start_datetime": start, "rrule": "FREQ=DAILY"}
-    values |= {says: 600 if says == "reminder_offset" else start - 10 * MINUTE}
+    values |= {attribute: 600 if attribute == "reminder_offset" else start - 10 * MINUTE}
 
     made = await events.upsert(values, key=["id"])
     again = await events.upsert(values, key=["id"])

@@ -138,7 +138,7 @@ async def test_archived_notes_are_left_out_by_default(notes: NoteRepository, use
     await notes.archive(three[2].id, now=NOW.replace(year=2031))
 
     assert archived is three[0]
-    assert archived.archived_at == NOW, "it keeps the time when it was put away"
+    assert archived.archived_at == NOW, "the note keeps the time of its first archiving"
     assert (await notes.page_for_user(user.id)).items == [three[1]]
     assert [hit.note for hit in await notes.search(user.id, "casa")] == [three[1]]
     assert (await notes.page_for_user(user.id, include_archived=True)).items == three[::-1]

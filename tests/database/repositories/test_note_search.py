@@ -112,7 +112,7 @@ async def test_signs_beside_a_word_are_no_part_of_it(notes: NoteRepository, user
         ("state-of-the-a", ["state-of-the-art"]),
     ],
 )
-async def test_the_last_word_may_be_its_beginning(
+async def test_the_last_word_matches_as_a_prefix(
     notes: NoteRepository, user: User, query: str, expected: list[str]
 ) -> None:
     await add(notes, user, "Receta de tortilla", "state-of-the-art")
@@ -199,7 +199,7 @@ def test_a_mark_is_always_a_word_that_was_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words", "shown"),
+    ("content", "words", "marked"),
     [
         ("casa casas acasa casa_x", ["casa"], "«casa» casas acasa «casa»_x"),
         ("un e-mail, el mail", ["mail", "e"], "un «e-mail», el «mail»"),
@@ -210,17 +210,17 @@ def test_a_mark_is_always_a_word_that_was_found() -> None:
         ("ß casa", ["ß"], "«ß» casa"),
     ],
 )
-def test_marks_whole_words(content: str, words: list[str], shown: str) -> None:
-    assert snippet(content, words) == shown
+def test_marks_whole_words(content: str, words: list[str], marked: str) -> None:
+    assert snippet(content, words) == marked
 
 
 def test_shows_two_places_where_different_words_stand_apart() -> None:
-    shown = snippet("uno " + "relleno " * 100 + "dos " + "relleno " * 100, ["uno", "dos"])
+    marked = snippet("uno " + "relleno " * 100 + "dos " + "relleno " * 100, ["uno", "dos"])
 
-    assert shown.startswith("«uno» relleno")
-    assert "… relleno" in shown
-    assert "«dos»" in shown
-    assert len(shown) <= 2 * FRAGMENT_LENGTH + 15
+    assert marked.startswith("«uno» relleno")
+    assert "… relleno" in marked
+    assert "«dos»" in marked
+    assert len(marked) <= 2 * FRAGMENT_LENGTH + 15
 
 
 def test_a_word_without_end_is_cut() -> None:

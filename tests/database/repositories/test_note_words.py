@@ -42,7 +42,7 @@ def test_every_sign_is_a_space_and_no_letter_is() -> None:
             assert plain(sign) != " ", f"U+{ord(sign):04X}"
 
 
-async def test_the_server_takes_the_same_for_words(session: AsyncSession) -> None:
+async def test_the_server_separates_the_same_words(session: AsyncSession) -> None:
     signs = "".join(map(chr, [*range(1, 0xD800), *range(0xE000, 0x30000), *range(0xE0000, 0xE0200)]))
     apart = "\u0378".join(unicodedata.normalize("NFC", signs))  # an unassigned one, so that nothing is composed
 

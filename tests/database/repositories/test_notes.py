@@ -51,7 +51,7 @@ async def test_finds_words_by_their_stem_in_both_languages(
     assert len(await notes.search(user.id, query)) == found
 
 
-async def test_the_best_comes_first_and_the_words_are_marked(notes: NoteRepository, user: User) -> None:
+async def test_the_best_match_is_first_and_its_words_are_marked(notes: NoteRepository, user: User) -> None:
     hits = await notes.search(user.id, "canciones")
 
     assert [hit.note.title for hit in hits] == ["Canciones", "Receta"]

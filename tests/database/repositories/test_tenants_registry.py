@@ -46,14 +46,12 @@ async def test_rejects_a_slug_that_the_database_would_refuse(tenants: TenantRepo
 
 
 @pytest.mark.parametrize(("name", "days"), [("", None), ("x" * 201, None), ("x", 0), ("x", -1), ("x", 2**31)])
-async def test_rejects_a_name_or_a_retention_that_cannot_be(
-    tenants: TenantRepository, name: str, days: int | None
-) -> None:
+async def test_rejects_an_invalid_name_or_retention(tenants: TenantRepository, name: str, days: int | None) -> None:
     with pytest.raises(ValueError, match=r"must be (1 to 200|a whole number from 1)"):
         await tenants.create("t-acme", name, retention_days=days)
 
 
-async def test_takes_the_longest_of_everything(tenants: TenantRepository) -> None:
+async def test_accepts_values_at_their_limits(tenants: TenantRepository) -> None:
     made = await tenants.create("t" + "-" * 62, "x" * 200, retention_days=2**31 - 1)
 
     assert made.status == "active"
@@ -90,7 +88,7 @@ async def test_changes_only_the_given_attributes(tenants: TenantRepository) -> N
         ({"extra": None}, "extra must not be None"),
     ],
 )
-async def test_rejects_a_change_that_cannot_be(tenants: TenantRepository, values: dict[str, Any], message: str) -> None:
+async def test_rejects_an_invalid_change(tenants: TenantRepository, values: dict[str, Any], message: str) -> None:
     made = await tenants.create("t-acme", "Acme")
 
     with pytest.raises(ValueError, match=message):
@@ -99,14 +97,14 @@ async def test_rejects_a_change_that_cannot_be(tenants: TenantRepository, values
         await tenants.page(status="gone")  # type: ignore[arg-type] # on purpose
 
 
-async def test_a_slug_is_taken_once(tenants: TenantRepository) -> None:
+async def test_a_second_tenant_cannot_have_the_same_slug(tenants: TenantRepository) -> None:
     await tenants.create("t-acme", "Acme")
 
     with pytest.raises(DuplicateKeyError):
         await tenants.create("t-acme", "Other")
 
 
-async def test_a_suspended_tenant_is_passed_over_until_it_is_activated(tenants: TenantRepository) -> None:
+async def test_a_suspended_tenant_is_skipped_until_it_is_activated(tenants: TenantRepository) -> None:
     one, two = await tenants.create("t-one", "1"), await tenants.create("t-two", "2")
 
     assert (await tenants.suspend(one.id)).status == "suspended"
@@ -153,7 +151,7 @@ async def test_pages_follow_one_another(tenants: TenantRepository, session: Asyn
 
 
 @pytest.mark.usefixtures("engine")
-async def test_works_where_no_tenant_acts() -> None:
+async def test_works_without_a_current_tenant() -> None:
     async with get_db() as session:
         tenants = TenantRepository(session)
         made = await tenants.create("t-new", "New")
@@ -191,7 +189,9 @@ async def test_iterating_does_not_commit_earlier_writes(cloned_database: URL) ->
         assert await TenantRepository(session).get_by_slug("t-new") is None
 
 
-async def test_a_tenant_that_has_users_stays(tenants: TenantRepository, session: AsyncSession, user: User) -> None:
+async def test_a_tenant_with_users_cannot_be_deleted(
+    tenants: TenantRepository, session: AsyncSession, user: User
+) -> None:
     with pytest.raises(ForeignKeyError, match=r"still has users\nhint: stop its services; .* erase"):
         await tenants.delete(session.tenant_id)
 
@@ -248,7 +248,7 @@ async def test_without_a_current_tenant_sql_changes_no_entry(engine: AsyncEngine
         assert list(changed) == []
 
 
-async def test_to_change_an_entry_does_not_bind_the_session_to_its_tenant(
+async def test_changing_an_entry_does_not_bind_the_session_to_its_tenant(
     session: AsyncSession, tenants: TenantRepository, entries: tuple[Tenant, Tenant]
 ) -> None:
     own, other = entries
@@ -263,7 +263,7 @@ async def test_to_change_an_entry_does_not_bind_the_session_to_its_tenant(
     assert pending.tenant_id == own.id
 
 
-async def test_an_entry_that_was_named_is_named_until_the_end_of_the_transaction(engine: AsyncEngine) -> None:
+async def test_sql_can_change_the_entry_that_a_method_named_until_the_transaction_ends(engine: AsyncEngine) -> None:
     statement = text("UPDATE tenants SET name = 'X' RETURNING id")
     async with AsyncSession(engine) as session:
         await TenantRepository(session).suspend(A)

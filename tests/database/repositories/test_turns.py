@@ -36,7 +36,7 @@ async def claimed(repository: ConversationRepository, conversation: Conversation
     return turn
 
 
-async def let_it_run_out(repository: ConversationRepository, turn: Turn) -> None:
+async def expire_lease(repository: ConversationRepository, turn: Turn) -> None:
     await repository.renew_turn(turn, lease=A_MOMENT)
     await asyncio.sleep(0.02)
 
@@ -49,7 +49,7 @@ async def test_a_held_turn_cannot_be_claimed(conversations: ConversationReposito
     assert (turn.conversation_id, turn.worker, turn.token) == (conversation.id, "first", 1)
     assert timedelta(seconds=59) < turn.until - before < timedelta(seconds=61)
     assert await conversations.claim_turn(conversation.id, "second") is None
-    assert await conversations.claim_turn(conversation.id, "first") is None, "a name is no proof"
+    assert await conversations.claim_turn(conversation.id, "first") is None, "the name of the worker is not enough"
     await conversations.session.refresh(conversation)
     assert (conversation.turn_claimed_by, conversation.turn_claimed_until) == ("first", turn.until)
 
@@ -68,7 +68,7 @@ async def test_a_claim_updates_the_conversation_in_the_session(
     assert held() == (1, None, None)
 
 
-async def test_a_released_turn_is_free_and_releasing_twice_is_as_once(
+async def test_a_released_turn_can_be_claimed_and_released_again(
     conversations: ConversationRepository, conversation: Conversation
 ) -> None:
     turn = await claimed(conversations, conversation)
@@ -81,11 +81,11 @@ async def test_a_released_turn_is_free_and_releasing_twice_is_as_once(
     assert (await claimed(conversations, conversation)).token == 2
 
 
-async def test_an_old_holder_that_comes_back_has_lost_the_turn(
+async def test_an_old_holder_loses_the_turn_to_a_later_claim(
     conversations: ConversationRepository, conversation: Conversation
 ) -> None:
     old = await claimed(conversations, conversation, "old")
-    await let_it_run_out(conversations, old)
+    await expire_lease(conversations, old)
 
     new = await claimed(conversations, conversation, "new")
 
@@ -93,14 +93,14 @@ async def test_an_old_holder_that_comes_back_has_lost_the_turn(
     for step in (conversations.renew_turn, conversations.release_turn):
         with pytest.raises(StaleDataError, match=f"the turn of conversation {conversation.id} is not held"):
             await step(old)
-    assert (await conversations.renew_turn(new)).token == new.token, "the old one has not touched it"
+    assert (await conversations.renew_turn(new)).token == new.token, "the old holder has not changed it"
 
 
 async def test_an_expired_turn_can_be_renewed_until_it_is_claimed(
     conversations: ConversationRepository, conversation: Conversation
 ) -> None:
     turn = await claimed(conversations, conversation)
-    await let_it_run_out(conversations, turn)
+    await expire_lease(conversations, turn)
 
     renewed = await conversations.renew_turn(turn, lease=timedelta(minutes=5))
 
@@ -176,11 +176,11 @@ async def test_a_claim_waits_for_an_append_that_is_under_way() -> None:
             row = await ConversationRepository(claiming).get(conversation_id)
 
     assert turn is not None
-    assert (row.last_seq, row.turn_token) == (1, turn.token), "neither has undone the other"
+    assert (row.last_seq, row.turn_token) == (1, turn.token), "both changes are stored"
 
 
 class Answering:
-    """Workers that answer in one conversation; of every fourth claim its holder dies, and comes back late."""
+    """Workers that answer in one conversation; every fourth holder stops, and continues after another claim."""
 
     def __init__(self, conversation_id: UUID, answers: int) -> None:
         self.conversation_id = conversation_id
@@ -198,12 +198,12 @@ class Answering:
                 await asyncio.sleep(0.02)
             elif turn.token % 4 == 0:
                 self.lost.append(turn.token)
-                await self.be_succeeded(turn)
+                await self.wait_for_the_next_claim(turn)
                 await self.answer(turn)
             else:
                 await self.answer(turn)
 
-    async def be_succeeded(self, turn: Turn) -> None:
+    async def wait_for_the_next_claim(self, turn: Turn) -> None:
         token = turn.token
         while token == turn.token and len(self.answered) < self.wanted:
             await asyncio.sleep(0.02)
@@ -229,10 +229,10 @@ async def test_one_of_8_workers_at_a_time_has_the_turn_and_a_dead_one_is_replace
     async with asyncio.timeout(30):
         await asyncio.gather(*(answering.work(f"w{n}") for n in range(8)))
 
-    assert answering.answered == sorted(set(answering.answered)), "in the order of the tokens, and none twice"
+    assert answering.answered == sorted(set(answering.answered)), "in the order of the tokens, and each once"
     assert len(answering.lost) >= 3
     assert len(set(answering.lost) & set(answering.refused)) >= len(answering.lost) - 1, (
-        "but the last one, whom nobody succeeded"
+        "all but the last holder, after whom no worker claimed the turn"
     )
 
 

@@ -1,4 +1,4 @@
-"""UserRepository: look-up, and creation exactly once."""
+"""UserRepository: lookup, and creation exactly once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def users(session: AsyncSession) -> UserRepository:
     return UserRepository(session)
 
 
-async def test_makes_a_user_once(users: UserRepository) -> None:
+async def test_creates_a_user_once(users: UserRepository) -> None:
     user, created = await users.get_or_create_by_telegram_id(42, display_name="Ada", timezone="Europe/Madrid")
     again, created_again = await users.get_or_create_by_telegram_id(42, display_name="Other")
 
@@ -77,7 +77,7 @@ async def test_a_zone_is_checked_by_every_method(users: UserRepository, user: Us
 
 
 @pytest.mark.parametrize("tag", ["e", "es_ES", "es-", "-es", "x" * 36, "es-toolongtag", "es ", "ñu", "es\n", ""])
-async def test_a_locale_is_checked_on_every_way_in(users: UserRepository, user: User, tag: str) -> None:
+async def test_a_locale_is_checked_by_every_method(users: UserRepository, user: User, tag: str) -> None:
     ways: list[Callable[[], Awaitable[object]]] = [
         lambda: users.add(User(locale=tag)),
         lambda: users.update(user.id, locale=tag),
@@ -90,7 +90,7 @@ async def test_a_locale_is_checked_on_every_way_in(users: UserRepository, user: 
 
 
 @pytest.mark.parametrize("tag", ["es", "pt-br", "zh-Hant-TW", "es-419", "x-private", "en-US-u-islamcal", None])
-async def test_takes_a_language_tag(users: UserRepository, tag: str | None) -> None:
+async def test_accepts_a_language_tag(users: UserRepository, tag: str | None) -> None:
     assert (await users.add(User(locale=tag))).locale == tag
 
 
@@ -138,7 +138,7 @@ async def test_a_missing_user_is_not_marked_as_seen(users: UserRepository, user:
     assert not await users.touch_seen(user.id)
     assert not await users.touch_seen(uuid7())
     with pytest.raises(ValueError, match="now must be aware"):
-        await users.touch_seen(user.id, now=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
+        await users.touch_seen(user.id, now=datetime(2026, 1, 1))  # noqa: DTZ001 - a naive time is tested
 
 
 @pytest.mark.parametrize("telegram_id", [None, 0, True, "1", 2**63, 1.0])
@@ -146,9 +146,9 @@ async def test_an_invalid_telegram_id_matches_no_user(session: AsyncSession, tel
     users = UserRepository(session)
     await users.add(User(display_name="Ada"))
 
-    for ask in (users.get_by_telegram_id, users.get_or_create_by_telegram_id):
+    for method in (users.get_by_telegram_id, users.get_or_create_by_telegram_id):
         with pytest.raises(ValueError, match="telegram_id must be a whole number above 0"):
-            await ask(telegram_id)
+            await method(telegram_id)
 
 
 async def test_touching_users_leaves_the_indexes_as_they_are(users: UserRepository) -> None:

@@ -110,7 +110,7 @@ async def test_an_invalid_id_is_rejected_with_the_name_of_the_argument(
             await of(row_id)
 
 
-async def test_the_text_of_an_id_is_one(session: AsyncSession, user: User) -> None:
+async def test_an_id_is_accepted_as_text(session: AsyncSession, user: User) -> None:
     as_text: Any = str(user.id)
 
     assert await UserRepository(session).get(as_text) is user

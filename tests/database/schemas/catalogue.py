@@ -58,7 +58,7 @@ class Column:
 
 
 def read(connection: psycopg.Connection) -> tuple[dict[tuple[str, str], Column], set[str]]:
-    """Return the columns by table and name, and the checks that are not of one column and one of the forms known."""
+    """Return the columns by table and name, and the checks of several columns or of an unknown form."""
     columns = {
         (table, name): Column(dict(TYPES.get(kind, {"type": kind})), nullable, has_default)
         for table, name, kind, nullable, has_default in connection.execute(COLUMNS).fetchall()
@@ -76,7 +76,7 @@ def read(connection: psycopg.Connection) -> tuple[dict[tuple[str, str], Column],
 
 
 def _atoms(definition: str) -> tuple[list[tuple[str, str, Any]], str]:
-    """Take what is known out of a definition; what is left was not understood."""
+    """Return the known limits of a definition, and the rest of its text, which is not understood."""
     found: list[tuple[str, str, Any]] = []
     for limit, form in ATOMS.items():
         for name, text in form.findall(definition):
@@ -96,8 +96,8 @@ def _properties(schema: type[BaseModel]) -> dict[str, Any]:
     return properties
 
 
-def wanted(schema: type[BaseModel], name: str) -> tuple[dict[str, Any], bool]:
-    """Return what an input wants of an attribute, and whether it takes None."""
+def limits_of(schema: type[BaseModel], name: str) -> tuple[dict[str, Any], bool]:
+    """Return the limits that an input sets for an attribute, and whether it accepts None."""
     whole = _properties(schema)[name]
     options = whole.get("anyOf", [whole])
     [of_value] = [option for option in options if option != {"type": "null"}]

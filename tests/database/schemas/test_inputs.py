@@ -113,7 +113,7 @@ def test_rejects_a_value_that_is_not_an_instant(value: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["2026-03-01T12:00:00Z", "2026-03-01T13:00:00+01:00"])
-def test_takes_an_instant_as_json_has_it(text: str) -> None:
+def test_accepts_an_instant_in_the_form_of_json(text: str) -> None:
     event = EventCreate.model_validate({"user_id": str(uuid7()), "title": "x", "start_datetime": text})
 
     assert event.start_datetime == START

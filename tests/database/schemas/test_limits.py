@@ -15,7 +15,7 @@ from src.database.models import MessageHistory
 from src.database.models.limits import LIMITS, Json, Length, Whole
 from src.database.repositories import NewMessage
 from src.database.schemas import MessageCreate
-from tests.database.schemas.catalogue import read, wanted
+from tests.database.schemas.catalogue import limits_of, read
 
 
 def schemas_of(model: type[Base]) -> tuple[type[BaseModel], type[BaseModel]]:
@@ -53,11 +53,11 @@ CHANGES: Final = [
     ("ADD mood text NOT NULL", "users.mood must have a value"),
     ("DROP CONSTRAINT ck_users_retention_days", "UserCreate.retention_days"),
 ]
-"""Of the table users, and what is then found."""
+"""Changes of the table users, and the start of the expected problem."""
 
 
 def problems(connection: psycopg.Connection) -> list[str]:
-    """Compare each attribute of each schema with its column, and want each check in one of them."""
+    """Compare each attribute of each schema with its column, and find checks that no schema repeats."""
     columns, others = read(connection)
     found: list[str] = []
     mirrored: set[str] = set()
@@ -73,7 +73,7 @@ def problems(connection: psycopg.Connection) -> list[str]:
                 if attribute not in schema.model_fields:
                     continue
                 mirrored |= column.checks
-                ours, theirs = wanted(schema, attribute), (limits, column.nullable)
+                ours, theirs = limits_of(schema, attribute), (limits, column.nullable)
                 if (schema, attribute) in OPTIONAL:
                     theirs = (limits, True)
                 if ours != theirs:

@@ -138,7 +138,7 @@ async def test_the_default_tenant_is_used_and_registered_at_the_first_use(
         await session.flush()
         assert session.tenant_id == default
         registered = superuser.execute("SELECT name FROM tenants WHERE id = %s", (default,)).fetchone()
-        assert registered == ("Default",), "at once: no other session waits for this one's transaction"
+        assert registered == ("Default",), "immediately: no other session waits for this one's transaction"
     with tenant_context(A):
         async with AsyncSession(engine, binding=binding) as session:
             assert session.tenant_id == A

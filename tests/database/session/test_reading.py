@@ -48,14 +48,14 @@ async def count(tenant: UUID) -> object:
             return await session.scalar(COUNT)
 
 
-async def test_one_connection_goes_from_tenant_to_tenant_and_shows_each_its_own(two_tenants: URL) -> None:
+async def test_one_connection_serves_each_tenant_only_its_own_rows(two_tenants: URL) -> None:
     assert [await count(tenant) for tenant in (A, B, A, B, B, A)] == [1, 2, 1, 2, 2, 1]
     with tenant_context(A):
         async with get_read_db() as session:
             assert await UserRepository(session).count() == 1
 
 
-async def test_without_a_tenant_there_is_nothing(two_tenants: URL, use_database: Callable[..., Settings]) -> None:
+async def test_without_a_tenant_no_row_is_visible(two_tenants: URL, use_database: Callable[..., Settings]) -> None:
     use_database(two_tenants, ENVIRONMENT="staging", DATABASE_URL=two_tenants.render_as_string(hide_password=False))
     await count(A)
     async with get_read_db() as session:
@@ -181,7 +181,7 @@ async def test_each_statement_sees_the_committed_state_until_there_is_a_snapshot
         assert await count(A) == (held or 0) + 1
 
 
-async def test_a_row_that_is_read_again_has_its_present_values(two_tenants: URL) -> None:
+async def test_a_row_that_is_read_again_has_its_current_values(two_tenants: URL) -> None:
     async def rename(name: str) -> None:
         async with get_db() as session:
             await UserRepository(session).update(user_id, display_name=name)
@@ -217,7 +217,7 @@ async def test_a_row_that_is_read_again_in_a_writing_session_keeps_pending_chang
             assert (await UserRepository(reading).get(user.id)).display_name == "mine"
 
 
-async def test_a_read_session_goes_on_after_a_caught_error(two_tenants: URL) -> None:
+async def test_a_read_session_continues_after_a_caught_error(two_tenants: URL) -> None:
     with tenant_context(A):
         async with get_read_db() as session:
             with pytest.raises(DatabaseError):
@@ -261,7 +261,9 @@ async def test_read_your_writes_reads_the_primary_if_the_replica_does_not_answer
         assert time.monotonic() - began < 5
 
 
-async def test_read_your_writes_takes_no_tenant(two_tenants: URL, use_database: Callable[..., Settings]) -> None:
+async def test_read_your_writes_does_not_make_the_session_take_a_tenant(
+    two_tenants: URL, use_database: Callable[..., Settings]
+) -> None:
     use_database(two_tenants, DATABASE_REPLICA_URL=two_tenants.render_as_string(hide_password=False))
     async with get_read_db(read_your_writes=True) as session:
         with tenant_context(B):

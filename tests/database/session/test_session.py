@@ -183,14 +183,14 @@ async def test_many_scopes_at_the_same_time() -> None:
 async def test_commit_raises_after_a_caught_error(statement: str) -> None:
     """PostgreSQL answers COMMIT with ROLLBACK then, and the driver does not raise."""
 
-    async def go_on_regardless() -> None:
+    async def continue_after_an_error() -> None:
         async with get_db() as session:
             await UserRepository(session).add(User())
             with contextlib.suppress(DatabaseError):
                 await session.execute(text(statement))
 
     with pytest.raises(TransactionAborted, match="nothing was committed"):
-        await go_on_regardless()
+        await continue_after_an_error()
 
     assert await count_users() == 0
 
@@ -222,14 +222,14 @@ async def test_in_autocommit_an_error_does_not_affect_later_statements() -> None
 
 @pytest.mark.usefixtures("cloned_database")
 async def test_commit_raises_after_a_failed_flush() -> None:
-    async def go_on_regardless() -> None:
+    async def continue_after_an_error() -> None:
         async with get_db() as session:
             await UserRepository(session).add(User(telegram_id=1))
             with contextlib.suppress(DuplicateKeyError):
                 await UserRepository(session).add(User(telegram_id=1))
 
     with pytest.raises(TransactionAborted, match="nothing was committed"):
-        await go_on_regardless()
+        await continue_after_an_error()
 
     assert await count_users() == 0
 
@@ -246,9 +246,9 @@ async def test_a_statement_after_a_caught_error_raises_with_the_remedy(
         await (users.add(User(telegram_id=1)) if fails == "a flush" else session.execute(text("SELECT 1/0")))
 
     for go_on in (users.count(), session.execute(text("SELECT 1")), users.add(User())):
-        with pytest.raises(TransactionAborted, match="of this transaction failed before") as told:
+        with pytest.raises(TransactionAborted, match="of this transaction failed before") as raised:
             await go_on
-        assert "begin_nested" in str(told.value.hint)
+        assert "begin_nested" in str(raised.value.hint)
 
 
 @pytest.mark.usefixtures("cloned_database")

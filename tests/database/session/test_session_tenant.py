@@ -129,7 +129,7 @@ async def test_a_row_is_written_for_the_tenant_under_which_it_was_added(superuse
 async def test_the_tenant_may_be_a_later_dependency_than_the_session(superuser: psycopg.Connection) -> None:
     """FastAPI resolves dependencies in their order, and ends the tenant's before the session's commit."""
 
-    async def acting() -> AsyncIterator[None]:
+    async def set_tenant() -> AsyncIterator[None]:
         with tenant_context(A):
             yield
 
@@ -138,14 +138,14 @@ async def test_the_tenant_may_be_a_later_dependency_than_the_session(superuser: 
     @app.post("/users")
     async def create(
         db: AsyncSession = Depends(get_db, scope="function"),  # noqa: B008
-        _tenant: None = Depends(acting, scope="function"),
+        _tenant: None = Depends(set_tenant, scope="function"),
     ) -> None:
         db.add(User())
 
     @app.get("/users")
     async def count(
         db: AsyncSession = Depends(get_read_db, scope="function"),  # noqa: B008
-        _tenant: None = Depends(acting, scope="function"),
+        _tenant: None = Depends(set_tenant, scope="function"),
     ) -> int:
         return await UserRepository(db).count()
 

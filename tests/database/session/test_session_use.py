@@ -255,14 +255,14 @@ async def test_a_task_that_still_waits_at_the_end_of_the_block_rolls_back_the_tr
         await session.execute(SLEEP)
         await UserRepository(session).add(User())
 
-    async def go_on_without_it() -> None:
+    async def continue_without_it() -> None:
         async with get_db() as session:
             await UserRepository(session).add(User())
             late.append(asyncio.create_task(wait_and_write(session)))
             await asyncio.sleep(0.01)
 
     with pytest.raises(SessionInUse):
-        await go_on_without_it()
+        await continue_without_it()
     with pytest.raises(SessionClosed):
         await late[0]
     assert connections_in_use() == 0

@@ -126,13 +126,13 @@ async def test_each_tenant_sees_its_own_rows(engine: AsyncEngine) -> None:
 
 
 async def test_concurrent_tasks_have_their_own_tenants(engine: AsyncEngine) -> None:
-    async def look(tenant: UUID) -> None:
+    async def check(tenant: UUID) -> None:
         with tenant_context(tenant):
             for _ in range(5):
                 async with AsyncSession(engine) as session:
                     assert [user.tenant_id for user in await session.scalars(select(User))] == [tenant]
 
-    await asyncio.gather(*(look(tenant) for tenant in (A, B) * 10))
+    await asyncio.gather(*(check(tenant) for tenant in (A, B) * 10))
 
 
 async def test_without_a_tenant_nothing_is_read_or_written(engine: AsyncEngine) -> None:

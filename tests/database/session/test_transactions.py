@@ -65,7 +65,7 @@ async def test_the_isolation_level_is_applied_to_this_transaction_alone(
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "told"),
+    ("options", "error", "message"),
     [
         ({"fn": None}, TypeError, "fn must be an async function that takes a session, got NoneType"),
         ({"retries": -1}, ValueError, "retries must be a whole number from 0 to 1000, or None, got -1"),
@@ -76,8 +76,8 @@ async def test_the_isolation_level_is_applied_to_this_transaction_alone(
         ({"timeout": 0}, ValueError, "timeout must be seconds, above 0, or None, got 0"),
     ],
 )
-async def test_invalid_options_are_refused(options: dict[str, Any], error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told):
+async def test_invalid_options_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         await run_transaction(**{"fn": add_user, **options})
 
 

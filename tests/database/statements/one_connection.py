@@ -16,7 +16,7 @@ __all__ = ["OneConnection"]
 
 
 class OneConnection(Calls):
-    """Sends calls and reads on a connection of the test's, which may roll back what they do.
+    """A sender on a connection of the test, which may roll back its transaction.
 
     Args:
         connection: The driver's connection.

@@ -1,4 +1,4 @@
-"""The fast path leaves in a session what SQLAlchemy would, and SQLAlchemy sends the statements if others listen."""
+"""The fast path leaves a session as SQLAlchemy does; if there are listeners, SQLAlchemy sends the statements."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_a_loaded_entity_is_returned_again_with_its_values(session: AsyncS
     assert first.username is None
 
     assert await users.set_timezone(user.id, "UTC") is first
-    assert first.username == "changed", "what a change returns is as it is now"
+    assert first.username == "changed", "a change returns the current values"
 
 
 async def test_expired_attributes_are_set_by_the_next_read(session: AsyncSession, user: User) -> None:
@@ -144,7 +144,7 @@ async def test_an_added_row_has_the_values_that_a_flush_sets(session: AsyncSessi
     assert state.persistent
     assert not state.modified
     assert note.created_at is not None
-    assert note.tags == ["shopping"], "what a listener of the model does is done"
+    assert note.tags == ["shopping"], "the listener of the model has run"
     note.tags.append("today")
     await session.flush()
     session.expunge_all()
@@ -173,7 +173,7 @@ async def test_an_error_is_translated_and_its_transaction_does_not_count_as_comm
         async with get_db() as session:
             await UserRepository(session).add(User(telegram_id=1))
 
-    async def go_on_after_an_error() -> None:
+    async def continue_after_an_error() -> None:
         async with get_db() as session:
             users = UserRepository(session)
             await users.add(User(telegram_id=2))
@@ -181,7 +181,7 @@ async def test_an_error_is_translated_and_its_transaction_does_not_count_as_comm
                 await users.add(User(telegram_id=1))
 
     with pytest.raises(TransactionAborted):
-        await go_on_after_an_error()
+        await continue_after_an_error()
 
     async with get_db() as session:
         assert await UserRepository(session).get_by_telegram_id(2) is None
@@ -202,7 +202,7 @@ async def test_a_cancelled_statement_closes_only_its_connection(
     async with get_db() as holder:  # has the row locked
         await UserRepository(holder).set_timezone(user.id, "Europe/Paris")
         waiting = asyncio.create_task(change("Europe/Madrid"))
-        while engine.sync_engine.pool.checkedout() < 2:  # type: ignore[attr-defined] # noqa: ASYNC110 - no event tells
+        while engine.sync_engine.pool.checkedout() < 2:  # type: ignore[attr-defined] # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -21,7 +21,7 @@ from src.database.session import AsyncSession
 from src.database.statements.personal_data import erase_tenant_batch, export_tenant
 from tests.acceptance.calls.rows import a_message, listed
 from tests.acceptance.test_tenants import check_statements
-from tests.database.repositories.lives import counts, days_ago, first_of, live, message
+from tests.database.repositories.user_rows import add_user_with_rows, counts, days_ago, first_of, message
 
 WHOLE = {"users": 1, "conversations": 1, "message_history": 2, "events": 2, "notes": 2}
 
@@ -33,12 +33,12 @@ def users(session: AsyncSession) -> UserRepository:
 
 @pytest.fixture
 async def ada(session: AsyncSession) -> User:
-    return await live(session, "ada")
+    return await add_user_with_rows(session, "ada")
 
 
 @pytest.fixture
 async def bob(session: AsyncSession) -> User:
-    return await live(session, "bob")
+    return await add_user_with_rows(session, "bob")
 
 
 async def test_export_yields_every_row_of_every_table_with_the_user_first(
@@ -173,7 +173,7 @@ async def test_erase_raises_if_rows_would_be_left(superuser: psycopg.Connection,
 async def test_an_export_reads_one_snapshot(cloned_database: URL) -> None:
     """In every isolation level, an export has no row that was committed after its start."""
     async with get_db() as session:
-        user = await live(session, "ada")
+        user = await add_user_with_rows(session, "ada")
 
     async with get_db() as session, aclosing(UserRepository(session).export(user.id)) as rows:  # type: ignore[type-var]
         exported = [await anext(rows)]
@@ -186,7 +186,7 @@ async def test_an_export_reads_one_snapshot(cloned_database: URL) -> None:
 
 async def test_export_works_in_a_read_session(cloned_database: URL) -> None:
     async with get_db() as session:
-        user = await live(session, "ada")
+        user = await add_user_with_rows(session, "ada")
     async with get_read_db() as session:
         assert len(await listed(UserRepository(session).export(user.id))) == sum(WHOLE.values())
 
@@ -198,8 +198,8 @@ async def test_every_row_of_a_tenant_is_exported_and_erased(cloned_database: URL
     for tenant in (mine, other):
         with tenant_context(tenant.id):
             async with get_db() as session:
-                await live(session, "ada")
-                await live(session, "bob")
+                await add_user_with_rows(session, "ada")
+                await add_user_with_rows(session, "bob")
     with tenant_context(mine.id):
         async with get_db() as session:
             exported: list[dict[str, Any]] = await listed(export_tenant(session))
@@ -232,7 +232,7 @@ async def test_every_statement_names_the_tenant(users: UserRepository, session: 
 
 async def test_a_write_during_an_erasure_fails_because_the_user_is_deleted(cloned_database: URL) -> None:
     async with get_db() as session:
-        user = await live(session, "ada")
+        user = await add_user_with_rows(session, "ada")
         conversation = await first_of(session, Conversation, user)
 
     async def add_a_note() -> None:
@@ -255,7 +255,7 @@ async def test_a_write_during_an_erasure_fails_because_the_user_is_deleted(clone
 
 async def test_the_second_of_two_concurrent_erasures_finds_no_user(cloned_database: URL) -> None:
     async with get_db() as session:
-        user = await live(session, "ada")
+        user = await add_user_with_rows(session, "ada")
 
     async def erase() -> dict[str, int]:
         async with get_db() as session:
@@ -269,7 +269,7 @@ async def test_the_second_of_two_concurrent_erasures_finds_no_user(cloned_databa
 
 async def test_a_cancelled_erasure_deletes_nothing(superuser: psycopg.Connection, cloned_database: URL) -> None:
     async with get_db() as session:
-        user = await live(session, "ada")
+        user = await add_user_with_rows(session, "ada")
         tenant_id = session.tenant_id
     superuser.execute(
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(5); RETURN OLD; END'"

@@ -1,4 +1,4 @@
-"""Whatever holds user data is exported and erased, a table that comes later too; and in constant memory."""
+"""Every table with user data is exported and erased, also a later one, and exports need constant memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.database.repositories import UserRepository
 from src.database.session import AsyncSession
 from src.database.statements.personal_data import erase_user, export_user
 from tests.acceptance.calls.rows import listed
-from tests.database.repositories.lives import live
+from tests.database.repositories.user_rows import add_user_with_rows
 
 
 def tables_about_people(metadata: MetaData) -> set[str]:
@@ -29,8 +29,8 @@ def tables_about_people(metadata: MetaData) -> set[str]:
     }
 
 
-def with_a_diary(*, named: str) -> MetaData:
-    """Copy the metadata, with a table more."""
+def with_another_table(*, named: str) -> MetaData:
+    """Return a copy of the metadata with another table."""
     metadata = MetaData()
     for table in Base.metadata.sorted_tables:
         table.to_metadata(metadata)
@@ -49,13 +49,13 @@ def with_a_diary(*, named: str) -> MetaData:
 async def test_a_new_table_that_refers_to_users_is_covered(
     superuser: psycopg.Connection, cloned_database: URL, named: str
 ) -> None:
-    metadata = with_a_diary(named=named)
+    metadata = with_another_table(named=named)
     superuser.execute(
         f"CREATE TABLE diaries (tenant_id uuid, id uuid, {named} uuid, PRIMARY KEY (tenant_id, id));"
         "GRANT ALL ON diaries TO public"
     )
     async with get_db() as session:
-        user = await live(session, "ada")
+        user = await add_user_with_rows(session, "ada")
         await session.execute(
             text("INSERT INTO diaries VALUES (:tenant_id, :tenant_id, :id)"),
             {"tenant_id": session.tenant_id, "id": user.id},
@@ -68,20 +68,20 @@ async def test_a_new_table_that_refers_to_users_is_covered(
 
 
 async def test_every_table_that_holds_user_data_is_exported_and_erased(session: AsyncSession) -> None:
-    user = await live(session, "ada")
+    user = await add_user_with_rows(session, "ada")
     exported = {row["table"] for row in await listed(UserRepository(session).export(user.id))}
     removed = await UserRepository(session).erase(user.id)
 
-    assert exported == tables_about_people(Base.metadata), "give the user of tests/.../lives.py a row there"
+    assert exported == tables_about_people(Base.metadata), "give the user of tests/.../user_rows.py a row there"
     assert set(removed) == tables_about_people(Base.metadata)
 
 
 @pytest.mark.parametrize("named", ["user_id", "written_by"])
 async def test_a_table_that_is_not_covered_is_noticed(session: AsyncSession, named: str) -> None:
-    user = await live(session, "ada")
+    user = await add_user_with_rows(session, "ada")
     exported = {row["table"] for row in await listed(UserRepository(session).export(user.id))}
 
-    assert tables_about_people(with_a_diary(named=named)) - exported == {"diaries"}
+    assert tables_about_people(with_another_table(named=named)) - exported == {"diaries"}
 
 
 def resident_bytes() -> int:
@@ -89,15 +89,17 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks the system how much memory is in use")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory in use from /proc")
 async def test_exports_many_messages_in_constant_memory(
     superuser: psycopg.Connection, cloned_database: URL, *, is_long: bool
 ) -> None:
     """The whole export would take several times the limit; with `--long` it has 100,000 messages."""
     messages = 100_000 if is_long else 40_000
     async with get_db() as session:
-        user = await live(session, "ada")
-    superuser.execute("ALTER TABLE message_history DISABLE TRIGGER ALL")  # so many looks for the user take seconds
+        user = await add_user_with_rows(session, "ada")
+    superuser.execute(
+        "ALTER TABLE message_history DISABLE TRIGGER ALL"
+    )  # checking the foreign key of so many rows takes seconds
     superuser.execute(
         "INSERT INTO message_history (tenant_id, id, conversation_id, user_id, seq, message_id, role, content)"
         " SELECT tenant_id, md5(number::text)::uuid, id, user_id, number, number::text, 'user', repeat('x', 100)"

@@ -40,7 +40,7 @@ async def chat(cloned_database: URL, use_database: Callable[..., Settings]) -> A
 
 
 async def until_it_waits(session: AsyncSession) -> None:
-    while not await session.scalar(WAITS):  # noqa: ASYNC110 - no event tells of it
+    while not await session.scalar(WAITS):  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0.005)
 
 

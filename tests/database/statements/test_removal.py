@@ -20,7 +20,7 @@ from src.database.repositories import (
     purge_expired,
 )
 from src.database.session import AsyncSession
-from tests.database.repositories.lives import days_ago, first_of, live, message
+from tests.database.repositories.user_rows import add_user_with_rows, days_ago, first_of, message
 
 SLOWER = """
 CREATE FUNCTION wait_a_moment() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END';
@@ -40,14 +40,14 @@ async def note(session: AsyncSession, bob: User, question: MessageHistory) -> No
     await NoteRepository(session).add(Note(user_id=bob.id, content="answer", source_message_id=question.id))
 
 
-async def two_lives(**ada: Any) -> tuple[User, User, MessageHistory]:
+async def two_users(**ada: Any) -> tuple[User, User, MessageHistory]:
     async with get_db() as session:
-        of_ada, of_bob = await live(session, "ada", **ada), await live(session, "bob")
+        of_ada, of_bob = await add_user_with_rows(session, "ada", **ada), await add_user_with_rows(session, "bob")
         return of_ada, of_bob, await first_of(session, MessageHistory, of_ada)
 
 
-async def left_of_bob(bob: User) -> list[Any]:
-    """Return what the answer or the note refers to."""
+async def references_of_bob(bob: User) -> list[Any]:
+    """Return the references of Bob's answer and of his note."""
     async with get_db() as session:
         answers = select(MessageHistory.parent_id).where(MessageHistory.message_id == "answer")
         notes = select(Note.source_message_id).where(Note.user_id == bob.id, Note.content == "answer")
@@ -58,7 +58,7 @@ async def left_of_bob(bob: User) -> list[Any]:
 async def test_a_user_is_erased_while_another_refers_to_a_message(
     cloned_database: URL, refer: Callable[[AsyncSession, User, MessageHistory], Awaitable[None]]
 ) -> None:
-    ada, bob, question = await two_lives()
+    ada, bob, question = await two_users()
 
     async def erase() -> dict[str, int]:
         async with get_db() as session:
@@ -71,7 +71,7 @@ async def test_a_user_is_erased_while_another_refers_to_a_message(
         assert not erasing.done()
 
     assert (await erasing)["message_history"] == 2
-    assert await left_of_bob(bob) == [None]
+    assert await references_of_bob(bob) == [None]
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ async def test_a_purge_clears_a_reference_that_is_inserted_as_it_begins(
     cloned_database: URL,
     refer: Callable[[AsyncSession, User, MessageHistory], Awaitable[None]],
 ) -> None:
-    _, bob, question = await two_lives(at=days_ago(2), retention_days=1)
+    _, bob, question = await two_users(at=days_ago(2), retention_days=1)
     superuser.execute(SLOWER)
 
     async def purge() -> dict[str, int]:
@@ -98,12 +98,12 @@ async def test_a_purge_clears_a_reference_that_is_inserted_as_it_begins(
     purged, _ = await asyncio.gather(purge(), asyncio.gather(meanwhile(), return_exceptions=True))
 
     assert purged["message_history"] == 2
-    assert await left_of_bob(bob) in ([], [None])
+    assert await references_of_bob(bob) in ([], [None])
 
 
 async def test_a_purge_finds_rows_behind_locked_rows(cloned_database: URL) -> None:
     async with get_db() as session:
-        ada = await live(session, "ada", retention_days=1)
+        ada = await add_user_with_rows(session, "ada", retention_days=1)
         conversation = await first_of(session, Conversation, ada)
         session.add_all(message(ada, conversation, seq, days_ago(20 - seq)) for seq in range(3, 9))
         session.add_all(Note(user_id=ada.id, content="x", deleted_at=days_ago(20 - n)) for n in range(3, 9))

@@ -16,7 +16,7 @@ from src.database.models import Conversation, MessageHistory, Note, Tenant
 from src.database.repositories import MessageHistoryRepository, NoteRepository, UserRepository, purge_expired
 from src.database.session import AsyncSession
 from tests.acceptance.test_tenants import check_statements
-from tests.database.repositories.lives import counts, days_ago, first_of, live, message
+from tests.database.repositories.user_rows import add_user_with_rows, counts, days_ago, first_of, message
 
 NOTHING = {table.name: 0 for table in tenant_tables() if {"deleted_at", "user_id"} & set(table.columns.keys())}
 WHOLE = NOTHING | {"users": 1, "conversations": 1, "message_history": 2, "events": 2, "notes": 2}
@@ -29,19 +29,21 @@ async def tenant(session: AsyncSession, tenant_id: UUID) -> Tenant:
 
 
 async def purge_all(session: AsyncSession, *, limit: int = 1000) -> dict[str, int]:
-    """Call it until there is nothing left."""
+    """Call purge_expired until no row is left to delete."""
     total = dict(NOTHING)
     for _ in range(100):
         counts = await purge_expired(session, limit=limit)
         if not any(counts.values()):
             return total
-        assert max(count for name, count in counts.items() if name != "events") <= limit  # a series goes whole
+        assert (
+            max(count for name, count in counts.items() if name != "events") <= limit
+        )  # a series is deleted with its occurrences
         total = {name: total[name] + count for name, count in counts.items()}
     raise AssertionError("it does not come to an end")
 
 
 async def test_messages_do_not_expire_without_a_retention(session: AsyncSession) -> None:
-    ada = await live(session, "ada", at=days_ago(10_000))
+    ada = await add_user_with_rows(session, "ada", at=days_ago(10_000))
     for row in (await session.scalars(select(MessageHistory))).all():
         row.deleted_at = None
     note = await first_of(session, Note, ada)
@@ -53,7 +55,7 @@ async def test_messages_do_not_expire_without_a_retention(session: AsyncSession)
 
 
 @pytest.mark.parametrize(
-    ("of_user", "of_tenant", "age", "gone"),
+    ("of_user", "of_tenant", "age", "purged"),
     [
         (None, 10, 9.9, 0),
         (None, 10, 10.1, 1),
@@ -66,15 +68,15 @@ async def test_messages_do_not_expire_without_a_retention(session: AsyncSession)
     ],
 )
 async def test_messages_expire_by_the_users_retention_or_else_the_tenants(  # noqa: PLR0917 - a table of cases
-    session: AsyncSession, tenant: Tenant, of_user: int | None, of_tenant: int | None, age: float, gone: int
+    session: AsyncSession, tenant: Tenant, of_user: int | None, of_tenant: int | None, age: float, purged: int
 ) -> None:
     tenant.retention_days = of_tenant
-    ada = await live(session, "ada", retention_days=of_user)
+    ada = await add_user_with_rows(session, "ada", retention_days=of_user)
     conversation = await first_of(session, Conversation, ada)
     session.add(message(ada, conversation, 3, days_ago(age)))
     await session.flush()
 
-    assert (await purge_expired(session))["message_history"] == gone
+    assert (await purge_expired(session))["message_history"] == purged
 
 
 @pytest.mark.parametrize(("retention", "age", "goes"), [(None, 29, 0), (None, 31, 1), (60, 59, 0), (60, 61, 1)])
@@ -82,7 +84,7 @@ async def test_soft_deleted_rows_expire_after_the_retention_or_30_days(
     session: AsyncSession, tenant: Tenant, retention: int | None, age: float, goes: int
 ) -> None:
     tenant.retention_days = retention
-    ada = await live(session, "ada")
+    ada = await add_user_with_rows(session, "ada")
     notes = NoteRepository(session)
     note = await notes.add(Note(user_id=ada.id, content="x"))
     note.deleted_at = days_ago(age)
@@ -96,7 +98,7 @@ async def test_soft_deleted_rows_expire_after_the_retention_or_30_days(
 async def test_a_soft_deleted_user_is_purged_with_all_rows_in_batches(
     session: AsyncSession, tenant_id: UUID, limit: int
 ) -> None:
-    ada, bob = await live(session, "ada"), await live(session, "bob")
+    ada, bob = await add_user_with_rows(session, "ada"), await add_user_with_rows(session, "bob")
     note = await first_of(session, Note, bob)
     note.source_message_id = (await first_of(session, MessageHistory, ada)).id
     ada.deleted_at = days_ago(31)
@@ -110,7 +112,7 @@ async def test_a_soft_deleted_user_is_purged_with_all_rows_in_batches(
 
 
 async def test_a_soft_deleted_conversation_is_purged_with_its_messages(session: AsyncSession) -> None:
-    ada, bob = await live(session, "ada"), await live(session, "bob")
+    ada, bob = await add_user_with_rows(session, "ada"), await add_user_with_rows(session, "bob")
     conversation = await first_of(session, Conversation, ada)
     session.add(message(bob, conversation, 3, days_ago(0)))
     conversation.deleted_at = days_ago(31)
@@ -121,7 +123,7 @@ async def test_a_soft_deleted_conversation_is_purged_with_its_messages(session: 
 
 async def test_old_live_rows_other_than_messages_do_not_expire(session: AsyncSession, tenant: Tenant) -> None:
     tenant.retention_days = 1
-    ada = await live(session, "ada", at=days_ago(100))
+    ada = await add_user_with_rows(session, "ada", at=days_ago(100))
 
     assert await purge_all(session) == NOTHING | {"message_history": 2, "notes": 1}
     assert await UserRepository(session).get(ada.id) is ada
@@ -131,7 +133,7 @@ async def test_a_dry_run_counts_everything_and_changes_nothing(
     session: AsyncSession, tenant: Tenant, tenant_id: UUID
 ) -> None:
     tenant.retention_days = 1
-    await live(session, "ada", at=days_ago(2), deleted_at=days_ago(2))
+    await add_user_with_rows(session, "ada", at=days_ago(2), deleted_at=days_ago(2))
     before = await counts(session, tenant_id)
 
     assert await purge_expired(session, dry_run=True, limit=1) == WHOLE
@@ -140,7 +142,7 @@ async def test_a_dry_run_counts_everything_and_changes_nothing(
 
 async def test_rows_expire_by_the_given_time(session: AsyncSession, tenant: Tenant) -> None:
     tenant.retention_days = 1
-    await live(session, "ada")
+    await add_user_with_rows(session, "ada")
 
     assert (await purge_expired(session))["message_history"] == 0
     assert (await purge_expired(session, now=utc_now() + timedelta(days=2)))["message_history"] == 2
@@ -151,7 +153,7 @@ async def test_an_invalid_limit_raises(session: AsyncSession, limit: int) -> Non
     with pytest.raises(ValueError, match="limit must be from 1 to 1000"):
         await purge_expired(session, limit=limit)
     with pytest.raises(ValueError, match="now must be aware"):
-        await purge_expired(session, now=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
+        await purge_expired(session, now=datetime(2026, 1, 1))  # noqa: DTZ001 - a naive time is tested
 
 
 async def test_every_statement_names_the_tenant(session: AsyncSession) -> None:
@@ -171,7 +173,7 @@ async def test_workers_skip_rows_that_another_worker_has_locked(
     superuser: psycopg.Connection, cloned_database: URL
 ) -> None:
     async with get_db() as session:
-        ada = await live(session, "ada")
+        ada = await add_user_with_rows(session, "ada")
         conversation = await first_of(session, Conversation, ada)
         session.add_all(message(ada, conversation, seq, days_ago(2)) for seq in range(3, 303))
         held = f"{conversation.session_id}:3"

@@ -13,15 +13,15 @@ from src.database import get_db, get_engine, tenant_context
 from src.database.base import uuid7
 from src.database.models import Tenant
 from tests.conftest import url_of
-from tests.database.store.both import ByRepositories, ByStore, Path
+from tests.database.store.paths import ByRepositories, ByStore, Path
 
-# One for all of these tests, each of which has a tenant of its own: what they do is committed.
+# One database for all of these tests, which commit; each test has its own tenant.
 postgresql_committed = factories.postgresql_noproc(dbname="committed", depends_on="postgresql_template")
 
 
 @pytest.fixture
 async def pooled(postgresql_committed: NoopExecutor, use_database: Callable[..., Settings]) -> AsyncIterator[URL]:
-    """A database in which a tenant acts who has nothing yet, with pools of four connections."""
+    """A database with a new default tenant without rows, and pools of four connections."""
     url = url_of(postgresql_committed.template_dbname).update_query_dict({"pool_max": "4"})
     use_database(url, DATABASE_DEFAULT_TENANT=str(uuid7()))
     yield url
@@ -30,8 +30,8 @@ async def pooled(postgresql_committed: NoopExecutor, use_database: Callable[...,
 
 @pytest.fixture(params=[ByRepositories, ByStore], ids=["repositories", "store"])
 def path(request: pytest.FixtureRequest, pooled: URL) -> Path:
-    made: Path = request.param()
-    return made
+    path: Path = request.param()
+    return path
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def conversation_id(pooled: URL) -> UUID:
 
 @pytest.fixture
 async def others_conversation(pooled: URL) -> UUID:
-    """One of another tenant's."""
+    """A conversation of another tenant."""
     tenant = uuid7()
     async with get_db() as session:
         session.add(Tenant(id=tenant, slug=f"other-{tenant}", name="Other"))

@@ -1,4 +1,4 @@
-"""The store where connections are lost: what an error says of a write is true, and a stream ends within one limit."""
+"""Lost connections of the store: errors report the outcome of a write correctly, and a stream ends in time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.acceptance.counting_relay import Relay, relaying
 from tests.acceptance.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.conftest import SOCKETS
 from tests.database import mute_relay
-from tests.database.store.both import said
+from tests.database.store.paths import new_message
 
 WRITES: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
-    "append": lambda store, there: store.append(there, said(uuid7())),
-    "append_many": lambda store, there: store.append_many(there, [said(uuid7()), said(uuid7())]),
-    "turn": lambda store, _: store.turn(1, "telegram", "1", [said(uuid7())]),
+    "append": lambda store, there: store.append(there, new_message(uuid7())),
+    "append_many": lambda store, there: store.append_many(there, [new_message(uuid7()), new_message(uuid7())]),
+    "turn": lambda store, _: store.turn(1, "telegram", "1", [new_message(uuid7())]),
     "claim_due_reminders": lambda store, _: store.claim_due_reminders("w"),
 }
 LIMIT_SECONDS, MARGIN_SECONDS = 0.5, 0.2
@@ -77,7 +77,7 @@ async def test_behind_pgbouncer_only_a_write_whose_commit_was_sent_is_uncertain(
             outcomes = await outcomes_of_cuts(
                 relay,
                 lambda: use_database(relay.lead_to(url), DATABASE_PGBOUNCER="true"),
-                lambda: get_store().append(conversation_id, said("a")),
+                lambda: get_store().append(conversation_id, new_message("a")),
             )
 
     *before, last, written = outcomes
@@ -87,7 +87,7 @@ async def test_behind_pgbouncer_only_a_write_whose_commit_was_sent_is_uncertain(
 
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Settings under which a call is given up after LIMIT_SECONDS."""
+    """Settings with which a call ends after LIMIT_SECONDS."""
     monkeypatch.setattr(import_module("src.database.session.targets"), "COMMAND_MARGIN_SECONDS", MARGIN_SECONDS)
     return {
         "DATABASE_STATEMENT_TIMEOUT": f"{(LIMIT_SECONDS - MARGIN_SECONDS) * 1000:.0f}",
@@ -99,8 +99,8 @@ def short_limits(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 async def test_a_stream_from_a_silent_server_ends_within_one_limit(
     pooled: URL, conversation_id: UUID, use_database: Callable[..., Settings], short_limits: dict[str, str], when: str
 ) -> None:
-    await get_store().append_many(conversation_id, [said(number) for number in range(1000)])
-    await get_store().append(conversation_id, said("last"))
+    await get_store().append_many(conversation_id, [new_message(number) for number in range(1000)])
+    await get_store().append(conversation_id, new_message("last"))
     await get_engine("store").dispose()
     with mute_relay.relaying() as relay:
         url = pooled.set(host="127.0.0.1", port=relay.port, query={"pool_max": "1"})
@@ -126,9 +126,9 @@ async def test_a_stream_from_a_silent_server_ends_within_one_limit(
 async def test_a_stream_behind_pgbouncer_is_complete_and_leaves_nothing_on_the_server_connection(
     pooled: URL, conversation_id: UUID, use_database: Callable[..., Settings]
 ) -> None:
-    await get_store().append_many(conversation_id, [said(number) for number in range(1000)])
+    await get_store().append_many(conversation_id, [new_message(number) for number in range(1000)])
     await get_store().append_many(
-        conversation_id, [said(number, parts=[{"n": number}]) for number in range(1000, 1005)]
+        conversation_id, [new_message(number, parts=[{"n": number}]) for number in range(1000, 1005)]
     )
     await get_engine("store").dispose()
     with pgbouncer(SOCKETS, pool_size=1) as bouncer:

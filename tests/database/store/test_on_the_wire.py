@@ -1,4 +1,4 @@
-"""What the store's calls cost on the wire, behind PgBouncer too, and what a server that says nothing costs them."""
+"""The round trips of the store's calls, also behind PgBouncer, and the time that a silent server costs."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ from tests.acceptance.counting_relay import Relay, relaying
 from tests.acceptance.pgbouncer import needs_kept_statements, needs_pgbouncer, pgbouncer
 from tests.conftest import SOCKETS, url_of
 from tests.database import mute_relay
-from tests.database.store.both import ByStore, said
+from tests.database.store.paths import ByStore, new_message
 
 CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
     "user_by_telegram_id": lambda store, _: store.user_by_telegram_id(1),
     "get_or_create_user": lambda store, _: store.get_or_create_user(1),
     "get_or_create_user, a new one": lambda store, _: store.get_or_create_user(time.time_ns()),
-    "append": lambda store, there: store.append(there, said(uuid7())),
-    "append, a duplicate": lambda store, there: store.append(there, said("first")),
-    "append_many": lambda store, there: store.append_many(there, [said(uuid7()) for _ in range(50)]),
+    "append": lambda store, there: store.append(there, new_message(uuid7())),
+    "append, a duplicate": lambda store, there: store.append(there, new_message("first")),
+    "append_many": lambda store, there: store.append_many(there, [new_message(uuid7()) for _ in range(50)]),
     "recent": lambda store, there: store.recent(there, limit=20),
     "recent by tokens": lambda store, there: store.recent(there, token_budget=1000),
     "page": lambda store, there: store.page(there),
-    "turn": lambda store, _: store.turn(1, "telegram", "1", [said(uuid7()), said(uuid7(), role="assistant")]),
-    "turn, a new user": lambda store, _: store.turn(time.time_ns(), "telegram", "1", [said(uuid7())]),
+    "turn": lambda store, _: store.turn(
+        1, "telegram", "1", [new_message(uuid7()), new_message(uuid7(), role="assistant")]
+    ),
+    "turn, a new user": lambda store, _: store.turn(time.time_ns(), "telegram", "1", [new_message(uuid7())]),
     "turn, silent for too long": lambda store, _: store.turn(
-        1, "telegram", "idle", [said(uuid7())], idle_timeout=timedelta(0)
+        1, "telegram", "idle", [new_message(uuid7())], idle_timeout=timedelta(0)
     ),
     "claim_due_reminders": lambda store, _: store.claim_due_reminders("w"),
 }
@@ -66,7 +68,7 @@ async def test_each_call_is_one_round_trip_whatever_tenant_the_connection_served
     chats = {}
     for tenant in tenants:
         with tenant_context(tenant):
-            chats[tenant] = (await ByStore().turn(1, "1", [said("first")])).conversation_id
+            chats[tenant] = (await ByStore().turn(1, "1", [new_message("first")])).conversation_id
     cost: dict[str, list[int]] = {}
     for name, call in CALLS.items():
         for tenant in tenants:
@@ -114,7 +116,7 @@ async def test_behind_pgbouncer_a_call_is_one_transaction_and_two_round_trips_wi
             chats, sent = {}, {}
             for tenant in tenants:
                 with tenant_context(tenant):
-                    chats[tenant] = (await ByStore().turn(1, "1", [said("first")])).conversation_id
+                    chats[tenant] = (await ByStore().turn(1, "1", [new_message("first")])).conversation_id
             for name, call in CALLS.items():
                 for tenant in tenants[:2]:
                     with tenant_context(tenant):
@@ -129,7 +131,7 @@ async def test_behind_pgbouncer_a_call_is_one_transaction_and_two_round_trips_wi
             with tenant_context(tenant):
                 if number % 3:
                     return await get_store().user_by_telegram_id(1)
-                return await get_store().append(chats[tenant], said(f"n{number}"))
+                return await get_store().append(chats[tenant], new_message(f"n{number}"))
 
         results = await asyncio.gather(*(call_one(number) for number in range(2000)), return_exceptions=True)
         await get_engine("store").dispose()
@@ -156,7 +158,7 @@ async def test_behind_a_pgbouncer_that_keeps_prepared_statements_a_call_is_one_r
             chats, users, sent = {}, {}, {}
             for tenant in tenants:
                 with tenant_context(tenant):
-                    turn = await ByStore().turn(1, "1", [said("first")])
+                    turn = await ByStore().turn(1, "1", [new_message("first")])
                 chats[tenant], users[tenant] = turn.conversation_id, turn.user_id
             for name, call in CALLS.items():
                 for tenant in tenants[:2]:
@@ -171,7 +173,7 @@ async def test_behind_a_pgbouncer_that_keeps_prepared_statements_a_call_is_one_r
             tenant = tenants[number % len(tenants)]
             with tenant_context(tenant):
                 if number % 4 == 0:
-                    await get_store().append(chats[tenant], said(f"n{number}"))
+                    await get_store().append(chats[tenant], new_message(f"n{number}"))
                 elif number % 4 == 1:
                     assert await get_store().user_by_telegram_id(1) is not None
                 elif number % 40 == 2:
@@ -212,7 +214,7 @@ async def test_behind_pgbouncer_each_transaction_is_bound_by_itself(
         async def serve(tenant: UUID, caller: int) -> tuple[UUID, set[str]]:
             with tenant_context(tenant):
                 for number in range(5):
-                    turn = await get_store().turn(1, "telegram", "1", [said(f"{tenant}:{caller}:{number}")])
+                    turn = await get_store().turn(1, "telegram", "1", [new_message(f"{tenant}:{caller}:{number}")])
                 rows = await get_store().recent(turn.conversation.id, limit=1000)
             return turn.conversation.id, {row.message_id for row in rows}
 
@@ -226,7 +228,7 @@ async def test_behind_pgbouncer_each_transaction_is_bound_by_itself(
         await get_engine("store").dispose()
 
 
-async def test_a_server_that_says_nothing_is_given_up_and_a_write_is_said_to_be_uncertain(
+async def test_calls_to_a_silent_server_end_and_a_write_is_reported_as_uncertain(
     cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     with mute_relay.relaying() as relay:
@@ -235,14 +237,14 @@ async def test_a_server_that_says_nothing_is_given_up_and_a_write_is_said_to_be_
         use_database(url, DATABASE_STATEMENT_TIMEOUT="100", DATABASE_CONNECT_TIMEOUT="1")
         await ByStore().user(1)
         with pytest.raises(NotFoundError):  # prepares the statement: the next call sends it
-            await get_store().append(uuid7(), said("x"))
+            await get_store().append(uuid7(), new_message("x"))
         slot = get_store().pool._idle[0]
         slot.connection._config = slot.connection._config._replace(command_timeout=0.3)
         relay.fall_silent()
         since = time.monotonic()
 
         with pytest.raises(CommitOutcomeUnknown, match="send the messages again"):
-            await get_store().append(uuid7(), said("x"))
+            await get_store().append(uuid7(), new_message("x"))
         with pytest.raises(ConnectionFailed):
             await ByStore().user(1)
 

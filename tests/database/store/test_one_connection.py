@@ -17,15 +17,15 @@ from src.database import get_db, get_engine, tenant_context
 from src.database.base import uuid7
 from src.database.models import Tenant
 from src.database.store import get_store
-from tests.database.store.both import said
+from tests.database.store.paths import new_message
 
 MOST_TURNS_OF_THE_LOOP = 120
-"""A call is over before; the event loop turns once for each await that is ready, and while the server answers."""
+"""More iterations of the event loop than a call takes."""
 
 
 @dataclass
 class Service:
-    """What one tenant has sent: what was acknowledged, and what a cancelled call may have stored."""
+    """The messages of one tenant: the acknowledged keys, and those that a cancelled call may have stored."""
 
     tenant: UUID
     conversation: UUID
@@ -34,15 +34,15 @@ class Service:
     ended: int = 0
 
     async def append(self, key: str) -> None:
-        row = await get_store().append(self.conversation, said(key))
+        row = await get_store().append(self.conversation, new_message(key))
         assert row.inserted or key in self.uncertain
         self.acknowledged.append(key)
 
     async def turn(self, key: str) -> None:
-        turn = await get_store().turn(1, "telegram", "1", [said(key)], recent=1000)
+        turn = await get_store().turn(1, "telegram", "1", [new_message(key)], recent=1000)
         assert turn.conversation.id == self.conversation
         self.acknowledged.append(key)
-        if turn.appended[0].inserted:  # else a cancelled call had stored the key, and what came after it is not before
+        if turn.appended[0].inserted:  # otherwise a cancelled call has stored the key before
             self.check([row.message_id for row in turn.recent], [key])
 
     async def recent(self, key: str) -> None:
@@ -51,8 +51,8 @@ class Service:
         self.check([row.message_id for row in rows])
         assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
 
-    def check(self, stored: list[str], new: list[str] = []) -> None:  # noqa: B006 - read alone
-        """Check that all that was acknowledged is stored once, and nothing that was never sent."""
+    def check(self, stored: list[str], new: list[str] = []) -> None:  # noqa: B006 - only read
+        """Check that each acknowledged key is stored once, and that every stored key was sent."""
         stored = [*stored, *(key for key in new if key not in stored)]
         assert len(stored) == len(set(stored))
         assert set(self.acknowledged) <= set(stored) <= {*self.acknowledged, *self.uncertain}
@@ -67,14 +67,14 @@ async def services(cloned_database: URL, use_database: Callable[..., Settings]) 
     made = []
     for tenant in tenants:
         with tenant_context(tenant):
-            turn = await get_store().turn(1, "telegram", "1", [said("first")])
+            turn = await get_store().turn(1, "telegram", "1", [new_message("first")])
         made.append(Service(tenant, turn.conversation.id, ["first"]))
     yield made
     await get_engine("store").dispose()
 
 
 async def cancelled_after(turns: int, call: Any) -> bool:
-    """Run a call, cancel it after so many turns of the event loop, and return True if it was cancelled."""
+    """Run a call, cancel it after this number of iterations of the loop, and return True if it was cancelled."""
     task = asyncio.ensure_future(call)
     for _ in range(turns):
         if task.done():
@@ -89,10 +89,10 @@ async def cancelled_after(turns: int, call: Any) -> bool:
 
 
 @pytest.mark.slow
-async def test_cancellations_lose_double_and_mix_up_nothing(services: list[Service], *, is_long: bool) -> None:
+async def test_cancellations_do_not_lose_double_or_mix_up_messages(services: list[Service], *, is_long: bool) -> None:
     """300 steps; with `--long` 10,000."""
     seed = random.SystemRandom().getrandbits(32)
-    dice, is_cancelled = random.Random(seed), 0  # noqa: S311 - guards nothing
+    dice, is_cancelled = random.Random(seed), 0  # noqa: S311 - not for security
     try:
         for number in range(10_000 if is_long else 300):
             service = dice.choice(services)

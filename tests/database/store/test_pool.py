@@ -1,4 +1,4 @@
-"""The store's connections: bound to one tenant at a time, replaced when they die, never left dirty, all closed."""
+"""The store's connections: bound to one tenant at a time, replaced when lost, released clean, and closed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, NoTenant
 from src.database.models import Tenant
 from src.database.repositories import MessageHistoryRepository
 from src.database.store import StorePool, get_store
-from tests.database.store.both import ByRepositories, said
+from tests.database.store.paths import ByRepositories, new_message
 
-# The server has others' databases too, whose tests run beside these.
+# Other workers use other databases of the same server.
 _OURS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%/store/%'"
 BACKENDS = f"SELECT count(*) {_OURS}"
 TERMINATE = f"SELECT pg_terminate_backend(pid) {_OURS}"
@@ -36,7 +36,7 @@ async def tenants(cloned_database: URL, use_database: Callable[..., Settings]) -
         session.add_all(Tenant(id=one, slug=str(one), name="x") for one in ids)
     for one in ids:
         with tenant_context(one):
-            await ByRepositories().turn(1, "1", [said(f"first of {one}")])
+            await ByRepositories().turn(1, "1", [new_message(f"first of {one}")])
     yield ids
     await get_engine("store").dispose()
 
@@ -53,14 +53,14 @@ async def own_message(tenant: UUID) -> list[str]:
         return [row.message_id async for row in get_store().stream_messages(user.id)]
 
 
-async def test_a_connection_shows_each_tenant_its_own_whoever_had_it_before(tenants: list[UUID]) -> None:
+async def test_a_connection_that_served_another_tenant_returns_only_own_rows(tenants: list[UUID]) -> None:
     for one in (*tenants, *reversed(tenants)):
         assert await own_message(one) == [f"first of {one}"]
     assert the_pool().size == 1
     assert the_pool().in_use == 0
 
 
-async def test_nobody_acts_without_a_tenant(
+async def test_a_call_without_a_tenant_raises(
     tenants: list[UUID], cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     use_database(cloned_database, ENVIRONMENT="staging", DATABASE_URL=str(cloned_database))
@@ -69,10 +69,10 @@ async def test_nobody_acts_without_a_tenant(
 
 
 @pytest.mark.slow
-async def test_random_cancellations_and_kills_show_nobody_anothers_rows(
+async def test_random_cancellations_and_kills_return_no_rows_of_another_tenant(
     tenants: list[UUID], superuser: psycopg.Connection
 ) -> None:
-    dice = random.Random(6)  # noqa: S311 - a shuffle that repeats
+    dice = random.Random(6)  # noqa: S311 - repeatable, not for security
     calls = cancelled = lost = 0
     for _ in range(40):
         asked = [dice.choice(tenants) for _ in range(6)]
@@ -99,7 +99,9 @@ async def test_random_cancellations_and_kills_show_nobody_anothers_rows(
         assert await own_message(one) == [f"first of {one}"]
 
 
-async def test_dead_connections_are_replaced_unseen(tenants: list[UUID], superuser: psycopg.Connection) -> None:
+async def test_dead_connections_are_replaced_without_an_error(
+    tenants: list[UUID], superuser: psycopg.Connection
+) -> None:
     for _ in range(5):
         await asyncio.gather(*(own_message(one) for one in tenants))
         superuser.execute(TERMINATE)
@@ -109,7 +111,7 @@ async def test_dead_connections_are_replaced_unseen(tenants: list[UUID], superus
             assert await get_store().user_by_telegram_id(1) is not None
 
 
-async def test_what_was_acknowledged_is_there_once_though_backends_are_killed(
+async def test_acknowledged_messages_are_stored_once_although_backends_are_killed(
     tenants: list[UUID], superuser: psycopg.Connection
 ) -> None:
     acknowledged: set[str] = set()
@@ -119,7 +121,7 @@ async def test_what_was_acknowledged_is_there_once_though_backends_are_killed(
     async def write(writer: int) -> None:
         with tenant_context(tenants[0]):
             for number in range(25):
-                message = said(f"{writer}:{number}")
+                message = new_message(f"{writer}:{number}")
                 while True:
                     try:
                         await get_store().append(conversation_id, message)
@@ -143,7 +145,7 @@ async def test_what_was_acknowledged_is_there_once_though_backends_are_killed(
     assert [row.seq for row in stored] == list(range(1, 102))
 
 
-async def test_who_waits_too_long_is_told_and_who_came_first_is_served_first(
+async def test_waiting_too_long_raises_and_waiting_callers_are_served_in_order(
     tenants: list[UUID], cloned_database: URL, use_database: Callable[..., Settings]
 ) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "1"}), DATABASE_POOL_TIMEOUT="0.2")
@@ -156,23 +158,23 @@ async def test_who_waits_too_long_is_told_and_who_came_first_is_served_first(
     assert time.monotonic() - since < 1
     order: list[int] = []
 
-    async def ask(number: int) -> None:
+    async def call(number: int) -> None:
         await own_message(tenants[0])
         order.append(number)
 
-    asking = [asyncio.create_task(ask(number)) for number in range(6)]
+    waiting = [asyncio.create_task(call(number)) for number in range(6)]
     await asyncio.sleep(0)
-    asking[2].cancel()
+    waiting[2].cancel()
     await asyncio.sleep(0)
     pool.give_back(slot)
-    await asyncio.gather(*asking, return_exceptions=True)
+    await asyncio.gather(*waiting, return_exceptions=True)
 
     assert order == [0, 1, 3, 4, 5]
     assert (pool.size, pool.in_use) == (1, 0)
     await get_engine("store").dispose()
 
 
-async def test_dispose_leaves_no_backend_and_the_next_call_opens_anew(
+async def test_dispose_leaves_no_backend_and_the_next_call_connects_again(
     tenants: list[UUID], superuser: psycopg.Connection
 ) -> None:
     await asyncio.gather(*(own_message(one) for one in tenants))
@@ -185,20 +187,20 @@ async def test_dispose_leaves_no_backend_and_the_next_call_opens_anew(
     assert await own_message(tenants[0]) == [f"first of {tenants[0]}"]
 
 
-def test_each_event_loop_has_its_own(cloned_database: URL, use_database: Callable[..., Settings]) -> None:
+def test_each_event_loop_has_its_own_store(cloned_database: URL, use_database: Callable[..., Settings]) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "2"}))
 
-    async def ask() -> tuple[int, bool]:
+    async def call() -> tuple[int, bool]:
         _, created = await get_store().get_or_create_user(1)
         return id(get_store()), created
 
-    first, second = asyncio.run(ask()), asyncio.run(ask())
+    first, second = asyncio.run(call()), asyncio.run(call())
 
     assert first[1]
     assert not second[1]
 
 
-async def test_a_stream_that_is_left_early_leaves_nothing_behind(tenants: list[UUID]) -> None:
+async def test_a_stream_that_is_closed_early_releases_its_connection(tenants: list[UUID]) -> None:
     with tenant_context(tenants[0]):
         user = await get_store().user_by_telegram_id(1)
         assert user is not None

@@ -17,7 +17,7 @@ async def wait(limit: TimeLimit, seconds: float) -> str:
     return "complete"
 
 
-async def test_a_call_that_takes_too_long_raises_timeout_error_and_its_task_goes_on() -> None:
+async def test_a_call_that_takes_too_long_raises_timeout_error_and_its_task_continues() -> None:
     limit = TimeLimit(0.05)
 
     with pytest.raises(TimeoutError):
@@ -29,7 +29,7 @@ async def test_a_call_that_takes_too_long_raises_timeout_error_and_its_task_goes
     assert await wait(limit, 0) == "complete"
 
 
-async def test_each_call_has_its_own_end() -> None:
+async def test_each_call_has_its_own_deadline() -> None:
     limit = TimeLimit(0.2)
 
     first = asyncio.create_task(wait(limit, 60))

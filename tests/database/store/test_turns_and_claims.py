@@ -1,4 +1,4 @@
-"""A turn and a claim: what the repositories promise of them, the store promises too."""
+"""Turns and claims have the same results through the store and through the repositories."""
 
 from __future__ import annotations
 
@@ -17,44 +17,50 @@ from src.database.repositories import (
 )
 from src.database.store import get_store
 from tests.database.repositories.skewed import skew_clock
-from tests.database.store.both import Path, said
+from tests.database.store.paths import Path, new_message
 
 
 async def test_calls_and_results_stay_together(path: Path, conversation_id: UUID) -> None:
-    call = said("call", None, role="assistant", parts=[{"type": "tool_call", "id": "t1"}])
-    result = said("result", "42", role="tool", tool_call_id="t1")
-    await path.append_many(conversation_id, [said(1), call])
+    call = new_message("call", None, role="assistant", parts=[{"type": "tool_call", "id": "t1"}])
+    result = new_message("result", "42", role="tool", tool_call_id="t1")
+    await path.append_many(conversation_id, [new_message(1), call])
 
     assert [row[3] for row in await path.recent(conversation_id, limit=1)] == [2]
-    taken = await path.turn(1, "1", [result, said(4, role="assistant")])
+    taken = await path.turn(1, "1", [result, new_message(4, role="assistant")])
 
-    assert taken.recent == [1], "the call's result is among what is new"
-    assert [row[3] for row in await path.recent(conversation_id, limit=2)] == [4], "the call of the result is cut off"
+    assert taken.recent == [1], "the call's result is among the new messages"
+    assert [row[3] for row in await path.recent(conversation_id, limit=2)] == [4], (
+        "the window cuts off the call of the result"
+    )
     assert [row[3] for row in await path.recent(conversation_id, limit=3)] == [2, 3, 4]
 
 
-async def test_a_call_that_was_never_answered_is_left_out_once_the_conversation_goes_on(
+async def test_a_call_without_a_result_is_left_out_once_the_conversation_continues(
     path: Path, conversation_id: UUID
 ) -> None:
-    call = said("call", None, role="assistant", parts=[{"type": "tool_call", "id": name} for name in ("t1", "t2")])
-    result = said("result", "42", role="tool", tool_call_id="t1")
-    await path.append_many(conversation_id, [said(1), call, result])
+    call = new_message(
+        "call", None, role="assistant", parts=[{"type": "tool_call", "id": name} for name in ("t1", "t2")]
+    )
+    result = new_message("result", "42", role="tool", tool_call_id="t1")
+    await path.append_many(conversation_id, [new_message(1), call, result])
     running = [row[3] for row in await path.recent(conversation_id)]
 
-    taken = await path.turn(1, "1", [said(4)])
+    taken = await path.turn(1, "1", [new_message(4)])
 
-    assert running == [1, 2, 3], "only the result of the other call follows"
+    assert running == [1, 2, 3], "only the result of the other call may follow"
     assert taken.recent == [1]
     assert [row[3] for row in await path.recent(conversation_id)] == [1, 4]
     assert [row[3] for row in await path.recent(conversation_id, token_budget=1000)] == [1, 4]
-    assert [row.seq for row in (await get_store().page(conversation_id)).items] == [1, 2, 3, 4], "a page has them all"
+    assert [row.seq for row in (await get_store().page(conversation_id)).items] == [1, 2, 3, 4], (
+        "a page has all messages"
+    )
 
 
-async def test_a_turn_makes_what_is_missing_and_goes_on_with_what_is_there(path: Path) -> None:
-    first = await path.turn(5, "c", [said(1), said(2, role="assistant")])
-    second = await path.turn(5, "c", [said(3)])
-    elsewhere = await path.turn(5, None, [said(4)])
-    unnamed = await path.turn(5, None, [said(5)])
+async def test_a_turn_creates_missing_rows_and_continues_with_existing_ones(path: Path) -> None:
+    first = await path.turn(5, "c", [new_message(1), new_message(2, role="assistant")])
+    second = await path.turn(5, "c", [new_message(3)])
+    elsewhere = await path.turn(5, None, [new_message(4)])
+    unnamed = await path.turn(5, None, [new_message(5)])
 
     assert (first.user_created, first.conversation_started, first.recent) == (True, True, [])
     assert [one.seq for one in first.appended] == [1, 2]
@@ -66,22 +72,24 @@ async def test_a_turn_makes_what_is_missing_and_goes_on_with_what_is_there(path:
 
 
 async def test_a_turn_that_is_sent_again_is_a_duplicate(path: Path) -> None:
-    first = await path.turn(5, "c", [said(0)])
-    await path.turn(5, "c", [said(1), said(2)])
-    again = await path.turn(5, "c", [said(1), said(2)])
+    first = await path.turn(5, "c", [new_message(0)])
+    await path.turn(5, "c", [new_message(1), new_message(2)])
+    again = await path.turn(5, "c", [new_message(1), new_message(2)])
 
     assert [(one.seq, one.inserted) for one in again.appended] == [(2, False), (3, False)]
     assert again.recent == [1]
     assert again.conversation_id == first.conversation_id
 
 
-async def test_a_silent_conversation_is_closed_and_another_one_begun(path: Path) -> None:
+async def test_an_idle_conversation_is_closed_and_a_new_one_starts(path: Path) -> None:
     early = datetime.now(UTC) - timedelta(hours=2)
-    first = await path.turn(5, "c", [said(1, created_at=early)])
-    async with get_db() as session:  # a conversation is as old as its row, unless something was said later
+    first = await path.turn(5, "c", [new_message(1, created_at=early)])
+    async with get_db() as session:  # without a later message, idleness counts from the creation of the row
         created = (await ConversationRepository(session).get(first.conversation_id)).created_at
-    kept = await path.turn(5, "c", [said(2, created_at=early)], idle=datetime.now(UTC) - early + timedelta(minutes=1))
-    renewed = await path.turn(5, "c", [said(3)], idle=timedelta(hours=1))
+    kept = await path.turn(
+        5, "c", [new_message(2, created_at=early)], idle=datetime.now(UTC) - early + timedelta(minutes=1)
+    )
+    renewed = await path.turn(5, "c", [new_message(3)], idle=timedelta(hours=1))
 
     assert created > early
     assert kept.conversation_id == first.conversation_id
@@ -93,7 +101,7 @@ async def test_a_silent_conversation_is_closed_and_another_one_begun(path: Path)
 
 
 @pytest.mark.parametrize("skew", [timedelta(minutes=10), timedelta(minutes=-10)], ids=["ahead", "behind"])
-async def test_silence_is_measured_by_the_servers_clock(
+async def test_idleness_is_measured_by_the_servers_clock(
     path: Path, monkeypatch: pytest.MonkeyPatch, skew: timedelta
 ) -> None:
     now, idle = datetime.now(UTC), timedelta(minutes=30)
@@ -102,15 +110,15 @@ async def test_silence_is_measured_by_the_servers_clock(
 
     started = {}
     for chat, age in ages.items():
-        await path.turn(5, chat, [said(f"{chat}1", created_at=now - age)])
-        turn = await path.turn(5, chat, [said(f"{chat}2", created_at=now)], idle=idle)
+        await path.turn(5, chat, [new_message(f"{chat}1", created_at=now - age)])
+        turn = await path.turn(5, chat, [new_message(f"{chat}2", created_at=now)], idle=idle)
         started[chat] = turn.conversation_started
 
     assert started == {"short": False, "long": True}
 
 
-async def test_any_number_of_turns_at_once_make_one_user_one_conversation_and_no_gap(path: Path) -> None:
-    turns = await asyncio.gather(*(path.turn(9, "9", [said(f"t{number}")]) for number in range(24)))
+async def test_concurrent_turns_create_one_user_and_one_conversation_without_gaps(path: Path) -> None:
+    turns = await asyncio.gather(*(path.turn(9, "9", [new_message(f"t{number}")]) for number in range(24)))
 
     assert sorted(turn.appended[0].seq for turn in turns) == list(range(1, 25))
     assert len({turn.conversation_id for turn in turns}) == 1
@@ -118,7 +126,7 @@ async def test_any_number_of_turns_at_once_make_one_user_one_conversation_and_no
     assert sum(turn.conversation_started for turn in turns) == 1
     for turn in turns:
         before = turn.appended[0].seq - 1
-        assert turn.recent == list(range(max(1, before - 19), before + 1)), "no hole where another call came in between"
+        assert turn.recent == list(range(max(1, before - 19), before + 1)), "no gap although calls are concurrent"
 
 
 async def a_reminder(user_id: UUID, due: timedelta, **values: Any) -> UUID:
@@ -129,7 +137,7 @@ async def a_reminder(user_id: UUID, due: timedelta, **values: Any) -> UUID:
         return (await EventRepository(session).add(event)).id
 
 
-async def test_what_is_due_is_claimed_once(path: Path) -> None:
+async def test_a_due_reminder_is_claimed_once(path: Path) -> None:
     user_id, _ = await path.get_or_create_user(1)
     due = [await a_reminder(user_id, timedelta(minutes=-number)) for number in (3, 2, 1)]
     await a_reminder(user_id, timedelta(hours=1))
@@ -137,12 +145,12 @@ async def test_what_is_due_is_claimed_once(path: Path) -> None:
     first = await path.claim("a", limit=2)
     claims = await asyncio.gather(*(path.claim(f"w{number}") for number in range(4)))
 
-    assert [event[0] for event in first] == due[:2], "the longest due first"
+    assert [event[0] for event in first] == due[:2], "the longest due are claimed first"
     assert [event[4] for event in first] == [1, 1]
     assert [event[0] for claim in claims for event in claim] == due[2:]
 
 
-async def test_a_series_whose_reminder_fails_goes_on_with_its_next_occurrence(path: Path) -> None:
+async def test_a_series_whose_reminder_fails_continues_with_its_next_occurrence(path: Path) -> None:
     user_id, _ = await path.get_or_create_user(1)
     series = await a_reminder(user_id, timedelta(days=-1, minutes=5), rrule="FREQ=DAILY")
     async with get_db() as session:
@@ -162,7 +170,7 @@ async def test_a_series_whose_reminder_fails_goes_on_with_its_next_occurrence(pa
 
 
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"lease": timedelta(0)}, {"lease": timedelta(days=1000)}])
-async def test_a_claim_that_nobody_means_is_refused(path: Path, wrong: dict[str, Any]) -> None:
+async def test_an_invalid_claim_is_refused(path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         await path.claim("a", **wrong)
     with pytest.raises(ValueError, match="worker"):
@@ -170,7 +178,7 @@ async def test_a_claim_that_nobody_means_is_refused(path: Path, wrong: dict[str,
 
 
 async def test_a_naive_time_is_refused(path: Path, conversation_id: UUID) -> None:
-    naive = datetime(2026, 1, 1)  # noqa: DTZ001 - that is what is tried
-    for wrong in (said(1, created_at=naive), said(1, edited_at=naive)):
+    naive = datetime(2026, 1, 1)  # noqa: DTZ001 - the test passes a naive time
+    for wrong in (new_message(1, created_at=naive), new_message(1, edited_at=naive)):
         with pytest.raises(ValueError, match="aware"):
             await path.append_many(conversation_id, [wrong])

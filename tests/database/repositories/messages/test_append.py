@@ -57,9 +57,7 @@ async def test_rejects_the_same_key_with_other_content_within_a_batch(
         await messages.append_many(conversation.id, [message("a", "one"), message("a", "two")])
 
 
-async def test_a_refused_batch_leaves_nothing_of_itself(
-    messages: MessageHistoryRepository, conversation: Conversation
-) -> None:
+async def test_a_rejected_batch_stores_nothing(messages: MessageHistoryRepository, conversation: Conversation) -> None:
     await messages.append(conversation.id, message("a", "one"))
 
     with pytest.raises(IdempotencyConflictError):
@@ -99,7 +97,7 @@ async def test_rejects_a_key_of_another_chat(
         await messages.append(other.id, message("a"))
 
 
-async def test_knows_a_message_again_after_its_conversation_was_succeeded(
+async def test_recognizes_a_duplicate_after_its_conversation_was_succeeded(
     session: AsyncSession, messages: MessageHistoryRepository, conversation: Conversation, user: User
 ) -> None:
     first = await messages.append(conversation.id, message("a"))
@@ -127,7 +125,7 @@ async def test_a_message_that_had_to_be_cleaned_is_recognized_as_a_duplicate(
     assert not again.inserted
 
 
-async def test_cleans_tool_ids_and_knows_them_again(
+async def test_cleans_tool_ids_and_recognizes_duplicates(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     dirty = message("a", role="tool", tool_call_id="c\0", tool_name="t\ud83d", parts=[{"text": "\0"}])
@@ -136,10 +134,10 @@ async def test_cleans_tool_ids_and_knows_them_again(
     await messages.append(conversation.id, dirty)
 
     assert not (await messages.append(conversation.id, dirty)).inserted
-    assert not (await messages.append(conversation.id, clean)).inserted, "what was read is known again"
+    assert not (await messages.append(conversation.id, clean)).inserted, "a message that was read is recognized"
 
 
-async def test_a_tools_id_has_a_limit_that_is_known_before_anything_is_sent(
+async def test_a_tool_id_that_is_too_long_is_rejected_before_anything_is_sent(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     stored = await messages.append(conversation.id, message("a", role="tool", tool_call_id="\U0001d4b3" * 255))
@@ -164,7 +162,9 @@ async def test_a_lost_turn_appends_nothing(
     with pytest.raises(StaleDataError):
         await messages.pop_last(conversation.id, turn=6)
     assert (await messages.append(conversation.id, message("a"), turn=7)).message.seq == 1
-    assert (await messages.append(conversation.id, message("b"))).message.seq == 2, "without a turn nobody asks"
+    assert (await messages.append(conversation.id, message("b"))).message.seq == 2, (
+        "without a turn the token is not checked"
+    )
 
 
 async def test_messages_cannot_be_written_without_a_seq(
@@ -181,7 +181,7 @@ async def test_messages_cannot_be_written_without_a_seq(
 
 
 @pytest.mark.parametrize("name", ["seq", "message_id", "conversation_id", "user_id", "fingerprint", "state"])
-async def test_update_leaves_a_messages_place_and_key_alone(
+async def test_update_cannot_change_a_messages_place_or_key(
     messages: MessageHistoryRepository, conversation: Conversation, name: str
 ) -> None:
     stored = (await messages.append(conversation.id, message("a"))).message
@@ -191,7 +191,7 @@ async def test_update_leaves_a_messages_place_and_key_alone(
     assert (await messages.update(stored.id, model="m")).model == "m"
 
 
-async def test_never_cuts_content(messages: MessageHistoryRepository, conversation: Conversation) -> None:
+async def test_stores_long_content_unchanged(messages: MessageHistoryRepository, conversation: Conversation) -> None:
     content = "🏳️‍🌈" * 100_000
 
     stored = await messages.append(conversation.id, message("a", content))
@@ -233,5 +233,5 @@ async def test_last_message_at_never_decreases(messages: MessageHistoryRepositor
     assert conversation.last_message_at == late
 
 
-def test_a_message_never_shows_its_content() -> None:
+def test_the_repr_of_a_message_omits_its_content() -> None:
     assert "hola" not in repr(message())

@@ -27,8 +27,8 @@ def conversations(session: AsyncSession) -> ConversationRepository:
 
 
 @pytest.fixture
-async def said(messages: MessageHistoryRepository, conversation: Conversation) -> MessageHistory:
-    """A message, before an answer that is being made."""
+async def question(messages: MessageHistoryRepository, conversation: Conversation) -> MessageHistory:
+    """A message before an incomplete answer."""
     first, _ = await messages.append_many(
         conversation.id, [message("a", input_tokens=1), message("b", "so far", role="assistant", state="incomplete")]
     )
@@ -75,26 +75,26 @@ WRITES: dict[str, Reads] = {
 
 
 @pytest.mark.parametrize("name", READS)
-async def test_is_not_read(
-    messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory, name: str
+async def test_methods_do_not_read_it(
+    messages: MessageHistoryRepository, conversations: ConversationRepository, question: MessageHistory, name: str
 ) -> None:
-    there, of = said.id, said.conversation_id
+    there, of = question.id, question.conversation_id
     before = await READS[name](messages, of, there)
 
     await conversations.delete(of)
-    gone = await READS[name](messages, of, there)
+    while_deleted = await READS[name](messages, of, there)
     await conversations.restore(of)
 
     assert before
-    assert not gone
+    assert not while_deleted
     assert await READS[name](messages, of, there) == before
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_is_not_written(
-    messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory, name: str
+async def test_methods_do_not_write_it(
+    messages: MessageHistoryRepository, conversations: ConversationRepository, question: MessageHistory, name: str
 ) -> None:
-    there, of = said.id, said.conversation_id
+    there, of = question.id, question.conversation_id
     await conversations.delete(of)
 
     with pytest.raises(NotFoundError):
@@ -108,22 +108,22 @@ async def test_is_not_written(
     await WRITES[name](messages, of, there)
 
 
-async def test_its_answer_under_way_is_left_for_when_it_comes_back(
-    messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory
+async def test_its_incomplete_answer_is_interrupted_only_after_the_restoration(
+    messages: MessageHistoryRepository, conversations: ConversationRepository, question: MessageHistory
 ) -> None:
     older_than = timedelta(microseconds=1)
-    await conversations.delete(said.conversation_id)
+    await conversations.delete(question.conversation_id)
 
     assert await messages.interrupt_stale(older_than=older_than) == []
-    await conversations.restore(said.conversation_id)
+    await conversations.restore(question.conversation_id)
 
     assert [one.message_id for one in await messages.interrupt_stale(older_than=older_than)] == ["b"]
 
 
 async def test_the_usage_of_a_deleted_conversation_can_be_counted(
-    messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory
+    messages: MessageHistoryRepository, conversations: ConversationRepository, question: MessageHistory
 ) -> None:
-    await conversations.delete(said.conversation_id)
+    await conversations.delete(question.conversation_id)
 
     (spent,) = await messages.usage(since=LONG_AGO, include_deleted=True)
     (seen,) = await messages.usage(since=LONG_AGO)
@@ -132,10 +132,10 @@ async def test_the_usage_of_a_deleted_conversation_can_be_counted(
     assert seen.messages == 0
 
 
-async def test_a_message_that_was_deleted_before_stays_so_when_it_comes_back(
-    messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory
+async def test_a_message_that_was_deleted_before_stays_deleted_after_the_restoration(
+    messages: MessageHistoryRepository, conversations: ConversationRepository, question: MessageHistory
 ) -> None:
-    there, of = said.id, said.conversation_id
+    there, of = question.id, question.conversation_id
     await messages.delete(there)
     await conversations.delete(of)
     await conversations.restore(of)
@@ -143,12 +143,12 @@ async def test_a_message_that_was_deleted_before_stays_so_when_it_comes_back(
     assert [one.message_id for one in await messages.after(of, 0)] == ["b"]
 
 
-async def test_a_message_of_it_can_still_be_erased(
-    messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory
+async def test_its_messages_can_still_be_erased(
+    messages: MessageHistoryRepository, conversations: ConversationRepository, question: MessageHistory
 ) -> None:
-    await conversations.delete(said.conversation_id)
+    await conversations.delete(question.conversation_id)
 
-    await messages.delete(said.id, hard=True)
+    await messages.delete(question.id, hard=True)
 
     assert await messages.purge(utc_now() + timedelta(days=1), dry_run=True) == 1
 
@@ -158,10 +158,10 @@ async def test_its_messages_are_not_loaded_with_their_user(
     session: AsyncSession,
     messages: MessageHistoryRepository,
     conversations: ConversationRepository,
-    said: MessageHistory,
+    question: MessageHistory,
     load: Callable[..., Any],
 ) -> None:
-    user_id, of = said.user_id, said.conversation_id
+    user_id, of = question.user_id, question.conversation_id
     other, _ = await conversations.get_or_start(user_id, "telegram", "2")
     await messages.append(other.id, message("c"))
     await conversations.delete(of)
@@ -172,35 +172,35 @@ async def test_its_messages_are_not_loaded_with_their_user(
     assert [one.message_id for one in user.messages] == ["c"]
 
 
-async def test_a_key_of_a_deleted_conversation_is_a_duplicate_that_is_not_there(
-    messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory
+async def test_a_key_of_a_deleted_conversation_is_a_duplicate_that_is_reported_as_deleted(
+    messages: MessageHistoryRepository, conversations: ConversationRepository, question: MessageHistory
 ) -> None:
-    await conversations.delete(said.conversation_id)
-    successor, started = await conversations.get_or_start(said.user_id, "telegram", "1")
+    await conversations.delete(question.conversation_id)
+    successor, started = await conversations.get_or_start(question.user_id, "telegram", "1")
 
     again, new = await messages.append_many(successor.id, [message("a", input_tokens=1), message("new")])
 
     assert started
-    assert (again.inserted, again.is_there, again.message.id) == (False, False, said.id)
+    assert (again.inserted, again.is_there, again.message.id) == (False, False, question.id)
     assert (new.inserted, new.is_there, new.message.seq) == (True, True, 1)
 
 
 async def test_a_duplicate_reports_whether_it_is_deleted(
-    messages: MessageHistoryRepository, conversations: ConversationRepository, said: MessageHistory
+    messages: MessageHistoryRepository, conversations: ConversationRepository, question: MessageHistory
 ) -> None:
     repeated = message("a", input_tokens=1)
-    await conversations.close(said.conversation_id)
-    successor, _ = await conversations.get_or_start(said.user_id, "telegram", "1")
+    await conversations.close(question.conversation_id)
+    successor, _ = await conversations.get_or_start(question.user_id, "telegram", "1")
 
-    assert (await messages.append(said.conversation_id, repeated)).is_there
+    assert (await messages.append(question.conversation_id, repeated)).is_there
     assert (await messages.append(successor.id, repeated)).is_there
-    await messages.delete(said.id)
-    assert not (await messages.append(said.conversation_id, repeated)).is_there
+    await messages.delete(question.id)
+    assert not (await messages.append(question.conversation_id, repeated)).is_there
     assert not (await messages.append(successor.id, repeated)).is_there
 
 
 @pytest.mark.parametrize("chat", ["1", None])
-async def test_a_key_of_a_user_who_was_deleted_and_came_back_is_a_duplicate(
+async def test_a_key_of_a_user_who_was_deleted_and_created_again_is_a_duplicate(
     session: AsyncSession, messages: MessageHistoryRepository, conversations: ConversationRepository, chat: str | None
 ) -> None:
     users = UserRepository(session)
@@ -218,7 +218,7 @@ async def test_a_key_of_a_user_who_was_deleted_and_came_back_is_a_duplicate(
 
 
 @pytest.mark.parametrize(("chat", "leaves"), [(None, True), (None, False), ("1", False)])
-async def test_a_key_of_somebody_else_is_a_conflict(
+async def test_a_key_of_another_user_is_a_conflict(
     session: AsyncSession,
     messages: MessageHistoryRepository,
     conversations: ConversationRepository,

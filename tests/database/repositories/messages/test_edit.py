@@ -47,7 +47,7 @@ async def test_a_late_or_repeated_edit_does_nothing(
     assert not await messages.edit("a", "two", edited_at=now - timedelta(seconds=1))
 
 
-async def test_an_edit_counts_whatever_our_clock_said_when_the_message_came(
+async def test_an_edit_in_the_second_of_the_append_is_applied(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append(conversation.id, message("a", "typo"))

@@ -25,7 +25,7 @@ async def test_soft_deletes_the_last_message_and_keeps_its_seq(
     assert (await messages.append(conversation.id, message("b2"))).message.seq == 3
 
 
-async def test_the_popped_key_is_still_taken_and_the_message_can_come_back(
+async def test_the_popped_key_is_still_taken_and_the_message_can_be_restored(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append(conversation.id, message("a"))
@@ -36,11 +36,11 @@ async def test_the_popped_key_is_still_taken_and_the_message_can_come_back(
     await messages.restore(popped.id)
 
     assert not again.inserted
-    assert again.message.deleted_at is None, "it is one and the same row, which was restored"
+    assert again.message.deleted_at is None, "restoring returns the same row"
     assert [one.seq for one in await messages.recent(conversation.id)] == [1]
 
 
-async def test_a_retry_that_names_the_number_takes_no_other(
+async def test_a_retry_that_names_the_number_removes_no_other_message(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append_many(conversation.id, [message("a"), message("b")])

@@ -36,7 +36,7 @@ async def test_the_oldest_messages_are_purged_first(messages: MessageHistoryRepo
     assert await messages.purge(day(5), limit=2) == 2
     assert await left(messages, year) == set("23456789")
     assert [await messages.purge(day(5), limit=2) for _ in range(3)] == [2, 1, 0]
-    assert await left(messages, year) == set("56789"), "what was said at the instant itself stays"
+    assert await left(messages, year) == set("56789"), "a message of the instant itself stays"
 
 
 async def test_a_dry_run_counts_all_batches_and_erases_nothing(
@@ -105,7 +105,7 @@ async def test_rows_that_refer_to_a_purged_message_stay_without_the_reference(
 
 
 def test_nothing_else_refers_to_a_message() -> None:
-    """A table that does stands in the way of `purge`: clear its reference there."""
+    """A table with such a reference would block `purge`, which must clear the reference."""
     referring = {
         f"{column.table.name}.{column.name}"
         for table in Base.metadata.tables.values()

@@ -74,7 +74,7 @@ async def test_a_half_without_its_other_half_becomes_the_replacement_character(
     assert await send(messages, *pieces) == stored
 
 
-async def test_pieces_that_do_not_follow_are_refused_as_ever(
+async def test_pieces_that_do_not_follow_are_refused(
     messages: MessageHistoryRepository, answer: MessageHistory
 ) -> None:
     await send(messages, "a", HIGH, LOW, "b")
@@ -114,7 +114,7 @@ async def test_the_first_half_may_come_with_the_message_and_in_every_split(
         assert not (await messages.append(conversation.id, begun)).inserted
 
 
-async def test_an_edit_begins_the_count_again(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
+async def test_an_edit_resets_the_count(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
     await send(messages, HIGH, LOW)
     await messages.edit("answer", "new", edited_at=datetime.now(UTC))
 

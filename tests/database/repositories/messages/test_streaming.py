@@ -124,7 +124,7 @@ async def test_an_ended_message_does_not_change(messages: MessageHistoryReposito
             await step()
         with pytest.raises(StaleDataError, match=f"is {state}"):
             await messages.extend("answer", "!", offset=4)
-        assert (await messages.extend("answer", "la", offset=2)).content == "Hola", "a retry of what is there"
+        assert (await messages.extend("answer", "la", offset=2)).content == "Hola", "a retry of a stored piece"
 
 
 async def test_a_missing_message_cannot_be_extended(messages: MessageHistoryRepository, answer: MessageHistory) -> None:
@@ -186,7 +186,7 @@ async def test_a_restored_incomplete_message_is_interrupted(
     await messages.restore(other.id)
 
     assert seen == [1, 3]
-    assert (answer.state, other.state) == ("interrupted", "incomplete"), "the other one was not deleted"
+    assert (answer.state, other.state) == ("interrupted", "incomplete"), "the second message was not deleted"
     with pytest.raises(StaleDataError, match="is interrupted"):
         await messages.extend("answer", "late", offset=0)
 

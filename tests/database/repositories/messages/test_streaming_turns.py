@@ -72,7 +72,7 @@ async def test_a_lost_turn_changes_nothing(
     assert (found.content, found.state) == ("Ho", "incomplete")
     await step(messages, new.token)
     with pytest.raises(StaleDataError, match="turn must be the conversation's last"):
-        await step(messages, lost.token)  # a retry of what is there already too
+        await step(messages, lost.token)  # also a retry of a stored piece
 
 
 async def test_the_turn_of_another_conversation_is_rejected(
@@ -128,7 +128,7 @@ async def test_a_claim_that_is_committed_first_wins(step: Step) -> None:
         await take_turn(claiming, conversation_id)
         late = asyncio.ensure_future(step(MessageHistoryRepository(writing), lost.token))
         await asyncio.sleep(0.1)
-        assert not late.done(), "it waits for the claim"
+        assert not late.done(), "the change waits for the claim"
         await claiming.commit()
         with pytest.raises(StaleDataError, match="turn must be the conversation's last"):
             await late

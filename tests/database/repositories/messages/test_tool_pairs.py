@@ -267,7 +267,7 @@ async def test_parts_of_any_shape_are_no_calls(messages: MessageHistoryRepositor
         [message("1", role="assistant", parts=odd), message("2", parts=[{"id": "a"}]), result("3", "a")],
     )
 
-    assert await keys(messages, conversation) == ["1", "2"], "nor is what a user sent a call"
+    assert await keys(messages, conversation) == ["1", "2"], "a user's message is no call"
 
 
 async def test_an_id_that_had_to_be_cleaned_is_matched_too(

@@ -26,18 +26,18 @@ async def other(session: AsyncSession, messages: MessageHistoryRepository, conve
     await session.flush()
     found, _ = await ConversationRepository(session).get_or_start(user.id, "telegram", "2")
     await messages.append(found.id, message("other", created_at=NEW_YEAR, model="a", output_tokens=100))
-    said = [
+    batch = [
         message("1", created_at=NEW_YEAR),
         message("2", created_at=NEW_YEAR, model="a", input_tokens=10, output_tokens=1, token_count=1),
         message("3", created_at=NEW_YEAR + timedelta(hours=2), model="b", input_tokens=20, output_tokens=2),
         message("4", created_at=NEW_YEAR + timedelta(days=1), model="a", input_tokens=30, output_tokens=2**31 - 1),
         message("5", created_at=NEW_YEAR + timedelta(days=1), model="a", output_tokens=2**31 - 1),
     ]
-    await messages.append_many(conversation.id, said)
+    await messages.append_many(conversation.id, batch)
     return found
 
 
-async def test_adds_up_without_groups(
+async def test_returns_one_total_without_groups(
     messages: MessageHistoryRepository, conversation: Conversation, other: Conversation
 ) -> None:
     expected = Usage(messages=5, input_tokens=60, output_tokens=2 * (2**31 - 1) + 3, token_count=1)
@@ -74,7 +74,7 @@ async def test_groups_by_user_and_conversation(
     }
 
 
-async def test_a_day_is_the_zones(
+async def test_days_are_those_of_the_given_zone(
     messages: MessageHistoryRepository, conversation: Conversation, other: Conversation
 ) -> None:
     rows = await messages.usage(conversation_id=conversation.id, by=["day"], timezone="America/Mexico_City")
@@ -83,15 +83,19 @@ async def test_a_day_is_the_zones(
 
 
 @pytest.mark.parametrize("zone", ["CET", "EET", "MET", "WET"])
-async def test_half_past_midnight_is_of_the_new_day_in_summer_too(
+async def test_half_past_midnight_belongs_to_the_new_day_in_summer_too(
     messages: MessageHistoryRepository, conversation: Conversation, zone: str
 ) -> None:
-    said = datetime(2027, 7, 14, 0, 30, tzinfo=get_zone(zone)).astimezone(UTC)
-    await messages.append(conversation.id, message("1", created_at=said))
+    created_at = datetime(2027, 7, 14, 0, 30, tzinfo=get_zone(zone)).astimezone(UTC)
+    await messages.append(conversation.id, message("1", created_at=created_at))
 
     whole = await messages.usage(conversation_id=conversation.id, by=["day"], timezone=zone)
     within = await messages.usage(
-        conversation_id=conversation.id, by=["day"], timezone=zone, since=said, until=said + timedelta(seconds=1)
+        conversation_id=conversation.id,
+        by=["day"],
+        timezone=zone,
+        since=created_at,
+        until=created_at + timedelta(seconds=1),
     )
 
     assert [row.day for row in whole] == [row.day for row in within] == [date(2027, 7, 14)]
@@ -135,7 +139,7 @@ async def test_deleted_messages_count_on_request(
     assert (await messages.usage(conversation_id=conversation.id, include_deleted=True))[0].messages == 5
 
 
-async def test_no_more_groups_than_the_limit(
+async def test_returns_at_most_the_given_number_of_groups(
     messages: MessageHistoryRepository, conversation: Conversation, other: Conversation
 ) -> None:
     assert [row.model for row in await messages.usage(since=NEW_YEAR, by=["model"], limit=2)] == ["a", "b"]

@@ -27,13 +27,15 @@ async def ten(session: AsyncSession, messages: MessageHistoryRepository, convers
     return conversation
 
 
-async def test_recent_returns_the_last_ones_oldest_first(messages: MessageHistoryRepository, ten: Conversation) -> None:
+async def test_recent_returns_the_last_messages_oldest_first(
+    messages: MessageHistoryRepository, ten: Conversation
+) -> None:
     assert seqs(await messages.recent(ten.id, limit=3)) == [8, 9, 10]
     assert seqs(await messages.recent(ten.id, limit=1000)) == list(range(1, 11))
     assert seqs(await messages.recent(ten.id, limit=2, before_seq=5)) == [3, 4]
 
 
-async def test_recent_passes_over_deleted_messages(messages: MessageHistoryRepository, ten: Conversation) -> None:
+async def test_recent_skips_deleted_messages(messages: MessageHistoryRepository, ten: Conversation) -> None:
     last = await messages.get_by_message_id("10")
     assert last is not None
     await messages.delete(last.id)
@@ -84,7 +86,7 @@ async def test_a_budget_is_filled_from_the_end_and_never_exceeded(
     assert seqs(await messages.recent(conversation.id, token_budget=budget)) == expected
 
 
-async def test_a_budget_and_a_limit_both_hold(messages: MessageHistoryRepository, ten: Conversation) -> None:
+async def test_a_budget_and_a_limit_both_apply(messages: MessageHistoryRepository, ten: Conversation) -> None:
     assert seqs(await messages.recent(ten.id, token_budget=10**6, limit=2)) == [9, 10]
     assert seqs(await messages.recent(ten.id, token_budget=2, limit=5, before_seq=8)) == [6, 7]
 
@@ -158,11 +160,11 @@ async def test_pages_go_both_ways_and_meet(messages: MessageHistoryRepository, t
     assert await messages.after(uuid7(), 0) == []
 
 
-async def test_around_gives_the_anchor_and_both_sides(messages: MessageHistoryRepository, ten: Conversation) -> None:
+async def test_around_returns_the_anchor_and_both_sides(messages: MessageHistoryRepository, ten: Conversation) -> None:
     assert seqs(await messages.around(ten.id, 5, before=2, after=3)) == [3, 4, 5, 6, 7, 8]
     assert seqs(await messages.around(ten.id, 1, before=2, after=1)) == [1, 2]
     assert seqs(await messages.around(ten.id, 10, before=0, after=5)) == [10]
-    assert seqs(await messages.around(ten.id, 99, before=2, after=2)) == [9, 10], "the anchor need not be there"
+    assert seqs(await messages.around(ten.id, 99, before=2, after=2)) == [9, 10], "the anchor may be missing"
     assert seqs(await messages.around(ten.id, 0, before=1000, after=1000)) == list(range(1, 11))
     with pytest.raises(ValueError, match="before must be from 0 to 1000, got 1001"):
         await messages.around(ten.id, 5, before=1001)
@@ -172,7 +174,7 @@ async def test_around_gives_the_anchor_and_both_sides(messages: MessageHistoryRe
         await messages.around(ten.id, 5, after=-1)
 
 
-async def test_pages_pass_over_deleted_messages(messages: MessageHistoryRepository, ten: Conversation) -> None:
+async def test_pages_skip_deleted_messages(messages: MessageHistoryRepository, ten: Conversation) -> None:
     await messages.pop_last(ten.id)
     fifth = await messages.get_by_message_id("5")
     assert fifth is not None

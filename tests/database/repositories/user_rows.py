@@ -13,7 +13,7 @@ from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.session import AsyncSession
 
 
-async def live(session: AsyncSession, name: str, *, at: datetime | None = None, **values: Any) -> User:
+async def add_user_with_rows(session: AsyncSession, name: str, *, at: datetime | None = None, **values: Any) -> User:
     """Create a user with a conversation of two messages, a series of events and two notes, one of each pair deleted."""
     at = at or utc_now()
     user = User(display_name=name, created_at=at, **values)

@@ -1,4 +1,4 @@
-"""The store and the repositories behind one face: what one promises the other does, and one suite looks at both."""
+"""The store and the repositories behind one protocol, so that one suite tests both paths."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Stored(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What a turn gave: ids, what was made, the numbers of what was said before, what was appended."""
+    """The result of a turn: ids, created rows, the numbers of earlier messages, and the appended messages."""
 
     user_id: UUID
     user_created: bool
@@ -105,11 +105,14 @@ class ByRepositories:
         async with get_db() as session:
             user, created = await UserRepository(session).get_or_create_by_telegram_id(telegram_id)
             conversations, history = ConversationRepository(session), MessageHistoryRepository(session)
-            there, started = await conversations.get_or_start(user.id, "telegram", chat, idle_timeout=idle)
-            appended = [_stored(one) for one in await history.append_many(there.id, messages)]
-            first = min((one.seq for one in appended if one.conversation_id == there.id), default=there.last_seq + 1)
-            recent = [row.seq for row in await history.recent(there.id, limit=20, before_seq=first)]
-        return Taken(user.id, created, there.id, started, recent, appended)
+            conversation, started = await conversations.get_or_start(user.id, "telegram", chat, idle_timeout=idle)
+            appended = [_stored(one) for one in await history.append_many(conversation.id, messages)]
+            first = min(
+                (one.seq for one in appended if one.conversation_id == conversation.id),
+                default=conversation.last_seq + 1,
+            )
+            recent = [row.seq for row in await history.recent(conversation.id, limit=20, before_seq=first)]
+        return Taken(user.id, created, conversation.id, started, recent, appended)
 
     async def claim(self, worker: str, **options: Any) -> list[tuple[Any, ...]]:
         async with get_db() as session:
@@ -156,5 +159,5 @@ def _stored(one: Any) -> Stored:
     return Stored(row.message_id, row.conversation_id, row.seq, one.inserted, one.is_there)
 
 
-def said(key: object, content: str | None = "hello", **values: object) -> NewMessage:
+def new_message(key: object, content: str | None = "hello", **values: object) -> NewMessage:
     return NewMessage(message_id=str(key), role=values.pop("role", "user"), content=content, **values)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the repositories promise of the calls of every turn, the store promises too."""
+"""The calls of every turn have the same results through the store and through the repositories."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from src.database.repositories import (
     MessageHistoryRepository,
     UserRepository,
 )
-from tests.database.store.both import ROW, ByRepositories, ByStore, Path, said
+from tests.database.store.paths import ROW, ByRepositories, ByStore, Path, new_message
 
 
-async def test_a_user_is_made_once(path: Path) -> None:
+async def test_a_user_is_created_once(path: Path) -> None:
     assert await path.user(7) is None
 
     made = await asyncio.gather(*(path.get_or_create_user(7, display_name="Ada", locale="es-MX") for _ in range(8)))
@@ -46,17 +46,17 @@ async def test_a_deleted_users_id_is_free_again(path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"timezone": "Mars/Olympus"}, {"locale": "no locale"}, {"display_name": ""}, {"username": "x" * 65}]
 )
-async def test_a_wrong_profile_is_refused(path: Path, wrong: dict[str, str]) -> None:
+async def test_an_invalid_profile_is_refused(path: Path, wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
         await path.get_or_create_user(7, **wrong)
 
 
 @pytest.mark.parametrize("name", ["parts", "attachments"])
-async def test_a_message_that_jsonb_cannot_hold_is_named_before_anything_is_sent(
+async def test_a_message_that_jsonb_cannot_store_is_rejected_before_anything_is_sent(
     path: Path, conversation_id: UUID, name: str
 ) -> None:
     wrong: dict[str, Any] = {name: [{"a": float("nan")}]}
-    messages = [*map(said, range(3)), said("wrong", **wrong)]
+    messages = [*map(new_message, range(3)), new_message("wrong", **wrong)]
     rule = rf"^message 'wrong': {name} must have only finite numbers, got nan at {name}\[0\]\.a$"
 
     with pytest.raises(ValueError, match=rule):
@@ -70,18 +70,18 @@ async def test_a_message_that_jsonb_cannot_hold_is_named_before_anything_is_sent
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 2**63, True, "7", None])
-async def test_what_is_no_telegram_id_is_refused(path: Path, wrong: int) -> None:
+async def test_an_invalid_telegram_id_is_refused(path: Path, wrong: int) -> None:
     with pytest.raises(ValueError, match="telegram_id"):
         await path.user(wrong)
     with pytest.raises(ValueError, match="telegram_id"):
         await path.get_or_create_user(wrong)
     with pytest.raises(ValueError, match="telegram_id"):
-        await path.turn(wrong, "1", [said(1)])
+        await path.turn(wrong, "1", [new_message(1)])
 
 
 async def test_messages_are_numbered_in_their_order_and_once_each(path: Path, conversation_id: UUID) -> None:
-    first = await path.append_many(conversation_id, [said(1), said(2)])
-    again = await path.append_many(conversation_id, [said(2), said(3), said(3)])
+    first = await path.append_many(conversation_id, [new_message(1), new_message(2)])
+    again = await path.append_many(conversation_id, [new_message(2), new_message(3), new_message(3)])
 
     assert [(one.message_id, one.seq, one.inserted) for one in first] == [("1", 1, True), ("2", 2, True)]
     assert [(one.message_id, one.seq, one.inserted) for one in again] == [
@@ -90,11 +90,11 @@ async def test_messages_are_numbered_in_their_order_and_once_each(path: Path, co
     assert await path.append_many(conversation_id, []) == []
 
 
-async def test_a_row_has_all_that_a_message_brought(pooled: URL, conversation_id: UUID) -> None:
-    [parent] = await ByStore().append_many(conversation_id, [said("parent")])
+async def test_a_row_has_every_attribute_of_its_message(pooled: URL, conversation_id: UUID) -> None:
+    [parent] = await ByStore().append_many(conversation_id, [new_message("parent")])
     async with get_db() as session:
         parent_id = (await MessageHistoryRepository(session).get_by_message_id(parent.message_id)).id  # type: ignore[union-attr]
-    full = said(
+    full = new_message(
         "a\0b",
         "caf\ud800é",
         role="assistant",
@@ -125,9 +125,13 @@ async def test_a_row_has_all_that_a_message_brought(pooled: URL, conversation_id
 
 
 async def test_a_key_of_another_message_is_a_conflict_and_nothing_is_written(path: Path, conversation_id: UUID) -> None:
-    await path.append_many(conversation_id, [said(1)])
+    await path.append_many(conversation_id, [new_message(1)])
 
-    for clash in ([said(1, "other")], [said(2), said(1, role="assistant")], [said(3), said(3, "other")]):
+    for clash in (
+        [new_message(1, "other")],
+        [new_message(2), new_message(1, role="assistant")],
+        [new_message(3), new_message(3, "other")],
+    ):
         with pytest.raises(IdempotencyConflictError):
             await path.append_many(conversation_id, clash)
         with pytest.raises(IdempotencyConflictError):
@@ -137,18 +141,18 @@ async def test_a_key_of_another_message_is_a_conflict_and_nothing_is_written(pat
 
 
 async def test_a_key_of_another_chat_is_a_conflict(path: Path, conversation_id: UUID) -> None:
-    await path.turn(2, "2", [said(1)])
+    await path.turn(2, "2", [new_message(1)])
 
     with pytest.raises(IdempotencyConflictError):
-        await path.append_many(conversation_id, [said(1)])
+        await path.append_many(conversation_id, [new_message(1)])
 
 
-async def test_what_an_earlier_conversation_of_the_chat_has_is_a_duplicate(path: Path) -> None:
-    before = await path.turn(1, "1", [said(1)])
+async def test_a_key_of_an_earlier_conversation_of_the_chat_is_a_duplicate(path: Path) -> None:
+    before = await path.turn(1, "1", [new_message(1)])
     async with get_db() as session:
         await ConversationRepository(session).close(before.conversation_id)
 
-    after = await path.turn(1, "1", [said(1), said(2)])
+    after = await path.turn(1, "1", [new_message(1), new_message(2)])
 
     assert after.conversation_started
     assert [(one.conversation_id, one.seq, one.inserted) for one in after.appended] == [
@@ -157,46 +161,46 @@ async def test_what_an_earlier_conversation_of_the_chat_has_is_a_duplicate(path:
     ]
 
 
-async def test_a_conversation_that_is_not_there_is_said_to_be(
+async def test_a_missing_conversation_raises_not_found_error(
     path: Path, conversation_id: UUID, others_conversation: UUID
 ) -> None:
-    await path.append_many(conversation_id, [said(1)])
+    await path.append_many(conversation_id, [new_message(1)])
     async with get_db() as session:
         await ConversationRepository(session).delete(conversation_id)
 
-    for gone in (uuid7(), others_conversation, conversation_id):
-        for key in (1, 2):  # one that is known, and a new one
+    for missing in (uuid7(), others_conversation, conversation_id):
+        for key in (1, 2):  # a stored key and a new one
             with pytest.raises(NotFoundError):
-                await path.append_many(gone, [said(key)])
-        assert await path.recent(gone) == []
+                await path.append_many(missing, [new_message(key)])
+        assert await path.recent(missing) == []
 
 
-async def test_who_has_lost_the_turn_appends_nothing(path: Path, conversation_id: UUID) -> None:
+async def test_a_caller_that_has_lost_the_turn_appends_nothing(path: Path, conversation_id: UUID) -> None:
     async with get_db() as session:
         turn = await ConversationRepository(session).claim_turn(conversation_id, "worker", lease=timedelta(minutes=1))
     assert turn is not None
-    await path.append_many(conversation_id, [said(1)], turn=turn.token)
+    await path.append_many(conversation_id, [new_message(1)], turn=turn.token)
 
     for key in (1, 2):
         with pytest.raises(StaleDataError):
-            await path.append_many(conversation_id, [said(key)], turn=turn.token - 1)
+            await path.append_many(conversation_id, [new_message(key)], turn=turn.token - 1)
 
     assert len(await path.recent(conversation_id)) == 1
 
 
-async def test_a_deleted_message_holds_its_key_and_is_not_read(path: Path, conversation_id: UUID) -> None:
-    await path.append_many(conversation_id, [said(1), said(2)])
+async def test_a_deleted_message_keeps_its_key_and_is_not_read(path: Path, conversation_id: UUID) -> None:
+    await path.append_many(conversation_id, [new_message(1), new_message(2)])
     async with get_db() as session:
         await MessageHistoryRepository(session).pop_last(conversation_id)
 
-    [again] = await path.append_many(conversation_id, [said(2)])
+    [again] = await path.append_many(conversation_id, [new_message(2)])
 
     assert (again.seq, again.inserted, again.is_there) == (2, False, False)
     assert [row[3] for row in await path.recent(conversation_id)] == [1]
 
 
-async def test_the_last_messages_by_number_and_by_tokens(path: Path, conversation_id: UUID) -> None:
-    await path.append_many(conversation_id, [said(number, "x" * 8, token_count=None) for number in range(1, 8)])
+async def test_recent_returns_the_last_messages_by_number_or_by_tokens(path: Path, conversation_id: UUID) -> None:
+    await path.append_many(conversation_id, [new_message(number, "x" * 8, token_count=None) for number in range(1, 8)])
 
     assert [row[3] for row in await path.recent(conversation_id, limit=3)] == [5, 6, 7]
     assert [row[3] for row in await path.recent(conversation_id, token_budget=5)] == [6, 7]
@@ -211,7 +215,7 @@ async def test_16_writers_with_duplicates_leave_no_gap_and_lose_nothing(path: Pa
         done = []
         for number in range(10):
             key = f"shared{number}" if number % 5 == 0 else f"{writer}:{number}"
-            [stored] = await path.append_many(conversation_id, [said(key)])
+            [stored] = await path.append_many(conversation_id, [new_message(key)])
             done.append(stored.inserted)
         return done
 
@@ -223,11 +227,11 @@ async def test_16_writers_with_duplicates_leave_no_gap_and_lose_nothing(path: Pa
 
 
 @pytest.mark.slow
-async def test_both_at_once_number_without_a_gap(pooled: URL, conversation_id: UUID) -> None:
+async def test_concurrent_calls_on_both_paths_number_without_a_gap(pooled: URL, conversation_id: UUID) -> None:
     paths = (ByStore(), ByRepositories())
-    keys = [f"k{number // 2}" for number in range(80)]  # each by both
+    keys = [f"k{number // 2}" for number in range(80)]  # each key is appended on both paths
     stored = await asyncio.gather(
-        *(paths[number % 2].append_many(conversation_id, [said(key)]) for number, key in enumerate(keys))
+        *(paths[number % 2].append_many(conversation_id, [new_message(key)]) for number, key in enumerate(keys))
     )
 
     assert sum(one.inserted for [one] in stored) == 40

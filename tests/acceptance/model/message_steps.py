@@ -1,0 +1,258 @@
+"""Steps of users, conversations and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule
+
+from src.database.base import utc_now
+from src.database.errors import NotFoundError
+from src.database.repositories import (
+    ConversationRepository,
+    MessageHistoryRepository,
+    NewMessage,
+    Turn,
+    UserRepository,
+)
+from src.database.session import AsyncSession
+from tests.acceptance.model.steps import PICK, TENANT, Steps, change, pick, without_result
+from tests.acceptance.model.tenant_model import ConversationRow, UserRow
+
+KEY = st.sampled_from([f"k{number}" for number in range(8)])
+CONTENT = st.sampled_from(["", "a", "ab", "b", "canción\N{SMILING FACE WITH SMILING EYES}"])
+CHAT = st.sampled_from([None, "1"])
+MESSAGE = st.tuples(KEY, st.sampled_from(["user", "assistant"]), CONTENT, st.sampled_from(["complete", "incomplete"]))
+
+
+class MessageSteps(Steps):
+    """The rules of users, conversations and messages; starts with two users and a conversation of each."""
+
+    edits = 0
+
+    @initialize()
+    def begin(self) -> None:
+        super().begin()
+        self.ids: dict[tuple[int, str], UUID] = {}
+        for tenant in (0, 1):
+            for telegram_id in (1, 2):
+                self.get_or_create_user(tenant, telegram_id, None)
+                self.start(tenant, telegram_id - 1, None)
+
+    @rule(tenant=TENANT, telegram_id=st.integers(1, 3), name=st.sampled_from([None, "Ada"]))
+    def get_or_create_user(self, tenant: int, telegram_id: int, name: str | None) -> None:
+        model = self.models[tenant]
+        known = model.user_of(telegram_id)
+        values = {} if name is None else {"display_name": name}
+        user, created = self.call(
+            tenant, lambda s: UserRepository(s).get_or_create_by_telegram_id(telegram_id, **values)
+        )
+        assert created == (known is None)
+        if known is None:
+            model.users.append(UserRow(user.id, telegram_id, name))
+        else:
+            assert user.id == known.id
+
+    @rule(tenant=TENANT, number=PICK, name=st.sampled_from(["Ada", "Bob"]))
+    def rename_user(self, tenant: int, number: int, name: str) -> None:
+        if user := pick(self.models[tenant].users, number):
+            got = self.call(tenant, lambda s: without_result(UserRepository(s).update(user.id, display_name=name)))
+            self.expect(got, lambda: change(user, "name", name))
+
+    @rule(tenant=TENANT, number=PICK)
+    def delete_user(self, tenant: int, number: int) -> None:
+        if user := pick(self.models[tenant].users, number):
+            got = self.call(tenant, lambda s: UserRepository(s).delete(user.id))
+            self.expect(got, lambda: change(user, "deleted", True))
+
+    @rule(tenant=TENANT, number=PICK)
+    def restore_user(self, tenant: int, number: int) -> None:
+        model = self.models[tenant]
+        if user := pick(model.users, number):
+            got = self.call(tenant, lambda s: without_result(UserRepository(s).restore(user.id)))
+            self.expect(got, lambda: model.restore_user(user))
+
+    @rule(tenant=TENANT)
+    def count(self, tenant: int) -> None:
+        model = self.models[tenant]
+        assert self.call(tenant, lambda s: UserRepository(s).count()) == sum(not one.deleted for one in model.users)
+        assert self.call(tenant, lambda s: MessageHistoryRepository(s).count()) == len(model.visible())
+
+    @rule(tenant=TENANT, number=PICK, chat=CHAT)
+    def start(self, tenant: int, number: int, chat: str | None) -> None:
+        model = self.models[tenant]
+        if user := pick(model.users, number):
+            known = model.active(user.id, chat)
+            got = self.call(tenant, lambda s: ConversationRepository(s).get_or_start(user.id, "telegram", chat))
+            if known is not None:
+                assert (got[0].id, got[1]) == (known.id, False)
+            elif isinstance(got, type):
+                self.expect(got, lambda: model.check_start(user))
+            else:
+                assert got[1]
+                assert not user.deleted
+                model.conversations.append(ConversationRow(got[0].id, user.id, chat))
+
+    @rule(tenant=TENANT, number=PICK)
+    def close(self, tenant: int, number: int) -> None:
+        model = self.models[tenant]
+        if conversation := pick(model.conversations, number):
+            got = self.call(
+                tenant, lambda s: without_result(ConversationRepository(s).close(conversation.id, reason="done"))
+            )
+            self.expect(got, lambda: model.close(conversation))
+
+    @rule(tenant=TENANT, number=PICK)
+    def delete_conversation(self, tenant: int, number: int) -> None:
+        if conversation := pick(self.models[tenant].conversations, number):
+            got = self.call(tenant, lambda s: ConversationRepository(s).delete(conversation.id))
+            self.expect(got, lambda: change(conversation, "deleted", True))
+
+    @rule(tenant=TENANT, number=PICK)
+    def restore_conversation(self, tenant: int, number: int) -> None:
+        model = self.models[tenant]
+        if conversation := pick(model.conversations, number):
+            got = self.call(tenant, lambda s: without_result(ConversationRepository(s).restore(conversation.id)))
+            self.expect(got, lambda: model.restore_conversation(conversation))
+
+    @rule(tenant=TENANT, number=PICK, upto=st.integers(0, 6), expected=st.integers(0, 3))
+    def summarize_conversation(self, tenant: int, number: int, upto: int, expected: int) -> None:
+        model = self.models[tenant]
+        if conversation := pick(model.conversations, number):
+            got = self.call(
+                tenant,
+                lambda s: without_result(
+                    ConversationRepository(s).set_summary(
+                        conversation.id, "so far", upto_seq=upto, expected_upto=expected
+                    )
+                ),
+            )
+            self.expect(got, lambda: model.set_summary(conversation, "so far", upto, expected))
+
+    @rule(tenant=TENANT, number=PICK, worker=st.sampled_from(["w1", "w2"]))
+    def claim_turn(self, tenant: int, number: int, worker: str) -> None:
+        model = self.models[tenant]
+        if conversation := pick(model.conversations, number):
+            lease = timedelta(hours=1)
+
+            async def claim(session: AsyncSession) -> int | None:
+                turn = await ConversationRepository(session).claim_turn(conversation.id, worker, lease=lease)
+                return None if turn is None else turn.token
+
+            self.expect(self.call(tenant, claim), lambda: model.claim_turn(conversation, worker))
+
+    @rule(tenant=TENANT, number=PICK, behind=st.integers(0, 1))
+    def release_turn(self, tenant: int, number: int, behind: int) -> None:
+        model = self.models[tenant]
+        if (conversation := pick(model.conversations, number)) and conversation.token > behind:
+            turn = Turn(
+                conversation_id=conversation.id, worker="w1", token=conversation.token - behind, until=utc_now()
+            )
+            got = self.call(tenant, lambda s: ConversationRepository(s).release_turn(turn))
+            self.expect(got, lambda: model.release_turn(conversation, turn.token))
+
+    @rule(
+        tenant=TENANT,
+        number=PICK,
+        batch=st.lists(MESSAGE, min_size=1, max_size=3),
+        behind=st.sampled_from([None, 0, 1]),
+    )
+    def append_messages(
+        self, tenant: int, number: int, batch: list[tuple[str, str, str, str]], behind: int | None
+    ) -> None:
+        model = self.models[tenant]
+        if conversation := pick(model.conversations, number):
+            turn = None if behind is None or behind > conversation.token else conversation.token - behind
+            messages = [NewMessage(message_id=k, role=r, content=c, state=s) for k, r, c, s in batch]  # type: ignore[arg-type] # drawn
+
+            async def append(session: AsyncSession) -> list[tuple[bool, bool]]:
+                done = await MessageHistoryRepository(session).append_many(conversation.id, messages, turn=turn)
+                self.ids.update({(tenant, one.message.message_id): one.message.id for one in done})
+                return [(one.inserted, one.is_there) for one in done]
+
+            self.expect(self.call(tenant, append), lambda: model.append(conversation, batch, turn))
+
+    @rule(tenant=TENANT, number=PICK, key=KEY, content=CONTENT)
+    def append_answer(self, tenant: int, number: int, key: str, content: str) -> None:
+        self.append_messages(tenant, number, [(key, "assistant", content, "incomplete")], 0)
+
+    @rule(tenant=TENANT, number=PICK, after=st.integers(0, 6), limit=st.integers(1, 4))
+    def read(self, tenant: int, number: int, after: int, limit: int) -> None:
+        model = self.models[tenant]
+        if conversation := pick(model.conversations, number):
+
+            async def windows(session: AsyncSession) -> list[list[int]]:
+                messages = MessageHistoryRepository(session)
+                return [
+                    [one.seq for one in window]
+                    for window in (
+                        await messages.tail(conversation.id, after, limit=limit),
+                        await messages.recent(conversation.id, limit=limit),
+                        await messages.after(conversation.id, after, limit=limit),
+                        await messages.before(conversation.id, after, limit=limit),
+                    )
+                ]
+
+            seqs = [one.seq for one in model.messages_of(conversation)]
+            assert self.call(tenant, windows) == [
+                model.tail(conversation, after, limit),
+                seqs[-limit:],
+                [seq for seq in seqs if seq > after][:limit],
+                [seq for seq in seqs if seq < after][-limit:],
+            ]
+
+    @rule(tenant=TENANT, key=KEY, content=CONTENT)
+    def edit(self, tenant: int, key: str, content: str) -> None:
+        self.edits += 1
+        at = utc_now() + timedelta(seconds=self.edits)
+        got = self.call(tenant, lambda s: without_result(MessageHistoryRepository(s).edit(key, content, edited_at=at)))
+        self.expect(got, lambda: self.models[tenant].edit(key, content))
+
+    @rule(tenant=TENANT, key=KEY, piece=CONTENT, offset=st.integers(0, 3))
+    def extend(self, tenant: int, key: str, piece: str, offset: int) -> None:
+        got = self.call(tenant, lambda s: without_result(MessageHistoryRepository(s).extend(key, piece, offset=offset)))
+        self.expect(got, lambda: self.models[tenant].extend(key, piece, offset))
+
+    @rule(tenant=TENANT, key=KEY, state=st.sampled_from(["complete", "interrupted"]))
+    def end(self, tenant: int, key: str, state: str) -> None:
+        def mark(session: AsyncSession) -> Awaitable[Any]:
+            messages = MessageHistoryRepository(session)
+            return messages.mark_complete(key) if state == "complete" else messages.mark_interrupted(key)
+
+        got = self.call(tenant, lambda s: without_result(mark(s)))
+        self.expect(got, lambda: self.models[tenant].end(key, state))
+
+    @rule(tenant=TENANT, number=PICK)
+    def pop(self, tenant: int, number: int) -> None:
+        model = self.models[tenant]
+        if conversation := pick(model.conversations, number):
+
+            async def pop(session: AsyncSession) -> int | None:
+                popped = await MessageHistoryRepository(session).pop_last(conversation.id)
+                return None if popped is None else popped.seq
+
+            self.expect(self.call(tenant, pop), lambda: model.pop_last(conversation))
+
+    @rule(tenant=TENANT, key=KEY, does=st.sampled_from(["delete", "restore"]))
+    def delete_or_restore_message(self, tenant: int, key: str, does: str) -> None:
+        model = self.models[tenant]
+        if message := model.message(key):
+            row_id = self.ids[tenant, key]
+            got = self.call(tenant, lambda s: without_result(getattr(MessageHistoryRepository(s), does)(row_id)))
+            self.expect(got, lambda: getattr(model, does)(message))
+
+    @rule(tenant=TENANT, number=PICK)
+    def call_with_ids_of_another_tenant(self, tenant: int, number: int) -> None:
+        """Check that ids of another tenant's rows find nothing."""
+        other = self.models[1 - tenant]
+        for kind, ids in (
+            (UserRepository, [user.id for user in other.users]),
+            (ConversationRepository, [conversation.id for conversation in other.conversations]),
+        ):
+            if row_id := pick(ids, number):
+                assert self.call(tenant, lambda s: kind(s).get(row_id)) is NotFoundError  # noqa: B023 - called immediately
+                assert self.call(tenant, lambda s: kind(s).delete(row_id)) is NotFoundError  # noqa: B023 - the same

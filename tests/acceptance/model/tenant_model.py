@@ -1,0 +1,292 @@
+"""A model of the repositories in plain Python: the rows of one tenant in lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from src.database.errors import (
+    DuplicateKeyError,
+    ForeignKeyError,
+    IdempotencyConflictError,
+    NotFoundError,
+    StaleDataError,
+)
+
+MOST_ATTEMPTS = 5
+
+
+@dataclass
+class UserRow:
+    id: UUID
+    telegram_id: int
+    name: str | None = None
+    deleted: bool = False
+
+
+@dataclass
+class ConversationRow:
+    id: UUID
+    user: UUID
+    chat: str | None
+    active: bool = True
+    last_seq: int = 0
+    summary: str | None = None
+    upto: int = 0
+    token: int = 0
+    holder: str | None = None
+    deleted: bool = False
+
+
+@dataclass
+class MessageRow:
+    conversation: ConversationRow
+    seq: int
+    key: str
+    role: str
+    content: str
+    state: str
+    first_content: str
+    deleted: bool = False
+
+
+@dataclass
+class NoteRow:
+    id: UUID
+    user: UUID
+    content: str
+    tags: list[str]
+    pinned: bool = False
+    archived: bool = False
+    deleted: bool = False
+
+
+@dataclass
+class EventRow:
+    id: UUID
+    user: UUID
+    start: datetime
+    is_due: bool
+    status: str = "scheduled"
+    token: UUID | None = None
+    attempts: int = 0
+    sent: bool = False
+
+
+@dataclass
+class TenantModel:
+    """The model of one tenant. Each method has the result and the errors of the method of the repository."""
+
+    users: list[UserRow] = field(default_factory=list)
+    conversations: list[ConversationRow] = field(default_factory=list)
+    messages: list[MessageRow] = field(default_factory=list)
+    notes: list[NoteRow] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+
+    def user_of(self, telegram_id: int) -> UserRow | None:
+        return next((one for one in self.users if one.telegram_id == telegram_id and not one.deleted), None)
+
+    def restore_user(self, user: UserRow) -> None:
+        if user.deleted and self.user_of(user.telegram_id):
+            raise DuplicateKeyError("")
+        user.deleted = False
+
+    def active(self, user: UUID, chat: str | None) -> ConversationRow | None:
+        wanted = (user, chat, True, False)
+        return next(
+            (one for one in self.conversations if (one.user, one.chat, one.active, one.deleted) == wanted), None
+        )
+
+    def restore_conversation(self, conversation: ConversationRow) -> None:
+        if conversation.deleted and conversation.active and self.active(conversation.user, conversation.chat):
+            raise DuplicateKeyError("")
+        conversation.deleted = False
+
+    def close(self, conversation: ConversationRow) -> None:
+        _check_exists(conversation)
+        conversation.active = False
+
+    def check_start(self, user: UserRow) -> None:
+        if user.deleted:
+            raise ForeignKeyError("")
+
+    def set_summary(self, conversation: ConversationRow, summary: str, upto: int, expected: int) -> None:
+        if upto <= expected:
+            raise ValueError
+        _check_exists(conversation)
+        if conversation.upto != expected:
+            raise StaleDataError("")
+        if upto > conversation.last_seq:
+            raise ValueError
+        conversation.summary, conversation.upto = summary, upto
+
+    def claim_turn(self, conversation: ConversationRow, worker: str) -> int | None:
+        _check_exists(conversation)
+        if conversation.holder is not None:
+            return None
+        conversation.holder = worker
+        conversation.token += 1
+        return conversation.token
+
+    def release_turn(self, conversation: ConversationRow, token: int) -> None:
+        if conversation.token != token or conversation.deleted:
+            raise StaleDataError("")
+        conversation.holder = None
+
+    def append(
+        self, conversation: ConversationRow, batch: Sequence[tuple[str, str, str, str]], turn: int | None
+    ) -> list[Any]:
+        """Append messages (key, role, content, state); return for each whether it is new, and whether it is visible."""
+        first: dict[str, tuple[str, str]] = {}
+        for key, role, content, _ in batch:
+            if first.setdefault(key, (role, content)) != (role, content):
+                raise IdempotencyConflictError("")
+        _check_exists(conversation)
+        if turn is not None and turn != conversation.token:
+            raise StaleDataError("")
+        for key, role, content, _ in batch:
+            known = self.message(key)
+            if known and (known.role, known.first_content) != (role, content):
+                raise IdempotencyConflictError("")
+        for key, *_ in batch:
+            known = self.message(key)
+            if known and not self.is_earlier(known.conversation, conversation):
+                raise IdempotencyConflictError("")
+        new = []
+        for key, role, content, state in batch:
+            known = self.message(key)
+            new.append((known is None, known is None or not (known.deleted or known.conversation.deleted)))
+            if known is None:
+                conversation.last_seq += 1
+                self.messages.append(
+                    MessageRow(conversation, conversation.last_seq, key, role, content, state, content)
+                )
+        return new
+
+    def is_earlier(self, other: ConversationRow, conversation: ConversationRow) -> bool:
+        """Return True if both are in one chat. An unnamed chat belongs to its user."""
+        of = {one.id: one for one in self.users}
+        left = of[other.user].deleted and (
+            conversation.chat is not None or of[other.user].telegram_id == of[conversation.user].telegram_id
+        )
+        return other.chat == conversation.chat and (other.user == conversation.user or left)
+
+    def message(self, key: str) -> MessageRow | None:
+        return next((one for one in self.messages if one.key == key), None)
+
+    def existing(self, key: str) -> MessageRow:
+        message = self.message(key)
+        if message is None or message.deleted or message.conversation.deleted:
+            raise NotFoundError("")
+        return message
+
+    def delete(self, message: MessageRow) -> None:
+        self.existing(message.key).deleted = True
+
+    def restore(self, message: MessageRow) -> None:
+        _check_exists(message.conversation)
+        if message.deleted and message.state == "incomplete":
+            message.state = "interrupted"
+        message.deleted = False
+
+    def visible(self) -> list[MessageRow]:
+        return [one for one in self.messages if not one.deleted and not one.conversation.deleted]
+
+    def messages_of(self, conversation: ConversationRow) -> list[MessageRow]:
+        return sorted((one for one in self.visible() if one.conversation is conversation), key=lambda one: one.seq)
+
+    def tail(self, conversation: ConversationRow, after: int, limit: int) -> list[int]:
+        seqs = []
+        for message in [one for one in self.messages_of(conversation) if one.seq > after][:limit]:
+            if message.state == "incomplete":
+                break
+            seqs.append(message.seq)
+        return seqs
+
+    def edit(self, key: str, content: str) -> None:
+        self.existing(key).content = content
+
+    def extend(self, key: str, piece: str, offset: int) -> None:
+        message = self.existing(key)
+        stored = message.content
+        if stored[offset:].startswith(piece) and len(stored) >= offset + len(piece):
+            return
+        fits = len(stored) >= offset and piece.startswith(stored[offset:])
+        if message.state != "incomplete" or not fits:
+            raise StaleDataError("")
+        message.content = stored[:offset] + piece
+
+    def end(self, key: str, state: str) -> None:
+        message = self.existing(key)
+        if message.state not in {"incomplete", state}:
+            raise StaleDataError("")
+        message.state = state
+
+    def pop_last(self, conversation: ConversationRow) -> int | None:
+        _check_exists(conversation)
+        messages = self.messages_of(conversation)
+        if not messages:
+            return None
+        messages[-1].deleted = True
+        return messages[-1].seq
+
+    def tags(self, user: UUID) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for note in self.notes:
+            if note.user == user and not note.deleted and not note.archived:
+                for tag in note.tags:
+                    counts[tag] = counts.get(tag, 0) + 1
+        return counts
+
+    def pending(self) -> list[EventRow]:
+        """Return the due reminders of existing users, the longest due first."""
+        existing = {user.id for user in self.users if not user.deleted}
+        pending = [one for one in self.events if one.is_due and not one.sent and one.status == "scheduled"]
+        return sorted((one for one in pending if one.user in existing), key=lambda one: (one.start, one.id))
+
+    def claimable(self) -> list[EventRow]:
+        return [one for one in self.pending() if one.token is None and one.attempts < MOST_ATTEMPTS]
+
+    def release_reminder(self, one: EventRow, token: UUID, *, sent: bool) -> None:
+        if one.token != token:
+            raise StaleDataError("")
+        one.token, one.sent = None, sent
+
+    def rows(self) -> dict[str, list[Any]]:
+        """Return the rows of all tables, in order."""
+        return {
+            "users": sorted((one.id, one.telegram_id, one.name, one.deleted) for one in self.users),
+            "conversations": sorted(
+                (
+                    one.id,
+                    one.user,
+                    one.chat,
+                    one.active,
+                    one.last_seq,
+                    one.summary,
+                    one.upto,
+                    one.token,
+                    one.holder,
+                    one.deleted,
+                )
+                for one in self.conversations
+            ),
+            "message_history": sorted(
+                (one.conversation.id, one.seq, one.key, one.role, one.content, one.state, one.deleted)
+                for one in self.messages
+            ),
+            "events": sorted(
+                (one.id, one.user, one.start, one.status, one.token, one.attempts, one.sent) for one in self.events
+            ),
+            "notes": sorted(
+                (one.id, one.user, one.content, one.tags, one.pinned, one.archived, one.deleted) for one in self.notes
+            ),
+        }
+
+
+def _check_exists(conversation: ConversationRow) -> None:
+    if conversation.deleted:
+        raise NotFoundError("")
