@@ -168,7 +168,7 @@ class TransactionAborted(DatabaseError):
         super().__init__(
             f"nothing was committed: {what} of this transaction failed before, and the error was caught",
             sqlstate=sqlstate,
-            hint="do not catch the error in the session, or run the statement that may fail in `async with"
+            hint="do not catch the error inside the session's block, or run the statement that may fail in `async with"
             " session.begin_nested():`",
         )
 

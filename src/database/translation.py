@@ -70,7 +70,7 @@ _VERIFY: Final = (
 )
 _HINTS: Final = {
     "25006": "write through get_db: sessions of get_read_db, and replicas, accept no writes",
-    "25P03": "do not wait for a model or another service inside a transaction; the limit is the server's"
+    "25P03": "do not wait for a language model or another service inside a transaction; the limit is the server's"
     " idle_in_transaction_session_timeout, which DATABASE_IDLE_TRANSACTION_TIMEOUT sets",
     "25P04": "use a shorter transaction, or a higher transaction_timeout of the server",
     "28": "check the user and the password, whose sources `thea-db info` shows; `thea-db bootstrap` creates a role that"
@@ -223,7 +223,7 @@ def translate_connect(error: BaseException, *, where: str, encryption: Encryptio
         return error
     if isinstance(error, ssl.SSLError):  # before the others, since an SSLError is an OSError
         reason = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
-        return TlsFailed(f"TLS to {where} failed: {reason}", hint="check the CA file, the host's name and the mode")
+        return TlsFailed(f"TLS to {where} failed: {reason}", hint="check the CA file, the host's name and sslmode")
     if "rejected SSL upgrade" in str(error):
         hint = "TLS is required here: enable it on the server (`ssl = on`)"
         return TlsFailed(f"{where} does not support TLS", hint=hint)
@@ -249,7 +249,10 @@ def _refused_at_login(error: BaseException, where: str, encryption: Encryption |
             f" certificate of the CA (DATABASE_SSL_CA). If the server refuses TLS too, {_PG_HBA_LINE}"
         )
     elif encryption == "TLS":
-        hint = f"{_PG_HBA_LINE}; if its line requires a client certificate, set DATABASE_SSL_CERT and DATABASE_SSL_KEY"
+        hint = (
+            f"{_PG_HBA_LINE}; if such a line exists and requires a client certificate, set DATABASE_SSL_CERT and"
+            " DATABASE_SSL_KEY"
+        )
     else:
         hint = f"check the user; {_PG_HBA_LINE}"
     if function == _CHECKS_PG_HBA:

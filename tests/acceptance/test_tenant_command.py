@@ -119,7 +119,7 @@ def test_control_characters_of_a_name_are_not_printed() -> None:
         (("purge", "nobody"), "there is no tenant 'nobody'"),
         (("erase", "nobody", "--yes"), "there is no tenant 'nobody'"),
         (("export", "nobody"), "there is no tenant 'nobody'"),
-        (("create", "Acme_1", "Acme"), "slug must be 1 to 63 of a-z, 0-9 and dashes"),
+        (("create", "Acme_1", "Acme"), "slug must be 1 to 63 characters from a-z, 0-9 and dashes"),
         (("create", "acme-1", "Acme", "--retention-days", "0"), "retention_days must be a whole number from 1"),
         (("export", "acme", "-o", "missing/out"), "missing/out cannot be written: No such file or directory"),
     ],

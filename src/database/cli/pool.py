@@ -71,7 +71,8 @@ def _warnings(
         )
     if demand.is_pooled and demand.steady > useful:
         warnings.append(
-            f"the pools keep {demand.steady} connections open; the server can execute about {useful} at the same time"
+            f"the pools keep {demand.steady} connections open; the server can execute about {useful}"
+            " statements at the same time"
         )
     if not demand.is_pooled:
         warnings.append(
@@ -102,7 +103,7 @@ def _print(document: dict[str, Any], demand: Demand, capacity: Capacity | None, 
     for name, value in document["suggested"].items():
         typer.echo(f"{name}={value}")
     lines: list[tuple[str, object]] = [
-        ("useful", f"the server can execute about {useful} connections at the same time: (cores x 2) + spindles"),
+        ("useful", f"the server can execute about {useful} statements at the same time: (cores x 2) + spindles"),
         ("server", capacity and f"{capacity.available} of max_connections {capacity.maximum}"),
         ("set", demand),
     ]

@@ -20,7 +20,8 @@ Programs = Annotated[
     Path | None,
     typer.Option(
         "--bin",
-        help="The folder of pg_dump and pg_restore; by default PATH, the system's folders, the embedded server.",
+        help="The folder of pg_dump and pg_restore; by default PATH, the system's folders and the embedded server are"
+        " searched.",
     ),
 ]
 
@@ -37,7 +38,7 @@ def bootstrap_command(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Create the database, its owner and the other roles, or correct them, connected as DATABASE_ADMIN_URL.
+    """Create or correct the database, its owner and the other roles, with the login of DATABASE_ADMIN_URL.
 
     The names and passwords are those of DATABASE_URL, DATABASE_MIGRATION_URL and DATABASE_BACKUP_URL. The plan is
     printed before it is executed. Exit code 1 if the server refuses a statement.

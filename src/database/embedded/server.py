@@ -236,7 +236,7 @@ class EmbeddedServer:
                 "embedded_database_passed_over",
                 folder=str(passed_over),
                 used=str(self.folder),
-                hint=f"to use that database: DATABASE_EMBEDDED_DIR={shlex.quote(str(passed_over))}",
+                hint=f"to use that database, set DATABASE_EMBEDDED_DIR={shlex.quote(str(passed_over))}",
             )
 
     def _create_cluster(self) -> None:

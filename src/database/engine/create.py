@@ -298,7 +298,8 @@ async def _check_server(connection: asyncpg.Connection[Any], options: EngineOpti
         return
     if options.environment == "production":
         raise ConfigurationError(
-            "the application's role must be neither a superuser nor BYPASSRLS: row-level security does not bind them",
+            "the application's role must be neither a superuser nor BYPASSRLS: row-level security does not bind"
+            " such a role",
             hint="connect as a role that is NOSUPERUSER NOBYPASSRLS",
         )
     get_logger(__name__).warning("role_bypasses_row_level_security", environment=options.environment)

@@ -130,8 +130,8 @@ class SizedPool(AsyncAdaptedQueuePool):
             raise PoolExhausted(
                 f"the pool {self.logging_name!r} (size {self.size()}, overflow {self._most_above_size}) had no free"
                 f" connection for {self.timeout():g} s; {self._longest_holder()}",
-                hint="end sessions sooner (close the session while you wait for a model or another service), or raise"
-                " DATABASE_POOL_SIZE (pool_max if the URL has it); `thea-db pool` suggests a size",
+                hint="end sessions sooner (close the session while you wait for a language model or another service),"
+                " or raise DATABASE_POOL_SIZE (pool_max if the URL has it); `thea-db pool` suggests a size",
             ) from None
 
     def _longest_holder(self) -> str:

@@ -166,7 +166,7 @@ async def check_revision(context: HealthContext) -> CheckResult:
         if revision is None:
             role = await primary.connection.fetchval("SELECT quote_ident(current_user)")
             return warning(
-                "alembic_version may not be read", f"as the owner: GRANT SELECT ON alembic_version TO {role};"
+                "the role may not read alembic_version", f"as the owner: GRANT SELECT ON alembic_version TO {role};"
             )
     if revision.state == "newer":
         return warning(
@@ -273,7 +273,7 @@ async def check_pools(_context: HealthContext) -> CheckResult:
         return ok(f"in use: {found}")
     return warning(
         f"full: {found}",
-        "end sessions sooner (close the session while you wait for a model or another service), or raise"
+        "end sessions sooner (close the session while you wait for a language model or another service), or raise"
         " DATABASE_POOL_SIZE; `thea-db pool` suggests a size",
     )
 

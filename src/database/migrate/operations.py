@@ -148,8 +148,8 @@ def validate(table: str, name: str) -> None:
             raise DatabaseError(f"{table} has no constraint {name}")
         if constraint.is_new:  # this transaction holds the lock of ADD CONSTRAINT until it ends
             raise DatabaseError(
-                f"{name} must be validated in a later revision than its creation: every other session that uses"
-                f" {table} would wait while its rows are read",
+                f"{name} must be validated in a later revision than the one that adds it: every other session that"
+                f" uses {table} would wait while the rows are read",
                 hint="move `validate` into its own revision",
             )
         _check_foreign_key(connection, table, name)
@@ -173,7 +173,8 @@ def set_not_null(table: str, column: str, *, check: str) -> None:
             raise DatabaseError(
                 f"{check} must be a validated CHECK ({column} IS NOT NULL) of {table}: without this CHECK PostgreSQL"
                 " reads the whole table while every other session that uses the table waits",
-                hint=f"add_check({check!r}, {table!r}, '{column} IS NOT NULL') in one revision, validate in the next",
+                hint=f"call add_check({check!r}, {table!r}, '{column} IS NOT NULL') in one revision, and"
+                f" validate({table!r}, {check!r}) in the next",
             )
     op.alter_column(table, column, nullable=False)
     op.drop_constraint(op.f(check), table)

@@ -59,10 +59,12 @@ def check_slug(slug: object) -> None:
     """Check that a text can be the slug of a tenant.
 
     Raises:
-        ValueError: The text is not 1 to 63 of a-z, 0-9 and dashes, or begins with a dash.
+        ValueError: The text is not 1 to 63 characters from a-z, 0-9 and dashes, or begins with a dash.
     """
     if not isinstance(slug, str) or not _SLUG.fullmatch(slug):
-        raise ValueError(f"slug must be 1 to 63 of a-z, 0-9 and dashes, and not begin with a dash, got {slug!r}")
+        raise ValueError(
+            f"slug must be 1 to 63 characters from a-z, 0-9 and dashes, and not begin with a dash, got {slug!r}"
+        )
 
 
 # The messages of these checks have the name of the attribute, and no text that a user wrote.

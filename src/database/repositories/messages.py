@@ -457,7 +457,9 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         check_limit(limit)
         check_timezone(timezone)
         if user_id is None and conversation_id is None and since is None:
-            raise ValueError("usage must be narrowed by user_id, conversation_id or since, got none of them")
+            raise ValueError(
+                "usage must be narrowed by at least one of `user_id`, `conversation_id` and `since`, got none of them"
+            )
         statement = (
             self._select(include_deleted=True)
             if include_deleted

@@ -37,7 +37,8 @@ class TenantRepository:
         """Register a tenant.
 
         Args:
-            slug: The name of the tenant in commands: 1 to 63 of a-z, 0-9 and dashes, not beginning with a dash.
+            slug: The name of the tenant in commands: 1 to 63 characters from a-z, 0-9 and dashes, not beginning
+                with a dash.
             name: The name to display, 1 to 200 characters.
             retention_days: How long messages are kept, 1 day or more. None keeps them forever.
 

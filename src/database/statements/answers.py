@@ -54,14 +54,14 @@ async def extend(
             raise _has_ended(message)
         if not follows:
             raise StaleDataError(
-                f"the piece at {offset} does not follow what is stored, which has {len(sent)} characters",
+                f"the piece at {offset} does not continue the stored text, which has {len(sent)} characters",
                 hint="send again from the offset of the first missing piece; only one writer may extend a message",
             )
         extended = await _replace(session, message, sent + content[known:], turn)
         if extended is not None:
             return extended
     raise StaleDataError(
-        f"other writers changed the message between each of {_MAX_ATTEMPTS} reads and writes",
+        f"in each of {_MAX_ATTEMPTS} attempts, another writer changed the message between the read and the write",
         hint="only one writer may extend a message",
     )
 
@@ -215,5 +215,5 @@ def _is_live(session: AsyncSession, message_id: str) -> list[ColumnElement[bool]
 def _has_ended(message: MessageHistory) -> StaleDataError:
     return StaleDataError(
         f"message {message.id} is {message.state}; only an incomplete message can be extended or ended",
-        hint="its writer or `interrupt_stale` has ended the message; append the rest as another message",
+        hint="the message's writer or `interrupt_stale` has ended it; append the rest as another message",
     )

@@ -385,7 +385,9 @@ def _place(event: Event, start: datetime, end: datetime | None) -> None:
         end = _end_at(event, start) if end is None else end
         reminder = start - lead if has_reminder(event) else None
     except OverflowError:
-        raise ValueError(f"start must leave time for the event and its reminder, got {start.isoformat()}") from None
+        raise ValueError(
+            f"start must keep the event and its reminder within the years 1 to 9999, got {start.isoformat()}"
+        ) from None
     event.start_datetime, event.end_datetime = start, end
     set_reminder(event, reminder)
 

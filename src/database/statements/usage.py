@@ -66,7 +66,7 @@ async def sum_usage(
 def _groups(by: Sequence[str], timezone: str, since: datetime | None, until: datetime | None) -> list[Any]:
     for name in by:
         if name not in get_args(UsageBy):
-            raise ValueError(f"by must name {', '.join(get_args(UsageBy))}, got {name!r}")
+            raise ValueError(f"`by` must be a list of {', '.join(get_args(UsageBy))}, got {name!r}")
     columns: dict[str, Any] = {
         "user": MessageHistory.user_id.label("user_id"),
         "conversation": MessageHistory.conversation_id.label("conversation_id"),

@@ -66,7 +66,7 @@ class Calls:
         tenant_id = current_tenant() or self._binding.use_default_tenant()
         if tenant_id is None:
             raise NoTenantError(
-                "there is no current tenant: no tenant_context, and DATABASE_DEFAULT_TENANT is not set",
+                "there is no current tenant: no tenant_context is open and DATABASE_DEFAULT_TENANT is not set",
                 hint="wrap the work in `with tenant_context(tenant_id):`",
             )
         return tenant_id

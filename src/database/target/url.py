@@ -353,19 +353,19 @@ _OTHER_NAMES: Final = {
 }
 """The names that other drivers and platforms have for our parameters."""
 _UNSUPPORTED: Final = {
-    "gssencmode": "asyncpg has no GSS encryption; remove it and use sslmode",
+    "gssencmode": "asyncpg has no GSS encryption; remove the parameter, and use sslmode",
     "hostaddr": "use the address as the host",
-    "keepalives": "TCP keepalives are always on; remove it",
+    "keepalives": "TCP keepalives are always on; remove the parameter",
     "passfile": "password files are not read; put the password into the URL",
     "pgbouncer": "remove it, and if it is true set DATABASE_PGBOUNCER=true",
     "pool_timeout": "remove it, and set DATABASE_POOL_TIMEOUT (seconds)",
     "prepared_statement_cache_size": "remove it; behind PgBouncer, set DATABASE_PGBOUNCER=true",
     "service": "service files are not read; name the host, the user and the database in the URL",
-    "sslcrl": "asyncpg reads no revocation list; remove it",
+    "sslcrl": "asyncpg reads no revocation list; remove the parameter",
     "sslidentity": "remove it, and name the client's certificate and key as PEM files: sslcert and sslkey",
-    "sslnegotiation": "direct TLS negotiation is not supported; remove it",
+    "sslnegotiation": "direct TLS negotiation is not supported; remove the parameter",
     "sslpassword": "encrypted keys are not read;"  # pragma: allowlist secret
-    " remove it, and store the key of sslkey without a passphrase",
+    " remove the parameter, and store the key of sslkey without a passphrase",
     "statement_cache_size": "remove it; behind PgBouncer, set DATABASE_PGBOUNCER=true",
     "supa": "remove it: only Vercel's own clients read it",
 }

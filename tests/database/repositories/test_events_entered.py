@@ -102,7 +102,7 @@ async def test_a_long_event_is_not_moved_beyond_the_calendar(events: EventReposi
         Event(user_id=user.id, title="x", start_datetime=START, end_datetime=START.replace(year=2400))
     )
 
-    with pytest.raises(ValueError, match="start must leave time for the event"):
+    with pytest.raises(ValueError, match="start must keep the event and its reminder"):
         await events.reschedule(row.id, START.replace(year=9990))
 
 

@@ -41,7 +41,7 @@ async def test_registers_a_tenant_and_finds_it(tenants: TenantRepository) -> Non
 
 @pytest.mark.parametrize("slug", ["", "-a", "A", "a_b", "a" * 64, "a\n", "ñ", "a\0"])
 async def test_rejects_a_slug_that_the_database_would_refuse(tenants: TenantRepository, slug: str) -> None:
-    with pytest.raises(ValueError, match="slug must be 1 to 63 of a-z, 0-9 and dashes"):
+    with pytest.raises(ValueError, match="slug must be 1 to 63 characters from a-z, 0-9 and dashes"):
         await tenants.create(slug, "Acme")
 
 

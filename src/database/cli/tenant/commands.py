@@ -28,7 +28,7 @@ tenant_app = typer.Typer(
 
 @tenant_app.command()
 def create(
-    slug: Annotated[str, typer.Argument(help="The slug: 1 to 63 of a-z, 0-9 and dashes.")],
+    slug: Annotated[str, typer.Argument(help="The slug: 1 to 63 characters from a-z, 0-9 and dashes.")],
     name: Annotated[str, typer.Argument(help="The display name.")],
     retention_days: Annotated[
         int | None, typer.Option(help="The number of days for which messages are kept; by default forever.")

@@ -39,7 +39,7 @@ async def register(slug: str, name: str, *, retention_days: int | None) -> Tenan
     """Register a tenant.
 
     Args:
-        slug: 1 to 63 of a-z, 0-9 and dashes.
+        slug: 1 to 63 characters from a-z, 0-9 and dashes.
         name: The display name.
         retention_days: How long messages are kept; None: forever.
 

@@ -118,7 +118,10 @@ def check_value(model: type[Any], value: Any) -> None:
     """
     element = _expression(value)
     if element is not None and (forbidden := _forbidden_part(element)) is not None:
-        raise ValueError(f"a value of {model.__name__} must be free of SQL text and session functions, got {forbidden}")
+        raise ValueError(
+            f"a value of {model.__name__} must have no SQL text and no function that changes the tenant or runs SQL,"
+            f" got {forbidden}"
+        )
 
 
 def within(tenant_id: UUID) -> list[Option]:

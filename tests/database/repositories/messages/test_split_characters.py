@@ -80,7 +80,9 @@ async def test_pieces_that_do_not_follow_are_refused(
     await send(messages, "a", HIGH, LOW, "b")
 
     for piece, offset in (("c", 5), (LOW, 5), ("x", 0), ("x", 3), (HIGH, 3)):
-        with pytest.raises(StaleDataError, match=f"the piece at {offset} does not follow what is stored, which has 4"):
+        with pytest.raises(
+            StaleDataError, match=f"the piece at {offset} does not continue the stored text, which has 4"
+        ):
             await messages.extend("answer", piece, offset=offset)
     assert (await messages.extend("answer", "", offset=4)).content == f"a{SMILE}b"
 

@@ -150,8 +150,8 @@ async def test_returns_at_most_the_given_number_of_groups(
     [
         ({}, "must be narrowed"),
         ({"by": ["day"], "until": NEW_YEAR}, "must be narrowed"),
-        ({"since": NEW_YEAR, "by": ["role"]}, "by must name user, conversation, model, day, got 'role'"),
-        ({"since": NEW_YEAR, "by": "day"}, "by must name"),
+        ({"since": NEW_YEAR, "by": ["role"]}, "`by` must be a list of user, conversation, model, day, got 'role'"),
+        ({"since": NEW_YEAR, "by": "day"}, "`by` must be a list of"),
         ({"since": NEW_YEAR, "timezone": "Mars"}, "IANA name"),
         ({"since": NEW_YEAR.replace(tzinfo=None)}, "since must be aware"),
         ({"since": NEW_YEAR, "until": NEW_YEAR.replace(tzinfo=None)}, "until must be aware"),
