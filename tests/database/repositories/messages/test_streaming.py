@@ -69,7 +69,7 @@ async def test_a_piece_that_does_not_follow_is_rejected(
 ) -> None:
     await messages.extend("answer", "Hola", offset=0)
 
-    with pytest.raises(StaleDataError, match=f"the piece at {offset} does not follow") as caught:
+    with pytest.raises(StaleDataError, match=f"the piece at {offset} does not continue") as caught:
         await messages.extend("answer", piece, offset=offset)
 
     assert "Hola" not in str(caught.value)
