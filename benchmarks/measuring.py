@@ -76,12 +76,14 @@ async def measure(contender: Contender, operation: Operation, rows: Rows, *, cal
     async def call_again() -> None:
         nonlocal left
         before = clock()
-        while before < ends and left > 0:
+        while left > 0:  # at least one call each, also if the event loop starts this task late
             left -= 1
             await call(contender, rows)
             after = clock()
             times.append((after - before) // 1000)
             before = after
+            if after >= ends:
+                return
 
     await asyncio.gather(*(call_again() for _ in range(callers)))
     spent, worked = clock() - began, time.process_time() - worked

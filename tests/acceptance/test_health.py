@@ -143,7 +143,7 @@ async def test_the_stores_pool_is_counted_as_the_store_uses_it(cloned_database: 
     slots = [await pool.take() for _ in range(2)]
     full = await get_report()
     for slot in slots:
-        pool.give_back(slot)
+        pool.release(slot)
     free = await get_report()
     await get_engine("store").dispose()
 

@@ -16,7 +16,7 @@ from src.config import Settings
 from src.database import engine, get_db, get_read_db, tenant_context
 from src.database.errors import ConnectionFailed, PoolExhausted
 from src.database.store import StorePool, get_store
-from src.database.store.pool import Slot
+from src.database.store.pool import PooledConnection
 from tests.faults.callers import Call, Caller
 from tests.faults.conftest import POOL_SIZE
 from tests.faults.leftovers import dispose_of_all, in_use, read_engine, until
@@ -57,10 +57,10 @@ async def connected_tasks(callers: list[Caller], monkeypatch: pytest.MonkeyPatch
         assert task is not None
         names.append(task.get_name())
 
-    async def take(pool: StorePool) -> Slot:
-        slot = await original(pool)
+    async def take(pool: StorePool) -> PooledConnection:
+        pooled = await original(pool)
         note()
-        return slot
+        return pooled
 
     original = StorePool.take
     monkeypatch.setattr(StorePool, "take", take)

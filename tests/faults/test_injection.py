@@ -30,7 +30,7 @@ from src.database.errors import DatabaseError
 from src.database.session import TenantBinding, tenant_context
 from src.database.store import Store, StorePool
 from src.database.store.calls import Calls
-from src.database.store.pool import Slot
+from src.database.store.pool import PooledConnection
 from src.database.target import PoolLimits
 from tests.acceptance.calls import Rows, fill
 from tests.acceptance.test_tenants import act_as
@@ -92,8 +92,8 @@ class Target:
 class _Kept(StorePool):
     """A pool that keeps its connection when a call has failed inside the transaction."""
 
-    def discard(self, slot: Slot) -> None:
-        self._leave()
+    def discard(self, pooled: PooledConnection) -> None:
+        self._free_place()
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from src.database.connect import DRIVER_ERRORS, fatal_error
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, DatabaseError, NoTenantError, SchemaDriftError
 from src.database.session import TenantBinding, current_tenant
 from src.database.statements import Call, Read, raise_if_missing
-from src.database.store.pool import Slot, StorePool
+from src.database.store.pool import PooledConnection, StorePool
 from src.database.translation import translate
 
 RowT = TypeVar("RowT")
@@ -22,7 +22,7 @@ STREAM_BATCH: Final = 1000
 
 
 class Sent(Protocol):
-    """A statement as it is sent: its text, and what the driver makes of a row."""
+    """A statement as it is sent: its text, and the class of its rows."""
 
     @property
     def sql(self) -> str:
@@ -36,8 +36,8 @@ class Sent(Protocol):
 class Calls:
     """Sends statements over the store's connections.
 
-    Every statement binds its own transaction to the tenant, so that a connection remembers none: any connection serves
-    any tenant, behind a transaction pooler too.
+    Every statement binds its own transaction to the tenant, so that no connection remembers a tenant: any connection
+    serves any tenant, behind a transaction pooler too.
 
     Args:
         pool: The connections.
@@ -61,7 +61,7 @@ class Calls:
         """The current tenant.
 
         Raises:
-            NoTenantError: There is none.
+            NoTenantError: There is no current tenant.
         """
         tenant_id = current_tenant() or self._binding.use_default_tenant()
         if tenant_id is None:
@@ -72,15 +72,15 @@ class Calls:
         return tenant_id
 
     async def read(self, read: Read[RowT], *values: Any) -> list[RowT]:
-        """Send a read, and once more if its connection turns out to be lost."""
+        """Send a read; if its connection turns out to be lost, send the read once more."""
         tenant_id = self.tenant_id
         arguments = read.arguments(tenant_id, values)
         try:
-            return await self._send_on_a_live_one(tenant_id, read, arguments)
+            return await self._send_on_live(tenant_id, read, arguments)
         except _Lost:
             pass
         try:
-            return await self._send_on_a_live_one(tenant_id, read, arguments)
+            return await self._send_on_live(tenant_id, read, arguments)
         except _Lost as lost:
             raise ConnectionFailed(str(lost.args[0]), hint=lost.hint) from lost.__cause__
 
@@ -94,7 +94,7 @@ class Calls:
         """
         tenant_id = self.tenant_id
         try:
-            return await self._send_on_a_live_one(tenant_id, call, (tenant_id, *arguments))
+            return await self._send_on_live(tenant_id, call, (tenant_id, *arguments))
         except _Lost as lost:
             if not lost.may_be_written:
                 raise ConnectionFailed(str(lost.args[0]), hint=lost.hint) from lost.__cause__
@@ -107,22 +107,25 @@ class Calls:
             raise_if_missing(call, error)
             raise
 
-    async def _send_on_a_live_one(self, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]) -> list[Any]:
-        """Take connections until one accepts the statement: one that the server has ended may not know it yet."""
+    async def _send_on_live(self, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]) -> list[Any]:
+        """Take connections until one accepts the statement.
+
+        The driver of a connection that the server has ended may not have read the end yet.
+        """
         while True:
-            slot = await self._pool.take()
+            pooled = await self._pool.take()
             try:
-                return await self._send(slot, tenant_id, statement, arguments)
+                return await self._send(pooled, tenant_id, statement, arguments)
             except _NotSentError:
                 continue
 
     async def stream(self, read: Read[RowT], *values: Any) -> AsyncGenerator[list[RowT], None]:
-        """Send a read in a transaction of its own, and yield its rows in batches, all of one state."""
+        """Send a read in a transaction of its own, and yield its rows in batches. All rows are of one state."""
         tenant_id = self.tenant_id
-        slot = await self._pool.take()
-        connection, is_done, limit = slot.connection, False, self._pool.time_limit
+        pooled = await self._pool.take()
+        connection, is_done, limit = pooled.connection, False, self._pool.time_limit
         try:
-            await self._prepare(slot)
+            await self._prepare(pooled)
             with limit.apply():
                 await connection.execute(self._binding.as_script(tenant_id, read_only=True))
             with limit.apply():
@@ -141,9 +144,9 @@ class Calls:
             raise translate(ended_by or error, read.sql) or ConnectionFailed("the connection was lost") from error
         finally:
             if is_done:
-                self._pool.give_back(slot)
+                self._pool.release(pooled)
             else:
-                self._pool.discard(slot)
+                self._pool.discard(pooled)
 
     async def _open_cursor(
         self, connection: asyncpg.Connection[Any], read: Read[RowT], arguments: Sequence[Any]
@@ -156,31 +159,33 @@ class Calls:
         await connection.execute(f"DECLARE rows NO SCROLL CURSOR FOR {read.sql}", *arguments)
         return functools.partial(connection.fetch, f"FETCH {STREAM_BATCH} FROM rows", record_class=read.row)
 
-    async def _prepare(self, slot: Slot) -> None:
+    async def _prepare(self, pooled: PooledConnection) -> None:
         """Check the schema once, and register the default tenant, as a session does."""
         if not self._is_ready:
             with self._pool.time_limit.apply():
-                self._is_ready = await self._binding.prepare(slot.connection)
+                self._is_ready = await self._binding.prepare(pooled.connection)
 
-    async def _send(self, slot: Slot, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]) -> list[Any]:
-        connection = slot.connection
+    async def _send(
+        self, pooled: PooledConnection, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]
+    ) -> list[Any]:
+        connection = pooled.connection
         sent_before: int | None = None
         try:
             if not self._is_ready:
-                await self._prepare(slot)
+                await self._prepare(pooled)
             sent_before = connection.statements_sent
             with self._pool.time_limit.apply():
                 rows: list[Any] = await connection.fetch(statement.sql, *arguments, record_class=statement.row)
         except asyncpg.PostgresError as error:  # the server's answer: the connection is as it was before
             is_lost = connection.is_closed() or connection.is_in_transaction()
-            (self._pool.discard if is_lost else self._pool.give_back)(slot)
+            (self._pool.discard if is_lost else self._pool.release)(pooled)
             answered = translate(error, statement.sql) or DatabaseError("the server refused the statement")
             if not isinstance(answered, ConnectionFailed):
                 raise answered from error
             is_sent = _has_sent(connection, sent_before)
             raise _Lost(str(answered.args[0]), may_be_written=is_sent, hint=answered.hint) from error
         except BaseException as error:  # a cancelled statement costs its connection, which may still be busy with it
-            self._pool.discard(slot)
+            self._pool.discard(pooled)
             if _is_refused_by_the_driver(error):
                 raise _NotSentError from error
             if not isinstance(error, DRIVER_ERRORS):
@@ -190,12 +195,12 @@ class Calls:
                 message, hint = "the server has not answered in time", "check the network and the server"
                 raise _Lost(message, may_be_written=is_sent, hint=hint) from error
             raise _Lost("the connection was lost", may_be_written=is_sent) from error
-        self._pool.give_back(slot)
+        self._pool.release(pooled)
         return rows
 
 
 class _Lost(ConnectionFailed):
-    """The connection broke under a call.
+    """The connection was lost during a call.
 
     Args:
         message: What happened.

@@ -1,4 +1,4 @@
-"""The rows that the store returns: typed, immutable, and of no session."""
+"""The rows that the store returns: typed, immutable, without a session."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from src.database.models import Conversation, Event, MessageHistory, User, limit
 
 @dataclass_transform(frozen_default=True)
 class _Row(asyncpg.Record):  # type: ignore[misc] # it ships no types
-    """The driver's own record, whose columns are attributes: thousands of them cost nothing to make."""
+    """The driver's own record, whose columns are attributes: no object is created in addition to the record."""
 
     __slots__ = ()
 
@@ -28,7 +28,7 @@ class _Row(asyncpg.Record):  # type: ignore[misc] # it ships no types
             setattr(cls, name, property(_decoded(name) if name in json_columns else itemgetter(name)))
 
     def __repr__(self) -> str:
-        """Name the row, and nothing of what was said."""
+        """Return the class and the id, without content."""
         return f"<{type(self).__name__} {self['id']}>"
 
 
@@ -43,7 +43,7 @@ def _decoded(name: str) -> Any:
 
 
 class MessageRow(_Row, json_columns=("parts", "attachments", "extra")):
-    """A message, as :class:`~src.database.models.MessageHistory` has it; what is JSON is decoded on access."""
+    """A message, as :class:`~src.database.models.MessageHistory` has it; JSON is decoded at each access."""
 
     __slots__ = ()
 
@@ -118,7 +118,7 @@ class Profile(NamedTuple):
     timezone: str = "UTC"
 
     def checked(self) -> tuple[str | None, ...]:
-        """Return it as it is stored.
+        """Return the profile as it is stored.
 
         Raises:
             ValueError: The zone is no IANA name, the locale no language tag, or a name has not the right length.
@@ -137,7 +137,7 @@ NO_PROFILE: Final = Profile()
 
 
 class UserRow(NamedTuple):
-    """A user, as :class:`~src.database.models.User` has it; ``preferences`` is JSON text until it is asked for."""
+    """A user, as :class:`~src.database.models.User` has it; ``preferences`` is decoded at each access."""
 
     id: UUID
     telegram_id: int | None
@@ -157,7 +157,7 @@ class UserRow(NamedTuple):
         return decoded
 
     def __repr__(self) -> str:
-        """Name the row, and nothing of the person."""
+        """Return the class and the id, without personal data."""
         return f"<UserRow {self.id}>"
 
 
@@ -177,36 +177,36 @@ class ConversationRow(NamedTuple):
     created_at: datetime
 
     def __repr__(self) -> str:
-        """Name the row, and nothing of what was said."""
+        """Return the class and the id, without content."""
         return f"<ConversationRow {self.id}>"
 
 
 class TurnRows(NamedTuple):
-    """All that a turn begins with."""
+    """The result of a turn."""
 
     user: UserRow
     user_created: bool
     conversation: ConversationRow
-    """As it is with the new messages."""
+    """The conversation after the new messages."""
     conversation_started: bool
     recent: list[MessageRow]
     """The messages before the new ones, the oldest first."""
     appended: list[AppendedRow]
-    """The new messages, in the order in which they were given."""
+    """The new messages, in the order of the call."""
 
 
 _MODELS: Final = {EventRow: Event, MessageRow: MessageHistory, UserRow: User, ConversationRow: Conversation}
 
 
 def columns_of(row: type[Any]) -> list[ColumnElement[Any]]:
-    """Return the mapped columns that a kind of row is made of, in its order: a column that was renamed fails here."""
+    """Return the mapped columns of a kind of row, in the row's order. A column that was renamed fails here."""
     model: Any = _MODELS[row]
     names = row._fields if hasattr(row, "_fields") else tuple(row.__annotations__)
     return [_column(model, name.removesuffix("_json")).label(name) for name in names]
 
 
 def names_of(row: type[Any], *, labeled: bool = False) -> list[str]:
-    """Return the columns as a function's result has them; `labeled`: under the names that the row has."""
+    """Return the names of the columns in a function's result; with `labeled`, under the names of the row."""
     columns: list[Any] = columns_of(row)
     return [f"{one.element.name} AS {one.name}" if labeled else one.element.name for one in columns]
 

@@ -61,13 +61,13 @@ DEFAULT_RECENT: Final = 20
 _REFUSED: Final = {"TH002": "other_content", "TH003": "other_chat"}
 """The SQLSTATE with which app_turn refuses a message; the constraint's name is the message's key."""
 _KINDS: Final = 3
-"""The kinds of the rows that app_turn returns: about the user and the conversation, said before, appended."""
+"""The kinds of rows that app_turn returns: user and conversation, earlier messages, appended messages."""
 _OF_CHAT: Final = 12
-"""How many arguments come before the messages, without the tenant."""
+"""The number of arguments before the messages, without the tenant."""
 _TURN: Final[Mapping[int, Call[MessageRow]]] = {
     columns: Call("app_turn", 1 + _OF_CHAT + columns, row=MessageRow) for columns in COLUMN_COUNTS
 }
-"""By the number of the messages' columns that are sent."""
+"""The calls by the number of columns that are sent of a message."""
 _user: Final = itemgetter(
     "user_id", "telegram_id", "username", "display_name", "locale", "timezone", "is_active", "last_seen_at",
     "user_created_at", "preferences",
@@ -84,8 +84,8 @@ PAGE_LIMIT: Final = 100
 class Store:
     """The few calls of every turn, on the fast path: each is one statement, atomic, and one round trip.
 
-    They promise what the repositories promise. Rows are immutable and belong to no session, and what a method wrote is
-    committed when it returns.
+    The guarantees are those of the repositories. Rows are immutable and belong to no session. The work of a method is
+    committed when the method returns.
 
     Args:
         sender: Sends the statements.
@@ -110,7 +110,7 @@ class Store:
         return UserRow._make(rows[0]) if rows else None
 
     async def get_or_create_user(self, telegram_id: int, profile: Profile = NO_PROFILE) -> tuple[UserRow, bool]:
-        """Return the user with this Telegram id, created with the profile if there is none, and whether it was.
+        """Return the user with this Telegram id, and True if this call created the user, with the profile.
 
         Raises:
             CommitOutcomeUnknown: The connection was lost before the server answered: call again.
@@ -124,13 +124,13 @@ class Store:
         return user, user.id == new_id
 
     async def append(self, conversation_id: UUID, message: NewMessage, *, turn: int | None = None) -> AppendedRow:
-        """Append a message to a conversation; as `append_many` does with one."""
+        """Append one message to a conversation; see `append_many`."""
         return (await self.append_many(conversation_id, [message], turn=turn))[0]
 
     async def append_many(
         self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
     ) -> list[AppendedRow]:
-        """Append messages in this order, each one once, without gaps; as `MessageHistoryRepository.append_many` does.
+        """Append messages in this order, each once, without gaps; see `MessageHistoryRepository.append_many`.
 
         Raises:
             CommitOutcomeUnknown: The connection was lost before the server answered: send them again.
@@ -155,8 +155,8 @@ class Store:
     ) -> TurnRows:
         """Append messages to the active conversation of a user's chat; create the user and the conversation if needed.
 
-        It does what `get_or_create_by_telegram_id`, `get_or_start`, `append_many` and, for the messages before,
-        `recent(before_seq=...)` do, atomically: all of it or nothing.
+        One atomic call for `get_or_create_by_telegram_id`, `get_or_start`, `append_many` and, for the earlier messages,
+        `recent(before_seq=...)`.
 
         Args:
             telegram_id: The user's Telegram id.
@@ -213,7 +213,7 @@ class Store:
         """Call app_turn.
 
         Raises:
-            IdempotencyConflictError: It has refused a message.
+            IdempotencyConflictError: The function has refused a message.
         """
         try:
             return await self._sender.call(call, *arguments)
@@ -225,7 +225,7 @@ class Store:
     async def recent(
         self, conversation_id: UUID, *, limit: int | None = None, token_budget: int | None = None
     ) -> list[MessageRow]:
-        """Return the last messages, the oldest first, tools' calls and results kept together, unanswered ones left out.
+        """Return the last messages, the oldest first; tool calls stay with their results.
 
         See `MessageHistoryRepository.recent`.
 
@@ -247,10 +247,10 @@ class Store:
     async def page(
         self, conversation_id: UUID, *, after: str | None = None, limit: int = PAGE_LIMIT
     ) -> Page[MessageRow]:
-        """Return one page of a conversation's messages, in their order, from a cursor on.
+        """Return one page of a conversation's messages in their order, after a cursor.
 
         Raises:
-            InvalidCursorError: The cursor is not one of this conversation's.
+            InvalidCursorError: The cursor is not from this conversation.
             ValueError: The limit is not from 1 to 1000.
         """
         check_limit(limit)
@@ -263,9 +263,9 @@ class Store:
         return Page(rows, encode_cursor([rows[-1].seq], scope=scope))
 
     async def stream_messages(self, user_id: UUID) -> AsyncGenerator[MessageRow, None]:
-        """Yield all messages of a user in the order of their time, of one state, a thousand in memory at a time.
+        """Yield all messages of a user in the order of their time, from one snapshot; 1000 are in memory at a time.
 
-        It keeps a connection until it ends: `contextlib.aclosing` ends it early.
+        The stream holds a connection until it ends; `contextlib.aclosing` ends it early.
         """
         async with aclosing(self._sender.stream(_OF_USER, user_id)) as batches:
             async for rows in batches:
@@ -280,10 +280,10 @@ class Store:
         lease: timedelta = timedelta(minutes=5),
         max_attempts: int = reminders.MAX_ATTEMPTS,
     ) -> list[EventRow]:
-        """Take reminders that are due, for a while, as `EventRepository.claim_due_reminders` does; they are committed.
+        """Claim due reminders for the time of the lease, and commit; see `EventRepository.claim_due_reminders`.
 
         Returns:
-            The events, the longest due first; `ack_reminder` wants their `reminder_token`.
+            The events, the longest due first; `ack_reminder` takes their `reminder_token`.
 
         Raises:
             CommitOutcomeUnknown: The connection was lost: what was claimed is free again when the lease ends.
@@ -304,10 +304,10 @@ async def _give_up(events: Sequence[EventRow]) -> None:
 
 
 def get_store() -> Store:
-    """Return the store, with connections of its own, for the running event loop; nothing is opened before its use.
+    """Return the store of the running event loop. It has a pool of its own, and opens no connection before its use.
 
-    The settings say how many connections it may have, as they do for each pool: DATABASE_POOL_SIZE and
-    DATABASE_MAX_OVERFLOW, or `pool_max` of the URL. `await get_engine("store").dispose()` closes them.
+    DATABASE_POOL_SIZE and DATABASE_MAX_OVERFLOW, or `pool_max` of the URL, limit the pool, as they limit each pool.
+    `await get_engine("store").dispose()` closes the connections.
 
     Raises:
         ConfigurationError: The settings cannot be right.
@@ -339,7 +339,7 @@ _GET_OR_CREATE: Final[Call[Any]] = Call(
 
 
 def seen_once(messages: Sequence[NewMessage], rows: Mapping[str, AppendedRow]) -> list[AppendedRow]:
-    """Return the row of each message; a second one of the same call is a duplicate of the first."""
+    """Return the row of each message; a second message with the same key in one call is a duplicate of the first."""
     seen: set[str] = set()
     ordered = []
     for message in messages:

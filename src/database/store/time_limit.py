@@ -1,4 +1,4 @@
-"""A time limit for calls that all have the same one: one timer serves all of them."""
+"""A time limit that many calls share: one timer serves all of them."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class TimeLimit:
             self._timer = loop.call_at(call.deadline, self._end_overdue)
 
     def end(self, call: LimitedCall) -> None:
-        """Limit the block no longer."""
+        """End the limit of a block."""
         self._running.pop(call, None)
 
     def _end_overdue(self) -> None:
-        """Cancel the tasks of the blocks whose time is over, and wait for the next one's end."""
+        """Cancel the tasks of overdue blocks, and set the timer for the next deadline."""
         self._timer = None
         loop = asyncio.get_running_loop()
         for call in list(self._running):

@@ -15,20 +15,20 @@ from src.database.observability import PoolState, Source, Unit
 from src.database.session import TenantBinding
 from src.database.statements import Call, Read
 from src.database.store.calls import Calls, Sent
-from src.database.store.pool import Slot, StorePool
+from src.database.store.pool import PooledConnection, StorePool
 
 RowT = TypeVar("RowT")
 
 
 class WatchedPool(StorePool):
-    """The store's pool, which says how long it is waited for, and what becomes of its connections."""
+    """The store's pool; it reports the waiting time of callers, and opened and closed connections."""
 
     def __init__(self, engine: DatabaseEngine, source: Source) -> None:
         super().__init__(engine.open_connection, engine.limits)
         self._source = source
         source.pool_state = lambda: PoolState(self.size, self.in_use, self.waiting, self.most)
 
-    async def take(self) -> Slot:
+    async def take(self) -> PooledConnection:
         """Return a connection for one call."""
         started = time.perf_counter()
         try:
@@ -39,20 +39,20 @@ class WatchedPool(StorePool):
         finally:
             self._source.notify("took", self._source, time.perf_counter() - started)
 
-    def discard(self, slot: Slot) -> None:
-        """Drop one."""
-        reason = "aged" if time.monotonic() >= slot.retires_at else "cancelled"
-        self._source.notify("dropped", self._source, "lost" if slot.connection.is_closed() else reason)
-        super().discard(slot)
+    def discard(self, pooled: PooledConnection) -> None:
+        """Report the reason, and drop the connection."""
+        reason = "aged" if time.monotonic() >= pooled.retires_at else "cancelled"
+        self._source.notify("dropped", self._source, "lost" if pooled.connection.is_closed() else reason)
+        super().discard(pooled)
 
-    async def _open(self) -> Slot:
-        slot = await super()._open()
-        self._source.notify("opened", self._source, slot.connection)
-        return slot
+    async def _open(self) -> PooledConnection:
+        pooled = await super()._open()
+        self._source.notify("opened", self._source, pooled.connection)
+        return pooled
 
 
 class WatchedCalls(Calls):
-    """Sends statements as `Calls` does, and tells of each: a call of the store is a unit of work of its own."""
+    """Sends statements as `Calls` does, and reports each. A call of the store is a unit of work of its own."""
 
     def __init__(
         self, pool: StorePool, binding: TenantBinding, source: Source, *, is_pooled_elsewhere: bool = False
@@ -77,8 +77,8 @@ class WatchedCalls(Calls):
                     rows += len(batch)
                     handed_out = time.perf_counter()
                     yield batch
-                    call.started += time.perf_counter() - handed_out  # what the caller does with it is not ours
-        except GeneratorExit:  # the caller has enough
+                    call.started += time.perf_counter() - handed_out  # the time of the caller does not count
+        except GeneratorExit:  # the caller has closed the stream
             self._end(call, rows=rows)
             raise
         except BaseException as error:
@@ -86,10 +86,12 @@ class WatchedCalls(Calls):
             raise
         self._end(call, rows=rows)
 
-    async def _send(self, slot: Slot, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]) -> list[Any]:
+    async def _send(
+        self, pooled: PooledConnection, tenant_id: UUID, statement: Sent, arguments: Sequence[Any]
+    ) -> list[Any]:
         call = self._begin(tenant_id, statement, arguments)
         try:
-            rows = await super()._send(slot, tenant_id, statement, arguments)
+            rows = await super()._send(pooled, tenant_id, statement, arguments)
         except BaseException as error:
             self._end(call, error=error)
             raise
@@ -107,6 +109,6 @@ class WatchedCalls(Calls):
     def _end(self, call: observability.Call, *, rows: int | None = None, error: BaseException | None = None) -> None:
         call.end(rows=rows, error=error)
         unit = call.unit
-        assert unit is not None  # noqa: S101 - it was given one
+        assert unit is not None  # noqa: S101 - `_begin` sets it
         unit.is_committed = error is None
         self._source.notify("ended", unit)

@@ -92,7 +92,7 @@ async def bound() -> str:
     """Return the tenant that the store's one connection is bound to."""
     slot = await get_store().pool.take()
     found: str = await slot.connection.fetchval(BOUND)
-    get_store().pool.give_back(slot)
+    get_store().pool.release(slot)
     return found
 
 

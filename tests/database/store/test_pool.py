@@ -150,7 +150,7 @@ async def test_waiting_too_long_raises_and_waiting_callers_are_served_in_order(
 ) -> None:
     use_database(cloned_database.update_query_dict({"pool_max": "1"}), DATABASE_POOL_TIMEOUT="0.2")
     pool = the_pool()
-    slot = await pool.take()
+    pooled = await pool.take()
     since = time.monotonic()
 
     with pytest.raises(PoolExhausted, match="store's pool of 1"):
@@ -166,7 +166,7 @@ async def test_waiting_too_long_raises_and_waiting_callers_are_served_in_order(
     await asyncio.sleep(0)
     waiting[2].cancel()
     await asyncio.sleep(0)
-    pool.give_back(slot)
+    pool.release(pooled)
     await asyncio.gather(*waiting, return_exceptions=True)
 
     assert order == [0, 1, 3, 4, 5]
