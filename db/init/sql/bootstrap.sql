@@ -2,7 +2,7 @@
 -- 10-bootstrap.sh runs this script and sets its variables; a test compares it with its generator.
 
 -- refuse superusers and the administrator as roles of the service
-SELECT format('DO %L', format('BEGIN RAISE EXCEPTION USING MESSAGE = %L, HINT = %L; END', reason, 'name another role in the URL; `thea-db bootstrap` creates it. Do not change the superuser: a server whose only superuser has lost the attribute cannot get it back'))
+SELECT format('DO %L', format('BEGIN RAISE EXCEPTION USING MESSAGE = %L, HINT = %L; END', reason, 'name another role in the URL; `thea-db bootstrap` creates it. Do not remove SUPERUSER from the role: if no other role has SUPERUSER, none can give the attribute back'))
   FROM (SELECT rolname || CASE WHEN rolsuper THEN ' is a superuser, to whom row-level security does not apply'
                   ELSE ' is the connected role, and the administrator must not be the owner or the application' END
   FROM pg_catalog.pg_roles
@@ -174,7 +174,7 @@ SELECT 'ALTER SCHEMA public OWNER TO pg_database_owner'
  WHERE nspname = 'public' AND pg_catalog.pg_get_userbyid(nspowner) NOT IN ('pg_database_owner', :'owner')
 \gexec
 
--- deny other roles to create objects in the schema
+-- prevent other roles from creating objects in the schema
 SELECT 'REVOKE CREATE ON SCHEMA public FROM ' || CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', :'application') END
   FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(coalesce(nspacl, pg_catalog.acldefault('n', nspowner)))
  WHERE nspname = 'public' AND privilege_type = 'CREATE'
@@ -231,7 +231,7 @@ SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN '
                           ELSE pg_catalog.has_table_privilege(name, pg_class.oid, one) END)
 \gexec
 
--- deny other roles to write alembic_version
+-- prevent other roles from writing alembic_version
 SELECT format('REVOKE %s ON TABLE %I.%I FROM %I', string_agg(privilege_type, ', ' ORDER BY 1), nspname, relname,
               pg_catalog.pg_get_userbyid(grantee))
   FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace

@@ -170,7 +170,7 @@ def activity(
 ) -> None:
     """List the sessions of the database, what they wait for, and which session blocks which.
 
-    Reads the server's statistics and locks, and no table. Exit code 2 if the server cannot be reached.
+    The command reads the server's statistics and locks, and no table. Exit code 2 if the server cannot be reached.
     """
     from src.database.cli.activity import run_activity
 
@@ -260,7 +260,9 @@ def demo(
 
     settings = config.get_settings()
     if not re.fullmatch(r"[\w.-]{1,64}", account):
-        raise ConfigurationError(f"--account must be 1 to 64 letters, digits, dots and dashes, got {account!r}")
+        raise ConfigurationError(
+            f"--account must be 1 to 64 letters, digits, underscores, dots and dashes, got {account!r}"
+        )
     if not settings.is_local:
         raise ConfigurationError(
             f"the demo writes sample data: ENVIRONMENT must be development or test, got {settings.ENVIRONMENT}"

@@ -36,8 +36,8 @@ def verify(
 ) -> None:
     """List each difference between the database and the schema that the migrations build, with its remedy.
 
-    Run the remedies in the order in which they are listed, as the owner of the tables. Exit code 1 if there is a
-    difference, 2 if the schemas cannot be compared.
+    Run the remedies as the owner of the tables, in the order in which they are listed, unless a remedy names another
+    order. Exit code 1 if there is a difference, 2 if the schemas cannot be compared.
     """
     from src.database.drift import verify as run_verify
 
@@ -100,7 +100,7 @@ def _print_report(report: SchemaReport) -> None:
 
 
 def _summary(report: SchemaReport) -> CheckResult:
-    against = f"revision {report.revision or 'none'}, compared with {_compared_with(report)}"
+    against = f"revision {report.revision or 'none'}, {_compared_with(report)}"
     if report.is_sound:
         return CheckResult("ok", f"{against}: no difference")
     return CheckResult("failed" if report.errors else "warning", f"{against}: {len(report.differences)} difference(s)")
@@ -109,11 +109,11 @@ def _summary(report: SchemaReport) -> CheckResult:
 def _compared_with(report: SchemaReport) -> str:
     match report.compared_with:
         case "nothing":
-            return "no schema, because of this revision"
+            return "not compared with a schema, because of this revision"
         case "snapshot":
-            return f"this release's snapshot of {report.head}"
+            return f"compared with this release's snapshot of {report.head}"
         case _:
-            return "a scratch database"
+            return "compared with a scratch database"
 
 
 def _result(difference: Difference) -> CheckResult:

@@ -34,14 +34,14 @@ _FAILURES: Final[Mapping[str, tuple[type[DatabaseError], str, str]]] = {
     "403": (
         AuthenticationFailed,
         "these Google credentials may not connect to the Cloud SQL instance {}, or the instance does not exist",
-        "grant their account roles/cloudsql.client in the project",
+        "grant the role roles/cloudsql.client in the project to the account of these credentials",
     ),
     "404": (ConfigurationError, "there is no Cloud SQL instance {}", _NAME),
     "ClientResponseError": (ConnectionFailed, "the Cloud SQL Admin API answered {error} for {}", _RETRY),
     "TimeoutError": (
         ConnectionFailed,
         "no connection to the Cloud SQL instance {}: no answer in time",
-        "a private address answers inside its VPC only; otherwise check the network, and that the instance runs",
+        "connect from inside the VPC if the instance has only a private address; else check that the instance runs",
     ),
     "ClientError": (  # of aiohttp; some of these are OSErrors, as the driver's are
         ConnectionFailed,

@@ -60,7 +60,9 @@ async def check_names(hosts: Sequence[Host]) -> CheckResult:
 async def check_ports(hosts: Sequence[Host]) -> CheckResult:
     """Connect to the port or the Unix socket of each host, and close the connection; nothing is sent."""
     if not hosts:
-        return skipped("this machine opens no port: the target is the embedded server, or the Cloud SQL connector's")
+        return skipped(
+            "no port is checked: the target is the embedded server, or an instance that the Cloud SQL connector reaches"
+        )
     reasons = await asyncio.gather(*(_try_port(host) for host in hosts))
     found = "; ".join(f"{host} {reason or 'is open'}" for host, reason in zip(hosts, reasons, strict=True))
     remedy = "start the server; check host and port, listen_addresses in postgresql.conf, and the firewall"
@@ -89,14 +91,15 @@ def _remedy(error: DatabaseError, target: Target) -> str | None:
         return error.hint
     if isinstance(error, AuthenticationFailed) and not target.password:
         return (
-            "no password is set: add the password to DATABASE_URL or the profile; on a server without these roles,"
-            f" {_BOOTSTRAP}"
+            "no password is set: add the password to DATABASE_URL or the profile; if the server does not have the roles"
+            f" yet, {_BOOTSTRAP}"
         )
     if isinstance(error, AuthenticationFailed):
         return (
-            "check the user and the password in DATABASE_URL, percent-encoded: the server does not report which of the"
-            f' two is wrong. An administrator can set another password with psql: \\password "{target.user}"; every'
-            f" service that connects as this role then needs the new one. On a server without these roles, {_BOOTSTRAP}"
+            "check the user and the password in DATABASE_URL, and percent-encode their special characters; the server"
+            " does not report which of the two is wrong. An administrator can set another password with psql:"
+            f' \\password "{target.user}"; every service that connects as this role then needs the new one. If the'
+            f" server does not have the roles yet, {_BOOTSTRAP}"
         )
     return error.hint
 

@@ -139,7 +139,7 @@ async def _remedy_of_read_only(context: CheckContext) -> str:
     if row["source"] == "client":
         return _remedy(row, "off")
     return (
-        "find out why writes are off: a failover or maintenance can set that. Then, as an administrator:"
+        "find out why writes are off: a failover or maintenance can switch them off. Then, as an administrator:"
         f" {_remedy(row, 'off')}"
     )
 

@@ -105,7 +105,7 @@ def _check_heads() -> CheckResult:
     if len(newest) == 1:
         return ok(newest[0])
     return failed(
-        f"{len(newest)} heads: {', '.join(newest)}", "set down_revision of the later revision to the other one"
+        f"{len(newest)} heads: {', '.join(newest)}", "set down_revision of the later head to the id of the earlier head"
     )
 
 

@@ -301,9 +301,13 @@ def _check_is_up(scripts: ScriptDirectory, revision: str, at: tuple[str, ...]) -
     if not is_back and _PLAIN.fullmatch(revision) and revision not in {"head", "heads"}:
         target = scripts.get_revision(revision)
         is_back = target.revision not in at and target.revision in _up_to(scripts, at)
+    if is_back and not at:
+        raise ConfigurationError(
+            f"the revision of an upgrade must be a revision to upgrade to, such as head, got {revision}"
+        )
     if is_back:
         raise ConfigurationError(
-            f"the revision of an upgrade must not be older than {', '.join(at) or 'an empty database'}, got {revision}",
+            f"the revision of an upgrade must not be older than {', '.join(at)}, got {revision}",
             hint="no downgrade is necessary: an older release runs on the newer schema. `thea-db downgrade` deletes"
             " tables and columns with their data",
         )

@@ -3,8 +3,8 @@
 -- Values are psql variables, :'name'. A step is: -- [phase] aim, its remedy as comments, its query.
 
 -- [refusals] refuse superusers and the administrator as roles of the service
--- name another role in the URL; `thea-db bootstrap` creates it. Do not change the superuser: a server whose only
--- superuser has lost the attribute cannot get it back
+-- name another role in the URL; `thea-db bootstrap` creates it. Do not remove SUPERUSER from
+-- the role: if no other role has SUPERUSER, none can give the attribute back
 SELECT rolname || CASE WHEN rolsuper THEN ' is a superuser, to whom row-level security does not apply'
                   ELSE ' is the connected role, and the administrator must not be the owner or the application' END
   FROM pg_catalog.pg_roles
@@ -168,7 +168,7 @@ SELECT 'ALTER SCHEMA public OWNER TO pg_database_owner'
   FROM pg_catalog.pg_namespace
  WHERE nspname = 'public' AND pg_catalog.pg_get_userbyid(nspowner) NOT IN ('pg_database_owner', :'owner')
 
--- [inside] deny other roles to create objects in the schema
+-- [inside] prevent other roles from creating objects in the schema
 -- {as_owner}
 SELECT 'REVOKE CREATE ON SCHEMA public FROM ' || CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', :'application') END
   FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(coalesce(nspacl, pg_catalog.acldefault('n', nspowner)))
@@ -197,7 +197,7 @@ SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'owner')
   FROM pg_catalog.pg_proc WHERE pg_catalog.pg_get_userbyid(proowner) = :'application'
 
 -- [inside] grant privileges on future tables, sequences and functions of the owner
--- run this as the owner of the tables, or as a member of it
+-- run this as the owner of the tables, or as a member of that role
 SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'owner', rights, kinds, name)
   FROM (VALUES (:'application', 'r', 'TABLES', 'SELECT, INSERT, UPDATE, DELETE'),
                (:'application', 'S', 'SEQUENCES', 'USAGE, SELECT'),
@@ -211,7 +211,7 @@ SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'own
  ORDER BY 1
 
 -- [inside] grant privileges on existing tables and sequences of the owner
--- run this as the owner of the tables, or as a member of it
+-- run this as the owner of the tables, or as a member of that role
 SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, nspname,
               relname, name)
   FROM (VALUES (:'application', 'table', 'SELECT, INSERT, UPDATE, DELETE'), (:'application', 'revision', 'SELECT'),
@@ -225,8 +225,8 @@ SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN '
                 WHERE NOT CASE WHEN kind = 'sequence' THEN pg_catalog.has_sequence_privilege(name, pg_class.oid, one)
                           ELSE pg_catalog.has_table_privilege(name, pg_class.oid, one) END)
 
--- [inside] deny other roles to write alembic_version
--- run this as the owner of the tables, or as a member of it
+-- [inside] prevent other roles from writing alembic_version
+-- run this as the owner of the tables, or as a member of that role
 SELECT format('REVOKE %s ON TABLE %I.%I FROM %I', string_agg(privilege_type, ', ' ORDER BY 1), nspname, relname,
               pg_catalog.pg_get_userbyid(grantee))
   FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace

@@ -162,7 +162,8 @@ def _check(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name not in limits.TENANTS:
             raise ValueError(
-                f"Tenant.{name} cannot be set: it is unknown, or never changes; known: {', '.join(limits.TENANTS)}"
+                f"Tenant.{name} cannot be set: it is unknown, or never changes; these can be set:"
+                f" {', '.join(limits.TENANTS)}"
             )
         if value is None and name != "retention_days":
             raise ValueError(f"{name} must not be None")

@@ -218,7 +218,7 @@ def test_a_finding_is_a_sentence() -> None:
 
     assert "the server's certificate is not verified, so that" in judge_tls(TLS, unpooled, settings).found
     assert str(revision) == "the database must be at revision 0003, and is at none"
-    assert asyncio.run(check_ports([])).found.startswith("this machine opens no port:")
+    assert asyncio.run(check_ports([])).found.startswith("no port is checked:")
 
 
 def test_every_vulnerability_has_its_source_in_a_comment() -> None:

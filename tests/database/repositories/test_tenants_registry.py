@@ -78,7 +78,7 @@ async def test_changes_only_the_given_attributes(tenants: TenantRepository) -> N
     ("values", "message"),
     [
         ({"id": uuid7()}, r"Tenant\.id cannot be set"),
-        ({"nonsense": 1}, r"Tenant\.nonsense cannot be set: it is unknown, or never changes; known: slug, name"),
+        ({"nonsense": 1}, r"Tenant\.nonsense cannot be set: .* these can be set: slug, name"),
         ({"slug": None}, "slug must not be None"),
         ({"name": None}, "name must not be None"),
         ({"status": "gone"}, "status must be one of active, suspended, got 'gone'"),

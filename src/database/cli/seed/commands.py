@@ -31,7 +31,8 @@ def seed(
     until: Annotated[
         str | None,
         typer.Option(
-            help="The time that the generated rows treat as the present, such as 2026-03-01; by default today, in UTC."
+            help="The time that the generated rows treat as the present, such as 2026-03-01; by default"
+            " that of the seed's existing tenants, else the start of today, in UTC."
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, and nothing on success.")] = False,
