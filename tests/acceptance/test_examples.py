@@ -94,6 +94,7 @@ def test_the_most_used_functions_have_an_example() -> None:
     assert EXAMPLES.keys() >= MOST_USED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_an_example_runs(name: str, names: dict[str, Any]) -> None:
     await run(EXAMPLES[name], f"<example of {name}>", names)

@@ -82,6 +82,7 @@ async def call_faststream(name: str) -> int:
     return int(await subscriber(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [call_litestar, call_taskiq, call_faststream])
 async def test_a_dependency_commits_and_rolls_back(cloned_database: URL, call: Call) -> None:
     assert await call("first") == 0

@@ -96,7 +96,7 @@ async def test_the_progress_and_the_blockers_of_a_long_index_are_logged(
     monkeypatch.setattr("src.database.migrate.lock.FIRST_OBSERVATION_SECONDS", 0.1)
     monkeypatch.setattr("src.database.migrate.lock.OBSERVATION_SECONDS", 0.1)
     drafts.add("index", "create_index_concurrently('ix_x', 'users', ['tenant_id'])")
-    pid = another_session(0.8, writes=True)
+    pid = another_session(2, writes=True)
 
     with capture_logs() as logs:
         await upgrade(owner_settings, folder=drafts.folder)
