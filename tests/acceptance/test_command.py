@@ -91,6 +91,7 @@ def test_every_folder_of_a_project_has_the_projects_embedded_server(open_folder:
     assert "is stopped" in stopped.stdout
 
 
+@pytest.mark.slow
 def test_a_new_database_of_the_project_names_the_ignored_database_below_it(open_folder: Path) -> None:
     (open_folder / "pyproject.toml").touch()
     scripts = open_folder / "scripts"

@@ -149,6 +149,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return updates, export
 
 
+@pytest.mark.slow
 def test_a_message_in_an_update_and_in_an_export_is_stored_once(
     tmp_path: Path, cloned_database: URL, files: tuple[Path, Path]
 ) -> None:
@@ -197,6 +198,7 @@ def test_an_export_of_500_mb_is_imported_with_limited_memory(open_folder: Path, 
     assert import_of(done)["added"] == 10_600
 
 
+@pytest.mark.slow
 def test_a_key_of_another_message_is_counted_and_explained(
     tmp_path: Path, cloned_database: URL, files: tuple[Path, Path]
 ) -> None:

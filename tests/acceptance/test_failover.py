@@ -111,6 +111,7 @@ class Load:
         self.reads += 1
 
 
+@pytest.mark.slow
 async def test_after_a_promotion_the_engine_writes_within_10_s_and_raises_connection_failed_before(
     use_database: Use,
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_seed_of_another_size_is_not_mixed_in(superuser: psycopg.Connection) -
     assert rows(superuser) == before
 
 
+@pytest.mark.slow
 def test_another_size_is_seeded_after_the_suggested_erasure(superuser: psycopg.Connection) -> None:
     seeded()
     superuser.execute("INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'real', 'Real')")
