@@ -30,6 +30,7 @@ from src.database.statements.messages import (
     append_messages,
     check_extra,
     check_outcome,
+    in_call_order,
     pack_columns,
     unpack,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "events",
     "fetch_entities",
     "fetch_value",
+    "in_call_order",
     "message_changes",
     "pack_columns",
     "personal_data",

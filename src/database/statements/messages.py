@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from src.database.base import check_aware, check_id, clean_json, clean_text, utc_now, uuid7
@@ -21,6 +21,8 @@ from src.database.models import limits
 from src.database.statements.call import Call, Sender
 from src.database.statements.conversations import check_is_last, check_token
 from src.database.statements.split_characters import SPLIT, has_halves, stored_form
+
+RowT = TypeVar("RowT")
 
 VERSIONS: Final = "versions"
 """The key in a message's `extra` under which `edit` keeps the earlier contents."""
@@ -202,12 +204,20 @@ async def append_messages(
     if outcomes[0].outcome == "lost_turn":
         check_is_last(turn, outcomes[0].turn_token)
     by_key = {one.message_id: one for one in outcomes}
-    in_order = []
+    return rows, in_call_order(messages, by_key, as_duplicate=lambda one: one._replace(outcome="duplicate"))
+
+
+def in_call_order(
+    messages: Sequence[NewMessage], by_key: Mapping[str, RowT], *, as_duplicate: Callable[[RowT], RowT]
+) -> list[RowT]:
+    """Return the row of each message; a message that repeats the key of an earlier one is a duplicate of it."""
+    seen: set[str] = set()
+    ordered = []
     for message in messages:
-        outcome = by_key[message.message_id]
-        in_order.append(outcome)
-        by_key[message.message_id] = outcome._replace(outcome="duplicate")
-    return rows, in_order
+        row = by_key[message.message_id]
+        ordered.append(as_duplicate(row) if message.message_id in seen else row)
+        seen.add(message.message_id)
+    return ordered
 
 
 def check_outcome(outcome: str, message_id: str) -> None:

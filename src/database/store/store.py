@@ -33,6 +33,7 @@ from src.database.statements import (
     conversations,
     decode_cursor,
     encode_cursor,
+    in_call_order,
     pack_columns,
     reminders,
     users,
@@ -206,7 +207,7 @@ class Store:
             conversation,
             conversation.id == conversation_id,
             whole_pairs(said_before[::-1], is_followed=True),
-            seen_once(messages, appended),
+            in_call_order(messages, appended, as_duplicate=lambda row: row._replace(inserted=False)),
         )
 
     async def _turn(self, call: Call[MessageRow], *arguments: Any) -> list[MessageRow]:
@@ -336,17 +337,6 @@ _BY_TELEGRAM_ID: Final[Read[Any]] = Read(
 _GET_OR_CREATE: Final[Call[Any]] = Call(
     "app_get_or_create_user", 3 + len(Profile._fields), columns=lambda: names_of(UserRow)
 )
-
-
-def seen_once(messages: Sequence[NewMessage], rows: Mapping[str, AppendedRow]) -> list[AppendedRow]:
-    """Return the row of each message; a second message with the same key in one call is a duplicate of the first."""
-    seen: set[str] = set()
-    ordered = []
-    for message in messages:
-        row = rows[message.message_id]
-        ordered.append(row._replace(inserted=False) if row.message_id in seen else row)
-        seen.add(row.message_id)
-    return ordered
 
 
 def _row(one: Outcome) -> AppendedRow:
