@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Executable, Select
 from sqlalchemy.util import greenlet_spawn
@@ -31,6 +31,9 @@ from src.database.session import AsyncSession, ReadSession, ReadTenantSession, T
 from src.database.statements.compiled import DriverStatement, compile_cached, compile_statement
 from src.database.statements.entities import entities_of
 from src.database.statements.fence import TENANT
+
+_UNKNOWN_ROWCOUNT: Final = -1
+"""The `rowcount` of a cursor (PEP 249) whose rows are still to be fetched."""
 
 ModelT = TypeVar("ModelT", bound=TenantBase)
 ValueT = TypeVar("ValueT")
@@ -128,21 +131,13 @@ async def stream_entities(
     Raises:
         DatabaseError: The transaction ended before the last row was read.
     """
-    opened = None
-    if (
-        not options
-        and not _needs_sqlalchemy(session.sync_session)
-        and (cached := compile_cached(statement, model)) is not None
-    ):
-        compiled, bound = cached
-        opened = await _open_cursor(session, compiled.sql, compiled.arguments(bound))
+    opened = None if options else await _open_cursor(session, statement, model)
     if opened is None:
         results = await session.stream_scalars(statement.options(*options).execution_options(yield_per=batch))
         async for part in results.partitions():
             yield list(part)
         return
-    connection, cursor = opened
-    count = 0
+    compiled, connection, cursor = opened
     while True:
         with session.sync_session.use:
             if session.sync_session.connection_in_use is not connection:
@@ -154,13 +149,17 @@ async def stream_entities(
             entities = _loaded(session, compiled, fetched, refresh=False)
         if not entities:
             break
-        count += len(entities)
         yield entities
-    notify_answered(connection, compiled.sql, (), count)
 
 
-async def _open_cursor(session: AsyncSession, sql: str, values: Sequence[Any]) -> tuple[Connection, Any] | None:
+async def _open_cursor(
+    session: AsyncSession, statement: Select[Any], model: type[Any]
+) -> tuple[DriverStatement, Connection, Any] | None:
     """Open a cursor of the driver in the session's transaction; return None if SQLAlchemy has to send the statement."""
+    if _needs_sqlalchemy(session.sync_session) or (cached := compile_cached(statement, model)) is None:
+        return None
+    compiled, bound = cached
+    sql, values = compiled.sql, compiled.arguments(bound)
     if isinstance(session, ReadSession):
         await session.begin_stream()
     with session.sync_session.use:
@@ -174,12 +173,15 @@ async def _open_cursor(session: AsyncSession, sql: str, values: Sequence[Any]) -
             return None
         notify_sent(connection, sql, values)
         try:
-            return connection, await _drive(connection, sql, partial(_cursor, driver, sql, values))
+            cursor = await _drive(connection, sql, partial(_cursor, driver, sql, values))
         except SchemaChangedError:
             if not isinstance(session, ReadSession):
                 raise
             await session.rollback()  # no row has been read yet: SQLAlchemy begins another snapshot
             return None
+        # Now, as SQLAlchemy does: the reader may leave the stream, or send other statements before its end.
+        notify_answered(connection, sql, values, _UNKNOWN_ROWCOUNT)
+        return compiled, connection, cursor
 
 
 async def _cursor(driver: Any, sql: str, values: Sequence[Any]) -> Any:

@@ -79,6 +79,22 @@ async def test_the_stores_calls_are_counted_by_their_names(use: Use, registry: C
     assert value(registry, "checkout_seconds_count", pool="store") == 2
 
 
+async def test_a_stream_of_a_repository_counts_once_also_beside_other_statements_and_if_it_is_left(
+    use: Use, registry: CollectorRegistry
+) -> None:
+    use()
+    async with get_db() as session:
+        users = UserRepository(session)
+        await users.add_many([User() for _ in range(600)])
+        async for user in users.stream():
+            await users.get(user.id)
+            break
+        async for _ in users.stream():
+            pass
+
+    assert value(registry, "statement_seconds_count", pool="default", operation="UserRepository.stream") == 2
+
+
 async def test_a_stream_of_the_store_counts_once_also_if_its_reader_stops_early(
     use: Use, registry: CollectorRegistry
 ) -> None:
