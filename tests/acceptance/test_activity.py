@@ -32,7 +32,7 @@ def session(url: URL, application: str, user: str = APP_ROLE) -> Iterator[psycop
 
 @contextmanager
 def blocked(url: URL, superuser: psycopg.Connection) -> Iterator[tuple[int, int]]:
-    """Let one session wait for a lock of another; yield the pids, the holder's first."""
+    """Open a session that waits for a lock of another session; yield the two pids, the holder's first."""
     with session(url, "agent/test/default/7") as holder, session(url, "worker/test/queue/8") as waiting:
         holder.execute(LOCK)
         thread = Thread(target=waiting.execute, args=[LOCK])

@@ -7,14 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent, indent
 
-import psycopg
 import pytest
 
-from src.database.embedded import OWNER_ROLE, SUPERUSER
+from src.database.embedded import SUPERUSER
 from tests.conftest import url_of
 
 ROOT = Path(__file__).parents[2]
@@ -36,17 +34,8 @@ def tree(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ROOT, tmp_path / "tree", ignore=LEFT_OUT))
 
 
-@pytest.fixture
-def behind(superuser: psycopg.Connection) -> Iterator[str]:
-    """The URL of an empty database, as its owner."""
-    name = f"labels_{os.getpid()}"
-    superuser.execute(f"CREATE DATABASE {name} OWNER {OWNER_ROLE}")
-    yield url_of(name, OWNER_ROLE).render_as_string()
-    superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 @pytest.mark.slow
-def test_the_example_passes_the_checks_and_its_own_tests(tree: Path, behind: str) -> None:
+def test_the_example_passes_the_checks_and_its_own_tests(tree: Path, empty_database: str) -> None:
     before = contents(tree)
 
     for language, block in blocks():
@@ -58,7 +47,7 @@ def test_the_example_passes_the_checks_and_its_own_tests(tree: Path, behind: str
             if program == "make":
                 format_(tree)
             else:
-                url = url_of("postgres", SUPERUSER).render_as_string() if " check" in command else behind
+                url = url_of("postgres", SUPERUSER).render_as_string() if " check" in command else empty_database
                 run(tree, "-c", "from src.database.cli import main; main()", *words(arguments), DATABASE_URL=url)
 
     changed = {name for name, text in contents(tree).items() if before.get(name) != text}

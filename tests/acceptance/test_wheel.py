@@ -8,18 +8,14 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from collections.abc import Iterator
 from configparser import ConfigParser
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from src.database.cli import main
-from src.database.embedded import OWNER_ROLE
 from src.database.migrate import heads
-from tests.conftest import url_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,14 +114,6 @@ def service(tmp_path: Path) -> Path:
     )
     (tmp_path / "service.py").write_text(SERVICE)
     return tmp_path
-
-
-@pytest.fixture
-def empty_database(superuser: psycopg.Connection) -> Iterator[str]:
-    name = f"wheel_{os.getpid()}"
-    superuser.execute(f"CREATE DATABASE {name} OWNER {OWNER_ROLE}")
-    yield url_of(name, OWNER_ROLE).render_as_string()
-    superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def run(*command: str | Path, folder: Path, **variables: str) -> str:

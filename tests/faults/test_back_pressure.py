@@ -220,7 +220,7 @@ async def test_waiting_callers_need_little_memory_and_leave_none(callers: list[C
 
 
 async def _crowd(caller: Caller, number: int) -> int:
-    """Let callers wait for a full pool and be served; return the memory in use while all of them wait."""
+    """Run callers that wait for a full pool and are served; return the memory in use while all of them wait."""
     ends, all_wait = asyncio.Event(), asyncio.Barrier(number + 1)
 
     async def hold() -> None:

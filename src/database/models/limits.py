@@ -235,7 +235,7 @@ TENANTS: Final[Mapping[str, Limit]] = {
     "retention_days": RETENTION_DAYS,
     "extra": Json("object"),
 }
-"""What can be changed of a tenant."""
+"""The limits of the attributes of a tenant that can be changed."""
 
 
 def check_limits(limits: Mapping[str, Limit], values: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ FILLED_IN: Final = {"tenant_id", "id", "seq"}
 OPTIONAL: Final = {(MessageCreate, "created_at")}
 """None is the present."""
 APPENDED_TO: Final = {"conversation_id", "user_id"}
-"""What `append` knows of a message."""
+"""The columns of a message that `append` fills in."""
 CHANGES: Final = [
     ("ADD CONSTRAINT ck_users_username CHECK (length(username) <= 65)", "UserCreate.username"),
     ("ADD CONSTRAINT ck_users_new CHECK (telegram_id > 5)", "UserCreate.telegram_id"),

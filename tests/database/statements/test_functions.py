@@ -19,7 +19,7 @@ from tests.database.statements.one_connection import OneConnection
 
 NAMES = sorted(bodies())
 SYNTAX = {"coalesce", "greatest", "least", "nullif", "unnest"}
-"""What reads like a function's name, and is resolved without the search path; unnest where it has several arrays."""
+"""SQL syntax that looks like a function call and needs no search path; `unnest` only with several arrays."""
 CALLED = re.compile(r"(?<![\w.])(?<!AS )([a-z_]\w*)\(")
 TABLES = ("users", "conversations", "message_history", "events")
 

@@ -179,7 +179,7 @@ CALLS: Final[Mapping[str, Answer]] = {
     "recent, deleted, by tokens": lambda store, _: store.recent(named("deleted"), token_budget=100),
     "page, deleted": lambda store, _: store.page(named("deleted")),
 }
-"""What the first tenant calls, on its own ids."""
+"""The calls of the first tenant, on its own ids."""
 
 
 async def answers(
