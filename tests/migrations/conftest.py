@@ -54,13 +54,17 @@ def drafts(tmp_path: Path) -> Drafts:
 
 @pytest.fixture
 def clone(
-    postgresql_template: NoopExecutor, superuser: psycopg.Connection
+    postgresql_template: NoopExecutor, clone_name: str, superuser: psycopg.Connection
 ) -> Iterator[Callable[[str, str | None], URL]]:
-    """Create further databases from the template, or from the named database; return the URL of the owner."""
+    """Create further databases from the template, or from the named database; return the URL of the owner.
+
+    All workers share one server: the name of the test's own clone makes the names unique.
+    """
     made: list[str] = []
 
-    def make(name: str, like: str | None = None) -> URL:
+    def make(suffix: str, like: str | None = None) -> URL:
         template = like or postgresql_template.template_dbname
+        name = f"{clone_name}_{suffix}"
         superuser.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         superuser.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {OWNER_ROLE}")
         made.append(name)

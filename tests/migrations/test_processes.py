@@ -28,15 +28,15 @@ def processes() -> Iterator[Forks]:
 @pytest.fixture
 def filled(clone: Callable[..., URL]) -> str:
     """A database without connections, which others are created from."""
-    name = "filled"
-    clone(name)
-    with connect(name) as connection:
+    url = clone("filled")
+    with connect(url) as connection:
         fill(connection)
-    return name
+    assert url.database is not None
+    return url.database
 
 
-def connect(name: str) -> psycopg.Connection:
-    return psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=name, autocommit=True)
+def connect(url: URL) -> psycopg.Connection:
+    return psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=url.database, autocommit=True)
 
 
 @pytest.mark.slow
@@ -59,9 +59,10 @@ def test_the_next_migrator_completes_after_a_kill(
     processes: Forks, clone: Callable[..., URL], drafts: Drafts, filled: str, *, is_long: bool
 ) -> None:
     expand_and_contract(drafts)
-    undisturbed = processes.upgrade(clone("undisturbed", filled), drafts.folder)
+    url = clone("undisturbed", filled)
+    undisturbed = processes.upgrade(url, drafts.folder)
     assert undisturbed["codes"] == [0]
-    with connect("undisturbed") as connection:
+    with connect(url) as connection:
         expected, rows = catalogue(connection), connection.execute(NICKNAMES).fetchall()
     assert rows == [(35, 35, 5)]
     count = undisturbed["statements"]
@@ -71,6 +72,6 @@ def test_the_next_migrator_completes_after_a_kill(
         url = clone("killed", filled)
         assert processes.upgrade(url, drafts.folder, kill_at=number)["codes"] == [KILLED], number
         assert processes.upgrade(url, drafts.folder)["codes"] == [0], number
-        with connect("killed") as connection:
+        with connect(url) as connection:
             assert catalogue(connection) == expected, number
             assert connection.execute(NICKNAMES).fetchall() == rows
