@@ -71,6 +71,7 @@ def test_up_keeps_the_embedded_server_until_down(open_folder: Path) -> None:
     assert not (open_folder / ".thea" / "postgres" / "data" / "postmaster.pid").exists()
 
 
+@pytest.mark.slow
 def test_every_folder_of_a_project_has_the_projects_embedded_server(open_folder: Path) -> None:
     (open_folder / "pyproject.toml").touch()
     below = open_folder / "scripts" / "nightly"

@@ -235,6 +235,7 @@ def in_private(entry: str, /, **of_message: Any) -> dict[str, Any]:
     return {"message_id": 7, "from": ada, "chat": chat, "date": 1_772_442_000, "text": entry, **of_message}
 
 
+@pytest.mark.slow
 def test_a_chat_with_a_bot_is_the_same_in_both_formats(tmp_path: Path, cloned_database: URL) -> None:
     """In updates the chat has the id of the user, in exports the id of the bot."""
     bot = {"id": 99, "is_bot": True, "first_name": "Bot"}
@@ -270,6 +271,7 @@ def test_a_chat_with_a_bot_is_the_same_in_both_formats(tmp_path: Path, cloned_da
     assert re.search(r"^  2 +[\d-]+ [\d:]+ +assistant +hello, Ada$", second.stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_file_whose_keys_are_all_taken_fails_with_the_reason(tmp_path: Path, cloned_database: URL) -> None:
     url = database(cloned_database)
     for text in ("one", "two"):
@@ -301,6 +303,7 @@ def test_very_long_names_are_shortened(tmp_path: Path, cloned_database: URL) -> 
     assert import_of(run("demo", file, folder=tmp_path, DATABASE_URL=database(cloned_database)))["added"] == 1
 
 
+@pytest.mark.slow
 def test_an_account_that_would_break_the_key_is_rejected(tmp_path: Path) -> None:
     done = run("demo", "--account", "a:b", folder=tmp_path)
 

@@ -161,6 +161,7 @@ async def test_the_first_host_with_the_target_session_attributes_is_used(
                 assert await session.scalar(IS_REPLICA) is expected, scope.__name__
 
 
+@pytest.mark.slow
 @needs_pgbouncer
 async def test_behind_pgbouncer_reads_go_to_the_replica_and_see_what_was_written(pair: Pair, use_database: Use) -> None:
     with pgbouncer(str(pair.first.folder)) as first, pgbouncer(str(pair.second.folder)) as second:
@@ -188,6 +189,7 @@ async def test_an_unregistered_default_tenant_does_not_block_reading(pair: Pair,
         assert await UserRepository(session).count() == 0
 
 
+@pytest.mark.slow
 async def test_readiness_reports_the_lag_of_the_replica(pair: Pair, use_database: Use) -> None:
     use_database(pair.url(pair.first), DATABASE_REPLICA_URL=pair.url(pair.second).render_as_string())
 

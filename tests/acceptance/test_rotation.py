@@ -174,6 +174,7 @@ def rotated(server: EmbeddedServer) -> Iterator[tuple[URL, psycopg.Connection]]:
         admin.execute("DROP ROLE rotated")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_a_password_provider_is_called_for_each_connection(
     rotated: tuple[URL, psycopg.Connection], is_async: bool

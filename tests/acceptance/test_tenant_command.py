@@ -271,6 +271,7 @@ def test_an_unknown_user_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_purges_the_active_tenants_or_the_one_that_is_named() -> None:
     tenant, _ = a_tenant("acme", at=days_ago(11))
     suspended, _ = a_tenant("idle", at=days_ago(11))

@@ -38,6 +38,7 @@ def test_ends_immediately_if_the_server_is_up(postgresql_shared: NoopExecutor) -
     assert (waited.status, waited.attempts, waited.reason) == ("up", 1, None)
 
 
+@pytest.mark.slow
 def test_waits_for_a_starting_server(servers_folder: Path) -> None:
     server = EmbeddedServer(servers_folder / "late")
     target = server.target_as(SUPERUSER, SUPERUSER)
@@ -102,6 +103,7 @@ def test_does_not_wait_for_a_missing_database(postgresql_shared: NoopExecutor) -
     assert "the database does not exist" in str(waited.reason)
 
 
+@pytest.mark.slow
 def test_a_silent_name_server_does_not_exceed_the_timeout(tmp_path: Path) -> None:
     mute = "import socket, time; socket.getaddrinfo = lambda *_, **__: time.sleep(30);"
     started = time.monotonic()
@@ -123,6 +125,7 @@ def test_a_silent_name_server_does_not_exceed_the_timeout(tmp_path: Path) -> Non
     assert "db.example" in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command(tmp_path: Path) -> None:
     # A shell without job control starts background jobs with SIGINT ignored, and Python keeps that.
     as_from_a_terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "

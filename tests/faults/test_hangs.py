@@ -153,6 +153,7 @@ async def test_every_call_and_dispose_end_within_their_limits(
         await dispose_in_time()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
 async def test_stopped_backends_block_no_caller_and_end_when_they_continue(
     cloned_database: URL, superuser: psycopg.Connection, use_short_limits: Callable[[URL], None]

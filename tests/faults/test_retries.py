@@ -77,6 +77,7 @@ async def read_then_write(session: AsyncSession) -> int:
     return found
 
 
+@pytest.mark.slow
 async def test_serialization_failures_are_repeated_until_all_succeed(is_long: bool) -> None:
     writers = 40 if is_long else 8
     await run_transaction(add_user)

@@ -90,6 +90,7 @@ async def test_a_migration_without_its_lock_names_the_blocking_session(
     assert await current(owner_settings) == ("table",)
 
 
+@pytest.mark.slow
 async def test_the_progress_and_the_blockers_of_a_long_index_are_logged(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +172,7 @@ async def test_two_databases_are_migrated_from_one_event_loop(clone: Callable[..
     assert [len(one.steps) for one in done] == [5, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "slow", ["op.execute('SELECT pg_sleep(5)')", "create_index_concurrently('ix_x', 'users', ['tenant_id'])"]
 )

@@ -63,6 +63,7 @@ async def test_an_unknown_revision_is_an_error(owner_settings: Settings) -> None
         await upgrade(owner_settings, "nothing")
 
 
+@pytest.mark.slow
 async def test_a_database_of_a_newer_release_needs_that_release(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:

@@ -90,6 +90,7 @@ async def test_migrations_build_exactly_the_models(
     assert superuser.execute(DEFINITIONS).fetchall() == of_models
 
 
+@pytest.mark.slow
 async def test_downgrade_to_base_and_upgrade_again(owner_settings: Settings, superuser: psycopg.Connection) -> None:
     before = catalogue(superuser)
     await downgrade(owner_settings, "base")

@@ -27,6 +27,7 @@ def test_the_documentation_has_the_current_diagram() -> None:
     assert f"```mermaid\n{mermaid()}```\n" in PAGE.read_text(), "run `thea-db erd docs/schema.md`"
 
 
+@pytest.mark.slow
 def test_a_new_process_prints_the_same_tables() -> None:
     """In this process other tests have imported the models; the command must import them itself."""
     program = "from src.database.cli import main; main()"

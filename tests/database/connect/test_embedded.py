@@ -132,6 +132,7 @@ def test_a_server_over_tcp_requires_the_password(folder: Path) -> None:
         server.release()
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_long_path_has_its_socket_elsewhere(folder: Path) -> None:
     server = EmbeddedServer(folder / ("x" * 60) / ("y" * 60))
     server.acquire()

@@ -51,6 +51,7 @@ def states(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_mtime_ns, path.stat().st_uid) for path in sorted(folder.rglob("*"))}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_leaves_no_partial_cluster(small_disk: Callable[[int], Path]) -> None:
     server = EmbeddedServer(small_disk(20) / "postgres")
     with pytest.raises(ConnectionFailed, match="cannot be set up: initdb") as caught:
@@ -98,6 +99,7 @@ def test_a_full_disk_is_reported_for_files_of_this_package(used_folder: Path, mo
         EmbeddedServer(used_folder).acquire()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not OLD_PROGRAMS, reason="no older PostgreSQL is installed")
 def test_the_cluster_of_an_older_postgresql_is_refused_unchanged(folder: Path) -> None:
     data = folder / "data"

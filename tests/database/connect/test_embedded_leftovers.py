@@ -126,6 +126,7 @@ def test_another_server_on_the_port_of_a_dead_one_is_not_used(used_folder: Path)
         other.release()
 
 
+@pytest.mark.slow
 def test_a_folder_with_several_paths_has_one_server(used_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = used_folder.with_name("link")
     link.symlink_to(used_folder)

@@ -59,6 +59,7 @@ def test_the_end_of_the_last_user_stops_the_server_and_its_keeper(used_folder: P
     assert are_all_gone(used_folder)
 
 
+@pytest.mark.slow
 def test_a_killed_keeper_is_replaced_by_the_next_user(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()
@@ -191,6 +192,7 @@ def test_a_backend_without_a_postmaster_does_not_prevent_the_start(used_folder: 
         server.release()
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_removed_under_its_server_is_created_again(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()

@@ -27,6 +27,7 @@ def relayed(relay: MuteRelay, dbname: str, *more: MuteRelay) -> URL:
     return url_of(dbname).set(query={"host": hosts, "port": ports})
 
 
+@pytest.mark.slow
 async def test_a_connection_that_was_idle_for_long_is_pinged(clone_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A half-open connection: the network has dropped it without notice to either end."""
     monkeypatch.setattr(pool, "PING_AFTER_IDLE_SECONDS", 0.0)
@@ -78,6 +79,7 @@ async def test_tcp_keepalives_are_on(cloned_database: URL) -> None:
             assert network.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
 
 
+@pytest.mark.slow
 async def test_dispose_ends_in_time_with_idle_connections_to_a_silent_server(cloned_database: URL) -> None:
     with relaying() as relay:
         async with pooled(relayed(relay, str(cloned_database.database)), DATABASE_POOL_SIZE=5) as engine:
@@ -92,6 +94,7 @@ async def test_dispose_ends_in_time_with_idle_connections_to_a_silent_server(clo
             assert all(driver.is_closed() for driver in drivers), "also connections that did not close in time"
 
 
+@pytest.mark.slow
 async def test_a_server_that_stops_answering_after_the_login_ends_the_connect_in_time(cloned_database: URL) -> None:
     """The setup of a new connection has the time limit of connecting."""
     with relaying() as relay:

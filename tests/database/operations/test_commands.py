@@ -79,6 +79,7 @@ def test_a_rejected_statement_is_reported_with_exit_code_1(cluster: Cluster, cal
     assert "c4n4ry" not in done.output
 
 
+@pytest.mark.slow
 def test_a_missing_administrator_is_an_error(cluster: Cluster, call: Callable[..., Result], tmp_path: Path) -> None:
     given = cluster.variables("unasked")
     without = {name: given[name] for name in ("ENVIRONMENT", "DATABASE_URL", "DATABASE_MIGRATION_URL")}

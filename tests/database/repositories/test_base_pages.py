@@ -206,6 +206,7 @@ async def test_a_cursor_of_another_tenant_is_rejected(users: UserRepository, sev
         await users.page(after=other)
 
 
+@pytest.mark.slow
 async def test_a_stream_holds_a_few_hundred_rows_at_a_time(users: UserRepository) -> None:
     await users.session.execute(
         text(

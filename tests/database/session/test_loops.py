@@ -104,6 +104,7 @@ def test_ended_loops_keep_no_backend_and_no_memory(
     assert [name for name, loop in loops if loop() is not None] == []
 
 
+@pytest.mark.slow
 def test_a_store_is_released_with_its_loop(cloned_database: URL) -> None:
     stores: list[weakref.ref[object]] = []
 

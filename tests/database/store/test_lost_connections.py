@@ -95,6 +95,7 @@ def short_limits(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before it begins", "under way"])
 async def test_a_stream_from_a_silent_server_ends_within_one_limit(
     pooled: URL, conversation_id: UUID, use_database: Callable[..., Settings], short_limits: dict[str, str], when: str

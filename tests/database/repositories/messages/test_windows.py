@@ -117,6 +117,7 @@ async def test_a_message_that_was_not_counted_counts_a_token_for_four_characters
     assert not tokens or await messages.recent(conversation.id, token_budget=tokens - 1) == []
 
 
+@pytest.mark.slow
 async def test_a_budget_considers_at_most_a_thousand_messages(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
