@@ -4,11 +4,13 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FRAMEWORKS := .cache/frameworks
+EXTRAS := aiogram,fastapi,litestar
 
 # Without a bytecode cache each pytest worker compiles all tests again: half of the time of the collection.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow bench soak check format house clean
+.PHONY: demo test test-slow test-frameworks bench soak check format house clean
 
 demo: $(READY)
 	@$(BIN)/thea-db demo $(if $(FILE),"$(FILE)")
@@ -19,6 +21,11 @@ test: $(READY)
 # The second tier: random walks, large data, failovers, many processes. `make test ARGS=--slow` runs both.
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -n auto -m slow $(ARGS)
+
+# In an environment of its own: the libraries of web and bot frameworks are not installed for the other targets.
+test-frameworks: $(FRAMEWORKS)/.ready
+	@$(FRAMEWORKS)/bin/mypy --cache-dir .cache/mypy-frameworks $$(find src/database/integrations tests/frameworks examples -name '*.py')
+	@$(FRAMEWORKS)/bin/python -m pytest -n auto --slow tests/frameworks $(ARGS)
 
 # Takes 25 minutes and writes to .cache/benchmarks. ARGS=--publish writes to docs/benchmarks, ARGS=--quick takes
 # 5 minutes, ARGS='--quick --only append --with store --with asyncpg' one minute; ARGS=--help lists all options.
@@ -50,13 +57,20 @@ house: $(READY)
 clean:
 	rm -rf $(VENV) .cache build dist
 
-$(READY): pyproject.toml
+define install
 	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or later with venv and ensurepip (Debian: apt install python3-venv)" >&2; exit 1; }
-	@echo "Installing into $(VENV) with $$($(PYTHON) --version) ..."
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@echo "Installing into $(1) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 	@touch $@
+endef
+
+$(READY): pyproject.toml
+	$(call install,$(VENV),--editable . --group dev)
+
+$(FRAMEWORKS)/.ready: pyproject.toml
+	$(call install,$(FRAMEWORKS),--editable '.[$(EXTRAS)]' --group frameworks)
 
 $(VENV)/.bench: $(READY)
 	@echo "Installing the libraries of the comparison into $(VENV) ..."

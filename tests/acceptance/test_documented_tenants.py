@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-import httpx
 import psycopg
 import pytest
-from fastapi import Depends, FastAPI
 from sqlalchemy import URL
 
 from src.config import Settings
@@ -86,22 +85,6 @@ async def test_a_thread(form: int, expected: dict[UUID, int], superuser: psycopg
     assert users_of_tenants(superuser) == expected
 
 
-@pytest.mark.parametrize(("form", "expected"), [(0, None), (1, A)], ids=["wrong", "right"])
-async def test_a_synchronous_dependency(form: int, expected: UUID | None) -> None:
-    app = FastAPI(dependencies=[Depends(code_of("A synchronous dependency", form)["request_tenant"])])
-
-    @app.get("/")
-    async def show() -> UUID | None:
-        return current_tenant()
-
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        answer = await client.get("/", params={"tenant_id": str(A)})
-
-    assert answer.status_code == 200
-    assert answer.json() == (expected and str(expected))
-    assert current_tenant() is None
-
-
 def users_of_tenants(superuser: psycopg.Connection) -> dict[UUID, int]:
     return dict(superuser.execute("SELECT tenant_id, count(*) FROM users GROUP BY 1").fetchall())
 
@@ -109,6 +92,9 @@ def users_of_tenants(superuser: psycopg.Connection) -> dict[UUID, int]:
 def test_every_section_with_code_has_a_test() -> None:
     sections = re.split(r"^## (.+)$", PAGE.read_text(), flags=re.MULTILINE)[1:]
     with_code = [name for name, body in zip(sections[::2], sections[1::2], strict=True) if blocks(body)]
-    tests = {name.removeprefix("test_").replace("_", " ") for name in globals() if name.startswith("test_")}
+    texts = [path.read_text() for path in (Path(__file__), ROOT / "tests" / "frameworks" / "test_documents.py")]
+    tests = {
+        name.replace("_", " ") for text in texts for name in re.findall(r"^async def test_(\w+)", text, re.MULTILINE)
+    }
 
     assert {name.lower() for name in with_code} <= tests

@@ -1,21 +1,17 @@
-"""thea-db health and the endpoints of the example: exit codes and status codes for probes."""
+"""thea-db health: exit codes for probes."""
 
 from __future__ import annotations
 
 import json
-import runpy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx
 import psycopg
-import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
 from src.database.health import readiness
-from tests.acceptance.command import CANARY, ROOT, database, run
+from tests.acceptance.command import CANARY, database, run
 from tests.acceptance.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.conftest import SOCKETS
 
@@ -54,26 +50,6 @@ def test_a_dead_server_is_one_document_and_exit_code_1(tmp_path: Path) -> None:
 def test_live_uses_no_database_and_wrong_settings_are_exit_code_2(tmp_path: Path) -> None:
     assert health(tmp_path, DEAD, "--live")[0] == 0
     assert health(tmp_path, DEAD, DATABASE_POOL_SIZE="none")[0] == 2
-
-
-@pytest.mark.parametrize("is_sound", [True, False])
-async def test_the_endpoints_of_the_example_return_200_and_503(
-    cloned_database: URL, use_database: Callable[..., Settings], is_sound: bool
-) -> None:
-    if not is_sound:
-        use_database(URL.create("postgresql", "u", CANARY, "127.0.0.1", 1, "d"))
-    app: Any = runpy.run_path(str(ROOT / "examples" / "health_router.py"))["app"]
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        live, ready = await client.get("/health/live"), await client.get("/health/ready")
-        for _ in range(20 if is_sound else 0):
-            if ready.status_code == 200:
-                break
-            ready = await client.get("/health/ready")  # the machine was too busy for this limit
-
-    assert (live.status_code, live.json()["status"]) == (200, "healthy")
-    assert (ready.status_code, ready.json()["status"]) == ((200, "healthy") if is_sound else (503, "unhealthy"))
-    assert ready.json()["service"] == "thea-database"
-    assert CANARY not in ready.text
 
 
 @needs_pgbouncer

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from uuid import UUID
 
 import pytest
-from fastapi import Depends, FastAPI
-from httpx import ASGITransport, AsyncClient
 from sqlalchemy import URL, text
 from sqlalchemy.orm import selectinload
 
@@ -20,7 +18,6 @@ from src.database.base import uuid7
 from src.database.errors import DatabaseError, NoTenantError
 from src.database.models import Note, Tenant, User
 from src.database.repositories import NoteRepository, UserRepository
-from src.database.session import current_tenant
 from tests.database.mute_relay import relaying
 
 A, B = uuid7(), uuid7()
@@ -268,18 +265,3 @@ async def test_read_your_writes_does_not_make_the_session_take_a_tenant(
     async with get_read_db(read_your_writes=True) as session:
         with tenant_context(B):
             assert await session.scalar(COUNT) == 2
-
-
-async def test_works_as_a_dependency_of_fastapi(two_tenants: URL) -> None:
-    app = FastAPI()
-
-    @app.get("/users")
-    async def users(session: AsyncSession = Depends(get_read_db, scope="function")) -> object:  # noqa: B008
-        return {"count": await session.scalar(COUNT), "tenant": str(current_tenant())}
-
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-        with tenant_context(B):
-            answer = await client.get("/users", params={"read_your_writes": "1"})
-
-    assert answer.json() == {"count": 2, "tenant": str(B)}
-    assert "parameters" not in app.openapi()["paths"]["/users"]["get"]

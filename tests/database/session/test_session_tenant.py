@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
-from fastapi import Depends, FastAPI
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import make_transient_to_detached
 
-from src.database import AsyncSession, get_db, get_read_db, run_transaction, tenant_context
+from src.database import AsyncSession, get_db, run_transaction, tenant_context
 from src.database.base import uuid7
 from src.database.errors import TenantMismatchError
 from src.database.models import Tenant, User
@@ -123,34 +121,3 @@ async def test_a_row_is_written_for_the_tenant_under_which_it_was_added(superuse
             await add(session)
 
     assert superuser.execute("SELECT tenant_id, count(*) FROM users GROUP BY 1").fetchall() == [(A, 2)]
-
-
-@pytest.mark.usefixtures("registered")
-async def test_the_tenant_may_be_a_later_dependency_than_the_session(superuser: psycopg.Connection) -> None:
-    """FastAPI resolves dependencies in their order, and ends the tenant's before the session's commit."""
-
-    async def set_tenant() -> AsyncIterator[None]:
-        with tenant_context(A):
-            yield
-
-    app = FastAPI()
-
-    @app.post("/users")
-    async def create(
-        db: AsyncSession = Depends(get_db, scope="function"),  # noqa: B008
-        _tenant: None = Depends(set_tenant, scope="function"),
-    ) -> None:
-        db.add(User())
-
-    @app.get("/users")
-    async def count(
-        db: AsyncSession = Depends(get_read_db, scope="function"),  # noqa: B008
-        _tenant: None = Depends(set_tenant, scope="function"),
-    ) -> int:
-        return await UserRepository(db).count()
-
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        assert (await client.post("/users")).status_code == 200
-        assert (await client.get("/users")).json() == 1
-
-    assert superuser.execute("SELECT tenant_id FROM users").fetchall() == [(A,)]

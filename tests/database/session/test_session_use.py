@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI
-from fastapi.responses import StreamingResponse
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -162,34 +159,6 @@ async def test_a_session_that_its_block_closed_is_not_committed_again(url: URL) 
 
     with pytest.raises(SessionClosed):
         await run_transaction(close)
-
-
-async def test_code_after_a_response_needs_a_session_of_its_own(url: URL) -> None:
-    app = FastAPI()
-
-    async def write(session: AsyncSession) -> None:
-        await UserRepository(session).add(User())
-
-    @app.get("/streamed")
-    async def streamed(session: AsyncSession = Depends(get_db, scope="function")) -> StreamingResponse:  # noqa: B008
-        async def body() -> AsyncIterator[str]:
-            await write(session)
-            yield "done"
-
-        return StreamingResponse(body())
-
-    @app.get("/background")
-    async def background(
-        tasks: BackgroundTasks,
-        session: AsyncSession = Depends(get_db, scope="function"),  # noqa: B008
-    ) -> None:
-        tasks.add_task(write, session)
-
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        for path in ("/streamed", "/background"):
-            with pytest.raises(SessionClosed):
-                await client.get(path)
-    assert connections_in_use() == 0
 
 
 @pytest.mark.parametrize("is_begun", [False, True])

@@ -12,13 +12,13 @@ from uuid import UUID
 import fastapi
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import BackgroundTasks, Depends, FastAPI
+from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy import text
 
-from src.database import get_db, tenant_context
+from src.database import get_db, get_read_db, tenant_context
 from src.database.base import uuid7
-from src.database.errors import DuplicateKeyError
+from src.database.errors import DuplicateKeyError, SessionClosed
 from src.database.models import Tenant, User
 from src.database.repositories import UserRepository
 from src.database.session import AsyncSession
@@ -127,3 +127,70 @@ async def test_the_openapi_schema_does_not_mention_the_session(client: httpx.Asy
     paths = (await client.get("/openapi.json")).json()["paths"]
 
     assert "parameters" not in paths["/count"]["get"]
+
+
+async def test_the_tenant_may_be_a_later_dependency_than_the_session() -> None:
+    """FastAPI resolves dependencies in their order, and ends the tenant's before the session's commit."""
+    tenant_id = uuid7()
+    async with get_db() as session:
+        session.add(Tenant(id=tenant_id, slug="acme", name="Acme"))
+
+    async def set_tenant() -> AsyncIterator[None]:
+        with tenant_context(tenant_id):
+            yield
+
+    app = FastAPI()
+
+    @app.post("/users")
+    async def create(
+        session: FunctionScoped,
+        _tenant: None = Depends(set_tenant, scope="function"),
+    ) -> None:
+        session.add(User())
+
+    @app.get("/users")
+    async def count(
+        session: Annotated[AsyncSession, Depends(get_read_db, scope="function")],
+        _tenant: None = Depends(set_tenant, scope="function"),
+    ) -> list[UUID]:
+        return [user.tenant_id async for user in UserRepository(session).stream()]
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.post("/users")).status_code == 200
+        assert (await client.get("/users")).json() == [str(tenant_id)]
+
+
+async def test_a_read_session_takes_no_parameters_of_the_request() -> None:
+    app = FastAPI()
+
+    @app.get("/users")
+    async def users(session: Annotated[AsyncSession, Depends(get_read_db, scope="function")]) -> int:
+        return await UserRepository(session).count()
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/users", params={"read_your_writes": "1"})).json() == 0
+    assert "parameters" not in app.openapi()["paths"]["/users"]["get"]
+
+
+@pytest.mark.parametrize("path", ["/streamed", "/background"])
+async def test_code_after_a_response_needs_a_session_of_its_own(path: str) -> None:
+    app = FastAPI()
+
+    async def write(session: AsyncSession) -> None:
+        await UserRepository(session).add(User())
+
+    @app.get("/streamed")
+    async def streamed(session: FunctionScoped) -> StreamingResponse:
+        async def body() -> AsyncIterator[str]:
+            await write(session)
+            yield "done"
+
+        return StreamingResponse(body())
+
+    @app.get("/background")
+    async def background(tasks: BackgroundTasks, session: FunctionScoped) -> None:
+        tasks.add_task(write, session)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        with pytest.raises(SessionClosed):
+            await client.get(path)
