@@ -21,6 +21,7 @@ from src.database.statements import (
     InSession,
     NewMessage,
     Outcome,
+    Unanswered,
     Usage,
     UsageBy,
     answers,
@@ -126,18 +127,16 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         limit: int | None = None,
         token_budget: int | None = None,
         before_seq: int | None = None,
+        unanswered: Unanswered = "drop",
     ) -> list[MessageHistory]:
         """Return the last messages of a conversation for a language model, with tool calls and their results complete.
 
         Providers reject a result without its call, and a call without all of its results if another message follows. So
-        this leaves out a result (role `tool`) whose call is before the window, and a call that lacks results, together
-        with the results that it has, if a later message exists. A call that is followed only by results is still
-        running, and is kept. To read every message, use `before` or `after`.
+        this leaves out a message with a result whose call is before the window, and a message with a call that has no
+        result, together with the messages of its other results, if a later message exists. A call that is followed by
+        results only is still running, and is kept. To read every message, use `before` or `after`.
 
-        A call is an assistant message whose `parts` have an object with the result's `tool_call_id` as its `id`,
-        `call_id`, `tool_call_id` or `toolCallId`, or whose own `tool_call_id` is the same. A result without a
-        `tool_call_id` belongs to the message before it. A user message whose `parts` are all results (`tool_use_id`) is
-        a result too.
+        A message's `parts` are in the format of an SDK or a provider; docs/tool-calls.md lists the formats.
 
         Args:
             conversation_id: The conversation's id.
@@ -145,9 +144,10 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             token_budget: The largest sum of tokens. The list is empty if the last message alone has more. A message
                 without `token_count` counts as one token for each four characters of its content and parts, rounded up.
             before_seq: Only messages with a lower `seq`.
+            unanswered: "keep" keeps the calls that have no result, for a caller that adds the results itself.
 
         Raises:
-            ValueError: The limit is out of range, or a number is negative.
+            ValueError: The limit is out of range, a number is negative, or `unanswered` is unknown.
 
         Example:
             messages = await MessageHistoryRepository(session).recent(conversation.id, token_budget=4000)
@@ -156,7 +156,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         limit = windows.window_limit(limit, token_budget=token_budget)
         if before_seq is None and token_budget is None:
             newest_first = await self._window(MessageHistoryRepository._newest, conversation_id, limit=limit)
-            return whole_pairs(newest_first[::-1])
+            return whole_pairs(newest_first[::-1], unanswered=unanswered)
         of_conversation = self._in(conversation_id)
         if before_seq is None:
             newest = windows.newest(of_conversation, limit=limit)
@@ -168,8 +168,9 @@ class MessageHistoryRepository(Repository[MessageHistory]):
                 newest, lambda counted: [aliased(MessageHistory, counted)], token_budget=budget
             )
         messages = (await self._rows(newest, refresh=True))[::-1]
-        whole = whole_pairs(messages)
-        if before_seq is None or len(closed := whole_pairs(messages, is_followed=True)) == len(whole):
+        whole = whole_pairs(messages, unanswered=unanswered)
+        closed = whole_pairs(messages, is_followed=True, unanswered=unanswered)
+        if before_seq is None or len(closed) == len(whole):
             return whole
         return closed if await self._has_from(conversation_id, before_seq) else whole
 

@@ -46,7 +46,7 @@ from src.database.statements.pagination import (
 from src.database.statements.read import Read
 from src.database.statements.retention import purge_expired
 from src.database.statements.sending import CompiledStatement, fetch_entities, fetch_value, stream_entities
-from src.database.statements.tool_pairs import whole_pairs
+from src.database.statements.tool_pairs import Unanswered, whole_pairs
 from src.database.statements.usage import Usage, UsageBy, sum_usage
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "Read",
     "Scope",
     "Turn",
+    "Unanswered",
     "Usage",
     "UsageBy",
     "answers",

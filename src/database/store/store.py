@@ -27,6 +27,7 @@ from src.database.statements import (
     Outcome,
     Page,
     Read,
+    Unanswered,
     append_messages,
     check_limit,
     check_outcome,
@@ -153,11 +154,12 @@ class Store:
         recent: int = DEFAULT_RECENT,
         idle_timeout: timedelta | None = None,
         profile: Profile = NO_PROFILE,
+        unanswered: Unanswered = "drop",
     ) -> TurnRows:
         """Append messages to the active conversation of a user's chat; create the user and the conversation if needed.
 
         One atomic call for `get_or_create_by_telegram_id`, `get_or_start`, `append_many` and, for the earlier messages,
-        `recent(before_seq=...)`.
+        `recent`. A call stays in the window if the new messages have its result.
 
         Args:
             telegram_id: The user's Telegram id.
@@ -167,6 +169,7 @@ class Store:
             recent: How many of the messages before them to return, 1 to 1000.
             idle_timeout: A conversation without a message for longer is closed, and another one started.
             profile: The attributes of a user that is created.
+            unanswered: "keep" keeps the calls that have no result; see `recent`.
 
         Raises:
             CommitOutcomeUnknown: The connection was lost before the server answered: call again with the same messages.
@@ -206,7 +209,7 @@ class Store:
             user.id == user_id,
             conversation,
             conversation.id == conversation_id,
-            whole_pairs(said_before[::-1], is_followed=True),
+            whole_pairs(said_before[::-1], following=messages, unanswered=unanswered),
             in_call_order(messages, appended, as_duplicate=lambda row: row._replace(inserted=False)),
         )
 
@@ -224,14 +227,19 @@ class Store:
             raise
 
     async def recent(
-        self, conversation_id: UUID, *, limit: int | None = None, token_budget: int | None = None
+        self,
+        conversation_id: UUID,
+        *,
+        limit: int | None = None,
+        token_budget: int | None = None,
+        unanswered: Unanswered = "drop",
     ) -> list[MessageRow]:
         """Return the last messages, the oldest first; tool calls stay with their results.
 
         See `MessageHistoryRepository.recent`.
 
         Raises:
-            ValueError: The limit is not from 1 to 1000, or the budget is negative.
+            ValueError: The limit is not from 1 to 1000, the budget is negative, or `unanswered` is unknown.
 
         Example:
             for message in await get_store().recent(conversation.id, token_budget=4000):
@@ -243,7 +251,7 @@ class Store:
         else:
             budget = windows.check_number("token_budget", token_budget)
             rows = await self._sender.read(_WITHIN_BUDGET, conversation_id, limit, budget)
-        return whole_pairs(rows[::-1])
+        return whole_pairs(rows[::-1], unanswered=unanswered)
 
     async def page(
         self, conversation_id: UUID, *, after: str | None = None, limit: int = PAGE_LIMIT

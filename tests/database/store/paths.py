@@ -15,6 +15,7 @@ from src.database.repositories import (
     NewMessage,
     UserRepository,
 )
+from src.database.statements import whole_pairs
 from src.database.store import Profile, get_store
 
 ROW = (
@@ -111,7 +112,8 @@ class ByRepositories:
                 (one.seq for one in appended if one.conversation_id == conversation.id),
                 default=conversation.last_seq + 1,
             )
-            recent = [row.seq for row in await history.recent(conversation.id, limit=20, before_seq=first)]
+            before = await history.before(conversation.id, first, limit=20)
+            recent = [row.seq for row in whole_pairs(before, following=messages)]
         return Taken(user.id, created, conversation.id, started, recent, appended)
 
     async def claim(self, worker: str, **options: Any) -> list[tuple[Any, ...]]:

@@ -28,7 +28,7 @@ async def test_calls_and_results_stay_together(path: Path, conversation_id: UUID
     assert [row[3] for row in await path.recent(conversation_id, limit=1)] == [2]
     taken = await path.turn(1, "1", [result, new_message(4, role="assistant")])
 
-    assert taken.recent == [1], "the call's result is among the new messages"
+    assert taken.recent == [1, 2], "the call's result is among the new messages"
     assert [row[3] for row in await path.recent(conversation_id, limit=2)] == [4], (
         "the window cuts off the call of the result"
     )

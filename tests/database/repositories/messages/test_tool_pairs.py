@@ -20,7 +20,7 @@ CONVERSATION = [
 ]
 
 
-async def keys(messages: MessageHistoryRepository, conversation: Conversation, **window: int) -> list[str]:
+async def keys(messages: MessageHistoryRepository, conversation: Conversation, **window: Any) -> list[str]:
     return [one.message_id for one in await messages.recent(conversation.id, **window)]
 
 
@@ -192,14 +192,30 @@ async def test_a_providers_own_tool_is_answered_in_the_same_message(
     assert await keys(messages, conversation) == ["1", "2"]
 
 
-async def test_a_users_message_with_a_result_and_words_is_never_left_out(
+async def test_a_users_message_with_a_result_and_words_is_left_out_with_its_call(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     parts = [{"type": "tool_result", "tool_use_id": "a"}, {"type": "text", "text": "and thank you"}]
     await messages.append_many(conversation.id, [call("1", "a"), message("2", parts=parts), message("3")])
 
     assert await keys(messages, conversation) == ["1", "2", "3"]
-    assert await keys(messages, conversation, limit=2) == ["2", "3"]
+    assert await keys(messages, conversation, limit=2) == ["3"]
+
+
+async def test_unanswered_calls_are_kept_for_a_caller_that_answers_them(
+    messages: MessageHistoryRepository, conversation: Conversation
+) -> None:
+    await messages.append_many(
+        conversation.id, [call("1", "a", "b"), result("2", "a"), message("3"), result("4", "c"), call("5", "d")]
+    )
+
+    kept = await messages.recent(conversation.id, unanswered="keep")
+    assert [one.message_id for one in kept] == ["1", "2", "3", "5"]
+    assert await keys(messages, conversation) == ["3", "5"]
+    kept = await messages.recent(conversation.id, before_seq=4, unanswered="keep")
+    assert [one.message_id for one in kept] == ["1", "2", "3"]
+    with pytest.raises(ValueError, match='unanswered must be "drop" or "keep", got \'answer\''):
+        await messages.recent(conversation.id, unanswered="answer")  # type: ignore[arg-type]
 
 
 async def test_an_id_that_is_used_again_is_matched_with_the_call_before_it(
