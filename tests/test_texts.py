@@ -11,7 +11,7 @@ import pytest
 
 from scripts.house import PAGE, ROOT, house, page_with
 
-CODE = ("src", "migrations", "scripts", "benchmarks", "examples")
+CODE = ("src", "thea_database", "migrations", "scripts", "benchmarks", "examples")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", ".env.example", "Makefile", ".ci/run")
 FROZEN = {"versions", "sql"}
 """Migrations, and the bodies of SQL functions that are compared with their copies in migrations."""

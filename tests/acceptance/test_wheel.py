@@ -138,6 +138,7 @@ def test_contains_only_the_needed_files(wheel: Path) -> None:
     assert "src/__init__.py" not in names
     assert {
         "src/config/py.typed",
+        "thea_database/py.typed",
         "src/database/py.typed",
         "src/database/_packaged/alembic.ini",
         "src/database/_packaged/migrations/env.py",
@@ -146,7 +147,7 @@ def test_contains_only_the_needed_files(wheel: Path) -> None:
         "src/database/cli/demo/NOTICE",
         "src/database/drift/snapshot.json",
     } <= names
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"src"}
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"src", "thea_database"}
     assert not [name for name in names if "__pycache__" in name]
 
 
@@ -203,3 +204,24 @@ def test_mypy_strict_resolves_it_from_the_wheel_and_from_an_editable_install(pyt
 
         assert "SessionScope" in printed
         assert "Success" in printed
+
+
+@pytest.mark.slow
+def test_thea_database_serves_a_service_whose_src_is_a_regular_package(
+    python: Path, service: Path, empty_database: str
+) -> None:
+    (service / "src" / "__init__.py").touch()
+    renamed = SERVICE.replace("src.database", "thea_database").replace("src.config", "thea_database.config")
+    (service / "service.py").write_text(renamed)
+    variables = {"DATABASE_URL": empty_database, "ENVIRONMENT": "test", "PYTHONPATH": str(service)}
+
+    run(python, "-c", "from thea_database.cli import main; main()", "upgrade", folder=service, **variables)
+    served = run(python, "service.py", folder=service, **variables)
+    checked = run(
+        *(sys.executable, "-m", "mypy", "--strict", "--python-executable", python),
+        *("--cache-dir", ROOT / ".mypy_cache" / "service", "service.py"),
+        folder=service,
+    )
+
+    assert served == "hello 1 True 0\n"
+    assert "Success" in checked
