@@ -53,7 +53,7 @@ class EngineOptions:
         limits: The limits of the pool.
         driver_arguments: Further keyword arguments of `asyncpg.connect`.
         password: Called for the password of each connection, in place of the target's.
-        has_fast_path: False to use SQLAlchemy through its public names alone.
+        has_fast_path: False to avoid most private names of SQLAlchemy.
         is_read_only: Every transaction is READ ONLY.
         is_pooled_elsewhere: Behind PgBouncer in transaction mode: a connection keeps nothing after its transaction.
         checks_role: Check that row-level security binds the role.

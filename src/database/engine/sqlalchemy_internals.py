@@ -24,7 +24,7 @@ FAST_PATH: Final = "thea_fast_path"
 
 
 def has_fast_path(bind: Engine | Connection | None) -> bool:
-    """Return False if DATABASE_FAST_PATH is false: SQLAlchemy is then used through its public names alone."""
+    """Return False if DATABASE_FAST_PATH is false: most private names of SQLAlchemy are then not used."""
     return bind is not None and bool(bind.get_execution_options().get(FAST_PATH, True))
 
 
