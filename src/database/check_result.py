@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 CheckStatus = Literal["ok", "warning", "failed", "skipped", "healthy", "degraded", "unhealthy"]
-"""Checks return ok, warning, failed and skipped; a health report names the first three as probes do."""
+"""A check returns ok, warning, failed or skipped.
+
+A health report has healthy in place of ok, degraded in place of warning, and unhealthy in place of failed.
+"""
 FAILURES: Final = frozenset({"failed", "unhealthy"})
 
 

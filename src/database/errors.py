@@ -36,7 +36,10 @@ class DatabaseError(Exception):
 
 
 class ConfigurationError(DatabaseError):
-    """The settings are not valid. The message has one line for each fault."""
+    """The settings, an argument or the installation are not valid, or do not fit the database.
+
+    If several settings have faults, the message has one line for each fault.
+    """
 
 
 class NoTenantError(DatabaseError):

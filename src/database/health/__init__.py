@@ -1,4 +1,4 @@
-"""Health reports for probes and operators: liveness and readiness, which answer within limits and never raise."""
+"""Health reports for probes and operators: liveness and readiness answer within limits, and report each fault."""
 
 from src.database.check_result import CheckResult
 from src.database.health.checks import judge_revision

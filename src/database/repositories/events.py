@@ -68,7 +68,7 @@ class EventRepository(Repository[Event]):
     async def upcoming(
         self, user_id: UUID, *, now: datetime | None = None, within: timedelta | None = None, limit: int = 50
     ) -> list[Event]:
-        """Return the scheduled events of a user whose start is ahead, the earliest first.
+        """Return a user's scheduled events that start after a time, the earliest first.
 
         A series counts by the start of its row: a series that has begun is not returned, even if it has occurrences
         ahead. Use `occurrences(user_id, now, now + within)` for these.
@@ -126,8 +126,7 @@ class EventRepository(Repository[Event]):
 
         Raises:
             ValueError: The limit is out of range, a bound is naive or not between the years 1900 and 2199, or the end
-            is
-                not after the start or too far from it.
+                is not after the start or too far from it.
 
         Example:
             week = datetime(2030, 1, 7, tzinfo=UTC)
@@ -174,8 +173,7 @@ class EventRepository(Repository[Event]):
 
         Args:
             rows: The events. If an event has a `reminder_offset` and no `reminder_datetime`, the latter is computed.
-            The
-                reminder of a series that has begun is that of its next occurrence.
+                The reminder of a series that has begun is that of its next occurrence.
             now: The time after which a series reminds; by default the current time of the server.
 
         Raises:
@@ -286,8 +284,9 @@ class EventRepository(Repository[Event]):
             scope: Which occurrences of a series move.
             recurrence_id: The occurrence of the series, by its original start; for "all" by default the first one.
             rrule: The new rule, for "following" and "all"; by default the old rule, with its weekdays moved. For each
-                changed or excluded occurrence, the new rule must have one at the same distance, or with the same number
-                within its month.
+                changed or excluded occurrence, the new rule must have an occurrence that is as far from it, in local
+                time, as `start` is from the moved occurrence. If both rules repeat by month or both by year, with the
+                same INTERVAL, occurrences can also correspond by their position in the series.
             version: The expected version of the row `event_id`; by default any version.
             now: The time after which a series reminds; by default the current time of the server.
 
@@ -330,8 +329,7 @@ class EventRepository(Repository[Event]):
         Args:
             event_id: The id of the event, the series, or a changed occurrence.
             scope: For a series: "this" excludes the occurrence, "following" ends the series before it, "all" cancels
-            the
-                whole series.
+                the whole series.
             recurrence_id: The occurrence of the series, by its original start; not needed for "all".
             version: The expected version of the row `event_id`; by default any version.
 
@@ -359,10 +357,12 @@ class EventRepository(Repository[Event]):
         """Claim due reminders for the time of a lease. Reminders that another worker has claimed are skipped.
 
         Commit before sending. Each claim has a new `reminder_token`, which `ack_reminder` needs. If a worker dies, its
-        claim ends with the lease, and another worker claims the reminder: each reminder is sent at least once, and
-        never by two workers at the same time. Leases are measured with the server's clock. Reminders of cancelled
-        events and of deleted users are never claimed. If the attempts for one occurrence of a series are used up, the
-        series continues with its next occurrence as soon as the failed one has begun.
+        claim ends with the lease, and another worker claims the reminder. Two workers never have a claim on the same
+        reminder at the same time. But a reminder is sent twice if a worker dies between sending and `ack_reminder`, or
+        is still sending when its lease ends: choose a lease longer than sending takes. Leases are measured with the
+        server's clock. Reminders of cancelled events and of deleted users are never claimed. If the attempts for one
+        occurrence of a series are used up, the series continues with its next occurrence as soon as the failed one has
+        begun.
 
         Args:
             worker: The name of the worker, for operators.
@@ -426,8 +426,7 @@ class EventRepository(Repository[Event]):
             event_id: The id of the event.
             token: The `reminder_token` of the claim.
             retry_at: The earliest time of the next claim; by default immediately. Until then the reminder stays
-            claimed,
-                under a token that no worker has.
+                claimed, under a token that no worker has.
 
         Raises:
             StaleDataError: The claim is lost.
@@ -499,7 +498,7 @@ def _check_window(start: Any, end: Any) -> None:
 
     Raises:
         ValueError: A bound is not between the years 1900 and 2199, or the end is not after the start or too far from
-        it.
+            it.
     """
     events.check_interval(start, end)
     for name, value in (("start", start), ("end", end)):

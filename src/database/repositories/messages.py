@@ -56,8 +56,9 @@ class MessageHistoryRepository(Repository[MessageHistory]):
     the session has already.
 
     A message that is appended with `state="incomplete"` can be extended until it is complete or interrupted; both are
-    final. With the token of a turn, each of these calls locks the conversation's row until the transaction ends, as an
-    append does: the call fails if another claim was committed before, and a later claim waits.
+    final. `extend`, `mark_complete` and `mark_interrupted` take the token of a turn. With a token, the call locks the
+    conversation's row until the transaction ends, as an append does: the call fails if another claim was committed
+    before, and a later claim waits.
     """
 
     model = MessageHistory
@@ -132,9 +133,9 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         """Return the last messages of a conversation for a language model, with tool calls and their results complete.
 
         Providers reject a result without its call, and a call without all of its results if another message follows. So
-        this leaves out a message with a result whose call is before the window, and a message with a call that has no
-        result, together with the messages of its other results, if a later message exists. A call that is followed by
-        results only is still running, and is kept. To read every message, use `before` or `after`.
+        this leaves out a message with a result whose call is before the window. If a later message exists, this also
+        leaves out a message with a call that has no result, together with the messages of its other results. A call
+        that is followed by results only is still running, and is kept. To read every message, use `before` or `after`.
 
         A message's `parts` are in the format of an SDK or a provider; docs/tool-calls.md lists the formats.
 
@@ -254,15 +255,15 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             message_id: The message's key.
             content: The piece. An empty piece only shows `interrupt_stale` that the writer is alive.
             offset: The number of characters before the piece: the sum of `len` of all earlier pieces. The part of the
-                piece that is stored already is skipped, also after the end of the message. A surrogate pair that is
-                split over two pieces counts as two and is stored as one character; until the second half arrives,
-                U+FFFD is stored in its place.
+                piece that is stored already is skipped. A piece that is stored completely is accepted even if the
+                message is complete or interrupted. A surrogate pair that is split over two pieces counts as two and is
+                stored as one character; until the second half arrives, U+FFFD is stored in its place.
             turn: The token of the turn that the caller has claimed, if any. If the turn is lost, nothing is added.
 
         Raises:
             NotFoundError: The tenant has no such message.
-            StaleDataError: The message is complete or interrupted, an earlier piece is missing, other content is stored
-                at the offset, or another worker has claimed the turn.
+            StaleDataError: The message is complete or interrupted and lacks a part of the piece, an earlier piece is
+                missing, other content is stored at the offset, or another worker has claimed the turn.
             ValueError: `offset` is negative, too large or not a whole number, or `turn` is not a token.
 
         Example:

@@ -341,7 +341,7 @@ def _conditions(
 
 
 def plain(value: str) -> str:
-    """Return a text as the index has it: unaccented words and spaces. It has the length, and so the places, of NFC."""
+    """Return a text as the index has it: unaccented words and spaces. Positions are those of the text in NFC."""
     text = _SEPARATOR.sub(" ", normalize("NFC", value))
     return text if text.isascii() else _ACCENT.sub(lambda accent: _UNACCENTED[accent[0]], text)
 

@@ -96,7 +96,7 @@ class TenantRepository:
         return await self._set(tenant_id, status="active")
 
     async def delete(self, tenant_id: UUID) -> None:
-        """Delete a tenant that has no rows from the registry.
+        """Delete a tenant from the registry. The tenant must not have rows in other tables.
 
         Raises:
             ForeignKeyError: The tenant still has users.

@@ -25,7 +25,7 @@ class UserRepository(Repository[User]):
         """Return the user with this Telegram id, or None.
 
         Raises:
-            ValueError: `telegram_id` is not a whole number.
+            ValueError: `telegram_id` is not a whole number above 0.
         """
         users.check_telegram_id(telegram_id)
         return await self._built(UserRepository._by_telegram_id).first(self.session, telegram_id=telegram_id)
@@ -53,7 +53,7 @@ class UserRepository(Repository[User]):
             The user, and True if this call created it. A soft-deleted user is not found: a new user gets the id.
 
         Raises:
-            ValueError: The id is not a whole number, or an attribute is unknown or outside its limit.
+            ValueError: The id is not a whole number above 0, or an attribute is unknown or outside its limit.
 
         Example:
             users = UserRepository(session)

@@ -78,7 +78,8 @@ def get_engine(name: str) -> DatabaseEngine:
             ``<service>/<environment>/<name>/<process>``.
 
     Raises:
-        ConfigurationError: The name is not 1 to 32 letters, digits, dashes and underscores, or `get_db` has it.
+        ConfigurationError: The name is not 1 to 32 letters, digits, dashes and underscores, or `get_db` or
+            `get_read_db` uses the name.
 
     Example:
         async with get_engine("reports").connect() as connection:
@@ -153,7 +154,7 @@ def tenant_binding() -> TenantBinding:
 def forget_settings() -> None:
     """Make the next engine and session read the settings again.
 
-    The engines of before are disposed of when their event loop shuts down.
+    Engines that were created before are disposed of when their event loop shuts down.
     """
     config.get_settings.cache_clear()
     binding_of.cache_clear()

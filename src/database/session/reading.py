@@ -43,7 +43,10 @@ class ReadTenantSession(TenantSession):
 
     @property
     def reads_in_autocommit(self) -> bool:
-        """True if compiled reads are sent without a transaction; behind PgBouncer, its limits are set in one."""
+        """True if compiled reads are sent without a transaction.
+
+        False behind PgBouncer: the time limits are set in each transaction.
+        """
         return not self._binding.sets_limits
 
     def check_out(self) -> Connection:

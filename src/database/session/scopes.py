@@ -118,7 +118,7 @@ class SessionScope(AbstractAsyncContextManager[SessionT_co], AsyncIterator[Sessi
 
 
 class _Dependency(Generic[P, ScopeT]):
-    """A function that opens a scope, as an object in which a framework finds the generator function that it looks for.
+    """A callable object that opens a scope. Frameworks also find the scope's generator function in the object.
 
     FastAPI, FastStream and taskiq look behind `__wrapped__` or at `__call__`; Litestar looks at `__call__`, and only if
     the object is not a function. They call the object, and treat its `SessionScope` as the generator.

@@ -139,7 +139,7 @@ class TenantSession(Session):
             self._bind(connection, tenant_id)
 
     def bind_new_transaction(self, connection: Connection) -> None:
-        """Bind a transaction that begins; also to no tenant, since a caller may have set another on the connection."""
+        """Bind a transaction that begins, even to no tenant: the caller may have set a tenant on the connection."""
         self._bound_to, self.connection_in_use = _NOT_BOUND, connection
         self._bind(connection, self.take_tenant())
 
@@ -151,11 +151,14 @@ class TenantSession(Session):
         self._bound_to = tenant_id
 
     def forget_binding(self, *, transaction_ended: bool) -> None:
-        """Forget the binding at the end of the transaction, or of a savepoint: its rollback undoes a binding in it."""
+        """Forget the binding at the end of the transaction or of a savepoint.
+
+        A rollback to the savepoint undoes a binding that was made after it.
+        """
         self._bound_to, self.connection_in_use = _NOT_BOUND, None if transaction_ended else self.connection_in_use
 
     def check_tenant(self, row: TenantBase) -> None:
-        """Fill the tenant in on a new row, and check that of another row.
+        """Set the tenant of a row that has none, and check the tenant of any other row.
 
         Raises:
             TenantMismatchError: The row belongs to another tenant.
@@ -285,7 +288,8 @@ def _expired(state: ORMExecuteState) -> LazyLoadError:
     name = mapper.class_.__name__ if mapper is not None else "row"
     return LazyLoadError(
         f"the attributes of a {name} have expired: its transaction was rolled back, or `expire` was called",
-        hint="read the row again, or `await session.refresh(row)`; keep ids for use after a rollback in variables",
+        hint="read the row again, or `await session.refresh(row)`; if you need an id after a rollback, store the id in"
+        " a variable before",
     )
 
 

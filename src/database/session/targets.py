@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from src.config import Settings
 
 _UNLIMITED: Final = ("migrations", "administration", "backup")
-"""Purposes without a time limit, which connect to the server itself."""
+"""Purposes without a time limit for statements, which connect to the server itself."""
 COMMAND_MARGIN_SECONDS: Final = 5.0
 """How much later than the server the driver cancels a statement: the server's own error has more detail."""
 # The driver would check read-only by `default_transaction_read_only`, which this package itself sets for reading.

@@ -79,7 +79,7 @@ class NumberedBinding(TenantBinding):
         return self._create_statement(*_OWN)
 
     async def prepare(self, connection: asyncpg.Connection[Any]) -> bool:
-        """Check the schema, and whether the server reports what identifies a number: some providers forbid it."""
+        """Check the schema, and whether the role may read the cluster and its incarnation: some providers forbid it."""
         is_migrated = await super().prepare(connection)
         try:
             self._has_numbers = bool(await connection.fetchrow(_PROBE))

@@ -1,4 +1,4 @@
-"""run_transaction: run a unit of work, retry it after temporary errors, and find out an uncertain COMMIT."""
+"""run_transaction: run a unit of work, retry it after temporary errors, and find the outcome of an uncertain COMMIT."""
 
 from __future__ import annotations
 
@@ -72,8 +72,9 @@ async def run_transaction(
     """Run a unit of work in a transaction and commit it; run the whole unit again after a temporary error.
 
     Temporary errors are a serialization failure, a deadlock, a schema that changed under a prepared statement, and a
-    connection that was lost before COMMIT was sent. Between attempts there is a random pause, whose limit doubles. If
-    the connection is lost after COMMIT was sent, the server is queried for the outcome of the transaction.
+    connection that could not be opened or was lost before COMMIT was sent. A full pool, a wrong password, a missing
+    database and a TLS failure are not temporary. Between attempts there is a random pause, whose limit doubles. If the
+    connection is lost after COMMIT was sent, the server is queried for the outcome of the transaction.
 
     The unit must not commit, and must use the session that it gets: each attempt has a new one. What the unit does
     besides, such as sending a message, is repeated with it.

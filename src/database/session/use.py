@@ -75,7 +75,7 @@ class SessionUse(AbstractContextManager[None]):
                 self._idle.set()
 
     def for_release(self) -> AbstractContextManager[None]:
-        """Return the guard of an operation that releases resources; a closed session permits it, having none left."""
+        """Return the guard of an operation that releases resources, which a closed session permits too."""
         return nullcontext() if self.is_closed and self._depth == 0 else self
 
     def check_idle(self) -> None:

@@ -218,7 +218,7 @@ class _NotSentError(Exception):
 
 
 def _is_refused_by_the_driver(error: BaseException) -> bool:
-    """Return True if the driver has sent nothing: the server has announced the connection's end, which it awaits."""
+    """Return True if the driver has sent nothing, because the server has announced the end of the connection."""
     return isinstance(error, asyncpg.InternalClientError) and str(error).startswith("cannot switch to state")
 
 

@@ -48,7 +48,7 @@ class StorePool:
         self._closing = 0
         self._idle: list[PooledConnection] = []
         self._waiters: Waiters[PooledConnection | None] = Waiters()
-        """A waiting caller gets a connection, or None: it opens one in the place of a connection that was closed."""
+        """A waiting caller gets a connection. If it gets None, it opens one in the place of a closed connection."""
         self._generation = 0
         self.time_limit = TimeLimit()
         """Limits each call; known once a connection is open."""

@@ -95,7 +95,7 @@ class EventRow(_Row, json_columns=("extra",)):
 
 
 class AppendedRow(NamedTuple):
-    """Where a message is stored, and whether this call stored it: False is a duplicate, and no error.
+    """The place of a stored message. ``inserted`` is False for a duplicate, which is not an error.
 
     ``is_there`` is False for a duplicate whose message or conversation is deleted.
     """
@@ -121,7 +121,8 @@ class Profile(NamedTuple):
         """Return the profile as it is stored.
 
         Raises:
-            ValueError: The zone is no IANA name, the locale no language tag, or a name has not the right length.
+            ValueError: The zone is not an IANA name, the locale is not a language tag, or a name is too short or too
+                long.
         """
         if self is NO_PROFILE:
             return tuple(self)
@@ -206,7 +207,7 @@ def columns_of(row: type[Any]) -> list[ColumnElement[Any]]:
 
 
 def names_of(row: type[Any], *, labeled: bool = False) -> list[str]:
-    """Return the names of the columns in a function's result; with `labeled`, under the names of the row."""
+    """Return the columns of a function's result by name; with `labeled`, each with `AS` and its name in the row."""
     columns: list[Any] = columns_of(row)
     return [f"{one.element.name} AS {one.name}" if labeled else one.element.name for one in columns]
 

@@ -1,4 +1,4 @@
-"""The store: the few calls of every turn, one round trip each, immutable rows."""
+"""The store: the few calls of every turn, with immutable rows; each but the stream is one round trip."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ PAGE_LIMIT: Final = 100
 
 @names_statements
 class Store:
-    """The few calls of every turn, on the fast path: each is one statement, atomic, and one round trip.
+    """The few calls of every turn, on the fast path.
+
+    Each call is one atomic statement and one round trip, except `stream_messages`: a transaction that reads in batches.
 
     The guarantees are those of the repositories. Rows are immutable and belong to no session. The work of a method is
     committed when the method returns.
@@ -116,8 +118,8 @@ class Store:
 
         Raises:
             CommitOutcomeUnknown: The connection was lost before the server answered: call again.
-            ValueError: The id is not a whole number above 0, the zone no IANA name, the locale no language tag, or a
-                name has not the right length.
+            ValueError: The id is not a whole number above 0, the zone is not an IANA name, the locale is not a language
+                tag, or a name is too short or too long.
         """
         users.check_telegram_id(telegram_id)
         new_id = uuid7()
@@ -174,7 +176,7 @@ class Store:
         Raises:
             CommitOutcomeUnknown: The connection was lost before the server answered: call again with the same messages.
             IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
-            ValueError: An argument is not what its name says.
+            ValueError: An argument is out of range, the profile is invalid, or there are no messages.
 
         Example:
             question = NewMessage(message_id="telegram:my_bot:42:1", role="user", content="Hello!")
@@ -319,7 +321,7 @@ def get_store() -> Store:
     `await get_engine("store").dispose()` closes the connections.
 
     Raises:
-        ConfigurationError: The settings cannot be right.
+        ConfigurationError: The settings are not valid.
 
     Example:
         message = NewMessage(message_id="telegram:my_bot:7:2", role="assistant", content="Hi!")

@@ -10,8 +10,8 @@ class TimeLimit:
     """Limits how long calls wait for the server.
 
     The driver's own limit adds a timer to the event loop for each statement and cancels it afterwards; that takes a
-    tenth of the client's time of a short call. Calls with one limit end in the order in which they began, so that one
-    timer for the oldest of them is enough.
+    tenth of the client's time of a short call. All calls have the same limit, so their deadlines come in the order in
+    which the calls began, and one timer for the oldest call is enough.
 
     Attributes:
         seconds: The limit of each call that begins from now on; None is no limit.
