@@ -264,7 +264,10 @@ def _faults_of_combinations(data: Mapping[str, Any]) -> list[str]:
 
 
 def _faults_of_target(data: Mapping[str, Any], environment: str) -> list[str]:
-    """Return the fault of an environment without a target; in development and test the embedded server is one."""
+    """Return the faults of an environment that names no target.
+
+    In development and test no target is needed, unless other settings depend on it: the embedded server is used.
+    """
     prefix = PROFILES.get(environment)
     if data.get("DATABASE_URL") or (prefix and data.get(f"{prefix}HOST") and data.get(f"{prefix}USER")):
         return []
@@ -275,7 +278,8 @@ def _faults_of_target(data: Mapping[str, Any], environment: str) -> list[str]:
         needed = [f"{prefix}USER"] if prefix and is_begun and not data.get(f"{prefix}USER") else []
     if needed:
         faults.append(
-            f"DATABASE_URL must be set if ENVIRONMENT={environment}, to {_URL_RULE}, or {' and '.join(needed)}"
+            f"DATABASE_URL must be set if ENVIRONMENT={environment}, to {_URL_RULE}; or set {' and '.join(needed)}"
+            " instead"
         )
     others = [name for name in _OTHER_URLS if data.get(name)]
     others += ["DATABASE_PGBOUNCER"] if _is_true(data, "DATABASE_PGBOUNCER") else []

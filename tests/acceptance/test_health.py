@@ -133,7 +133,7 @@ async def test_a_full_pool_is_degraded_and_the_server_is_still_checked(cloned_da
 
     assert problems(full) == {"pool": "degraded"}
     assert full.can_serve
-    assert full.checks["pool"].found == "full: default 1 of 1"
+    assert full.checks["pool"].found == "a pool is full; in use: default 1 of 1"
     assert (free.status, free.checks["pool"].found) == ("healthy", "in use: default 0 of 1")
 
 
@@ -147,7 +147,10 @@ async def test_the_stores_pool_is_counted_as_the_store_uses_it(cloned_database: 
     free = await get_report()
     await get_engine("store").dispose()
 
-    assert (full.status, full.checks["pool"].found) == ("degraded", "full: store 2 of 2, default 0 of 2")
+    assert (full.status, full.checks["pool"].found) == (
+        "degraded",
+        "a pool is full; in use: store 2 of 2, default 0 of 2",
+    )
     assert free.status == "healthy"
 
 

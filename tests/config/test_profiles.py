@@ -114,9 +114,9 @@ def test_the_environment_test_has_no_profile() -> None:
     ("environment", "variables", "message"),
     [
         ("staging", {}, "DB_STAGING_HOST and DB_STAGING_USER"),
-        ("staging", {"DB_STAGING_HOST": "h"}, "or DB_STAGING_USER"),
+        ("staging", {"DB_STAGING_HOST": "h"}, "or set DB_STAGING_USER"),
         ("production", {}, "DB_PROD_HOST and DB_PROD_USER"),
-        ("development", {"DB_VM_PASSWORD": CANARY}, "or DB_VM_USER"),
+        ("development", {"DB_VM_PASSWORD": CANARY}, "or set DB_VM_USER"),
         ("development", {**VM, "DB_VM_PORT": "0"}, "DB_VM_PORT must be a port, 1 to 65535, got '0'"),
         ("development", {**VM, "DB_SSH_TUNNEL": "true"}, "DB_SSH_HOST must be set if DB_SSH_TUNNEL=true"),
         ("development", {**VM, "DATABASE_SSL_CERT": "/c"}, "DATABASE_SSL_CERT and DATABASE_SSL_KEY must be set"),

@@ -71,7 +71,8 @@ def check(
     upgrade build the same schema; the snapshot is current; squawk reports no fault.
 
     With --service, these checks instead: the settings name a database that this service does not start itself; the
-    database is migrated; committed rows survive a restart; the pool replaces a terminated connection.
+    database is migrated; a crash loses no committed transaction; the pool replaces a terminated connection. With
+    --restart-command also: the rows survive a restart.
 
     Exit code 1 if a check fails.
     """

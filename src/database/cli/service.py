@@ -66,7 +66,9 @@ def backup_command(
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Restore the backup into a scratch database, compare the rows, and drop the database."
+            "--verify",
+            help="Restore the backup into a scratch database, compare the number of rows and the row-level security of"
+            " each table, and drop the database.",
         ),
     ] = False,
     programs: Programs = None,
@@ -96,9 +98,9 @@ def restore_command(
     programs: Programs = None,
     as_json: Json = False,
 ) -> None:
-    """Restore a backup into an empty database in one transaction, and compare the rows with the manifest.
+    """Restore a backup into an empty database in one transaction, and compare the tables with the manifest.
 
-    Exit code 1 if a row differs.
+    The number of rows and the row-level security of each table are compared. Exit code 1 if there is a difference.
     """
     from src.database.operations import restore
 
@@ -137,7 +139,7 @@ def _show_bootstrapped(done: Bootstrapped) -> None:
 
 def _show_restored(restored: Restored) -> None:
     if restored.manifest is None:
-        print_warning("the file has no manifest beside it: the rows could not be compared")
+        print_warning("the file has no manifest beside it: the numbers of rows could not be compared")
     elif not restored.differences:
         typer.echo(f"restored without a difference: {_contents(restored.manifest)}; row-level security is in force")
     if restored.application_lacks_rights:
@@ -155,5 +157,5 @@ def _exit_if_different(differences: list[str], *, as_json: bool) -> None:
     if not differences:
         return
     if not as_json:
-        print_error("the restored rows differ from the backup:\n" + "\n".join(differences))
+        print_error("the restored database differs from the backup:\n" + "\n".join(differences))
     raise typer.Exit(EXIT_FAILED)

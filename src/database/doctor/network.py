@@ -79,7 +79,7 @@ def results_of_failure(error: DatabaseError, target: Target) -> dict[str, CheckR
     failed_step = next((_STEP_OF_ERROR[kind] for kind in type(error).__mro__ if kind in _STEP_OF_ERROR), "server")
     if isinstance(error, ConfigurationError) and "SSL" in str(error.args[0]):
         failed_step = "TLS"  # a certificate file is read while connecting, not with the settings
-    passed = {"server": "answers", "TLS": f"sslmode {target.ssl_mode} is met", "password": "accepted"}
+    passed = {"server": "answers", "TLS": f"the connection satisfies sslmode {target.ssl_mode}", "password": "accepted"}
     checks = {step: ok(passed[step]) for step in CONNECT_STEPS[: CONNECT_STEPS.index(failed_step)]}
     return checks | {failed_step: failed(str(error.args[0]), _remedy(error, target))}
 

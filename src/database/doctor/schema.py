@@ -74,8 +74,8 @@ async def check_role(context: CheckContext) -> CheckResult:
     if owned:
         return warning(
             f"{user} owns {', '.join(owned)}: it can switch row-level security off",
-            "name a role that owns no table in DATABASE_URL, and the owner in DATABASE_MIGRATION_URL; `thea-db"
-            " bootstrap` creates a role that owns no table",
+            "in DATABASE_URL, name a role that owns no table; in DATABASE_MIGRATION_URL, name the owner. `thea-db"
+            " bootstrap` creates both roles",
         )
     return ok(f"row-level security binds {user}, which owns none of the tables")
 
@@ -107,8 +107,9 @@ async def check_creation(context: CheckContext) -> CheckResult:
     if found:
         return warning(
             f"{user} has {' and '.join(found)}: a table that it creates can hide a table of the migrations",
-            "roles that have the privilege only through PUBLIC lose the privilege too, so grant it first to each role"
-            f" that needs it; then run `thea-db bootstrap`, or, as the owner of the database: {' '.join(remedies)}",
+            "the remedy also takes the privilege from roles that have it only through PUBLIC: first grant it to each of"
+            " these roles that needs it. Then run `thea-db bootstrap`, or, as the owner of the database:"
+            f" {' '.join(remedies)}",
         )
     return ok(f"{user} can create neither temporary tables nor objects in the schemas of the search_path")
 

@@ -37,7 +37,7 @@ _DEFAULTS: Final = """
 SELECT name, setting, source, format('%I', current_user) AS role, format('%I', current_database()) AS database
   FROM pg_catalog.pg_settings WHERE name = ANY($1)
 """
-_IN_THE_CLIENT: Final = "remove {name} from `options` in DATABASE_URL, or from PGOPTIONS"
+_IN_THE_CLIENT: Final = "remove {name} from DATABASE_URL (`options`, or `schema`)"
 _FOR_THIS_ROLE: Final = "ALTER ROLE {role} IN DATABASE {database} SET {name} = '{value}';"
 """Takes precedence over the defaults of the role, the database and the server, and affects no other role."""
 

@@ -106,8 +106,8 @@ def _name_difference(missing: ComparedObject, extra: ComparedObject) -> Differen
     remedy: Statements = (_RENAMES[extra.kind].format(table=extra.table, old=extra.name, new=new),)
     if extra.kind == "column":
         remark = (
-            f"-- {extra.name} is defined as {new} should be: if {extra.name} is another column, keep {extra.name} and"
-            f" add {new}"
+            f"-- {extra.name} has the definition that {new} must have: if {extra.name} is another column, keep"
+            f" {extra.name} and add {new}"
         )
         remedy = (remark, *remedy)
     severity: Severity = "warning" if extra.kind == "index" and not extra.live["unique"] else "error"

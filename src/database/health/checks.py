@@ -272,7 +272,7 @@ async def check_pools(_context: HealthContext) -> CheckResult:
     if all(pool.in_use < pool.limit for pool in pools.values()):
         return ok(f"in use: {found}")
     return warning(
-        f"full: {found}",
+        f"a pool is full; in use: {found}",
         "end sessions sooner (close the session while you wait for a language model or another service), or raise"
         " DATABASE_POOL_SIZE; `thea-db pool` suggests a size",
     )

@@ -103,8 +103,8 @@ class _Move:
             new = Series(_copy_of(event, self.begins, None, rrule=str(self.rule)))
             if self.begins != start and not (has_first(self.rule, new.first) and new.among([after])):
                 raise ValueError(
-                    "the new rule has no occurrence at the new beginning of the series; move the first occurrence"
-                    " instead"
+                    "the new rule has no occurrence at the new beginning of the series; call `reschedule` with the"
+                    " first occurrence and its new start"
                 )
             first = series.first if is_whole else slot.local
             new_times = _matched_times(series, new, first, after - slot.local, set(old_times.values()))
@@ -317,8 +317,8 @@ def _matched_times(
             return moved | by_number
     raise ValueError(
         "the new rule has no occurrence that matches the excluded or changed occurrence of"
-        f" {unmatched[0].isoformat()}; `delete` the occurrence if it was changed, then remove it from `exdates`; or"
-        " move only the occurrences that follow it"
+        f" {unmatched[0].isoformat()}; `delete` that occurrence if it was changed, then remove its start from"
+        ' `exdates`; or move only later occurrences, with the scope "following"'
     )
 
 

@@ -361,7 +361,7 @@ _UNSUPPORTED: Final = {
     "pool_timeout": "remove it, and set DATABASE_POOL_TIMEOUT (seconds)",
     "prepared_statement_cache_size": "remove it; behind PgBouncer, set DATABASE_PGBOUNCER=true",
     "service": "service files are not read; name the host, the user and the database in the URL",
-    "sslcrl": "asyncpg reads no revocation list; remove the parameter",
+    "sslcrl": "revocation lists are not read; remove the parameter",
     "sslidentity": "remove it, and name the client's certificate and key as PEM files: sslcert and sslkey",
     "sslnegotiation": "direct TLS negotiation is not supported; remove the parameter",
     "sslpassword": "encrypted keys are not read;"  # pragma: allowlist secret

@@ -135,9 +135,10 @@ def purge_command(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove rows that are older than their retention, or were deleted long ago.
+    """Remove expired rows permanently: messages by age, soft-deleted rows by the time since their deletion.
 
-    The command can be interrupted; another run continues.
+    Both times are the retention of the user or of the tenant. Without a retention, messages do not expire, and
+    soft-deleted rows expire after 30 days. The command can be interrupted; another run continues.
     """
     from src.database.cli.tenant.rows import purge
 
