@@ -14,7 +14,7 @@ from src.config import get_settings
 from src.database import models
 from src.database.base import Base, CleanText, Json, UtcDateTime
 from src.database.errors import DatabaseError
-from src.database.migrate import CONNECTION, explain, migration_connection, print_steps, run_steps
+from src.database.migrate import CONNECTION, explain, migration_connection, move_version_table, print_steps, run_steps
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
@@ -58,7 +58,10 @@ OPTIONS: Final[dict[str, Any]] = {
 
 async def run_online(command_name: str) -> None:
     """Connect to the database that the settings name, and run the migrations of the current command."""
-    async with migration_connection(get_settings(), exclusive=command_name not in READ_ONLY_COMMANDS) as connection:
+    is_writer = command_name not in READ_ONLY_COMMANDS
+    async with migration_connection(get_settings(), exclusive=is_writer) as connection:
+        if is_writer:
+            await connection.run_sync(move_version_table)
         await connection.run_sync(run_steps, **OPTIONS)
 
 

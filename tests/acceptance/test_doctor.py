@@ -229,9 +229,11 @@ def test_a_database_of_other_migrations_keeps_what_it_grants(
 def test_the_remedy_of_missing_privileges_grants_only_these(
     cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
-    """It grants neither writes to alembic_version nor rights on tables of others."""
+    """It grants neither writes to thea_alembic_version nor rights on tables of others."""
     superuser.execute("CREATE TABLE invoices (id int); REVOKE DELETE, SELECT ON notes FROM thea_app")
-    superuser.execute("REVOKE ALL ON invoices FROM thea_app; REVOKE INSERT, DELETE ON alembic_version FROM thea_app")
+    superuser.execute(
+        "REVOKE ALL ON invoices FROM thea_app; REVOKE INSERT, DELETE ON thea_alembic_version FROM thea_app"
+    )
 
     remedy = str(doctor(cloned_database)["rights"].remedy)
     superuser.execute(remedy.partition(": ")[2])
@@ -239,7 +241,7 @@ def test_the_remedy_of_missing_privileges_grants_only_these(
     rights = (
         "SELECT has_table_privilege('thea_app', 'notes', 'SELECT'), has_table_privilege('thea_app', 'notes', 'DELETE'),"
     )
-    rights += " has_table_privilege('thea_app', 'alembic_version', 'INSERT'),"
+    rights += " has_table_privilege('thea_app', 'thea_alembic_version', 'INSERT'),"
     rights += " has_table_privilege('thea_app', 'invoices', 'SELECT')"
     assert superuser.execute(rights).fetchone() == (True, True, False, False)
     assert doctor(cloned_database)["rights"].status == "ok"
@@ -300,8 +302,8 @@ def test_a_replica_that_is_no_standby_and_an_owner_without_privileges(postgresql
 def test_problems_of_the_database(cloned_database: URL, superuser: psycopg.Connection) -> None:
     """An unknown revision, a missing privilege, another collation, a read-only default."""
     superuser.execute(f"REVOKE TEMPORARY ON DATABASE {cloned_database.database} FROM PUBLIC")
-    superuser.execute("UPDATE alembic_version SET version_num = 'e0a17d850507'")
-    superuser.execute("GRANT SELECT ON alembic_version TO thea_app")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = 'e0a17d850507'")
+    superuser.execute("GRANT SELECT ON thea_alembic_version TO thea_app")
     superuser.execute("REVOKE DELETE ON notes FROM thea_app")
     superuser.execute("UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()")
     superuser.execute(f"ALTER DATABASE {cloned_database.database} SET default_transaction_read_only = on")
@@ -321,7 +323,7 @@ def test_problems_of_the_database(cloned_database: URL, superuser: psycopg.Conne
 
 def test_an_unreadable_revision(cloned_database: URL, superuser: psycopg.Connection) -> None:
     superuser.execute(f"REVOKE TEMPORARY ON DATABASE {cloned_database.database} FROM PUBLIC")
-    superuser.execute("REVOKE ALL ON alembic_version FROM thea_app")
+    superuser.execute("REVOKE ALL ON thea_alembic_version FROM thea_app")
 
     assert problems(doctor(cloned_database)) == {"revision": "warning"}
 

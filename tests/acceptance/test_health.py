@@ -55,7 +55,7 @@ async def test_a_working_service_is_healthy_without_reading_rows(
     cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
     superuser.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {APP_ROLE}")
-    superuser.execute(f"GRANT SELECT ON alembic_version TO {APP_ROLE}")
+    superuser.execute(f"GRANT SELECT ON thea_alembic_version TO {APP_ROLE}")
 
     document = (await get_report()).as_json()
 
@@ -185,10 +185,14 @@ async def test_a_full_server_is_degraded_for_processes_with_connections_and_unhe
 @pytest.mark.parametrize(
     ("statement", "status", "found"),
     [
-        ("UPDATE alembic_version SET version_num = '0001'", "unhealthy", "0001 is behind "),
-        ("UPDATE alembic_version SET version_num = '9999'", "degraded", "9999 is newer than this release's "),
-        ("DROP TABLE alembic_version", "unhealthy", "the tables exist, and no revision is recorded"),
-        (f"REVOKE ALL ON alembic_version FROM {APP_ROLE}, PUBLIC", "degraded", "the role may not read alembic_version"),
+        ("UPDATE thea_alembic_version SET version_num = '0001'", "unhealthy", "0001 is behind "),
+        ("UPDATE thea_alembic_version SET version_num = '9999'", "degraded", "9999 is newer than this release's "),
+        ("DROP TABLE thea_alembic_version", "unhealthy", "the tables exist, and no revision is recorded"),
+        (
+            f"REVOKE ALL ON thea_alembic_version FROM {APP_ROLE}, PUBLIC",
+            "degraded",
+            "the role may not read thea_alembic_version",
+        ),
     ],
 )
 async def test_the_revision_of_the_schema_is_checked(
@@ -204,7 +208,7 @@ async def test_the_revision_of_the_schema_is_checked(
 
 
 async def test_the_remedy_of_an_unreadable_revision_works(cloned_database: URL, superuser: psycopg.Connection) -> None:
-    superuser.execute(f"REVOKE ALL ON alembic_version FROM {APP_ROLE}, PUBLIC")
+    superuser.execute(f"REVOKE ALL ON thea_alembic_version FROM {APP_ROLE}, PUBLIC")
 
     remedy = str((await get_report()).checks["revision"].remedy)
     superuser.execute(remedy.removeprefix("as the owner: ").encode())
@@ -226,7 +230,7 @@ async def test_the_remedy_of_a_read_only_default_does_not_lock_the_service_out(
 
 async def test_a_hanging_check_fails_alone(cloned_database: URL, superuser: psycopg.Connection) -> None:
     with superuser.transaction():
-        superuser.execute("LOCK TABLE alembic_version")
+        superuser.execute("LOCK TABLE thea_alembic_version")
         for seconds in (0.5, 2, 8):
             report = await readiness(timeout_seconds=seconds)
             if report.checks["connect"].status == "healthy":  # otherwise the machine is too busy for this limit

@@ -32,7 +32,7 @@ def test_exit_codes_are_those_of_a_probe(tmp_path: Path, cloned_database: URL, s
     superuser.execute("ALTER TABLE notes ADD COLUMN colour text")
     degraded, output, _ = health(tmp_path, url, "--drift", "--json")
     assert (degraded, json.loads(output)["status"]) == (0, "degraded")
-    superuser.execute("UPDATE alembic_version SET version_num = '0001'")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = '0001'")
     unhealthy, output, _ = health(tmp_path, url)
     assert unhealthy == 1
     assert "remedy: thea-db upgrade" in output

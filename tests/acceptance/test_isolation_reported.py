@@ -112,11 +112,11 @@ async def test_differences_that_the_revision_explains_are_not_reported_twice(
     cloned_database: URL, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("ALTER POLICY tenant_isolation ON notes USING (true)")
-    superuser.execute("UPDATE alembic_version SET version_num = '9999'")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = '9999'")
     newer = await check()
-    superuser.execute("UPDATE alembic_version SET version_num = '0001'")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = '0001'")
     behind = await check()
-    superuser.execute("UPDATE alembic_version SET version_num = '9999'; DROP TABLE notes")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = '9999'; DROP TABLE notes")
     foreign = await check()
     unasked = await report(isolation=False)
 
@@ -129,13 +129,13 @@ async def test_the_doctor_reports_what_verify_finds(cloned_database: URL, superu
     superuser.execute("ALTER TABLE users DROP COLUMN preferences")
     missing = await doctor(cloned_database)
     superuser.execute("ALTER TABLE users ADD COLUMN preferences jsonb DEFAULT '{}' NOT NULL")
-    superuser.execute(f"GRANT UPDATE ON alembic_version TO {APP_ROLE}")
+    superuser.execute(f"GRANT UPDATE ON thea_alembic_version TO {APP_ROLE}")
     writes = await doctor(cloned_database)
 
     assert missing["schema"].status == "failed"
     assert "column users.preferences is missing" in missing["schema"].found
     assert "thea-db verify" in str(missing["schema"].remedy)
-    assert "TABLE alembic_version" in writes["schema"].found
+    assert "TABLE thea_alembic_version" in writes["schema"].found
 
 
 @pytest.mark.parametrize(

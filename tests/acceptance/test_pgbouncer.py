@@ -240,7 +240,7 @@ def test_migrations_need_their_own_url_to_the_server(
     assert "set DATABASE_MIGRATION_URL to a URL of the server itself" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert done.returncode == 0, done.stderr
-    assert superuser.execute("SELECT count(*) FROM alembic_version").fetchall() == [(1,)]
+    assert superuser.execute("SELECT count(*) FROM thea_alembic_version").fetchall() == [(1,)]
 
 
 async def test_temporary_tables_of_another_client_get_no_row(

@@ -27,7 +27,7 @@ UNION ALL
 SELECT table_name, column_name, concat_ws(' ', ordinal_position, data_type, is_nullable, column_default)
   FROM information_schema.columns WHERE table_schema = 'public'
 UNION ALL
-SELECT 'alembic_version', 'version_num', version_num FROM alembic_version
+SELECT 'thea_alembic_version', 'version_num', version_num FROM thea_alembic_version
 ORDER BY 1, 2, 3
 """
 

@@ -67,7 +67,7 @@ async def test_an_unknown_revision_is_an_error(owner_settings: Settings) -> None
 async def test_a_database_of_a_newer_release_needs_that_release(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
-    superuser.execute("UPDATE alembic_version SET version_num = 'newer'")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = 'newer'")
 
     for asked in (upgrade(owner_settings), downgrade(owner_settings, "base"), history(owner_settings)):
         with pytest.raises(ConfigurationError, match=r"'newer'; this installation has [^?]*install that release"):
@@ -81,7 +81,7 @@ async def test_a_database_of_a_newer_release_needs_that_release(
 async def test_tables_without_a_revision_are_kept_and_the_error_leads_to_stamp(
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
-    superuser.execute("DROP TABLE alembic_version")
+    superuser.execute("DROP TABLE thea_alembic_version")
 
     with pytest.raises(DatabaseError, match="`thea-db verify` names each difference, or the revision to stamp"):
         await upgrade(owner_settings)

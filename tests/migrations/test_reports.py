@@ -55,14 +55,14 @@ def test_production_needs_yes(
     forget_settings()
 
     refused = call(command, BEFORE)
-    recorded = superuser.execute("SELECT version_num FROM alembic_version").fetchone()
+    recorded = superuser.execute("SELECT version_num FROM thea_alembic_version").fetchone()
     accepted = call(command, BEFORE, "--yes")
 
     assert isinstance(refused.exception, ConfigurationError)
     assert "--yes" in str(refused.exception)
     assert recorded == (HEAD,)
     assert accepted.exit_code == 0, accepted.exception
-    assert superuser.execute("SELECT version_num FROM alembic_version").fetchone() == (BEFORE,)
+    assert superuser.execute("SELECT version_num FROM thea_alembic_version").fetchone() == (BEFORE,)
 
 
 @pytest.mark.parametrize("recorded", ["base", BEFORE])
@@ -70,9 +70,9 @@ async def test_the_remedies_repair_a_wrong_stamp(
     recorded: str, owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
     """`upgrade` fails because the schema has what the migrations create; verify names the revision to stamp."""
-    superuser.execute("DELETE FROM alembic_version")
+    superuser.execute("DELETE FROM thea_alembic_version")
     if recorded != "base":
-        superuser.execute("INSERT INTO alembic_version VALUES (%s)", (recorded,))
+        superuser.execute("INSERT INTO thea_alembic_version VALUES (%s)", (recorded,))
 
     report = await verify(owner_settings)
 

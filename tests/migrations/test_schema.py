@@ -20,7 +20,7 @@ from src.config import Settings
 from src.database.base import Base, tenant_tables, uuid7
 from src.database.embedded import APP_ROLE, OWNER_ROLE
 from src.database.errors import CheckViolation, ConfigurationError
-from src.database.migrate import downgrade, migration_connection, upgrade
+from src.database.migrate import VERSION_TABLE, downgrade, migration_connection, upgrade
 from tests.acceptance.command import run_forked
 from tests.conftest import url_of
 
@@ -46,14 +46,14 @@ def open_layers(connection: psycopg.Connection) -> list[str]:
 def catalogue(connection: psycopg.Connection) -> list[tuple[object, ...]]:
     return connection.execute(
         "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-        " AND relname NOT LIKE 'alembic%' UNION SELECT proname, 'f' FROM pg_proc"
+        " AND relname NOT LIKE 'thea_alembic%' UNION SELECT proname, 'f' FROM pg_proc"
         " WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
     ).fetchall()
 
 
 async def test_autogenerate_finds_no_difference(owner_settings: Settings) -> None:
     def differences(connection: Connection) -> list[object]:
-        options = {"compare_type": True, "compare_server_default": True}
+        options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata))
 
     async with migration_connection(owner_settings) as connection:
@@ -62,13 +62,13 @@ async def test_autogenerate_finds_no_difference(owner_settings: Settings) -> Non
 
 DEFINITIONS = """
 SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
- WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
+ WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'thea_alembic_version'
 UNION ALL
 SELECT tablename, indexname, indexdef FROM pg_indexes
- WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+ WHERE schemaname = 'public' AND tablename <> 'thea_alembic_version'
 UNION ALL
 SELECT table_name, column_name, concat_ws(' ', data_type, udt_name, is_nullable, column_default, generation_expression)
-  FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+  FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'thea_alembic_version'
 ORDER BY 1, 2, 3
 """
 
@@ -155,7 +155,7 @@ async def test_events_with_an_unknown_time_zone_are_named(
     with pytest.raises(ConfigurationError, match="does not know the timezone 'Mars/Phobos' of 2 events") as caught:
         await upgrade(owner_settings)
 
-    assert superuser.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+    assert superuser.execute("SELECT version_num FROM thea_alembic_version").fetchone() == ("0001",)
     assert caught.value.hint is not None
     _, _, remedy = caught.value.hint.partition("as the owner: ")
     superuser.execute(remedy.replace("BEGIN;", "").replace("COMMIT;", "").encode())
@@ -204,15 +204,15 @@ def test_the_check_of_protection_notices_a_breach(superuser: psycopg.Connection,
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE alembic_version SET version_num = '0001'",
-        "DELETE FROM alembic_version",
-        "INSERT INTO alembic_version VALUES ('0001')",
+        "UPDATE thea_alembic_version SET version_num = '0001'",
+        "DELETE FROM thea_alembic_version",
+        "INSERT INTO thea_alembic_version VALUES ('0001')",
     ],
 )
 def test_the_application_reads_the_revision_and_cannot_write_it(superuser: psycopg.Connection, statement: str) -> None:
     superuser.execute(f"SET ROLE {APP_ROLE}")
 
-    assert superuser.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+    assert superuser.execute("SELECT count(*) FROM thea_alembic_version").fetchone() == (1,)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         superuser.execute(statement.encode())
 
@@ -221,12 +221,12 @@ async def test_the_right_to_write_the_revision_is_revoked_from_every_role_but_th
     owner_settings: Settings, superuser: psycopg.Connection
 ) -> None:
     await downgrade(owner_settings, "0003")
-    superuser.execute(f"GRANT ALL ON alembic_version TO {APP_ROLE}, PUBLIC")
+    superuser.execute(f"GRANT ALL ON thea_alembic_version TO {APP_ROLE}, PUBLIC")
 
     await upgrade(owner_settings)
 
     rights = "SELECT grantee::regrole::text, privilege_type FROM pg_class, aclexplode(relacl)"
-    rights = f"{rights} WHERE oid = 'alembic_version'::regclass AND grantee <> relowner ORDER BY 1"
+    rights = f"{rights} WHERE oid = 'thea_alembic_version'::regclass AND grantee <> relowner ORDER BY 1"
     assert superuser.execute(rights.encode()).fetchall() == [("-", "SELECT"), (APP_ROLE, "SELECT")]
 
 

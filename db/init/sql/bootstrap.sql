@@ -225,18 +225,20 @@ SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN '
        pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
  WHERE name <> '' AND nspname = 'public' AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
    AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-   AND kind = CASE WHEN relkind = 'S' THEN 'sequence' WHEN relname = 'alembic_version' THEN 'revision' ELSE 'table' END
+   AND kind = CASE WHEN relkind = 'S' THEN 'sequence' WHEN relname IN ('thea_alembic_version', 'alembic_version')
+              THEN 'revision' ELSE 'table' END
    AND EXISTS (SELECT FROM unnest(string_to_array(rights, ', ')) AS one
                 WHERE NOT CASE WHEN kind = 'sequence' THEN pg_catalog.has_sequence_privilege(name, pg_class.oid, one)
                           ELSE pg_catalog.has_table_privilege(name, pg_class.oid, one) END)
 \gexec
 
--- prevent other roles from writing alembic_version
+-- prevent other roles from writing the version tables
 SELECT format('REVOKE %s ON TABLE %I.%I FROM %I', string_agg(privilege_type, ', ' ORDER BY 1), nspname, relname,
               pg_catalog.pg_get_userbyid(grantee))
   FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
  CROSS JOIN LATERAL pg_catalog.aclexplode(relacl)
- WHERE nspname = 'public' AND relname = 'alembic_version' AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
+ WHERE nspname = 'public' AND relname IN ('thea_alembic_version', 'alembic_version')
+   AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
    AND pg_catalog.pg_get_userbyid(grantee) IN (:'application', :'backup') AND privilege_type <> 'SELECT'
  GROUP BY nspname, relname, grantee ORDER BY 1
 \gexec

@@ -98,7 +98,7 @@ def stamp(
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Record a revision in alembic_version without running a migration. The schema must already have this revision."""
+    """Record a revision without running a migration. The schema must already have this revision."""
     from src.database.migrate import stamp as run_stamp
 
     settings = config.get_settings()

@@ -17,7 +17,7 @@ from src.database.drift import Difference, verify
 from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
 from src.database.health import judge_revision
-from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, readable_revision, revision_of
+from src.database.migrate import ORIGIN, OTHER_DATABASE, VERSION_TABLE, Origin, readable_revision, revision_of
 
 assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
@@ -90,7 +90,7 @@ async def check_creation(context: CheckContext) -> CheckResult:
         return skipped(
             f"{user} has the privileges of the database's owner, which REVOKE does not change: see the check `role`"
         )
-    revision = await readable_revision(connection)  # None: alembic_version is this package's, and may not be read
+    revision = await readable_revision(connection)  # None: the version table may not be read
     if revision is not None and revision.is_foreign:
         return skipped("the database is not thea-database's: see the check `revision`")
     temporary, schemas, in_schemas = await connection.fetchrow(_MAY_CREATE)
@@ -153,7 +153,7 @@ async def check_revision(context: CheckContext) -> CheckResult:
         return judge_revision(revision)
     user = context.target.user
     return warning(
-        f"{user} may not read alembic_version", f'as the owner: GRANT SELECT ON alembic_version TO "{user}";'
+        f"{user} may not read {VERSION_TABLE}", f'as the owner: GRANT SELECT ON {VERSION_TABLE} TO "{user}";'
     )
 
 

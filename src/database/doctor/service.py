@@ -61,7 +61,7 @@ class _State:
         cluster: The identifier of the cluster: another one means another data directory.
         tenants: The number of tenants.
         rows: The number of rows of the first tenants.
-        revision: The revision in alembic_version.
+        revision: The revision of the schema.
     """
 
     started: datetime

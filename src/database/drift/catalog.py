@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from src.database.migrate import ORIGIN, Origin
+from src.database.migrate import VERSION_TABLES, Origin, read_revisions
 
 Facts = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ POLICY_FACTS: Final = """jsonb_build_object(
        'using', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))"""
 """The facts of policy `p` of table `t`."""
 
-_NO_ORIGIN: Final = Origin(is_ours=False, namesakes=(), has_tables=False)
+_NO_ORIGIN: Final = Origin(is_ours=False, namesakes=(), version_table=None)
 
 # pg_get_expr, pg_get_constraintdef and the like depend on these settings: a role or a database can set them, and equal
 # objects would be deparsed to different texts. `true`: for the open transaction only.
@@ -43,14 +43,12 @@ SELECT set_config('search_path', quote_ident(:schema), true), set_config('quote_
        set_config('extra_float_digits', '1', true), set_config('jit', 'off', true)
 """
 _SCHEMA: Final = """
-SELECT name, current_setting('server_version_num')::int / 10000, held.oid IS NOT NULL,
-       coalesce(has_table_privilege(held.oid, 'SELECT'), false)
+SELECT name, current_setting('server_version_num')::int / 10000
   FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, place)
   JOIN pg_catalog.pg_namespace n ON n.nspname = path.name
-  LEFT JOIN pg_catalog.pg_class held ON held.relnamespace = n.oid AND held.relname = 'alembic_version'
  WHERE n.oid <> pg_my_temp_schema()
- ORDER BY EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid
-                     AND quote_ident(c.relname) = ANY (CAST(:known AS text[]))) OR held.oid IS NOT NULL DESC, place
+ ORDER BY EXISTS (SELECT FROM pg_catalog.pg_class c
+                   WHERE c.relnamespace = n.oid AND quote_ident(c.relname) = ANY (CAST(:known AS text[]))) DESC, place
  LIMIT 1
 """
 
@@ -63,7 +61,7 @@ class Catalog:
         objects: The facts of each object, by kind and name.
         server_major: The major version of the server; 0 if there is no schema.
         schema: The schema that was read; empty if the role may use none.
-        revisions: The content of alembic_version; None if the role may not read it.
+        revisions: The content of the version table of `origin`; None if the role may not read it.
         origin: The facts that show whose migrations made the schema, if the catalog was read from a database.
     """
 
@@ -92,22 +90,19 @@ async def read_catalog(connection: AsyncConnection, *, tables: Collection[str] =
 
     Args:
         connection: A connection; its transaction keeps the settings that deparsing needs until it ends.
-        tables: The names that distinguish the schema: the first one of the search path that has alembic_version or a
-            table of these names is read, else the first one.
+        tables: The names that distinguish the schema: the first one of the search path that has a version table or
+            a table of these names is read, else the first one.
 
     Raises:
         DatabaseError: The server refused the query, or the query took too long.
     """
-    row = (await connection.execute(text(_SCHEMA), {"known": sorted(tables)})).one_or_none()
+    known = sorted({*tables, *VERSION_TABLES})
+    row = (await connection.execute(text(_SCHEMA), {"known": known})).one_or_none()
     if row is None:  # the role may use no schema
         return Catalog(objects={}, server_major=0, schema="")
-    schema, major, is_migrated, may_read = row
+    schema, major = row
     await connection.execute(text(_SETTINGS), {"schema": schema})
-    revisions: tuple[str, ...] | None = ()
-    if is_migrated:
-        query = text("SELECT version_num FROM alembic_version ORDER BY 1")
-        revisions = tuple(await connection.scalars(query)) if may_read else None
-    origin = Origin.of((await connection.exec_driver_sql(ORIGIN)).one())
+    origin, revisions = await connection.run_sync(read_revisions)
     objects: dict[str, dict[str, Facts]] = {}
     rows: Iterable[Any] = await connection.exec_driver_sql(_catalog_query())
     for kind, name, facts in rows:

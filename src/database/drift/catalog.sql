@@ -1,13 +1,13 @@
 -- The objects of a schema: a row for each object, with its kind, its name and its facts, as the server deparses them.
 -- A fact whose name begins with an underscore is not compared: it serves a remedy. Names are quoted where necessary.
--- Objects that belong to extensions and Alembic's table are left out.
+-- Objects that belong to extensions and version tables are left out.
 
 WITH here AS (SELECT oid, nspname, nspowner, nspacl FROM pg_namespace WHERE nspname = current_schema()),
 brought AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
 relation AS (
 SELECT c.*, quote_ident(c.relname) AS name, format('%I.%I', here.nspname, c.relname) AS qualified
   FROM pg_class c JOIN here ON here.oid = c.relnamespace
- WHERE c.relname NOT IN ('alembic_version', 'alembic_version_pkc')
+ WHERE c.relname NOT IN ('thea_alembic_version', 'thea_alembic_version_pkc', 'alembic_version', 'alembic_version_pkc')
    AND (('pg_class'::regclass)::oid, c.oid) NOT IN (SELECT classid, objid FROM brought)
 ),
 tables AS (SELECT * FROM relation WHERE relkind IN ('r', 'p', 'f')),
@@ -172,13 +172,13 @@ SELECT 'SCHEMA ' || quote_ident(here.nspname), x.*
 ) AS granted WHERE grantee = 0 GROUP BY thing
 UNION ALL
 -- The privileges of the connected role; the owner of an object has all of them. Row-level security does not apply to
--- TRUNCATE. On Alembic's table the privilege to write a single column counts.
+-- TRUNCATE. On the version table the privilege to write a single column counts.
 SELECT 'rights', thing, jsonb_build_object('_role', quote_ident(current_user), '_owns', owns, 'rights', rights)
   FROM (
 SELECT 'TABLE ' || quote_ident(c.relname), pg_has_role(c.relowner, 'USAGE'),
        (SELECT coalesce(jsonb_agg(p), '[]')
           FROM unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS p
-         WHERE has_table_privilege(c.oid, p) OR c.relname = 'alembic_version' AND p IN ('INSERT', 'UPDATE')
+         WHERE has_table_privilege(c.oid, p) OR c.relname = 'thea_alembic_version' AND p IN ('INSERT', 'UPDATE')
                                                 AND has_any_column_privilege(c.oid, p))
   FROM pg_class c JOIN here ON here.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f')
 UNION ALL

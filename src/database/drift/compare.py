@@ -8,6 +8,7 @@ from typing import Any, Final
 from src.database.drift.catalog import BUILT_KINDS, Catalog, Facts, compared_facts
 from src.database.drift.difference import ComparedObject, Difference, Severity, Statements
 from src.database.drift.remedies import change, create, drop
+from src.database.migrate import VERSION_TABLE
 
 # Objects that are dropped before anything is created, each kind before the kinds that it depends on.
 _DROP_FIRST: Final = ("policy", "rule", "trigger", "constraint", "index", "column", "sequence", "function")
@@ -23,7 +24,7 @@ _CONSTRAINT_ORDER: Final = {"PRIMARY KEY": 0, "UNIQUE": 1, "FOREIGN KEY": 3}
 _NEEDED: Final = {"TABLE": ("SELECT", "INSERT", "UPDATE", "DELETE"), "SEQUENCE": ("USAGE",)}
 _DANGEROUS: Final = ("REFERENCES", "TRIGGER", "TRUNCATE")
 """Row-level security does not apply to TRUNCATE and REFERENCES; a trigger makes other roles run this role's code."""
-_ALEMBIC: Final = "TABLE alembic_version"
+_ALEMBIC: Final = f"TABLE {VERSION_TABLE}"
 _WRITES: Final = ("INSERT", "UPDATE", "DELETE")
 """A role that can write Alembic's table can cause migrations to run twice or not at all."""
 

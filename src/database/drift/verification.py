@@ -16,7 +16,7 @@ from src.database.drift.difference import Difference, Severity, Statements
 from src.database.drift.scratch import scratch_database
 from src.database.drift.snapshot import load_snapshot
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
-from src.database.migrate import OTHER_DATABASE, Revision, RevisionState, compare_revisions, upgrade
+from src.database.migrate import OTHER_DATABASE, VERSION_TABLE, Revision, RevisionState, compare_revisions, upgrade
 from src.database.session import create_engine, resolve_target
 
 _OF_A_NEWER_RELEASE: Final = (
@@ -81,7 +81,7 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
     snapshot = load_snapshot()
     live = await read_live(settings, tables=snapshot.of("table"))
     revision = compare_revisions(live.revisions, live.origin)
-    # An unreadable alembic_version says nothing about the schema. The missing privilege is a difference of its own.
+    # An unreadable version table says nothing about the schema. The missing privilege is a difference of its own.
     state = "newest" if live.revisions is None and not revision.is_foreign else revision.state
     report = SchemaReport(
         database=str(resolve_target(settings)),
@@ -182,7 +182,7 @@ def _revision_difference(state: RevisionState, live: Catalog, revision: Revision
     if state == "foreign":  # no statement repairs a wrong DATABASE_URL
         expected, others = "the migrations of thea-database", ", ".join(live.revisions or ()) or "no revision"
         remedy, found = (f"-- {OTHER_DATABASE}",), f"other migrations: {others}"
-        return (Difference("revision", "alembic_version", "origin", remedy, expected, found),)
+        return (Difference("revision", VERSION_TABLE, "origin", remedy, expected, found),)
     remedy = ("thea-db upgrade",)
     if state == "newer":
         remedy = ("-- install the release of thea-database that migrated the database; delete no revision",)
@@ -195,7 +195,7 @@ def _revision_difference(state: RevisionState, live: Catalog, revision: Revision
         )
     severity: Severity = "warning" if state == "newer" else "error"
     head, at = revision.head, revision.database
-    return (Difference("revision", "alembic_version", "revision", remedy, head, at, severity),)
+    return (Difference("revision", VERSION_TABLE, "revision", remedy, head, at, severity),)
 
 
 def _stamped_too_low(report: SchemaReport) -> SchemaReport:

@@ -18,7 +18,7 @@ from src.database.drift import Isolation, read_isolation, verify
 from src.database.engine import KEPT_FREE, Capacity, SizedPool, capacity_of
 from src.database.errors import ConnectionFailed
 from src.database.health.report import NO_CONNECTION_FREE, result_of_error
-from src.database.migrate import OTHER_DATABASE, Revision, readable_revision
+from src.database.migrate import OTHER_DATABASE, VERSION_TABLE, Revision, readable_revision
 from src.database.session import WRITTEN, engines_of_loop, open_connection, resolve_target
 from src.database.store import POOL_NAME, get_store
 
@@ -166,7 +166,7 @@ async def check_revision(context: HealthContext) -> CheckResult:
         if revision is None:
             role = await primary.connection.fetchval("SELECT quote_ident(current_user)")
             return warning(
-                "the role may not read alembic_version", f"as the owner: GRANT SELECT ON alembic_version TO {role};"
+                f"the role may not read {VERSION_TABLE}", f"as the owner: GRANT SELECT ON {VERSION_TABLE} TO {role};"
             )
     if revision.state == "newer":
         return warning(
@@ -177,7 +177,7 @@ async def check_revision(context: HealthContext) -> CheckResult:
 
 
 def judge_revision(revision: Revision) -> CheckResult:
-    """Return the result for a revision. No remedy deletes migrations or rows of alembic_version."""
+    """Return the result for a revision. No remedy deletes migrations or rows of version tables."""
     match revision.state:
         case "foreign":
             return failed(revision.foreign_origin(), OTHER_DATABASE)
@@ -190,7 +190,7 @@ def judge_revision(revision: Revision) -> CheckResult:
                 f"this installation does not know {revision.database}: the newest here is {revision.head}, and a newer"
                 " release has migrated the database",
                 "install the release of thea-database, or check out the branch, that has this revision; delete neither"
-                " migrations nor rows of alembic_version",
+                f" migrations nor rows of {VERSION_TABLE}",
             )
         case "behind":
             return failed(f"{revision.database} is behind {revision.head}", _UPGRADE)

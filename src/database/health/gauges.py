@@ -8,8 +8,8 @@ from typing import Final
 from sqlalchemy import text
 
 from src.config import get_logger
-from src.database.errors import DatabaseError, SchemaDriftError
-from src.database.migrate import ORIGIN, Origin, compare_revisions
+from src.database.errors import DatabaseError
+from src.database.migrate import compare_revisions, read_revisions
 from src.database.observability import report_replica, report_revision
 from src.database.session import get_db, get_read_db, has_replica
 
@@ -26,8 +26,6 @@ SELECT CASE
     ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)
 END::float8
 """)
-_ORIGIN: Final = text(ORIGIN)
-_REVISIONS: Final = text("SELECT version_num FROM alembic_version")
 
 
 async def keep_looking(*, every: float = INTERVAL_SECONDS) -> None:
@@ -61,12 +59,8 @@ async def _measure_replica() -> None:
 async def _measure_revision() -> None:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS), get_db() as session:
-            origin = Origin.of((await session.execute(_ORIGIN)).one())
-            applied = set(await session.scalars(_REVISIONS))
-    except SchemaDriftError:  # alembic_version does not exist
-        report_revision(is_behind=True)
-        return
+            origin, recorded = await (await session.connection()).run_sync(read_revisions)
     except (DatabaseError, TimeoutError) as error:
         get_logger(__name__).warning("revision_not_seen", error=type(error).__name__)
         return
-    report_revision(is_behind=compare_revisions(applied, origin).state not in {"newest", "newer"})
+    report_revision(is_behind=compare_revisions(recorded, origin).state not in {"newest", "newer"})

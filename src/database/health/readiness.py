@@ -143,7 +143,7 @@ def _select(options: _Options) -> dict[str, _Check]:
     seconds = options.timeout_seconds
     selected = {
         "connect": _Check(run=checks.check_connection, seconds=seconds),
-        # Before the revision: a migration locks alembic_version, and the query of the revision waits for it.
+        # Before the revision: a migration locks the version table, and the query of the revision waits for it.
         "isolation": _Check(run=checks.check_isolation, at_worst="warning", needs_primary=True, seconds=seconds),
         "revision": _Check(run=checks.check_revision, needs_primary=True, seconds=seconds),
         "replica": _Check(run=checks.check_replica, at_worst="warning", seconds=seconds),

@@ -5,11 +5,12 @@ from src.database.migrate.retry import CONNECTION, Step, print_steps, run_steps
 from src.database.migrate.revision_status import (
     ORIGIN,
     OTHER_DATABASE,
-    REVOKE_WRITES,
     Origin,
     Revision,
     RevisionState,
     compare_revisions,
+    move_version_table,
+    read_revisions,
     readable_revision,
     revision_of,
 )
@@ -25,12 +26,15 @@ from src.database.migrate.run import (
     upgrade,
 )
 from src.database.migrate.scripts import explain, heads, script_directory
+from src.database.migrate.version_table import REVOKE_WRITES, VERSION_TABLE, VERSION_TABLES
 
 __all__ = [
     "CONNECTION",
     "ORIGIN",
     "OTHER_DATABASE",
     "REVOKE_WRITES",
+    "VERSION_TABLE",
+    "VERSION_TABLES",
     "HistoryEntry",
     "Migrated",
     "Origin",
@@ -45,7 +49,9 @@ __all__ = [
     "heads",
     "history",
     "migration_connection",
+    "move_version_table",
     "print_steps",
+    "read_revisions",
     "readable_revision",
     "revision",
     "revision_of",

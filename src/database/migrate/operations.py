@@ -324,7 +324,7 @@ def autocommit_block(operation: str) -> Iterator[Connection | None]:
     """Run statements in autocommit; yield the connection, or None if only the SQL is printed.
 
     The block must come first in its revision. Entering it commits the earlier statements of the revision without the
-    revision's row in ``alembic_version``: an interrupted migration could not be repeated. Statements after the block
+    revision's row in the version table: an interrupted migration could not be repeated. Statements after the block
     are in one transaction with that row.
 
     Args:

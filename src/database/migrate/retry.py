@@ -19,6 +19,8 @@ from src.config import get_logger
 from src.database.errors import DatabaseError, DeadlockError, LockNotAvailable
 from src.database.migrate.lock import DEFAULT_LOCK_SECONDS, Patience, blockers_of
 from src.database.migrate.revision_status import check_origin, check_search_path
+from src.database.migrate.scripts import installed_revisions
+from src.database.migrate.version_table import VERSION_TABLE, move_statement
 
 CONNECTION: Final = "connection"
 PATIENCE: Final = "patience"
@@ -47,12 +49,16 @@ class Step:
 def print_steps(**options: Any) -> None:
     """Print the SQL of the migrations, and do not run it.
 
+    The SQL for a database with tables begins with the move of an old version table.
+
     Args:
         options: Further arguments of `context.configure`.
     """
-    context.configure(literal_binds=True, transaction_per_migration=True, **options)
+    context.configure(literal_binds=True, transaction_per_migration=True, version_table=VERSION_TABLE, **options)
     context.execute("-- Stop at the first error: psql -v ON_ERROR_STOP=1 -f <this file>")
     context.execute(f"SET lock_timeout = '{DEFAULT_LOCK_SECONDS:.0f}s'")
+    if context.get_starting_revision_argument() is not None:
+        context.execute(move_statement(installed_revisions()[1]))
     with context.begin_transaction():
         context.run_migrations()
 
@@ -74,11 +80,13 @@ def run_steps(connection: Connection, /, **options: Any) -> None:
         LockNotAvailable: The lock was not available in any attempt; the message names the sessions that held it.
     """
     is_ours = not connection.in_transaction()
-    options |= {"connection": connection, "transaction_per_migration": True}
+    version_table = check_origin(connection).version_table
+    check_search_path(connection)
+    if is_ours:
+        connection.rollback()  # ends the transaction that SQLAlchemy began for the queries
+    options |= {"connection": connection, "transaction_per_migration": True, "version_table": version_table}
     context.configure(**options)
     migration = context.get_context()
-    check_origin(connection, migration.get_current_heads())
-    check_search_path(connection)
     if not is_ours:
         with context.begin_transaction():
             context.run_migrations()

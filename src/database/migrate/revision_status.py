@@ -4,61 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final, Literal
 
 import asyncpg
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from src.database import models
-from src.database.base import Base
 from src.database.errors import ConfigurationError
-from src.database.migrate.scripts import script_directory
-
-assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
+from src.database.migrate.scripts import installed_revisions
+from src.database.migrate.version_table import DEFAULT_VERSION_TABLE, IS_OURS, VERSION_TABLE, move_statement
+from src.database.models import package_tables
 
 RevisionState = Literal["foreign", "unstamped", "empty", "newer", "behind", "newest"]
 
 ORIGIN: Final = f"""
-SELECT to_regprocedure('app_set_tenant(uuid)') IS NOT NULL
-       OR EXISTS (SELECT FROM pg_catalog.pg_constraint
-                   WHERE conrelid = to_regclass('tenants') AND conname = 'ck_tenants_slug') AS is_ours,
-       ARRAY(SELECT name FROM unnest(ARRAY['{"', '".join(sorted(Base.metadata.tables))}']) AS name
+SELECT {IS_OURS} AS is_ours,
+       ARRAY(SELECT name FROM unnest(ARRAY['{"', '".join(sorted(package_tables()))}']) AS name
               WHERE to_regclass(name) IS NOT NULL) AS namesakes,
-       EXISTS (SELECT FROM pg_catalog.pg_class held
-                 JOIN pg_catalog.pg_class other ON other.relnamespace = held.relnamespace AND other.oid <> held.oid
-                WHERE held.oid = to_regclass('alembic_version') AND other.relkind IN ('r', 'p')) AS has_tables
+       CASE WHEN to_regclass('{VERSION_TABLE}') IS NOT NULL THEN '{VERSION_TABLE}'
+            WHEN to_regclass('{DEFAULT_VERSION_TABLE}') IS NOT NULL THEN '{DEFAULT_VERSION_TABLE}'
+       END AS version_table
 """  # noqa: S608 - our own names
-"""The query for an `Origin`. It reads the catalog and needs no privilege.
-
-Other systems have tables of the same names, so the names alone prove nothing: the function and the CHECK are created by
-the first migration of this package."""
+"""The query for an `Origin`. It reads the catalog and needs no privilege."""
 OTHER_DATABASE: Final = (
     "leave this database unchanged, and name another database for thea-database in DATABASE_URL; `thea-db info` shows"
     " which source sets it"
 )
-
-# The default privileges that `bootstrap` sets give the application's role INSERT, UPDATE and DELETE on every table that
-# the owner creates, and Alembic creates alembic_version as the owner. The name is resolved on the search path, as
-# Alembic does.
-REVOKE_WRITES: Final = """
-DO $$
-DECLARE
-    revoke text;
-BEGIN
-    FOR revoke IN
-        SELECT format('REVOKE %s ON alembic_version FROM %s', string_agg(DISTINCT privilege_type, ', '),
-                      CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
-          FROM pg_catalog.pg_class CROSS JOIN LATERAL aclexplode(relacl)
-         WHERE pg_class.oid = to_regclass('alembic_version') AND grantee <> relowner AND privilege_type <> 'SELECT'
-         GROUP BY grantee
-    LOOP
-        EXECUTE revoke;
-    END LOOP;
-END
-$$
-"""
-"""Revoke every privilege except SELECT on `alembic_version` from every role except its owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,34 +38,24 @@ class Origin:
     Args:
         is_ours: The database has what the first migration of this package creates.
         namesakes: The tables of the database that have the names of this package's tables.
-        has_tables: The schema of alembic_version has other tables too.
+        version_table: The table that records the revisions, `thea_alembic_version` if it exists; None if there is none.
     """
 
     is_ours: bool
     namesakes: tuple[str, ...]
-    has_tables: bool
+    version_table: str | None
 
     @classmethod
     def of(cls, row: Iterable[Any]) -> Origin:
         """Create an origin from the row that the query ORIGIN returns."""
-        is_ours, namesakes, has_tables = row
-        return cls(is_ours=is_ours, namesakes=tuple(namesakes), has_tables=has_tables)
+        is_ours, namesakes, version_table = row
+        return cls(is_ours=is_ours, namesakes=tuple(namesakes), version_table=version_table)
 
-    def is_of_others(self, applied: Collection[str] | None, known: Collection[str]) -> bool:
-        """Return True if other migrations than this package's made the database.
-
-        Args:
-            applied: The content of alembic_version; None if the role may not read it.
-            known: The revisions of this installation.
-        """
-        # A known revision alone proves nothing: many projects call their first revision 0001.
-        if self.is_ours:
-            return False
-        if applied is None:
-            return True
-        if not applied:
-            return bool(self.namesakes)
-        return self.has_tables or not set(applied) <= set(known)
+    @property
+    def recorded(self) -> str | None:
+        """The query for the recorded revisions; None if the database has no version table."""
+        # The name is one of two constants.
+        return self.version_table and f"SELECT version_num FROM {self.version_table}"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +69,7 @@ class Revision:
         is_foreign: Other migrations made the database: this package must change nothing in it.
         is_unstamped: The tables are this package's, and no revision is recorded.
         namesakes: The tables of a foreign database that have the names of this package's tables.
+        version_table: The table that records the revision.
     """
 
     database: str | None
@@ -117,6 +78,7 @@ class Revision:
     is_foreign: bool = False
     is_unstamped: bool = False
     namesakes: tuple[str, ...] = ()
+    version_table: str = VERSION_TABLE
 
     @property
     def state(self) -> RevisionState:
@@ -149,54 +111,88 @@ class Revision:
         return f"other migrations than thea-database's made this database: it has {at}, and {tables}"
 
 
-async def revision_of(connection: asyncpg.Connection[Any]) -> Revision:
+async def revision_of(connection: asyncpg.Connection[Any], *, of_service: Collection[str] = ()) -> Revision:
     """Read the revision of a database and compare it with the installed migrations.
 
+    Args:
+        connection: A connection to the database.
+        of_service: The revisions of the service's own history.
+
     Raises:
-        asyncpg.InsufficientPrivilegeError: The database is this package's, and the role may not read alembic_version.
+        asyncpg.InsufficientPrivilegeError: The database is this package's, and the role may not read its version table.
         ConfigurationError: The migrations are not in this installation.
     """
     origin = Origin.of(await connection.fetchrow(ORIGIN))
-    applied: list[str] | None = []
-    if await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL"):
+    recorded: list[str] | None = []
+    if origin.recorded is not None:
         try:
-            applied = [row["version_num"] for row in await connection.fetch("SELECT version_num FROM alembic_version")]
+            recorded = [row["version_num"] for row in await connection.fetch(origin.recorded)]
         except asyncpg.InsufficientPrivilegeError:
             if origin.is_ours:
                 raise
-            applied = None
-    return compare_revisions(applied, origin)
+            recorded = None
+    return compare_revisions(recorded, origin, of_service=of_service)
 
 
-async def readable_revision(connection: asyncpg.Connection[Any]) -> Revision | None:
-    """Return the revision of a database; None if the database is this package's and alembic_version is not readable.
+async def readable_revision(
+    connection: asyncpg.Connection[Any], *, of_service: Collection[str] = ()
+) -> Revision | None:
+    """Return `revision_of`; None if the database is this package's and its version table is not readable.
 
     Raises:
         ConfigurationError: The migrations are not in this installation.
     """
     try:
-        return await revision_of(connection)
+        return await revision_of(connection, of_service=of_service)
     except asyncpg.InsufficientPrivilegeError:
         return None
 
 
-def check_origin(connection: Connection, applied: Collection[str]) -> None:
-    """Check that no other migrations made the database.
+def read_revisions(connection: Connection) -> tuple[Origin, tuple[str, ...] | None]:
+    """Read the origin of a database, and the content of its version table, in the open transaction.
+
+    Returns:
+        The origin, and the recorded revisions; None in place of these if the role may not read them.
+    """
+    origin = Origin.of(connection.exec_driver_sql(ORIGIN).one())
+    if origin.recorded is None:
+        return origin, ()
+    # An error would end the transaction of the caller.
+    may_read = text("SELECT has_table_privilege(to_regclass(:name), 'SELECT')")
+    if not connection.scalar(may_read, {"name": origin.version_table}):
+        return origin, None
+    return origin, tuple(sorted(connection.exec_driver_sql(origin.recorded).scalars()))
+
+
+def check_origin(connection: Connection, *, of_service: Collection[str] = ()) -> Revision:
+    """Return the revision of a database; check that no other migrations made the database.
 
     Args:
         connection: A connection to the database; a transaction is open afterwards only if it was open before.
-        applied: The content of alembic_version.
+        of_service: The revisions of the service's own history.
 
     Raises:
         ConfigurationError: Other migrations made the database.
     """
     was_open = connection.in_transaction()
-    origin = Origin.of(connection.exec_driver_sql(ORIGIN).one())
+    origin, recorded = read_revisions(connection)
     if not was_open:
         connection.rollback()  # ends the transaction that SQLAlchemy began for the query
-    revision = compare_revisions(applied, origin)
+    revision = compare_revisions(recorded, origin, of_service=of_service)
     if revision.is_foreign:
         raise ConfigurationError(f"{revision.foreign_origin()}; nothing was changed", hint=OTHER_DATABASE)
+    return revision
+
+
+def move_version_table(connection: Connection) -> None:
+    """Rename `alembic_version` to `thea_alembic_version` if it records this package's revisions and no others.
+
+    The transaction is committed unless the caller has begun it. The lock of migrations must be held.
+    """
+    was_open = connection.in_transaction()
+    connection.exec_driver_sql(move_statement(installed_revisions()[1]))
+    if not was_open:
+        connection.commit()
 
 
 def check_search_path(connection: Connection) -> None:
@@ -218,30 +214,36 @@ def check_search_path(connection: Connection) -> None:
         )
 
 
-def compare_revisions(applied: Collection[str] | None, origin: Origin) -> Revision:
+def compare_revisions(
+    recorded: Collection[str] | None, origin: Origin, *, of_service: Collection[str] = ()
+) -> Revision:
     """Compare the recorded revisions of a database with the installed migrations.
 
     Args:
-        applied: The content of alembic_version; None if the role may not read it.
+        recorded: The content of the version table of `origin`; None if the role may not read it.
         origin: The facts that show whose migrations made the database.
+        of_service: The revisions of the service's own history. A database that has these, and no table of a name of
+            this package's tables, is not foreign: the tables can be created beside the service's.
 
     Raises:
         ConfigurationError: The migrations are not in this installation.
     """
-    head, known = _installed()
-    is_foreign = origin.is_of_others(applied, known)
+    head, known = installed_revisions()
+    is_foreign, applied = False, set(recorded or ())
+    is_default = origin.version_table == DEFAULT_VERSION_TABLE
+    if not origin.is_ours:
+        is_of_others = is_default and (recorded is None or bool(applied))
+        # A revision that is known here proves nothing: many projects call their first revision 0001.
+        is_foreign = bool(origin.namesakes) or (is_of_others and not (applied and applied <= set(of_service)))
+    is_unmoved = is_default and origin.is_ours and applied <= known
+    if is_default and not is_unmoved and not is_foreign:
+        applied = set()  # the table records the service's history
     return Revision(
-        database=",".join(sorted(applied or ())) or None,
+        database=",".join(sorted(applied)) or None,
         head=head,
-        is_known=set(applied or ()) <= known,
+        is_known=applied <= known,
         is_foreign=is_foreign,
         is_unstamped=origin.is_ours and not applied,
         namesakes=origin.namesakes if is_foreign else (),
+        version_table=DEFAULT_VERSION_TABLE if is_unmoved and applied else VERSION_TABLE,
     )
-
-
-@cache
-def _installed() -> tuple[str, frozenset[str]]:
-    """Return the newest revision and all revisions. Cached: Alembic executes each migration file to read them."""
-    scripts = script_directory()
-    return ",".join(sorted(scripts.get_heads())), frozenset(script.revision for script in scripts.walk_revisions())

@@ -14,7 +14,6 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
@@ -23,7 +22,7 @@ from src.config import Settings
 from src.database.errors import ConfigurationError
 from src.database.migrate.lock import Patience, migration_connection
 from src.database.migrate.retry import APPLIED, CONNECTION, PATIENCE, Step
-from src.database.migrate.revision_status import check_origin
+from src.database.migrate.revision_status import Revision, check_origin, move_version_table
 from src.database.migrate.scripts import alembic_config, explain, is_checkout, script_directory
 
 POLL_SECONDS: Final = 0.05
@@ -115,7 +114,7 @@ async def downgrade(
 async def stamp(
     settings: Settings, revision: str, *, folder: Path | None = None, patience: Patience | None = None
 ) -> Migrated:
-    """Record a revision in alembic_version without running a migration; the schema must already be at this revision.
+    """Record a revision without running a migration; the schema must already be at this revision.
 
     Args:
         settings: The settings that name the database.
@@ -144,9 +143,7 @@ async def current(settings: Settings) -> tuple[str, ...]:
     """
 
     def read(connection: Connection) -> tuple[str, ...]:
-        at = _read_heads(connection)
-        check_origin(connection, at)
-        return at
+        return _revisions(check_origin(connection))
 
     async with migration_connection(settings, exclusive=False) as connection:
         return await connection.run_sync(read)
@@ -238,11 +235,11 @@ async def _migrate(
     config.attributes.update({APPLIED: steps, PATIENCE: patience})
 
     def run(connection: Connection) -> Migrated:
-        before = _read_heads(connection)
-        check_origin(connection, before)
+        before = _revisions(check_origin(connection))
+        move_version_table(connection)
         config.attributes[CONNECTION] = connection
         act(config, before)
-        return Migrated(before=before, after=_read_heads(connection), steps=tuple(steps))
+        return Migrated(before=before, after=_revisions(check_origin(connection)), steps=tuple(steps))
 
     with _explained(folder):
         async with migration_connection(settings, patience=patience) as connection, _exclusive_alembic():
@@ -269,10 +266,8 @@ async def _exclusive_alembic() -> AsyncIterator[None]:
         _ALEMBIC.release()
 
 
-def _read_heads(connection: Connection) -> tuple[str, ...]:
-    heads = MigrationContext.configure(connection).get_current_heads()
-    connection.rollback()  # ends the transaction that SQLAlchemy began for the query
-    return tuple(sorted(heads))
+def _revisions(revision: Revision) -> tuple[str, ...]:
+    return tuple(revision.database.split(",")) if revision.database else ()
 
 
 def _up_to(scripts: ScriptDirectory, at: tuple[str, ...]) -> set[str]:

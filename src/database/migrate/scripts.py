@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from src.database.errors import ConfigurationError
+from src.database.migrate.version_table import VERSION_TABLE
 
 _PACKAGE: Final = Path(__file__).parents[1]
 _CHECKOUT: Final = _PACKAGE.parents[1]
@@ -57,6 +59,13 @@ def heads(folder: Path | None = None) -> tuple[str, ...]:
     return tuple(script_directory(folder).get_heads())
 
 
+@cache
+def installed_revisions() -> tuple[str, frozenset[str]]:
+    """Return the newest revision and all revisions. Cached: Alembic executes each migration file to read them."""
+    scripts = script_directory()
+    return ",".join(sorted(scripts.get_heads())), frozenset(script.revision for script in scripts.walk_revisions())
+
+
 def is_checkout() -> bool:
     """Return True if the migrations are those of a checkout, to which new migrations are written."""
     return _home() == _CHECKOUT
@@ -83,7 +92,7 @@ def explain(error: CommandError, folder: Path | None = None) -> ConfigurationErr
     return ConfigurationError(
         f"Alembic: {text}; this installation has {revisions}",
         hint="if the database is at that revision, a newer release has migrated the database: install that release, or"
-        " check out its branch; delete neither migrations nor rows of alembic_version",
+        f" check out its branch; delete neither migrations nor rows of {VERSION_TABLE}",
     )
 
 

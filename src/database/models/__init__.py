@@ -1,5 +1,6 @@
 """The tables, one file each, and the limits of their values."""
 
+from src.database.base import Base
 from src.database.models import limits
 from src.database.models.conversation import Conversation
 from src.database.models.event import Event, start_local_values
@@ -21,5 +22,16 @@ __all__ = [
     "User",
     "clean_tags",
     "limits",
+    "package_tables",
     "start_local_values",
 ]
+
+
+def package_tables() -> frozenset[str]:
+    """Return the names of this package's tables. The metadata of `Base` can have tables of a service too."""
+    return frozenset(
+        table.name
+        for mapper in Base.registry.mappers
+        for table in mapper.tables
+        if mapper.class_.__module__.startswith(f"{__name__}.")
+    )

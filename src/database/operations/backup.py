@@ -20,7 +20,7 @@ from src.database.connect import command_connection
 from src.database.drift import temporary_database
 from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError
-from src.database.migrate import REVOKE_WRITES
+from src.database.migrate import REVOKE_WRITES, revision_of
 from src.database.operations.programs import find_program
 from src.database.session import reach_target, resolve_target
 from src.database.target import Target
@@ -58,7 +58,8 @@ SELECT name FROM (
 """
 _LACKING: Final = """
 SELECT count(*) FROM pg_catalog.pg_class
- WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'alembic_version'
+ WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+   AND relname NOT IN ('thea_alembic_version', 'alembic_version')
    AND EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1)
    AND NOT (pg_catalog.has_table_privilege($1, oid, 'SELECT') AND pg_catalog.has_table_privilege($1, oid, 'INSERT'))
 """
@@ -215,7 +216,7 @@ async def restore(settings: Settings, archive: Path, *, programs: Path | None = 
     """Restore a backup into an empty database, in one transaction.
 
     The role of DATABASE_MIGRATION_URL owns the restored objects. The application's role receives its privileges from
-    the default privileges that `bootstrap` sets; the right to write `alembic_version` is revoked.
+    the default privileges that `bootstrap` sets; the right to write the version table is revoked.
 
     Args:
         settings: The settings that name the database.
@@ -381,10 +382,7 @@ async def _check_is_empty(connection: asyncpg.Connection[Any], target: Target) -
 
 
 async def _revision(connection: asyncpg.Connection[Any]) -> str | None:
-    if not await connection.fetchval("SELECT to_regclass('public.alembic_version') IS NOT NULL"):
-        return None
-    rows = await connection.fetch("SELECT version_num FROM public.alembic_version ORDER BY 1")
-    return ",".join(row[0] for row in rows) or None
+    return (await revision_of(connection)).database
 
 
 def _new_archive(archive: Path) -> Path:

@@ -214,7 +214,9 @@ def test_no_source_file_has_a_phrase_that_users_did_not_understand(text: str) ->
 def test_a_finding_is_a_sentence() -> None:
     unpooled = Target(hosts=(Host("db"),), database="d", user="u", ssl_mode="require")
     settings = Settings(ENVIRONMENT="production", DATABASE_URL="postgresql://u@h/d")
-    revision = Difference(kind="revision", object="alembic_version", attribute="revision", expected="0003", remedy=())
+    revision = Difference(
+        kind="revision", object="thea_alembic_version", attribute="revision", expected="0003", remedy=()
+    )
 
     assert "the server's certificate is not verified, so that" in judge_tls(TLS, unpooled, settings).found
     assert str(revision) == "the database must be at revision 0003, and is at none"

@@ -245,18 +245,22 @@ _PROGRAMS = (
 _RIGHTS = (
     of("REVOKE INSERT, SELECT ON notes FROM thea_app", ("rights of thea_app", "TABLE notes", "rights")),
     of("GRANT TRUNCATE ON notes TO thea_app", ("rights of thea_app", "TABLE notes", "rights")),
-    of("REVOKE SELECT ON alembic_version FROM thea_app", ("rights of thea_app", "TABLE alembic_version", "rights")),
     of(
-        "GRANT UPDATE, DELETE ON alembic_version TO thea_app", ("rights of thea_app", "TABLE alembic_version", "rights")
+        "REVOKE SELECT ON thea_alembic_version FROM thea_app",
+        ("rights of thea_app", "TABLE thea_alembic_version", "rights"),
     ),
     of(
-        "GRANT UPDATE (version_num) ON alembic_version TO thea_app",
-        ("rights of thea_app", "TABLE alembic_version", "rights"),
+        "GRANT UPDATE, DELETE ON thea_alembic_version TO thea_app",
+        ("rights of thea_app", "TABLE thea_alembic_version", "rights"),
     ),
     of(
-        "GRANT INSERT ON alembic_version TO PUBLIC",
-        ("rights of PUBLIC", "TABLE alembic_version", "rights"),
-        ("rights of thea_app", "TABLE alembic_version", "rights"),
+        "GRANT UPDATE (version_num) ON thea_alembic_version TO thea_app",
+        ("rights of thea_app", "TABLE thea_alembic_version", "rights"),
+    ),
+    of(
+        "GRANT INSERT ON thea_alembic_version TO PUBLIC",
+        ("rights of PUBLIC", "TABLE thea_alembic_version", "rights"),
+        ("rights of thea_app", "TABLE thea_alembic_version", "rights"),
     ),
     of(
         "REVOKE EXECUTE ON FUNCTION app_set_tenant(uuid) FROM PUBLIC",

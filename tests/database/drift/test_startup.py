@@ -32,7 +32,7 @@ async def test_error_raises_and_names_the_remedy(
 async def test_error_starts_with_a_newer_schema(
     start: Callable[[str], Settings], superuser: psycopg.Connection
 ) -> None:
-    superuser.execute("UPDATE alembic_version SET version_num = '9999'; ALTER TABLE notes ADD COLUMN colour text")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = '9999'; ALTER TABLE notes ADD COLUMN colour text")
 
     report = await verify_at_startup(start("error"))
 

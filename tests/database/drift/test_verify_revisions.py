@@ -10,7 +10,7 @@ from tests.database.drift.test_verify import OUTAGE
 
 
 async def test_an_older_revision_is_the_only_difference(settings: Settings, superuser: psycopg.Connection) -> None:
-    superuser.execute("UPDATE alembic_version SET version_num = '0001'")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = '0001'")
     superuser.execute(OUTAGE)
 
     report = await verify(settings)
@@ -22,7 +22,7 @@ async def test_an_older_revision_is_the_only_difference(settings: Settings, supe
 async def test_an_older_revision_is_compared_in_a_scratch_database(
     with_scratch: Settings, superuser: psycopg.Connection
 ) -> None:
-    superuser.execute("UPDATE alembic_version SET version_num = '0001'")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = '0001'")
 
     report = await verify(with_scratch, scratch=True)
 
@@ -35,7 +35,7 @@ async def test_an_older_revision_is_compared_in_a_scratch_database(
 
 
 async def test_a_newer_database_gets_no_statement_as_remedy(settings: Settings, superuser: psycopg.Connection) -> None:
-    superuser.execute("UPDATE alembic_version SET version_num = '9999'; ALTER TABLE notes ADD COLUMN colour text")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = '9999'; ALTER TABLE notes ADD COLUMN colour text")
     superuser.execute(OUTAGE)
 
     report = await verify(settings)
@@ -69,7 +69,7 @@ async def test_a_schema_without_usage_is_distinguished_from_an_empty_database(
 async def test_tables_without_a_revision_are_compared_before_they_are_stamped(
     settings: Settings, superuser: psycopg.Connection
 ) -> None:
-    superuser.execute(f"DROP TABLE alembic_version; {OUTAGE}")
+    superuser.execute(f"DROP TABLE thea_alembic_version; {OUTAGE}")
 
     report = await verify(settings)
 

@@ -128,7 +128,7 @@ async def test_a_schema_that_is_behind_is_reported(
     cloned_database: Any, superuser: psycopg.Connection, use: Use, firing: Firing
 ) -> None:
     use(cloned_database)
-    superuser.execute("UPDATE alembic_version SET version_num = '0001'")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = '0001'")
     await measure()
 
     assert firing() == {"RevisionBehind"}

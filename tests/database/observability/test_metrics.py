@@ -250,10 +250,10 @@ async def test_a_database_without_the_newest_migration_is_behind(
 ) -> None:
     use(cloned_database)
     await measure()
-    superuser.execute("UPDATE alembic_version SET version_num = '0001'")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = '0001'")
     await measure()
     behind = value(registry, "revision_behind")
-    superuser.execute("UPDATE alembic_version SET version_num = 'of_a_later_release'")
+    superuser.execute("UPDATE thea_alembic_version SET version_num = 'of_a_later_release'")
     await measure()
 
     assert behind == 1

@@ -99,11 +99,11 @@ async def test_a_restored_database_has_its_isolation_layers_and_serves(
     assert cluster.sql(as_app, database="elsewhere") == [(messages,)]
     owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
     assert cluster.sql(owners, database="elsewhere") == [("elsewhere_owner",)]
-    writes = "SELECT has_table_privilege('elsewhere_app', 'alembic_version', 'INSERT, UPDATE, DELETE')"
+    writes = "SELECT has_table_privilege('elsewhere_app', 'thea_alembic_version', 'INSERT, UPDATE, DELETE')"
     assert cluster.sql(writes, database="elsewhere") == [(False,)]
     statistics = "SELECT reltuples::int FROM pg_class WHERE relname = 'message_history'"
     assert cluster.sql(statistics, database="elsewhere") == [(messages,)]
-    with pytest.raises(ConfigurationError, match="the database elsewhere must be empty, and has alembic_version"):
+    with pytest.raises(ConfigurationError, match="the database elsewhere must be empty, and has app_append_message"):
         await restore(cluster.settings("elsewhere"), folder / "full.dump")
 
 

@@ -145,7 +145,7 @@ def test_an_installed_server_fails_outside_of_development() -> None:
 @pytest.mark.slow
 async def test_the_check_restarts_the_server_and_finds_the_data(cluster: Cluster) -> None:
     """The command stops and starts the server."""
-    cluster.sql("CREATE TABLE IF NOT EXISTS alembic_version (version_num text)")
+    cluster.sql("CREATE TABLE IF NOT EXISTS thea_alembic_version (version_num text)")
     settings = Settings(ENVIRONMENT="test", DATABASE_URL=cluster.admin_url)
     data = str(cluster.server.folder / "data")
     command = shlex.join([sys.executable, "-c", RESTART, data])

@@ -79,16 +79,16 @@ async def test_other_roles_cannot_connect_and_the_application_creates_no_tables(
 async def test_only_the_owner_may_write_the_revision(cluster: Cluster) -> None:
     settings = cluster.settings("revised")
     rights = "SELECT DISTINCT grantee::regrole::text, privilege_type FROM pg_class, aclexplode(relacl)"
-    rights += " WHERE oid = 'alembic_version'::regclass AND grantee <> relowner ORDER BY 1"
+    rights += " WHERE oid = 'thea_alembic_version'::regclass AND grantee <> relowner ORDER BY 1"
     readers = [("revised_app", "SELECT"), ("revised_backup", "SELECT")]
     await bootstrap(settings)
     await upgrade(settings)
     assert cluster.sql(rights, database="revised") == readers
 
-    cluster.sql("GRANT ALL ON alembic_version TO revised_app", database="revised")
+    cluster.sql("GRANT ALL ON thea_alembic_version TO revised_app", database="revised")
     done = await bootstrap(settings)
 
-    assert [statement for statement in done.changed if "alembic_version" in statement] == done.changed
+    assert [statement for statement in done.changed if "thea_alembic_version" in statement] == done.changed
     assert len(done.changed) == 1
     assert cluster.sql(rights, database="revised") == readers
 
