@@ -108,7 +108,8 @@ async def check_creation(context: CheckContext) -> CheckResult:
         return warning(
             f"{user} has {' and '.join(found)}: a table that it creates can hide a table of the migrations",
             "the remedy also takes the privilege from roles that have it only through PUBLIC, so grant it first to each"
-            f" role that needs it; then run `thea-db bootstrap`, or, as the owner of the database: {' '.join(remedies)}",
+            " role that needs it; then run `thea-db bootstrap`, or, as the owner of the database:"
+            f" {' '.join(remedies)}",
         )
     return ok(f"{user} can create neither temporary tables nor objects in the schemas of the search_path")
 
