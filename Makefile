@@ -46,6 +46,7 @@ check: $(READY)
 # Formats first: the linter would reject the long lines of a generated migration before the formatter wraps them.
 format: $(READY)
 	@$(BIN)/python -m scripts.aliases
+	@$(BIN)/python -m scripts.attributes
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .

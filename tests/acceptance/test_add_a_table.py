@@ -19,11 +19,12 @@ ROOT = Path(__file__).parents[2]
 LEFT_OUT = shutil.ignore_patterns(".*cache", ".cache", ".git", ".venv", "__pycache__", "build", "dist")
 BLOCK = re.compile(r"^ +```(python|console)\n(.*?)^ +```\n", re.MULTILINE | re.DOTALL)
 EXPORTS = re.compile(r"^__all__ \+= \[(.*)\]\n", re.MULTILINE)
-MOST_FILES = 10
-"""Eight by hand, and two that commands write."""
+MOST_FILES = 11
+"""Eight by hand, and three that commands write."""
 TESTS_OF_ANY_TABLE = [
     "tests/database/cli/test_diagram.py",
     "tests/database/schemas/test_limits.py",
+    "tests/database/test_declarations.py",
     "tests/database/statements/test_personal_data_coverage.py::test_every_table_that_holds_user_data_is_exported_and_erased",
     "tests/database/statements/test_retention.py::test_a_dry_run_counts_everything_and_changes_nothing",
 ]
@@ -102,6 +103,7 @@ def add_to_upgrade(file: Path, code: str) -> None:
 
 def format_(tree: Path) -> None:
     """Format the tree as `make format` does."""
+    run(tree, "-m", "scripts.attributes")
     run(tree, "-m", "ruff", "format", "--quiet", ".")
     run(tree, "-m", "ruff", "check", "--fix", "--exit-zero", "--quiet", ".")
     run(tree, "-m", "ruff", "format", "--quiet", ".")

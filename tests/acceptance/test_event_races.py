@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database import get_db
 from src.database.errors import NotFoundError, StaleDataError
-from src.database.models import Event, User
+from src.database.models import Event, User, attributes
 from src.database.repositories import EventRepository
 from src.database.statements.event_moves import lock_event
 
@@ -124,12 +124,19 @@ async def test_a_changed_occurrence_moved_to_another_series_is_not_deleted(
 
 
 async def test_two_concurrent_imports_of_an_event_are_one_row(series: Event) -> None:
-    values = {"user_id": series.user_id, "title": "y", "start_datetime": MONDAY, "ical_uid": "a", "recurrence_id": None}
+    values: attributes.EventUpsert = {
+        "user_id": series.user_id,
+        "title": "y",
+        "start_datetime": MONDAY,
+        "ical_uid": "a",
+        "recurrence_id": None,
+        "reminder_offset": 60,
+    }
 
     async def take() -> str:
         async with get_db() as session:
             key = ["user_id", "ical_uid", "recurrence_id"]
-            return (await EventRepository(session).upsert({**values, "reminder_offset": 60}, key=key)).outcome
+            return (await EventRepository(session).upsert(values, key=key)).outcome
 
     outcomes = await asyncio.gather(*(take() for _ in range(8)))
 

@@ -277,7 +277,7 @@ def _as_it_came(message: MessageHistory) -> NewMessage:
     versions = message.extra.get("versions")
     return NewMessage(
         message_id=message.message_id,
-        role=message.role,  # type: ignore[arg-type] # as it was stored
+        role=message.role,
         content=versions[0]["content"] if versions else message.content,
         parts=message.parts,
         attachments=message.attachments,

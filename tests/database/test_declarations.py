@@ -5,25 +5,40 @@ from __future__ import annotations
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import Column
+from sqlalchemy.orm import ColumnProperty
 
+from scripts.attributes import FILE, attributes, package_mappers
+from src.database import schemas
 from src.database.models import Conversation, Event, MessageHistory, User
 from src.database.repositories import NewMessage
+from src.database.schemas import Read
 from src.database.store import ConversationRow, EventRow, MessageRow, UserRow
 
-DECLARED_BY: Final = {
+
+def schema_of(model: type[Any]) -> type[Read]:
+    """Return the read schema of a table, found by the name of its model."""
+    schema: type[Read] = getattr(schemas, f"{'Message' if model is MessageHistory else model.__name__}Read")
+    return schema
+
+
+DECLARED_BY: Final[dict[type[Any], type[Any]]] = {
     NewMessage: MessageHistory,
     MessageRow: MessageHistory,
     EventRow: Event,
     ConversationRow: Conversation,
     UserRow: User,
+    **{schema_of(mapper.class_): mapper.class_ for mapper in package_mappers()},
 }
-NARROWER: Final = {
-    "Role": "str",
-    "State": "str",
-    "limits.Role": "str",
-    "limits.State": "str",
+NOT_READ: Final = {
+    "tenant_id",
+    "deleted_at",
+    "fingerprint",  # compared by `append`
+    *("start_local", "start_local_basis"),  # computed from start_datetime and timezone
+    *("turn_token", "turn_claimed_by", "turn_claimed_until"),  # of the workers
+    *("reminder_token", "reminder_claimed_by", "reminder_claimed_until", "reminder_attempts"),  # the same
 }
-"""Types whose values are some of those of the column: each checks them before a statement is sent."""
+"""The attributes that a client does not read."""
 DIFFERENT: Final = {
     (NewMessage, "created_at"): "None is the time of the call",
     (EventRow, "reminder_datetime"): "the rows are claimed reminders",
@@ -38,7 +53,8 @@ def annotations_of(kind: type[Any]) -> dict[str, str]:
     declared: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         declared |= vars(base).get("__annotations__", {})
-    return {name: getattr(type_, "__forward_arg__", type_) for name, type_ in declared.items()}
+    written = {name: getattr(type_, "__forward_arg__", type_) for name, type_ in declared.items()}
+    return {name: str(type_).removeprefix("limits.") for name, type_ in written.items()}
 
 
 def differences(kind: type[Any], model: type[Any]) -> dict[str, str]:
@@ -47,7 +63,7 @@ def differences(kind: type[Any], model: type[Any]) -> dict[str, str]:
     return {
         name: f"{type_}, and {of_model.get(name, 'nothing')} in {model.__name__}"
         for name, type_ in annotations_of(kind).items()
-        if not name.startswith("_") and of_model.get(name) != f"Mapped[{NARROWER.get(type_, type_)}]"
+        if not name.startswith("_") and of_model.get(name) != f"Mapped[{type_}]"
     }
 
 
@@ -56,6 +72,22 @@ def test_an_attribute_has_the_type_that_its_model_declares(kind: type[Any]) -> N
     found = differences(kind, DECLARED_BY[kind])
 
     assert found.keys() == {name for owner, name in DIFFERENT if owner is kind}, found
+
+
+def test_the_attributes_for_type_checkers_are_those_of_the_models() -> None:
+    assert FILE.read_text() == attributes(), "run `make format`"
+
+
+@pytest.mark.parametrize("model", [mapper.class_ for mapper in package_mappers()])
+def test_a_row_is_read_with_all_attributes(model: type[Any]) -> None:
+    stored = {attribute.key for attribute in model.__mapper__.column_attrs if not is_computed(attribute)}
+
+    assert stored - schema_of(model).model_fields.keys() == NOT_READ & stored
+
+
+def is_computed(attribute: ColumnProperty[Any]) -> bool:
+    column = attribute.columns[0]
+    return not isinstance(column, Column) or column.computed is not None
 
 
 def test_another_type_and_an_unknown_attribute_are_noticed() -> None:

@@ -90,7 +90,7 @@ async def checked_in_store(f: Failing) -> None:
 
 
 async def not_null(f: Failing) -> None:
-    await _added(Note(user_id=f.user, content=None, title=USER_TEXT, tags=[USER_TEXT]))
+    await _added(Note(user_id=f.user, content=None, title=USER_TEXT, tags=[USER_TEXT]))  # type: ignore[arg-type] # what is tested
 
 
 async def foreign(f: Failing) -> None:
@@ -117,7 +117,7 @@ async def bad_value_of_the_drivers(f: Failing) -> None:
 
 
 async def bad_type(f: Failing) -> None:
-    await _added(Event(user_id=f.user, title=USER_TEXT, start_datetime=USER_TEXT))
+    await _added(Event(user_id=f.user, title=USER_TEXT, start_datetime=USER_TEXT))  # type: ignore[arg-type] # what is tested
 
 
 async def naive(f: Failing) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Text, cast, func, select, text
 from sqlalchemy.orm import selectinload
 
-from src.database.base import clean_text, utc_now, uuid7
+from src.database.base import clean_json, clean_text, utc_now, uuid7
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.repositories import (
     ConversationRepository,
@@ -119,9 +119,10 @@ async def refused_orders(p: Place, value: str) -> Any:
 async def refused_names(p: Place, value: str) -> None:
     """Text in place of the name of an attribute or a group is rejected."""
     notes, messages = NoteRepository(p.session), MessageHistoryRepository(p.session)
+    values: dict[str, Any] = {value: value}
     calls: list[Callable[[], Awaitable[Any]]] = [
-        lambda: notes.update(p.rows.note, **{value: value}),
-        lambda: notes.upsert({value: value}, key=[value]),
+        lambda: notes.update(p.rows.note, **values),
+        lambda: notes.upsert(values, key=[value]),  # type: ignore[arg-type] # what is tested
         lambda: notes.upsert({"id": p.rows.note}, key=[value]),
         lambda: messages.usage(user_id=p.rows.user, by=[value]),  # type: ignore[list-item] # what is tested
         lambda: messages.usage(user_id=p.rows.user, by=["day"], timezone=value),
@@ -172,7 +173,7 @@ async def stored_as_note(p: Place, value: str) -> Any:
     added = await NoteRepository(p.session).add(note)
     await p.session.refresh(added)
     assert added.content == clean_text(value or "-")
-    assert added.extra == {value: [value, {value: value}]}
+    assert added.extra == clean_json({value: [value, {value: value}]})
     return added
 
 
@@ -186,7 +187,7 @@ async def stored_as_message(p: Place, value: str) -> Any:
     )
     appended = await MessageHistoryRepository(p.session).append(p.rows.conversation, message)
     [*_, last] = await MessageHistoryRepository(p.session).recent(p.rows.conversation)
-    assert (last.content, last.parts) == (clean_text(value), [{value: value}])
+    assert (last.content, last.parts) == (clean_text(value), clean_json([{value: value}]))
     return appended
 
 

@@ -1,5 +1,7 @@
 """The tables, one file each, and the limits of their values."""
 
+from typing import TYPE_CHECKING
+
 from src.database.base import Base
 from src.database.models import limits
 from src.database.models.conversation import Conversation
@@ -8,6 +10,9 @@ from src.database.models.message_history import MessageHistory
 from src.database.models.note import ACCENTED, BARE, MAX_TAGS, SEPARATORS, Note, clean_tags
 from src.database.models.tenant import Tenant
 from src.database.models.user import User
+
+if TYPE_CHECKING:  # imported at its first use: its classes take 7 ms
+    from src.database.models import attributes  # noqa: TC004 - `from src.database.models import attributes` imports it
 
 __all__ = [
     "ACCENTED",
@@ -20,6 +25,7 @@ __all__ = [
     "Note",
     "Tenant",
     "User",
+    "attributes",
     "clean_tags",
     "limits",
     "package_tables",

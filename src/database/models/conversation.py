@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, UniqueConstraint, text
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from src.database.base import TenantBase, tenant_foreign_key, tenant_index
 
 if TYPE_CHECKING:
+    from src.database.models.attributes import ConversationAttributes
     from src.database.models.message_history import MessageHistory
     from src.database.models.user import User
 
@@ -51,6 +52,10 @@ class Conversation(TenantBase):
         order_by="MessageHistory.seq",
         overlaps="messages,user",
     )
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[ConversationAttributes]) -> None: ...
 
     __table_args__ = (
         tenant_foreign_key("user_id", "users"),

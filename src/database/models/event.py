@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 from uuid import UUID
 from zoneinfo import ZoneInfoNotFoundError
 
 from sqlalchemy import CheckConstraint, Computed, DateTime, event, inspect, text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 
-from src.database.base import TenantBase, tenant_foreign_key, tenant_index
+from src.database.base import CleanText, TenantBase, tenant_foreign_key, tenant_index
 from src.database.calendar import get_zone, local_time
-from src.database.models.limits import EVENT_STATUS, ICAL_UID, RRULE, TIMEZONE, TITLE
+from src.database.models.limits import EVENT_STATUS, ICAL_UID, RRULE, TIMEZONE, TITLE, EventStatus
 
 if TYPE_CHECKING:
+    from src.database.models.attributes import EventAttributes
     from src.database.models.user import User
 
 NO_LOCAL_TIME: Final = datetime(1, 1, 1)  # noqa: DTZ001 - local time
@@ -61,7 +62,7 @@ class Event(TenantBase):
     end_datetime: Mapped[datetime | None]
     timezone: Mapped[str] = mapped_column(default="UTC", server_default="UTC")
     all_day: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
-    status: Mapped[str] = mapped_column(default="scheduled", server_default="scheduled")
+    status: Mapped[EventStatus] = mapped_column(CleanText(), default="scheduled", server_default="scheduled")
     rrule: Mapped[str | None]
     exdates: Mapped[list[datetime]] = mapped_column(default=list, server_default=text("'{}'::timestamptz[]"))
     series_id: Mapped[UUID | None]
@@ -92,6 +93,10 @@ class Event(TenantBase):
     def __mapper_args__(cls) -> dict[str, Any]:
         """Return the mapper options: ``version`` is compared in each UPDATE, which detects a concurrent write."""
         return {"eager_defaults": True, "version_id_col": cls.__table__.c.version}
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[EventAttributes]) -> None: ...
 
     __table_args__ = (
         tenant_foreign_key("user_id", "users"),

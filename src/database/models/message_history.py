@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from src.database.base import ChangeableList, Json, TenantBase, tenant_foreign_key, tenant_index
-from src.database.models.limits import ROLE, STATE
+from src.database.base import ChangeableList, CleanText, Json, TenantBase, tenant_foreign_key, tenant_index
+from src.database.models.limits import ROLE, STATE, Role, State
 
 if TYPE_CHECKING:
+    from src.database.models.attributes import MessageHistoryAttributes
     from src.database.models.conversation import Conversation
     from src.database.models.user import User
 
@@ -32,7 +33,7 @@ class MessageHistory(TenantBase):
     seq: Mapped[int] = mapped_column(BigInteger)
     message_id: Mapped[str]
     fingerprint: Mapped[bytes | None]
-    role: Mapped[str]
+    role: Mapped[Role] = mapped_column(CleanText())
     content: Mapped[str | None]
     parts: Mapped[list[Any] | None] = mapped_column(ChangeableList.as_mutable(Json("parts", none_as_null=True)))
     attachments: Mapped[list[Any]] = mapped_column(
@@ -45,12 +46,16 @@ class MessageHistory(TenantBase):
     input_tokens: Mapped[int | None]
     output_tokens: Mapped[int | None]
     token_count: Mapped[int | None]
-    state: Mapped[str] = mapped_column(default="complete", server_default="complete")
+    state: Mapped[State] = mapped_column(CleanText(), default="complete", server_default="complete")
     edited_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
 
     conversation: Mapped[Conversation] = relationship(back_populates="messages", lazy="raise", overlaps="messages,user")
     user: Mapped[User] = relationship(back_populates="messages", lazy="raise", overlaps="messages,conversation")
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[MessageHistoryAttributes]) -> None: ...
 
     __table_args__ = (
         tenant_foreign_key("conversation_id", "conversations"),

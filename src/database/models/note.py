@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 from unicodedata import normalize
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from src.database.base import TenantBase, clean_text, tenant_foreign_key, tenant
 from src.database.models.limits import NOTE, TITLE
 
 if TYPE_CHECKING:
+    from src.database.models.attributes import NoteAttributes
     from src.database.models.user import User
 
 # Letter by letter, so that a text keeps its length: a match in the unaccented text is at the same place in the
@@ -50,7 +51,7 @@ MAX_TAGS: Final = 64
 MAX_TAG_LENGTH: Final = 64
 
 
-def clean_tags(tags: Iterable[Any]) -> list[str]:
+def clean_tags(tags: Any) -> list[str]:
     """Return the tags in their order, stripped and in NFC, without duplicates and empty ones.
 
     Raises:
@@ -110,6 +111,10 @@ class Note(TenantBase):
 
     # Excluded from the mapper: with eager_defaults, each statement that writes a note would return the whole vector.
     __mapper_args__ = {"eager_defaults": True, "exclude_properties": ["search"]}  # noqa: RUF012 - SQLAlchemy's own
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[NoteAttributes]) -> None: ...
+
     __table_args__ = (
         Column(
             "search",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Unpack
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from src.database.base import Base, uuid7
-from src.database.models.limits import RETENTION_DAYS, SLUG_PATTERN, TENANT_NAME, TENANT_STATUS
+from src.database.base import Base, CleanText, uuid7
+from src.database.models.limits import RETENTION_DAYS, SLUG_PATTERN, TENANT_NAME, TENANT_STATUS, TenantStatus
+
+if TYPE_CHECKING:
+    from src.database.models.attributes import TenantAttributes
 
 
 class Tenant(Base):
@@ -22,8 +26,12 @@ class Tenant(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-1)
     slug: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str]
-    status: Mapped[str] = mapped_column(default="active", server_default="active")
+    status: Mapped[TenantStatus] = mapped_column(CleanText(), default="active", server_default="active")
     retention_days: Mapped[int | None]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[TenantAttributes]) -> None: ...
 
     __table_args__ = (
         CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),

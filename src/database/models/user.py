@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKeyConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -12,6 +12,7 @@ from src.database.base import ChangeableDict, Json, TenantBase, tenant_index
 from src.database.models.limits import RETENTION_DAYS
 
 if TYPE_CHECKING:
+    from src.database.models.attributes import UserAttributes
     from src.database.models.conversation import Conversation
     from src.database.models.event import Event
     from src.database.models.message_history import MessageHistory
@@ -46,6 +47,10 @@ class User(TenantBase):
     events: Mapped[list[Event]] = relationship(**_CHILDREN)
     messages: Mapped[list[MessageHistory]] = relationship(**_CHILDREN)
     notes: Mapped[list[Note]] = relationship(**_CHILDREN)
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[UserAttributes]) -> None: ...
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam
 
 from src.database.models import Conversation
-from src.database.repositories.base import Condition, Repository
+from src.database.repositories.base import Condition, Repository, Upserted
 from src.database.statements import InSession, Page, Turn, conversations
+
+if TYPE_CHECKING:
+    from src.database.models import attributes
 
 
 class ConversationRepository(Repository[Conversation]):
     """The conversations of the current tenant. A worker holds the turn while it answers, without a connection."""
 
     model = Conversation
+    insert_only = ("user_id",)
     read_only = (
         {"last_seq": "`append` counts"}
         | dict.fromkeys(("summary", "summary_upto_seq"), "use `set_summary`")
         | dict.fromkeys(("turn_token", "turn_claimed_by", "turn_claimed_until"), "use `claim_turn`")
     )
 
-    async def update(self, row_id: UUID, /, **values: Any) -> Conversation:
-        """Update attributes of a conversation, except its user and those that methods of this class set.
+    if TYPE_CHECKING:
 
-        Raises:
-            NotFoundError: The tenant has no such conversation.
-            ValueError: An attribute is unknown or cannot be set.
-        """
-        if "user_id" in values:
-            raise ValueError("Conversation.user_id cannot be set: it never changes")
-        return await super().update(row_id, **values)
+        async def update(self, row_id: UUID, /, **values: Unpack[attributes.ConversationChanges]) -> Conversation:  # type: ignore[override] # only its attributes
+            """Update attributes of a conversation, except its user and those that methods of this class set."""
+
+        async def upsert(  # type: ignore[override] # only its attributes
+            self, values: attributes.ConversationUpsert, *, key: Collection[str]
+        ) -> Upserted[Conversation]:
+            """Insert or update a conversation; see `Repository.upsert`."""
 
     async def get_by_session_id(self, session_id: str) -> Conversation | None:
         """Return the conversation with this session id, open or closed, or None."""

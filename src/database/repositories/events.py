@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam, select, union_all
@@ -17,6 +17,9 @@ from src.database.calendar import Series
 from src.database.models import Event, start_local_values
 from src.database.repositories.base import Condition, Repository, Upserted, insert_unless_there, select_by_key
 from src.database.statements import InSession, Scope, check_limit, event_moves, events, reminders
+
+if TYPE_CHECKING:
+    from src.database.models import attributes
 
 MAX_WINDOW: Final = timedelta(days=3660)
 
@@ -185,7 +188,7 @@ class EventRepository(Repository[Event]):
         await events.check_series(self.session, {(row.series_id, row.user_id) for row in rows})
         return await super().add_many(rows)
 
-    async def update(self, row_id: UUID, /, **values: Any) -> Event:
+    async def update(self, row_id: UUID, /, **values: Unpack[attributes.EventChanges]) -> Event:  # type: ignore[override] # only its attributes
         """Update attributes of the event with this id.
 
         A change of the start, the `reminder_offset` or the `reminder_datetime` resets the reminder: it counts as not
@@ -203,7 +206,7 @@ class EventRepository(Repository[Event]):
         await events.apply_changes(self.session, row, values)
         return row
 
-    async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> Upserted[Event]:
+    async def upsert(self, values: attributes.EventUpsert, *, key: Collection[str]) -> Upserted[Event]:  # type: ignore[override] # only its attributes
         """Insert an event, or update the event with this key, in two statements.
 
         Reminders are set as by `add` and `update`. Unlike `update`, this changes the start and the rule of a series as

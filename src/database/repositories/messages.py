@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 from uuid import UUID
 
 from sqlalchemy import BindParameter, Select, bindparam, case, select, union_all
@@ -34,6 +34,9 @@ from src.database.statements import (
     whole_pairs,
     windows,
 )
+
+if TYPE_CHECKING:
+    from src.database.models import attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,7 +476,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             statement = statement.where(MessageHistory.conversation_id == conversation_id)
         return await sum_usage(self.session, statement, since=since, until=until, by=by, timezone=timezone, limit=limit)
 
-    async def update(self, row_id: UUID, /, **values: Any) -> MessageHistory:
+    async def update(self, row_id: UUID, /, **values: Unpack[attributes.MessageHistoryChanges]) -> MessageHistory:  # type: ignore[override] # only its attributes
         """Update attributes of a message, except those that methods of this class set. The versions in `extra` stay.
 
         Raises:

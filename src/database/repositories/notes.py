@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 from unicodedata import normalize
 from uuid import UUID
 
@@ -33,6 +33,9 @@ from src.database.base import check_aware, clean_text, utc_now
 from src.database.models import ACCENTED, BARE, SEPARATORS, Note, clean_tags
 from src.database.repositories.base import Condition, Repository, Upserted
 from src.database.statements import Page, check_limit
+
+if TYPE_CHECKING:
+    from src.database.models import attributes
 
 MAX_QUERY: Final = 1000
 """In characters."""
@@ -308,7 +311,12 @@ class NoteRepository(Repository[Note]):
         latest = archived.order_by(Note.archived_at.desc(), Note.id.desc()).limit(limit)
         return list(await self.session.scalars(latest))
 
-    async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> Upserted[Note]:
+    if TYPE_CHECKING:
+
+        async def update(self, row_id: UUID, /, **values: Unpack[attributes.NoteChanges]) -> Note:  # type: ignore[override] # only its attributes
+            """Update attributes of a note; see `Repository.update`."""
+
+    async def upsert(self, values: attributes.NoteUpsert, *, key: Collection[str]) -> Upserted[Note]:  # type: ignore[override] # only its attributes
         """Insert or update a note; see `Repository.upsert`. Tags are cleaned as on assignment."""
         if "tags" in values:
             values = {**values, "tags": clean_tags(values["tags"])}

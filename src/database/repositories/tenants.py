@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 from uuid import UUID
 
 from sqlalchemy import select
@@ -13,6 +13,9 @@ from src.database.models import Tenant, limits
 from src.database.observability import names_statements
 from src.database.session import AsyncSession
 from src.database.statements import Keyset, Page, check_limit, tenants
+
+if TYPE_CHECKING:
+    from src.database.models import attributes
 
 ACTIVE_BATCH: Final = 100
 
@@ -68,7 +71,7 @@ class TenantRepository:
         tenant: Tenant | None = await self.session.scalar(select(Tenant).where(Tenant.slug == slug))
         return tenant
 
-    async def update(self, tenant_id: UUID, /, **values: Any) -> Tenant:
+    async def update(self, tenant_id: UUID, /, **values: Unpack[attributes.TenantChanges]) -> Tenant:
         """Update attributes of a tenant: any of `slug`, `name`, `status`, `retention_days` and `extra`.
 
         Raises:

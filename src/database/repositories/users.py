@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
 from sqlalchemy import Executable, func
@@ -12,8 +12,11 @@ from sqlalchemy import Executable, func
 from src.database.base import clean_text
 from src.database.calendar import check_timezone
 from src.database.models import User
-from src.database.repositories.base import Repository
+from src.database.repositories.base import Repository, Upserted
 from src.database.statements import InSession, personal_data, users
+
+if TYPE_CHECKING:
+    from src.database.models import attributes
 
 
 class UserRepository(Repository[User]):
@@ -42,7 +45,17 @@ class UserRepository(Repository[User]):
         user: User | None = await self.session.scalar(latest)
         return user
 
-    async def get_or_create_by_telegram_id(self, telegram_id: int, **values: Any) -> tuple[User, bool]:
+    if TYPE_CHECKING:
+
+        async def update(self, row_id: UUID, /, **values: Unpack[attributes.UserChanges]) -> User:  # type: ignore[override] # only its attributes
+            """Update attributes of a user; see `Repository.update`."""
+
+        async def upsert(self, values: attributes.UserUpsert, *, key: Collection[str]) -> Upserted[User]:  # type: ignore[override] # only its attributes
+            """Insert or update a user; see `Repository.upsert`."""
+
+    async def get_or_create_by_telegram_id(
+        self, telegram_id: int, **values: Unpack[attributes.NewUser]
+    ) -> tuple[User, bool]:
         """Return the user with this Telegram id, creating it if there is none. Concurrent calls create one user.
 
         Args:

@@ -1,9 +1,10 @@
-"""Validated input from outside: for each table, one Pydantic schema to create a row and one to update it."""
+"""Pydantic schemas, for each table three: validated input to create a row and to update it, and the row to return."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
+from uuid import UUID
 
 from pydantic import Field, model_validator
 
@@ -12,20 +13,29 @@ from src.database.calendar import check_rrule
 from src.database.models import limits
 from src.database.schemas import fields
 from src.database.schemas.fields import NOT_GIVEN, CreateInput, UpdateInput
+from src.database.schemas.read import Page, Read
 from src.database.statements import NewMessage
 
 __all__ = [
     "ConversationCreate",
+    "ConversationRead",
     "ConversationUpdate",
     "EventCreate",
+    "EventRead",
     "EventUpdate",
     "MessageCreate",
+    "MessageRead",
     "MessageUpdate",
     "NoteCreate",
+    "NoteRead",
     "NoteUpdate",
+    "Page",
+    "Read",
     "TenantCreate",
+    "TenantRead",
     "TenantUpdate",
     "UserCreate",
+    "UserRead",
     "UserUpdate",
 ]
 
@@ -58,6 +68,23 @@ class UserUpdate(UpdateInput):
     extra: fields.JsonObject = NOT_GIVEN
 
 
+class UserRead(Read):
+    """A user."""
+
+    telegram_id: int | None
+    username: str | None
+    display_name: str | None
+    locale: str | None
+    timezone: str
+    is_active: bool
+    preferences: dict[str, Any]
+    retention_days: int | None = NOT_GIVEN
+    last_seen_at: datetime | None
+    created_at: datetime
+    updated_at: datetime = NOT_GIVEN
+    extra: dict[str, Any] = NOT_GIVEN
+
+
 class ConversationCreate(CreateInput):
     """The attributes of a new conversation. To get the active conversation of a chat, use `get_or_start` instead."""
 
@@ -74,6 +101,26 @@ class ConversationUpdate(UpdateInput):
 
     title: fields.Text | None = NOT_GIVEN
     extra: fields.JsonObject = NOT_GIVEN
+
+
+class ConversationRead(Read):
+    """A conversation, without the turn of the workers."""
+
+    user_id: UUID
+    session_id: str
+    is_active: bool = NOT_GIVEN
+    channel: str
+    external_chat_id: str | None
+    title: str | None
+    summary: str | None
+    summary_upto_seq: int
+    last_seq: int
+    last_message_at: datetime | None
+    closed_at: datetime | None = NOT_GIVEN
+    close_reason: str | None = NOT_GIVEN
+    created_at: datetime
+    updated_at: datetime = NOT_GIVEN
+    extra: dict[str, Any] = NOT_GIVEN
 
 
 class MessageCreate(CreateInput):
@@ -113,6 +160,31 @@ class MessageUpdate(UpdateInput):
     input_tokens: fields.Tokens | None = NOT_GIVEN
     output_tokens: fields.Tokens | None = NOT_GIVEN
     token_count: fields.Tokens | None = NOT_GIVEN
+
+
+class MessageRead(Read):
+    """A message. `extra` has the earlier contents of an edited message, under "versions"."""
+
+    conversation_id: UUID
+    user_id: UUID
+    seq: int
+    message_id: str
+    role: limits.Role
+    content: str | None
+    parts: list[Any] | None
+    attachments: list[Any]
+    parent_id: UUID | None
+    tool_call_id: str | None
+    tool_name: str | None
+    model: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    token_count: int | None
+    state: limits.State
+    edited_at: datetime | None
+    created_at: datetime
+    updated_at: datetime = NOT_GIVEN
+    extra: dict[str, Any]
 
 
 class EventCreate(CreateInput):
@@ -173,6 +245,32 @@ class EventUpdate(UpdateInput):
         return self
 
 
+class EventRead(Read):
+    """An event, without the claims of the workers that send its reminder."""
+
+    user_id: UUID
+    title: str
+    description: str | None
+    location: str | None
+    start_datetime: datetime
+    end_datetime: datetime | None
+    timezone: str
+    all_day: bool
+    status: limits.EventStatus = NOT_GIVEN
+    rrule: str | None
+    exdates: list[datetime] = NOT_GIVEN
+    series_id: UUID | None
+    recurrence_id: datetime | None
+    ical_uid: str | None = NOT_GIVEN
+    reminder_datetime: datetime | None
+    reminder_offset: int | None
+    reminder_sent_at: datetime | None = NOT_GIVEN
+    version: int = NOT_GIVEN
+    created_at: datetime = NOT_GIVEN
+    updated_at: datetime = NOT_GIVEN
+    extra: dict[str, Any]
+
+
 class NoteCreate(CreateInput):
     """The attributes of a new note."""
 
@@ -195,6 +293,21 @@ class NoteUpdate(UpdateInput):
     extra: fields.JsonObject = NOT_GIVEN
 
 
+class NoteRead(Read):
+    """A note."""
+
+    user_id: UUID
+    title: str | None
+    content: str
+    tags: list[str]
+    pinned: bool
+    archived_at: datetime | None
+    source_message_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
+    extra: dict[str, Any]
+
+
 class TenantCreate(CreateInput):
     """The attributes of a new tenant. Every tenant can read the registry, so no personal data belongs here."""
 
@@ -213,6 +326,18 @@ class TenantUpdate(UpdateInput):
     status: limits.TenantStatus = NOT_GIVEN
     retention_days: fields.RetentionDays | None = NOT_GIVEN
     extra: fields.JsonObject = NOT_GIVEN
+
+
+class TenantRead(Read):
+    """A tenant."""
+
+    slug: str
+    name: str
+    status: limits.TenantStatus
+    retention_days: int | None
+    created_at: datetime
+    updated_at: datetime
+    extra: dict[str, Any]
 
 
 def _check_times(start: datetime | None, end: datetime | None, rrule: str | None, *, all_day: bool) -> None:

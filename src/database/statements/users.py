@@ -10,8 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, Select, Uuid, bindparam, or_, select, update
 
-from src.database.base import check_time, clean_text, utc_now, uuid7
-from src.database.json_values import encode_json
+from src.database.base import check_time, clean_json, clean_text, utc_now, uuid7
 from src.database.models import User, limits
 from src.database.session import AsyncSession
 from src.database.statements.call import Call
@@ -22,7 +21,7 @@ from src.database.statements.sending import CompiledStatement
 SEEN_AGAIN_AFTER: Final = timedelta(minutes=1)
 """The resolution of `last_seen_at`: a user that is seen more often is not written each time."""
 
-_DEFAULTS: Final[Mapping[str, Any]] = {
+NEW_USER: Final[Mapping[str, Any]] = {
     "username": None,
     "display_name": None,
     "locale": None,
@@ -35,9 +34,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 }
 """The attributes that a new user is created with, in the order of the function's parameters."""
 _OF_KEY: Final = 3
-_GET_OR_CREATE: Final[Call[Any]] = Call(
-    "app_get_or_create_user", _OF_KEY + len(_DEFAULTS), columns=entity_columns(User)
-)
+_GET_OR_CREATE: Final[Call[Any]] = Call("app_get_or_create_user", _OF_KEY + len(NEW_USER), columns=entity_columns(User))
 
 _LIVE: Final = update(User).where(
     User.tenant_id == bindparam(TENANT, type_=Uuid()),
@@ -107,17 +104,17 @@ def new_user_values(values: Mapping[str, Any]) -> list[Any]:
         ValueError: A user cannot be created with one of the attributes.
     """
     for name in values:
-        if name not in _DEFAULTS:
-            raise ValueError(f"User.{name} cannot be set by get_or_create; a new user takes {', '.join(_DEFAULTS)}")
+        if name not in NEW_USER:
+            raise ValueError(f"User.{name} cannot be set by get_or_create; a new user takes {', '.join(NEW_USER)}")
     limits.check_limits(limits.USERS, values)
-    return [_stored(name, values.get(name, default)) for name, default in _DEFAULTS.items()]
+    return [_stored(name, values.get(name, default)) for name, default in NEW_USER.items()]
 
 
 def _stored(name: str, value: Any) -> Any:
-    if isinstance(_DEFAULTS[name], dict):
+    if isinstance(NEW_USER[name], dict):
         if not isinstance(value, dict):
             raise ValueError(f"{name} must be a dict, got {type(value).__name__}")  # noqa: TRY004 - bad input
-        return json.dumps(encode_json(value, name), ensure_ascii=False)
+        return json.dumps(clean_json(value, name), ensure_ascii=False)
     return clean_text(value) if isinstance(value, str) else value
 
 

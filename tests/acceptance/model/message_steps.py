@@ -12,6 +12,7 @@ from hypothesis.stateful import initialize, rule
 
 from src.database.base import utc_now
 from src.database.errors import NotFoundError
+from src.database.models import attributes
 from src.database.repositories import (
     ConversationRepository,
     MessageHistoryRepository,
@@ -47,7 +48,7 @@ class MessageSteps(Steps):
     def get_or_create_user(self, tenant: int, telegram_id: int, name: str | None) -> None:
         model = self.models[tenant]
         known = model.user_of(telegram_id)
-        values = {} if name is None else {"display_name": name}
+        values: attributes.NewUser = {} if name is None else {"display_name": name}
         user, created = self.call(
             tenant, lambda s: UserRepository(s).get_or_create_by_telegram_id(telegram_id, **values)
         )

@@ -91,7 +91,7 @@ async def test_repositories_reject_the_value_of_a_user_before_sending(name: str,
         users = UserRepository(session)
         calls: list[Callable[[], Awaitable[Any]]] = [
             lambda: users.update(uuid7(), **{name: value}),
-            lambda: users.upsert({"telegram_id": 1, name: value}, key=["telegram_id"]),
+            lambda: users.upsert({"telegram_id": 1, name: value}, key=["telegram_id"]),  # type: ignore[misc] # any attribute
             lambda: users.get_or_create_by_telegram_id(1, **{name: value}),
         ]
         for call in calls:
@@ -107,7 +107,7 @@ async def test_repositories_reject_the_value_of_a_conversation_before_sending(na
         with pytest.raises(ValueError, match=f"{name} must be"):
             await conversations.update(uuid7(), **{name: value})
         with pytest.raises(ValueError, match=f"{name} must be"):
-            await conversations.upsert({"session_id": "1", name: value}, key=["session_id"])
+            await conversations.upsert({"session_id": "1", name: value}, key=["session_id"])  # type: ignore[misc] # any attribute
 
 
 @pytest.mark.parametrize(("name", "value"), [*of(Conversation, "channel", "external_chat_id"), ("channel", None)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from src.database.errors import (
     NotFoundError,
     TenantMismatchError,
 )
-from src.database.models import Event, Note, User
+from src.database.models import Event, Note, User, attributes
 from src.database.repositories import ConversationRepository, EventRepository, NoteRepository, UserRepository
 from src.database.session import AsyncSession
 from src.database.statements.pagination import InvalidCursorError
@@ -102,8 +103,10 @@ async def test_update_changes_attributes_and_the_time(users: UserRepository, use
 async def test_update_rejects_attributes_that_cannot_be_set(
     users: UserRepository, user: User, name: str, message: str
 ) -> None:
+    values: dict[str, Any] = {name: "x"}
+
     with pytest.raises(ValueError, match=message):
-        await users.update(user.id, **{name: "x"})
+        await users.update(user.id, **values)
 
 
 async def test_upsert_returns_the_outcome(users: UserRepository) -> None:
@@ -131,7 +134,7 @@ async def test_upsert_updates_the_time(users: UserRepository) -> None:
 
 
 @pytest.mark.parametrize("values", [{"username": "a"}, {"telegram_id": None, "username": "a"}, {}])
-async def test_upsert_requires_a_value_for_the_key(users: UserRepository, values: dict[str, object]) -> None:
+async def test_upsert_requires_a_value_for_the_key(users: UserRepository, values: attributes.UserUpsert) -> None:
     with pytest.raises(ValueError, match="values must have 'telegram_id', which is part of the key"):
         await users.upsert(values, key=["telegram_id"])
 

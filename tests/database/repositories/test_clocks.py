@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from src.database.base import uuid7
-from src.database.models import Conversation, Event, User
+from src.database.models import Conversation, Event, User, attributes
 from src.database.repositories import (
     ConversationRepository,
     EventRepository,
@@ -104,8 +104,15 @@ async def test_a_series_under_way_first_reminds_of_the_next_occurrence_by_the_se
 ) -> None:
     start = upcoming - 3 * DAY
     added = await events.add(daily(user, start))
-    values = {"user_id": user.id, "title": "x", "start_datetime": start, "rrule": "FREQ=DAILY", "reminder_offset": 0}
-    upserted = (await events.upsert({**values, "id": uuid7()}, key=["id"])).row
+    values: attributes.EventUpsert = {
+        "id": uuid7(),
+        "user_id": user.id,
+        "title": "x",
+        "start_datetime": start,
+        "rrule": "FREQ=DAILY",
+        "reminder_offset": 0,
+    }
+    upserted = (await events.upsert(values, key=["id"])).row
     moved = await events.add(daily(user, start - HOUR))
     await events.reschedule(moved.id, start, scope="all")
     updated = await events.add(daily(user, start))
@@ -119,7 +126,7 @@ async def test_a_series_under_way_first_reminds_of_the_next_occurrence_by_the_se
 async def test_a_lease_counts_from_the_claim_and_not_from_where_its_transaction_began(
     events: EventRepository, user: User
 ) -> None:
-    began = await events.session.scalar(select(func.now()))
+    began = (await events.session.scalars(select(func.now()))).one()
     await events.add(Event(user_id=user.id, title="x", start_datetime=began, reminder_offset=0))
     await asyncio.sleep(PAUSE.total_seconds())
 
@@ -138,7 +145,7 @@ async def test_a_lease_counts_from_the_claim_and_not_from_where_its_transaction_
 async def test_a_reminder_that_became_due_after_the_transaction_began_is_claimed(
     events: EventRepository, user: User
 ) -> None:
-    began = await events.session.scalar(select(func.now()))
+    began = (await events.session.scalars(select(func.now()))).one()
     assert began is not None
     await events.add(Event(user_id=user.id, title="x", start_datetime=began + PAUSE / 2, reminder_offset=0))
     await asyncio.sleep(PAUSE.total_seconds())

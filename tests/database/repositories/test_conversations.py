@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -163,6 +164,7 @@ async def test_attributes_with_a_method_of_their_own_cannot_be_updated(
 ) -> None:
     conversations = ConversationRepository(session)
     found, _ = await conversations.get_or_start(user.id, "telegram", "1")
+    values: dict[str, Any] = {name: None}
 
     with pytest.raises(ValueError, match=f"Conversation.{name} cannot be set"):
-        await conversations.update(found.id, **{name: None})
+        await conversations.update(found.id, **values)

@@ -55,9 +55,10 @@ async def test_a_changed_occurrence_is_of_a_series_of_the_same_user(
 @pytest.mark.parametrize("name", ["version", "start_local"])
 async def test_computed_attributes_cannot_be_updated(events: EventRepository, user: User, name: str) -> None:
     row = await events.add(Event(user_id=user.id, title="x", start_datetime=START))
+    values: dict[str, Any] = {name: 77}
 
     with pytest.raises(ValueError, match=f"Event.{name} cannot be set"):
-        await events.update(row.id, **{name: 77})
+        await events.update(row.id, **values)
 
 
 async def test_a_pending_change_of_the_session_is_no_version_conflict(events: EventRepository, user: User) -> None:

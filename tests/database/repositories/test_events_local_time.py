@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from src.database.calendar import get_zone, local_time, to_instant
-from src.database.models import Event, User
+from src.database.models import Event, User, attributes
 from src.database.repositories import EventRepository
 from src.database.session import AsyncSession
 
@@ -72,8 +72,8 @@ def local(*parts: int) -> datetime:
 
 
 async def add(events: EventRepository, user: User, start: datetime, zone: str, **more: Any) -> Event:
-    values = {"user_id": user.id, "title": "x", "start_datetime": start, "timezone": zone}
-    return await events.add(Event(**values, **more), now=start - DAY)
+    row = Event(user_id=user.id, title="x", start_datetime=start, timezone=zone, **more)
+    return await events.add(row, now=start - DAY)
 
 
 async def local_starts(events: EventRepository, row: Event) -> list[datetime]:
@@ -173,12 +173,19 @@ async def test_changes_by_other_sql_are_read(events: EventRepository, user: User
 async def test_every_way_of_writing_a_start_writes_its_local_time(events: EventRepository, user: User) -> None:
     nine, zone = local(2027, 7, 1, 9), get_zone("CET")
     start = to_instant(nine, zone)
-    values = {"user_id": user.id, "title": "x", "start_datetime": start, "timezone": "CET", "ical_uid": "a"}
+    values: attributes.EventUpsert = {
+        "user_id": user.id,
+        "title": "x",
+        "start_datetime": start,
+        "timezone": "CET",
+        "ical_uid": "a",
+        "recurrence_id": None,
+    }
     key = {"key": ["user_id", "ical_uid", "recurrence_id"]}
 
-    row = (await events.upsert({**values, "recurrence_id": None}, **key)).row
+    row = (await events.upsert(values, **key)).row
     assert row.start_local == nine
-    row = (await events.upsert({**values, "recurrence_id": None, "start_datetime": start + HOUR}, **key)).row
+    row = (await events.upsert({**values, "start_datetime": start + HOUR}, **key)).row
     assert row.start_local == nine + HOUR
     row = await events.update(row.id, start_datetime=start, timezone="EET")
     assert row.start_local == nine + HOUR

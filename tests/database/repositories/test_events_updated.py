@@ -9,7 +9,7 @@ import pytest
 
 from src.database.base import utc_now, uuid7
 from src.database.errors import NotFoundError
-from src.database.models import Event, User
+from src.database.models import Event, User, attributes
 from src.database.repositories import EventRepository
 from src.database.session import AsyncSession
 
@@ -140,10 +140,15 @@ async def test_updated_values_must_agree_with_the_stored_ones(
     events: EventRepository, user: User, there: dict[str, Any], values: dict[str, Any], problem: str
 ) -> None:
     row = await add(events, user, ical_uid="a", **there)
-    whole = {"user_id": user.id, "title": "x", "start_datetime": row.start_datetime, "recurrence_id": None}
+    whole: attributes.EventUpsert = {
+        "user_id": user.id,
+        "title": "x",
+        "start_datetime": row.start_datetime,
+        "recurrence_id": None,
+    }
 
     with pytest.raises(ValueError, match=problem):
-        await events.upsert({**whole, "ical_uid": "a", **values}, key=KEY)
+        await events.upsert({**whole, "ical_uid": "a", **values}, key=KEY)  # type: ignore[typeddict-item] # what is tested
     await events.session.refresh(row)
     if "rrule" not in there:
         with pytest.raises(ValueError, match=problem):
@@ -172,8 +177,15 @@ async def test_a_changed_occurrence_that_is_deleted_does_not_come_back(events: E
 
 
 async def test_upsert_sets_the_reminder_as_add_and_update_do(events: EventRepository, user: User) -> None:
-    values = {"user_id": user.id, "ical_uid": "a", "recurrence_id": None, "title": "x", "start_datetime": START}
-    given = {**values, "reminder_offset": 600, "reminder_datetime": None}
+    given: attributes.EventUpsert = {
+        "user_id": user.id,
+        "ical_uid": "a",
+        "recurrence_id": None,
+        "title": "x",
+        "start_datetime": START,
+        "reminder_offset": 600,
+        "reminder_datetime": None,
+    }
 
     made = await events.upsert(given, key=KEY)
     assert (made.outcome, made.row.reminder_datetime) == ("inserted", START - 10 * MINUTE)
@@ -189,8 +201,17 @@ async def test_a_series_that_is_imported_again_reminds_of_nothing_twice(
     events: EventRepository, user: User, attribute: str
 ) -> None:
     start = utc_now() - 30 * DAY + HOUR
-    values = {"id": uuid7(), "user_id": user.id, "title": "x", "start_datetime": start, "rrule": "FREQ=DAILY"}
-    values |= {attribute: 600 if attribute == "reminder_offset" else start - 10 * MINUTE}
+    values: attributes.EventUpsert = {
+        "id": uuid7(),
+        "user_id": user.id,
+        "title": "x",
+        "start_datetime": start,
+        "rrule": "FREQ=DAILY",
+    }
+    if attribute == "reminder_offset":
+        values["reminder_offset"] = 600
+    else:
+        values["reminder_datetime"] = start - 10 * MINUTE
 
     made = await events.upsert(values, key=["id"])
     again = await events.upsert(values, key=["id"])
@@ -205,7 +226,13 @@ async def test_an_import_keeps_the_id_and_the_series_of_its_user(events: EventRe
     events.session.add(other)
     await events.session.flush()
     of_other = await add(events, other, rrule="FREQ=DAILY")
-    values = {"user_id": user.id, "ical_uid": "a", "recurrence_id": None, "title": "y", "start_datetime": START}
+    values: attributes.EventUpsert = {
+        "user_id": user.id,
+        "ical_uid": "a",
+        "recurrence_id": None,
+        "title": "y",
+        "start_datetime": START,
+    }
 
     again = await events.upsert({**values, "id": uuid7()}, key=KEY)
 

@@ -159,8 +159,9 @@ async def create_user(session: AsyncSession, user: User, value: Any) -> None:
 
 
 async def upsert_note(session: AsyncSession, user: User, value: Any) -> None:
-    row = {"id": uuid7(), "user_id": user.id, "content": "x", "extra": value}
-    await NoteRepository(session).upsert(row, key=["id"])
+    await NoteRepository(session).upsert(
+        {"id": uuid7(), "user_id": user.id, "content": "x", "extra": value}, key=["id"]
+    )
 
 
 JSON_STEPS: dict[str, tuple[Callable[[AsyncSession, User, Any], Awaitable[Any]], str]] = {

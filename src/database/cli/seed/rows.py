@@ -25,7 +25,7 @@ from src.database.statements import VERSIONS, NewMessage
 
 Batch: TypeAlias = dict[type[TenantBase], list[dict[str, Any]]]
 
-TABLES: Final = (User, Conversation, MessageHistory, Event, Note)
+TABLES: Final[tuple[type[TenantBase], ...]] = (User, Conversation, MessageHistory, Event, Note)
 """In the order of their foreign keys."""
 ROWS_PER_BATCH: Final = 5000
 SOURCES: Final = 20

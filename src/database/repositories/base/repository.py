@@ -77,6 +77,8 @@ class Repository(Generic[ModelT]):
     model: ClassVar[type[Any]]
     read_only: ClassVar[Mapping[str, str]] = {}
     """The attributes that callers cannot set, each with the reason or the method to use instead."""
+    insert_only: ClassVar[Collection[str]] = ()
+    """The attributes that callers set for a new row, and that `update` cannot change."""
 
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
@@ -166,6 +168,8 @@ class Repository(Generic[ModelT]):
         Example:
             await UserRepository(session).update(user.id, display_name="Grace", timezone="Europe/Madrid")
         """
+        if fixed := sorted(values.keys() & set(self.insert_only)):
+            raise ValueError(f"{self.model.__name__}.{fixed[0]} cannot be set: it never changes")
         self._check_attributes(values)
         row = await self.get(row_id)
         for name, value in values.items():
@@ -188,8 +192,8 @@ class Repository(Generic[ModelT]):
             DuplicateKeyError: A soft-deleted row has the key.
 
         Example:
-            values = {"telegram_id": 7, "display_name": "Grace"}
-            upserted = await UserRepository(session).upsert(values, key=["telegram_id"])
+            users = UserRepository(session)
+            upserted = await users.upsert({"telegram_id": 7, "display_name": "Grace"}, key=["telegram_id"])
             print(upserted.row.display_name, upserted.outcome)
         """
         self._check_attributes({name: value for name, value in values.items() if name != "id"})
@@ -364,10 +368,7 @@ class Repository(Generic[ModelT]):
                 check_value(self.model, value)
 
     def _check_attributes(self, values: Mapping[str, Any]) -> None:
-        version = self.model.__mapper__.version_id_col
-        derived = {column.key for column in self.model.__table__.columns if column.computed is not None}
-        fixed = {"tenant_id", "id", "created_at", "updated_at", *derived, *([] if version is None else [version.key])}
-        read_only = {**dict.fromkeys(fixed, "it never changes, or is set automatically"), **self.read_only}
+        read_only = read_only_attributes(type(self))
         known = self.model.__mapper__.column_attrs.keys() - read_only.keys()
         limits.check_limits(limits.LIMITS.get(self.model.__tablename__, {}), values)
         for name, value in values.items():
@@ -378,6 +379,15 @@ class Repository(Generic[ModelT]):
                 raise ValueError(
                     f"{self.model.__name__} has no attribute {name!r}; known are {', '.join(sorted(known))}"
                 )
+
+
+def read_only_attributes(repository: type[Repository[Any]]) -> dict[str, str]:
+    """Return the attributes that `update` and `upsert` of a repository refuse, each with the reason."""
+    model = repository.model
+    version = model.__mapper__.version_id_col
+    derived = {column.key for column in model.__table__.columns if column.computed is not None}
+    fixed = {"tenant_id", "id", "created_at", "updated_at", *derived, *([] if version is None else [version.key])}
+    return {**dict.fromkeys(fixed, "it never changes, or is set automatically"), **repository.read_only}
 
 
 class _AnyTenant:

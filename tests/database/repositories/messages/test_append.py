@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -121,7 +122,7 @@ async def test_a_message_that_had_to_be_cleaned_is_recognized_as_a_duplicate(
     again = await messages.append(conversation.id, dirty)
 
     assert stored.message.content == "a NUL \ufffd and a surrogate \ufffd"
-    assert stored.message.extra == {"raw\0": ["\ud83d"]}
+    assert stored.message.extra == {"raw\ufffd": ["\ufffd"]}
     assert not again.inserted
 
 
@@ -129,7 +130,7 @@ async def test_cleans_tool_ids_and_recognizes_duplicates(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     dirty = message("a", role="tool", tool_call_id="c\0", tool_name="t\ud83d", parts=[{"text": "\0"}])
-    clean = message("a", role="tool", tool_call_id="c\ufffd", tool_name="t\ufffd", parts=[{"text": "\0"}])
+    clean = message("a", role="tool", tool_call_id="c\ufffd", tool_name="t\ufffd", parts=[{"text": "\ufffd"}])
 
     await messages.append(conversation.id, dirty)
 
@@ -185,9 +186,10 @@ async def test_update_cannot_change_a_messages_place_or_key(
     messages: MessageHistoryRepository, conversation: Conversation, name: str
 ) -> None:
     stored = (await messages.append(conversation.id, message("a"))).message
+    values: dict[str, Any] = {name: None}
 
     with pytest.raises(ValueError, match=f"MessageHistory.{name} cannot be set"):
-        await messages.update(stored.id, **{name: None})
+        await messages.update(stored.id, **values)
     assert (await messages.update(stored.id, model="m")).model == "m"
 
 
