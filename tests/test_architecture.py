@@ -32,6 +32,7 @@ MAY_READ_SETTINGS = {
     "src/database/cli/service.py",
     "src/database/cli/seed/commands.py",
     "src/database/health/readiness.py",
+    "src/database/session/connect_arguments.py",
     "src/database/session/engines.py",
 }
 

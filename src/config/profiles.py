@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL
 
 from src.config.constants import PROFILES
 from src.database.errors import ConfigurationError
-from src.database.target import SshGateway, Target
+from src.database.target import SshGateway, Target, libpq_parameters
 
 if TYPE_CHECKING:
     from src.config.settings import Settings
@@ -30,6 +30,9 @@ _ROLES: Final[Mapping[Purpose, str]] = {
     "backup": "a role that reads the rows of every tenant",
 }
 """The purposes for which the application's role must not be used, and the role that they need."""
+_WITH_A_ROUTE: Final = (
+    "`await get_connect_arguments(driver)` of src.database starts the embedded server and opens the tunnel"
+)
 _MAY_BE_PLAINTEXT: Final = ("disable", "allow", "prefer")
 
 
@@ -60,7 +63,7 @@ class EnvironmentConfig:
 
     @property
     def target(self) -> Target | None:
-        """The target; None for the embedded server, which only `get_db` and `engine` start."""
+        """The target; None for the embedded server."""
         target = named_target(self.settings)
         return None if target is None else complete(target, self.settings)
 
@@ -70,7 +73,7 @@ class EnvironmentConfig:
         Behind an SSH tunnel, the host is the one that the gateway connects to.
 
         Raises:
-            ConfigurationError: The target is the embedded server, which only `get_db` and `engine` start.
+            ConfigurationError: The target is the embedded server, which may not run.
         """
         target = self._target_for_others()
         config = DatabaseConfig(
@@ -91,38 +94,24 @@ class EnvironmentConfig:
         """Return the keyword arguments of `psycopg.connect`, which are libpq's: ``dbname``, ``sslmode``, and so on.
 
         Raises:
-            ConfigurationError: The target is the embedded server or behind an SSH tunnel, which only `get_db` and
-                `engine` open. A Cloud SQL instance works where its socket is mounted.
+            ConfigurationError: The target is the embedded server or behind an SSH tunnel: `get_connect_arguments` of
+                `src.database` starts the server and opens the tunnel. A Cloud SQL instance works where its socket is
+                mounted.
         """
         target = self._target_for_others()
         if target.ssh is not None:
             raise ConfigurationError(
-                "DB_SSH_TUNNEL is set: only `get_db` and `engine` open the tunnel, and other drivers cannot use it"
+                "DB_SSH_TUNNEL is set: this method opens no tunnel",
+                hint=_WITH_A_ROUTE,
             )
-        config = self.get_database_config()
-        parameters = {
-            "host": config["host"],
-            "port": config["port"],
-            "dbname": target.database,
-            "user": target.user,
-            "password": target.password,
-            "sslmode": target.ssl_mode,
-            "sslrootcert": target.ssl_ca and str(target.ssl_ca),
-            "sslcert": target.ssl_cert and str(target.ssl_cert),
-            "sslkey": target.ssl_key and str(target.ssl_key),
-            "application_name": target.application_name,
-            "connect_timeout": max(1, round(target.connect_seconds)),
-            "target_session_attrs": target.target_session_attrs,
-            "options": target.search_path and f"-csearch_path={target.search_path}",
-        }
-        return DatabaseConfig({name: value for name, value in parameters.items() if value is not None})
+        return DatabaseConfig(libpq_parameters(target))
 
     def _target_for_others(self) -> Target:
         target = self.target
         if target is None:
             raise ConfigurationError(
-                "the embedded server is reached only through `get_db` and `engine`, which start it",
-                hint="set DATABASE_URL, or DB_VM_USER and the other DB_VM_* variables",
+                "the embedded server may not run: this method does not start it",
+                hint=f"{_WITH_A_ROUTE}; or set DATABASE_URL, or DB_VM_USER and the other DB_VM_* variables",
             )
         return target
 

@@ -6,8 +6,7 @@ import os
 import threading
 import time
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
-from math import isfinite
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import DateTime, Dialect, Text, TextClause, TypeDecorator, Uuid, event, func, text
@@ -19,6 +18,7 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlalchemy.schema import ForeignKeyConstraint, Index, MetaData, Table
 
 from src.database.errors import LazyLoadError
+from src.database.json_values import encode_json
 
 NAMING_CONVENTION: Final = {
     "pk": "pk_%(table_name)s",
@@ -32,15 +32,6 @@ _UNSTORABLE: Final = {0: "\N{REPLACEMENT CHARACTER}"}
 FIRST_INSTANT: Final = datetime.min.replace(tzinfo=UTC)
 LAST_INSTANT: Final = datetime.max.replace(tzinfo=UTC)
 _ENDS: Final = (MINYEAR, MAXYEAR)
-
-DEEPEST_JSON: Final = 100
-"""The deepest nesting of lists and dicts in a JSON value."""
-# 4,300 digits: the default of sys.set_int_max_str_digits, beyond which Python neither writes nor parses an int.
-_LARGEST_NUMBER_BITS: Final = 14_284
-_LONGEST_NAME_IN_PATH: Final = 40
-_LONGEST_PATH: Final = 120
-_Place: TypeAlias = "tuple[_Place, str | int] | None"
-"""A place within a JSON value: the place of its container, and its name or index there; None is the value itself."""
 
 _tick_lock: Final = threading.Lock()
 _last_tick = 0
@@ -91,7 +82,7 @@ class CleanText(TypeDecorator[str]):
 
 
 class Json(TypeDecorator[Any]):
-    """``jsonb`` whose strings and names are cleaned by `clean_text`.
+    """``jsonb`` of any JSON value; see `encode_json`.
 
     Args:
         attribute: The name of the mapped attribute, for errors.
@@ -107,12 +98,12 @@ class Json(TypeDecorator[Any]):
         self.none_as_null = none_as_null  # part of the cache key
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        """Return the value, cleaned.
+        """Return the value as it is stored.
 
         Raises:
-            ValueError: jsonb cannot store the value.
+            ValueError: The value is not a JSON value.
         """
-        return clean_json(value, self.attribute)
+        return encode_json(value, self.attribute)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -178,74 +169,6 @@ def check_id(name: str, value: object) -> None:
         UUID(value)
     except ValueError:
         raise ValueError(f"{name} must be a uuid.UUID, got a string that is not a UUID") from None
-
-
-def clean_json(value: Any, attribute: str = "JSON", *, of: str = "") -> Any:
-    """Return a JSON value whose strings and names are cleaned by `clean_text`.
-
-    Args:
-        value: The value.
-        attribute: The name of the attribute, for errors.
-        of: The owner of the attribute, for errors: `message 'telegram:bot:42:7'`.
-
-    Raises:
-        ValueError: jsonb cannot store the value. The message names the attribute, the rule and the path, and has no
-            text of the value.
-    """
-    try:
-        return _clean_json(value, None, 0)
-    except _NotJson as error:
-        message = f"{attribute} must {error.rule} at {attribute}{_path(error.place)}"
-    # Outside of the except block: as its context, the error would keep the frames with the user's content alive.
-    raise ValueError(f"{of}: {message}" if of else message)
-
-
-class _NotJson(Exception):
-    def __init__(self, rule: str, place: _Place) -> None:
-        self.rule, self.place = rule, place
-
-
-def _clean_json(value: Any, place: _Place, depth: int) -> Any:
-    if isinstance(value, str):
-        return clean_text(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        if value.bit_length() > _LARGEST_NUMBER_BITS:
-            raise _NotJson("have numbers of at most 4300 digits, got more", place)
-        return value
-    if isinstance(value, float):
-        if not isfinite(value):
-            raise _NotJson(f"have only finite numbers, got {value}", place)
-        return value
-    if depth >= DEEPEST_JSON and isinstance(value, dict | list | tuple):
-        raise _NotJson(f"be nested at most {DEEPEST_JSON} levels deep, got more", place)
-    if isinstance(value, dict):
-        return {_clean_name(name, place): _clean_json(item, (place, name), depth + 1) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean_json(item, (place, index), depth + 1) for index, item in enumerate(value)]
-    kind = type(value).__name__
-    raise _NotJson(f"have only text, numbers, true, false, null, lists and dicts, got {kind}", place)
-
-
-def _clean_name(name: Any, place: _Place) -> str:
-    # json.dumps converts some types: {1: "a", "1": "b"} would have one name twice.
-    if not isinstance(name, str):
-        raise _NotJson(f"have only strings as keys, got {type(name).__name__}", place)
-    return clean_text(name)
-
-
-def _path(place: _Place) -> str:
-    """Return the path of a place as Python text, `[0].score`, without names that can be a user's content."""
-    parts: list[str] = []
-    while place is not None:
-        place, step = place
-        if isinstance(step, int):
-            parts.append(f"[{step}]")
-        else:
-            parts.append(f".{step}" if step.isidentifier() and len(step) <= _LONGEST_NAME_IN_PATH else "[…]")
-    path = "".join(reversed(parts))
-    return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…"
 
 
 _MUTABLE: Final[dict[tuple[type[Any], str], Any]] = {}

@@ -102,7 +102,7 @@ def test_other_drivers_cannot_use_the_embedded_server(tmp_path: Path) -> None:
 
     assert bare.target is None
     assert not bare.use_vm
-    with pytest.raises(ConfigurationError, match="the embedded server is reached only through `get_db` and `engine`"):
+    with pytest.raises(ConfigurationError, match="the embedded server may not run: this method does not start it"):
         bare.get_database_config()
 
 
@@ -150,21 +150,25 @@ def test_get_connect_arguments_returns_libpqs_names() -> None:
 
     assert config("production", **given).get_connect_arguments() == {
         "host": "prod-db.example.com",
-        "port": 5432,
+        "port": "5432",
         "dbname": "iact_production",
         "user": "prod_user",
         "password": CANARY,
+        "passfile": "/nonexistent",
         "sslmode": "require",
         "sslrootcert": "/ca",
         "sslcert": "/c",
         "sslkey": "/k",
+        "gssencmode": "disable",
+        "client_encoding": "UTF8",
         "application_name": "thea-database",
-        "connect_timeout": 10,
+        "connect_timeout": "10",
+        "options": "",
     }
 
 
 def test_other_drivers_cannot_use_the_tunnel() -> None:
-    with pytest.raises(ConfigurationError, match="only `get_db` and `engine` open the tunnel"):
+    with pytest.raises(ConfigurationError, match="DB_SSH_TUNNEL is set: this method opens no tunnel"):
         config("development", **VM, DB_SSH_TUNNEL=True, DB_SSH_HOST="gate").get_connect_arguments()
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Text, cast, func, select, text
 from sqlalchemy.orm import selectinload
 
-from src.database.base import clean_json, clean_text, utc_now, uuid7
+from src.database.base import clean_text, utc_now, uuid7
 from src.database.models import Conversation, Event, MessageHistory, Note, User
 from src.database.repositories import (
     ConversationRepository,
@@ -173,7 +173,7 @@ async def stored_as_note(p: Place, value: str) -> Any:
     added = await NoteRepository(p.session).add(note)
     await p.session.refresh(added)
     assert added.content == clean_text(value or "-")
-    assert added.extra == clean_json({value: [value, {value: value}]})
+    assert added.extra == {value: [value, {value: value}]}
     return added
 
 
@@ -187,7 +187,7 @@ async def stored_as_message(p: Place, value: str) -> Any:
     )
     appended = await MessageHistoryRepository(p.session).append(p.rows.conversation, message)
     [*_, last] = await MessageHistoryRepository(p.session).recent(p.rows.conversation)
-    assert (last.content, last.parts) == (clean_text(value), clean_json([{value: value}]))
+    assert (last.content, last.parts) == (clean_text(value), [{value: value}])
     return appended
 
 

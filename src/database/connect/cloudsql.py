@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import asyncpg
 
 from src.database.errors import AuthenticationFailed, ConfigurationError, ConnectionFailed, DatabaseError
-from src.database.target import Host
+from src.database.target import Host, Target
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponseError
@@ -66,6 +66,24 @@ def is_mounted(host: Host) -> bool:
         return Path(host.socket_path).exists()
     except OSError:  # this user may not enter the folder
         return False
+
+
+def check_is_mounted(target: Target, program: str) -> None:
+    """Check that a program that has no connector can reach the target.
+
+    Args:
+        target: The database.
+        program: The name of the program or the driver, for the error.
+
+    Raises:
+        ConfigurationError: The target is a Cloud SQL instance whose socket is not mounted.
+    """
+    if target.cloud_sql_instance is not None and not is_mounted(target.hosts[0]):
+        raise ConfigurationError(
+            f"{target.host} is not mounted here, and {program} cannot use the Cloud SQL connector",
+            hint=f"run `cloud-sql-proxy --unix-socket /cloudsql {target.cloud_sql_instance}`, or put the address of"
+            " the proxy into the URL",
+        )
 
 
 class CloudSqlConnector:

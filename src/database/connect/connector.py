@@ -13,6 +13,7 @@ import asyncpg
 
 from src.database.connect.cloudsql import CloudSqlConnector, is_mounted
 from src.database.connect.connection import DRIVER_ERRORS, StatefulConnection, is_running_here
+from src.database.connect.drivers import Forwarder
 from src.database.connect.password import PasswordProvider, with_password
 from src.database.connect.setup import LONGEST_NAME_BYTES
 from src.database.connect.ssh import SshTunnel
@@ -54,6 +55,7 @@ class Connector:
         self._name = name
         self._password = password
         self._tunnel: SshTunnel | None = None
+        self._forwarders: dict[tuple[Host, bool], tuple[Forwarder, Host]] = {}
         self._cloud_sql: CloudSqlConnector | None = None
         # Weak, since the pool or the caller owns the connections, and may drop one without a call of this class.
         self._opened: WeakSet[StatefulConnection] = WeakSet()
@@ -107,8 +109,24 @@ class Connector:
                 with suppress(OSError, TypeError):  # already closed; uvloop closes its sockets with the loop
                     network.shutdown(socket.SHUT_RDWR)
 
+    async def local_addresses(self, target: Target) -> tuple[Host, ...]:
+        """Return the addresses at which this machine reaches the hosts of a target, for drivers of other libraries.
+
+        Args:
+            target: A database behind the same SSH gateway, or behind none.
+
+        Raises:
+            TunnelFailed: The tunnel cannot be opened.
+        """
+        if target.ssh is None:
+            return target.hosts
+        return tuple([await self._forward(host, target) for host in target.hosts])
+
     async def close(self) -> None:
         """Close the tunnel or the Cloud SQL connector; the next connection opens them again."""
+        forwarders, self._forwarders = self._forwarders, {}
+        for forwarder, _ in forwarders.values():
+            await forwarder.close()
         if self._tunnel is not None:
             await self._tunnel.close()
         if self._cloud_sql is not None:
@@ -150,13 +168,8 @@ class Connector:
     async def _connect_through_tunnel(
         self, host: Host, target: Target, arguments: dict[str, Any]
     ) -> asyncpg.Connection[Any]:
-        assert target.ssh is not None  # noqa: S101 - for mypy
-        if self._tunnel is None:
-            self._tunnel = SshTunnel(target.ssh, connect_timeout=target.connect_seconds)
-        tunnel = self._tunnel
-        # asyncpg ignores `ssl` on a Unix socket, so that TLS needs a port. Without TLS, a socket is safer: no other
-        # user of this machine can open it.
-        near = await tunnel.forward(host, as_socket=host.is_socket or target.ssl_mode == "disable")
+        tunnel = self._tunnel_of(target)
+        near = await tunnel.forward(host, as_socket=_listens_on_socket(host, target))
         try:
             return await _attempt(near, host, target, arguments)
         except ConnectionFailed as error:
@@ -166,6 +179,23 @@ class Connector:
             if not answered and (reason := await tunnel.explain(host)) is not None:
                 raise reason from error
             raise
+
+    async def _forward(self, host: Host, target: Target) -> Host:
+        tunnel, as_socket = self._tunnel_of(target), _listens_on_socket(host, target)
+        # An error of the gateway is raised here: a driver would report a lost connection.
+        await tunnel.forward(host, as_socket=True)
+        if (host, as_socket) not in self._forwarders:
+            forwarder = Forwarder(tunnel, host, as_socket=as_socket)
+            opened = forwarder, await forwarder.open()
+            if self._forwarders.setdefault((host, as_socket), opened) is not opened:  # another caller was faster
+                await forwarder.close()
+        return self._forwarders[host, as_socket][1]
+
+    def _tunnel_of(self, target: Target) -> SshTunnel:
+        assert target.ssh is not None  # noqa: S101 - for mypy
+        if self._tunnel is None:
+            self._tunnel = SshTunnel(target.ssh, connect_timeout=target.connect_seconds)
+        return self._tunnel
 
     async def _connect_to_cloud_sql(
         self, instance: str, target: Target, arguments: dict[str, Any]
@@ -277,6 +307,15 @@ def _encryptions(near: Host, host: Host, target: Target) -> Sequence[Any]:
         server_name=host.name if near != host else None,
     )
     return {"allow": (False, tls), "prefer": (tls, False)}.get(mode, (tls,))
+
+
+def _listens_on_socket(host: Host, target: Target) -> bool:
+    """Return True if the local end of the tunnel is a Unix socket, and not a loopback port.
+
+    Drivers ignore TLS on a Unix socket, so that TLS needs a port. Without TLS, a socket is safer: no other user of this
+    machine can open it.
+    """
+    return host.is_socket or target.ssl_mode == "disable"
 
 
 def _attribute_rounds(attributes: SessionAttributes | None) -> Sequence[SessionAttributes]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
-from src.database.connect.cloudsql import is_mounted
+from src.database.connect.cloudsql import check_is_mounted
 from src.database.connect.setup import LONGEST_NAME_BYTES
 from src.database.connect.ssh import SshTunnel
-from src.database.errors import ConfigurationError
-from src.database.target import Host, Target
+from src.database.target import NO_FILE, Target, host_parameters, libpq_parameters
 
-_NO_FILE: Final = "/nonexistent"
-"""In place of a file that libpq would otherwise look for in the home directory."""
+_VARIABLES: Final = {
+    "application_name": "PGAPPNAME",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "dbname": "PGDATABASE",
+}
+"""The variables that are not named PG and the parameter without underscores."""
 
 
 @asynccontextmanager
@@ -27,15 +31,11 @@ async def libpq_environment(target: Target) -> AsyncIterator[dict[str, str]]:
         ConfigurationError: The target needs the Cloud SQL connector, which works only inside this process.
         TunnelFailed: The tunnel cannot be opened.
     """
-    variables = _variables(target)
+    named = f"{target.application_name or 'thea-database'}:thea-db"[:LONGEST_NAME_BYTES]
+    parameters = libpq_parameters(replace(target, application_name=named))
     if target.ssh is None:
-        if target.cloud_sql_instance is not None and not is_mounted(target.hosts[0]):
-            raise ConfigurationError(
-                f"{target.host} is not mounted here, and pg_dump cannot use the Cloud SQL connector",
-                hint=f"run `cloud-sql-proxy --unix-socket /cloudsql {target.cloud_sql_instance}`, or put the address of"
-                " the proxy into the URL",
-            )
-        yield {**variables, **_hosts(target.hosts)}
+        check_is_mounted(target, "pg_dump")
+        yield _variables(parameters)
         return
     tunnel = SshTunnel(target.ssh, connect_timeout=target.connect_seconds)
     try:
@@ -43,40 +43,11 @@ async def libpq_environment(target: Target) -> AsyncIterator[dict[str, str]]:
             await tunnel.forward(host, as_socket=host.is_socket or target.ssl_mode == "disable")
             for host in target.hosts
         ]
-        yield {**variables, **_forwarded(target.hosts, near)}
+        yield _variables({**parameters, **host_parameters(target.hosts, near)})
     finally:
         await tunnel.close()
 
 
-def _variables(target: Target) -> dict[str, str]:
-    mode = target.ssl_mode or "disable"
-    variables = {
-        "PGUSER": target.user,
-        "PGDATABASE": target.database,
-        "PGPASSWORD": target.password or "",
-        "PGPASSFILE": _NO_FILE,
-        "PGSERVICEFILE": _NO_FILE,
-        "PGAPPNAME": f"{target.application_name or 'thea-database'}:thea-db"[:LONGEST_NAME_BYTES],
-        "PGCONNECT_TIMEOUT": str(max(2, round(target.connect_seconds))),
-        "PGSSLMODE": mode,
-        "PGGSSENCMODE": "disable",
-        "PGCLIENTENCODING": "UTF8",
-    }
-    if target.target_session_attrs is not None:
-        variables["PGTARGETSESSIONATTRS"] = target.target_session_attrs
-    # Without a CA, verify-full uses the system's CAs, as in tls.py; libpq names them "system" since version 16.
-    ca = target.ssl_ca or ("system" if mode == "verify-full" else _NO_FILE)
-    files = {"PGSSLROOTCERT": ca, "PGSSLCERT": target.ssl_cert or _NO_FILE, "PGSSLKEY": target.ssl_key or _NO_FILE}
-    return variables | {name: str(path) for name, path in files.items()}
-
-
-def _hosts(hosts: Sequence[Host]) -> dict[str, str]:
-    return {"PGHOST": ",".join(host.name for host in hosts), "PGPORT": ",".join(str(host.port) for host in hosts)}
-
-
-def _forwarded(hosts: Sequence[Host], near: Sequence[Host]) -> dict[str, str]:
-    """Return the servers' names, which certificates are checked against, and the local addresses of the tunnel."""
-    if any(address.is_socket for address in near):
-        return _hosts(near)
-    addresses = {"PGHOSTADDR": ",".join(address.name for address in near)}
-    return _hosts([Host(host.name, address.port) for host, address in zip(hosts, near, strict=True)]) | addresses
+def _variables(parameters: Mapping[str, str]) -> dict[str, str]:
+    names = {name: _VARIABLES.get(name, f"PG{name.replace('_', '').upper()}") for name in parameters}
+    return {names[name]: value for name, value in parameters.items()} | {"PGSERVICEFILE": NO_FILE}

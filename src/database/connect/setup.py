@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, Final
 
 import asyncpg
+
+from src.database.json_values import decode_json
 
 LONGEST_NAME_BYTES: Final = 63
 """The server truncates a longer application_name."""
@@ -39,7 +40,7 @@ async def search_temporary_last(connection: asyncpg.Connection[Any]) -> None:
 
 
 async def decode_jsonb(connection: Any) -> None:
-    """Register a codec that decodes jsonb in the driver, without a call of `json.loads` for an empty value.
+    """Register a codec that decodes jsonb in the driver, without parsing an empty value.
 
     Args:
         connection: SQLAlchemy's adapter of the driver's connection.
@@ -52,4 +53,4 @@ async def decode_jsonb(connection: Any) -> None:
 def _loads(text: str) -> Any:
     if text == "{}":
         return {}
-    return [] if text == "[]" else json.loads(text)
+    return [] if text == "[]" else decode_json(text)

@@ -151,7 +151,7 @@ class SshTunnel:
     async def _listen(self, connection: SSHClientConnection, host: Host, as_socket: bool) -> None:
         folder: Path | None = None
         try:
-            folder = Path(tempfile.mkdtemp(prefix="thea-", dir=_parent_folder())) if as_socket else None
+            folder = Path(tempfile.mkdtemp(prefix="thea-", dir=parent_folder())) if as_socket else None
             listener = await _open_listener(connection, host, folder)
         except BaseException as error:
             if folder is not None:
@@ -193,7 +193,7 @@ class SshTunnel:
         )
 
 
-def _parent_folder() -> Path:
+def parent_folder() -> Path:
     """Return the temporary folder, or /tmp if a socket's path in the temporary folder would be too long."""
     folder = Path(tempfile.gettempdir())
     longest = folder / "thea-12345678" / ".s.PGSQL.65535"
@@ -207,7 +207,7 @@ def _hint_for_listening(*, as_socket: bool) -> str:
     if not as_socket:
         return limit
     try:
-        folder = _parent_folder()
+        folder = parent_folder()
     except OSError:
         return f"set TMPDIR to a folder that this user can write to; {limit}"
     variable = " (from TMPDIR)" if os.environ.get("TMPDIR") == str(folder) else ""

@@ -107,8 +107,8 @@ async def check_creation(context: CheckContext) -> CheckResult:
     if found:
         return warning(
             f"{user} has {' and '.join(found)}: a table that it creates can hide a table of the migrations",
-            "the remedy also takes the privilege from roles that have it only through PUBLIC: first grant it to each of"
-            " these roles that needs it. Then run `thea-db bootstrap`, or, as the owner of the database:"
+            "the remedy also takes the privilege from roles that have it only through PUBLIC, so grant it first to each"
+            " role that needs it; then run `thea-db bootstrap`, or, as the owner of the database:"
             f" {' '.join(remedies)}",
         )
     return ok(f"{user} can create neither temporary tables nor objects in the schemas of the search_path")

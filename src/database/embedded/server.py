@@ -41,7 +41,7 @@ _REFUSES: Final = 1
 _NO_ANSWER: Final = 2
 
 # Each step does nothing if it is done already: an interrupted bootstrap, or that of an earlier release, is run again.
-_BOOTSTRAP_VERSION: Final = "2"
+_BOOTSTRAP_VERSION: Final = "3"
 _BOOTSTRAP: Final = f"""
 SELECT 'CREATE ROLE ' || role || ' LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD ' || quote_literal(:'password')
   FROM unnest(ARRAY['{OWNER_ROLE}', '{APP_ROLE}']) AS role
@@ -52,6 +52,7 @@ SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE}'
 \\gexec
 \\connect {DATABASE}
 ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER_ROLE} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_ROLE};
+ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER_ROLE} GRANT USAGE, SELECT ON SEQUENCES TO {APP_ROLE};
 REVOKE CREATE, TEMPORARY ON DATABASE {DATABASE} FROM PUBLIC, {APP_ROLE};
 REVOKE CREATE ON SCHEMA public FROM PUBLIC, {APP_ROLE};
 """  # noqa: S608 - the names are constants

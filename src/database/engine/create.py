@@ -28,7 +28,7 @@ from src.database.engine.listeners import LOGGING_NAME, register_listeners
 from src.database.engine.pool import SizedPool, replace_stale_connections
 from src.database.engine.sqlalchemy_internals import FAST_PATH, FairPool
 from src.database.errors import ConfigurationError, DatabaseError
-from src.database.target import PoolLimits, Target
+from src.database.target import Host, PoolLimits, Target
 from src.database.translation import translate_connect
 
 _Opener = Callable[..., Awaitable["asyncpg.Connection[Any]"]]
@@ -122,6 +122,14 @@ class DatabaseEngine(AsyncEngine):
     def tunnel_is_up(self) -> bool | None:
         """True if the SSH tunnel is up; None if there is no tunnel."""
         return self._connector.tunnel_is_up
+
+    async def local_addresses(self, target: Target) -> tuple[Host, ...]:
+        """Return the addresses at which this machine reaches the hosts of a target, until `dispose`.
+
+        Raises:
+            TunnelFailed: The SSH tunnel cannot be opened.
+        """
+        return await self._connector.local_addresses(target)
 
     def close_with(self, close: Callable[[], Awaitable[None]]) -> None:
         """Register a function that `dispose` calls, before it closes the pool."""

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
-from src.database.base import clean_json, clean_text
+from src.database.base import clean_text
 from src.database.calendar import is_timezone
+from src.database.json_values import encode_json
 from src.database.models import MAX_TAGS, limits
 
 
@@ -47,8 +48,9 @@ def _parse_id(value: Any) -> Any:
     return value
 
 
-def _clean_json(value: Any) -> Any:
-    return clean_json(value, "the value")
+def _check_json(value: Any) -> Any:
+    encode_json(value, "the value")
+    return value
 
 
 def _check_zone(value: str) -> str:
@@ -85,8 +87,8 @@ Int4 = Annotated[int, Strict(), Field(ge=-(2**31), le=2**31 - 1)]
 Int8 = Annotated[int, Strict(), Field(ge=-(2**63), le=2**63 - 1)]
 Instant = Annotated[AwareDatetime, BeforeValidator(_parse_instant), AfterValidator(_check_range)]
 RowId = Annotated[UUID, BeforeValidator(_parse_id)]
-JsonObject = Annotated[dict[str, Any], BeforeValidator(_clean_json)]
-JsonArray = Annotated[list[Any], BeforeValidator(_clean_json)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_check_json)]
+JsonArray = Annotated[list[Any], BeforeValidator(_check_json)]
 TimeZone = Annotated[str, within(limits.TIMEZONE), CLEAN, AfterValidator(_check_zone)]
 Locale = Annotated[str, within(limits.LOCALE), CLEAN, AfterValidator(_check_locale)]
 Username = Annotated[str, within(limits.USERNAME), CLEAN]

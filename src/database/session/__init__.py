@@ -1,6 +1,7 @@
 """Sessions: get_db, get_read_db, run_transaction, tenant_context; the targets and engines of the settings."""
 
 from src.database.session.binding import TenantBinding
+from src.database.session.connect_arguments import get_connect_arguments
 from src.database.session.engines import (
     engines_of_loop,
     forget_settings,
@@ -33,6 +34,7 @@ __all__ = [
     "engine",
     "engines_of_loop",
     "forget_settings",
+    "get_connect_arguments",
     "get_db",
     "get_engine",
     "get_read_db",

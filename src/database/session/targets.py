@@ -98,7 +98,7 @@ def create_engine(
         environment=settings.ENVIRONMENT,
         poolclass=poolclass or (SizedPool if is_pooled else NullPool),
         limits=pool_limits(target, settings),
-        driver_arguments=_driver_arguments(target, settings, purpose=purpose),
+        driver_arguments=driver_arguments(target, settings, purpose=purpose),
         password=password or named_provider(target, settings),
         has_fast_path=settings.DATABASE_FAST_PATH,
         is_read_only=purpose == "reading",
@@ -143,7 +143,7 @@ def named_provider(target: Target, settings: Settings) -> PasswordProvider | Non
     return find_provider(name)
 
 
-def _driver_arguments(target: Target, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:
+def driver_arguments(target: Target, settings: Settings, *, purpose: Purpose) -> dict[str, Any]:
     """Return the keyword arguments of `asyncpg.connect` for time limits and for PgBouncer."""
     if _is_pooled_elsewhere(settings, purpose):  # PgBouncer refuses startup parameters: they are set per transaction
         arguments: dict[str, Any] = {

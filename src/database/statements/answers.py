@@ -13,8 +13,9 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Text, case, func, literal, literal_column, null, select
 
-from src.database.base import clean_json, clean_text
+from src.database.base import clean_text
 from src.database.errors import NotFoundError, StaleDataError
+from src.database.json_values import encode_json
 from src.database.models import Conversation, MessageHistory, limits
 from src.database.session import AsyncSession
 from src.database.statements.conversations import MAX_SILENCE, check_is_last, check_token
@@ -71,12 +72,15 @@ async def end(
 ) -> MessageHistory:
     """End an incomplete message; see `MessageHistoryRepository.mark_complete` and `mark_interrupted`."""
     limits.check_limits(limits.MESSAGES, values)
-    known = {name: clean_json(value, name) for name, value in values.items() if value is not None}
+    known = {name: clean_text(value) if isinstance(value, str) else value for name, value in values.items()}
+    known = {name: value for name, value in known.items() if value is not None}
     ended = await _change(session, message_id, turn, state=state, **known)
     if ended is not None:
         return ended
     message = await _read(session, message_id, turn)
-    if message.state == state and all(getattr(message, name) == value for name, value in known.items()):
+    # As they are stored, because a tuple in `parts` is read as a list.
+    stored = {name: encode_json(getattr(message, name), name) for name in known}
+    if message.state == state and stored == {name: encode_json(value, name) for name, value in known.items()}:
         return message
     raise _has_ended(message)
 

@@ -15,8 +15,9 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from src.database.base import check_aware, check_id, clean_json, clean_text, utc_now, uuid7
+from src.database.base import check_aware, check_id, clean_text, utc_now, uuid7
 from src.database.errors import IdempotencyConflictError, NotFoundError
+from src.database.json_values import encode_json
 from src.database.models import limits
 from src.database.statements.call import Call, Sender
 from src.database.statements.conversations import check_is_last, check_token
@@ -47,8 +48,8 @@ class NewMessage:
 
     `message_id` is the idempotency key, `<channel>:<account>:<chat>:<id>`; it is unique within the tenant.
     `edited_at` is set if this is a later version of the message and not the first one. An answer that is streamed has
-    `state="incomplete"`, and is extended. NUL and lone surrogates are stored as U+FFFD, and a pair of surrogates as the
-    character that it encodes. The content is never truncated.
+    `state="incomplete"`, and is extended. In texts, NUL and lone surrogates are stored as U+FFFD, and a pair of
+    surrogates as the character that it encodes. JSON is read back equal. The content is never truncated.
 
     Raises:
         ValueError: An attribute exceeds its limit (`src.database.models.limits`), or `extra` has the key "versions".
@@ -101,8 +102,8 @@ class NewMessage:
         if self.edited_at is not None:
             return None
         kinds = [file.get("kind") if isinstance(file, dict) else None for file in self.attachments]
-        kinds = kinds and clean_json(kinds, "attachments", of=f"message {self.message_id!r}")
-        parts = self.parts and clean_json(self.parts, "parts", of=f"message {self.message_id!r}")
+        kinds = kinds and encode_json(kinds, "attachments", of=f"message {self.message_id!r}")
+        parts = self.parts and encode_json(self.parts, "parts", of=f"message {self.message_id!r}")
         identity = [self.role, self.content, parts, kinds, self.tool_call_id, self.tool_name]
         return hashlib.sha256(_ENCODER.encode(identity).encode()).digest()
 
@@ -339,4 +340,4 @@ def _dumps(message: NewMessage, name: str, kind: type[list[Any] | dict[str, Any]
         )
     if not value:  # the common case
         return "{}" if kind is dict else "[]"
-    return json.dumps(clean_json(value, name, of=f"message {message.message_id!r}"), ensure_ascii=False)
+    return json.dumps(encode_json(value, name, of=f"message {message.message_id!r}"), ensure_ascii=False)

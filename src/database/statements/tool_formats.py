@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
+from src.database.base import clean_text
+
 _CALL_ID_NAMES: Final = ("call_id", "tool_call_id", "toolCallId")
 _ID_NAMES: Final = ("id", *_CALL_ID_NAMES)
 _RESULT_ID_NAMES: Final = ("tool_use_id", *_CALL_ID_NAMES)
@@ -210,4 +212,5 @@ def _first_object(part: dict[Any, Any], names: Iterable[str]) -> dict[Any, Any] 
 
 
 def _ids(part: dict[Any, Any], names: Iterable[str]) -> frozenset[str]:
-    return frozenset(one for name in names if isinstance(one := part.get(name), str))
+    # Cleaned, as the column `tool_call_id` is.
+    return frozenset(clean_text(one) for name in names if isinstance(one := part.get(name), str))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from operator import itemgetter
@@ -14,6 +13,7 @@ from sqlalchemy import Column, ColumnElement
 from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import clean_text
+from src.database.json_values import decode_json
 from src.database.models import Conversation, Event, MessageHistory, User, limits
 
 
@@ -37,7 +37,7 @@ def _decoded(name: str) -> Any:
 
     def decode(row: _Row) -> Any:
         value = row[name]
-        return None if value is None else json.loads(value)
+        return None if value is None else decode_json(value)
 
     return decode
 
@@ -154,7 +154,7 @@ class UserRow(NamedTuple):
     @property
     def preferences(self) -> dict[str, Any]:
         """The user's preferences, decoded at each access."""
-        decoded: dict[str, Any] = json.loads(self.preferences_json)
+        decoded: dict[str, Any] = decode_json(self.preferences_json)
         return decoded
 
     def __repr__(self) -> str:

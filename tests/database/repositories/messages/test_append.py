@@ -122,7 +122,7 @@ async def test_a_message_that_had_to_be_cleaned_is_recognized_as_a_duplicate(
     again = await messages.append(conversation.id, dirty)
 
     assert stored.message.content == "a NUL \ufffd and a surrogate \ufffd"
-    assert stored.message.extra == {"raw\ufffd": ["\ufffd"]}
+    assert stored.message.extra == {"raw\0": ["\ud83d"]}
     assert not again.inserted
 
 
@@ -130,7 +130,7 @@ async def test_cleans_tool_ids_and_recognizes_duplicates(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     dirty = message("a", role="tool", tool_call_id="c\0", tool_name="t\ud83d", parts=[{"text": "\0"}])
-    clean = message("a", role="tool", tool_call_id="c\ufffd", tool_name="t\ufffd", parts=[{"text": "\ufffd"}])
+    clean = message("a", role="tool", tool_call_id="c\ufffd", tool_name="t\ufffd", parts=[{"text": "\0"}])
 
     await messages.append(conversation.id, dirty)
 

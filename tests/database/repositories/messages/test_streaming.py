@@ -93,7 +93,7 @@ async def test_complete_sets_the_given_attributes(messages: MessageHistoryReposi
     assert (ended.state, ended.content, ended.model, ended.input_tokens, ended.output_tokens, ended.token_count) == (
         "complete", "Hola", "m", 7, 2, None
     )  # fmt: skip
-    assert ended.parts == [{"type": "tool_use", "id": "a\ufffd", "input": {}}]
+    assert ended.parts == [{"type": "tool_use", "id": "a\0", "input": {}}]
     assert (await messages.mark_complete("answer", parts=parts, model="m")).state == "complete", "a retry"
     with pytest.raises(StaleDataError, match="is complete"):
         await messages.mark_complete("answer", model="another")
