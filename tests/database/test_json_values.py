@@ -55,7 +55,8 @@ async def test_the_server_returns_equal_values(session: AsyncSession, user: User
     messages = MessageHistoryRepository(session)
     sent = NewMessage(message_id="a", role="user", parts=SAMPLES, extra={"samples": SAMPLES}, attachments=SAMPLES)
 
-    await messages.append(conversation.id, sent)
+    appended = await messages.append(conversation.id, sent)
+    assert appended.message.parts == SAMPLES
     assert not (await messages.append(conversation.id, sent)).inserted
 
     [read] = await messages.recent(conversation.id)

@@ -288,17 +288,34 @@ def _bind(connection: Connection, tenant_id: UUID | None) -> None:
     connection.execute(_BIND, {"tenant_id": tenant_id})
 
 
-def create_functions(folder: Path) -> None:
+def create_functions(folder: Path, *names: str) -> None:
     """Create the SQL functions of a revision in the schema of the tables, or replace the functions of the same names.
 
     Args:
         folder: The folder with the frozen copies of the revision, `<function>.sql`, in which `{schema}` stands for the
             schema.
+        names: The files to use, without the suffix; by default all.
     """
     schema = _schema()
     for file in sorted(folder.glob("*.sql")):
+        if names and file.stem not in names:
+            continue
         body = file.read_text(encoding="utf-8").replace("{schema}", schema)
         op.execute(body.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
+
+
+def replace_functions(folder: Path) -> None:
+    """Replace the SQL functions of a revision whose parameters change.
+
+    For PostgreSQL, a function with other parameters is another function: a call that fits both is ambiguous. Calls
+    of the previous release find the new function if its further parameters are last and have defaults. Privileges that
+    were granted on the dropped function alone are lost; `bootstrap` grants them on all future functions.
+
+    Args:
+        folder: The folder that `create_functions` takes.
+    """
+    drop_functions(folder)
+    create_functions(folder)
 
 
 def drop_functions(folder: Path) -> None:
@@ -310,7 +327,7 @@ def drop_functions(folder: Path) -> None:
     schema = _schema()
     for file in sorted(folder.glob("*.sql"), reverse=True):
         for name in _SIGNATURE.findall(file.read_text(encoding="utf-8")):
-            op.execute(f"DROP FUNCTION {schema}.{name}")
+            op.execute(f"-- squawk-ignore ban-drop-function\nDROP FUNCTION {schema}.{name}")
 
 
 def _schema() -> str:

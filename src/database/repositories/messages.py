@@ -79,7 +79,14 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         message: MessageHistory | None = await self.session.scalar(statement)
         return message
 
-    async def append(self, conversation_id: UUID, message: NewMessage, *, turn: int | None = None) -> Appended:
+    async def append(
+        self,
+        conversation_id: UUID,
+        message: NewMessage,
+        *,
+        turn: int | None = None,
+        expected_last_seq: int | None = None,
+    ) -> Appended:
         """Append a message to a conversation; see `append_many`.
 
         Example:
@@ -87,10 +94,16 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             appended = await MessageHistoryRepository(session).append(conversation.id, message)
             is_new = appended.inserted  # False for a repeated delivery
         """
-        return (await self.append_many(conversation_id, [message], turn=turn))[0]
+        [appended] = await self.append_many(conversation_id, [message], turn=turn, expected_last_seq=expected_last_seq)
+        return appended
 
     async def append_many(
-        self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
+        self,
+        conversation_id: UUID,
+        messages: Sequence[NewMessage],
+        *,
+        turn: int | None = None,
+        expected_last_seq: int | None = None,
     ) -> list[Appended]:
         """Append messages in this order. Each is stored once, however often it is sent.
 
@@ -102,6 +115,8 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             conversation_id: The conversation's id.
             messages: At most 1000 messages.
             turn: The token of the turn that the caller has claimed, if any. If the turn is lost, nothing is appended.
+            expected_last_seq: The conversation's `last_seq` as the caller knows it. If another writer has appended
+                messages since, nothing is appended. A call whose messages are all stored already returns duplicates.
 
         Returns:
             For each message, in the same order, the stored message, and whether it is new. A message is a duplicate if
@@ -111,11 +126,14 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         Raises:
             IdempotencyConflictError: A message with other content, or one of another chat, has the key.
             NotFoundError: The tenant has no such conversation.
-            StaleDataError: Another worker has claimed the turn.
-            ValueError: There are more than 1000 messages, or `turn` is a `Turn` in place of its token.
+            StaleDataError: Another worker has claimed the turn, or has appended messages.
+            ValueError: There are more than 1000 messages, `expected_last_seq` is negative, or `turn` is a
+                `Turn` in place of its token.
         """
         sender = InSession(self.session)
-        rows, outcomes = await append_messages(sender, conversation_id, messages, turn=turn)
+        rows, outcomes = await append_messages(
+            sender, conversation_id, messages, turn=turn, expected_last_seq=expected_last_seq
+        )
         inserted = {one.message_id: one for one in outcomes if one.is_inserted}
         if inserted:
             of_conversation = ("last_seq", "last_message_at", "updated_at")

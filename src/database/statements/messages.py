@@ -16,12 +16,13 @@ from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from src.database.base import check_aware, check_id, clean_text, utc_now, uuid7
-from src.database.errors import IdempotencyConflictError, NotFoundError
-from src.database.json_values import encode_json
+from src.database.errors import IdempotencyConflictError, NotFoundError, StaleDataError
+from src.database.json_values import decode_json, encode_json
 from src.database.models import limits
 from src.database.statements.call import Call, Sender
 from src.database.statements.conversations import check_is_last, check_token
 from src.database.statements.split_characters import SPLIT, has_halves, stored_form
+from src.database.statements.windows import check_number
 
 RowT = TypeVar("RowT")
 
@@ -137,11 +138,12 @@ _PLAIN_JSON: Final = (None, "[]", "{}")
 
 _OF_CONVERSATION: Final = 3
 """The number of arguments before those of the messages: the tenant, the conversation and the turn."""
+_COUNTS: Final = (*COLUMN_COUNTS, len(_COLUMNS) + 1)  # the last one with the expected `seq`
 _APPEND: Final[Mapping[int, Call[Any]]] = {
-    count: Call("app_append_message", _OF_CONVERSATION + count) for count in COLUMN_COUNTS
+    count: Call("app_append_message", _OF_CONVERSATION + count) for count in _COUNTS
 }
 _APPEND_MANY: Final[Mapping[int, Call[Any]]] = {
-    count: Call("app_append_messages", _OF_CONVERSATION + count) for count in COLUMN_COUNTS
+    count: Call("app_append_messages", _OF_CONVERSATION + count) for count in _COUNTS
 }
 
 
@@ -168,7 +170,12 @@ class Outcome(NamedTuple):
 
 
 async def append_messages(
-    sender: Sender, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None
+    sender: Sender,
+    conversation_id: UUID,
+    messages: Sequence[NewMessage],
+    *,
+    turn: int | None,
+    expected_last_seq: int | None,
 ) -> tuple[list[tuple[Any, ...]], list[Outcome]]:
     """Append messages in this order in one call: all new messages are stored, or none.
 
@@ -180,6 +187,7 @@ async def append_messages(
         conversation_id: The conversation.
         messages: At most 1000 messages.
         turn: The token of the turn that the caller holds, or None.
+        expected_last_seq: The conversation's `last_seq` as the caller knows it, or None.
 
     Returns:
         The rows that were sent, for `unpack`, and the outcome of each message in the given order. A message that
@@ -188,22 +196,30 @@ async def append_messages(
     Raises:
         IdempotencyConflictError: A key belongs to a message with other content, or to a message of another chat.
         NotFoundError: The tenant has no such conversation.
-        StaleDataError: Another worker has claimed the turn.
-        ValueError: There are more than 1000 messages, the turn is not a token, or jsonb cannot store a value.
+        StaleDataError: Another worker has claimed the turn, or the conversation has other messages than expected.
+        ValueError: There are more than 1000 messages, the turn is not a token, `expected_last_seq` is negative, or a
+            value is not JSON.
     """
     check_token(turn)
-    rows = _pack(messages)
+    expected = () if expected_last_seq is None else (check_number("expected_last_seq", expected_last_seq),)
+    rows = _pack(messages, all_columns=bool(expected))
     if not rows:
         return [], []
     check_id("conversation_id", conversation_id)
-    calls, arguments = (_APPEND, rows[0]) if len(rows) == 1 else (_APPEND_MANY, _as_arrays(rows))
-    sent = await sender.call(calls[len(rows[0])], conversation_id, turn, *arguments)
+    calls, columns = (_APPEND, rows[0]) if len(rows) == 1 else (_APPEND_MANY, _as_arrays(rows))
+    arguments = (*columns, *expected)
+    sent = await sender.call(calls[len(arguments)], conversation_id, turn, *arguments)
     outcomes = [Outcome._make(row) for row in sent]
     check_outcome(outcomes[0].outcome, outcomes[0].message_id)
     if outcomes[0].outcome == "no_conversation":
         raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
     if outcomes[0].outcome == "lost_turn":
         check_is_last(turn, outcomes[0].turn_token)
+    if outcomes[0].outcome == "stale":
+        raise StaleDataError(
+            f"nothing was appended: last_seq is {outcomes[0].last_seq}, expected {expected_last_seq}",
+            hint="read the messages after the expected seq, which another writer has appended, and decide again",
+        )
     by_key = {one.message_id: one for one in outcomes}
     return rows, in_call_order(messages, by_key, as_duplicate=lambda one: one._replace(outcome="duplicate"))
 
@@ -253,16 +269,16 @@ def unpack(row: Sequence[Any]) -> dict[str, Any]:
     values = dict(zip(_COLUMNS, (*row[: len(_PLAIN)], *rest), strict=True))
     for name in _COLUMNS[-len(_JSON) :]:
         if values[name] is not None:
-            values[name] = json.loads(values[name])
+            values[name] = decode_json(values[name])
     return values
 
 
-def _pack(messages: Sequence[NewMessage]) -> list[tuple[Any, ...]]:
+def _pack(messages: Sequence[NewMessage], *, all_columns: bool = False) -> list[tuple[Any, ...]]:
     """Return a row of arguments for each key, with a new id and the fingerprint. All rows have the same length."""
     if len(messages) > MAX_BATCH:
         raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
     first = _first_of_each_key(messages)
-    is_plain = all(map(_is_plain, first))
+    is_plain = all(map(_is_plain, first)) and not all_columns
     now = utc_now()
     return [
         (

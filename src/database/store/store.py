@@ -127,12 +127,25 @@ class Store:
         user = UserRow._make(row)
         return user, user.id == new_id
 
-    async def append(self, conversation_id: UUID, message: NewMessage, *, turn: int | None = None) -> AppendedRow:
+    async def append(
+        self,
+        conversation_id: UUID,
+        message: NewMessage,
+        *,
+        turn: int | None = None,
+        expected_last_seq: int | None = None,
+    ) -> AppendedRow:
         """Append one message to a conversation; see `append_many`."""
-        return (await self.append_many(conversation_id, [message], turn=turn))[0]
+        [appended] = await self.append_many(conversation_id, [message], turn=turn, expected_last_seq=expected_last_seq)
+        return appended
 
     async def append_many(
-        self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
+        self,
+        conversation_id: UUID,
+        messages: Sequence[NewMessage],
+        *,
+        turn: int | None = None,
+        expected_last_seq: int | None = None,
     ) -> list[AppendedRow]:
         """Append messages in this order, each once, without gaps; see `MessageHistoryRepository.append_many`.
 
@@ -140,10 +153,12 @@ class Store:
             CommitOutcomeUnknown: The connection was lost before the server answered: send them again.
             IdempotencyConflictError: A key is taken by a message with other content, or by another chat's.
             NotFoundError: This tenant has no such conversation.
-            StaleDataError: Another worker has claimed the turn since.
+            StaleDataError: Another worker has claimed the turn, or has appended messages.
             ValueError: There are more than 1000, or `turn` is no token.
         """
-        _, outcomes = await append_messages(self._sender, conversation_id, messages, turn=turn)
+        _, outcomes = await append_messages(
+            self._sender, conversation_id, messages, turn=turn, expected_last_seq=expected_last_seq
+        )
         return [_row(one) for one in outcomes]
 
     async def turn(

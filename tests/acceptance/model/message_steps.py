@@ -161,21 +161,30 @@ class MessageSteps(Steps):
         number=PICK,
         batch=st.lists(MESSAGE, min_size=1, max_size=3),
         behind=st.sampled_from([None, 0, 1]),
+        missing=st.sampled_from([None, None, 0, 1]),
     )
     def append_messages(
-        self, tenant: int, number: int, batch: list[tuple[str, str, str, str]], behind: int | None
+        self,
+        tenant: int,
+        number: int,
+        batch: list[tuple[str, str, str, str]],
+        behind: int | None,
+        missing: int | None = None,
     ) -> None:
         model = self.models[tenant]
         if conversation := pick(model.conversations, number):
             turn = None if behind is None or behind > conversation.token else conversation.token - behind
+            expected = None if missing is None else max(conversation.last_seq - missing, 0)
             messages = [NewMessage(message_id=k, role=r, content=c, state=s) for k, r, c, s in batch]  # type: ignore[arg-type] # drawn
 
             async def append(session: AsyncSession) -> list[tuple[bool, bool]]:
-                done = await MessageHistoryRepository(session).append_many(conversation.id, messages, turn=turn)
+                done = await MessageHistoryRepository(session).append_many(
+                    conversation.id, messages, turn=turn, expected_last_seq=expected
+                )
                 self.ids.update({(tenant, one.message.message_id): one.message.id for one in done})
                 return [(one.inserted, one.is_there) for one in done]
 
-            self.expect(self.call(tenant, append), lambda: model.append(conversation, batch, turn))
+            self.expect(self.call(tenant, append), lambda: model.append(conversation, batch, turn, expected))
 
     @rule(tenant=TENANT, number=PICK, key=KEY, content=CONTENT)
     def append_answer(self, tenant: int, number: int, key: str, content: str) -> None:

@@ -137,7 +137,11 @@ class TenantModel:
         conversation.holder = None
 
     def append(
-        self, conversation: ConversationRow, batch: Sequence[tuple[str, str, str, str]], turn: int | None
+        self,
+        conversation: ConversationRow,
+        batch: Sequence[tuple[str, str, str, str]],
+        turn: int | None,
+        expected: int | None,
     ) -> list[Any]:
         """Append messages (key, role, content, state); return for each whether it is new, and whether it is visible."""
         first: dict[str, tuple[str, str]] = {}
@@ -145,7 +149,8 @@ class TenantModel:
             if first.setdefault(key, (role, content)) != (role, content):
                 raise IdempotencyConflictError("")
         _check_exists(conversation)
-        if turn is not None and turn != conversation.token:
+        is_behind = expected not in (None, conversation.last_seq) and not all(self.message(key) for key, *_ in batch)
+        if is_behind or turn not in (None, conversation.token):
             raise StaleDataError("")
         for key, role, content, _ in batch:
             known = self.message(key)

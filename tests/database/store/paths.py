@@ -68,7 +68,7 @@ class Path(Protocol):
     async def get_or_create_user(self, telegram_id: int, **profile: Any) -> tuple[UUID, bool]: ...
     async def user(self, telegram_id: int) -> tuple[Any, ...] | None: ...
     async def append_many(
-        self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
+        self, conversation_id: UUID, messages: Sequence[NewMessage], **options: int | None
     ) -> list[Stored]: ...
     async def recent(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]: ...
     async def turn(
@@ -89,10 +89,10 @@ class ByRepositories:
         return None if user is None else tuple(getattr(user, name) for name in USER)
 
     async def append_many(
-        self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
+        self, conversation_id: UUID, messages: Sequence[NewMessage], **options: int | None
     ) -> list[Stored]:
         async with get_db() as session:
-            rows = await MessageHistoryRepository(session).append_many(conversation_id, messages, turn=turn)
+            rows = await MessageHistoryRepository(session).append_many(conversation_id, messages, **options)
         return [_stored(one) for one in rows]
 
     async def recent(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]:
@@ -132,9 +132,9 @@ class ByStore:
         return None if user is None else tuple(getattr(user, name) for name in USER)
 
     async def append_many(
-        self, conversation_id: UUID, messages: Sequence[NewMessage], *, turn: int | None = None
+        self, conversation_id: UUID, messages: Sequence[NewMessage], **options: int | None
     ) -> list[Stored]:
-        rows = await get_store().append_many(conversation_id, messages, turn=turn)
+        rows = await get_store().append_many(conversation_id, messages, **options)
         return [Stored._make(getattr(row, name) for name in Stored._fields) for row in rows]
 
     async def recent(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]:

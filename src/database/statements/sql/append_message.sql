@@ -1,6 +1,6 @@
 -- Append one message: lock the conversation, insert under the next number, advance the conversation.
 -- The common case of app_append_messages, with scalar parameters. A key that is taken is left to that function.
--- outcome: inserted | duplicate | no_conversation | lost_turn | other_content | other_chat
+-- outcome: inserted | duplicate | no_conversation | lost_turn | stale | other_content | other_chat
 CREATE FUNCTION {schema}.app_append_message(
     p_tenant uuid, p_conversation uuid, p_turn bigint,
     p_message_id text, p_role text, p_content text, p_token_count integer,
@@ -9,6 +9,7 @@ CREATE FUNCTION {schema}.app_append_message(
     p_model text DEFAULT NULL, p_input_tokens integer DEFAULT NULL, p_output_tokens integer DEFAULT NULL,
     p_state text DEFAULT 'complete', p_edited_at timestamptz DEFAULT NULL,
     p_parts jsonb DEFAULT NULL, p_attachments jsonb DEFAULT '[]', p_metadata jsonb DEFAULT '{}',
+    p_expected_last_seq bigint DEFAULT NULL,
     OUT outcome text, OUT message_id text, OUT id uuid, OUT conversation_id uuid, OUT user_id uuid, OUT seq bigint,
     OUT created_at timestamptz, OUT is_live boolean,
     OUT last_seq bigint, OUT last_message_at timestamptz, OUT turn_token bigint, OUT updated_at timestamptz
@@ -31,6 +32,14 @@ BEGIN
     turn_token := v.turn_token;
     IF p_turn <> v.turn_token THEN
         outcome := 'lost_turn';
+        RETURN;
+    END IF;
+    -- A message that is sent again is a duplicate, although the conversation has continued.
+    IF p_expected_last_seq <> v.last_seq AND NOT EXISTS (
+        SELECT FROM {schema}.message_history AS m WHERE m.tenant_id = p_tenant AND m.message_id = p_message_id
+    ) THEN
+        outcome := 'stale';
+        last_seq := v.last_seq;
         RETURN;
     END IF;
     INSERT INTO {schema}.message_history (

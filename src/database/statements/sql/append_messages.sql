@@ -4,7 +4,8 @@
 -- that it inserted have wrong numbers: they are deleted, and the keys that are stored are left out of the next one. A
 -- key that another conversation takes in between makes that one fall short too.
 -- outcome, one row a message: inserted | duplicate
--- outcome, one row alone: no_conversation | lost_turn | other_content | other_chat (the last two name the message_id)
+-- outcome, one row alone: no_conversation | lost_turn | stale | other_content | other_chat (the last two name the
+-- message_id)
 CREATE FUNCTION {schema}.app_append_messages(
     p_tenant uuid, p_conversation uuid, p_turn bigint,
     p_message_ids text[], p_roles text[], p_contents text[], p_token_counts integer[],
@@ -12,7 +13,8 @@ CREATE FUNCTION {schema}.app_append_messages(
     p_parent_ids uuid[] DEFAULT NULL, p_tool_call_ids text[] DEFAULT NULL, p_tool_names text[] DEFAULT NULL,
     p_models text[] DEFAULT NULL, p_input_tokens integer[] DEFAULT NULL, p_output_tokens integer[] DEFAULT NULL,
     p_states text[] DEFAULT NULL, p_edited_ats timestamptz[] DEFAULT NULL,
-    p_parts jsonb[] DEFAULT NULL, p_attachments jsonb[] DEFAULT NULL, p_metadata jsonb[] DEFAULT NULL
+    p_parts jsonb[] DEFAULT NULL, p_attachments jsonb[] DEFAULT NULL, p_metadata jsonb[] DEFAULT NULL,
+    p_expected_last_seq bigint DEFAULT NULL
 ) RETURNS TABLE (
     outcome text, message_id text, id uuid, conversation_id uuid, user_id uuid, seq bigint, created_at timestamptz,
     is_live boolean, last_seq bigint, last_message_at timestamptz, turn_token bigint, updated_at timestamptz
@@ -39,6 +41,16 @@ BEGIN
     turn_token := v.turn_token;
     IF p_turn <> v.turn_token THEN
         outcome := 'lost_turn';
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    -- Messages that are all sent again are duplicates, although the conversation has continued.
+    IF p_expected_last_seq <> v.last_seq AND (
+        SELECT count(*) FROM {schema}.message_history AS m
+         WHERE m.tenant_id = p_tenant AND m.message_id = ANY (p_message_ids)
+    ) < pg_catalog.cardinality(p_message_ids) THEN
+        outcome := 'stale';
+        last_seq := v.last_seq;
         RETURN NEXT;
         RETURN;
     END IF;
