@@ -50,6 +50,10 @@ class TenantMismatchError(DatabaseError):
     """A session or a row belongs to a tenant that is not the current one."""
 
 
+class TenantRefused(DatabaseError):
+    """The tenant of a request is unknown or suspended, or the caller does not belong to it."""
+
+
 class SessionClosed(DatabaseError):
     """A session was used after its block, its request or its transaction ended. Nothing was sent."""
 

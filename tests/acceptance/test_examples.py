@@ -100,7 +100,7 @@ async def test_an_example_runs(name: str, names: dict[str, Any]) -> None:
 def test_the_code_of_the_readme_prints_what_was_appended(
     cloned_database: URL, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    program, _ = blocks((ROOT / "README.md").read_text())
+    [program] = blocks((ROOT / "README.md").read_text())
 
     exec(compile(program, "README.md", "exec"), {})  # noqa: S102 - the page's own code
 
