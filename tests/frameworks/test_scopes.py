@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import pytest
 from faststream import Depends
 from faststream.redis import RedisBroker, TestRedisBroker
+from litestar import Litestar, post
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath
+from litestar.status_codes import HTTP_201_CREATED, HTTP_500_INTERNAL_SERVER_ERROR
+from litestar.testing import AsyncTestClient
 from sqlalchemy import URL
 from taskiq import InMemoryBroker, TaskiqDepends
 
 from src.database import AsyncSession, get_db, get_read_db
 from src.database.models import User
 from src.database.repositories import UserRepository
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Litestar imports Advanced Alchemy where it is installed, whose import warns
-    from litestar import Litestar, post
-    from litestar.di import NamedDependency, Provide
-    from litestar.params import FromPath
-    from litestar.status_codes import HTTP_201_CREATED, HTTP_500_INTERNAL_SERVER_ERROR
-    from litestar.testing import AsyncTestClient
 
 Call = Callable[[str], Awaitable[int]]
 """Adds a user with this name, fails after it if the name is `fails`, and returns the number of users at its begin."""
