@@ -1,3 +1,4 @@
+<%! from src.database.migrate import heads %>\
 """${message}
 
 Revision ID: ${up_revision}
@@ -7,7 +8,7 @@ Create Date: ${create_date}
 The previous and the new release run on this schema at the same time: add now, and remove in a later release what no
 running release uses.
 
-- A new table with rows of tenants: call `protect("<table>")` after `op.create_table`; a test fails without it. Every
+- A new table with rows of tenants: call `protect("<table>")` after `op.create_table`; `thea-db check` fails without it. Every
   primary key, unique constraint, index and foreign key starts with `tenant_id`.
 - A new column: nullable, or with a constant default. NOT NULL after all running code sets the column: `add_check`,
   `backfill`, `validate`, `set_not_null`, each in its own revision. Never change the type or the name of a column: add a
@@ -46,6 +47,10 @@ revision: str = ${repr(up_revision)}
 down_revision: str | Sequence[str] | None = ${repr(down_revision)}
 branch_labels: str | Sequence[str] | None = ${repr(branch_labels)}
 depends_on: str | Sequence[str] | None = ${repr(depends_on)}
+% if getattr(config.attributes.get("history"), "name", None) == "service":
+# The revision of thea-database that the database must have.
+requires_thea: str | None = ${repr(heads()[0])}
+% endif
 
 
 def upgrade() -> None:

@@ -32,6 +32,8 @@ MAY_READ_SETTINGS = {
     "src/database/cli/drift.py",
     "src/database/cli/service.py",
     "src/database/cli/seed/commands.py",
+    "src/database/cli/tenant/registry.py",
+    "src/database/health/gauges.py",
     "src/database/health/readiness.py",
     "src/database/session/connect_arguments.py",
     "src/database/session/engines.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,6 +75,20 @@ def _function(value: str) -> str:
     module, _, function = value.partition(":")
     if not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
         raise ValueError("not module:function")
+    return value
+
+
+def _version_table(value: str) -> str:
+    # 59: Alembic's key is named <table>_pkc.
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,58}", value) or value == "thea_alembic_version":
+        raise ValueError("not the name of a table")
+    return value
+
+
+def _modules(value: str) -> str:
+    for module in value.split(","):
+        if not all(part.isidentifier() for part in module.strip().split(".")):
+            raise ValueError("not the names of modules")
     return value
 
 
@@ -174,6 +189,15 @@ class Settings(BaseSettings):
     DATABASE_LOCK_TIMEOUT: Milliseconds = 10_000
     DATABASE_IDLE_TRANSACTION_TIMEOUT: Milliseconds = 60_000
     DATABASE_FAST_PATH: bool = Field(default=True, description="true or false")
+    DATABASE_SERVICE_MODELS: Annotated[str, AfterValidator(_modules)] | None = Field(
+        default=None, description="the name of a module that can be imported, or several separated by commas"
+    )
+    DATABASE_SERVICE_MIGRATIONS: Annotated[Path, AfterValidator(_folder)] | None = Field(
+        default=None, description="a folder"
+    )
+    DATABASE_SERVICE_VERSION_TABLE: Annotated[str, AfterValidator(_version_table)] = Field(
+        default="alembic_version", description="the name of a table, of a-z, 0-9 and _, not thea_alembic_version"
+    )
     DATABASE_VERIFY_SCHEMA: Literal["off", "warn", "error"] = Field(default="warn", description="off, warn or error")
     DATABASE_ECHO: bool = Field(default=False, description="true or false")
     DATABASE_LOG_PARAMETERS: bool = Field(default=False, description="true or false")
@@ -252,6 +276,8 @@ def _faults_of_combinations(data: Mapping[str, Any]) -> list[str]:
         faults.append("DB_SSH_HOST must be set if DB_SSH_TUNNEL=true: the machine that the tunnel goes through")
     if bool(data.get("DATABASE_SSL_CERT")) != bool(data.get("DATABASE_SSL_KEY")):
         faults.append("DATABASE_SSL_CERT and DATABASE_SSL_KEY must be set together")
+    if bool(data.get("DATABASE_SERVICE_MODELS")) != bool(data.get("DATABASE_SERVICE_MIGRATIONS")):
+        faults.append("DATABASE_SERVICE_MODELS and DATABASE_SERVICE_MIGRATIONS must be set together")
     if _is_true(data, "DATABASE_LOG_PARAMETERS") and environment not in LOCAL_ENVIRONMENTS:
         faults.append(
             f"DATABASE_LOG_PARAMETERS must be false if ENVIRONMENT={environment}: parameters contain what users wrote"

@@ -28,7 +28,7 @@ COMMANDS = (
     *("current", "upgrade", "upgrade 0001", "downgrade base", "downgrade -1", "stamp head", "history -i", "verify"),
     *("verify --scratch", "doctor", "health", "health --drift", "info", "tenant list", "tenant create x X"),
     *("tenant update theirs --name X", "tenant suspend theirs", "tenant erase theirs --yes", "tenant purge"),
-    *("seed --messages 1", "demo", "check --service", "revision -m x --autogenerate --folder ."),
+    *("seed --messages 1", "demo", "check --service", "revision -m x --autogenerate"),
 )
 ALEMBIC = ("current", "upgrade head", "downgrade base", "stamp head", "check", "revision --autogenerate -m x")
 

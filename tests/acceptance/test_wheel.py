@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -11,11 +12,17 @@ import zipfile
 from configparser import ConfigParser
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from textwrap import dedent
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from src.database.cli import main
+from src.database.embedded import SUPERUSER
 from src.database.migrate import heads
+from tests.acceptance.test_add_a_table import words, write
+from tests.conftest import SOCKETS, url_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,9 +54,6 @@ asyncio.run(main())
 
 
 COMMANDS = """
-import os
-import sys
-
 from src.database.cli.app import app
 from src.database.errors import ConfigurationError
 
@@ -64,7 +68,6 @@ def run(*arguments):
         print("code:", code or 0)
 
 
-os.mkdir("drafts")
 run("current", "--check-heads")
 run("upgrade", "--json")
 run("current", "--check-heads")
@@ -72,9 +75,6 @@ run("history", "--indicate-current")
 run("sql")
 run("upgrade", "base")
 run("revision", "-m", "for nobody")
-run("revision", "-m", "a draft", "--autogenerate", "--folder", "drafts")
-run("upgrade", "--folder", "drafts")
-run("downgrade", "-1", "--folder", "drafts")
 run("stamp", "head", "--json")
 """
 
@@ -165,7 +165,7 @@ def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Pa
     variables = {"DATABASE_URL": empty_database, "ENVIRONMENT": "test"}
     printed = run(python, "-c", COMMANDS, folder=service, **variables)
     (_, before), (_, upgraded), (_, after), (_, history), (_, sql), *rest = output_of_each(printed)
-    base, rejected, draft, drafted, back, stamped = [output for _, output in rest]
+    base, rejected, stamped = [output for _, output in rest]
     served = run(python, "service.py", folder=service, **variables)
 
     head = heads()[0]
@@ -175,10 +175,8 @@ def test_migrates_and_serves_beside_a_services_own_src(python: Path, service: Pa
     assert history.count("applied)") == len(history.splitlines()) - 1
     assert sql.count("-- Running upgrade") == history.count("applied)")
     assert "no downgrade is necessary" in base
-    assert "refused: a new migration must be in a checkout" in rejected
-    assert [file.suffix for file in (service / "drafts").glob("*_a_draft.*")] == [".py"], draft
-    assert "1 migration\ncode: 0" in drafted
-    assert f"the schema is at {head} (head): 1 migration reverted\n" in back
+    assert "refused: a new migration of thea-database must be in a checkout" in rejected
+    assert "DATABASE_SERVICE_MIGRATIONS" in rejected
     assert '"steps": []' in stamped
     assert served == "hello 1 True 0\n"
 
@@ -225,3 +223,70 @@ def test_thea_database_serves_a_service_whose_src_is_a_regular_package(
 
     assert served == "hello 1 True 0\n"
     assert "Success" in checked
+
+
+PAGE = ROOT / "docs" / "services.md"
+BLOCK = re.compile(r"^ *```(ini|python|console)\n(.*?)^ *```\n", re.MULTILINE | re.DOTALL)
+THEA_DB = "import sys; from src.database.cli import main; sys.exit(main())"
+ORDERS = """
+import asyncio
+
+from orders.models import Order
+from src.database import get_db, tenant_context
+from src.database.models import User
+from src.database.repositories import TenantRepository, UserRepository
+
+
+async def main():
+    async with get_db() as session:
+        acme = await TenantRepository(session).get_by_slug("acme")
+    with tenant_context(acme.id):
+        async with get_db() as session:
+            user = await UserRepository(session).add(User(display_name="Ada"))
+            session.add(Order(user_id=user.id, title="a lamp"))
+
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_the_page_on_tables_of_a_service_works_from_the_wheel(
+    python: Path, tmp_path: Path, empty_database: str
+) -> None:
+    as_superuser = url_of("postgres", SUPERUSER).render_as_string()
+
+    def thea_db(arguments: str, **variables: str) -> str:
+        # -P: a console script has its own folder in sys.path, and not the working folder.
+        environment = {"ENVIRONMENT": "test", "DATABASE_URL": empty_database, **variables}
+        return run(python, "-P", "-c", THEA_DB, *words(arguments), folder=tmp_path, **environment)
+
+    for language, block in BLOCK.findall(PAGE.read_text()):
+        text = dedent(block)
+        if language != "console" and text.startswith("# "):
+            (tmp_path / "orders").mkdir(exist_ok=True)
+            write(tmp_path, text)
+        for command in text.splitlines() if language == "console" else ():
+            program, _, arguments = command.partition(" ")
+            if program == "thea-db":
+                thea_db(arguments, DATABASE_URL=as_superuser if "check" in arguments else empty_database)
+            else:
+                programs: dict[str, list[str | Path]] = {"alembic": [python, "-m", "alembic"], "mkdir": ["mkdir"]}
+                run(*programs[program], *words(arguments), folder=tmp_path, DATABASE_URL=empty_database)
+
+    thea_db("tenant create acme Acme")
+    run(python, "-c", ORDERS, folder=tmp_path, DATABASE_URL=empty_database)
+    exported = thea_db("tenant export acme")
+    as_administrator = make_url(empty_database).set(username=SUPERUSER).render_as_string()
+    thea_db("backup all.dump --verify", DATABASE_BACKUP_URL=as_administrator, DATABASE_ADMIN_URL=as_administrator)
+    erased = thea_db("tenant erase acme --yes")
+    with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=make_url(empty_database).database) as connection:
+        connection.execute("ALTER TABLE orders NO FORCE ROW LEVEL SECURITY")
+
+    assert "a lamp" in exported
+    assert '"public.orders"' in (tmp_path / "all.dump.json").read_text()
+    assert "orders" in erased
+    with pytest.raises(AssertionError, match="orders: forced row-level security must be true"):
+        thea_db("verify")
+    with pytest.raises(AssertionError, match="row-level security is not forced on orders"):
+        thea_db("health")

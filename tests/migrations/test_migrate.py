@@ -131,7 +131,7 @@ async def test_an_installed_release_accepts_no_new_revisions(
 ) -> None:
     monkeypatch.setattr("src.database.migrate.run.is_checkout", lambda: False)
 
-    with pytest.raises(ConfigurationError, match="name a folder of your own"):
+    with pytest.raises(ConfigurationError, match="DATABASE_SERVICE_MIGRATIONS"):
         await revision(owner_settings, "A new one")
 
 

@@ -61,7 +61,11 @@ def check(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if squawk is not installed.")] = False,
     update_snapshot: Annotated[
-        bool, typer.Option("--update-snapshot", help="Write the schema snapshot that ships with the release.")
+        bool,
+        typer.Option(
+            "--update-snapshot",
+            help="Write the snapshot of the schema, beside the migrations of the service if there is one.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -85,9 +89,10 @@ def check(
         raise typer.Exit(report_checks(results, as_json=as_json))
     if restart_command is not None:
         raise ConfigurationError("--restart-command needs --service")
-    if update_snapshot and "site-packages" in SNAPSHOT_FILE.parts:
+    settings = config.get_settings()
+    if update_snapshot and settings.DATABASE_SERVICE_MIGRATIONS is None and "site-packages" in SNAPSHOT_FILE.parts:
         raise ConfigurationError("--update-snapshot cannot change an installed release", hint="run it in the checkout")
-    results = run_coroutine(run_check(config.get_settings(), update_snapshot=update_snapshot))
+    results = run_coroutine(run_check(settings, update_snapshot=update_snapshot))
     if strict and results[SQUAWK].status == "skipped":
         results[SQUAWK] = failed(results[SQUAWK].found, results[SQUAWK].remedy)
     raise typer.Exit(report_checks(results, as_json=as_json))

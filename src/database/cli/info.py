@@ -14,7 +14,7 @@ from src.database.cli.running import run_coroutine
 from src.database.doctor.connection import Encryption, encryption_of, reach
 from src.database.engine import SizedPool
 from src.database.errors import DatabaseError
-from src.database.migrate import Revision, readable_revision
+from src.database.migrate import Revision, readable_revision, service_history, service_revision_of
 from src.database.session import create_engine, pool_limits, resolve_target
 from src.database.target import Target
 
@@ -34,6 +34,7 @@ class ServerInfo:
         server: The version, and the role as primary or standby.
         encryption: The encryption of the connection.
         revision: The revision of the schema.
+        service_revision: The revision of the service's history.
         error: Why the server could not be reached.
     """
 
@@ -42,6 +43,7 @@ class ServerInfo:
     server: dict[str, Any] | None = None
     encryption: Encryption | None = None
     revision: Revision | None = None
+    service_revision: Revision | None = None
     error: str | None = None
 
 
@@ -85,7 +87,11 @@ async def _read_server(settings: Settings, purpose: Purpose) -> ServerInfo:
         async with reach(settings, purpose) as reached:
             info.server = dict(await reached.connection.fetchrow(_SERVER))
             info.encryption = encryption_of(reached.connection, reached.target)
-            info.revision = await readable_revision(reached.connection)
+            service = service_history(settings)
+            of_service = service.installed()[1] if service else ()
+            info.revision = await readable_revision(reached.connection, of_service=of_service)
+            if service is not None:
+                info.service_revision = await service_revision_of(reached.connection, service)
     except DatabaseError as error:
         info.error = str(error)
     return info
@@ -112,6 +118,7 @@ def _print_server(name: str, info: ServerInfo) -> None:
         ("server", server and f"PostgreSQL {server['version']}, {server['role']}"),
         ("TLS", info.encryption),
         ("revision", info.revision),
+        ("service revision", info.service_revision),
         ("pool", pool and _describe_pool(pool)),
     ]
     print_lines(name, [(label, value) for label, value in lines if value])

@@ -6,8 +6,7 @@ They run from a checkout or an installed wheel, without an alembic.ini.
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,10 +17,15 @@ from src.database.cli.running import run_coroutine
 from src.database.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from src.database.migrate import HistoryEntry, Migrated
+    from src.database.migrate import HistoryEntry, HistoryName, Migrated
 
-Folder = Annotated[
-    Path | None, typer.Option(help="A folder with further revisions that follow those of this installation.")
+HistoryOption = Annotated[
+    Literal["package", "service"] | None,
+    typer.Option(
+        "--history",
+        help="The history of thea-database, or that of the service in DATABASE_SERVICE_MIGRATIONS. If the settings name"
+        " a service, a revision needs this option.",
+    ),
 ]
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another process that migrates.")]
 LockTimeout = Annotated[
@@ -32,6 +36,8 @@ Attempts = Annotated[
     int, typer.Option(min=1, help="The number of attempts if a migration does not get a lock in time.")
 ]
 
+_KEYS = {"package": "revisions", "service": "service"}
+
 migrations_app = typer.Typer(pretty_exceptions_show_locals=False)
 
 
@@ -39,13 +45,13 @@ migrations_app = typer.Typer(pretty_exceptions_show_locals=False)
 def upgrade(
     revision: Annotated[str, typer.Argument(help="The revision to upgrade to; +1 is the next revision.")] = "head",
     *,
-    folder: Folder = None,
+    history: HistoryOption = None,
     wait: Wait = MIGRATION_WAIT_SECONDS,
     lock_timeout: LockTimeout = None,
     attempts: Attempts = MIGRATION_ATTEMPTS,
     as_json: Json = False,
 ) -> None:
-    """Upgrade the schema to the newest revision.
+    """Upgrade the schema to the newest revision: the tables of thea-database, then those of the service.
 
     If several processes run this command at the same time, one of them migrates, and the others wait.
     """
@@ -53,7 +59,7 @@ def upgrade(
     from src.database.migrate import upgrade as run_upgrade
 
     patience = Patience(migrator_seconds=wait, lock_seconds=lock_timeout, attempts=attempts)
-    migrated = run_coroutine(run_upgrade(config.get_settings(), _checked(revision), folder=folder, patience=patience))
+    migrated = run_coroutine(run_upgrade(config.get_settings(), _checked(revision), of=history, patience=patience))
     _show(migrated, as_json=as_json)
 
 
@@ -66,7 +72,7 @@ def downgrade(
     yes: Annotated[
         bool, typer.Option("--yes", help="Confirm the loss of data; required in staging and production.")
     ] = False,
-    folder: Folder = None,
+    history: HistoryOption = None,
     wait: Wait = MIGRATION_WAIT_SECONDS,
     lock_timeout: LockTimeout = None,
     attempts: Attempts = MIGRATION_ATTEMPTS,
@@ -83,7 +89,7 @@ def downgrade(
             hint="to return to the previous release, no downgrade is needed: that release runs on the new schema",
         )
     patience = Patience(migrator_seconds=wait, lock_seconds=lock_timeout, attempts=attempts)
-    migrated = run_coroutine(run_downgrade(settings, _checked(revision), folder=folder, patience=patience))
+    migrated = run_coroutine(run_downgrade(settings, _checked(revision), of=history, patience=patience))
     _show(migrated, " reverted", as_json=as_json)
 
 
@@ -95,7 +101,7 @@ def stamp(
         bool,
         typer.Option("--yes", help="Confirm that the schema has this revision; required in staging and production."),
     ] = False,
-    folder: Folder = None,
+    history: HistoryOption = None,
     as_json: Json = False,
 ) -> None:
     """Record a revision without running a migration. The schema must already have this revision."""
@@ -108,56 +114,71 @@ def stamp(
             f" ENVIRONMENT={settings.ENVIRONMENT}",
             hint="`thea-db verify` compares the schema with the newest revision, and names the revision to stamp",
         )
-    stamped = run_coroutine(run_stamp(settings, _checked(revision), folder=folder))
+    stamped = run_coroutine(run_stamp(settings, _checked(revision), of=history))
     if as_json:
         print_json(asdict(stamped), indent=None)
-    elif stamped.before == stamped.after:
-        typer.echo(f"{_revisions(stamped.after)} was already recorded; nothing was changed")
+        return
+    before, after = _revisions(stamped.before, stamped.history), _revisions(stamped.after, stamped.history)
+    if before == after:
+        typer.echo(f"{after} was already recorded; nothing was changed")
     else:
-        typer.echo(
-            f"recorded {_revisions(stamped.after)} in place of {_revisions(stamped.before)}; no migration was run"
-        )
+        typer.echo(f"recorded {after} in place of {before}; no migration was run")
 
 
 @migrations_app.command()
 def current(
     check_heads: Annotated[
-        bool, typer.Option("--check-heads", help="Exit code 1 if the revision is not the newest.")
+        bool, typer.Option("--check-heads", help="Exit code 1 if a revision is not the newest of its history.")
     ] = False,
+    history: HistoryOption = None,
     as_json: Json = False,
 ) -> None:
-    """Show the revision of the database."""
+    """Show the revision of the database, and that of the service's history."""
     from src.database.migrate import current as read_current
-    from src.database.migrate import heads
+    from src.database.migrate import named_history
 
-    at, newest = run_coroutine(read_current(config.get_settings())), heads()
-    is_newest = set(at) == set(newest)
+    settings = config.get_settings()
+    found = {
+        name: (run_coroutine(read_current(settings, of=name)), named_history(settings, name).heads())
+        for name in _names(history)
+    }
+    is_newest = all(set(at) == set(newest) for at, newest in found.values())
     if as_json:
-        print_json({"current": at, "heads": newest, "is_head": is_newest}, indent=None)
+        documents = {
+            name: {"current": at, "heads": newest, "is_head": set(at) == set(newest)}
+            for name, (at, newest) in found.items()
+        }
+        print_json(documents.get("package", {}) | {"service": documents.get("service")}, indent=None)
     else:
-        recorded = ", ".join(at) or "no revision is recorded"
-        typer.echo(f"{recorded} (head)" if is_newest else f"{recorded}; the newest is {', '.join(newest)}")
+        for name, (at, newest) in found.items():
+            recorded = ", ".join(at) or "no revision is recorded"
+            suffix = " (head)" if set(at) == set(newest) else f"; the newest is {', '.join(newest)}"
+            typer.echo(f"{_prefix(name)}{recorded}{suffix}")
     if check_heads and not is_newest:
         raise typer.Exit(EXIT_FAILED)
 
 
-@migrations_app.command()
-def history(
+@migrations_app.command("history")
+def history_command(
     indicate_current: Annotated[
         bool, typer.Option("--indicate-current", "-i", help="Mark the migrations that the database has.")
     ] = False,
-    folder: Folder = None,
+    history: HistoryOption = None,
     as_json: Json = False,
 ) -> None:
-    """List the migrations of this installation, newest first."""
+    """List the migrations of this installation, and those of the service, newest first."""
     from src.database.migrate import history as read_history
 
-    entries = run_coroutine(read_history(config.get_settings() if indicate_current else None, folder=folder))
+    settings = config.get_settings()
+    entries = {
+        name: run_coroutine(read_history(settings, of=name, queries=indicate_current)) for name in _names(history)
+    }
     if as_json:
-        print_json({"revisions": [asdict(entry) for entry in entries]}, indent=None)
+        print_json({_KEYS[name]: [asdict(entry) for entry in of] for name, of in entries.items()}, indent=None)
         return
-    for entry in entries:
-        typer.echo(_line(entry))
+    for name, of in entries.items():
+        for entry in of:
+            typer.echo(f"{_prefix(name)}{_line(entry)}")
 
 
 @migrations_app.command()
@@ -167,13 +188,13 @@ def revision(
         bool,
         typer.Option("--autogenerate", help="Write the operations that make the database match the models."),
     ] = False,
-    folder: Folder = None,
+    history: HistoryOption = None,
     as_json: Json = False,
 ) -> None:
-    """Write a new migration from the template, into the checkout or into --folder."""
+    """Write a new migration from the template: into the folder of the service, or into the checkout."""
     from src.database.migrate import revision as write_revision
 
-    file = run_coroutine(write_revision(config.get_settings(), message, autogenerate=autogenerate, folder=folder))
+    file = run_coroutine(write_revision(config.get_settings(), message, autogenerate=autogenerate, of=history))
     if as_json:
         print_json({"file": str(file)}, indent=None)
     else:
@@ -186,12 +207,13 @@ def sql(
         str, typer.Argument(help="The revision to upgrade to; <from>:<to> begins after the revision <from>.")
     ] = "head",
     down: Annotated[bool, typer.Option("--down", help="Print the SQL of the downgrade; needs <from>:<to>.")] = False,
-    folder: Folder = None,
+    history: HistoryOption = None,
 ) -> None:
     """Print the SQL of migrations, without a connection to a database."""
     from src.database.migrate import sql as write_sql
 
-    typer.echo(run_coroutine(write_sql(_checked(revisions), down=down, folder=folder)), nl=False)
+    settings = config.get_settings()
+    typer.echo(run_coroutine(write_sql(_checked(revisions), down=down, settings=settings, of=history)), nl=False)
 
 
 def _checked(revision: str) -> str:
@@ -211,17 +233,32 @@ def _show(migrated: Migrated, done: str = "", *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(migrated), indent=None)
         return
-    count = len(migrated.steps)
-    steps = f"{count} migration{'' if count == 1 else 's'}{done}" if count else "nothing to do"
-    typer.echo(f"the schema is at {_revisions(migrated.after)}: {steps}")
+    for one in (migrated, migrated.service):
+        if one is not None:
+            count = len(one.steps)
+            steps = f"{count} migration{'' if count == 1 else 's'}{done}" if count else "nothing to do"
+            schema = "the schema" if one.history == "package" else "the service's schema"
+            typer.echo(f"{schema} is at {_revisions(one.after, one.history)}: {steps}")
 
 
-def _revisions(revisions: tuple[str, ...]) -> str:
-    from src.database.migrate import heads
+def _names(history: HistoryName | None) -> tuple[HistoryName, ...]:
+    """Return the names of the histories that a command reads."""
+    if history is not None:
+        return (history,)
+    return ("package",) if config.get_settings().DATABASE_SERVICE_MIGRATIONS is None else ("package", "service")
+
+
+def _prefix(history: HistoryName) -> str:
+    return "" if history == "package" else "service: "
+
+
+def _revisions(revisions: tuple[str, ...], history: HistoryName) -> str:
+    from src.database.migrate import named_history
 
     if not revisions:
         return "base"
-    return ", ".join(revisions) + (" (head)" if set(revisions) == set(heads()) else "")
+    newest = named_history(config.get_settings(), history).heads()
+    return ", ".join(revisions) + (" (head)" if set(revisions) == set(newest) else "")
 
 
 def _line(entry: HistoryEntry) -> str:

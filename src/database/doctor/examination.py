@@ -35,6 +35,7 @@ ON_SERVER: Final[Mapping[str, _Check]] = {
     "collation": server.check_collation,
     "extensions": schema.check_extensions,
     "revision": schema.check_revision,
+    "service revision": schema.check_service_revision,
     "role": schema.check_role,
     "creation": schema.check_creation,
     "rights": schema.check_rights,

@@ -8,20 +8,26 @@ from typing import Final
 import asyncpg
 
 from src.config import Settings
-from src.database import models
-from src.database.base import Base
 from src.database.check_result import CheckResult, failed, ok, skipped, warning
 from src.database.doctor.connection import reach
 from src.database.doctor.server import CheckContext, fault
 from src.database.drift import Difference, verify
 from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
-from src.database.health import judge_revision
-from src.database.migrate import ORIGIN, OTHER_DATABASE, VERSION_TABLE, Origin, readable_revision, revision_of
+from src.database.health import examine_service_revision, judge_revision, unreadable
+from src.database.migrate import (
+    ORIGIN,
+    OTHER_DATABASE,
+    VERSION_TABLE,
+    Origin,
+    readable_revision,
+    revision_of,
+    service_history,
+    service_revisions,
+)
+from src.database.models import package_tables
 
-assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
-
-TABLES: Final = sorted(Base.metadata.tables)
+TABLES: Final = sorted(package_tables())
 REQUIRED_EXTENSIONS: Final = ("plpgsql",)
 """The extensions that the migrations need: app_set_tenant is written in plpgsql."""
 TEXT_SEARCH_CONFIGURATIONS: Final = ("english", "spanish")
@@ -70,7 +76,7 @@ async def check_role(context: CheckContext) -> CheckResult:
             "name another role in DATABASE_URL: `thea-db bootstrap` creates a role that row-level security binds. Leave"
             f" the attributes of {user} as they are: other programs may need them",
         )
-    owned = [row["name"] for row in await context.connection.fetch(_OWNED, TABLES)]
+    owned = [row["name"] for row in await context.connection.fetch(_OWNED, _tables(context.settings))]
     if owned:
         return warning(
             f"{user} owns {', '.join(owned)}: it can switch row-level security off",
@@ -90,7 +96,8 @@ async def check_creation(context: CheckContext) -> CheckResult:
         return skipped(
             f"{user} has the privileges of the database's owner, which REVOKE does not change: see the check `role`"
         )
-    revision = await readable_revision(connection)  # None: the version table may not be read
+    of_service = service_revisions(context.settings)
+    revision = await readable_revision(connection, of_service=of_service)  # None: the version table may not be read
     if revision is not None and revision.is_foreign:
         return skipped("the database is not thea-database's: see the check `revision`")
     temporary, schemas, in_schemas = await connection.fetchrow(_MAY_CREATE)
@@ -116,13 +123,13 @@ async def check_creation(context: CheckContext) -> CheckResult:
 
 async def check_rights(context: CheckContext) -> CheckResult:
     """Check that the role has the privileges to read and write each table, and to set the tenant."""
-    connection, user = context.connection, context.target.user
+    connection, user, tables = context.connection, context.target.user, _tables(context.settings)
     found = await connection.fetchval("SELECT count(to_regclass(name)) FROM unnest($1::text[]) AS name", TABLES)
     if not found:
         return skipped("the tables do not exist, or the role has no USAGE on their schema: see the check `revision`")
     if not Origin.of(await connection.fetchrow(ORIGIN)).is_ours:
         return skipped("the tables are not this package's: see the check `revision`")
-    lacking = await connection.fetch(_LACKING, TABLES)
+    lacking = await connection.fetch(_LACKING, tables)
     if lacking:
         grants = [f'GRANT {privileges} ON {name} TO "{user}";' for name, privileges in lacking]
         return failed(
@@ -141,20 +148,32 @@ async def check_rights(context: CheckContext) -> CheckResult:
                 f"{user} lacks EXECUTE on app_set_tenant(uuid)",
                 f'as the owner: GRANT EXECUTE ON FUNCTION app_set_tenant(uuid) TO "{user}";',
             )
-    return ok(f"{user} can read and write all {len(TABLES)} tables, and set the tenant")
+    return ok(f"{user} can read and write all {len(tables)} tables, and set the tenant")
+
+
+def _tables(settings: Settings) -> list[str]:
+    """Return the names of the tables of this package and of the service.
+
+    Raises:
+        ConfigurationError: The models of the service cannot be imported.
+    """
+    service = service_history(settings)
+    return TABLES if service is None else sorted({*TABLES, *service.tables()})
 
 
 async def check_revision(context: CheckContext) -> CheckResult:
     """Check that the database is at the newest revision of this installation."""
     if await context.connection.fetchval("SELECT current_schema() IS NULL"):
         return skipped("no schema of the search_path exists: see the check `session defaults`")
-    revision = await readable_revision(context.connection)
-    if revision is not None:
-        return judge_revision(revision)
-    user = context.target.user
-    return warning(
-        f"{user} may not read {VERSION_TABLE}", f'as the owner: GRANT SELECT ON {VERSION_TABLE} TO "{user}";'
-    )
+    revision = await readable_revision(context.connection, of_service=service_revisions(context.settings))
+    return await unreadable(context.connection, VERSION_TABLE) if revision is None else judge_revision(revision)
+
+
+async def check_service_revision(context: CheckContext) -> CheckResult:
+    """Check that the database is at the newest revision of the service's history."""
+    if context.settings.DATABASE_SERVICE_MIGRATIONS is None:
+        return skipped("DATABASE_SERVICE_MIGRATIONS is not set: the service has no tables of its own")
+    return await examine_service_revision(context.connection, context.settings)
 
 
 async def check_schema(context: CheckContext) -> CheckResult:
@@ -233,7 +252,7 @@ async def explain_drift(error: SchemaDriftError, settings: Callable[[], Settings
     """
     try:
         async with reach(settings()) as reached:
-            revision = await revision_of(reached.connection)
+            revision = await revision_of(reached.connection, of_service=service_revisions(settings()))
     except (DatabaseError, asyncpg.PostgresError):
         return error
     return ConfigurationError(revision.foreign_origin(), hint=OTHER_DATABASE) if revision.is_foreign else error

@@ -19,8 +19,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from src.config import Settings
 from src.config.profiles import named_target
 from src.config.settings import set_values
-from src.database import models
-from src.database.base import Base
+from src.database.base import tenant_tables
 from src.database.check_result import CheckResult, failed, ok, skipped
 from src.database.doctor.connection import reach
 from src.database.doctor.examination import guarded
@@ -28,12 +27,11 @@ from src.database.doctor.server import fault
 from src.database.doctor.wait import wait_for_server
 from src.database.errors import DatabaseError
 from src.database.health import judge_revision
-from src.database.migrate import revision_of
+from src.database.migrate import revision_of, service_revisions
+from src.database.models import package_tables
 from src.database.session import create_engine, resolve_target
 
 RESTART_SECONDS: Final = 120.0
-
-assert models.User.metadata is Base.metadata  # noqa: S101 - importing the models is what fills the metadata
 
 _IDENTITY: Final = """
 SELECT (SELECT system_identifier FROM pg_control_system()) AS cluster, oid AS database, datname AS name
@@ -49,7 +47,7 @@ SELECT relname FROM pg_catalog.pg_class
 _TENANTS: Final = "SELECT id FROM tenants ORDER BY id LIMIT $1"
 _COUNTED_TENANTS: Final = 5
 """The number of tenants whose rows are counted: row-level security shows one tenant at a time."""
-_TABLES: Final = sorted(name for name, table in Base.metadata.tables.items() if "tenant_id" in table.columns)
+_TABLES: Final = sorted(table.name for table in tenant_tables() if table.name in package_tables())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +129,7 @@ async def _check_up(settings: Settings) -> CheckResult:
 async def _check_migrations(settings: Settings) -> CheckResult:
     """Check that migrations and the application use the same database, and that it is at the newest revision."""
     async with reach(settings) as reached:
-        result = judge_revision(await revision_of(reached.connection))
+        result = judge_revision(await revision_of(reached.connection, of_service=service_revisions(settings)))
         of_application = await _identity(reached.connection)
     async with reach(settings, "migrations") as reached:
         if await _identity(reached.connection) != of_application:
@@ -240,7 +238,7 @@ async def _state(settings: Settings) -> _State:
             cluster=(await _identity(connection))[0],
             tenants=await connection.fetchval("SELECT count(*) FROM tenants") if has_tables else 0,
             rows=await _rows(connection) if has_tables else 0,
-            revision=(await revision_of(connection)).database,
+            revision=(await revision_of(connection, of_service=service_revisions(settings))).database,
         )
 
 

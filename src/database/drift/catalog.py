@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from src.database.migrate import VERSION_TABLES, Origin, read_revisions
+from src.database.migrate import VERSION_TABLES, History, Origin, read_revisions, read_service_revisions
 
 Facts = Mapping[str, Any]
 
@@ -63,6 +63,7 @@ class Catalog:
         schema: The schema that was read; empty if the role may use none.
         revisions: The content of the version table of `origin`; None if the role may not read it.
         origin: The facts that show whose migrations made the schema, if the catalog was read from a database.
+        service_revisions: The recorded revisions of the service's history; None if the role may not read them.
     """
 
     objects: Mapping[str, Mapping[str, Facts]]
@@ -70,6 +71,7 @@ class Catalog:
     schema: str = "public"
     revisions: tuple[str, ...] | None = ()
     origin: Origin = _NO_ORIGIN
+    service_revisions: tuple[str, ...] | None = ()
 
     def of(self, kind: str) -> Mapping[str, Facts]:
         """Return the objects of a kind, by name."""
@@ -85,11 +87,14 @@ def compared_facts(facts: Facts) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if not name.startswith("_")}
 
 
-async def read_catalog(connection: AsyncConnection, *, tables: Collection[str] = ()) -> Catalog:
+async def read_catalog(
+    connection: AsyncConnection, *, tables: Collection[str] = (), service: History | None = None
+) -> Catalog:
     """Read a schema of the search path in the open transaction.
 
     Args:
         connection: A connection; its transaction keeps the settings that deparsing needs until it ends.
+        service: The history of a service, whose revisions are read too.
         tables: The names that distinguish the schema: the first one of the search path that has a version table or
             a table of these names is read, else the first one.
 
@@ -103,11 +108,19 @@ async def read_catalog(connection: AsyncConnection, *, tables: Collection[str] =
     schema, major = row
     await connection.execute(text(_SETTINGS), {"schema": schema})
     origin, revisions = await connection.run_sync(read_revisions)
+    of_service = await connection.run_sync(read_service_revisions, service) if service else ()
     objects: dict[str, dict[str, Facts]] = {}
     rows: Iterable[Any] = await connection.exec_driver_sql(_catalog_query())
     for kind, name, facts in rows:
         objects.setdefault(kind, {})[name] = json.loads(facts)
-    return Catalog(objects=objects, server_major=major, schema=schema, revisions=revisions, origin=origin)
+    return Catalog(
+        objects=objects,
+        server_major=major,
+        schema=schema,
+        revisions=revisions,
+        origin=origin,
+        service_revisions=of_service,
+    )
 
 
 @cache

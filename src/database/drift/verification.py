@@ -14,9 +14,25 @@ from src.database.drift.catalog import Catalog, compared_facts, read_catalog
 from src.database.drift.compare import compare
 from src.database.drift.difference import Difference, Severity, Statements
 from src.database.drift.scratch import scratch_database
-from src.database.drift.snapshot import load_snapshot
+from src.database.drift.snapshot import (
+    UPDATE_SNAPSHOT,
+    load_service_snapshot,
+    load_snapshot,
+    service_snapshot_file,
+    united,
+)
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
-from src.database.migrate import OTHER_DATABASE, VERSION_TABLE, Revision, RevisionState, compare_revisions, upgrade
+from src.database.migrate import (
+    OTHER_DATABASE,
+    VERSION_TABLE,
+    History,
+    Revision,
+    RevisionState,
+    compare_revisions,
+    compare_service_revisions,
+    service_history,
+    upgrade,
+)
 from src.database.session import create_engine, resolve_target
 
 _OF_A_NEWER_RELEASE: Final = (
@@ -78,9 +94,10 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
         ConfigurationError: The snapshot is not of the newest revision, or the scratch database cannot be created.
         ConnectionFailed: The database cannot be reached.
     """
-    snapshot = load_snapshot()
+    snapshot, service = load_snapshot(), service_history(settings)
     live = await read_live(settings, tables=snapshot.of("table"))
-    revision = compare_revisions(live.revisions, live.origin)
+    of_service = service.installed()[1] if service else ()
+    revision = compare_revisions(live.revisions, live.origin, of_service=of_service)
     # An unreadable version table says nothing about the schema. The missing privilege is a difference of its own.
     state = "newest" if live.revisions is None and not revision.is_foreign else revision.state
     report = SchemaReport(
@@ -97,7 +114,11 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
     if state in {"empty", "foreign"}:
         return report
     is_built = scratch and state in {"behind", "newest"}
-    expected = await _build(settings, live.revisions or ("heads",)) if is_built else _checked(snapshot, revision.head)
+    of_both, expected_of_service = _of_service(service, live, is_built=is_built)
+    if is_built:
+        expected = await _build(settings, live)
+    else:
+        expected = united(_checked(snapshot, revision.head), expected_of_service)
     differences = compare(expected, live)
     if state == "newer":
         differences = tuple(replace(one, remedy=_OF_A_NEWER_RELEASE) for one in differences)
@@ -106,8 +127,40 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
     return replace(
         report,
         compared_with="scratch database" if is_built else "snapshot",
-        differences=(*report.differences, *differences),
+        differences=(*report.differences, *of_both, *differences),
     )
+
+
+def _of_service(
+    service: History | None, live: Catalog, *, is_built: bool
+) -> tuple[tuple[Difference, ...], Catalog | None]:
+    """Return the difference of a service's revision or snapshot, and the service's objects if they can be compared.
+
+    Args:
+        service: The history of the service, if there is one.
+        live: The catalog of the database.
+        is_built: A scratch database takes the place of the snapshot.
+
+    Raises:
+        ConfigurationError: The snapshot file is not a snapshot.
+    """
+    if service is None or live.service_revisions is None:
+        return (), None
+    revision, table = compare_service_revisions(live.service_revisions, service), service.version_table
+    remedy: Statements = ("thea-db upgrade",)
+    if revision.state == "newer":
+        remedy = ("-- install the release of the service that migrated the database; delete no revision",)
+        return (Difference("revision", table, "revision", remedy, revision.head, revision.database, "warning"),), None
+    if revision.state != "newest":
+        return (Difference("revision", table, "revision", remedy, revision.head, revision.database),), None
+    if is_built or not revision.head:
+        return (), None
+    snapshot, file = load_service_snapshot(service), str(service_snapshot_file(service))
+    if snapshot is not None and ",".join(snapshot.revisions or ()) == revision.head:
+        return (), snapshot
+    remedy = ("-- until then, the tables of the service are compared only with --scratch:", UPDATE_SNAPSHOT)
+    found = "missing" if snapshot is None else ",".join(snapshot.revisions or ())
+    return (Difference("snapshot", file, "revision of the snapshot", remedy, revision.head, found, "warning"),), None
 
 
 async def verify_at_startup(settings: Settings) -> SchemaReport | None:
@@ -169,7 +222,7 @@ async def read_live(settings: Settings, *, tables: Collection[str] = (), purpose
         async with engine.connect() as connection:
             # REPEATABLE READ: a migration that commits between two queries would be seen in part.
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            return await read_catalog(connection, tables=tables)
+            return await read_catalog(connection, tables=tables, service=service_history(settings))
     finally:
         await engine.dispose()
 
@@ -223,10 +276,15 @@ def _checked(snapshot: Catalog, head: str) -> Catalog:
     return snapshot
 
 
-async def _build(settings: Settings, revisions: tuple[str, ...]) -> Catalog:
+async def _build(settings: Settings, live: Catalog) -> Catalog:
+    """Build the schema of the recorded revisions in a scratch database, and return its catalog."""
+    service = service_history(settings)
     async with scratch_database(settings) as scratch:
-        for revision in revisions:
-            await upgrade(scratch, revision)
+        for revision in live.revisions or ("heads",):
+            await upgrade(scratch, revision, of="package")
+        if service is not None and set(live.service_revisions or ()) <= service.installed()[1]:
+            for revision in live.service_revisions or ():
+                await upgrade(scratch, revision, of="service")
         return await read_live(scratch, purpose="migrations")
 
 

@@ -18,7 +18,15 @@ from src.database.drift import Isolation, read_isolation, verify
 from src.database.engine import KEPT_FREE, Capacity, SizedPool, capacity_of
 from src.database.errors import ConnectionFailed
 from src.database.health.report import NO_CONNECTION_FREE, result_of_error
-from src.database.migrate import OTHER_DATABASE, VERSION_TABLE, Revision, readable_revision
+from src.database.migrate import (
+    OTHER_DATABASE,
+    VERSION_TABLE,
+    Revision,
+    named_history,
+    readable_revision,
+    service_revision_of,
+    service_revisions,
+)
 from src.database.session import WRITTEN, engines_of_loop, open_connection, resolve_target
 from src.database.store import POOL_NAME, get_store
 
@@ -162,18 +170,51 @@ async def check_revision(context: HealthContext) -> CheckResult:
     """Check that the schema is at the newest revision of this release."""
     primary = await asyncio.shield(context.primary)
     async with primary.lock:
-        revision = await readable_revision(primary.connection)
+        of_service = service_revisions(context.settings)
+        revision = await readable_revision(primary.connection, of_service=of_service)
         if revision is None:
-            role = await primary.connection.fetchval("SELECT quote_ident(current_user)")
-            return warning(
-                f"the role may not read {VERSION_TABLE}", f"as the owner: GRANT SELECT ON {VERSION_TABLE} TO {role};"
-            )
+            return await unreadable(primary.connection, VERSION_TABLE)
     if revision.state == "newer":
         return warning(
             f"{revision.database} is newer than this release's {revision.head}",
             "nothing to do while a newer release is rolled out; otherwise install the release that has this revision",
         )
     return judge_revision(revision)
+
+
+async def check_service_revision(context: HealthContext) -> CheckResult:
+    """Check that the schema is at the newest revision of the service's history."""
+    primary = await asyncio.shield(context.primary)
+    async with primary.lock:
+        return await examine_service_revision(primary.connection, context.settings)
+
+
+async def examine_service_revision(connection: asyncpg.Connection[Any], settings: Settings) -> CheckResult:
+    """Return the result for the revision of a database in the service's history."""
+    service = named_history(settings, "service")
+    revision = await service_revision_of(connection, service)
+    if revision is None:
+        return await unreadable(connection, service.version_table)
+    match revision.state:
+        case "empty":
+            return failed(f"{service.version_table} has no revision; the newest is {revision.head}", _UPGRADE)
+        case "newer":
+            return warning(
+                f"{revision.database} is not in DATABASE_SERVICE_MIGRATIONS, whose newest revision is"
+                f" {revision.head or 'none'}",
+                "nothing to do while a newer release of the service is rolled out; otherwise install the release that"
+                f" has this revision; delete neither migrations nor rows of {service.version_table}",
+            )
+        case "newest":
+            return ok(revision.head or "the service has no migrations yet")
+        case _:
+            return failed(f"{revision.database} is behind {revision.head}", _UPGRADE)
+
+
+async def unreadable(connection: asyncpg.Connection[Any], table: str) -> CheckResult:
+    """Return the result for a version table that the role may not read."""
+    role = await connection.fetchval("SELECT quote_ident(current_user)")
+    return warning(f"the role may not read {table}", f"as the owner: GRANT SELECT ON {table} TO {role};")
 
 
 def judge_revision(revision: Revision) -> CheckResult:
@@ -307,11 +348,12 @@ async def check_isolation(context: HealthContext) -> CheckResult:
     if time.monotonic() < _healthy_until.get(target, 0.0):
         return _ISOLATED
     async with primary.lock:
-        isolation = await read_isolation(primary.connection)
+        isolation = await read_isolation(primary.connection, context.settings)
         if isolation == Isolation(tables=isolation.tables) and isolation.tables:
             _healthy_until[target] = time.monotonic() + KEPT_SECONDS
             return _ISOLATED
-        revision = await readable_revision(primary.connection)
+        of_service = service_revisions(context.settings)
+        revision = await readable_revision(primary.connection, of_service=of_service)
     return _judge_isolation(isolation, revision, is_local=context.settings.is_local)
 
 

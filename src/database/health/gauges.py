@@ -7,9 +7,15 @@ from typing import Final
 
 from sqlalchemy import text
 
-from src.config import get_logger
+from src.config import get_logger, get_settings
 from src.database.errors import DatabaseError
-from src.database.migrate import compare_revisions, read_revisions
+from src.database.migrate import (
+    compare_revisions,
+    compare_service_revisions,
+    read_revisions,
+    read_service_revisions,
+    service_history,
+)
 from src.database.observability import report_replica, report_revision
 from src.database.session import get_db, get_read_db, has_replica
 
@@ -59,8 +65,14 @@ async def _measure_replica() -> None:
 async def _measure_revision() -> None:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS), get_db() as session:
-            origin, recorded = await (await session.connection()).run_sync(read_revisions)
+            connection, service = await session.connection(), service_history(get_settings())
+            origin, recorded = await connection.run_sync(read_revisions)
+            of_service = await connection.run_sync(read_service_revisions, service) if service else None
     except (DatabaseError, TimeoutError) as error:
         get_logger(__name__).warning("revision_not_seen", error=type(error).__name__)
         return
-    report_revision(is_behind=compare_revisions(recorded, origin).state not in {"newest", "newer"})
+    package = compare_revisions(recorded, origin, of_service=service.installed()[1] if service else ())
+    states = [package.state]
+    if service is not None and of_service is not None:
+        states.append(compare_service_revisions(of_service, service).state)
+    report_revision(is_behind=not set(states) <= {"newest", "newer"})

@@ -133,23 +133,26 @@ async def _examine(options: _Options) -> HealthReport:
             timeout_seconds=options.timeout_seconds,
             max_replica_lag_seconds=options.max_replica_lag_seconds,
         )
-        selected = _select(options)
+        selected = _select(options, has_service=settings.DATABASE_SERVICE_MIGRATIONS is not None)
         results = await asyncio.gather(*(_run(name, check, context) for name, check in selected.items()))
     return HealthReport(service=_service(), checks=dict(zip(selected, results, strict=True)))
 
 
-def _select(options: _Options) -> dict[str, _Check]:
-    """Return the checks that the options select, in the order in which they use the connection to the primary."""
+def _select(options: _Options, *, has_service: bool) -> dict[str, _Check]:
+    """Return the checks of a report, in the order in which they use the connection to the primary."""
     seconds = options.timeout_seconds
     selected = {
         "connect": _Check(run=checks.check_connection, seconds=seconds),
         # Before the revision: a migration locks the version table, and the query of the revision waits for it.
         "isolation": _Check(run=checks.check_isolation, at_worst="warning", needs_primary=True, seconds=seconds),
         "revision": _Check(run=checks.check_revision, needs_primary=True, seconds=seconds),
+        "service revision": _Check(run=checks.check_service_revision, needs_primary=True, seconds=seconds),
         "replica": _Check(run=checks.check_replica, at_worst="warning", seconds=seconds),
         "pool": _Check(run=checks.check_pools, at_worst="warning", seconds=seconds),
         "drift": _Check(run=checks.check_drift, needs_primary=True, seconds=max(seconds, DRIFT_SECONDS)),
     }
+    if not has_service:
+        del selected["service revision"]
     if not options.isolation:
         del selected["isolation"]
     if not options.drift:

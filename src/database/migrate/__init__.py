@@ -1,7 +1,18 @@
 """Run migrations under a lock and with retries; the revision status of a database; operations for migrations."""
 
+from src.database.migrate.environment import run_environment
+from src.database.migrate.histories import (
+    History,
+    HistoryName,
+    heads,
+    named_history,
+    package_history,
+    script_directory,
+    service_history,
+    service_revisions,
+)
 from src.database.migrate.lock import Patience, migration_connection
-from src.database.migrate.retry import CONNECTION, Step, print_steps, run_steps
+from src.database.migrate.retry import Step
 from src.database.migrate.revision_status import (
     ORIGIN,
     OTHER_DATABASE,
@@ -9,10 +20,12 @@ from src.database.migrate.revision_status import (
     Revision,
     RevisionState,
     compare_revisions,
-    move_version_table,
+    compare_service_revisions,
     read_revisions,
+    read_service_revisions,
     readable_revision,
     revision_of,
+    service_revision_of,
 )
 from src.database.migrate.run import (
     HistoryEntry,
@@ -22,20 +35,21 @@ from src.database.migrate.run import (
     history,
     revision,
     sql,
+    sql_of,
     stamp,
     upgrade,
 )
-from src.database.migrate.scripts import explain, heads, script_directory
 from src.database.migrate.version_table import REVOKE_WRITES, VERSION_TABLE, VERSION_TABLES
 
 __all__ = [
-    "CONNECTION",
     "ORIGIN",
     "OTHER_DATABASE",
     "REVOKE_WRITES",
     "VERSION_TABLE",
     "VERSION_TABLES",
+    "History",
     "HistoryEntry",
+    "HistoryName",
     "Migrated",
     "Origin",
     "Patience",
@@ -43,21 +57,26 @@ __all__ = [
     "RevisionState",
     "Step",
     "compare_revisions",
+    "compare_service_revisions",
     "current",
     "downgrade",
-    "explain",
     "heads",
     "history",
     "migration_connection",
-    "move_version_table",
-    "print_steps",
+    "named_history",
+    "package_history",
     "read_revisions",
+    "read_service_revisions",
     "readable_revision",
     "revision",
     "revision_of",
-    "run_steps",
+    "run_environment",
     "script_directory",
+    "service_history",
+    "service_revision_of",
+    "service_revisions",
     "sql",
+    "sql_of",
     "stamp",
     "upgrade",
 ]

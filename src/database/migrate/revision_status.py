@@ -10,7 +10,7 @@ import asyncpg
 from sqlalchemy import Connection, text
 
 from src.database.errors import ConfigurationError
-from src.database.migrate.scripts import installed_revisions
+from src.database.migrate.histories import History, package_history
 from src.database.migrate.version_table import DEFAULT_VERSION_TABLE, IS_OURS, VERSION_TABLE, move_statement
 from src.database.models import package_tables
 
@@ -25,6 +25,9 @@ SELECT {IS_OURS} AS is_ours,
        END AS version_table
 """  # noqa: S608 - our own names
 """The query for an `Origin`. It reads the catalog and needs no privilege."""
+_HELD: Final = """
+SELECT to_regclass($1) IS NOT NULL AS exists, has_table_privilege(to_regclass($1), 'SELECT') AS may_read
+"""
 OTHER_DATABASE: Final = (
     "leave this database unchanged, and name another database for thea-database in DATABASE_URL; `thea-db info` shows"
     " which source sets it"
@@ -87,11 +90,11 @@ class Revision:
             return "foreign"
         if self.is_unstamped:
             return "unstamped"
-        if self.database is None:
+        if self.database is None and self.head:  # a history of a service can be without a revision
             return "empty"
         if not self.is_known:
             return "newer"
-        return "newest" if self.database == self.head else "behind"
+        return "newest" if (self.database or "") == self.head else "behind"
 
     def __str__(self) -> str:
         if self.is_foreign:
@@ -148,6 +151,50 @@ async def readable_revision(
         return None
 
 
+async def service_revision_of(connection: asyncpg.Connection[Any], service: History) -> Revision | None:
+    """Return the revision of a database in a service's history; None if the role may not read it."""
+    held = await connection.fetchrow(_HELD, service.version_table)
+    if held["exists"] and not held["may_read"]:
+        return None
+    query = f"SELECT version_num FROM {service.version_table}"  # noqa: S608 - the settings allow only an identifier
+    recorded = {row["version_num"] for row in await connection.fetch(query)} if held["exists"] else set()
+    return compare_service_revisions(recorded, service)
+
+
+def read_service_revisions(connection: Connection, service: History) -> tuple[str, ...] | None:
+    """Read the recorded revisions of a service's history, in the open transaction; None if the role may not read them.
+
+    None are recorded if the table still has the revisions of this package.
+    """
+    exists, may_read = connection.exec_driver_sql(_HELD, (service.version_table,)).one()
+    if exists and not may_read:
+        return None
+    query = f"SELECT version_num FROM {service.version_table}"  # noqa: S608 - the settings allow only an identifier
+    recorded = set(connection.exec_driver_sql(query).scalars()) if exists else set()
+    revision = compare_service_revisions(recorded, service)
+    return tuple(revision.database.split(",")) if revision.database else ()
+
+
+def compare_service_revisions(recorded: Collection[str], service: History) -> Revision:
+    """Compare the recorded revisions of a service's history with the revisions in its folder.
+
+    Args:
+        recorded: The content of the version table.
+        service: The history of the service.
+    """
+    head, known = service.installed()
+    applied = set(recorded)
+    # Before its move, alembic_version has this package's revisions.
+    if not applied <= known and applied <= package_history().installed()[1]:
+        applied = set()
+    return Revision(
+        database=",".join(sorted(applied)) or None,
+        head=head,
+        is_known=applied <= known,
+        version_table=service.version_table,
+    )
+
+
 def read_revisions(connection: Connection) -> tuple[Origin, tuple[str, ...] | None]:
     """Read the origin of a database, and the content of its version table, in the open transaction.
 
@@ -190,7 +237,7 @@ def move_version_table(connection: Connection) -> None:
     The transaction is committed unless the caller has begun it. The lock of migrations must be held.
     """
     was_open = connection.in_transaction()
-    connection.exec_driver_sql(move_statement(installed_revisions()[1]))
+    connection.exec_driver_sql(move_statement(package_history().installed()[1]))
     if not was_open:
         connection.commit()
 
@@ -228,7 +275,7 @@ def compare_revisions(
     Raises:
         ConfigurationError: The migrations are not in this installation.
     """
-    head, known = installed_revisions()
+    head, known = package_history().installed()
     is_foreign, applied = False, set(recorded or ())
     is_default = origin.version_table == DEFAULT_VERSION_TABLE
     if not origin.is_ours:

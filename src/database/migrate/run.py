@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -20,16 +20,26 @@ from sqlalchemy import Connection
 
 from src.config import Settings
 from src.database.errors import ConfigurationError
+from src.database.migrate.histories import (
+    History,
+    HistoryName,
+    explain,
+    is_checkout,
+    named_history,
+    package_history,
+    service_history,
+    service_revisions,
+)
 from src.database.migrate.lock import Patience, migration_connection
-from src.database.migrate.retry import APPLIED, CONNECTION, PATIENCE, Step
-from src.database.migrate.revision_status import Revision, check_origin, move_version_table
-from src.database.migrate.scripts import alembic_config, explain, is_checkout, script_directory
+from src.database.migrate.retry import APPLIED, CONNECTION, OF_SERVICE, PATIENCE, Step
+from src.database.migrate.revision_status import check_origin, move_version_table, read_service_revisions
 
 POLL_SECONDS: Final = 0.05
 _ALEMBIC: Final = Lock()
 """`alembic.op` and `alembic.context` are global in the process: without the lock, the operations of two concurrent
 migrations of two databases would go to one of them."""
 _PLAIN: Final = re.compile(r"\w+")
+_HEADS: Final = ("head", "heads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +51,20 @@ class Migrated:
         after: The revisions after the migration.
         steps: The migrations that this call applied or reverted, in this order. Those of a concurrent migrator are not
             among them.
+        history: The history to which the revisions belong.
+        service: The same of the service's history, if the call ran both.
     """
 
     before: tuple[str, ...]
     after: tuple[str, ...]
     steps: tuple[Step, ...]
+    history: HistoryName = "package"
+    service: Migrated | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """A migration of this installation.
+    """A migration of a history.
 
     Args:
         revision: The identifier of the revision.
@@ -68,19 +82,25 @@ class HistoryEntry:
 
 
 async def upgrade(
-    settings: Settings, revision: str = "head", *, folder: Path | None = None, patience: Patience | None = None
+    settings: Settings,
+    revision: str = "head",
+    *,
+    of: HistoryName | None = None,
+    folder: Path | None = None,
+    patience: Patience | None = None,
 ) -> Migrated:
     """Upgrade a database to a revision; do nothing if the database is at that revision.
 
     Args:
-        settings: The settings that name the database.
+        settings: The settings that name the database, and the history of a service.
         revision: A revision, ``head``, or ``+1`` and so on.
-        folder: A folder of further revisions.
+        of: The history of the revision; None: this package's and then the service's, to their heads, under one lock.
+        folder: A folder of further revisions of this package, for its tests.
         patience: How long to wait for other migrators and for locks.
 
     Raises:
-        ConfigurationError: The revision is unknown or older than the database's, the target is invalid, or other
-            migrations made the database.
+        ConfigurationError: The revision is unknown or older than the database's, the target is invalid, other
+            migrations made the database, or `of` is missing.
         ConnectionFailed: The database cannot be reached.
         LockNotAvailable: Another session has been migrating, or has used a table, for too long.
     """
@@ -89,170 +109,257 @@ async def upgrade(
         _check_is_up(ScriptDirectory.from_config(config), revision, at)
         command.upgrade(config, revision)
 
-    return await _migrate(settings, act, folder, patience)
+    if of is None and folder is None and revision in _HEADS and (service := service_history(settings)) is not None:
+        package, of_service = await _migrate(settings, [package_history(), service], act, patience)
+        return replace(package, service=of_service)
+    (migrated,) = await _migrate(settings, [_history_of(settings, of, revision, folder)], act, patience)
+    return migrated
 
 
 async def downgrade(
-    settings: Settings, revision: str, *, folder: Path | None = None, patience: Patience | None = None
+    settings: Settings,
+    revision: str,
+    *,
+    of: HistoryName | None = None,
+    folder: Path | None = None,
+    patience: Patience | None = None,
 ) -> Migrated:
     """Revert migrations: drop the tables and columns that they created, with the data in them.
 
     Args:
-        settings: The settings that name the database.
+        settings: The settings that name the database, and the history of a service.
         revision: The newest revision to keep, ``-1`` and so on, or ``base`` to keep none.
-        folder: A folder of further revisions.
+        of: The history of the revision; None: this package's, if the settings name no service.
+        folder: A folder of further revisions of this package, for its tests.
         patience: How long to wait for other migrators and for locks.
 
     Raises:
-        ConfigurationError: The revision is unknown, or the database is not newer.
+        ConfigurationError: The revision is unknown, the database is not newer, or `of` is missing.
         ConnectionFailed: The database cannot be reached.
         LockNotAvailable: Another session has been migrating, or has used a table, for too long.
     """
-    return await _migrate(settings, lambda config, _at: command.downgrade(config, revision), folder, patience)
+    history = _history_of(settings, of, revision, folder)
+    (migrated,) = await _migrate(settings, [history], lambda config, _at: command.downgrade(config, revision), patience)
+    return migrated
 
 
 async def stamp(
-    settings: Settings, revision: str, *, folder: Path | None = None, patience: Patience | None = None
+    settings: Settings,
+    revision: str,
+    *,
+    of: HistoryName | None = None,
+    folder: Path | None = None,
+    patience: Patience | None = None,
 ) -> Migrated:
     """Record a revision without running a migration; the schema must already be at this revision.
 
     Args:
-        settings: The settings that name the database.
+        settings: The settings that name the database, and the history of a service.
         revision: The revision to record.
-        folder: A folder of further revisions.
+        of: The history of the revision; None: this package's, if the settings name no service.
+        folder: A folder of further revisions of this package, for its tests.
         patience: How long to wait for other migrators.
 
     Returns:
         The revisions recorded before and after, without steps.
 
     Raises:
-        ConfigurationError: The revision is unknown.
+        ConfigurationError: The revision is unknown, or `of` is missing.
         ConnectionFailed: The database cannot be reached.
         LockNotAvailable: Another session has been migrating for too long.
     """
-    stamped = await _migrate(settings, lambda config, _at: command.stamp(config, revision), folder, patience)
+    history = _history_of(settings, of, revision, folder)
+    (stamped,) = await _migrate(settings, [history], lambda config, _at: command.stamp(config, revision), patience)
     return replace(stamped, steps=())
 
 
-async def current(settings: Settings) -> tuple[str, ...]:
+async def current(settings: Settings, *, of: HistoryName = "package") -> tuple[str, ...]:
     """Return the revisions of a database; empty if there is no schema. A running migration is not waited for.
 
+    Args:
+        settings: The settings that name the database, and the history of a service.
+        of: The history of the revisions.
+
     Raises:
-        ConfigurationError: Other migrations than this package's made the database.
+        ConfigurationError: Other migrations made the database, or the settings name no service.
         ConnectionFailed: The database cannot be reached.
     """
-
-    def read(connection: Connection) -> tuple[str, ...]:
-        return _revisions(check_origin(connection))
-
+    history, of_service = named_history(settings, of), service_revisions(settings)
     async with migration_connection(settings, exclusive=False) as connection:
-        return await connection.run_sync(read)
+        return await connection.run_sync(_recorded, history, of_service)
 
 
-async def history(settings: Settings | None = None, *, folder: Path | None = None) -> list[HistoryEntry]:
-    """Return the migrations of this installation, the newest first.
+async def history(
+    settings: Settings | None = None,
+    *,
+    of: HistoryName = "package",
+    queries: bool = True,
+    folder: Path | None = None,
+) -> list[HistoryEntry]:
+    """Return the migrations of a history, the newest first.
 
     Args:
-        settings: The settings that name a database, which is queried for its revisions; None queries no database.
-        folder: A folder of further revisions.
+        settings: The settings that name the database and the history of a service; None: neither.
+        of: The history.
+        queries: Query the database, if the settings are given, for its revisions.
+        folder: A folder of further revisions of this package, for its tests.
 
     Raises:
-        ConfigurationError: The database is at a revision that this installation does not have.
+        ConfigurationError: The database is at a revision that the history does not have, or the settings name no
+            service.
         ConnectionFailed: The database cannot be reached.
     """
-    at = None if settings is None else await current(settings)
-    scripts = script_directory(folder)
-    with _explained(folder):
+    entries_of = package_history(folder) if of == "package" else named_history(settings, of)
+    at = await current(settings, of=of) if settings is not None and queries else None
+    scripts = entries_of.scripts()
+    with _explained(entries_of):
         applied = None if at is None else _up_to(scripts, at)
         return [_entry(script, applied) for script in scripts.walk_revisions()]
 
 
-async def revision(settings: Settings, message: str, *, autogenerate: bool = False, folder: Path | None = None) -> Path:
+async def revision(
+    settings: Settings,
+    message: str,
+    *,
+    of: HistoryName | None = None,
+    autogenerate: bool = False,
+    folder: Path | None = None,
+) -> Path:
     """Write a new migration, which follows the newest one, from the template; return the path of the file.
 
     Args:
-        settings: With `autogenerate`, the settings that name the database with which the models are compared. It must
-            be at the newest revision.
+        settings: The settings that name the history of a service. With `autogenerate`, they name the database with
+            which the models of the history are compared. It must be at the newest revision.
         message: A description: the first line of the file, and part of its name.
+        of: The history that the migration continues; None: the service's if the settings name one, else this package's.
         autogenerate: Fill the migration with the difference between the models and the database, as far as Alembic
             compares them.
-        folder: The folder of the file, for a draft; by default the folder of the checkout.
+        folder: A folder of further revisions of this package, for its tests.
 
     Raises:
-        ConfigurationError: No folder is named in an installed release, or the database is not at the newest revision.
+        ConfigurationError: The settings of an installed release name no service, a module of models cannot be
+            imported, or the database is not at the newest revision.
         ConnectionFailed: The database cannot be reached.
     """
-    if folder is None and not is_checkout():
+    service = service_history(settings) if of is None and folder is None else None
+    continued = service or _history_of(settings, of, message, folder)
+    if continued.name == "package" and folder is None and not is_checkout():
         raise ConfigurationError(
-            "a new migration must be in a checkout: the next release would delete a migration in the installed package,"
-            " and no other machine would have it",
-            hint="work in the checkout, or name a folder of your own for a draft (`--folder`)",
+            "a new migration of thea-database must be in a checkout: the next release would delete a migration in the"
+            " installed package, and no other machine would have it",
+            hint="for tables of your service, set DATABASE_SERVICE_MODELS and DATABASE_SERVICE_MIGRATIONS:"
+            " docs/services.md describes both",
         )
-    config = alembic_config(folder)
+    config = continued.config()
 
     def write(_connection: object = None) -> Path:
-        version_path = None if folder is None else str(folder.absolute())
+        version_path = str(continued.folders[-1])
         written = command.revision(config, message, autogenerate=autogenerate, version_path=version_path)
         assert isinstance(written, Script)  # noqa: S101 - Alembic returns a list only if several were requested
         return Path(written.path)
 
-    with _explained(folder):
+    with _explained(continued):
         if not autogenerate:
             return write()
+        continued.tables()  # imports the models of a service
         async with migration_connection(settings) as connection, _exclusive_alembic():
             config.attributes[CONNECTION] = connection.sync_connection
             return await connection.run_sync(write)
 
 
-async def sql(revisions: str = "head", *, down: bool = False, folder: Path | None = None) -> str:
+async def sql(
+    revisions: str = "head",
+    *,
+    down: bool = False,
+    settings: Settings | None = None,
+    of: HistoryName | None = None,
+    folder: Path | None = None,
+) -> str:
     """Return the SQL of migrations, to be run by psql; no database is queried.
 
     Args:
         revisions: The last revision; or ``<from>:<to>``, for a database that is at the revision ``<from>``.
         down: Return the SQL of the downgrade, which needs ``<from>:<to>``.
-        folder: A folder of further revisions.
+        settings: The settings that name the history of a service, if there is one.
+        of: The history of the revisions; None: this package's and then the service's, from no schema to their heads.
+        folder: A folder of further revisions of this package, for its tests.
 
     Raises:
-        ConfigurationError: A revision is unknown.
+        ConfigurationError: A revision is unknown, or `of` is missing.
         DatabaseError: A migration cannot be written as SQL.
     """
-    config = alembic_config(folder)
+    service = None if settings is None or of or folder else service_history(settings)
+    if service is not None and revisions in _HEADS and not down:
+        return await sql_of(package_history(), revisions, down=down) + await sql_of(service, revisions, down=down)
+    return await sql_of(_history_of(settings, of, revisions, folder), revisions, down=down)
+
+
+async def sql_of(history: History, revisions: str, *, down: bool = False) -> str:
+    """Return the SQL of migrations of a history, as `sql` does."""
+    config = history.config()
     config.output_buffer = StringIO()
     async with _exclusive_alembic():
-        with _explained(folder):
+        with _explained(history):
             (command.downgrade if down else command.upgrade)(config, revisions, sql=True)
     return config.output_buffer.getvalue()
 
 
+def _history_of(settings: Settings | None, of: HistoryName | None, revision: str, folder: Path | None) -> History:
+    """Return the history of a revision.
+
+    Raises:
+        ConfigurationError: The settings name a service, and `of` is None: both histories can have such a revision.
+    """
+    if of == "service":
+        return named_history(settings, of)
+    if of is None and folder is None and settings is not None and service_history(settings) is not None:
+        raise ConfigurationError(
+            f"the history of the revision {revision!r} must be named: DATABASE_SERVICE_MIGRATIONS names a second one",
+            hint="add --history package for the history of thea-database, --history service for that of the service",
+        )
+    return package_history(folder)
+
+
 async def _migrate(
     settings: Settings,
+    histories: Sequence[History],
     act: Callable[[Config, tuple[str, ...]], None],
-    folder: Path | None,
     patience: Patience | None,
-) -> Migrated:
-    config = alembic_config(folder)
-    steps: list[Step] = []
-    config.attributes.update({APPLIED: steps, PATIENCE: patience})
+) -> list[Migrated]:
+    """Call a command of Alembic for each history in turn, over one connection and under one lock."""
+    of_service = service_revisions(settings)
 
-    def run(connection: Connection) -> Migrated:
-        before = _revisions(check_origin(connection))
+    def run(connection: Connection, history: History) -> Migrated:
+        config, steps = history.config(), list[Step]()
+        config.attributes |= {APPLIED: steps, PATIENCE: patience, CONNECTION: connection, OF_SERVICE: of_service}
+        before = _recorded(connection, history, of_service)
         move_version_table(connection)
-        config.attributes[CONNECTION] = connection
-        act(config, before)
-        return Migrated(before=before, after=_revisions(check_origin(connection)), steps=tuple(steps))
+        with _explained(history):
+            act(config, before)
+        after = _recorded(connection, history, of_service)
+        return Migrated(before=before, after=after, steps=tuple(steps), history=history.name)
 
-    with _explained(folder):
-        async with migration_connection(settings, patience=patience) as connection, _exclusive_alembic():
-            return await connection.run_sync(run)
+    async with migration_connection(settings, patience=patience) as connection, _exclusive_alembic():
+        return [await connection.run_sync(run, history) for history in histories]
+
+
+def _recorded(connection: Connection, history: History, of_service: Collection[str]) -> tuple[str, ...]:
+    """Return the recorded revisions of a history; check that no other migrations made the database."""
+    package = check_origin(connection, of_service=of_service)
+    if history.name == "package":
+        return tuple(package.database.split(",")) if package.database else ()
+    recorded = read_service_revisions(connection, history)
+    connection.rollback()  # ends the transaction that SQLAlchemy began for the query
+    return recorded or ()
 
 
 @contextmanager
-def _explained(folder: Path | None) -> Iterator[None]:
+def _explained(history: History) -> Iterator[None]:
     """Translate the errors of Alembic."""
     try:
         yield
     except CommandError as error:
-        raise explain(error, folder) from error
+        raise explain(error, history) from error
 
 
 @asynccontextmanager
@@ -264,10 +371,6 @@ async def _exclusive_alembic() -> AsyncIterator[None]:
         yield
     finally:
         _ALEMBIC.release()
-
-
-def _revisions(revision: Revision) -> tuple[str, ...]:
-    return tuple(revision.database.split(",")) if revision.database else ()
 
 
 def _up_to(scripts: ScriptDirectory, at: tuple[str, ...]) -> set[str]:
@@ -293,7 +396,7 @@ def _check_is_up(scripts: ScriptDirectory, revision: str, at: tuple[str, ...]) -
         ConfigurationError: The revision is older.
     """
     is_back = revision == "base" or revision.startswith("-")
-    if not is_back and _PLAIN.fullmatch(revision) and revision not in {"head", "heads"}:
+    if not is_back and _PLAIN.fullmatch(revision) and revision not in _HEADS:
         target = scripts.get_revision(revision)
         is_back = target.revision not in at and target.revision in _up_to(scripts, at)
     if is_back and not at:

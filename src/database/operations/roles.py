@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -18,7 +18,7 @@ from src.database.errors import (
     DatabaseError,
     DatabaseMissing,
 )
-from src.database.migrate import OTHER_DATABASE, revision_of
+from src.database.migrate import OTHER_DATABASE, revision_of, service_revisions
 from src.database.operations.bootstrap_plan import PlanStep, bootstrap_plan, fill, script_body
 from src.database.operations.scram import create_verifier, is_verifier_of
 from src.database.session import reach_target, resolve_target
@@ -170,7 +170,7 @@ async def bootstrap(
         await _refuse(connection, "refusals", roles.values({}, adopt=adopt))
         exists = await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", roles.database)
         if exists:
-            await _check_origin(target)
+            await _check_origin(target, of_service=service_revisions(settings))
         values = roles.values(await _verifiers_to_set(connection, roles), adopt=adopt)
         plan = await _plan(connection, target if exists else None, values)
         if on_plan is not None:
@@ -313,7 +313,7 @@ def _masked(statement: str) -> str:
     return _VERIFIER.sub("'***'", statement)
 
 
-async def _check_origin(target: Target) -> None:
+async def _check_origin(target: Target, *, of_service: Collection[str]) -> None:
     """Check that no other migrations made the database: `bootstrap` would change its owner and its privileges.
 
     Raises:
@@ -321,7 +321,7 @@ async def _check_origin(target: Target) -> None:
     """
     try:
         async with command_connection(target) as inside:
-            revision = await revision_of(inside)
+            revision = await revision_of(inside, of_service=of_service)
     except DatabaseError:  # the administrator, if no superuser, may lack the right to connect or to read the revision
         return
     if revision.is_foreign:

@@ -23,6 +23,7 @@ from src.database.drift import check_migrations as check
 from src.database.drift import migrations_check as check_module
 from src.database.drift.scratch import scratch_database
 from src.database.embedded import SUPERUSER
+from src.database.migrate import package_history
 from tests.conftest import url_of
 
 SQUAWK = check_module.find_squawk()
@@ -63,7 +64,7 @@ async def test_all_checks_pass_and_the_scratch_database_is_dropped(
 
     squawk = "ok" if SQUAWK else "skipped"
     assert {name: one.status for name, one in outcomes.items()} == {
-        **dict.fromkeys(("one head", "build", "autogenerate", "models", "up, down, up", "snapshot"), "ok"),
+        **dict.fromkeys(("one head", "build", "autogenerate", "models", "isolation", "up, down, up", "snapshot"), "ok"),
         "squawk": squawk,
     }, outcomes
     assert text_of(stale) == SHIPPED, "the snapshot that ships is stale: thea-db check --update-snapshot"
@@ -74,7 +75,7 @@ def test_a_stale_snapshot_fails_and_names_the_difference(stale: Path) -> None:
     shipped = json.loads(SHIPPED)
     built = Catalog(objects=shipped["objects"], server_major=shipped["server"], revisions=tuple(shipped["revisions"]))
 
-    outcome = check_module._check_snapshot(built)
+    outcome = check_module._check_snapshot(built, None)
 
     assert stale.exists()
     assert (outcome.status, "nullability must be" in outcome.found) == ("failed", True)
@@ -103,7 +104,7 @@ async def test_a_model_that_no_migration_builds_fails(settings: Settings) -> Non
 @pytest.mark.usefixtures("without_squawk")
 async def test_strict_fails_without_squawk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing_but_squawk(*_arguments: object, **_options: object) -> dict[str, CheckResult]:
-        return {"squawk": await check_module._check_squawk()}
+        return {"squawk": await check_module._check_squawk(package_history())}
 
     monkeypatch.setattr("src.database.drift.check_migrations", nothing_but_squawk)
     codes = [
@@ -128,12 +129,12 @@ async def test_strict_fails_without_squawk(settings: Settings, monkeypatch: pyte
 async def test_squawk_finds_locks_and_breaks_of_the_previous_release(
     statement: str, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def sql(_revisions: str) -> str:
+    async def sql_of(_history: object, _revisions: str) -> str:
         return statement
 
-    monkeypatch.setattr(check_module, "sql", sql)
+    monkeypatch.setattr(check_module, "sql_of", sql_of)
 
-    faults, _unwritten = await check_module.lint(str(SQUAWK))
+    faults, _unwritten = await check_module.lint(str(SQUAWK), package_history())
 
     assert rule in {fault["rule_name"] for fault in faults}
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
+from src.config import get_settings
 from src.database.errors import ConfigurationError, DuplicateKeyError, NotFoundError
-from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, compare_revisions
+from src.database.migrate import ORIGIN, OTHER_DATABASE, Origin, compare_revisions, service_history
 from src.database.models import Tenant, limits
 from src.database.repositories import TenantRepository
 from src.database.session import AsyncSession, get_db
@@ -23,9 +24,13 @@ PAGE_SIZE: Final = 1000
 async def registry_session() -> AsyncIterator[AsyncSession]:
     """Open a session, and check that the migrations of this package created the tables.
 
+    The models of the service are imported, so that its tables are exported, erased and purged too.
+
     Raises:
-        ConfigurationError: Other migrations created them.
+        ConfigurationError: Other migrations created the tables, or the models of the service cannot be imported.
     """
+    if (service := service_history(get_settings())) is not None:
+        service.tables()
     async with get_db() as session:
         origin = Origin.of((await session.execute(_ORIGIN)).one())
         if origin.namesakes and not origin.is_ours:
