@@ -30,7 +30,14 @@ class ConversationRepository(Repository[Conversation]):
 
     if TYPE_CHECKING:
 
-        async def update(self, row_id: UUID, /, **values: Unpack[attributes.ConversationChanges]) -> Conversation:  # type: ignore[override] # only its attributes
+        async def update(  # type: ignore[override] # only its attributes
+            self,
+            row_id: UUID,
+            /,
+            *,
+            expected: attributes.ConversationAttributes | None = None,
+            **values: Unpack[attributes.ConversationChanges],
+        ) -> Conversation:
             """Update attributes of a conversation, except its user and those that methods of this class set."""
 
         async def upsert(  # type: ignore[override] # only its attributes

@@ -188,7 +188,14 @@ class EventRepository(Repository[Event]):
         await events.check_series(self.session, {(row.series_id, row.user_id) for row in rows})
         return await super().add_many(rows)
 
-    async def update(self, row_id: UUID, /, **values: Unpack[attributes.EventChanges]) -> Event:  # type: ignore[override] # only its attributes
+    async def update(  # type: ignore[override] # only its attributes
+        self,
+        row_id: UUID,
+        /,
+        *,
+        expected: attributes.EventAttributes | None = None,
+        **values: Unpack[attributes.EventChanges],
+    ) -> Event:
         """Update attributes of the event with this id.
 
         A change of the start, the `reminder_offset` or the `reminder_datetime` resets the reminder: it counts as not
@@ -196,12 +203,12 @@ class EventRepository(Repository[Event]):
 
         Raises:
             NotFoundError: The tenant has no such event.
-            StaleDataError: Another transaction has changed the event since it was read.
+            StaleDataError: Another transaction has changed the event since it was read, or an expected attribute.
             ValueError: An attribute is unknown or cannot be set, the values contradict others of the row, or the start,
                 the zone or the rule of a series would change.
         """
         self._check_attributes(values)
-        row = await self.get(row_id)
+        row = await self._get_expected(row_id, expected)
         events.check_not_moved(row, values)
         await events.apply_changes(self.session, row, values)
         return row

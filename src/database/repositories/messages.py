@@ -494,22 +494,34 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             statement = statement.where(MessageHistory.conversation_id == conversation_id)
         return await sum_usage(self.session, statement, since=since, until=until, by=by, timezone=timezone, limit=limit)
 
-    async def update(self, row_id: UUID, /, **values: Unpack[attributes.MessageHistoryChanges]) -> MessageHistory:  # type: ignore[override] # only its attributes
+    async def update(  # type: ignore[override] # only its attributes
+        self,
+        row_id: UUID,
+        /,
+        *,
+        expected: attributes.MessageHistoryAttributes | None = None,
+        **values: Unpack[attributes.MessageHistoryChanges],
+    ) -> MessageHistory:
         """Update attributes of a message, except those that methods of this class set. The versions in `extra` stay.
 
         Raises:
             NotFoundError: The tenant has no such message.
+            StaleDataError: Another transaction has changed an expected attribute.
             ValueError: An attribute is unknown or cannot be set.
         """
         if "extra" not in values:
-            return await super().update(row_id, **values)
+            return await super().update(row_id, expected=expected, **values)
         self._check_attributes(values)
         check_extra(values["extra"])
-        row = await self.get(row_id)
+        row = await self._get_expected(row_id, expected)
         for name, value in (values | {"extra": values["extra"] | message_changes.kept_extra(row)}).items():
             setattr(row, name, value)
         await self.session.flush()
         return row
+
+    def _check_keys(self, keys: Collection[str]) -> None:
+        if reserved := sorted(message_changes.RESERVED_KEYS & set(keys)):
+            raise ValueError(f"the key {reserved[0]!r} of extra cannot be changed: methods of this class write it")
 
     async def restore(self, row_id: UUID) -> MessageHistory:
         """Restore a soft-deleted message. Restoring a message that is not deleted changes nothing.

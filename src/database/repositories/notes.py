@@ -313,7 +313,14 @@ class NoteRepository(Repository[Note]):
 
     if TYPE_CHECKING:
 
-        async def update(self, row_id: UUID, /, **values: Unpack[attributes.NoteChanges]) -> Note:  # type: ignore[override] # only its attributes
+        async def update(  # type: ignore[override] # only its attributes
+            self,
+            row_id: UUID,
+            /,
+            *,
+            expected: attributes.NoteAttributes | None = None,
+            **values: Unpack[attributes.NoteChanges],
+        ) -> Note:
             """Update attributes of a note; see `Repository.update`."""
 
     async def upsert(self, values: attributes.NoteUpsert, *, key: Collection[str]) -> Upserted[Note]:  # type: ignore[override] # only its attributes

@@ -47,7 +47,14 @@ class UserRepository(Repository[User]):
 
     if TYPE_CHECKING:
 
-        async def update(self, row_id: UUID, /, **values: Unpack[attributes.UserChanges]) -> User:  # type: ignore[override] # only its attributes
+        async def update(  # type: ignore[override] # only its attributes
+            self,
+            row_id: UUID,
+            /,
+            *,
+            expected: attributes.UserAttributes | None = None,
+            **values: Unpack[attributes.UserChanges],
+        ) -> User:
             """Update attributes of a user; see `Repository.update`."""
 
         async def upsert(self, values: attributes.UserUpsert, *, key: Collection[str]) -> Upserted[User]:  # type: ignore[override] # only its attributes

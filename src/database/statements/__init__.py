@@ -22,6 +22,7 @@ from src.database.statements.conversations import Turn
 from src.database.statements.event_moves import Scope
 from src.database.statements.fence import TENANT, tenant_parameter
 from src.database.statements.in_session import InSession
+from src.database.statements.json_keys import with_keys
 from src.database.statements.messages import (
     COLUMN_COUNTS,
     VERSIONS,
@@ -45,6 +46,7 @@ from src.database.statements.pagination import (
 )
 from src.database.statements.read import Read
 from src.database.statements.retention import purge_expired
+from src.database.statements.rows import lock_one
 from src.database.statements.sending import CompiledStatement, fetch_entities, fetch_value, stream_entities
 from src.database.statements.tool_pairs import Unanswered, whole_pairs
 from src.database.statements.usage import Usage, UsageBy, sum_usage
@@ -81,6 +83,7 @@ __all__ = [
     "fetch_entities",
     "fetch_value",
     "in_call_order",
+    "lock_one",
     "message_changes",
     "pack_columns",
     "personal_data",
@@ -95,4 +98,5 @@ __all__ = [
     "users",
     "whole_pairs",
     "windows",
+    "with_keys",
 ]

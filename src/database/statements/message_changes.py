@@ -48,9 +48,13 @@ async def edit(session: AsyncSession, message_id: str, content: str | None, *, e
     return True
 
 
+RESERVED_KEYS: Final = frozenset({VERSIONS, SPLIT})
+"""The keys of a message's `extra` that callers do not write."""
+
+
 def kept_extra(row: MessageHistory) -> dict[str, Any]:
     """Return the values of a message's `extra` that a caller's new `extra` does not replace."""
-    return {name: row.extra[name] for name in (VERSIONS, SPLIT) if name in row.extra}
+    return {name: row.extra[name] for name in RESERVED_KEYS if name in row.extra}
 
 
 async def pop_last(

@@ -23,6 +23,10 @@ CALLS: Final = {
     "exists": Call(lambda r, b: r.exists(r.model.id == b.of(r.model)), statements=1),
     "count": Call(lambda r, _: r.count(), statements=1, most_rows=ALL),
     "update": Call(lambda r, b: r.update(b.of(r.model), extra={"stolen": True}), statements=2),
+    "update, if a value is as expected": Call(
+        lambda r, b: r.update(b.of(r.model), expected={"id": b.of(r.model)}, extra={"stolen": True}), statements=2
+    ),
+    "change_json": Call(lambda r, b: r.change_json(b.of(r.model), "extra", values={"stolen": True}), statements=1),
     "delete": Call(lambda r, b: r.delete(b.of(r.model)), statements=1),
     "restore": Call(lambda r, b: r.restore(b.of(r.model)), statements=1),
     "page": Call(lambda r, _: page_items(r), statements=1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from functools import cache
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 from uuid import UUID
 
@@ -26,8 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from src.database.base import TenantBase, check_id, utc_now
-from src.database.errors import MultipleResultsFoundError, NotFoundError
+from src.database.base import ChangeableDict, TenantBase, changeable, check_id, utc_now
+from src.database.errors import MultipleResultsFoundError, NotFoundError, StaleDataError
 from src.database.models import limits
 from src.database.observability import names_statements
 from src.database.repositories.base.conditions import (
@@ -48,8 +49,10 @@ from src.database.statements import (
     check_limit,
     fetch_entities,
     fetch_value,
+    lock_one,
     stream_entities,
     tenant_parameter,
+    with_keys,
 )
 
 ModelT = TypeVar("ModelT", bound=TenantBase)
@@ -58,6 +61,7 @@ Build = Callable[[Any], Executable]
 """A method of a repository that builds a statement. It is called once, so each varying value must be a `bindparam`."""
 
 STREAM_BATCH: Final = 500
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @names_statements
@@ -157,12 +161,19 @@ class Repository(Generic[ModelT]):
         await self.session.flush()
         return rows
 
-    async def update(self, row_id: UUID, /, **values: Any) -> ModelT:
+    async def update(self, row_id: UUID, /, *, expected: Mapping[str, Any] | None = None, **values: Any) -> ModelT:
         """Update attributes of the row with this id.
+
+        Args:
+            row_id: The id.
+            expected: Attributes by name, as the caller has read them. If one of them has changed since, the row is not
+                updated. The row is locked for the comparison until the transaction ends.
+            values: The new values.
 
         Raises:
             NotFoundError: The tenant has no such row.
-            StaleDataError: Another transaction has changed the row since it was read (in a table with `version`).
+            StaleDataError: Another transaction has changed an expected attribute, or in a table with `version`, the
+                row since it was read.
             ValueError: An attribute is unknown or cannot be set.
 
         Example:
@@ -171,11 +182,50 @@ class Repository(Generic[ModelT]):
         if fixed := sorted(values.keys() & set(self.insert_only)):
             raise ValueError(f"{self.model.__name__}.{fixed[0]} cannot be set: it never changes")
         self._check_attributes(values)
-        row = await self.get(row_id)
+        row = await self._get_expected(row_id, expected)
         for name, value in values.items():
             setattr(row, name, value)
         await self.session.flush()
         return row
+
+    async def change_json(
+        self,
+        row_id: UUID,
+        attribute: str,
+        *,
+        values: Mapping[str, Any] = _NOTHING,
+        merge: Mapping[str, Mapping[str, Any]] = _NOTHING,
+        remove: Collection[str] = (),
+    ) -> ModelT:
+        """Change keys of a JSON object in one statement. Concurrent changes of other keys are kept.
+
+        Args:
+            row_id: The id.
+            attribute: The name of the attribute, such as `extra`.
+            values: The keys to set.
+            merge: The keys whose objects get further keys. A value that is not an object is replaced.
+            remove: The keys to remove. A key that is missing is ignored.
+
+        Raises:
+            NotFoundError: The tenant has no such row.
+            ValueError: The attribute is no JSON object, cannot be set, or has a reserved key; a key is given twice, or
+                none is; or a value is not JSON.
+
+        Example:
+            users = UserRepository(session)
+            await users.change_json(user.id, "preferences", values={"tone": "dry"}, merge={"seen": {"tour": True}})
+        """
+        changed: dict[str, Any] = {**dict.fromkeys(remove), **merge, **values}
+        self._check_attributes({attribute: changed})
+        if changeable(self.model, attribute) is not ChangeableDict:
+            raise ValueError(f"{self.model.__name__}.{attribute} is not a JSON object, whose keys could be changed")
+        if len(changed) != len(set(remove)) + len(merge) + len(values) or not changed:
+            raise ValueError("values, merge and remove must have at least one key, and each key once")
+        self._check_keys(changed)
+        version = self.model.__mapper__.version_id_col
+        increment = {} if version is None else {version.key: version + 1}
+        keys = with_keys(getattr(self.model, attribute), values, merge, remove)
+        return await self._set(row_id, **{attribute: keys}, **increment)
 
     async def upsert(self, values: Mapping[str, Any], *, key: Collection[str]) -> Upserted[ModelT]:
         """Insert a row, or update the row with this key, in one statement (ON CONFLICT DO UPDATE).
@@ -337,6 +387,9 @@ class Repository(Generic[ModelT]):
         check_options(self.model, options)
         return statement.options(*options, *within(self.session.tenant_id))
 
+    def _check_keys(self, keys: Collection[str]) -> None:
+        """Check that `change_json` may change these keys: a subclass refuses its own."""
+
     async def _set(self, row_id: UUID, **values: Any) -> ModelT:
         """Update the row with this id, unless it is soft-deleted, in one statement."""
         return await self._update(row_id, *self._live(), **values)
@@ -351,6 +404,26 @@ class Repository(Generic[ModelT]):
         statement = update(self.model).where(*self._is(row_id), *where).values(**values).returning(self.model)
         options = {"populate_existing": True, "synchronize_session": False}
         return self._found(await self.session.scalar(statement, execution_options=options), f"id {row_id}")
+
+    async def _get_expected(self, row_id: UUID, expected: Mapping[str, Any] | None) -> ModelT:
+        """Return the row; if attributes are expected, lock it and compare them.
+
+        Raises:
+            NotFoundError: The tenant has no such row.
+            StaleDataError: An attribute has another value.
+            ValueError: An attribute is unknown.
+        """
+        if expected is None:
+            return await self.get(row_id)
+        if unknown := sorted(expected.keys() - self.model.__mapper__.column_attrs.keys()):
+            raise ValueError(f"expected must have attributes of {self.model.__name__}, got {unknown[0]!r}")
+        row = self._found(await lock_one(self.session, self.model, *self._is(row_id), *self._live()), f"id {row_id}")
+        if changed := [name for name, value in expected.items() if getattr(row, name) != value]:
+            raise StaleDataError(
+                f"{self.model.__name__}.{changed[0]} has another value than expected; nothing was updated",
+                hint="read the row again, and decide again: another transaction has changed it",
+            )
+        return row
 
     def _found(self, row: ModelT | None, what: str) -> ModelT:
         if row is None:
