@@ -177,6 +177,7 @@ def complete(target: Target, settings: Settings) -> Target:
         connect_timeout=target.connect_timeout or settings.DATABASE_CONNECT_TIMEOUT,
         statement_timeout=_first(target.statement_timeout, settings.DATABASE_STATEMENT_TIMEOUT),
         lock_timeout=_first(target.lock_timeout, settings.DATABASE_LOCK_TIMEOUT),
+        search_path=_search_path(target, settings),
     )
 
 
@@ -213,6 +214,23 @@ def _ssl_mode(target: Target, settings: Settings) -> Any:
             f" got {mode!r}, which permits plaintext"
         )
     return mode
+
+
+def _search_path(target: Target, settings: Settings) -> str | None:
+    """Return the search path: DATABASE_SCHEMA alone, or a path of the URL that begins with DATABASE_SCHEMA.
+
+    `public` is not added: the tables of another installation there would be found in place of missing ones.
+    """
+    schema, path = settings.DATABASE_SCHEMA, target.search_path
+    if schema is None or path is None:
+        return path or schema
+    if path.partition(",")[0].strip('"') != schema:
+        raise ConfigurationError(
+            f"the search_path of the URL must begin with DATABASE_SCHEMA, {schema}, got {path!r}",
+            hint="remove the search_path; or, if extensions are in another schema:"
+            f" options=-csearch_path={schema},<that schema>",
+        )
+    return path
 
 
 def _gateway(target: Target, settings: Settings) -> SshGateway | None:

@@ -37,6 +37,9 @@ _URL_RULE: Final = "a URL like postgresql://user:password@host:5432/name"
 _MILLISECONDS: Final = "whole milliseconds, 0 (no limit) or more"
 _TEXT: Final = "1 to 255 characters"
 _LARGEST_INTEGER: Final = 2_147_483_647  # the limit of an integer parameter of the server
+# Without upper case and special characters: such a name needs quotes in some places and none in others, and PostgreSQL
+# folds a name without quotes to lower case, and truncates a name of more than 63 bytes.
+_SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _OTHER_URLS: Final = ("DATABASE_REPLICA_URL", "DATABASE_MIGRATION_URL", "DATABASE_ADMIN_URL", "DATABASE_BACKUP_URL")
 
 
@@ -89,6 +92,12 @@ def _modules(value: str) -> str:
     for module in value.split(","):
         if not all(part.isidentifier() for part in module.strip().split(".")):
             raise ValueError("not the names of modules")
+    return value
+
+
+def _schema(value: str) -> str:
+    if not _SCHEMA.fullmatch(value) or value == "information_schema":
+        raise ValueError("not such a name")
     return value
 
 
@@ -147,6 +156,10 @@ class Settings(BaseSettings):
     )
     DATABASE_PASSWORD_PROVIDER: Annotated[str, AfterValidator(_function)] | None = Field(
         default=None, description="module:function that can be imported"
+    )
+    DATABASE_SCHEMA: Annotated[str, AfterValidator(_schema)] | None = Field(
+        default=None,
+        description="the name of a schema: 1 to 63 of a-z, 0-9 and _, beginning with a letter or _, and not with pg_",
     )
     DATABASE_PGBOUNCER: bool = Field(default=False, description="true or false")
     DATABASE_PGBOUNCER_PREPARED: bool = Field(default=False, description="true or false")

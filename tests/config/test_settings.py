@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from src.config import Settings, get_settings
 from src.config.constants import DEFAULT_TENANT_ID
 from src.database.errors import ConfigurationError
-from src.database.session import forget_settings
+from src.database.session import forget_settings, resolve_target
 from src.database.target import hosts_of
 
 ROOT = Path(__file__).parents[2]
@@ -329,3 +329,18 @@ def test_the_example_file_names_every_setting_and_no_other() -> None:
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_every_setting_has_a_rule(name: str) -> None:
     assert Settings.model_fields[name].description
+
+
+@pytest.mark.parametrize("name", ["Thea", "pg_thea", "1a", "a-b", 'a"b', "a" * 64, "información", "information_schema"])
+def test_a_schema_that_would_need_quotes_or_is_the_servers_is_refused(load: Load, name: str) -> None:
+    rule = "DATABASE_SCHEMA must be the name of a schema: 1 to 63 of a-z, 0-9 and _"
+    with pytest.raises(ConfigurationError, match=re.escape(rule)):
+        load(DATABASE_SCHEMA=name)
+
+
+def test_a_schema_is_the_search_path(load: Load) -> None:
+    url = "postgresql://u@h/d?options=-csearch_path="
+    assert resolve_target(load(DATABASE_URL="postgresql://u@h/d", DATABASE_SCHEMA="thea")).search_path == "thea"
+    assert resolve_target(load(DATABASE_URL=f"{url}thea,x", DATABASE_SCHEMA="thea")).search_path == "thea,x"
+    with pytest.raises(ConfigurationError, match="must begin with DATABASE_SCHEMA, thea, got 'x,thea'"):
+        resolve_target(load(DATABASE_URL=f"{url}x,thea", DATABASE_SCHEMA="thea"))

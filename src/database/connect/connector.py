@@ -235,7 +235,11 @@ async def command_connection(
     connector = Connector(
         target,
         driver_arguments={
-            "server_settings": {"application_name": name, **server_settings},
+            "server_settings": {
+                "application_name": name,
+                **({} if target.search_path is None else {"search_path": target.search_path}),
+                **server_settings,
+            },
             "statement_cache_size": 0,  # the target may be PgBouncer, which loses prepared statements
             "command_timeout": command_timeout,
         },

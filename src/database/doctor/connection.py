@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import asyncpg
@@ -20,6 +20,8 @@ from src.database.target import Target
 
 COMMAND_TIMEOUT_SECONDS: Final = 10.0
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
+BEHIND_POOLER: Final = ("application", "reading")
+"""The purposes whose connections DATABASE_PGBOUNCER is about; the others connect to the server itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,9 @@ async def reach(settings: Settings, purpose: Purpose = "application") -> AsyncIt
     """
     target = await reach_target(settings, purpose)
     # PgBouncer rejects search_path as a startup parameter, and with SET it would leak to the pooler's other clients.
-    search_path = None if settings.DATABASE_PGBOUNCER else target.search_path
     connecting = command_connection(
-        target,
-        server_settings={} if search_path is None else {"search_path": search_path},
+        replace(target, search_path=None) if settings.DATABASE_PGBOUNCER and purpose in BEHIND_POOLER else target,
+        server_settings={},
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         close_seconds=CLOSE_TIMEOUT_SECONDS,
         password=named_provider(target, settings),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -43,7 +44,7 @@ SELECT set_config('search_path', quote_ident(:schema), true), set_config('quote_
        set_config('extra_float_digits', '1', true), set_config('jit', 'off', true)
 """
 _SCHEMA: Final = """
-SELECT name, current_setting('server_version_num')::int / 10000
+SELECT name, quote_ident(name), current_setting('server_version_num')::int / 10000
   FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, place)
   JOIN pg_catalog.pg_namespace n ON n.nspname = path.name
  WHERE n.oid <> pg_my_temp_schema()
@@ -60,7 +61,7 @@ class Catalog:
     Args:
         objects: The facts of each object, by kind and name.
         server_major: The major version of the server; 0 if there is no schema.
-        schema: The schema that was read; empty if the role may use none.
+        schema: The schema that was read, quoted if necessary; empty if the role may use none.
         revisions: The content of the version table of `origin`; None if the role may not read it.
         origin: The facts that show whose migrations made the schema, if the catalog was read from a database.
         service_revisions: The recorded revisions of the service's history; None if the role may not read them.
@@ -76,6 +77,20 @@ class Catalog:
     def of(self, kind: str) -> Mapping[str, Facts]:
         """Return the objects of a kind, by name."""
         return self.objects.get(kind, {})
+
+    def in_schema(self, schema: str) -> Catalog:
+        """Return the catalog as if the migrations had built it in another schema: functions name it in their bodies."""
+        if schema in {"", self.schema}:
+            return self
+        qualifier = re.compile(rf"(?<![\w\".]){re.escape(self.schema)}(?=\.)")
+        functions = {
+            name: {
+                fact: qualifier.sub(lambda _: schema, value) if isinstance(value, str) else value
+                for fact, value in facts.items()
+            }
+            for name, facts in self.of("function").items()
+        }
+        return replace(self, objects={**self.objects, "function": functions})
 
     def built(self) -> dict[str, dict[str, Facts]]:
         """Return what migrations build, without the privileges of the role and the versions of collations."""
@@ -105,8 +120,8 @@ async def read_catalog(
     row = (await connection.execute(text(_SCHEMA), {"known": known})).one_or_none()
     if row is None:  # the role may use no schema
         return Catalog(objects={}, server_major=0, schema="")
-    schema, major = row
-    await connection.execute(text(_SETTINGS), {"schema": schema})
+    name, schema, major = row
+    await connection.execute(text(_SETTINGS), {"schema": name})
     origin, revisions = await connection.run_sync(read_revisions)
     of_service = await connection.run_sync(read_service_revisions, service) if service else ()
     objects: dict[str, dict[str, Facts]] = {}

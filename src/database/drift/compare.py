@@ -34,6 +34,7 @@ def compare(expected: Catalog, live: Catalog) -> tuple[Difference, ...]:
 
     Objects that do not belong to the expected tables are ignored: they are another application's.
     """
+    expected = expected.in_schema(live.schema)
     renames = [pair for kind in _RENAMES for pair in _renamed(kind, expected, live)]
     renamed = {(item.kind, item.object) for pair in renames for item in pair}
     differences = [_name_difference(missing, extra) for missing, extra in renames]

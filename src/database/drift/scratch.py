@@ -83,4 +83,5 @@ async def temporary_database(
 
 def _settings_of(settings: Settings, target: Target) -> Settings:
     urls = {"DATABASE_URL": target.url, "DATABASE_MIGRATION_URL": target.url, "DATABASE_REPLICA_URL": None}
-    return settings.model_copy(update={**urls, "DATABASE_PGBOUNCER": False})
+    # Without DATABASE_SCHEMA: the snapshot is of `public`, and `compare` translates the names of schemas.
+    return settings.model_copy(update={**urls, "DATABASE_PGBOUNCER": False, "DATABASE_SCHEMA": None})

@@ -41,6 +41,13 @@ DISPOSE_SECONDS: Final = 3.0
 SEES_EVERY_ROW: Final = "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user"
 """Whether the current role bypasses row-level security."""
 
+_SCHEMAS: Final = """
+SELECT trim(both ' "' from split_part(current_setting('search_path'), ',', 1)),
+       quote_ident(current_user), quote_ident(current_database()), quote_ident($1),
+       ARRAY(SELECT name FROM unnest(current_schemas(false)) AS name
+              WHERE name <> $1 AND to_regprocedure(format('%I.app_set_tenant(uuid)', name)) IS NOT NULL)
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
@@ -57,6 +64,7 @@ class EngineOptions:
         is_read_only: Every transaction is READ ONLY.
         is_pooled_elsewhere: Behind PgBouncer in transaction mode: a connection keeps nothing after its transaction.
         checks_role: Check that row-level security binds the role.
+        schema: The schema of this installation's tables; None: the first schema of the search path that has them.
     """
 
     name: str
@@ -69,6 +77,7 @@ class EngineOptions:
     is_read_only: bool
     is_pooled_elsewhere: bool
     checks_role: bool
+    schema: str | None = None
 
 
 class DatabaseEngine(AsyncEngine):
@@ -293,6 +302,28 @@ def _opener(connector: Connector, target: Target, options: EngineOptions) -> _Op
     return open_connection
 
 
+async def _check_schema(connection: asyncpg.Connection[Any], schema: str) -> None:
+    """Check that the connection finds the tables of its own schema, and of no other installation.
+
+    Raises:
+        ConfigurationError: Behind PgBouncer the role has another search path, or the path has another installation.
+    """
+    first, user, database, quoted, others = await connection.fetchrow(_SCHEMAS, schema)
+    if first != schema:
+        raise ConfigurationError(
+            f"the search_path of {user} must begin with DATABASE_SCHEMA, {schema}, got {first}: PgBouncer passes no"
+            " search_path on, so that the role has to have it",
+            hint=f"as an administrator: ALTER ROLE {user} IN DATABASE {database} SET search_path = {quoted}",
+        )
+    if others:
+        raise ConfigurationError(
+            f"only the schema of DATABASE_SCHEMA, {schema}, may have thea-database's tables, and the search_path has"
+            f" {', '.join(others)} too, with the tables of another installation",
+            hint="remove that schema from the search_path; move extensions that are in it to a schema of their own:"
+            " ALTER EXTENSION ... SET SCHEMA",
+        )
+
+
 async def _check_server(connection: asyncpg.Connection[Any], options: EngineOptions) -> None:
     """Check the version of the server, and that row-level security binds the role.
 
@@ -302,6 +333,8 @@ async def _check_server(connection: asyncpg.Connection[Any], options: EngineOpti
     major = connection.get_server_version().major
     if major < OLDEST_SERVER:
         raise ConfigurationError(f"the server must be PostgreSQL {OLDEST_SERVER} or later, got {major}")
+    if options.schema is not None:
+        await _check_schema(connection, options.schema)
     if not options.checks_role or not await connection.fetchval(SEES_EVERY_ROW):
         return
     if options.environment == "production":

@@ -11,10 +11,11 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.util import CommandError
 
 from src.config import Settings
+from src.config.settings import set_values
 from src.database.base import Base, CleanText, Json, UtcDateTime
 from src.database.errors import DatabaseError
 from src.database.migrate.histories import HISTORY, History, HistoryName, explain, named_history, service_revisions
-from src.database.migrate.lock import migration_connection
+from src.database.migrate.lock import SCHEMA, migration_connection
 from src.database.migrate.retry import CONNECTION, OF_SERVICE, print_steps, run_steps
 from src.database.migrate.revision_status import move_version_table
 
@@ -63,6 +64,9 @@ def _run_for_alembic(read_settings: Callable[[], Settings], name: HistoryName) -
         settings = read_settings() if name == "service" or not context.is_offline_mode() else None
         history = named_history(settings, name)
         if settings is None or context.is_offline_mode():
+            # Other settings need not be valid where SQL is printed, and no database is queried.
+            schema = read_settings().DATABASE_SCHEMA if "DATABASE_SCHEMA" in set_values() else None
+            context.config.attributes[SCHEMA] = schema
             print_steps(history, **_options(history))
         else:
             name_of_command = getattr(command, "__name__", "")

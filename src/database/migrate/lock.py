@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
+from zlib import crc32
 
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -16,9 +17,11 @@ from sqlalchemy.pool import NullPool
 from src.config import Settings, get_logger
 from src.config.constants import MIGRATION_ATTEMPTS, MIGRATION_WAIT_SECONDS
 from src.config.profiles import named_target
-from src.database.errors import DatabaseError, LockNotAvailable
-from src.database.session import create_engine
+from src.database.errors import ConfigurationError, DatabaseError, LockNotAvailable
+from src.database.session import create_engine, resolve_target
 
+SCHEMA: Final = "schema"
+"""The attribute of Alembic's configuration, and the option of its context, that name the schema of printed SQL."""
 LOCK_KEY: Final = 0x7468_6561  # "thea"
 POLL_SECONDS: Final = 0.2
 REPORT_SECONDS: Final = 10.0
@@ -30,7 +33,7 @@ SHORTEST_OBSERVATION_SECONDS: Final = 0.1
 
 _HOLDER: Final = text("""
 SELECT pid, application_name FROM pg_catalog.pg_locks LEFT JOIN pg_catalog.pg_stat_activity USING (pid)
- WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = :key
+ WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32) + objid::bigint = :key
    AND pg_locks.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 """)
 _BLOCKERS: Final = text("""
@@ -50,12 +53,12 @@ _EXISTS: Final = (
     "the database already has what this migration creates: `thea-db verify` names each difference, or the revision to"
     " stamp if there is no difference"
 )
+_INSUFFICIENT_PRIVILEGE: Final = "42501"
 _HINTS: Final = {
     # read_only_sql_transaction
     "25006": "name the primary in DATABASE_MIGRATION_URL: a replica accepts no writes",
-    # insufficient_privilege
-    "42501": "migrations run as the owner of the tables: name the owner in DATABASE_MIGRATION_URL; `thea-db bootstrap`"
-    " creates the roles and reports missing privileges",
+    _INSUFFICIENT_PRIVILEGE: "migrations run as the owner of the tables: name the owner in DATABASE_MIGRATION_URL;"
+    " `thea-db bootstrap` creates the roles and reports missing privileges",
     "42701": _EXISTS,  # duplicate_column
     "42703": _IS_OF_ANOTHER_REVISION,  # undefined_column
     "42710": _EXISTS,  # duplicate_object
@@ -121,7 +124,9 @@ async def migration_connection(
     try:
         async with engine.connect() as connection:
             if exclusive:
-                await _take_lock(connection, patience.migrator_seconds)
+                await _take_lock(connection, settings.DATABASE_SCHEMA, patience.migrator_seconds)
+                if settings.DATABASE_SCHEMA is not None:
+                    await _create_schema(connection, settings.DATABASE_SCHEMA, resolve_target(settings).user)
             lock_seconds = _lock_seconds(settings, patience)
             # For the session, not SET LOCAL: each migration has its own transaction.
             await connection.execute(text(f"SET lock_timeout = {round(lock_seconds * 1000)}"))
@@ -198,31 +203,69 @@ def _describe(blocker: Row[Any]) -> str:
     return f"{name})" if blocker.seconds is None else f"{name}, in a transaction for {blocker.seconds:.0f} s)"
 
 
-async def _take_lock(connection: AsyncConnection, seconds: float) -> None:
-    """Poll for the advisory lock, with a transaction for each attempt.
+async def _take_lock(connection: AsyncConnection, schema: str | None, seconds: float) -> None:
+    """Poll for the advisory lock of a schema, with a transaction for each attempt.
+
+    Installations in two schemas of a database do not wait for each other.
 
     A waiting pg_advisory_lock() has a snapshot, for which CREATE INDEX CONCURRENTLY of the other migrator would wait,
     while this one waits for the other's lock: a deadlock.
     """
+    key = lock_key(schema or await connection.scalar(text("SELECT current_schema()")))
     began = reported = time.monotonic()
-    while not await connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK_KEY})")):
+    while not await connection.scalar(text(f"SELECT pg_try_advisory_lock({key})")):
         await connection.commit()
         now = time.monotonic()
         if now - began >= seconds:
             raise LockNotAvailable(
-                f"another migration has held the lock for {seconds:.0f} s: {await _holder(connection)}",
+                f"another migration has held the lock for {seconds:.0f} s: {await _holder(connection, key)}",
                 hint="run the migrations again when that migration has ended; pg_stat_activity shows the statement of"
                 " its pid",
             )
         if now - reported >= REPORT_SECONDS:
             reported = now
-            get_logger(__name__).info("another_migration_runs", held_by=await _holder(connection))
+            get_logger(__name__).info("another_migration_runs", held_by=await _holder(connection, key))
         await asyncio.sleep(POLL_SECONDS)
     await connection.commit()
 
 
-async def _holder(connection: AsyncConnection) -> str:
-    row = (await connection.execute(_HOLDER, {"key": LOCK_KEY})).first()
+async def _create_schema(connection: AsyncConnection, schema: str, application: str) -> None:
+    """Create the schema if it is missing, and let the application use it.
+
+    Args:
+        connection: The connection of the owner, under the advisory lock: two sessions that create a schema at the same
+            time fail also with IF NOT EXISTS.
+        schema: The schema.
+        application: The role of the application.
+
+    Raises:
+        ConfigurationError: The role may not create schemas in the database.
+    """
+    exists = text("SELECT to_regnamespace(quote_ident(:schema)) IS NOT NULL, quote_ident(:schema), quote_ident(:role)")
+    is_there, name, role = (await connection.execute(exists, {"schema": schema, "role": application})).one()
+    if not is_there:
+        try:
+            await connection.execute(text(f"CREATE SCHEMA {name}"))
+            await connection.execute(text(f"GRANT USAGE ON SCHEMA {name} TO {role}"))
+        except DatabaseError as error:
+            if error.sqlstate != _INSUFFICIENT_PRIVILEGE:
+                raise
+            raise ConfigurationError(
+                f"the schema of DATABASE_SCHEMA, {schema}, does not exist, and this role may not create schemas",
+                hint="as an administrator: CREATE SCHEMA"
+                f" {name} AUTHORIZATION <the owner>; GRANT USAGE ON SCHEMA {name} TO {role}",
+            ) from error
+    await connection.commit()
+
+
+def lock_key(schema: str | None) -> int:
+    """Return the key of the advisory lock: the schema in the high half, and zero there for `public`."""
+    high = 0 if schema is None or schema == "public" else crc32(schema.encode()) & 0x7FFF_FFFF
+    return high << 32 | LOCK_KEY
+
+
+async def _holder(connection: AsyncConnection, key: int) -> str:
+    row = (await connection.execute(_HOLDER, {"key": key})).first()
     await connection.commit()
     return f"pid {row.pid} ({row.application_name})" if row else "that migration has just ended"
 

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import dialect
 
 from src.config import get_logger
 from src.database.errors import DatabaseError, ForeignKeyError
-from src.database.migrate.lock import DEFAULT_LOCK_SECONDS
+from src.database.migrate.lock import DEFAULT_LOCK_SECONDS, SCHEMA
 
 CONCURRENT_LOCK_SECONDS: Final = 600
 """The limit for CREATE INDEX CONCURRENTLY to wait for each older transaction; no session waits behind it."""
@@ -331,9 +331,12 @@ def drop_functions(folder: Path) -> None:
 
 
 def _schema() -> str:
-    """Return the schema of the tables, quoted; `public` if the SQL is printed, since no server is queried."""
+    """Return the schema of the tables, quoted; that of the settings or `public` if the SQL is printed."""
     connection = _online()
-    return "public" if connection is None else str(connection.scalar(text("SELECT quote_ident(current_schema())")))
+    if connection is None:
+        schema = op.get_context().opts.get(SCHEMA)
+        return f'"{schema}"' if schema else "public"
+    return str(connection.scalar(text("SELECT quote_ident(current_schema())")))
 
 
 @contextmanager

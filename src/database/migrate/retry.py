@@ -18,7 +18,7 @@ from sqlalchemy.util import await_only
 from src.config import get_logger
 from src.database.errors import ConfigurationError, DatabaseError, DeadlockError, LockNotAvailable
 from src.database.migrate.histories import History, package_history
-from src.database.migrate.lock import DEFAULT_LOCK_SECONDS, Patience, blockers_of
+from src.database.migrate.lock import DEFAULT_LOCK_SECONDS, SCHEMA, Patience, blockers_of
 from src.database.migrate.revision_status import Revision, check_origin, check_search_path
 from src.database.migrate.version_table import move_statement, revoke_writes
 
@@ -61,9 +61,14 @@ def print_steps(history: History, **options: Any) -> None:
         options: Further arguments of `context.configure`.
     """
     options |= {"literal_binds": True, "transaction_per_migration": True, "version_table": history.version_table}
+    schema: str | None = context.config.attributes.get(SCHEMA)
+    options[SCHEMA] = schema
     context.configure(**options)
     context.execute("-- Stop at the first error: psql -v ON_ERROR_STOP=1 -f <this file>")
     context.execute(f"SET lock_timeout = '{DEFAULT_LOCK_SECONDS:.0f}s'")
+    if schema is not None:
+        context.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        context.execute(f'SET search_path = "{schema}"')
     if context.get_starting_revision_argument() is not None:
         context.execute(move_statement(package_history().installed()[1]))
     with context.begin_transaction():

@@ -30,7 +30,7 @@ from src.database.migrate.histories import (
     service_history,
     service_revisions,
 )
-from src.database.migrate.lock import Patience, migration_connection
+from src.database.migrate.lock import SCHEMA, Patience, migration_connection
 from src.database.migrate.retry import APPLIED, CONNECTION, OF_SERVICE, PATIENCE, Step
 from src.database.migrate.revision_status import check_origin, move_version_table, read_service_revisions
 
@@ -280,7 +280,7 @@ async def sql(
     Args:
         revisions: The last revision; or ``<from>:<to>``, for a database that is at the revision ``<from>``.
         down: Return the SQL of the downgrade, which needs ``<from>:<to>``.
-        settings: The settings that name the history of a service, if there is one.
+        settings: The settings that name the schema, and the history of a service, if there is one.
         of: The history of the revisions; None: this package's and then the service's, from no schema to their heads.
         folder: A folder of further revisions of this package, for its tests.
 
@@ -288,15 +288,18 @@ async def sql(
         ConfigurationError: A revision is unknown, or `of` is missing.
         DatabaseError: A migration cannot be written as SQL.
     """
+    schema = None if settings is None else settings.DATABASE_SCHEMA
     service = None if settings is None or of or folder else service_history(settings)
     if service is not None and revisions in _HEADS and not down:
-        return await sql_of(package_history(), revisions, down=down) + await sql_of(service, revisions, down=down)
-    return await sql_of(_history_of(settings, of, revisions, folder), revisions, down=down)
+        both = [await sql_of(each, revisions, schema=schema, down=down) for each in (package_history(), service)]
+        return "".join(both)
+    return await sql_of(_history_of(settings, of, revisions, folder), revisions, schema=schema, down=down)
 
 
-async def sql_of(history: History, revisions: str, *, down: bool = False) -> str:
-    """Return the SQL of migrations of a history, as `sql` does."""
+async def sql_of(history: History, revisions: str, *, schema: str | None = None, down: bool = False) -> str:
+    """Return the SQL of migrations of a history, as `sql` does; `schema` is that of the tables, None for `public`."""
     config = history.config()
+    config.attributes[SCHEMA] = schema
     config.output_buffer = StringIO()
     async with _exclusive_alembic():
         with _explained(history):

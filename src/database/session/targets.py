@@ -104,6 +104,7 @@ def create_engine(
         is_read_only=purpose == "reading",
         is_pooled_elsewhere=_is_pooled_elsewhere(settings, purpose),
         checks_role=purpose in {"application", "reading"},
+        schema=settings.DATABASE_SCHEMA,
     )
     return create_engine_for(target, options)
 

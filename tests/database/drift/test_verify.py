@@ -13,6 +13,7 @@ from src.config import Settings
 from src.database.drift import Catalog, compare, read_live, verify
 from src.database.embedded import OWNER_ROLE
 from src.database.errors import ConfigurationError
+from src.database.migrate import upgrade
 from tests.conftest import url_of
 from tests.database.drift.conftest import connect
 from tests.database.drift.test_mutations import repair
@@ -120,13 +121,26 @@ async def test_scratch_needs_the_right_to_create_databases(
         await verify(use_database(cloned_database, DATABASE_MIGRATION_URL=owner), scratch=True)
 
 
-async def test_another_schema_of_the_search_path_is_read(settings: Settings, superuser: psycopg.Connection) -> None:
+async def test_another_schema_of_the_search_path_is_read(
+    settings: Settings, superuser: psycopg.Connection, clone_name: str
+) -> None:
     superuser.execute(
-        "ALTER SCHEMA public RENAME TO thea; CREATE SCHEMA public; CREATE TABLE public.other (id int);"
-        "GRANT USAGE ON SCHEMA public TO PUBLIC;"
-        f"ALTER DATABASE {superuser.info.dbname} SET search_path = public, thea"
+        "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE public.other (id int); CREATE SCHEMA thea;"
+        f"GRANT USAGE ON SCHEMA public, thea TO PUBLIC; GRANT CREATE ON SCHEMA thea TO {OWNER_ROLE};"
+        f"ALTER DATABASE {clone_name} SET search_path = public, thea"
     )
+    owner = url_of(clone_name, OWNER_ROLE).update_query_dict({"options": "-csearch_path=thea"})
+    await upgrade(settings.model_copy(update={"DATABASE_MIGRATION_URL": owner}))
 
     report = await verify(settings)
 
     assert (report.schema, report.differences) == ("thea", ())
+
+
+async def test_functions_that_name_another_schema_are_drift(settings: Settings, superuser: psycopg.Connection) -> None:
+    """RENAME does not change the bodies of functions, which would use tables of the old name."""
+    superuser.execute(f"ALTER SCHEMA public RENAME TO a; ALTER DATABASE {superuser.info.dbname} SET search_path = a")
+
+    report = await verify(settings)
+
+    assert {(one.kind, one.attribute, one.severity) for one in report.differences} == {("function", "body", "error")}
