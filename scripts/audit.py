@@ -1,5 +1,6 @@
 """Check the installed packages for known vulnerabilities: exit code 1 if there is one.
 
+The arguments are the folders of the packages (site-packages); without arguments, those of this environment are checked.
 pip-audit also succeeds if the index has no advisories at all, as a mirror. This script reports that case.
 """
 
@@ -8,14 +9,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 OURS = "thea-database"
 
 
-def main() -> int:
+def main(folders: Sequence[str]) -> int:
     """Run pip-audit, print the result, and return the exit code."""
     command = [sys.executable, "-m", "pip_audit", "--format=json", "--progress-spinner=off", "--timeout=15"]
+    command += [f"--path={folder}" for folder in folders]
     audit = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
     code, result = judge(audit.stdout)
     sys.stdout.write(f"pip-audit: {result}\n")
@@ -44,4 +47,4 @@ def judge(output: str) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -113,7 +113,7 @@ def problem_of(error: BaseException) -> Problem:
         logger.error("request_failed", status=problem.status, error=type(error).__name__, exc_info=error)
     else:
         log = logger.info if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR else logger.warning
-        log("request_failed", status=problem.status, error=type(error).__name__, reason=str(error.args[0]))
+        log("request_failed", status=problem.status, error=type(error).__name__, reason=str(error))
     return problem
 
 

@@ -205,7 +205,9 @@ class TenantMiddleware:
         try:
             tenant_id = await self._lookup.resolve(self._tenant_of(scope))
         except DatabaseError as error:
-            await _refuse(problem_of(error), scope, send)
+            # A row that `tenant_of` reads and does not find must have the answer of an unknown tenant.
+            refusal = TenantRefused(_REFUSED) if isinstance(error, NotFoundError) else error
+            await _refuse(problem_of(refusal), scope, send)
             return
         with tenant_context(tenant_id):
             await self._app(scope, receive, send)

@@ -109,10 +109,15 @@ async def test_each_refusal_looks_the_same() -> None:
     def refuse(_scope: Scope) -> Named:
         raise TenantRefused("the caller does not belong to the tenant")
 
+    async def find_no_user(_scope: Scope) -> UUID:
+        async with get_read_db() as session:
+            return (await TenantRepository(session).get(uuid7())).id
+
     names = [str(uuid7()), "nothing", "closed", str(CLOSED), "Not a slug", "acme, closed", "", ACME.hex, f"{{{ACME}}}"]
     answers = {await answer(by_header(), scope_of("/", name)) for name in names}
     answers.add(await answer(by_header(), scope_of("/", "acme", "acme")))
-    answers.add(await answer(TenantMiddleware(show_tenant, tenant_of=refuse), scope_of()))
+    for tenant_of in (refuse, find_no_user):
+        answers.add(await answer(TenantMiddleware(show_tenant, tenant_of=tenant_of), scope_of()))
 
     [(status, body)] = answers
     assert status == 403
@@ -264,6 +269,14 @@ async def test_many_unknown_names_displace_no_active_tenant_and_stay_few(queries
     assert queries.count("acme") == 1
     [answers] = lookup._of_loop.values()
     assert len(answers.refused._values) == 3
+
+
+def test_a_value_that_is_kept_again_is_the_newest() -> None:
+    kept = tenants._Kept[int](60, 2)
+    for name in ("a", "b", "a", "c"):
+        kept.keep(name, 1)
+
+    assert [kept.get(name) for name in ("a", "b", "c")] == [1, None, 1]
 
 
 @pytest.mark.slow
