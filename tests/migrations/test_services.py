@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from src.config import Settings
 from src.database.drift import verify
 from src.database.embedded import APP_ROLE, OWNER_ROLE
-from src.database.errors import ConfigurationError
+from src.database.errors import ConfigurationError, DatabaseError
 from src.database.health import gauges, readiness
 from src.database.migrate import current, downgrade, heads, history, sql, stamp, upgrade
 from tests.conftest import url_of
@@ -117,6 +117,15 @@ async def test_the_history_of_a_revision_must_be_named(settings: Settings, super
     assert superuser.execute("SELECT to_regclass('orders'), to_regclass('users')").fetchone() == (None, "users")
     assert (await stamp(settings, "first", of="service")).after == ("first",)
     assert await current(settings) == (HEAD,)
+
+
+async def test_tables_of_the_service_keep_the_package_from_dropping_what_they_refer_to(settings: Settings) -> None:
+    await upgrade(settings)
+
+    with pytest.raises(DatabaseError, match="--history service"):
+        await downgrade(settings, "base", of="package")
+
+    assert await current(settings, of="service") == ("first",)
 
 
 async def test_each_history_is_listed(settings: Settings) -> None:
@@ -250,5 +259,7 @@ async def test_verify_reports_the_revision_of_the_service_and_a_missing_snapshot
 async def test_a_folder_or_setting_that_is_missing_is_reported(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"DATABASE_SERVICE_MIGRATIONS must be a folder, got '.*nowhere'"):
         await upgrade(settings.model_copy(update={"DATABASE_SERVICE_MIGRATIONS": tmp_path / "nowhere"}))
+    with pytest.raises(ConfigurationError, match="must be the folder of the service that contains `versions`"):
+        await upgrade(settings.model_copy(update={"DATABASE_SERVICE_MIGRATIONS": tmp_path / "migrations" / "versions"}))
     with pytest.raises(ConfigurationError, match="must be set for the history of a service"):
         await current(settings.model_copy(update={"DATABASE_SERVICE_MIGRATIONS": None}), of="service")

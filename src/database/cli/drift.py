@@ -106,7 +106,8 @@ def _print_report(report: SchemaReport) -> None:
 
 
 def _summary(report: SchemaReport) -> CheckResult:
-    against = f"revision {report.revision or 'none'}, {_compared_with(report)}"
+    of_service = f" and {report.service_revision} of the service" if report.service_revision else ""
+    against = f"revision {report.revision or 'none'}{of_service}, {_compared_with(report)}"
     if report.is_sound:
         return CheckResult("ok", f"{against}: no difference")
     return CheckResult("failed" if report.errors else "warning", f"{against}: {len(report.differences)} difference(s)")

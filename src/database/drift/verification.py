@@ -56,6 +56,7 @@ class SchemaReport:
         head: The newest revision of this installation.
         compared_with: The expected catalog; ``nothing`` if the revision made a comparison useless.
         differences: Each difference, in an order in which the remedies can be run.
+        service_revision: The revision of the database in the service's history; None if it has none.
     """
 
     database: str
@@ -64,6 +65,7 @@ class SchemaReport:
     head: str
     compared_with: Literal["snapshot", "scratch database", "nothing"]
     differences: tuple[Difference, ...]
+    service_revision: str | None = None
 
     @property
     def is_sound(self) -> bool:
@@ -107,6 +109,7 @@ async def verify(settings: Settings, *, scratch: bool = False) -> SchemaReport:
         head=revision.head,
         compared_with="nothing",
         differences=_revision_difference(state, live, revision),
+        service_revision=",".join(live.service_revisions or ()) or None,
     )
     if state == "behind" and not scratch:
         is_at_head = ",".join(snapshot.revisions or ()) == revision.head and not compare(snapshot, live)

@@ -115,12 +115,17 @@ def service_history(settings: Settings) -> History | None:
     """Return the history of the service that the settings name; None if they name none.
 
     Raises:
-        ConfigurationError: The folder does not exist.
+        ConfigurationError: The folder does not exist, is that of this package, or is the folder of the revisions.
     """
     folder, models = settings.DATABASE_SERVICE_MIGRATIONS, settings.DATABASE_SERVICE_MODELS
     if folder is None or models is None:
         return None
     folder = folder.expanduser().absolute()
+    if folder.name == "versions" or folder == _home() / "migrations":
+        raise ConfigurationError(
+            "DATABASE_SERVICE_MIGRATIONS must be the folder of the service that contains `versions`,"
+            f" got {str(folder)!r}"
+        )
     if not folder.is_dir():
         raise ConfigurationError(
             f"DATABASE_SERVICE_MIGRATIONS must be a folder, got {str(folder)!r}",

@@ -57,6 +57,9 @@ _INSUFFICIENT_PRIVILEGE: Final = "42501"
 _HINTS: Final = {
     # read_only_sql_transaction
     "25006": "name the primary in DATABASE_MIGRATION_URL: a replica accepts no writes",
+    # dependent_objects_still_exist
+    "2BP01": "another object refers to what this migration drops: for a table of the service, run"
+    " `thea-db downgrade <revision> --history service` first",
     _INSUFFICIENT_PRIVILEGE: "migrations run as the owner of the tables: name the owner in DATABASE_MIGRATION_URL;"
     " `thea-db bootstrap` creates the roles and reports missing privileges",
     "42701": _EXISTS,  # duplicate_column
