@@ -177,6 +177,15 @@ def superuser(clone_name: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
+@pytest.fixture
+def empty_database(superuser: psycopg.Connection) -> Iterator[str]:
+    """The URL of an empty database, as its owner."""
+    name = f"empty_{os.getpid()}"
+    superuser.execute(f"CREATE DATABASE {name} OWNER {OWNER_ROLE}")
+    yield url_of(name, OWNER_ROLE).render_as_string()
+    superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(scope="session")
 def engine_of(postgresql_shared: NoopExecutor) -> Callable[[str], AsyncEngine]:
     """A function that returns the engine of a role for the shared database.

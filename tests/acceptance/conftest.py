@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
 from src.database import engine
-from src.database.embedded import OWNER_ROLE, EmbeddedServer
+from src.database.embedded import EmbeddedServer
 from src.database.session.scopes import read_engine
 from tests.acceptance.command import CANARY
 from tests.acceptance.counting_relay import Relay, relaying
-from tests.conftest import HAS_ROOM, MEMORY, SOCKETS, url_of
+from tests.conftest import HAS_ROOM, MEMORY, SOCKETS
 from tests.database.connect.certificates import Certificates
 from tests.database.connect.tls_proxy import TlsProxy, running
 
@@ -73,12 +71,3 @@ async def relay(cloned_database: URL, use_database: Callable[..., Settings]) -> 
         yield relay
         await engine.dispose()
         await read_engine.dispose()
-
-
-@pytest.fixture
-def empty_database(superuser: psycopg.Connection) -> Iterator[str]:
-    """The URL of an empty database, as its owner."""
-    name = f"empty_{os.getpid()}"
-    superuser.execute(f"CREATE DATABASE {name} OWNER {OWNER_ROLE}")
-    yield url_of(name, OWNER_ROLE).render_as_string()
-    superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
-import sysconfig
-import venv
 import zipfile
 from configparser import ConfigParser
 from importlib.metadata import EntryPoint
@@ -23,6 +19,7 @@ from src.database.embedded import SUPERUSER
 from src.database.migrate import heads
 from tests.acceptance.test_add_a_table import words, write
 from tests.conftest import SOCKETS, url_of
+from tests.wheels import build, install, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,29 +78,12 @@ run("stamp", "head", "--json")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
+    return build(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with the wheel and the packages of this environment, without this checkout."""
-    folder = tmp_path_factory.mktemp("venv")
-    venv.create(folder, with_pip=False)
-    python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    site = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    # Only the path: its `.pth` files, also that of the editable install, are not read.
-    Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    return python
+    return install(wheel, tmp_path_factory.mktemp("venv"))
 
 
 @pytest.fixture
@@ -114,22 +94,6 @@ def service(tmp_path: Path) -> Path:
     )
     (tmp_path / "service.py").write_text(SERVICE)
     return tmp_path
-
-
-def run(*command: str | Path, folder: Path, **variables: str) -> str:
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "PYTHONPATH"))
-    }
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=folder,
-        env={**environment, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_contains_only_the_needed_files(wheel: Path) -> None:

@@ -15,6 +15,8 @@ from src.database.errors import NoTenantError, TenantRefused
 from src.database.integrations.tenants import Named, TenantLookup
 from src.database.session import get_db, tenant_context
 
+__all__ = ["SessionMiddleware", "TenantOfUpdate"]
+
 TenantOfUpdate: TypeAlias = Callable[[TelegramObject, dict[str, Any]], Named]
 """A function that returns the id or the slug of the tenant of an update, or None.
 

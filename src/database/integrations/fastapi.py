@@ -9,6 +9,8 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from src.database.integrations.problems import HANDLED, MEDIA_TYPE, problem_of
 
+__all__ = ["install_error_handlers"]
+
 
 def install_error_handlers(app: Starlette) -> None:
     """Answer each error of this package with a problem document, or by closing the WebSocket.

@@ -9,6 +9,8 @@ from litestar.types import ExceptionHandlersMap
 
 from src.database.integrations.problems import HANDLED, MEDIA_TYPE, problem_of
 
+__all__ = ["EXCEPTION_HANDLERS"]
+
 
 def _answer(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     problem = problem_of(error)

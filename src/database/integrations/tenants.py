@@ -16,6 +16,8 @@ from src.database.models import limits
 from src.database.repositories import TenantRepository
 from src.database.session import get_read_db, tenant_context
 
+__all__ = ["Name", "Named", "Scope", "TenantLookup", "TenantMiddleware", "TenantOf", "from_header", "from_path"]
+
 T = TypeVar("T")
 # The types of Starlette and Litestar for the parts of ASGI exclude each other; these accept both.
 Scope: TypeAlias = Mapping[str, Any]
