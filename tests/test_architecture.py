@@ -39,7 +39,7 @@ MAY_READ_SETTINGS = {
     "src/database/session/engines.py",
 }
 
-MAY_KNOW_SETTINGS = {"cli", "doctor", "drift", "health", "migrate", "observability", "operations", "session"}
+MAY_KNOW_SETTINGS = {"cli", "doctor", "drift", "health", "migrate", "observability", "operations", "session", "testing"}
 """Packages of `src/database` whose functions take `Settings`; the others take a Target and options.
 
 Below `session`, only `observability.watch` does: services call it for engines of their own.

@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 
 KEEPER_FILE: Final = "keeper"
 PID_FILE: Final = "postmaster.pid"
+TEMPORARY_FILE: Final = "temporary"
+"""A folder with this file is removed after its last user."""
 STOP_TIMEOUT_SECONDS: Final = 60
 _POLL_SECONDS: Final = 0.5
 _QUICK_POLL_SECONDS: Final = 0.05
@@ -202,6 +204,7 @@ class _Keeper:
         try:
             is_done = self._is_done()
             if is_done:  # before the folder is unlocked, so that the next start sees that there is no keeper
+                self._remove_temporary_folder()
                 os.close(self.lock)
         finally:
             os.close(folder_lock)
@@ -219,6 +222,12 @@ class _Keeper:
         with suppress(OSError):
             self.sockets.rmdir()
         return True
+
+    def _remove_temporary_folder(self) -> None:
+        if (self.folder / TEMPORARY_FILE).exists():
+            import shutil  # noqa: PLC0415 - most keepers do not need it
+
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _store_pid(self, found: Postmaster | None) -> None:
         """Store the server's pid: the pid file may be removed before the process ends."""

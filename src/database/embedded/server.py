@@ -65,15 +65,22 @@ class EmbeddedServer:
         folder: The folder of the data, the socket, the log and the locks; it is created if it is missing.
         config: Server parameters; they apply only if this process starts the server.
         over_tcp: Listen on a loopback port with a password, as on Windows, and not on a Unix socket.
+        is_temporary: Remove the folder after its last user, also if that process was killed.
     """
 
     def __init__(
-        self, folder: Path, *, config: Mapping[str, str] | None = None, over_tcp: bool = sys.platform == "win32"
+        self,
+        folder: Path,
+        *,
+        config: Mapping[str, str] | None = None,
+        over_tcp: bool = sys.platform == "win32",
+        is_temporary: bool = False,
     ) -> None:
         # Resolved, since the path of the socket depends on it: two paths of one folder must lead to one server.
         self.folder = folder.expanduser().resolve()
         self.config = dict(config or {})
         self.over_tcp = over_tcp
+        self.is_temporary = is_temporary
         self._data = self.folder / "data"
         self._keep_file = self.folder / "keep"
         self._password_file = self.folder / "password"
@@ -186,6 +193,8 @@ class EmbeddedServer:
     def _ensure_running(self) -> None:
         files.check_cluster(self._data)
         files.prepare(self.folder)
+        if self.is_temporary:
+            (self.folder / keeper.TEMPORARY_FILE).touch()
         sockets = files.socket_folder(self.folder)
         process.ensure_keeper(self.folder, sockets)  # first, so that no server runs without a keeper
         if not self.is_running() and not self._wait_for_answer("" if self.over_tcp else str(sockets)):

@@ -49,8 +49,18 @@ def use_tracing(provider: TracerProvider | None = None) -> None:
     _chosen["tracing"] = _tracing(provider)
 
 
+def use_observer(name: str, observer: Observer) -> None:
+    """Use an observer for every engine that is created afterwards.
+
+    Args:
+        name: The name of the observer; a later observer of this name replaces it.
+        observer: The observer.
+    """
+    _chosen[name] = observer
+
+
 def use_settings_alone() -> None:
-    """Undo `use_metrics` and `use_tracing` for engines that are created afterwards: only the settings decide."""
+    """Undo the `use_` functions for engines that are created afterwards: only the settings decide."""
     _chosen.clear()
 
 

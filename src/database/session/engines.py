@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -17,6 +17,7 @@ from src.database.engine import DatabaseEngine
 from src.database.errors import ConfigurationError
 from src.database.observability import DefaultTenantLog, use_settings_alone, watch
 from src.database.session.binding import TenantBinding
+from src.database.session.replacement import check_not_replaced
 from src.database.session.targets import create_engine, transaction_limits
 
 _Loop = asyncio.AbstractEventLoop
@@ -46,21 +47,32 @@ class _LoopEngines:
         return [*self.by_name.values(), *self.forgotten]
 
     def dispose_with(self, loop: _Loop) -> None:
-        """Register the engines for disposal when the running loop shuts down its asynchronous generators.
+        """Register the engines for disposal when the running loop shuts down its asynchronous generators."""
 
-        asyncio has no hook for the end of a loop. `asyncio.run` calls `shutdown_asyncgens`, which closes every
-        generator that was started on the loop and still exists: so this object keeps a reference to one.
-        """
-        self._guard = self._until_shutdown(loop)
-        with suppress(StopIteration):  # it runs to its `yield`, which registers it with the loop
-            self._guard.asend(None).send(None)
+        async def dispose() -> None:
+            _loops.pop(loop, None)
+            await asyncio.gather(*(engine.dispose() for engine in self.all))
 
-    async def _until_shutdown(self, loop: _Loop) -> AsyncGenerator[None, None]:
+        self._guard = call_at_shutdown(dispose)
+
+
+def call_at_shutdown(finish: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
+    """Register a function that runs when the running loop shuts down its asynchronous generators.
+
+    asyncio has no hook for the end of a loop. `asyncio.run` calls `shutdown_asyncgens`, which closes every generator
+    that was started on the loop and still exists: so the caller keeps a reference to the generator that this returns.
+    """
+
+    async def until_shutdown() -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
-            _loops.pop(loop, None)
-            await asyncio.gather(*(engine.dispose() for engine in self.all))
+            await finish()
+
+    guard = until_shutdown()
+    with suppress(StopIteration):  # it runs to its `yield`, which registers it with the loop
+        guard.asend(None).send(None)
+    return guard
 
 
 _loops: Final[dict[_Loop | None, _LoopEngines]] = {}
@@ -93,6 +105,7 @@ def get_engine(name: str) -> DatabaseEngine:
 
 def engine_of_loop(name: str) -> DatabaseEngine:
     """Return an engine of the running event loop; create it if necessary."""
+    check_not_replaced(name)
     loop = _running_loop()
     engines = _loops.get(loop)
     if engines is None:
@@ -162,6 +175,14 @@ def forget_settings() -> None:
     for engines in _loops.values():
         engines.forgotten += engines.by_name.values()
         engines.by_name.clear()
+
+
+def dispose_engines() -> None:
+    """Dispose of the engines of the event loops that are open and do not run: a test has ended, its loop has not."""
+    for loop, engines in list(_loops.items()):
+        if loop is not None and not loop.is_closed() and not loop.is_running():
+            del _loops[loop]
+            loop.run_until_complete(asyncio.gather(*(engine.dispose() for engine in engines.all)))
 
 
 def reset_process_state() -> None:

@@ -15,6 +15,7 @@ from src.database.engine import DatabaseEngine
 from src.database.session.binding import TenantBinding
 from src.database.session.engines import DEFAULT, READING, binding_of, engine_of_loop, has_replica, tenant_binding
 from src.database.session.reading import ReadSession, wait_for_replica
+from src.database.session.replacement import replaced_sessions
 from src.database.session.session import AsyncSession
 
 SessionT_co = TypeVar("SessionT_co", bound=AsyncSession, covariant=True)
@@ -158,7 +159,8 @@ def get_db() -> SessionScope[AsyncSession]:
     Returns:
         A context manager that yields an :class:`AsyncSession`.
     """
-    return SessionScope(_session_scope)
+    replaced = replaced_sessions()
+    return SessionScope(_session_scope if replaced is None else replaced.session)
 
 
 @_dependency(_read_scope)
@@ -180,4 +182,6 @@ def get_read_db(*, read_your_writes: bool = False) -> SessionScope[ReadSession]:
     Returns:
         A context manager that yields a :class:`ReadSession`.
     """
+    if (replaced := replaced_sessions()) is not None:
+        return SessionScope(replaced.read_session)
     return SessionScope(_read_your_writes_scope if read_your_writes else _read_scope)

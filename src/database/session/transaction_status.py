@@ -123,10 +123,15 @@ class NumberedSession(AsyncSession):
 @event.listens_for(_NumberedTenantSession, "before_commit")
 def _refuse_commit_in_unit(session: _NumberedTenantSession) -> None:
     if not session.is_complete and not session.in_nested_transaction():
-        raise DatabaseError(
-            "the unit of run_transaction must not commit: a retry would repeat the committed part",
-            hint="leave the commit to run_transaction; `async with session.begin_nested():` is a savepoint",
-        )
+        raise commit_refused()
+
+
+def commit_refused() -> DatabaseError:
+    """Return the error of a unit that commits."""
+    return DatabaseError(
+        "the unit of run_transaction must not commit: a retry would repeat the committed part",
+        hint="leave the commit to run_transaction; `async with session.begin_nested():` is a savepoint",
+    )
 
 
 async def find_outcome(engine: AsyncEngine, number: TransactionNumber | None) -> CommitOutcome:

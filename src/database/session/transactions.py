@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
@@ -27,6 +28,7 @@ from src.database.errors import (
 )
 from src.database.observability import count_retry
 from src.database.session.engines import binding_of
+from src.database.session.replacement import replaced_sessions
 from src.database.session.scopes import engine
 from src.database.session.session import AsyncSession
 from src.database.session.transaction_status import CommitOutcome, NumberedBinding, NumberedSession, find_outcome
@@ -161,6 +163,10 @@ class _Unit(Generic[ResultT]):
                 await self._pause(error)
 
     async def _attempt(self) -> ResultT:
+        if (replaced := replaced_sessions()) is not None:
+            async with asynccontextmanager(replaced.unit)() as session_of_test:
+                session_of_test.info["attempt"] = self.attempts
+                return await self.fn(session_of_test)
         options: dict[str, Any] = {"binding": binding_of(NumberedBinding), "execution_options": self.options}
         session = NumberedSession(bind=engine, expire_on_commit=False, **options)
         async with session:  # its exit is shielded from cancellation, and rolls back an open transaction
