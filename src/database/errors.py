@@ -43,7 +43,7 @@ class ConfigurationError(DatabaseError):
 
 
 class NoTenantError(DatabaseError):
-    """There is no current tenant: no `tenant_context`, and no DATABASE_DEFAULT_TENANT."""
+    """There is no current tenant: no `tenant_context`, and no DATABASE_DEFAULT_TENANT. Or a request names no tenant."""
 
 
 class TenantMismatchError(DatabaseError):
@@ -109,7 +109,7 @@ class MultipleResultsFoundError(DatabaseError):
 
 
 class StaleDataError(DatabaseError):
-    """The row was changed after it was read: its version is newer, or its lease was taken over."""
+    """A row has changed since the caller read it: its version, its lease, or a value that the caller expects."""
 
 
 class LazyLoadError(DatabaseError):

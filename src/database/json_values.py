@@ -1,4 +1,4 @@
-"""JSON values in jsonb: any JSON value that Python can hold is stored, and read back equal.
+"""JSON values in jsonb: each JSON value that `encode_json` accepts is stored, and read back equal.
 
 jsonb cannot store NUL and lone surrogates, which occur in the output of tools. In strings and names, each of them is
 stored as `ESCAPE` and the four hexadecimal digits of its code, and so is `ESCAPE` itself. Other strings are stored

@@ -71,8 +71,9 @@ def check(
 ) -> None:
     """Check the migrations in a scratch database, which is dropped afterwards.
 
-    The checks: the migrations have one head; autogenerate finds no difference from the models; upgrade, downgrade and
-    upgrade build the same schema; the snapshot is current; squawk reports no fault.
+    The checks: the migrations have one head; autogenerate finds no difference from the models; row-level security
+    protects each table with rows of tenants; upgrade, downgrade and upgrade build the same schema; the snapshot is
+    current; squawk reports no fault.
 
     With --service, these checks instead: the settings name a database that this service does not start itself; the
     database is migrated; a crash loses no committed transaction; the pool replaces a terminated connection. With

@@ -19,12 +19,27 @@ from src.database.errors import ConfigurationError
 if TYPE_CHECKING:
     from src.database.migrate import HistoryEntry, HistoryName, Migrated
 
-HistoryOption = Annotated[
+HistoryOfRevision = Annotated[
     Literal["package", "service"] | None,
     typer.Option(
         "--history",
-        help="The history of thea-database, or that of the service in DATABASE_SERVICE_MIGRATIONS. If the settings name"
-        " a service, a revision needs this option.",
+        help="The history of the revision: that of thea-database, or that of the service in"
+        " DATABASE_SERVICE_MIGRATIONS. If the settings name a service, a revision needs this option.",
+    ),
+]
+ShownHistory = Annotated[
+    Literal["package", "service"] | None,
+    typer.Option(
+        "--history",
+        help="Show only this history: that of thea-database, or that of the service in DATABASE_SERVICE_MIGRATIONS.",
+    ),
+]
+ContinuedHistory = Annotated[
+    Literal["package", "service"] | None,
+    typer.Option(
+        "--history",
+        help="The history that the migration continues; by default that of the service in DATABASE_SERVICE_MIGRATIONS"
+        " if it is set, else that of thea-database.",
     ),
 ]
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another process that migrates.")]
@@ -45,7 +60,7 @@ migrations_app = typer.Typer(pretty_exceptions_show_locals=False)
 def upgrade(
     revision: Annotated[str, typer.Argument(help="The revision to upgrade to; +1 is the next revision.")] = "head",
     *,
-    history: HistoryOption = None,
+    history: HistoryOfRevision = None,
     wait: Wait = MIGRATION_WAIT_SECONDS,
     lock_timeout: LockTimeout = None,
     attempts: Attempts = MIGRATION_ATTEMPTS,
@@ -72,7 +87,7 @@ def downgrade(
     yes: Annotated[
         bool, typer.Option("--yes", help="Confirm the loss of data; required in staging and production.")
     ] = False,
-    history: HistoryOption = None,
+    history: HistoryOfRevision = None,
     wait: Wait = MIGRATION_WAIT_SECONDS,
     lock_timeout: LockTimeout = None,
     attempts: Attempts = MIGRATION_ATTEMPTS,
@@ -101,7 +116,7 @@ def stamp(
         bool,
         typer.Option("--yes", help="Confirm that the schema has this revision; required in staging and production."),
     ] = False,
-    history: HistoryOption = None,
+    history: HistoryOfRevision = None,
     as_json: Json = False,
 ) -> None:
     """Record a revision without running a migration. The schema must already have this revision."""
@@ -130,7 +145,7 @@ def current(
     check_heads: Annotated[
         bool, typer.Option("--check-heads", help="Exit code 1 if a revision is not the newest of its history.")
     ] = False,
-    history: HistoryOption = None,
+    history: ShownHistory = None,
     as_json: Json = False,
 ) -> None:
     """Show the revision of the database, and that of the service's history."""
@@ -163,7 +178,7 @@ def history_command(
     indicate_current: Annotated[
         bool, typer.Option("--indicate-current", "-i", help="Mark the migrations that the database has.")
     ] = False,
-    history: HistoryOption = None,
+    history: ShownHistory = None,
     as_json: Json = False,
 ) -> None:
     """List the migrations of this installation, and those of the service, newest first."""
@@ -188,7 +203,7 @@ def revision(
         bool,
         typer.Option("--autogenerate", help="Write the operations that make the database match the models."),
     ] = False,
-    history: HistoryOption = None,
+    history: ContinuedHistory = None,
     as_json: Json = False,
 ) -> None:
     """Write a new migration from the template: into the folder of the service, or into the checkout."""
@@ -207,7 +222,7 @@ def sql(
         str, typer.Argument(help="The revision to upgrade to; <from>:<to> begins after the revision <from>.")
     ] = "head",
     down: Annotated[bool, typer.Option("--down", help="Print the SQL of the downgrade; needs <from>:<to>.")] = False,
-    history: HistoryOption = None,
+    history: HistoryOfRevision = None,
 ) -> None:
     """Print the SQL of migrations, without a connection to a database."""
     from src.database.migrate import sql as write_sql

@@ -90,7 +90,7 @@ async def check_migrations(settings: Settings, *, update_snapshot: bool = False)
     Args:
         settings: The server on which a scratch database is created; the embedded server if they name no target. No
             other database is changed.
-        update_snapshot: Write the snapshot file of the release before it is checked.
+        update_snapshot: Write the snapshot file, that of the service if there is one, before it is checked.
 
     Returns:
         The result of each check by its name. A check that fails does not prevent the others.

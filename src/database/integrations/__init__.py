@@ -1,1 +1,1 @@
-"""Adapters to other systems: each reads or writes their data through the repositories."""
+"""Adapters to web and bot frameworks, and to the data of other systems, which are imported through repositories."""

@@ -31,7 +31,8 @@ from src.database.statements import InvalidCursorError
 
 MEDIA_TYPE: Final = "application/problem+json"
 HANDLED: Final[tuple[type[Exception], ...]] = (DatabaseError, InvalidCursorError)
-"""The errors that the integrations answer: those of this package. Any other error is left to the framework."""
+"""The errors that the integrations answer: those of this package. The integration for Litestar also answers groups of
+errors. Any other error is left to the framework."""
 _TYPE: Final = "urn:problem-type:thea-database:"
 # Close codes of WebSockets: https://www.iana.org/assignments/websocket/websocket.xhtml#close-code-number
 _POLICY_VIOLATION: Final = 1008
@@ -118,7 +119,7 @@ def problem_of(error: BaseException) -> Problem:
 
 
 def _single(error: BaseException) -> BaseException:
-    """Return the only error of this package in a group of one error, as task groups raise it; else the argument."""
+    """Return the error in a group of one error, as task groups raise it; return any other argument unchanged."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         [error] = error.exceptions
     return error

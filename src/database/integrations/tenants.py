@@ -247,7 +247,7 @@ def from_path(template: str) -> TenantOf:
     or in a function of your own, that the caller belongs to the tenant.
 
     Raises:
-        ValueError: The template does not begin with a slash, or has no segment `{tenant}`.
+        ValueError: The template does not begin with a slash, or does not have one segment `{tenant}`.
     """
     segments = template.rstrip("/").split("/")
     if segments[0] or segments.count(_PARAMETER) != 1:

@@ -51,7 +51,7 @@ class History:
         """Return the Alembic configuration, with the environment and the template of this package.
 
         Raises:
-            ConfigurationError: This installation has no migrations, or the last folder is no folder.
+            ConfigurationError: This installation has no migrations.
         """
         home = _home()
         config = Config(home / "alembic.ini", cmd_opts=Namespace(quiet=True))
@@ -144,7 +144,7 @@ def named_history(settings: Settings | None, name: HistoryName) -> History:
     """Return a history by its name.
 
     Args:
-        settings: The settings; None: those of a process without a service.
+        settings: The settings that name the history of a service; None: no history of a service is known.
         name: The name.
 
     Raises:

@@ -112,13 +112,14 @@ async def migration_connection(
     idle second connection, and with it the lock, while the migration goes on.
 
     Args:
-        settings: The settings that name the database.
+        settings: The settings that name the database. Under the lock, a missing schema of DATABASE_SCHEMA is created.
         patience: How long to wait for another migrator and for locks; None for the defaults.
         exclusive: False to connect without the advisory lock, for code that only reads and need not wait for a running
             migration.
 
     Raises:
-        ConfigurationError: The target is invalid, or DATABASE_MIGRATION_URL is missing behind a transaction pooler.
+        ConfigurationError: The target is invalid, DATABASE_MIGRATION_URL is missing behind a transaction pooler, or the
+            role may not create the schema.
         ConnectionFailed: The database cannot be reached.
         LockNotAvailable: Another migrator has held the lock for too long.
     """

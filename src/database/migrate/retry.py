@@ -151,7 +151,8 @@ def check_requirements(plan: Iterable[MigrationStep], package: Revision) -> None
         if required is not None and required not in applied:
             raise ConfigurationError(
                 f"the revision {step.revision.revision} of the service requires the revision {required} of"
-                f" thea-database, and the database is at {package.database or 'none'}; nothing was changed",
+                f" thea-database, and the database is at {package.database or 'none'}; no migration of the"
+                " service was run",
                 hint=f"run `thea-db upgrade --history package`, which upgrades to {package.head}; if {required} is a"
                 " later revision, install the release of thea-database that has it",
             )

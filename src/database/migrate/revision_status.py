@@ -164,7 +164,7 @@ async def service_revision_of(connection: asyncpg.Connection[Any], service: Hist
 def read_service_revisions(connection: Connection, service: History) -> tuple[str, ...] | None:
     """Read the recorded revisions of a service's history, in the open transaction; None if the role may not read them.
 
-    None are recorded if the table still has the revisions of this package.
+    The result is empty if the table still has the revisions of this package.
     """
     exists, may_read = connection.exec_driver_sql(_HELD, (service.version_table,)).one()
     if exists and not may_read:

@@ -1,4 +1,4 @@
-"""Upgrade and downgrade a database, and report its revisions; the migrations are the checkout's or the wheel's."""
+"""Upgrade and downgrade a database, and report its revisions, in the history of this package or of a service."""
 
 from __future__ import annotations
 
@@ -237,8 +237,8 @@ async def revision(
         folder: A folder of further revisions of this package, for its tests.
 
     Raises:
-        ConfigurationError: The settings of an installed release name no service, a module of models cannot be
-            imported, or the database is not at the newest revision.
+        ConfigurationError: The migration would be one of this package in an installed release, a module of models
+            cannot be imported, or the database is not at the newest revision.
         ConnectionFailed: The database cannot be reached.
     """
     service = service_history(settings) if of is None and folder is None else None

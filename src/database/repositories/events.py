@@ -203,7 +203,8 @@ class EventRepository(Repository[Event]):
 
         Raises:
             NotFoundError: The tenant has no such event.
-            StaleDataError: Another transaction has changed the event since it was read, or an expected attribute.
+            StaleDataError: An expected attribute has another value, or another transaction has changed the event since
+                it was read.
             ValueError: An attribute is unknown or cannot be set, the values contradict others of the row, or the start,
                 the zone or the rule of a series would change.
         """

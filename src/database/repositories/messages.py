@@ -506,7 +506,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
 
         Raises:
             NotFoundError: The tenant has no such message.
-            StaleDataError: Another transaction has changed an expected attribute.
+            StaleDataError: An expected attribute has another value.
             ValueError: An attribute is unknown or cannot be set.
         """
         if "extra" not in values:

@@ -92,7 +92,7 @@ class Tools:
         items: The calls and results, in their order.
         mentioned: The ids of all objects of the assistant's message: a format that is not known may have calls among
             them.
-        has_words: The message has something else than results.
+        has_words: The message has something other than calls and results.
     """
 
     is_assistant: bool

@@ -68,7 +68,7 @@ class _Pairs:
 
         Args:
             positions: The positions to begin with.
-            before: Positions from this one on are left out, and no pair is followed through them.
+            before: The first position that is not returned. A pair is not followed through it or through a later one.
         """
         found: set[int] = set()
         waiting = list(positions)

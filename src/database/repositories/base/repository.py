@@ -172,8 +172,8 @@ class Repository(Generic[ModelT]):
 
         Raises:
             NotFoundError: The tenant has no such row.
-            StaleDataError: Another transaction has changed an expected attribute, or in a table with `version`, the
-                row since it was read.
+            StaleDataError: An expected attribute has another value. In a table with `version`, also: another
+                transaction has changed the row since it was read.
             ValueError: An attribute is unknown or cannot be set.
 
         Example:
