@@ -35,7 +35,7 @@ def replaced_sessions() -> SessionSource | None:
 
 @contextmanager
 def replace_sessions(source: SessionSource) -> Iterator[None]:
-    """Replace the sessions of this process in this block. All other connections are refused meanwhile."""
+    """Replace the sessions of this process in this block. The engines and the store cannot be used meanwhile."""
     global _source  # noqa: PLW0603 - docs/process-state.md lists it
     _source = source
     try:

@@ -62,7 +62,8 @@ class MakeNote(Protocol):
 class Factories:
     """Functions that create rows of the current tenant with get_db.
 
-    Each takes the attributes of its model, except a positional parent. A parent that is not given is created.
+    Each takes the attributes of its model by name (`make_message` those of `NewMessage`), and, except `make_user`, the
+    parent as an optional positional argument. A missing parent is created.
     """
 
     def __init__(self) -> None:

@@ -67,7 +67,8 @@ class Isolation:
 
         The call runs as `tenant` first: a cache that lacks the tenant in its key is filled by then. A result that is
         empty for this tenant too would prove nothing, unless the other tenant is refused, as by `delete`. After each
-        run, what the call has written is undone.
+        run, what the call has written in the session that it gets is undone; with `db_session`, also what it has
+        written in sessions that it opens.
 
         Empty are None, False, 0, a text or a collection without elements, and a tuple, a mapping or a dataclass of
         which all values are empty, such as an empty page.

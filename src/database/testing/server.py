@@ -67,7 +67,10 @@ class TestRun:
 
     @property
     def password(self) -> str:
-        """The password of the run's role on an existing server; other users of the server can list the name alone."""
+        """The password of the run's role on an existing server.
+
+        It depends on the URL, because other users of the server can list the names of roles.
+        """
         return hashlib.sha256(f"{self.prefix} {self.url}".encode()).hexdigest()
 
 
@@ -103,7 +106,10 @@ class TestServer:
         self._thread.run(self._prepare())
 
     def stop(self) -> None:
-        """Drop the databases of this process, and stop using the server. Its last user stops it."""
+        """Stop using the server. The run's own server is stopped by its last user.
+
+        On an existing server, the databases that the tests have released are dropped.
+        """
         self._thread.run(self._finish())
         self._thread.close()
         if self._embedded is not None:
@@ -189,7 +195,7 @@ class TestServer:
         await admin.execute(f"ALTER DATABASE {self.template} IS_TEMPLATE true")
 
     async def _create_role(self, admin: asyncpg.Connection[Any]) -> None:
-        """Create the application's role: row-level security does not apply to the role of the URL if it may do more."""
+        """Create the application's role: row-level security would not bind the role of the URL if it is a superuser."""
         role = self._run.prefix
         try:
             await admin.execute(f"CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '{self._run.password}'")
