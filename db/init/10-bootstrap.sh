@@ -19,7 +19,8 @@ as_superuser() {
 
 as_superuser -o /dev/null -f "$init/sql/bootstrap.sql" \
     -v database="${THEA_DATABASE:-thea}" -v owner="$owner" -v application="$application" -v backup="$backup" \
-    -v adopt="${THEA_ADOPT-}" -v owner_verifier= -v application_verifier= -v backup_verifier= \
+    -v schema="${THEA_SCHEMA:-public}" -v adopt="${THEA_ADOPT-}" \
+    -v owner_verifier= -v application_verifier= -v backup_verifier= \
     -v statement_timeout="${THEA_STATEMENT_TIMEOUT:-30000}" -v lock_timeout="${THEA_LOCK_TIMEOUT:-10000}" \
     -v idle_timeout="${THEA_IDLE_TRANSACTION_TIMEOUT:-60000}"
 

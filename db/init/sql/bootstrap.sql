@@ -14,11 +14,13 @@ SELECT format('DO %L', format('BEGIN RAISE EXCEPTION USING MESSAGE = %L, HINT = 
   FROM (SELECT format('the database %s belongs to %s, and not to %s', datname, pg_catalog.pg_get_userbyid(datdba), :'owner')
   FROM pg_catalog.pg_database
  WHERE :'adopt' = '' AND datname = :'database' AND pg_catalog.pg_get_userbyid(datdba) <> :'owner'
+   AND :'schema' = 'public'
  UNION ALL
 SELECT format('%s would lose access to the database %s, to which PUBLIC may connect', string_agg(rolname, ', '
               ORDER BY rolname), datname)
   FROM pg_catalog.pg_database AS db CROSS JOIN pg_catalog.pg_roles AS other
  WHERE :'adopt' = '' AND datname = :'database'
+   AND (:'schema' = 'public' OR pg_catalog.pg_get_userbyid(datdba) = :'owner')
    AND rolname NOT IN (:'owner', :'application', :'backup', current_user) AND NOT rolsuper AND rolname !~ '^pg_'
    AND (EXISTS (SELECT FROM pg_catalog.pg_shdepend
                  WHERE dbid = db.oid AND refclassid = 'pg_catalog.pg_authid'::regclass AND refobjid = other.oid)
@@ -63,15 +65,23 @@ SELECT format('DO %L', format('BEGIN RAISE EXCEPTION USING MESSAGE = %L, HINT = 
          WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
                             WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
+           AND (:'schema' = 'public' OR nspname = :'schema')
            AND (pg_catalog.pg_get_userbyid(relowner) NOT IN (:'owner', :'application', :'backup')
-                OR NOT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE proname = 'app_set_tenant'))) AS foreign_table
+                OR NOT EXISTS (SELECT FROM pg_catalog.pg_proc
+                                WHERE proname = 'app_set_tenant'
+                                  AND (:'schema' = 'public' OR pronamespace = relnamespace)))) AS foreign_table
  WHERE :'adopt' = ''
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_database
                     WHERE datname = current_database() AND pg_catalog.pg_get_userbyid(datdba) = :'owner'
                       AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(datacl,
                                                                                  pg_catalog.acldefault('d', datdba)))
                                        WHERE grantee = 0 AND privilege_type = 'CONNECT'))
-HAVING count(*) > 0) AS refusal (reason)
+HAVING count(*) > 0
+ UNION ALL
+SELECT format('the schema %s belongs to %s, and not to %s', nspname, pg_catalog.pg_get_userbyid(nspowner), :'owner')
+  FROM pg_catalog.pg_namespace
+ WHERE :'adopt' = '' AND :'schema' <> 'public' AND nspname = :'schema'
+   AND pg_catalog.pg_get_userbyid(nspowner) NOT IN (:'owner', current_user)) AS refusal (reason)
 \gexec
 
 \connect :"maintenance"
@@ -126,14 +136,17 @@ SELECT format('CREATE DATABASE %I OWNER %I ENCODING ''UTF8'' TEMPLATE template0'
 
 -- set the owner of the database
 SELECT format('ALTER DATABASE %I OWNER TO %I', datname, :'owner')
-  FROM pg_catalog.pg_database WHERE datname = :'database' AND pg_catalog.pg_get_userbyid(datdba) <> :'owner'
+  FROM pg_catalog.pg_database
+ WHERE datname = :'database' AND pg_catalog.pg_get_userbyid(datdba) <> :'owner' AND :'schema' = 'public'
 \gexec
 
 -- revoke the privileges of PUBLIC on the database
 SELECT format('REVOKE %s ON DATABASE %I FROM PUBLIC', string_agg(privilege_type, ', ' ORDER BY 1), datname)
   FROM pg_catalog.pg_database,
        pg_catalog.aclexplode(coalesce(datacl, pg_catalog.acldefault('d', datdba)))
- WHERE datname = :'database' AND grantee = 0 GROUP BY datname
+ WHERE datname = :'database' AND grantee = 0
+   AND (:'schema' = 'public' OR pg_catalog.pg_get_userbyid(datdba) = :'owner')
+ GROUP BY datname
 \gexec
 
 -- deny the application temporary tables and schemas: all tenants share its connections
@@ -171,27 +184,49 @@ SELECT format('ALTER ROLE %I SET %I = %L', name, setting, value)
 -- make the owner of the database the owner of the schema public
 SELECT 'ALTER SCHEMA public OWNER TO pg_database_owner'
   FROM pg_catalog.pg_namespace
- WHERE nspname = 'public' AND pg_catalog.pg_get_userbyid(nspowner) NOT IN ('pg_database_owner', :'owner')
+ WHERE nspname = 'public' AND :'schema' = 'public'
+   AND pg_catalog.pg_get_userbyid(nspowner) NOT IN ('pg_database_owner', :'owner')
+\gexec
+
+-- create the schema
+SELECT format('CREATE SCHEMA %I AUTHORIZATION %I', :'schema', :'owner')
+ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = :'schema')
+\gexec
+
+-- make the owner of the tables the owner of the schema
+SELECT format('ALTER SCHEMA %I OWNER TO %I', nspname, :'owner')
+  FROM pg_catalog.pg_namespace
+ WHERE nspname = :'schema' AND :'schema' <> 'public' AND pg_catalog.pg_get_userbyid(nspowner) <> :'owner'
 \gexec
 
 -- prevent other roles from creating objects in the schema
-SELECT 'REVOKE CREATE ON SCHEMA public FROM ' || CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', :'application') END
+SELECT format('REVOKE CREATE ON SCHEMA %I FROM %s', nspname,
+              CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', :'application') END)
   FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(coalesce(nspacl, pg_catalog.acldefault('n', nspowner)))
- WHERE nspname = 'public' AND privilege_type = 'CREATE'
+ WHERE nspname = :'schema' AND privilege_type = 'CREATE'
    AND (grantee = 0 OR pg_catalog.pg_get_userbyid(grantee) = :'application')
 \gexec
 
 -- allow the application and the role of backups to use the schema
-SELECT format('GRANT USAGE ON SCHEMA public TO %I', name)
+SELECT format('GRANT USAGE ON SCHEMA %I TO %I', :'schema', name)
   FROM unnest(ARRAY[:'application', :'backup']) AS name
- WHERE name <> '' AND NOT pg_catalog.has_schema_privilege(name, 'public', 'USAGE')
+ WHERE name <> '' AND NOT pg_catalog.has_schema_privilege(name, :'schema', 'USAGE')
+\gexec
+
+-- let the application find the schema behind PgBouncer, which passes no search_path on
+SELECT format('ALTER ROLE %I IN DATABASE %I SET search_path = %I', :'application', current_database(), :'schema')
+ WHERE :'schema' <> 'public' AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_database AS db ON db.oid = setdatabase,
+                       unnest(setconfig) AS entry
+            WHERE datname = current_database() AND pg_catalog.pg_get_userbyid(setrole) = :'application'
+              AND split_part(entry, ',', 1) = 'search_path=' || quote_ident(:'schema'))
 \gexec
 
 -- give the tables of the application to the owner: the owner of a table can switch row-level security off
 SELECT format('ALTER TABLE %I.%I OWNER TO %I', nspname, relname, :'owner')
   FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
  WHERE pg_catalog.pg_get_userbyid(relowner) = :'application' AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-   AND nspname !~ '^pg_'
+   AND nspname !~ '^pg_' AND (:'schema' = 'public' OR nspname = :'schema')
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
                     WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = pg_class.oid AND deptype IN ('a', 'i')
                       AND relkind = 'S')
@@ -199,11 +234,14 @@ SELECT format('ALTER TABLE %I.%I OWNER TO %I', nspname, relname, :'owner')
 
 -- give the functions of the application to the owner
 SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'owner')
-  FROM pg_catalog.pg_proc WHERE pg_catalog.pg_get_userbyid(proowner) = :'application'
+  FROM pg_catalog.pg_proc
+ WHERE pg_catalog.pg_get_userbyid(proowner) = :'application'
+   AND (:'schema' = 'public' OR pronamespace = to_regnamespace(quote_ident(:'schema')))
 \gexec
 
 -- grant privileges on future tables, sequences and functions of the owner
-SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'owner', rights, kinds, name)
+SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s GRANT %s ON %s TO %I', :'owner',
+              CASE WHEN :'schema' <> 'public' THEN format(' IN SCHEMA %I', :'schema') END, rights, kinds, name)
   FROM (VALUES (:'application', 'r', 'TABLES', 'SELECT, INSERT, UPDATE, DELETE'),
                (:'application', 'S', 'SEQUENCES', 'USAGE, SELECT'),
                (:'application', 'f', 'FUNCTIONS', 'EXECUTE'),
@@ -211,7 +249,9 @@ SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'own
                (:'backup', 'S', 'SEQUENCES', 'SELECT')) AS required (name, kind, kinds, rights)
  WHERE name <> '' AND NOT string_to_array(rights, ', ') <@ ARRAY(
            SELECT privilege_type FROM pg_catalog.pg_default_acl, pg_catalog.aclexplode(defaclacl)
-            WHERE defaclnamespace = 0 AND defaclobjtype::text = kind
+            WHERE defaclnamespace IN (0::oid, CASE WHEN :'schema' <> 'public'
+                                                   THEN to_regnamespace(quote_ident(:'schema'))::oid END)
+              AND defaclobjtype::text = kind
               AND pg_catalog.pg_get_userbyid(defaclrole) = :'owner' AND pg_catalog.pg_get_userbyid(grantee) = name)
  ORDER BY 1
 \gexec
@@ -223,7 +263,7 @@ SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN '
                (:'application', 'sequence', 'USAGE, SELECT'), (:'backup', 'table', 'SELECT'),
                (:'backup', 'revision', 'SELECT'), (:'backup', 'sequence', 'SELECT')) AS required (name, kind, rights),
        pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
- WHERE name <> '' AND nspname = 'public' AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
+ WHERE name <> '' AND nspname = :'schema' AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
    AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
    AND kind = CASE WHEN relkind = 'S' THEN 'sequence' WHEN relname IN ('thea_alembic_version', 'alembic_version')
               THEN 'revision' ELSE 'table' END
@@ -237,7 +277,7 @@ SELECT format('REVOKE %s ON TABLE %I.%I FROM %I', string_agg(privilege_type, ', 
               pg_catalog.pg_get_userbyid(grantee))
   FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
  CROSS JOIN LATERAL pg_catalog.aclexplode(relacl)
- WHERE nspname = 'public' AND relname IN ('thea_alembic_version', 'alembic_version')
+ WHERE nspname = :'schema' AND relname IN ('thea_alembic_version', 'alembic_version')
    AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
    AND pg_catalog.pg_get_userbyid(grantee) IN (:'application', :'backup') AND privilege_type <> 'SELECT'
  GROUP BY nspname, relname, grantee ORDER BY 1

@@ -42,7 +42,9 @@ SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ('fsync', 'full_p
 """
 _UNLOGGED: Final = """
 SELECT relname FROM pg_catalog.pg_class
- WHERE relkind IN ('r', 'm', 'S') AND relpersistence = 'u' AND relnamespace = 'public'::regnamespace ORDER BY 1
+ WHERE relkind IN ('r', 'm', 'S') AND relpersistence = 'u'
+   AND relnamespace = to_regnamespace(quote_ident(current_schema()))
+ ORDER BY 1
 """
 _TENANTS: Final = "SELECT id FROM tenants ORDER BY id LIMIT $1"
 _COUNTED_TENANTS: Final = 5

@@ -313,7 +313,8 @@ async def _check_schema(connection: asyncpg.Connection[Any], schema: str) -> Non
         raise ConfigurationError(
             f"the search_path of {user} must begin with DATABASE_SCHEMA, {schema}, got {first}: PgBouncer passes no"
             " search_path on, so that the role has to have it",
-            hint=f"as an administrator: ALTER ROLE {user} IN DATABASE {database} SET search_path = {quoted}",
+            hint="run `thea-db bootstrap`, or as an administrator:"
+            f" ALTER ROLE {user} IN DATABASE {database} SET search_path = {quoted}",
         )
     if others:
         raise ConfigurationError(

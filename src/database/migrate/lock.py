@@ -256,7 +256,7 @@ async def _create_schema(connection: AsyncConnection, schema: str, application: 
                 raise
             raise ConfigurationError(
                 f"the schema of DATABASE_SCHEMA, {schema}, does not exist, and this role may not create schemas",
-                hint="as an administrator: CREATE SCHEMA"
+                hint="run `thea-db bootstrap`, or as an administrator: CREATE SCHEMA"
                 f" {name} AUTHORIZATION <the owner>; GRANT USAGE ON SCHEMA {name} TO {role}",
             ) from error
     await connection.commit()

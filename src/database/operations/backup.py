@@ -30,7 +30,7 @@ _NAMES_IN_ERROR: Final = 3
 _TRANSACTION_TIMEOUT: Final = 17
 """The first major version whose pg_restore sets transaction_timeout, which older servers reject."""
 
-# Without the tables of extensions: CREATE EXTENSION creates them and their rows.
+# $1: the only schema, or NULL. Without the tables of extensions: CREATE EXTENSION creates them and their rows.
 _TABLES: Final = """
 SELECT format('%I.%I', nspname, relname) AS name, relrowsecurity AS row_security, relforcerowsecurity AS forced,
        pg_catalog.row_security_active(pg_class.oid) AS hides_rows,
@@ -40,6 +40,7 @@ SELECT format('%I.%I', nspname, relname) AS name, relrowsecurity AS row_security
               WHERE polrelid = pg_class.oid ORDER BY 1) AS policies
   FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
  WHERE relkind IN ('r', 'p') AND relpersistence <> 't' AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+   AND ($1::text IS NULL OR nspname = $1)
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
                     WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
  ORDER BY 1
@@ -51,14 +52,15 @@ SELECT name FROM (
     UNION ALL
     SELECT 'pg_catalog.pg_proc'::regclass, oid, pronamespace, proname FROM pg_catalog.pg_proc)
        AS object (kind, oid, home, name)
- WHERE home NOT IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^pg_' OR nspname = 'information_schema')
+ WHERE home IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+                   AND ($1::text IS NULL OR nspname = $1))
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
                     WHERE classid = kind AND objid = object.oid AND deptype = 'e')
  ORDER BY name
 """
 _LACKING: Final = """
 SELECT count(*) FROM pg_catalog.pg_class
- WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+ WHERE relnamespace = to_regnamespace(quote_ident($2)) AND relkind IN ('r', 'p')
    AND relname NOT IN ('thea_alembic_version', 'alembic_version')
    AND EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1)
    AND NOT (pg_catalog.has_table_privilege($1, oid, 'SELECT') AND pg_catalog.has_table_privilege($1, oid, 'INSERT'))
@@ -101,6 +103,7 @@ class Manifest:
         sha256: The digest of the archive, in hexadecimal.
         tables: The tables by qualified name.
         format: The version of this format.
+        schema: The schema to which the backup is limited; None if it is of the whole database.
     """
 
     database: str
@@ -111,6 +114,7 @@ class Manifest:
     sha256: str
     tables: dict[str, Table]
     format: int = FORMAT
+    schema: str | None = None
 
     @property
     def rows(self) -> int:
@@ -138,9 +142,10 @@ class Restored:
 
 
 async def back_up(settings: Settings, archive: Path, *, programs: Path | None = None) -> Manifest:
-    """Back up the whole database into an archive that only its owner may read, with a manifest beside it.
+    """Back up the whole database, or the schema of DATABASE_SCHEMA, into an archive with a manifest beside it.
 
-    The archive appears under its name when it is complete. The rows are counted in the snapshot that pg_dump reads.
+    Only the owner of the files may read them. The archive appears under its name when it is complete. The rows are
+    counted in the snapshot that pg_dump reads.
 
     Args:
         settings: DATABASE_BACKUP_URL, or DATABASE_ADMIN_URL, names the role that reads.
@@ -152,7 +157,7 @@ async def back_up(settings: Settings, archive: Path, *, programs: Path | None = 
         ConnectionFailed: The server cannot be reached.
         DatabaseError: pg_dump failed.
     """
-    archive = _new_archive(archive)
+    archive, schema = _new_archive(archive), settings.DATABASE_SCHEMA
     target = await reach_target(settings, "backup")
     async with command_connection(target) as connection:
         await _check_sees_every_row(connection, target)
@@ -168,11 +173,17 @@ async def back_up(settings: Settings, archive: Path, *, programs: Path | None = 
                 taken_at=(await connection.fetchval("SELECT now()")).isoformat(),
                 revision=await _revision(connection),
                 sha256="",
-                tables=await _read_tables(connection),
+                tables=await _read_tables(connection, schema),
+                schema=schema,
             )
+            if schema is not None and not manifest.tables:
+                raise ConfigurationError(
+                    f"the schema of DATABASE_SCHEMA, {schema}, must have tables to back up, and has none",
+                    hint="`thea-db upgrade` creates them; unset DATABASE_SCHEMA to back up the whole database",
+                )
             with _temporary_file(archive) as file:
                 arguments = ("--format=custom", f"--snapshot={snapshot}", "--no-password", f"--file={file}")
-                await program.run(target, *arguments)
+                await program.run(target, *arguments, *_only(schema))
                 manifest = replace(manifest, sha256=await asyncio.to_thread(_digest, file))
                 with _temporary_file(_manifest_path(archive)) as manifest_file:
                     manifest_file.write_text(manifest.as_json(), encoding="utf-8")
@@ -209,7 +220,11 @@ async def verify_backup(
             connection, "thea_verify_", variable="DATABASE_ADMIN_URL", options="ENCODING 'UTF8'"
         ) as scratch,
     ):
-        return await _restore_into(replace(target, database=scratch), archive, manifest, programs)
+        scratch_target = replace(target, database=scratch)
+        if manifest.schema is not None:
+            async with command_connection(scratch_target) as inside:
+                await inside.execute(f'CREATE SCHEMA "{manifest.schema}"')
+        return await _restore_into(scratch_target, archive, manifest, programs, schema=manifest.schema)
 
 
 async def restore(settings: Settings, archive: Path, *, programs: Path | None = None) -> Restored:
@@ -236,13 +251,20 @@ async def restore(settings: Settings, archive: Path, *, programs: Path | None = 
             f"{archive} has changed since the backup: its SHA-256 differs from the one in its manifest",
             hint="the copy is incomplete or damaged: use another copy",
         )
+    schema = settings.DATABASE_SCHEMA
+    if manifest is not None and manifest.schema != schema:
+        of = "the whole database" if manifest.schema is None else f"the schema {manifest.schema}"
+        raise ConfigurationError(
+            f"DATABASE_SCHEMA must be that of the backup, which is of {of}, got {schema or 'none'}",
+            hint="set DATABASE_SCHEMA as for the backup: functions name their schema, so that it cannot be renamed",
+        )
     target = await reach_target(settings, "migrations")
     async with command_connection(target) as connection:
-        await _check_is_empty(connection, target)
-    differences = await _restore_into(target, archive, manifest, programs)
+        await _check_is_empty(connection, target, schema)
+    differences = await _restore_into(target, archive, manifest, programs, schema=schema)
     async with command_connection(target) as connection:
         await connection.execute(REVOKE_WRITES)
-        lacking = await connection.fetchval(_LACKING, resolve_target(settings).user)
+        lacking = await connection.fetchval(_LACKING, resolve_target(settings).user, schema or "public")
     return Restored(manifest=manifest, differences=differences, application_lacks_rights=lacking > 0)
 
 
@@ -284,8 +306,10 @@ def compare(expected: Mapping[str, Table], found: Mapping[str, Table]) -> list[s
     return sorted(differences)
 
 
-async def _restore_into(target: Target, archive: Path, manifest: Manifest | None, programs: Path | None) -> list[str]:
-    """Restore into an empty database, analyze its tables, and return each difference from the manifest."""
+async def _restore_into(
+    target: Target, archive: Path, manifest: Manifest | None, programs: Path | None, *, schema: str | None
+) -> list[str]:
+    """Restore into an empty database or schema, analyze its tables, and return each difference from the manifest."""
     async with command_connection(target) as connection:
         major = connection.get_server_version().major
     if manifest is not None and manifest.server_version > major:
@@ -311,39 +335,44 @@ async def _restore_into(target: Target, archive: Path, manifest: Manifest | None
         "--no-privileges",
         "--no-password",
         f"--dbname={_conninfo(target.database)}",
+        *_only(schema),
         str(archive),
     )
     async with command_connection(target) as connection:
-        return await _compare_restored(connection, manifest)
+        return await _compare_restored(connection, manifest, schema)
 
 
-async def _compare_restored(connection: asyncpg.Connection[Any], manifest: Manifest | None) -> list[str]:
+async def _compare_restored(
+    connection: asyncpg.Connection[Any], manifest: Manifest | None, schema: str | None
+) -> list[str]:
     """Compare the tables with the manifest, and analyze them: pg_restore restores no statistics."""
     transaction = connection.transaction()
     await transaction.start()
     try:
         unprotected = [
             row["name"]
-            for row in await connection.fetch(_TABLES)
+            for row in await connection.fetch(_TABLES, schema)
             if row["has_tenants"] and not (row["row_security"] and row["forced"] and row["policies"])
         ]
-        found = await _read_tables(connection)
+        found = await _read_tables(connection, schema)
     finally:
         await transaction.rollback()
     for name in found:
         await connection.execute(f"ANALYZE {name}")
     differences = [f"{name} has rows of tenants, and row-level security is not forced on it" for name in unprotected]
+    if schema is not None and not found:
+        differences.append(f"the archive has no table in the schema {schema}")
     return differences + (compare(manifest.tables, found) if manifest else [])
 
 
-async def _read_tables(connection: asyncpg.Connection[Any]) -> dict[str, Table]:
+async def _read_tables(connection: asyncpg.Connection[Any], schema: str | None) -> dict[str, Table]:
     """Count the rows of every table, of all tenants, in the open transaction.
 
     If row-level security would hide rows, the role has to own the tables: FORCE is removed in the transaction, which
     the caller rolls back.
     """
     tables = {}
-    for row in await connection.fetch(_TABLES):
+    for row in await connection.fetch(_TABLES, schema):
         if row["hides_rows"]:
             await connection.execute(f"ALTER TABLE {row['name']} NO FORCE ROW LEVEL SECURITY")
         tables[row["name"]] = Table(
@@ -365,20 +394,28 @@ async def _check_sees_every_row(connection: asyncpg.Connection[Any], target: Tar
     )
 
 
-async def _check_is_empty(connection: asyncpg.Connection[Any], target: Target) -> None:
-    names = [row["name"] for row in await connection.fetch(_OBJECTS)]
+async def _check_is_empty(connection: asyncpg.Connection[Any], target: Target, schema: str | None) -> None:
+    names = [row["name"] for row in await connection.fetch(_OBJECTS, schema)]
     if names:
         more = f" and {len(names) - _NAMES_IN_ERROR} more" if len(names) > _NAMES_IN_ERROR else ""
+        place = f"the schema {schema}" if schema else f"the database {target.database}"
         raise ConfigurationError(
-            f"the database {target.database} must be empty, and has {', '.join(names[:_NAMES_IN_ERROR])}{more}",
+            f"{place} must be empty, and has {', '.join(names[:_NAMES_IN_ERROR])}{more}",
             hint="restore into a database of another name, which `thea-db bootstrap` creates, then change the settings",
         )
-    if not await connection.fetchval("SELECT has_schema_privilege('public', 'CREATE')"):
+    may_create = "SELECT coalesce(has_schema_privilege(to_regnamespace(quote_ident($1)), 'CREATE'), false)"
+    if not await connection.fetchval(may_create, schema or "public"):
+        place = f"the schema {schema} of {target.database}, or there is no such schema" if schema else target.database
         raise ConfigurationError(
-            f"{target.user} may not create tables in {target.database}",
-            hint="name the owner of the database in DATABASE_MIGRATION_URL; `thea-db bootstrap` creates the role and"
-            " the database",
+            f"{target.user} may not create tables in {place}",
+            hint="name the owner of the database in DATABASE_MIGRATION_URL; `thea-db bootstrap` creates the role, the"
+            " database and the schema",
         )
+
+
+def _only(schema: str | None) -> tuple[str, ...]:
+    """Return the option that limits pg_dump and pg_restore to a schema; pg_restore then does not create the schema."""
+    return () if schema is None else (f"--schema={schema}",)
 
 
 async def _revision(connection: asyncpg.Connection[Any]) -> str | None:

@@ -1,6 +1,7 @@
 -- The steps of `thea-db bootstrap`, executed by psql's \gexec and by the package. Each step is a query whose rows are the
 -- statements that are still needed, so that a second run finds none. A row of a refusal is the reason of the refusal.
--- Values are psql variables, :'name'. A step is: -- [phase] aim, its remedy as comments, its query.
+-- Values are psql variables, :'name'. The schema is `public` or that of DATABASE_SCHEMA. In a database of another owner,
+-- only that schema and the service's roles are changed. A step is: -- [phase] aim, its remedy as comments, its query.
 
 -- [refusals] refuse superusers and the administrator as roles of the service
 -- name another role in the URL; `thea-db bootstrap` creates it. Do not remove SUPERUSER from
@@ -18,11 +19,13 @@ SELECT rolname || CASE WHEN rolsuper THEN ' is a superuser, to whom row-level se
 SELECT format('the database %s belongs to %s, and not to %s', datname, pg_catalog.pg_get_userbyid(datdba), :'owner')
   FROM pg_catalog.pg_database
  WHERE :'adopt' = '' AND datname = :'database' AND pg_catalog.pg_get_userbyid(datdba) <> :'owner'
+   AND :'schema' = 'public'
  UNION ALL
 SELECT format('%s would lose access to the database %s, to which PUBLIC may connect', string_agg(rolname, ', '
               ORDER BY rolname), datname)
   FROM pg_catalog.pg_database AS db CROSS JOIN pg_catalog.pg_roles AS other
  WHERE :'adopt' = '' AND datname = :'database'
+   AND (:'schema' = 'public' OR pg_catalog.pg_get_userbyid(datdba) = :'owner')
    AND rolname NOT IN (:'owner', :'application', :'backup', current_user) AND NOT rolsuper AND rolname !~ '^pg_'
    AND (EXISTS (SELECT FROM pg_catalog.pg_shdepend
                  WHERE dbid = db.oid AND refclassid = 'pg_catalog.pg_authid'::regclass AND refobjid = other.oid)
@@ -62,8 +65,11 @@ SELECT format('the database %s has tables that are not thea-database''s: %s', cu
          WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
                             WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
+           AND (:'schema' = 'public' OR nspname = :'schema')
            AND (pg_catalog.pg_get_userbyid(relowner) NOT IN (:'owner', :'application', :'backup')
-                OR NOT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE proname = 'app_set_tenant'))) AS foreign_table
+                OR NOT EXISTS (SELECT FROM pg_catalog.pg_proc
+                                WHERE proname = 'app_set_tenant'
+                                  AND (:'schema' = 'public' OR pronamespace = relnamespace)))) AS foreign_table
  WHERE :'adopt' = ''
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_database
                     WHERE datname = current_database() AND pg_catalog.pg_get_userbyid(datdba) = :'owner'
@@ -71,6 +77,11 @@ SELECT format('the database %s has tables that are not thea-database''s: %s', cu
                                                                                  pg_catalog.acldefault('d', datdba)))
                                        WHERE grantee = 0 AND privilege_type = 'CONNECT'))
 HAVING count(*) > 0
+ UNION ALL
+SELECT format('the schema %s belongs to %s, and not to %s', nspname, pg_catalog.pg_get_userbyid(nspowner), :'owner')
+  FROM pg_catalog.pg_namespace
+ WHERE :'adopt' = '' AND :'schema' <> 'public' AND nspname = :'schema'
+   AND pg_catalog.pg_get_userbyid(nspowner) NOT IN (:'owner', current_user)
 
 -- [roles] create the roles
 -- run this as a role with CREATEROLE
@@ -123,14 +134,17 @@ SELECT format('CREATE DATABASE %I OWNER %I ENCODING ''UTF8'' TEMPLATE template0'
 -- [roles] set the owner of the database
 -- run this as the current owner of the database, with CREATEDB and as a member of the new owner
 SELECT format('ALTER DATABASE %I OWNER TO %I', datname, :'owner')
-  FROM pg_catalog.pg_database WHERE datname = :'database' AND pg_catalog.pg_get_userbyid(datdba) <> :'owner'
+  FROM pg_catalog.pg_database
+ WHERE datname = :'database' AND pg_catalog.pg_get_userbyid(datdba) <> :'owner' AND :'schema' = 'public'
 
 -- [roles] revoke the privileges of PUBLIC on the database
 -- {as_owner}
 SELECT format('REVOKE %s ON DATABASE %I FROM PUBLIC', string_agg(privilege_type, ', ' ORDER BY 1), datname)
   FROM pg_catalog.pg_database,
        pg_catalog.aclexplode(coalesce(datacl, pg_catalog.acldefault('d', datdba)))
- WHERE datname = :'database' AND grantee = 0 GROUP BY datname
+ WHERE datname = :'database' AND grantee = 0
+   AND (:'schema' = 'public' OR pg_catalog.pg_get_userbyid(datdba) = :'owner')
+ GROUP BY datname
 
 -- [roles] deny the application temporary tables and schemas: all tenants share its connections
 -- {as_owner}
@@ -166,27 +180,49 @@ SELECT format('ALTER ROLE %I SET %I = %L', name, setting, value)
 -- run this as the current owner of the schema, or as a superuser
 SELECT 'ALTER SCHEMA public OWNER TO pg_database_owner'
   FROM pg_catalog.pg_namespace
- WHERE nspname = 'public' AND pg_catalog.pg_get_userbyid(nspowner) NOT IN ('pg_database_owner', :'owner')
+ WHERE nspname = 'public' AND :'schema' = 'public'
+   AND pg_catalog.pg_get_userbyid(nspowner) NOT IN ('pg_database_owner', :'owner')
+
+-- [inside] create the schema
+-- run this as a role with CREATE on the database that is a member of the owner
+SELECT format('CREATE SCHEMA %I AUTHORIZATION %I', :'schema', :'owner')
+ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = :'schema')
+
+-- [inside] make the owner of the tables the owner of the schema
+-- run this as the current owner of the schema, or as a superuser
+SELECT format('ALTER SCHEMA %I OWNER TO %I', nspname, :'owner')
+  FROM pg_catalog.pg_namespace
+ WHERE nspname = :'schema' AND :'schema' <> 'public' AND pg_catalog.pg_get_userbyid(nspowner) <> :'owner'
 
 -- [inside] prevent other roles from creating objects in the schema
 -- {as_owner}
-SELECT 'REVOKE CREATE ON SCHEMA public FROM ' || CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', :'application') END
+SELECT format('REVOKE CREATE ON SCHEMA %I FROM %s', nspname,
+              CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', :'application') END)
   FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(coalesce(nspacl, pg_catalog.acldefault('n', nspowner)))
- WHERE nspname = 'public' AND privilege_type = 'CREATE'
+ WHERE nspname = :'schema' AND privilege_type = 'CREATE'
    AND (grantee = 0 OR pg_catalog.pg_get_userbyid(grantee) = :'application')
 
 -- [inside] allow the application and the role of backups to use the schema
 -- {as_owner}
-SELECT format('GRANT USAGE ON SCHEMA public TO %I', name)
+SELECT format('GRANT USAGE ON SCHEMA %I TO %I', :'schema', name)
   FROM unnest(ARRAY[:'application', :'backup']) AS name
- WHERE name <> '' AND NOT pg_catalog.has_schema_privilege(name, 'public', 'USAGE')
+ WHERE name <> '' AND NOT pg_catalog.has_schema_privilege(name, :'schema', 'USAGE')
+
+-- [inside, optional] let the application find the schema behind PgBouncer, which passes no search_path on
+-- {admin_option}. Without PgBouncer this is not needed
+SELECT format('ALTER ROLE %I IN DATABASE %I SET search_path = %I', :'application', current_database(), :'schema')
+ WHERE :'schema' <> 'public' AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_database AS db ON db.oid = setdatabase,
+                       unnest(setconfig) AS entry
+            WHERE datname = current_database() AND pg_catalog.pg_get_userbyid(setrole) = :'application'
+              AND split_part(entry, ',', 1) = 'search_path=' || quote_ident(:'schema'))
 
 -- [inside] give the tables of the application to the owner: the owner of a table can switch row-level security off
 -- run this as a superuser, or as a member of both roles
 SELECT format('ALTER TABLE %I.%I OWNER TO %I', nspname, relname, :'owner')
   FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
  WHERE pg_catalog.pg_get_userbyid(relowner) = :'application' AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-   AND nspname !~ '^pg_'
+   AND nspname !~ '^pg_' AND (:'schema' = 'public' OR nspname = :'schema')
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
                     WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = pg_class.oid AND deptype IN ('a', 'i')
                       AND relkind = 'S')
@@ -194,11 +230,14 @@ SELECT format('ALTER TABLE %I.%I OWNER TO %I', nspname, relname, :'owner')
 -- [inside] give the functions of the application to the owner
 -- run this as a superuser, or as a member of both roles
 SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'owner')
-  FROM pg_catalog.pg_proc WHERE pg_catalog.pg_get_userbyid(proowner) = :'application'
+  FROM pg_catalog.pg_proc
+ WHERE pg_catalog.pg_get_userbyid(proowner) = :'application'
+   AND (:'schema' = 'public' OR pronamespace = to_regnamespace(quote_ident(:'schema')))
 
 -- [inside] grant privileges on future tables, sequences and functions of the owner
 -- run this as the owner of the tables, or as a member of that role
-SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'owner', rights, kinds, name)
+SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s GRANT %s ON %s TO %I', :'owner',
+              CASE WHEN :'schema' <> 'public' THEN format(' IN SCHEMA %I', :'schema') END, rights, kinds, name)
   FROM (VALUES (:'application', 'r', 'TABLES', 'SELECT, INSERT, UPDATE, DELETE'),
                (:'application', 'S', 'SEQUENCES', 'USAGE, SELECT'),
                (:'application', 'f', 'FUNCTIONS', 'EXECUTE'),
@@ -206,7 +245,9 @@ SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', :'own
                (:'backup', 'S', 'SEQUENCES', 'SELECT')) AS required (name, kind, kinds, rights)
  WHERE name <> '' AND NOT string_to_array(rights, ', ') <@ ARRAY(
            SELECT privilege_type FROM pg_catalog.pg_default_acl, pg_catalog.aclexplode(defaclacl)
-            WHERE defaclnamespace = 0 AND defaclobjtype::text = kind
+            WHERE defaclnamespace IN (0::oid, CASE WHEN :'schema' <> 'public'
+                                                   THEN to_regnamespace(quote_ident(:'schema'))::oid END)
+              AND defaclobjtype::text = kind
               AND pg_catalog.pg_get_userbyid(defaclrole) = :'owner' AND pg_catalog.pg_get_userbyid(grantee) = name)
  ORDER BY 1
 
@@ -218,7 +259,7 @@ SELECT format('GRANT %s ON %s %I.%I TO %I', rights, CASE relkind WHEN 'S' THEN '
                (:'application', 'sequence', 'USAGE, SELECT'), (:'backup', 'table', 'SELECT'),
                (:'backup', 'revision', 'SELECT'), (:'backup', 'sequence', 'SELECT')) AS required (name, kind, rights),
        pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
- WHERE name <> '' AND nspname = 'public' AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
+ WHERE name <> '' AND nspname = :'schema' AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
    AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
    AND kind = CASE WHEN relkind = 'S' THEN 'sequence' WHEN relname IN ('thea_alembic_version', 'alembic_version')
               THEN 'revision' ELSE 'table' END
@@ -232,7 +273,7 @@ SELECT format('REVOKE %s ON TABLE %I.%I FROM %I', string_agg(privilege_type, ', 
               pg_catalog.pg_get_userbyid(grantee))
   FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
  CROSS JOIN LATERAL pg_catalog.aclexplode(relacl)
- WHERE nspname = 'public' AND relname IN ('thea_alembic_version', 'alembic_version')
+ WHERE nspname = :'schema' AND relname IN ('thea_alembic_version', 'alembic_version')
    AND pg_catalog.pg_get_userbyid(relowner) = :'owner'
    AND pg_catalog.pg_get_userbyid(grantee) IN (:'application', :'backup') AND privilege_type <> 'SELECT'
  GROUP BY nspname, relname, grantee ORDER BY 1

@@ -29,7 +29,7 @@ LOCK_KEY: Final = 0x7468_6262
 """The advisory lock of `bootstrap`: of two concurrent runs, one could fail to create a role that the other creates."""
 _LONGEST_NAME: Final = 63  # bytes; PostgreSQL truncates a longer name silently
 _VERIFIER: Final = re.compile(r"'SCRAM-SHA-256\$[^']*'")
-_AND_MORE: Final = "-- then privileges on the database, the schema public and its tables, and default privileges"
+_AND_MORE: Final = "-- then privileges on the database, the schema and its tables, and default privileges"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +41,14 @@ class Roles:
         application: The same of the application; its time limits become the defaults of the role.
         backup: The same of the role of backups; None if the settings name none.
         idle_timeout: The application's idle_in_transaction_session_timeout, in milliseconds.
+        schema: The schema of the tables.
     """
 
     owner: Target
     application: Target
     backup: Target | None
     idle_timeout: int
+    schema: str
 
     @property
     def database(self) -> str:
@@ -64,6 +66,7 @@ class Roles:
         return {
             "adopt": "yes" if adopt else "",
             "database": self.database,
+            "schema": self.schema,
             "backup": "",
             **{purpose: target.user for purpose, target in self.targets.items()},
             **{f"{purpose}_verifier": verifiers.get(purpose, "") for purpose in ("owner", "application", "backup")},
@@ -132,7 +135,8 @@ def roles_of(settings: Settings) -> Roles:
             " the owner and from the application"
         )
     idle_timeout = settings.DATABASE_IDLE_TRANSACTION_TIMEOUT
-    roles = Roles(owner=owner, application=application, backup=backup, idle_timeout=idle_timeout)
+    schema = settings.DATABASE_SCHEMA or "public"
+    roles = Roles(owner=owner, application=application, backup=backup, idle_timeout=idle_timeout, schema=schema)
     for name in (roles.database, *(target.user for target in roles.targets.values())):
         if len(name.encode()) > _LONGEST_NAME:
             raise ConfigurationError(
