@@ -208,6 +208,11 @@ async def main():
         async with get_db() as session:
             user = await UserRepository(session).add(User(display_name="Ada"))
             session.add(Order(user_id=user.id, title="a lamp"))
+            former = await UserRepository(session).add(User(display_name="Grace"))
+            session.add(Order(user_id=former.id, title="a desk"))
+            await session.flush()
+            tables = [row["table"] async for row in UserRepository(session).export(former.id)]
+            print("orders" in tables, (await UserRepository(session).erase(former.id))["orders"])
 
 
 asyncio.run(main())
@@ -239,7 +244,7 @@ def test_the_page_on_tables_of_a_service_works_from_the_wheel(
                 run(*programs[program], *words(arguments), folder=tmp_path, DATABASE_URL=empty_database)
 
     thea_db("tenant create acme Acme")
-    run(python, "-c", ORDERS, folder=tmp_path, DATABASE_URL=empty_database)
+    of_user = run(python, "-c", ORDERS, folder=tmp_path, DATABASE_URL=empty_database)
     exported = thea_db("tenant export acme")
     as_administrator = make_url(empty_database).set(username=SUPERUSER).render_as_string()
     thea_db("backup all.dump --verify", DATABASE_BACKUP_URL=as_administrator, DATABASE_ADMIN_URL=as_administrator)
@@ -247,7 +252,9 @@ def test_the_page_on_tables_of_a_service_works_from_the_wheel(
     with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=make_url(empty_database).database) as connection:
         connection.execute("ALTER TABLE orders NO FORCE ROW LEVEL SECURITY")
 
+    assert of_user == "True 1\n"
     assert "a lamp" in exported
+    assert "a desk" not in exported
     assert '"public.orders"' in (tmp_path / "all.dump.json").read_text()
     assert "orders" in erased
     with pytest.raises(AssertionError, match="orders: forced row-level security must be true"):

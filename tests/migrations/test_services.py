@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from src.database.embedded import APP_ROLE, OWNER_ROLE
 from src.database.errors import ConfigurationError, DatabaseError
 from src.database.health import gauges, readiness
 from src.database.migrate import current, downgrade, heads, history, sql, stamp, upgrade
+from tests.acceptance.command import run_forked
 from tests.conftest import url_of
 
 (HEAD,) = heads()
@@ -40,7 +42,12 @@ def downgrade():
 CREATE = """
 CREATE TABLE orders (tenant_id uuid NOT NULL REFERENCES tenants, id uuid NOT NULL, PRIMARY KEY (tenant_id, id))
 """
-GAUGE = "src.database.health.gauges.report_revision"
+ENVIRONMENT = """
+from src.config import get_settings
+from src.database.migrate import run_environment
+
+run_environment(get_settings, history="service")
+"""
 
 
 class Service:
@@ -119,6 +126,7 @@ async def test_the_history_of_a_revision_must_be_named(settings: Settings, super
     assert await current(settings) == (HEAD,)
 
 
+@pytest.mark.slow
 async def test_tables_of_the_service_keep_the_package_from_dropping_what_they_refer_to(settings: Settings) -> None:
     await upgrade(settings)
 
@@ -144,7 +152,7 @@ async def test_the_sql_of_both_histories_is_in_the_order_in_which_they_run(setti
     assert "INSERT INTO alembic_version (version_num) VALUES ('first')" in written
 
 
-@pytest.mark.parametrize("required", ["9999", HEAD])
+@pytest.mark.parametrize("required", ["9999", pytest.param(HEAD, marks=pytest.mark.slow)])
 async def test_a_missing_revision_of_the_package_is_reported_before_anything_is_changed(
     settings: Settings, service: Service, superuser: psycopg.Connection, required: str
 ) -> None:
@@ -176,6 +184,7 @@ class TestAnExistingHistory:
         service.add("0001", None, "CREATE TABLE customers (id int)")
         service.add("0002", "0001", CREATE)
 
+    @pytest.mark.slow
     async def test_gets_the_tables_of_the_package_beside_its_own(
         self, settings: Settings, superuser: psycopg.Connection
     ) -> None:
@@ -203,7 +212,7 @@ class TestAnExistingHistory:
     async def test_is_foreign_if_the_settings_do_not_name_it(
         self, cloned_database: URL, use_database: Callable[..., Settings], settings: Settings
     ) -> None:
-        with pytest.raises(ConfigurationError, match="other migrations than thea-database's made this database"):
+        with pytest.raises(ConfigurationError, match="If the migrations are those of your service, name their folder"):
             await upgrade(settings.model_copy(update={"DATABASE_SERVICE_MIGRATIONS": None}))
 
 
@@ -254,6 +263,41 @@ async def test_verify_reports_the_revision_of_the_service_and_a_missing_snapshot
         ("revision", "alembic_version", "first")
     ]
     assert [(one.kind, one.found, one.severity) for one in after.differences] == [("snapshot", "missing", "warning")]
+
+
+@pytest.mark.slow
+def test_plain_alembic_checks_the_requirement_and_needs_no_models_to_upgrade(
+    settings: Settings, service: Service, superuser: psycopg.Connection
+) -> None:
+    (service.folder / "env.py").write_text(ENVIRONMENT)
+    (service.folder.parent / "alembic.ini").write_text("[alembic]\nscript_location = %(here)s/migrations\n")
+    upgraded = run_forked("alembic", ["upgrade", "head"], service.folder.parent, os.environ)
+    service.add("second", "first", "SELECT", more="requires_thea = '9999'")
+
+    rejected = run_forked("alembic", ["upgrade", "head"], service.folder.parent, os.environ)
+
+    assert upgraded.returncode == 0, upgraded.stderr
+    assert "second of the service requires the revision 9999 of thea-database" in rejected.stdout + rejected.stderr
+    assert "Traceback" not in rejected.stderr
+    assert superuser.execute("TABLE alembic_version").fetchall() == [("first",)]
+
+
+@pytest.mark.parametrize(
+    ("models", "fault"),
+    [
+        ("nowhere.models", "must name modules that can be imported, got 'nowhere.models'"),
+        ("json", "must declare tables"),
+    ],
+)
+def test_models_that_cannot_be_compared_are_reported(
+    settings: Settings, service: Service, models: str, fault: str
+) -> None:
+    environment = {**os.environ, "DATABASE_SERVICE_MODELS": models}
+    arguments = ["revision", "--autogenerate", "-m", "x"]
+    done = run_forked("thea-db", arguments, service.folder.parent, environment)
+
+    assert (done.returncode, fault in done.stderr) == (2, True), done.stderr
+    assert [file.name for file in (service.folder / "versions").iterdir()] == ["first.py"]
 
 
 async def test_a_folder_or_setting_that_is_missing_is_reported(settings: Settings, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def tables(superuser: psycopg.Connection) -> list[str]:
     return [name for name, _ in superuser.execute(TABLES).fetchall()]
 
 
-@pytest.mark.parametrize("action", ["upgrade", "stamp", "downgrade", "alembic"])
+@pytest.mark.parametrize("action", ["upgrade", "stamp", "downgrade", pytest.param("alembic", marks=pytest.mark.slow)])
 async def test_an_old_table_is_renamed_with_its_grants(
     old: Settings, superuser: psycopg.Connection, action: str
 ) -> None:
@@ -72,6 +72,7 @@ async def test_readers_read_an_old_table_and_do_not_rename_it(old: Settings, sup
     assert tables(superuser) == ["alembic_version", "alembic_version_pkc"]
 
 
+@pytest.mark.slow
 async def test_a_revision_is_generated_from_a_database_with_an_old_table(old: Settings, drafts: Drafts) -> None:
     file = await revision(old, "generated", autogenerate=True, folder=drafts.folder)
 

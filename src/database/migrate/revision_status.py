@@ -30,7 +30,8 @@ SELECT to_regclass($1) IS NOT NULL AS exists, has_table_privilege(to_regclass($1
 """
 OTHER_DATABASE: Final = (
     "leave this database unchanged, and name another database for thea-database in DATABASE_URL; `thea-db info` shows"
-    " which source sets it"
+    " which source sets it. If the migrations are those of your service, name their folder in"
+    " DATABASE_SERVICE_MIGRATIONS (docs/services.md)"
 )
 
 
