@@ -123,6 +123,17 @@ def test_a_search_path_without_a_schema_is_reported_with_its_reset(
     assert doctor(cloned_database)["session defaults"].status == "ok"
 
 
+def test_the_missing_schema_of_the_setting_is_created_by_upgrade(cloned_database: URL) -> None:
+    owner = cloned_database.set(username="thea_owner")
+
+    findings = doctor(cloned_database, DATABASE_MIGRATION_URL=owner, DATABASE_SCHEMA="shop")
+
+    for name in ("session defaults", "migrations"):
+        assert findings[name].status == "failed"
+        assert str(findings[name].remedy).startswith("run `thea-db upgrade`, which creates the schema")
+    assert 'GRANT USAGE ON SCHEMA "shop" TO thea_app;' in str(findings["session defaults"].remedy)
+
+
 def test_no_password(password_server: EmbeddedServer) -> None:
     findings = doctor(f"postgresql://thea_app@127.0.0.1:{password_server.target().port}/thea")
 

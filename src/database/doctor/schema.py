@@ -10,7 +10,7 @@ import asyncpg
 from src.config import Settings
 from src.database.check_result import CheckResult, failed, ok, skipped, warning
 from src.database.doctor.connection import reach
-from src.database.doctor.server import CheckContext, fault
+from src.database.doctor.server import MISSING_SCHEMA, CheckContext, fault
 from src.database.drift import Difference, verify
 from src.database.engine import SEES_EVERY_ROW
 from src.database.errors import ConfigurationError, DatabaseError, SchemaDriftError
@@ -231,9 +231,12 @@ async def check_migrations(settings: Settings) -> CheckResult:
     async with reach(settings, "migrations") as reached:
         schema = await reached.connection.fetchval("SELECT quote_ident(current_schema())")
         if schema is None:
+            user = reached.target.user
             return failed(
-                f"no schema in the search_path of {reached.target.user} exists: no table can be created",
-                "name an existing schema (ALTER ROLE ... SET search_path), or create the schema (CREATE SCHEMA)",
+                f"no schema in the search_path of {user} exists: no table can be created",
+                "name an existing schema (ALTER ROLE ... SET search_path), or create the schema (CREATE SCHEMA)"
+                if settings.DATABASE_SCHEMA is None
+                else MISSING_SCHEMA.format(schema=f'"{settings.DATABASE_SCHEMA}"', role=f'"{user}"'),
             )
         if await reached.connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
             return ok(f"{reached.target.user} can create tables")

@@ -40,6 +40,10 @@ SELECT name, setting, source, format('%I', current_user) AS role, format('%I', c
 _IN_THE_CLIENT: Final = "remove {name} from DATABASE_URL (`options`, or `schema`)"
 _FOR_THIS_ROLE: Final = "ALTER ROLE {role} IN DATABASE {database} SET {name} = '{value}';"
 """Takes precedence over the defaults of the role, the database and the server, and affects no other role."""
+MISSING_SCHEMA: Final = (
+    "run `thea-db upgrade`, which creates the schema of DATABASE_SCHEMA; if the schema exists, as its owner:"
+    " GRANT USAGE ON SCHEMA {schema} TO {role};"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +237,10 @@ async def check_session_defaults(context: CheckContext) -> CheckResult:
             f"search_path is {path['setting']}: none of these schemas exists, or the role has no USAGE on them; no"
             " table is found, and none can be created"
         )
-        remedies.append(f"create the schema (CREATE SCHEMA), grant USAGE on it, or: {_remedy(path, 'public')}")
+        # Where the setting names the schema, the path is neither in the URL nor a default of the role.
+        schema, role = context.settings.DATABASE_SCHEMA, path["role"]
+        other = f"create the schema (CREATE SCHEMA), grant USAGE on it, or: {_remedy(path, 'public')}"
+        remedies.append(other if schema is None else MISSING_SCHEMA.format(schema=f'"{schema}"', role=role))
     if not found:
         return ok("row_security is on; transactions are read committed; search_path has a schema that exists")
     judge = failed if security["setting"] == "off" or not has_schema else warning
