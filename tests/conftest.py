@@ -27,6 +27,7 @@ from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServe
 from src.database.migrate import upgrade
 from src.database.models import User
 from src.database.session import AsyncSession, TenantBinding, forget_settings, reset_process_state
+from src.database.testing import SERVER_PARAMETERS
 from tests.clones import Clones
 
 # In memory, if there is room: cloning hundreds of databases takes a sixth of the time there.
@@ -37,19 +38,7 @@ IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 FOLDER = Path(os.environ.get("THEA_TEST_SERVER") or tempfile.mkdtemp(prefix="thea-", dir=MEMORY if HAS_ROOM else None))
 os.environ["THEA_TEST_SERVER"] = str(FOLDER)
 FOLDER.chmod(0o711)  # as root the server runs as another user, which must be able to enter the folder
-# Durability is not needed; without fsync and full pages, cloning the template is five times as fast.
-SERVER = EmbeddedServer(
-    FOLDER,
-    config={
-        "fsync": "off",
-        "synchronous_commit": "off",
-        "full_page_writes": "off",
-        "io_method": "sync",
-        "shared_buffers": "32MB",
-        "autovacuum": "off",  # it would process hundreds of databases; tests that need statistics run ANALYZE
-        "dynamic_shared_memory_type": "mmap",  # also for replicas: leaves nothing in /dev/shm
-    },
-)
+SERVER = EmbeddedServer(FOLDER, config=SERVER_PARAMETERS)
 SOCKETS = SERVER.target().host
 LONGEST = {"test_demo.py"}
 

@@ -118,6 +118,33 @@ def test_a_service_needs_no_conftest(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.slow
+def test_the_tables_of_a_service_are_migrated(tmp_path: Path) -> None:
+    (tmp_path / "migrations" / "versions").mkdir(parents=True)
+    (tmp_path / "migrations" / "versions" / "first.py").write_text(
+        '"""The first table."""\n\n'
+        "from alembic import op\n\n"
+        "from src.database.migrate.row_level_security import protect\n\n"
+        "revision = 'first'\ndown_revision = None\n\n\n"
+        "def upgrade():\n"
+        "    op.execute('CREATE TABLE orders (tenant_id uuid NOT NULL REFERENCES tenants, id uuid NOT NULL,'\n"
+        "               ' PRIMARY KEY (tenant_id, id))')\n"
+        "    protect('orders')\n"
+    )
+    (tmp_path / ".env").write_text("DATABASE_SERVICE_MODELS=orders.models\nDATABASE_SERVICE_MIGRATIONS=migrations\n")
+    write(
+        tmp_path,
+        "from sqlalchemy import text\n"
+        "async def test_one(db_session, tenant):\n"
+        "    insert = text('INSERT INTO orders VALUES (:tenant, uuidv7())')\n"
+        "    await db_session.execute(insert, {'tenant': tenant.id})\n",
+    )
+
+    done = run(tmp_path)
+
+    assert "1 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.slow
 def test_workers_share_a_server_and_no_rows(tmp_path: Path) -> None:
     write_service(tmp_path, "auto")
 

@@ -107,8 +107,16 @@ class TestDatabases:
         engine = create_engine(settings, poolclass=NullPool, name=queries.NAME)
         use_observer(queries.NAME, self.queries)
         watch(engine, settings, name="db_session")
-        self._rolled_back = engine, TenantBinding(self._tenant_id)
+        binding = TenantBinding(self._tenant_id)
+        self.server.run(_check_schema(engine, binding))
+        self._rolled_back = engine, binding
         return self._rolled_back
+
+
+async def _check_schema(engine: DatabaseEngine, binding: TenantBinding) -> None:
+    """Bind a transaction, so that the binding has checked the schema: inside the tests' transactions it would again."""
+    async with AsyncSession(engine, binding=binding) as session:
+        await session.connection()
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class TestServer:
     __test__ = False
 
     def __init__(self, run: TestRun) -> None:
-        self._run = run
+        self._test_run = run
         self._embedded = None if run.url else EmbeddedServer(run.folder, config=SERVER_PARAMETERS, is_temporary=True)
         self._thread = _LoopThread()
         self._numbers = count(1)
@@ -115,6 +115,10 @@ class TestServer:
         if self._embedded is not None:
             self._embedded.release()
 
+    def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """Run a coroutine on a loop of its own, whatever loop runs in this thread, and return its result."""
+        return self._thread.run(work)
+
     def clone(self) -> str:
         """Return the name of a new migrated database."""
         return self._thread.run(self._clone())
@@ -132,14 +136,14 @@ class TestServer:
             target = self._embedded.target_as(OWNER_ROLE if as_owner else APP_ROLE, database)
             return replace(target, embedded=None).url
         url = self._existing.set(database=database)
-        return url if as_owner else url.set(username=self._run.prefix, password=self._run.password)
+        return url if as_owner else url.set(username=self._test_run.prefix, password=self._test_run.password)
 
     def remove(self) -> None:
         """Remove all that the run has left, also that of processes which were killed."""
         if self._embedded is None:
             self._thread.run(self._remove())
         self._thread.close()
-        shutil.rmtree(self._run.folder, ignore_errors=True)  # the keeper stops the server of a removed folder
+        shutil.rmtree(self._test_run.folder, ignore_errors=True)  # the keeper stops the server of a removed folder
 
     @cached_property
     def _existing(self) -> URL:
@@ -149,7 +153,7 @@ class TestServer:
             ConfigurationError: It is not a URL.
         """
         try:
-            return parse_url(str(self._run.url))
+            return parse_url(str(self._test_run.url))
         except ValueError as error:
             raise ConfigurationError(
                 f"{URL_VARIABLE} must be the URL of a PostgreSQL server: {error} (its value is not shown)"
@@ -196,9 +200,11 @@ class TestServer:
 
     async def _create_role(self, admin: asyncpg.Connection[Any]) -> None:
         """Create the application's role: row-level security would not bind the role of the URL if it is a superuser."""
-        role = self._run.prefix
+        role = self._test_run.prefix
         try:
-            await admin.execute(f"CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '{self._run.password}'")
+            await admin.execute(
+                f"CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '{self._test_run.password}'"
+            )
             await admin.execute(f"GRANT {role} TO CURRENT_USER")  # to end its sessions in DROP DATABASE
         except asyncpg.DuplicateObjectError:
             pass  # of a process that was killed while it built the template
@@ -219,7 +225,7 @@ class TestServer:
         admin = self._admin
         assert admin is not None  # noqa: S101 - `start` sets it
         await self._drop(admin, self._left)
-        name = f"{self._run.prefix}_{self._run.worker}_{next(self._numbers)}"
+        name = f"{self._test_run.prefix}_{self._test_run.worker}_{next(self._numbers)}"
         # With fsync off, file_copy takes half of the time of wal_log.
         strategy = "" if self._embedded is None else "STRATEGY file_copy"
         await admin.execute(f'CREATE DATABASE {name} OWNER "{self._owner}" TEMPLATE {self.template} {strategy}')
@@ -239,11 +245,11 @@ class TestServer:
         admin = await self._connect()
         try:
             names = "SELECT datname FROM pg_database WHERE starts_with(datname::text, $1)"
-            left = [row["datname"] for row in await admin.fetch(names, f"{self._run.prefix}_")]
+            left = [row["datname"] for row in await admin.fetch(names, f"{self._test_run.prefix}_")]
             if self.template in left:
                 await admin.execute(f"ALTER DATABASE {self.template} IS_TEMPLATE false")
             await self._drop(admin, left)
-            await admin.execute(f"DROP ROLE IF EXISTS {self._run.prefix}")
+            await admin.execute(f"DROP ROLE IF EXISTS {self._test_run.prefix}")
         finally:
             await self._stack.aclose()
 
