@@ -44,7 +44,8 @@ def bootstrap_command(
     printed before it is executed. Exit code 1 if the server refuses a statement.
 
     Without --adopt the command prints the plan, changes nothing and ends with exit code 2 if the database belongs to
-    another role, has other tables or is used by other roles, or if one of the roles is used elsewhere.
+    another role, has other tables or is used by other roles, or if one of the roles is used elsewhere. With
+    DATABASE_SCHEMA, the database may belong to another role, and have tables in other schemas.
     """
     from src.database.operations import bootstrap, bootstrap_script
 
@@ -74,7 +75,7 @@ def backup_command(
     programs: Programs = None,
     as_json: Json = False,
 ) -> None:
-    """Back up the rows of all tenants, as of one instant.
+    """Back up the rows of all tenants, as of one instant: the whole database, or the schema of DATABASE_SCHEMA.
 
     Exit code 1 if --verify finds a difference.
     """
@@ -100,7 +101,8 @@ def restore_command(
 ) -> None:
     """Restore a backup into an empty database in one transaction, and compare the tables with the manifest.
 
-    The number of rows and the row-level security of each table are compared. Exit code 1 if there is a difference.
+    With DATABASE_SCHEMA, that schema must be empty, and not the database. The number of rows and the row-level security
+    of each table are compared. Exit code 1 if there is a difference.
     """
     from src.database.operations import restore
 

@@ -153,7 +153,8 @@ async def back_up(settings: Settings, archive: Path, *, programs: Path | None = 
         programs: The folder of pg_dump; None searches this machine.
 
     Raises:
-        ConfigurationError: Row-level security applies to the role, the file exists, or no pg_dump is suitable.
+        ConfigurationError: Row-level security applies to the role, the file exists, the schema of DATABASE_SCHEMA has
+            no table, or no pg_dump is suitable.
         ConnectionFailed: The server cannot be reached.
         DatabaseError: pg_dump failed.
     """
@@ -228,7 +229,7 @@ async def verify_backup(
 
 
 async def restore(settings: Settings, archive: Path, *, programs: Path | None = None) -> Restored:
-    """Restore a backup into an empty database, in one transaction.
+    """Restore a backup into an empty database, or the empty schema of DATABASE_SCHEMA, in one transaction.
 
     The role of DATABASE_MIGRATION_URL owns the restored objects. The application's role receives its privileges from
     the default privileges that `bootstrap` sets; the right to write the version table is revoked.
@@ -239,8 +240,8 @@ async def restore(settings: Settings, archive: Path, *, programs: Path | None = 
         programs: The folder of pg_restore; None searches this machine.
 
     Raises:
-        ConfigurationError: The archive does not exist or has changed, the database is not empty, or no pg_restore is
-            suitable.
+        ConfigurationError: The archive does not exist, has changed or is of another schema, the database or the schema
+            is not empty, or no pg_restore is suitable.
         ConnectionFailed: The server cannot be reached.
         DatabaseError: pg_restore failed; the database is unchanged.
     """
