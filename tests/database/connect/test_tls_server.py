@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import asyncpg
+import psycopg
 import pytest
 
 from src.config import Settings
 from src.database import create_engine
+from src.database.connect import Driver, asyncpg_arguments, psycopg_arguments
 from src.database.doctor.examination import examine
 from src.database.embedded.files import free_port
 from src.database.errors import AuthenticationFailed, ConfigurationError, TlsFailed
@@ -97,6 +102,35 @@ async def test_production_is_encrypted_by_default(server: Target) -> None:
 
 async def test_verify_full_accepts_the_right_server(server: Target, certificates: Certificates) -> None:
     assert await encryption(server, sslmode="verify-full", sslrootcert=str(certificates.ca_file)) == (True, "TLSv1.3")
+
+
+@pytest.mark.parametrize("driver", get_args(Driver))
+@pytest.mark.parametrize("user", ["app", "certified"])
+async def test_drivers_of_other_libraries_are_as_strict(
+    driver: Driver, user: str, server: Target, certificates: Certificates
+) -> None:
+    trusted = replace(server, user=user, ssl_mode="verify-full")
+    if user == "certified":
+        certificates.client_key.chmod(0o600)  # libpq refuses a key that others can read
+        trusted = replace(trusted, ssl_cert=certificates.client_cert, ssl_key=certificates.client_key)
+
+    assert await version_of_tls(driver, trusted) == "TLSv1.3"
+    with pytest.raises((ssl.SSLError, psycopg.OperationalError), match="certificate"):
+        await version_of_tls(driver, replace(trusted, ssl_ca=None))
+
+
+async def version_of_tls(driver: Driver, target: Target) -> object:
+    """Return the version of TLS that the server reports to a driver."""
+    question = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    if driver == "psycopg":
+        async with await psycopg.AsyncConnection.connect(**psycopg_arguments(target, target.hosts)) as opened:
+            row = await (await opened.execute(question)).fetchone()
+            return row and row[0]
+    connection = await asyncpg.connect(**asyncpg_arguments(target, target.hosts))
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
 
 
 async def test_verify_full_refuses_a_server_of_an_unknown_ca(server: Target) -> None:
