@@ -46,7 +46,7 @@ BEGIN
     END IF;
     -- Messages that are all sent again are duplicates, although the conversation has continued.
     IF p_expected_last_seq <> v.last_seq AND (
-        SELECT count(*) FROM {schema}.message_history AS m
+        SELECT pg_catalog.count(*) FROM {schema}.message_history AS m
          WHERE m.tenant_id = p_tenant AND m.message_id = ANY (p_message_ids)
     ) < pg_catalog.cardinality(p_message_ids) THEN
         outcome := 'stale';

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from sqlalchemy import Select, bindparam
 
 from src.database.models import Conversation
 from src.database.repositories.base import Condition, Repository, Upserted
-from src.database.statements import InSession, Page, Turn, conversations
+from src.database.statements import InSession, Page, Turn, conversation_changes, conversations
 
 if TYPE_CHECKING:
     from src.database.models import attributes
@@ -47,7 +48,8 @@ class ConversationRepository(Repository[Conversation]):
 
     async def get_by_session_id(self, session_id: str) -> Conversation | None:
         """Return the conversation with this session id, open or closed, or None."""
-        statement = self._select(Conversation.session_id == session_id)
+        key, _ = conversation_changes.stored_session_id(session_id)
+        statement = self._select(Conversation.session_id == key)
         conversation: Conversation | None = await self.session.scalar(statement)
         return conversation
 
@@ -96,6 +98,73 @@ class ConversationRepository(Repository[Conversation]):
         return await conversations.get_or_start_conversation(
             InSession(self.session), user_id, channel, external_chat_id, idle_timeout=idle_timeout, now=now
         )
+
+    async def open(
+        self, session_id: str, user_id: UUID, *, channel: str = conversation_changes.SESSION_CHANNEL
+    ) -> tuple[Conversation, bool]:
+        """Return the conversation with this session id, opening one if there is none.
+
+        Concurrent calls open one conversation. It is not the active conversation of a chat: `get_or_start` does not
+        return it, and `close_stale` does not close it. After a conversation is deleted, its session id opens another
+        one.
+
+        Args:
+            session_id: The id, unique within the tenant. Of an id with more than 255 characters, or with characters
+                that PostgreSQL cannot store, `Conversation.session_id` is a hash, and `extra["session_id"]` the id.
+            user_id: The user's id.
+            channel: The channel of a conversation that is opened.
+
+        Returns:
+            The conversation, and True if this call opened it.
+
+        Raises:
+            DuplicateKeyError: The session id belongs to a conversation of another user.
+            ForeignKeyError: The tenant has no such user, or the user is deleted.
+            ValueError: The session id is empty, or the channel is too long.
+
+        Example:
+            conversation, is_new = await ConversationRepository(session).open("agent-42", user.id)
+        """
+        send = partial(InSession(self.session).entities, conversation_changes.OPEN, Conversation, refresh=True)
+        return await conversation_changes.open_by_session_id(send, session_id, user_id, channel)
+
+    async def clear(self, conversation_id: UUID, *, turn: int | None = None) -> int:
+        """Delete all messages of a conversation softly, and its summary; return the number of messages.
+
+        `seq` continues, and the keys of the messages stay taken: a message that is delivered again is a duplicate, and
+        does not return. Retention deletes the messages permanently.
+
+        Args:
+            conversation_id: The conversation's id.
+            turn: The token of the turn that the caller has claimed, if any.
+
+        Raises:
+            NotFoundError: The tenant has no such conversation.
+            StaleDataError: Another worker has claimed the turn.
+        """
+        return await conversation_changes.clear_in_session(self.session, conversation_id, turn)
+
+    async def fork(
+        self, conversation_id: UUID, *, upto_seq: int | None = None, session_id: str | None = None
+    ) -> Conversation:
+        """Copy a conversation with its messages, and return the copy.
+
+        The copy is independent of its origin, and is not the active conversation of the chat. Its messages have the
+        same `seq`, and new ids and keys (`fork:<id of the copy>:<seq>`). An answer that is being streamed is copied as
+        interrupted. `extra["forked_from"]` of the copy is the id of the origin.
+
+        Args:
+            conversation_id: The conversation's id.
+            upto_seq: The `seq` of the last message to copy; by default all messages are copied.
+            session_id: The session id of the copy, as `open` takes it; by default a new one.
+
+        Raises:
+            DuplicateKeyError: The session id is taken.
+            NotFoundError: The tenant has no such conversation.
+            ValueError: `upto_seq` is negative, or the session id is empty.
+        """
+        send = partial(InSession(self.session).entities, conversation_changes.FORK, Conversation, refresh=True)
+        return await conversation_changes.fork(send, conversation_id, upto_seq, session_id)
 
     async def close(self, conversation_id: UUID, *, reason: str | None = None) -> Conversation:
         """Close a conversation. A closed conversation is unchanged, and messages can still be appended to it.

@@ -196,6 +196,15 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             return whole
         return closed if await self._has_from(conversation_id, before_seq) else whole
 
+    async def last(self, conversation_id: UUID, limit: int = windows.DEFAULT_LIMIT) -> list[MessageHistory]:
+        """Return exactly the last messages. Unlike `recent`, this can separate a tool call from its results.
+
+        Raises:
+            ValueError: The limit is not from 1 to 1000.
+        """
+        check_limit(limit)
+        return (await self._window(MessageHistoryRepository._newest, conversation_id, limit=limit))[::-1]
+
     async def before(
         self, conversation_id: UUID, seq: int, *, limit: int = windows.DEFAULT_LIMIT
     ) -> list[MessageHistory]:

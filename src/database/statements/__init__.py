@@ -7,6 +7,7 @@ the functions of a module that is exported here are its operations.
 
 from src.database.statements import (
     answers,
+    conversation_changes,
     conversations,
     event_moves,
     events,
@@ -75,6 +76,7 @@ __all__ = [
     "check_extra",
     "check_limit",
     "check_outcome",
+    "conversation_changes",
     "conversations",
     "decode_cursor",
     "encode_cursor",

@@ -31,6 +31,7 @@ from src.database.statements import (
     append_messages,
     check_limit,
     check_outcome,
+    conversation_changes,
     conversations,
     decode_cursor,
     encode_cursor,
@@ -126,6 +127,47 @@ class Store:
         [row] = await self._sender.call(_GET_OR_CREATE, telegram_id, new_id, *profile.checked())
         user = UserRow._make(row)
         return user, user.id == new_id
+
+    async def open_conversation(
+        self, session_id: str, user_id: UUID, *, channel: str = conversation_changes.SESSION_CHANNEL
+    ) -> tuple[ConversationRow, bool]:
+        """Return the conversation with this session id, opened if there is none; see `ConversationRepository.open`.
+
+        Raises:
+            DuplicateKeyError: The session id belongs to a conversation of another user.
+            ForeignKeyError: The tenant has no such user, or the user is deleted.
+            ValueError: The session id is empty, or the channel is too long.
+        """
+        send = partial(self._conversations, conversation_changes.OPEN)
+        return await conversation_changes.open_by_session_id(send, session_id, user_id, channel)
+
+    async def clear(self, conversation_id: UUID, *, turn: int | None = None) -> int:
+        """Delete all messages of a conversation softly; see `ConversationRepository.clear`.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered: call again.
+            NotFoundError: This tenant has no such conversation.
+            StaleDataError: Another worker has claimed the turn.
+        """
+        count, _ = await conversation_changes.clear(self._sender, conversation_id, turn)
+        return count
+
+    async def fork(
+        self, conversation_id: UUID, *, upto_seq: int | None = None, session_id: str | None = None
+    ) -> ConversationRow:
+        """Copy a conversation with its messages; see `ConversationRepository.fork`.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered: the copy exists or not.
+            DuplicateKeyError: The session id is taken.
+            NotFoundError: This tenant has no such conversation.
+            ValueError: `upto_seq` is negative, or the session id is empty.
+        """
+        send = partial(self._conversations, conversation_changes.FORK)
+        return await conversation_changes.fork(send, conversation_id, upto_seq, session_id)
+
+    async def _conversations(self, call: Call[Any], *arguments: Any) -> list[ConversationRow]:
+        return [ConversationRow._make(_conversation(row)) for row in await self._sender.call(call, *arguments)]
 
     async def append(
         self,
@@ -269,6 +311,15 @@ class Store:
             budget = windows.check_number("token_budget", token_budget)
             rows = await self._sender.read(_WITHIN_BUDGET, conversation_id, limit, budget)
         return whole_pairs(rows[::-1], unanswered=unanswered)
+
+    async def last(self, conversation_id: UUID, limit: int = windows.DEFAULT_LIMIT) -> list[MessageRow]:
+        """Return exactly the last messages, the oldest first; see `MessageHistoryRepository.last`.
+
+        Raises:
+            ValueError: The limit is not from 1 to 1000.
+        """
+        check_limit(limit)
+        return (await self._sender.read(_NEWEST, conversation_id, limit))[::-1]
 
     async def page(
         self, conversation_id: UUID, *, after: str | None = None, limit: int = PAGE_LIMIT

@@ -37,6 +37,12 @@ CALLS: Final = {
     "get_by_session_id": Call(lambda r, _: r.get_by_session_id("same"), statements=1),
     "get_active": Call(lambda r, b: r.get_active(b.user, "telegram", "1"), statements=1),
     "get_or_start": Call(lambda r, b: r.get_or_start(b.user, "telegram", "1"), statements=1, needs_own_rows=True),
+    "open": Call(lambda r, b: r.open("same", b.user), statements=1, needs_own_rows=True),
+    "open, a new one": Call(
+        lambda r, b: r.open(str(uuid7()), b.user), statements=1, needs_own_rows=True, makes_rows=True
+    ),
+    "clear": Call(lambda r, b: r.clear(b.conversation), statements=1),
+    "fork": Call(lambda r, b: r.fork(b.conversation), statements=1),
     "close": Call(lambda r, b: r.close(b.conversation), statements=1),
     # Sorting all rows of a small tenant is cheaper than an index scan.
     "close_stale": Call(lambda r, _: r.close_stale(timedelta(0), now=LATER), statements=1, most_rows=1_100),

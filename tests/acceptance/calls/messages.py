@@ -17,6 +17,7 @@ CALLS: Final = {
     "upsert": Call(lambda r, _: refused(r.upsert({"message_id": "same"}, key=["message_id"])), statements=0),
     "append": Call(lambda r, b: r.append(b.conversation, a_message("new")), statements=1),
     "append_many": Call(lambda r, b: r.append_many(b.conversation, [a_message("new")]), statements=1),
+    "last": Call(lambda r, b: r.last(b.conversation), statements=1),
     "recent": Call(lambda r, b: r.recent(b.conversation), statements=1),
     "before": Call(lambda r, b: r.before(b.conversation, 2), statements=1),
     "after": Call(lambda r, b: r.after(b.conversation, 0), statements=1),

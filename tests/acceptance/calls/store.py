@@ -34,6 +34,11 @@ async def page_items(store: Store, rows: Rows) -> list[Any]:
     return list((await store.page(rows.conversation, limit=1)).items)
 
 
+async def open_own(store: Store, _: Rows) -> Any:
+    user, _created = await store.get_or_create_user(1)
+    return await store.open_conversation("own", user.id)
+
+
 def new() -> NewMessage:
     return a_message(str(uuid7()))
 
@@ -45,7 +50,11 @@ CALLS: Final = {
     "append_many": Call(lambda s, b: s.append_many(b.conversation, [new(), new()]), statements=1),
     "recent": Call(lambda s, b: s.recent(b.conversation), statements=1),
     "recent, by tokens": Call(lambda s, b: s.recent(b.conversation, token_budget=100), statements=1),
+    "last": Call(lambda s, b: s.last(b.conversation), statements=1),
     "page": Call(page_items, statements=1),
+    "open_conversation": Call(open_own, statements=2, makes_rows=True),
+    "clear": Call(lambda s, b: s.clear(b.conversation), statements=1),
+    "fork": Call(lambda s, b: s.fork(b.conversation), statements=1),
     "turn": Call(lambda s, _: s.turn(1, "telegram", "1", [new()]), statements=1, makes_rows=True),
     "stream_messages": Call(lambda s, b: messages_of(s, b, limit=1000), statements=1),
     "stream_messages, in part": Call(lambda s, b: messages_of(s, b, limit=1), statements=1),

@@ -52,6 +52,7 @@ _CONVERSATIONS: Final[dict[str, tuple[str, dict[UUID, str | None], tuple[UUID, .
     "unnamed": ("u1", {FIRST: None, SECOND: None}, _BOTH, ()),
     "unnamed, before u1": ("before u1", {FIRST: None, SECOND: None}, (), ()),
     "deleted": ("u1", {FIRST: "1", SECOND: "1"}, (), (FIRST,)),
+    "deleted in both": ("u1", {FIRST: "8", SECOND: "8"}, (), _BOTH),
     "not deleted": ("u1", {FIRST: "5", SECOND: "5"}, (), (SECOND,)),
     "of the second alone": ("of the second alone", {SECOND: "6"}, (SECOND,), ()),
     "of the second alone, u1": ("u1", {SECOND: "7"}, (SECOND,), ()),
@@ -118,8 +119,19 @@ def _of_the_store(call: StoreCall) -> Answer:
     return lambda store, _: call.run(store, _ROWS)
 
 
-def _append(conversation: str, *keys: str) -> Answer:
-    return lambda store, _: store.append_many(named(conversation), [a_message(key) for key in keys])
+def _append(conversation: str, *keys: str, expected_last_seq: int | None = None) -> Answer:
+    messages = [a_message(key) for key in keys]
+    return lambda store, _: store.append_many(named(conversation), messages, expected_last_seq=expected_last_seq)
+
+
+def _open(session_id: str, user: str = "u1") -> Answer:
+    return lambda store, _: store.open_conversation(session_id, named(user))
+
+
+async def _fork_cleared(store: Store, _: OneConnection) -> Any:
+    """Copy a conversation without messages; the second tenant's has some."""
+    await store.clear(named("c1"))
+    return await store.fork(named("c1"))
 
 
 def _start(user: str, chat: str, *, is_idle: bool = False, is_locked: bool = False) -> Answer:
@@ -169,6 +181,18 @@ CALLS: Final[Mapping[str, Answer]] = {
     "append many, of an earlier user": _append("unnamed", "in unnamed, before u1"),
     "append many, of a deleted conversation": _append("c1", "in deleted"),
     "append many, a key lost": _lose_a_key_to_another_call,
+    "append, expecting": _append("c1", "of the second alone, in c1", expected_last_seq=0),
+    "append many, expecting": _append("c1", "in c1", "of the second alone, in c1", expected_last_seq=0),
+    "open": _open("c1"),
+    "open, another's": _open("of the second alone, u1"),
+    "open, deleted": _open("deleted in both"),
+    "open, no user": _open("new", "of the second alone"),
+    "clear, another's": lambda store, _: store.clear(named("of the second alone")),
+    "fork, deleted": lambda store, _: store.fork(named("deleted")),
+    "fork, cleared": _fork_cleared,
+    "fork under another's id": lambda _, sender: sender.call(
+        Call("app_fork_conversation", 6), named("c1"), 1, named("of the second alone"), "new", "{}"
+    ),
     "start, another's": _start("u1", "7"),
     "start and lock, another's": _start("u1", "7", is_locked=True),
     "start, idle": _start("u1", "1", is_idle=True),

@@ -42,6 +42,7 @@ ROW = (
 )
 
 USER = ("id", "telegram_id", "display_name", "locale", "timezone", "preferences")
+CONVERSATION = ("id", "session_id", "channel", "external_chat_id", "title", "summary", "summary_upto_seq", "last_seq")
 EVENT = ("id", "title", "start_datetime", "reminder_datetime", "reminder_attempts", "rrule", "extra")
 
 
@@ -75,6 +76,9 @@ class Path(Protocol):
         self, telegram_id: int, chat: str | None, messages: Sequence[NewMessage], *, idle: timedelta | None = None
     ) -> Taken: ...
     async def claim(self, worker: str, **options: Any) -> list[tuple[Any, ...]]: ...
+    async def open(self, session_id: str, user_id: UUID) -> tuple[UUID, bool]: ...
+    async def clear(self, conversation_id: UUID, **options: Any) -> int: ...
+    async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]: ...
 
 
 class ByRepositories:
@@ -121,6 +125,20 @@ class ByRepositories:
             claimed = await EventRepository(session).claim_due_reminders(worker, **options)
         return [tuple(getattr(event, name) for name in EVENT) for event in claimed]
 
+    async def open(self, session_id: str, user_id: UUID) -> tuple[UUID, bool]:
+        async with get_db() as session:
+            conversation, is_new = await ConversationRepository(session).open(session_id, user_id)
+        return conversation.id, is_new
+
+    async def clear(self, conversation_id: UUID, **options: Any) -> int:
+        async with get_db() as session:
+            return await ConversationRepository(session).clear(conversation_id, **options)
+
+    async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]:
+        async with get_db() as session:
+            copy = await ConversationRepository(session).fork(conversation_id, **options)
+        return {name: getattr(copy, name) for name in CONVERSATION}
+
 
 class ByStore:
     async def get_or_create_user(self, telegram_id: int, **profile: Any) -> tuple[UUID, bool]:
@@ -154,6 +172,17 @@ class ByStore:
     async def claim(self, worker: str, **options: Any) -> list[tuple[Any, ...]]:
         claimed = await get_store().claim_due_reminders(worker, **options)
         return [tuple(getattr(event, name) for name in EVENT) for event in claimed]
+
+    async def open(self, session_id: str, user_id: UUID) -> tuple[UUID, bool]:
+        conversation, is_new = await get_store().open_conversation(session_id, user_id)
+        return conversation.id, is_new
+
+    async def clear(self, conversation_id: UUID, **options: Any) -> int:
+        return await get_store().clear(conversation_id, **options)
+
+    async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]:
+        copy = await get_store().fork(conversation_id, **options)
+        return {name: getattr(copy, name) for name in CONVERSATION}
 
 
 def _stored(one: Any) -> Stored:

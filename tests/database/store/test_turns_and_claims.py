@@ -14,6 +14,7 @@ from src.database.models import Event
 from src.database.repositories import (
     ConversationRepository,
     EventRepository,
+    MessageHistoryRepository,
 )
 from src.database.store import get_store
 from tests.database.repositories.skewed import skew_clock
@@ -33,6 +34,9 @@ async def test_calls_and_results_stay_together(path: Path, conversation_id: UUID
         "the window cuts off the call of the result"
     )
     assert [row[3] for row in await path.recent(conversation_id, limit=3)] == [2, 3, 4]
+    assert [row.seq for row in await get_store().last(conversation_id, 2)] == [3, 4], "exactly the last messages"
+    async with get_db() as session:
+        assert [row.seq for row in await MessageHistoryRepository(session).last(conversation_id, 2)] == [3, 4]
 
 
 async def test_a_call_without_a_result_is_left_out_once_the_conversation_continues(
