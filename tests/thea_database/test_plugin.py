@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -154,14 +155,23 @@ def test_workers_share_a_server_and_no_rows(tmp_path: Path) -> None:
     assert_nothing_is_left(tmp_path)
 
 
+@pytest.fixture
+def runner() -> Iterator[str]:
+    """A role that is not a superuser, and may create databases and roles."""
+    name = f"runner_{os.getpid()}"
+    with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN CREATEDB CREATEROLE")
+        yield name
+        connection.execute(f"DROP ROLE {name}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_an_existing_server_keeps_nothing(tmp_path: Path, workers: str) -> None:
+def test_an_existing_server_keeps_nothing(tmp_path: Path, workers: str, runner: str) -> None:
     write_service(tmp_path, "auto")
-    url = f"postgresql://{SUPERUSER}@/postgres?host={SOCKETS}"
     before = databases()
 
-    done = run(tmp_path, "-n", workers, **{URL_VARIABLE: url})
+    done = run(tmp_path, "-n", workers, **{URL_VARIABLE: f"postgresql://{runner}@/postgres?host={SOCKETS}"})
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert databases() - before == set()
