@@ -22,7 +22,7 @@ running release uses.
   for its lock, and every other session that uses the table waits behind it.
 - `downgrade` reverts all of it.
 
-Delete this list and the unused imports; run `make format`.
+Delete this list and the unused imports, and format the file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ from src.database.migrate.operations import (
     validate,
 )
 from src.database.migrate.row_level_security import protect
-${imports if imports else ""}
+% if imports:
+${imports}
+% endif
+
 revision: str = ${repr(up_revision)}
 down_revision: str | Sequence[str] | None = ${repr(down_revision)}
 branch_labels: str | Sequence[str] | None = ${repr(branch_labels)}

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from src.database.base import utc_now
@@ -29,6 +29,7 @@ SAMPLES: list[Any] = [
 ]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # drawing is slow on a machine that is busy
 @given(VALUES)
 @example(SAMPLES)
 def test_a_value_is_decoded_equal_and_its_text_can_be_stored(value: Any) -> None:
