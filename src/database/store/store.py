@@ -158,7 +158,8 @@ class Store:
         """Copy a conversation with its messages; see `ConversationRepository.fork`.
 
         Raises:
-            CommitOutcomeUnknown: The connection was lost before the server answered: the copy exists or not.
+            CommitOutcomeUnknown: The connection was lost before the server answered: the copy exists or not. A second
+                call makes another copy, or raises DuplicateKeyError if `session_id` is given and the copy exists.
             DuplicateKeyError: The session id is taken.
             NotFoundError: This tenant has no such conversation.
             ValueError: `upto_seq` is negative, or the session id is empty.

@@ -35,7 +35,9 @@ CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
     "append_many": lambda store, there: store.append_many(there, [new_message(uuid7()) for _ in range(50)]),
     "recent": lambda store, there: store.recent(there, limit=20),
     "recent by tokens": lambda store, there: store.recent(there, token_budget=1000),
+    "last": lambda store, there: store.last(there, 20),
     "page": lambda store, there: store.page(there),
+    "fork": lambda store, there: store.fork(there),
     "turn": lambda store, _: store.turn(
         1, "telegram", "1", [new_message(uuid7()), new_message(uuid7(), role="assistant")]
     ),
@@ -243,7 +245,7 @@ async def test_calls_to_a_silent_server_end_and_a_write_is_reported_as_uncertain
         relay.fall_silent()
         since = time.monotonic()
 
-        with pytest.raises(CommitOutcomeUnknown, match="send the messages again"):
+        with pytest.raises(CommitOutcomeUnknown, match="call again with the same arguments"):
             await get_store().append(uuid7(), new_message("x"))
         with pytest.raises(ConnectionFailed):
             await ByStore().user(1)
