@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,9 +61,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove what the run has left, also after Ctrl-C, and what a worker left that was killed."""
     folder = config.stash.get(_RUN, None)
     if folder is not None and not hasattr(config, "workerinput") and Path(folder).exists():
+        from thea_database.errors import DatabaseError
         from thea_database.testing import TestServer
 
-        TestServer(_test_run(config)).remove()
+        try:
+            TestServer(_test_run(config)).remove()
+        except DatabaseError as error:  # the tests that need the server have failed with the same error
+            prefix = Path(folder).name.replace("-", "_")
+            sys.stderr.write(f"databases whose names begin with {prefix} may be left: {error}\n")
 
 
 def _folder(config: pytest.Config) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -185,6 +186,20 @@ def test_a_role_that_may_not_create_roles_is_reported(tmp_path: Path) -> None:
     done = run(tmp_path, **{URL_VARIABLE: f"postgresql://thea_app@/postgres?host={SOCKETS}"})
 
     assert f"{URL_VARIABLE} must name a role that may create databases and roles, got 'thea_app'" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_be_reached_is_reported(tmp_path: Path) -> None:
+    write(tmp_path, ONE)
+
+    done = run(tmp_path, TMPDIR=str(tmp_path), **{URL_VARIABLE: "postgresql://x@127.0.0.1:1/x"})
+
+    left = re.search(r"names begin with (thea_test_\w+) may be left", done.stderr)
+    assert "ConnectionFailed" in done.stdout
+    assert "INTERNALERROR" not in done.stdout + done.stderr
+    assert left is not None
+    name = left[1].replace("_", "-")
+    assert not [folder for folder in (tmp_path, Path("/dev/shm")) if (folder / name).exists()]  # noqa: S108 - one of the two
 
 
 @pytest.mark.slow

@@ -139,11 +139,17 @@ class TestServer:
         return url if as_owner else url.set(username=self._test_run.prefix, password=self._test_run.password)
 
     def remove(self) -> None:
-        """Remove all that the run has left, also that of processes which were killed."""
-        if self._embedded is None:
-            self._thread.run(self._remove())
-        self._thread.close()
-        shutil.rmtree(self._test_run.folder, ignore_errors=True)  # the keeper stops the server of a removed folder
+        """Remove all that the run has left, also that of processes which were killed.
+
+        Raises:
+            DatabaseError: The existing server cannot be reached; its databases stay.
+        """
+        try:
+            if self._embedded is None:
+                self._thread.run(self._remove())
+        finally:
+            self._thread.close()
+            shutil.rmtree(self._test_run.folder, ignore_errors=True)  # the keeper stops the server of a removed folder
 
     @cached_property
     def _existing(self) -> URL:
