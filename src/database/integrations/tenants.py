@@ -173,9 +173,10 @@ class TenantMiddleware:
     """ASGI middleware that sets the current tenant for a request or a WebSocket.
 
     The tenant is set for streamed bodies and background tasks too. A request that names no tenant is answered with 400.
-    A tenant that is unknown, malformed, suspended or refused by `tenant_of` is answered with 403, always in the same
-    way, so that clients cannot find out which tenants exist. If the lookup fails, the answer has the status of its
-    error. All answers are problem documents. A WebSocket is refused before it is accepted.
+    A tenant that is unknown, malformed, suspended or refused by `tenant_of` (TenantRefused, NotFoundError) is answered
+    with 403, always in the same way, so that clients cannot find out which tenants exist. For another error of this
+    package, the answer has the status of that error. All answers are problem documents. A WebSocket is refused before
+    it is accepted.
 
     Args:
         app: The application; the framework passes it.
