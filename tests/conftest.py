@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from pathlib import Path
-from threading import Thread
 from uuid import UUID
 
 import psycopg
 import pytest
-from pytest_postgresql import factories
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
@@ -24,11 +20,9 @@ from src.config import Settings, get_settings
 from src.database import create_engine
 from src.database.base import uuid7
 from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
-from src.database.migrate import upgrade
 from src.database.models import User
 from src.database.session import AsyncSession, TenantBinding, forget_settings, reset_process_state
-from src.database.testing import SERVER_PARAMETERS
-from tests.clones import Clones
+from src.database.testing import TestRun, TestServer
 
 # In memory, if there is room: cloning hundreds of databases takes a sixth of the time there.
 MEMORY = Path("/dev/shm")  # noqa: S108 - a name of the test's own is made in it
@@ -38,8 +32,12 @@ IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 FOLDER = Path(os.environ.get("THEA_TEST_SERVER") or tempfile.mkdtemp(prefix="thea-", dir=MEMORY if HAS_ROOM else None))
 os.environ["THEA_TEST_SERVER"] = str(FOLDER)
 FOLDER.chmod(0o711)  # as root the server runs as another user, which must be able to enter the folder
-SERVER = EmbeddedServer(FOLDER, config=SERVER_PARAMETERS)
-SOCKETS = SERVER.target().host
+# Further revisions, for the test that runs this release on the schema of the next one.
+REVISIONS = Path(further) if (further := os.environ.get("THEA_TEST_REVISIONS")) else None
+SERVER = TestServer(
+    TestRun(FOLDER, worker=os.environ.get("PYTEST_XDIST_WORKER", "main")), tenants=(), revisions=REVISIONS
+)
+SOCKETS = EmbeddedServer(FOLDER).target().host
 LONGEST = {"test_demo.py"}
 
 
@@ -66,7 +64,7 @@ def pytest_sessionstart() -> None:
     os.environ["ENVIRONMENT"] = "test"
     # A test that chooses no database must find none, in particular not an embedded server in the working directory.
     os.environ["DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/none_chosen"
-    SERVER.acquire()
+    SERVER.start()
 
 
 @pytest.hookimpl(trylast=True)
@@ -77,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)  # after the teardown of session fixtures, which use the server
 def pytest_sessionfinish() -> None:
-    SERVER.release()
+    SERVER.stop()
     if not IS_WORKER:
         shutil.rmtree(FOLDER, ignore_errors=True)
 
@@ -86,26 +84,16 @@ def url_of(dbname: str, user: str = APP_ROLE) -> URL:
     return URL.create("postgresql+asyncpg", username=user, database=dbname, query={"host": SOCKETS})
 
 
-def migrate(*, dbname: str, **_connection: object) -> None:
-    """Migrate the template as the owner role, as in production."""
-    with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=dbname, autocommit=True) as connection:
-        connection.execute(f"ALTER DATABASE {dbname} OWNER TO {OWNER_ROLE}")
-        connection.execute(
-            f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER_ROLE}"
-            f" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_ROLE}"
-        )
-    settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(dbname, OWNER_ROLE))
-    # Further revisions, for the test that runs this release on the schema of the next one.
-    folder = Path(further) if (further := os.environ.get("THEA_TEST_REVISIONS")) else None
-    in_thread = Thread(target=lambda: asyncio.run(upgrade(settings, folder=folder)))
-    in_thread.start()
-    in_thread.join()
+@pytest.fixture(scope="session")
+def template_database() -> str:
+    """The migrated database that others are cloned from; nothing may connect to it while it is cloned."""
+    return SERVER.template
 
 
-postgresql_template = factories.postgresql_noproc(
-    host=SOCKETS, port=5432, user=SUPERUSER, dbname="cloned", load=[migrate]
-)
-postgresql_shared = factories.postgresql_noproc(dbname="shared", depends_on="postgresql_template")
+@pytest.fixture(scope="session")
+def shared_database() -> str:
+    """A migrated database of the worker, for tests that leave nothing in it."""
+    return SERVER.clone()
 
 
 @pytest.fixture(scope="session")
@@ -138,17 +126,12 @@ def use_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Sett
     reset_process_state()
 
 
-@pytest.fixture(scope="session")
-def clones(postgresql_template: NoopExecutor) -> Iterator[Clones]:
-    with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname="postgres", autocommit=True) as server:
-        yield Clones(server, postgresql_template.template_dbname)
-
-
 @pytest.fixture
-def clone_name(clones: Clones) -> Iterator[str]:
+def clone_name() -> Iterator[str]:
     """The name of a new migrated database, for tests that commit."""
-    with clones.one() as name:
-        yield name
+    name = SERVER.clone()
+    yield name
+    SERVER.release(name)
 
 
 @pytest.fixture
@@ -176,7 +159,7 @@ def empty_database(superuser: psycopg.Connection) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def engine_of(postgresql_shared: NoopExecutor) -> Callable[[str], AsyncEngine]:
+def engine_of(shared_database: str) -> Callable[[str], AsyncEngine]:
     """A function that returns the engine of a role for the shared database.
 
     An engine keeps no connection, so that every event loop can use it. It is shared because compiling statements took
@@ -185,7 +168,7 @@ def engine_of(postgresql_shared: NoopExecutor) -> Callable[[str], AsyncEngine]:
 
     @cache
     def engine_of(role: str) -> AsyncEngine:
-        settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(postgresql_shared.template_dbname, role))
+        settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(shared_database, role))
         return create_engine(settings, poolclass=NullPool)
 
     return engine_of

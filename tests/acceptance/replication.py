@@ -24,7 +24,8 @@ from src.config import Settings
 from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from src.database.embedded.process import chown_to_server, run
 from src.database.migrate import upgrade
-from tests.conftest import FOLDER, SERVER
+from src.database.testing import SERVER_PARAMETERS
+from tests.conftest import FOLDER
 
 CATCH_UP_SECONDS = 10
 
@@ -42,7 +43,7 @@ class Node:
     def start(self, **config: str) -> None:
         # Not `off`, as in the suite: then the replica has a commit only when the WAL writer next wakes up.
         own = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "synchronous_commit": "on"}
-        options = {**SERVER.config, **own, **config}
+        options = {**SERVER_PARAMETERS, **own, **config}
         flags = " ".join(shlex.quote(f"--{name}={value}") for name, value in options.items())
         log = self.folder / "log"
         done = run("pg_ctl", "start", "-D", str(self.data), "-w", "-l", str(log), "-o", flags, capture=False)
@@ -140,7 +141,7 @@ def _template() -> Path:
     folder = FOLDER / "pair"
     with FileLock(FOLDER / "pair.lock", timeout=60):
         if not (folder / "ready").exists():
-            server = EmbeddedServer(folder, config={**SERVER.config, "max_connections": "100"})
+            server = EmbeddedServer(folder, config={**SERVER_PARAMETERS, "max_connections": "100"})
             server.acquire()
             host = server.target().host
             url = URL.create("postgresql", username=OWNER_ROLE, database=DATABASE, query={"host": host})

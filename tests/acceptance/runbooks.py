@@ -17,8 +17,9 @@ import pytest
 
 from src.database.embedded import SUPERUSER
 from src.database.embedded.process import chown_to_server, programs, server_uid
+from src.database.testing import SERVER_PARAMETERS
 from tests.acceptance.command import ROOT
-from tests.conftest import FOLDER, SERVER
+from tests.conftest import FOLDER
 
 _PART = re.compile(r"^## (.+)$", re.MULTILINE)
 _BLOCK = re.compile(r"^( *)```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -60,7 +61,7 @@ def perform(block: str, *, folder: Path, typed: str = "", variables: Mapping[str
 
 def settle(data: Path, socket: Path) -> None:
     """Configure the server of a data directory: listen only on a Unix socket, without fsync."""
-    options = {"listen_addresses": "", "unix_socket_directories": str(socket), **SERVER.config}
+    options = {"listen_addresses": "", "unix_socket_directories": str(socket), **SERVER_PARAMETERS}
     if int((data / "PG_VERSION").read_text()) < FIRST_WITH_IO_METHOD:
         del options["io_method"]
     with (data / "postgresql.conf").open("a") as file:

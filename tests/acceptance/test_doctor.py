@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
@@ -36,24 +35,24 @@ def problems(findings: dict[str, CheckResult]) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def bootstrapped(postgresql_shared: NoopExecutor) -> Iterator[None]:
+def bootstrapped(shared_database: str) -> Iterator[None]:
     """The shared database with the privileges that `bootstrap` leaves; a new one grants TEMPORARY to PUBLIC."""
-    name = postgresql_shared.template_dbname
+    name = shared_database
     with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=name, autocommit=True) as connection:
         connection.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
         yield
         connection.execute(f"GRANT TEMPORARY ON DATABASE {name} TO PUBLIC")
 
 
-def test_reports_no_problem_of_a_correct_database(postgresql_shared: NoopExecutor) -> None:
-    findings = doctor(url_of(postgresql_shared.template_dbname))
+def test_reports_no_problem_of_a_correct_database(shared_database: str) -> None:
+    findings = doctor(url_of(shared_database))
 
     assert problems(findings) == {}
     assert findings["revision"].status == findings["rights"].status == findings["clock"].status == "ok"
 
 
-def test_compares_the_packaged_zone_data_with_the_servers(postgresql_shared: NoopExecutor) -> None:
-    found = doctor(url_of(postgresql_shared.template_dbname))["time zones"]
+def test_compares_the_packaged_zone_data_with_the_servers(shared_database: str) -> None:
+    found = doctor(url_of(shared_database))["time zones"]
 
     assert found.status == "ok"
     for name in ("CET", "EET", "MET", "WET"):  # the server reads them as fixed abbreviations
@@ -76,8 +75,8 @@ def test_a_closed_port() -> None:
     assert findings["server"] == CheckResult("skipped", "see the check `port`")
 
 
-def test_one_of_two_hosts_is_enough(postgresql_shared: NoopExecutor) -> None:
-    findings = doctor(f"postgresql://thea_app@/{postgresql_shared.template_dbname}?host=/nowhere,{SOCKETS}")
+def test_one_of_two_hosts_is_enough(shared_database: str) -> None:
+    findings = doctor(f"postgresql://thea_app@/{shared_database}?host=/nowhere,{SOCKETS}")
 
     assert problems(findings) == {"port": "warning"}
 
@@ -175,9 +174,9 @@ def test_a_missing_ca_file(tls_server: TlsProxy) -> None:
     assert problems(doctor(url)) == {"TLS": "failed"}
 
 
-def test_a_server_that_trusts_network_connections(postgresql_shared: NoopExecutor, tls_server: TlsProxy) -> None:
+def test_a_server_that_trusts_network_connections(shared_database: str, tls_server: TlsProxy) -> None:
     """The proxy connects to a Unix socket, where the server requires no password."""
-    url = f"postgresql://thea_app:{CANARY}@127.0.0.1:{tls_server.port}/{postgresql_shared.template_dbname}"
+    url = f"postgresql://thea_app:{CANARY}@127.0.0.1:{tls_server.port}/{shared_database}"
 
     assert problems(doctor(url)) == {"password": "warning"}
     assert problems(doctor(url, ENVIRONMENT="staging")) == {"password": "failed", "TLS": "warning"}
@@ -191,8 +190,8 @@ def test_a_missing_database() -> None:
     assert "thea-db bootstrap" in str(findings["database"].remedy)
 
 
-def test_a_role_without_row_level_security(postgresql_shared: NoopExecutor) -> None:
-    url = url_of(postgresql_shared.template_dbname, "postgres")
+def test_a_role_without_row_level_security(shared_database: str) -> None:
+    url = url_of(shared_database, "postgres")
 
     assert problems(doctor(url)) == {"role": "warning"}
     remedy = str(doctor(url)["role"].remedy)
@@ -201,8 +200,8 @@ def test_a_role_without_row_level_security(postgresql_shared: NoopExecutor) -> N
     assert problems(doctor(url, ENVIRONMENT="production")) == {"role": "failed"}
 
 
-def test_a_role_that_owns_the_tables(postgresql_shared: NoopExecutor) -> None:
-    assert problems(doctor(url_of(postgresql_shared.template_dbname, "thea_owner"))) == {"role": "warning"}
+def test_a_role_that_owns_the_tables(shared_database: str) -> None:
+    assert problems(doctor(url_of(shared_database, "thea_owner"))) == {"role": "warning"}
 
 
 def test_a_role_that_can_create_tables(cloned_database: URL, superuser: psycopg.Connection) -> None:
@@ -290,20 +289,20 @@ def test_a_role_for_backups_is_not_made_writable(cloned_database: URL, superuser
     assert "name the application's role in DATABASE_URL" in remedy
 
 
-def test_pools_that_exceed_the_server(postgresql_shared: NoopExecutor) -> None:
-    findings = doctor(f"{url_of(postgresql_shared.template_dbname)}&pool_max=50", processes=3)
+def test_pools_that_exceed_the_server(shared_database: str) -> None:
+    findings = doctor(f"{url_of(shared_database)}&pool_max=50", processes=3)
 
     assert problems(findings) == {"connections": "failed"}
 
 
-def test_the_pgbouncer_setting_without_pgbouncer(postgresql_shared: NoopExecutor) -> None:
-    url = url_of(postgresql_shared.template_dbname)
+def test_the_pgbouncer_setting_without_pgbouncer(shared_database: str) -> None:
+    url = url_of(shared_database)
 
     assert problems(doctor(url, DATABASE_PGBOUNCER=True)) == {"pooler": "warning"}
 
 
-def test_a_replica_that_is_no_standby_and_an_owner_without_privileges(postgresql_shared: NoopExecutor) -> None:
-    url = url_of(postgresql_shared.template_dbname)
+def test_a_replica_that_is_no_standby_and_an_owner_without_privileges(shared_database: str) -> None:
+    url = url_of(shared_database)
 
     findings = doctor(url, DATABASE_REPLICA_URL=url, DATABASE_MIGRATION_URL=url)
 
@@ -340,11 +339,11 @@ def test_an_unreadable_revision(cloned_database: URL, superuser: psycopg.Connect
 
 
 def test_a_misspelled_setting_in_the_process_environment_is_a_warning(
-    postgresql_shared: NoopExecutor, monkeypatch: pytest.MonkeyPatch
+    shared_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_POOLSIZE", CANARY)
 
-    findings = doctor(url_of(postgresql_shared.template_dbname))
+    findings = doctor(url_of(shared_database))
 
     assert problems(findings) == {"settings": "warning"}
     assert "DATABASE_POOLSIZE in the environment is not a setting" in findings["settings"].found

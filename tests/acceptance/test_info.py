@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_postgresql.executors import NoopExecutor
 
 from src.config import Settings
 from src.database.cli.info import run_info
@@ -24,8 +23,8 @@ def info(capsys: pytest.CaptureFixture[str], **settings: Any) -> tuple[int, dict
     return code, json.loads(printed.out)
 
 
-def test_prints_the_values_in_force(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
-    url = url_of(postgresql_shared.template_dbname)
+def test_prints_the_values_in_force(shared_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    url = url_of(shared_database)
 
     code, report = info(capsys, DATABASE_URL=url, DATABASE_REPLICA_URL=url)
 
@@ -46,12 +45,12 @@ def test_prints_the_values_in_force(postgresql_shared: NoopExecutor, capsys: pyt
 
 
 def test_prints_tls_and_the_certificate(
-    postgresql_shared: NoopExecutor,
+    shared_database: str,
     tls_server: TlsProxy,
     certificates: Certificates,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    url = f"postgresql://thea_app:{CANARY}@127.0.0.1:{tls_server.port}/{postgresql_shared.template_dbname}"
+    url = f"postgresql://thea_app:{CANARY}@127.0.0.1:{tls_server.port}/{shared_database}"
 
     verified = info(capsys, DATABASE_URL=url, DATABASE_SSL_MODE="verify-full", DATABASE_SSL_CA=certificates.ca_file)[1]
     unverified = info(capsys, DATABASE_URL=url, DATABASE_SSL_MODE="require")[1]
@@ -63,10 +62,8 @@ def test_prints_tls_and_the_certificate(
     assert unverified["database"]["encryption"]["peer"] is None
 
 
-def test_shows_the_role_that_the_engine_would_refuse(
-    postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
-) -> None:
-    url = url_of(postgresql_shared.template_dbname, "postgres")
+def test_shows_the_role_that_the_engine_would_refuse(shared_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    url = url_of(shared_database, "postgres")
 
     code, report = info(capsys, DATABASE_URL=url, ENVIRONMENT="production")
 

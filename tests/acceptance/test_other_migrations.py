@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
@@ -38,7 +37,7 @@ each_revision = pytest.mark.parametrize("foreign", list(REVISIONS), indirect=Tru
 
 
 @pytest.fixture(scope="module")
-def foreign(request: pytest.FixtureRequest, postgresql_template: NoopExecutor) -> Iterator[URL]:
+def foreign(request: pytest.FixtureRequest, template_database: str) -> Iterator[URL]:
     """A database of other migrations; by default its revision is unknown."""
     name = f"foreign_{os.getpid()}"
     revision = REVISIONS[getattr(request, "param", "unknown")]

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from pytest_postgresql.executors import NoopExecutor
 
 from src.config import Settings
 from src.database.cli.pool import run_pool
@@ -26,9 +25,9 @@ def pool(capsys: pytest.CaptureFixture[str], *, processes: int = 1, **settings: 
 
 
 def test_suggests_a_size_for_the_machine_and_the_server(
-    postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
+    shared_database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = url_of(postgresql_shared.template_dbname)
+    url = url_of(shared_database)
 
     code, report = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging")
 
@@ -40,9 +39,9 @@ def test_suggests_a_size_for_the_machine_and_the_server(
 
 
 def test_pools_that_can_exhaust_the_server_are_exit_code_1(
-    postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
+    shared_database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = url_of(postgresql_shared.template_dbname)
+    url = url_of(shared_database)
 
     code, report = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging", processes=11)
     behind_pgbouncer, _ = pool(capsys, DATABASE_URL=url, ENVIRONMENT="staging", DATABASE_PGBOUNCER="true", processes=11)
@@ -52,9 +51,9 @@ def test_pools_that_can_exhaust_the_server_are_exit_code_1(
     assert behind_pgbouncer == 0
 
 
-def test_counts_the_pool_of_the_store(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_counts_the_pool_of_the_store(shared_database: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The limits of the three pools are added."""
-    url = url_of(postgresql_shared.template_dbname)
+    url = url_of(shared_database)
     settings = Settings(ENVIRONMENT="staging", DATABASE_URL=url)
     with_replica = settings.model_copy(update={"DATABASE_REPLICA_URL": settings.DATABASE_URL})
 
@@ -64,10 +63,8 @@ def test_counts_the_pool_of_the_store(postgresql_shared: NoopExecutor, capsys: p
     assert demand_of(with_replica, processes=1).most == 30
 
 
-def test_reports_that_development_has_no_pool(
-    postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, report = pool(capsys, DATABASE_URL=url_of(postgresql_shared.template_dbname), processes=100)
+def test_reports_that_development_has_no_pool(shared_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = pool(capsys, DATABASE_URL=url_of(shared_database), processes=100)
 
     assert code == 0
     assert any("has no pool" in text for text in report["warnings"])
@@ -81,8 +78,8 @@ def test_suggests_a_size_for_the_machine_if_the_server_is_down(capsys: pytest.Ca
     assert "nothing listens there" in report["warnings"][0]
 
 
-def test_prints_lines_to_copy(postgresql_shared: NoopExecutor, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = Settings(ENVIRONMENT="staging", DATABASE_URL=url_of(postgresql_shared.template_dbname))
+def test_prints_lines_to_copy(shared_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(ENVIRONMENT="staging", DATABASE_URL=url_of(shared_database))
 
     run_pool(settings, cores=None, spindles=1, processes=1, as_json=False)
     printed = capsys.readouterr().out

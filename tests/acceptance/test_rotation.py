@@ -25,8 +25,8 @@ from src.database.embedded.process import chown_to_server
 from src.database.errors import AuthenticationFailed, ConfigurationError
 from src.database.migrate import upgrade
 from src.database.session import AsyncSession, TenantBinding
+from src.database.testing import SERVER_PARAMETERS
 from tests.acceptance.runbooks import blocks, perform, quick_folder
-from tests.conftest import SERVER
 
 NEW = "n3w-p4ss wörd's"
 ONE, OTHER = UUID(int=1), UUID(int=2)
@@ -43,7 +43,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[EmbeddedServer]:
     """A migrated server with passwords, and a user for each of two tenants."""
-    server = EmbeddedServer(folder / "server", over_tcp=True, config=SERVER.config)
+    server = EmbeddedServer(folder / "server", over_tcp=True, config=SERVER_PARAMETERS)
     server.acquire()
     asyncio.run(upgrade(Settings(ENVIRONMENT="test", DATABASE_URL=url_of(server, OWNER_ROLE))))
     with superuser(server) as connection:

@@ -14,7 +14,6 @@ from threading import Timer
 from typing import Any
 
 import pytest
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
@@ -32,8 +31,8 @@ def wait(url: URL | str, timeout_seconds: float = 10, **more: Any) -> Waited:
     )
 
 
-def test_ends_immediately_if_the_server_is_up(postgresql_shared: NoopExecutor) -> None:
-    waited = wait(url_of(postgresql_shared.template_dbname))
+def test_ends_immediately_if_the_server_is_up(shared_database: str) -> None:
+    waited = wait(url_of(shared_database))
 
     assert (waited.status, waited.attempts, waited.reason) == ("up", 1, None)
 
@@ -89,14 +88,14 @@ def test_fails_immediately_without_tls(secret_url: str) -> None:
     assert CANARY not in repr(waited)
 
 
-def test_fails_immediately_on_an_error_of_the_engine(postgresql_shared: NoopExecutor) -> None:
-    waited = wait(url_of(postgresql_shared.template_dbname, SUPERUSER), ENVIRONMENT="production")
+def test_fails_immediately_on_an_error_of_the_engine(shared_database: str) -> None:
+    waited = wait(url_of(shared_database, SUPERUSER), ENVIRONMENT="production")
 
     assert waited.status == "failed"
     assert "must be neither a superuser nor BYPASSRLS" in str(waited.reason)
 
 
-def test_does_not_wait_for_a_missing_database(postgresql_shared: NoopExecutor) -> None:
+def test_does_not_wait_for_a_missing_database(shared_database: str) -> None:
     waited = wait(url_of("nothing"))
 
     assert (waited.status, waited.attempts) == ("failed", 1)

@@ -21,8 +21,7 @@ from benchmarks.run import Runner, measure_all
 from benchmarks.sample import Rows, Sample
 from src.config import Settings
 from src.database.embedded import APP_ROLE, SUPERUSER
-from tests.clones import Clones
-from tests.conftest import SOCKETS, url_of
+from tests.conftest import SERVER, SOCKETS, url_of
 
 HERE = ("store", "repositories", "asyncpg", "floor", "sqlalchemy")
 HOT = OPERATIONS["hot"]
@@ -50,8 +49,9 @@ class Databases:
 
 
 @pytest.fixture(scope="module")
-def databases(clones: Clones) -> Iterator[Databases]:
-    with clones.one() as name, _superuser(name) as ours:
+def databases() -> Iterator[Databases]:
+    name = SERVER.clone()
+    with _superuser(name) as ours:
         plain_name = f"plain_{name}"
         ours.execute(f"CREATE DATABASE {plain_name}")
         with _superuser(plain_name) as plain:
@@ -59,6 +59,7 @@ def databases(clones: Clones) -> Iterator[Databases]:
             loaded = load(ours, plain, tenants=TENANTS, **sizes)
             yield Databases(ours, plain, loaded, [_counts(ours), _counts(plain)])
         ours.execute(f"DROP DATABASE {plain_name} WITH (FORCE)")
+    SERVER.release(name)
 
 
 def _counts(connection: psycopg.Connection) -> list[int]:

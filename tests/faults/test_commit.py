@@ -8,8 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from pytest_postgresql import factories
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import func, select, text, update
 
 from src.config import Settings, get_settings
@@ -21,18 +19,22 @@ from src.database.models import User
 from src.database.repositories import NewMessage, UserRepository
 from src.database.session import Retry, transaction_status
 from src.database.store import get_store
-from tests.conftest import SOCKETS, url_of
+from tests.conftest import SERVER, SOCKETS, url_of
 from tests.faults.cutting_relay import Cut, CuttingRelay, cutting
 
+
 # One database for all of these tests; each test has its own tenant.
-postgresql_commits = factories.postgresql_noproc(dbname="commits", depends_on="postgresql_template")
+@pytest.fixture(scope="session")
+def commits_database() -> str:
+    """A migrated database of the worker."""
+    return SERVER.clone()
 
 
 @pytest.fixture
-async def relay(postgresql_commits: NoopExecutor, use_database: Callable[..., Settings]) -> AsyncIterator[CuttingRelay]:
+async def relay(commits_database: str, use_database: Callable[..., Settings]) -> AsyncIterator[CuttingRelay]:
     """A relay between the server and `get_db` and the store, with pools of two connections, for a new tenant."""
     async with cutting(SOCKETS) as relay:
-        url = relay.lead_to(url_of(postgresql_commits.template_dbname), pool_max="2")
+        url = relay.lead_to(url_of(commits_database), pool_max="2")
         use_database(url, DATABASE_DEFAULT_TENANT=str(uuid7()))
         async with get_db() as session:
             await session.scalar(text("SELECT 1"))
@@ -42,9 +44,9 @@ async def relay(postgresql_commits: NoopExecutor, use_database: Callable[..., Se
 
 
 @pytest.fixture
-def superuser(postgresql_commits: NoopExecutor) -> Iterator[psycopg.Connection]:
+def superuser(commits_database: str) -> Iterator[psycopg.Connection]:
     """An independent reader of all rows."""
-    dbname = postgresql_commits.template_dbname
+    dbname = commits_database
     with psycopg.connect(host=SOCKETS, user=SUPERUSER, dbname=dbname, autocommit=True) as connection:
         yield connection
 

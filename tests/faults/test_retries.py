@@ -11,8 +11,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from pytest_postgresql import factories
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL, inspect, select, text
 
 from src.config import Settings
@@ -35,18 +33,21 @@ from src.database.errors import (
 from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.session import Retry, transactions
-from tests.conftest import SOCKETS, url_of
+from tests.conftest import SERVER, SOCKETS, url_of
 
 TELEGRAM_ID = select(User.telegram_id).where(User.telegram_id.is_not(None))
 
 
 # One database for all of these tests; each test has its own tenant.
-postgresql_retries = factories.postgresql_noproc(dbname="retries", depends_on="postgresql_template")
+@pytest.fixture(scope="session")
+def retries_database() -> str:
+    """A migrated database of the worker."""
+    return SERVER.clone()
 
 
 @pytest.fixture(autouse=True)
-def database(postgresql_retries: NoopExecutor, use_database: Callable[..., Settings]) -> URL:
-    url = url_of(postgresql_retries.template_dbname)
+def database(retries_database: str, use_database: Callable[..., Settings]) -> URL:
+    url = url_of(retries_database)
     use_database(url, DATABASE_DEFAULT_TENANT=str(uuid7()))
     return url
 

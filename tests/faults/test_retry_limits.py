@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-from pytest_postgresql import factories
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL, text
 
 from src.config import Settings
@@ -20,15 +18,19 @@ from src.database.errors import ConnectionFailed, QueryTimeout
 from src.database.models import User
 from src.database.repositories import UserRepository
 from src.database.session import Retry, transactions
-from tests.conftest import SOCKETS, url_of
+from tests.conftest import SERVER, SOCKETS, url_of
+
 
 # One database for all of these tests; each test has its own tenant.
-postgresql_limits = factories.postgresql_noproc(dbname="limits", depends_on="postgresql_template")
+@pytest.fixture(scope="session")
+def limits_database() -> str:
+    """A migrated database of the worker."""
+    return SERVER.clone()
 
 
 @pytest.fixture(autouse=True)
-def database(postgresql_limits: NoopExecutor, use_database: Callable[..., Settings]) -> URL:
-    url = url_of(postgresql_limits.template_dbname)
+def database(limits_database: str, use_database: Callable[..., Settings]) -> URL:
+    url = url_of(limits_database)
     use_database(url, DATABASE_DEFAULT_TENANT=str(uuid7()))
     return url
 

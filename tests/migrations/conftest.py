@@ -9,7 +9,6 @@ from threading import Timer
 
 import psycopg
 import pytest
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
@@ -54,7 +53,7 @@ def drafts(tmp_path: Path) -> Drafts:
 
 @pytest.fixture
 def clone(
-    postgresql_template: NoopExecutor, clone_name: str, superuser: psycopg.Connection
+    template_database: str, clone_name: str, superuser: psycopg.Connection
 ) -> Iterator[Callable[[str, str | None], URL]]:
     """Create further databases from the template, or from the named database; return the URL of the owner.
 
@@ -63,7 +62,7 @@ def clone(
     made: list[str] = []
 
     def make(suffix: str, like: str | None = None) -> URL:
-        template = like or postgresql_template.template_dbname
+        template = like or template_database
         name = f"{clone_name}_{suffix}"
         superuser.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         superuser.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {OWNER_ROLE}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -79,12 +79,16 @@ class TestServer:
 
     Args:
         run: The run.
+        tenants: The slugs of the tenants that the template registers.
+        revisions: A folder with further revisions of this package, for the tests of this package.
     """
 
     __test__ = False
 
-    def __init__(self, run: TestRun) -> None:
+    def __init__(self, run: TestRun, *, tenants: Collection[str] = TENANTS, revisions: Path | None = None) -> None:
         self._test_run = run
+        self._tenants = tenants
+        self._revisions = revisions
         self._embedded = None if run.url else EmbeddedServer(run.folder, config=SERVER_PARAMETERS, is_temporary=True)
         self._thread = _LoopThread()
         self._numbers = count(1)
@@ -119,9 +123,9 @@ class TestServer:
         """Run a coroutine on a loop of its own, whatever loop runs in this thread, and return its result."""
         return self._thread.run(work)
 
-    def clone(self) -> str:
-        """Return the name of a new migrated database."""
-        return self._thread.run(self._clone())
+    def clone(self, of: str | None = None) -> str:
+        """Return the name of a new migrated database, or of a copy of another database without connections."""
+        return self._thread.run(self._clone(of or self.template))
 
     def release(self, name: str) -> None:
         """Mark a database as unused: it is dropped with the next clone.
@@ -200,7 +204,7 @@ class TestServer:
                 ("SCHEMAS", "USAGE"),
             ):
                 await owner.execute(f"ALTER DEFAULT PRIVILEGES GRANT {rights} ON {kind} TO {role}")
-        await upgrade(settings)
+        await upgrade(settings, folder=self._revisions)
         await self._register_tenants()
         await admin.execute(f"ALTER DATABASE {self.template} IS_TEMPLATE true")
 
@@ -223,18 +227,18 @@ class TestServer:
     async def _register_tenants(self) -> None:
         engine = create_engine(_settings(self.url_of(self.template)), poolclass=NullPool)
         async with AsyncSession(engine, binding=TenantBinding()) as session:
-            session.add_all([tenant_of(slug) for slug in TENANTS])
+            session.add_all([tenant_of(slug) for slug in self._tenants])
             await session.commit()
         await engine.dispose()
 
-    async def _clone(self) -> str:
+    async def _clone(self, template: str) -> str:
         admin = self._admin
         assert admin is not None  # noqa: S101 - `start` sets it
         await self._drop(admin, self._left)
         name = f"{self._test_run.prefix}_{self._test_run.worker}_{next(self._numbers)}"
         # With fsync off, file_copy takes half of the time of wal_log.
         strategy = "" if self._embedded is None else "STRATEGY file_copy"
-        await admin.execute(f'CREATE DATABASE {name} OWNER "{self._owner}" TEMPLATE {self.template} {strategy}')
+        await admin.execute(f'CREATE DATABASE {name} OWNER "{self._owner}" TEMPLATE {template} {strategy}')
         return name
 
     async def _drop(self, admin: asyncpg.Connection[Any], names: list[str]) -> None:

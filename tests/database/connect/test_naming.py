@@ -11,7 +11,6 @@ from multiprocessing.connection import Connection
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 
@@ -41,8 +40,8 @@ def test_a_name_is_short_ascii_and_ends_with_pool_and_process(service: str, pool
     assert name[:8].isprintable()
 
 
-async def test_a_url_sets_the_service_in_the_name(postgresql_shared: NoopExecutor) -> None:
-    url = url_of(postgresql_shared.template_dbname).update_query_dict({"application_name": "agent"})
+async def test_a_url_sets_the_service_in_the_name(shared_database: str) -> None:
+    url = url_of(shared_database).update_query_dict({"application_name": "agent"})
 
     engine = create_engine(Settings(ENVIRONMENT="test", DATABASE_URL=url), poolclass=NullPool, name="queue")
 
@@ -54,9 +53,9 @@ def query_in_a_child(engine: DatabaseEngine, answer: Connection) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-def test_a_forked_process_has_its_own_id_in_the_name(postgresql_shared: NoopExecutor) -> None:
+def test_a_forked_process_has_its_own_id_in_the_name(shared_database: str) -> None:
     """A server that creates its engine before it forks its workers; no connection is open yet."""
-    settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(postgresql_shared.template_dbname))
+    settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(shared_database))
     engine = create_engine(settings, poolclass=NullPool)
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe()
@@ -73,10 +72,8 @@ def test_a_forked_process_has_its_own_id_in_the_name(postgresql_shared: NoopExec
 
 
 @needs_pgbouncer
-async def test_pgbouncer_passes_the_name_on(postgresql_shared: NoopExecutor) -> None:
+async def test_pgbouncer_passes_the_name_on(shared_database: str) -> None:
     with pgbouncer(SOCKETS) as pooler:
-        settings = Settings(
-            ENVIRONMENT="test", DATABASE_URL=pooler.url(postgresql_shared.template_dbname), DATABASE_PGBOUNCER="true"
-        )
+        settings = Settings(ENVIRONMENT="test", DATABASE_URL=pooler.url(shared_database), DATABASE_PGBOUNCER="true")
 
         assert await name_of(create_engine(settings)) == f"thea-database/test/default/{os.getpid()}"

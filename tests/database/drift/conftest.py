@@ -10,14 +10,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings, get_settings
 from src.database.drift import Catalog, read_live, scratch
 from src.database.embedded import OWNER_ROLE, SUPERUSER
-from tests.clones import Clones
-from tests.conftest import SOCKETS, url_of
+from tests.conftest import SERVER, SOCKETS, url_of
 
 BASE = f"drift_{os.getpid()}"  # several workers share the server
 MORE = """
@@ -52,11 +50,11 @@ def connect(dbname: str, user: str) -> psycopg.Connection:
 
 
 @pytest.fixture(scope="module")
-def expected(postgresql_template: NoopExecutor) -> Iterator[Catalog]:
+def expected(template_database: str) -> Iterator[Catalog]:
     """The catalog of the base database, which each test clones."""
     with connect("postgres", SUPERUSER) as superuser:
         superuser.execute(f"DROP DATABASE IF EXISTS {BASE}")
-        superuser.execute(f"CREATE DATABASE {BASE} OWNER {OWNER_ROLE} TEMPLATE {postgresql_template.template_dbname}")
+        superuser.execute(f"CREATE DATABASE {BASE} OWNER {OWNER_ROLE} TEMPLATE {template_database}")
         with connect(BASE, OWNER_ROLE) as owner:
             owner.execute(MORE)
         settings = Settings(ENVIRONMENT="test", DATABASE_URL=url_of(BASE))
@@ -64,19 +62,13 @@ def expected(postgresql_template: NoopExecutor) -> Iterator[Catalog]:
         superuser.execute(f"DROP DATABASE {BASE} WITH (FORCE)")
 
 
-@pytest.fixture(scope="module")
-def clones_of_the_base(expected: Catalog) -> Iterator[Clones]:
-    assert expected.revisions  # the base exists
-    with connect("postgres", SUPERUSER) as superuser:
-        yield (clones := Clones(superuser, BASE, owner=OWNER_ROLE))
-        clones.drop()
-
-
 @pytest.fixture
-def drifting(clones_of_the_base: Clones) -> Iterator[str]:
+def drifting(expected: Catalog) -> Iterator[str]:
     """A clone of the base database, for changes."""
-    with clones_of_the_base.one() as name:
-        yield name
+    assert expected.revisions  # the base exists
+    name = SERVER.clone(of=BASE)
+    yield name
+    SERVER.release(name)
 
 
 @pytest.fixture

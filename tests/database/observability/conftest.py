@@ -7,17 +7,20 @@ from uuid import UUID
 
 import pytest
 from prometheus_client import CollectorRegistry
-from pytest_postgresql import factories
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
 from src.database import engine, get_engine, observability
 from src.database.base import uuid7
-from tests.conftest import url_of
+from tests.conftest import SERVER, url_of
+
 
 # These tests commit; each has its own tenant.
-postgresql_observed = factories.postgresql_noproc(dbname="observed", depends_on="postgresql_template")
+@pytest.fixture(scope="session")
+def observed_database() -> str:
+    """A migrated database of the worker."""
+    return SERVER.clone()
+
 
 Use = Callable[..., Settings]
 
@@ -28,11 +31,9 @@ def tenant() -> UUID:
 
 
 @pytest.fixture
-async def use(
-    postgresql_observed: NoopExecutor, use_database: Callable[..., Settings], tenant: UUID
-) -> AsyncIterator[Use]:
+async def use(observed_database: str, use_database: Callable[..., Settings], tenant: UUID) -> AsyncIterator[Use]:
     """Points `get_db` and `get_store` at a database with pools of two connections; variables switch observers on."""
-    url = url_of(postgresql_observed.template_dbname).update_query_dict({"pool_max": "2"})
+    url = url_of(observed_database).update_query_dict({"pool_max": "2"})
 
     def use(at: URL = url, **variables: str) -> Settings:
         return use_database(at, **{"DATABASE_DEFAULT_TENANT": str(tenant), **variables})

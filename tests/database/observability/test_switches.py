@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import text
 
 from src.config import Settings
@@ -66,9 +65,9 @@ async def test_a_missing_package_is_reported_with_how_to_install_it(
 
 
 def test_pools_of_a_closed_loop_are_not_exported(
-    postgresql_observed: NoopExecutor, use_database: Callable[..., Settings], registry: CollectorRegistry
+    observed_database: str, use_database: Callable[..., Settings], registry: CollectorRegistry
 ) -> None:
-    use_database(url_of(postgresql_observed.template_dbname).update_query_dict({"pool_max": "2"}))
+    use_database(url_of(observed_database).update_query_dict({"pool_max": "2"}))
 
     async def work() -> float:
         async with get_db() as session:

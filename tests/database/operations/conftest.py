@@ -13,7 +13,8 @@ from sqlalchemy import URL
 
 from src.config import Settings
 from src.database.embedded import SUPERUSER, EmbeddedServer
-from tests.conftest import HAS_ROOM, MEMORY, SERVER
+from src.database.testing import SERVER_PARAMETERS
+from tests.conftest import HAS_ROOM, MEMORY
 
 CANARY = "c4n4ry'p4%ss\\ñ"
 """A part of every password, with the characters that SQL, psql, URLs and SASLprep treat specially."""
@@ -80,7 +81,7 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="thea-", dir=MEMORY if HAS_ROOM else None) as name:
         Path(name).chmod(0o711)
-        config = {**SERVER.config, "log_statement": "all", "log_min_error_statement": "error"}
+        config = {**SERVER_PARAMETERS, "log_statement": "all", "log_min_error_statement": "error"}
         server = EmbeddedServer(Path(name) / "service", config=config, over_tcp=True)
         server.acquire()
         yield Cluster(server)

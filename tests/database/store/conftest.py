@@ -4,25 +4,27 @@ from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
 import pytest
-from pytest_postgresql import factories
-from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL
 
 from src.config import Settings
 from src.database import get_db, get_engine, tenant_context
 from src.database.base import uuid7
 from src.database.models import Tenant
-from tests.conftest import url_of
+from tests.conftest import SERVER, url_of
 from tests.database.store.paths import ByRepositories, ByStore, Path
 
+
 # One database for all of these tests, which commit; each test has its own tenant.
-postgresql_committed = factories.postgresql_noproc(dbname="committed", depends_on="postgresql_template")
+@pytest.fixture(scope="session")
+def store_database() -> str:
+    """A migrated database of the worker."""
+    return SERVER.clone()
 
 
 @pytest.fixture
-async def pooled(postgresql_committed: NoopExecutor, use_database: Callable[..., Settings]) -> AsyncIterator[URL]:
+async def pooled(store_database: str, use_database: Callable[..., Settings]) -> AsyncIterator[URL]:
     """A database with a new default tenant without rows, and pools of four connections."""
-    url = url_of(postgresql_committed.template_dbname).update_query_dict({"pool_max": "4"})
+    url = url_of(store_database).update_query_dict({"pool_max": "4"})
     use_database(url, DATABASE_DEFAULT_TENANT=str(uuid7()))
     yield url
     await get_engine("store").dispose()
