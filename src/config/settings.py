@@ -209,7 +209,9 @@ class Settings(BaseSettings):
         default=None, description="a folder"
     )
     DATABASE_SERVICE_VERSION_TABLE: Annotated[str, AfterValidator(_version_table)] = Field(
-        default="alembic_version", description="the name of a table, of a-z, 0-9 and _, not thea_alembic_version"
+        default="alembic_version",
+        description="the name of a table: 1 to 59 of a-z, 0-9 and _, not beginning with a digit, and not"
+        " thea_alembic_version",
     )
     DATABASE_VERIFY_SCHEMA: Literal["off", "warn", "error"] = Field(default="warn", description="off, warn or error")
     DATABASE_ECHO: bool = Field(default=False, description="true or false")

@@ -181,4 +181,4 @@ class TransactionAborted(DatabaseError):
 
 
 class SchemaDriftError(DatabaseError):
-    """The database lacks a table, a column or a function that this release needs."""
+    """The database lacks a table, a column or a function that this release needs, or an isolation layer at startup."""

@@ -101,8 +101,8 @@ def restore_command(
 ) -> None:
     """Restore a backup into an empty database in one transaction, and compare the tables with the manifest.
 
-    With DATABASE_SCHEMA, that schema must be empty, and not the database. The number of rows and the row-level security
-    of each table are compared. Exit code 1 if there is a difference.
+    With DATABASE_SCHEMA, only that schema must be empty; the database can have others. The number of rows and the
+    row-level security of each table are compared. Exit code 1 if there is a difference.
     """
     from src.database.operations import restore
 

@@ -43,7 +43,7 @@ _REPLAYED: Final = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
        extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
 """
-_ISOLATED: Final = ok("row-level security is forced on every table and applies to the role")
+_ISOLATED: Final = ok("row-level security is forced on all tables that the snapshot protects, and applies to the role")
 _VERIFY: Final = "`thea-db verify` names each difference and the statements that repair it"
 _ROLE: Final = (
     "connect as a role with NOSUPERUSER NOBYPASSRLS that owns no table: `thea-db bootstrap` creates such a role"

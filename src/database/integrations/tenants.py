@@ -44,7 +44,7 @@ class TenantLookup:
 
     Args:
         seconds: How long an active tenant is kept.
-        refused_seconds: How long it is kept that there is no active tenant of a name.
+        refused_seconds: How long a refusal is kept: the answer that no active tenant has the id or slug.
         size: The largest number of kept tenants, and of kept refusals; the oldest is dropped first. A client that tries
             many names displaces refusals, but no active tenant.
 

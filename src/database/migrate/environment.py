@@ -42,7 +42,7 @@ def run_environment(read_settings: Callable[[], Settings], *, history: HistoryNa
 
     Raises:
         CommandError: The command failed; the program `alembic` prints the message without a traceback.
-        DatabaseError: The migration failed, and not the program `alembic` but this package runs it.
+        DatabaseError: The migration failed, and a function of this package runs it, not the program `alembic`.
     """
     config = context.config
     # This package passes its history and its connection, or prints SQL, and translates errors itself.

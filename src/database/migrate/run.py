@@ -134,7 +134,7 @@ async def downgrade(
         patience: How long to wait for other migrators and for locks.
 
     Raises:
-        ConfigurationError: The revision is unknown, the database is not newer, or `of` is missing.
+        ConfigurationError: The revision is unknown or newer than the database's, or `of` is missing.
         ConnectionFailed: The database cannot be reached.
         LockNotAvailable: Another session has been migrating, or has used a table, for too long.
     """

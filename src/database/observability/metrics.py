@@ -26,7 +26,7 @@ _POOL: Final = {
 _SEEN: Final = {
     "replica_up": "Whether the replica answered: 1 or 0.",
     "replica_lag_seconds": "The lag of the replica when it last answered.",
-    "revision_behind": "Whether the schema lacks migrations of this release: 1 or 0.",
+    "revision_behind": "Whether the schema lacks migrations of this release or of the service: 1 or 0.",
 }
 """Set by checks, and absent before the first one: an alert on 0 would fire in every service that has no checks."""
 _ERRORS: Final = tuple(

@@ -139,6 +139,6 @@ def report_replica(lag_seconds: float | None) -> None:
 
 
 def report_revision(*, is_behind: bool) -> None:
-    """Report whether the database lacks migrations of this release."""
+    """Report whether the database lacks migrations of this release or of the service."""
     for observer in list(_listening):
         observer.revision_seen(is_behind=is_behind)

@@ -47,7 +47,11 @@ class ConversationRepository(Repository[Conversation]):
             """Insert or update a conversation; see `Repository.upsert`."""
 
     async def get_by_session_id(self, session_id: str) -> Conversation | None:
-        """Return the conversation with this session id, open or closed, or None."""
+        """Return the conversation with this session id, open or closed, or None.
+
+        Raises:
+            ValueError: The session id is empty.
+        """
         key, _ = conversation_changes.stored_session_id(session_id)
         statement = self._select(Conversation.session_id == key)
         conversation: Conversation | None = await self.session.scalar(statement)
@@ -87,7 +91,7 @@ class ConversationRepository(Repository[Conversation]):
             The conversation, and True if this call started it.
 
         Raises:
-            ForeignKeyError: The tenant has no such user, or the user is deleted.
+            ForeignKeyError: There is no active conversation, and the tenant has no such user or the user is deleted.
             ValueError: The timeout is negative, or `now` is naive or too early.
 
         Example:
@@ -109,8 +113,9 @@ class ConversationRepository(Repository[Conversation]):
         one.
 
         Args:
-            session_id: The id, unique within the tenant. Of an id with more than 255 characters, or with characters
-                that PostgreSQL cannot store, `Conversation.session_id` is a hash, and `extra["session_id"]` the id.
+            session_id: The id, unique within the tenant. If the id has more than 255 characters, has characters that
+                PostgreSQL cannot store, or begins with `sha256:` or `deleted:`, `Conversation.session_id` is a hash,
+                and `extra["session_id"]` is the id.
             user_id: The user's id.
             channel: The channel of a conversation that is opened.
 
@@ -119,7 +124,7 @@ class ConversationRepository(Repository[Conversation]):
 
         Raises:
             DuplicateKeyError: The session id belongs to a conversation of another user.
-            ForeignKeyError: The tenant has no such user, or the user is deleted.
+            ForeignKeyError: There is no such conversation, and the tenant has no such user or the user is deleted.
             ValueError: The session id is empty, or the channel is too long.
 
         Example:

@@ -38,9 +38,9 @@ async def purge_expired(
     """Delete the expired rows of the current tenant permanently, one batch of each table.
 
     The retention is `users.retention_days`, or else `tenants.retention_days`, or else unlimited. Messages expire by
-    their age. Soft-deleted rows, those of a service's own tables included, expire by the time since they were deleted,
-    without a retention after 30 days. Rows that need a deleted row are deleted with it, and other references to it are
-    set to NULL. Live conversations with their summaries, events and notes do not expire.
+    their age. Soft-deleted rows, those of a service's own tables included, expire by the time since they were deleted;
+    if there is no retention, after 30 days. Rows that need a deleted row are deleted with it, and other references to
+    it are set to NULL. Live conversations with their summaries, events and notes do not expire.
 
     Call it and commit until all counts are zero. Several workers can do so at the same time, and can stop and continue
     after any batch.

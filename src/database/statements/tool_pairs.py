@@ -21,9 +21,9 @@ def whole_pairs(
 ) -> list[MessageT]:
     """Return the messages without incomplete pairs of calls and results.
 
-    Left out are each message with a result whose call is missing, each message with a call whose result is missing if a
-    message other than a result follows, and the messages with their other calls and results. A call that is followed by
-    results only is still running, and is kept.
+    A message with a result whose call is missing is left out. So is a message with a call whose result is missing, if a
+    message other than a result follows; a call that is followed by results only is still running, and is kept. The
+    messages with the other halves of the pairs of a left-out message are left out too, and so on.
 
     Args:
         messages: Consecutive messages of a conversation, the oldest first.

@@ -134,8 +134,9 @@ class Store:
         """Return the conversation with this session id, opened if there is none; see `ConversationRepository.open`.
 
         Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered: call again.
             DuplicateKeyError: The session id belongs to a conversation of another user.
-            ForeignKeyError: The tenant has no such user, or the user is deleted.
+            ForeignKeyError: There is no such conversation, and the tenant has no such user or the user is deleted.
             ValueError: The session id is empty, or the channel is too long.
         """
         send = partial(self._conversations, conversation_changes.OPEN)
