@@ -135,7 +135,7 @@ def _show_bootstrapped(done: Bootstrapped) -> None:
     elif done.changed:
         typer.echo(
             "next: run `thea-db upgrade`; or, to restore a backup, run `thea-db restore <file>` instead: a restore"
-            " needs a database without tables"
+            " needs an empty database, or with DATABASE_SCHEMA an empty schema"
         )
 
 

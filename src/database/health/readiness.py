@@ -89,8 +89,8 @@ async def readiness(
     Args:
         drift: Compare the whole schema too, which takes about 100 ms of CPU time, and has a time limit of 10 s or
             `timeout_seconds`, whichever is longer.
-        isolation: Check that row-level security protects every table and applies to the role. A healthy result is
-            reused for 30 s.
+        isolation: Check that row-level security protects each table that the snapshots protect, and applies to the
+            role. A healthy result is reused for 30 s.
         timeout_seconds: The time limit of each check; the checks run at the same time. The probe needs a longer limit,
             by 1 s.
         max_replica_lag_seconds: The largest lag of a healthy replica.

@@ -102,7 +102,7 @@ class TenantRepository:
         """Delete a tenant from the registry. The tenant must not have rows in other tables.
 
         Raises:
-            ForeignKeyError: The tenant still has users.
+            ForeignKeyError: The tenant still has such rows.
             NotFoundError: There is no such tenant.
         """
         _found(await tenants.delete_tenant(self.session, tenant_id), tenant_id)

@@ -25,7 +25,7 @@ async def delete_tenant(session: AsyncSession, tenant_id: UUID) -> UUID | None:
     """Delete a tenant from the registry and return its id; return None if it is not registered.
 
     Raises:
-        ForeignKeyError: The tenant has users.
+        ForeignKeyError: The tenant has rows in other tables.
     """
     await _allow_entry(session, tenant_id)
     statement = delete(Tenant).where(Tenant.id == tenant_id).returning(Tenant.id)
@@ -33,7 +33,7 @@ async def delete_tenant(session: AsyncSession, tenant_id: UUID) -> UUID | None:
         deleted: UUID | None = await session.scalar(statement, execution_options={"synchronize_session": "evaluate"})
     except ForeignKeyError as error:
         raise ForeignKeyError(
-            f"the tenant {tenant_id} still has users",
+            f"the tenant {tenant_id} still has rows in other tables",
             sqlstate=error.sqlstate,
             constraint=error.constraint,
             hint="stop its services; then `thea-db tenant erase` deletes the tenant with all of its rows",

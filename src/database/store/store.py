@@ -87,7 +87,8 @@ PAGE_LIMIT: Final = 100
 class Store:
     """The few calls of every turn, on the fast path.
 
-    Each call is one atomic statement and one round trip, except `stream_messages`: a transaction that reads in batches.
+    Each call is one atomic statement and one round trip. There are two exceptions: `stream_messages` is a transaction
+    that reads in batches, and `claim_due_reminders` sends more statements if a series has used up its attempts.
 
     The guarantees are those of the repositories. Rows are immutable and belong to no session. The work of a method is
     committed when the method returns.
