@@ -33,7 +33,7 @@ async def active_tenants() -> AsyncIterator[UUID]:
 async def send_reminders(send: Send) -> None:
     """Send the due reminders. If `send` fails, the reminder is due again when its lease ends."""
     for event in await get_store().claim_due_reminders("worker"):
-        await send(event)  # no session is open here
+        await send(event)  # no transaction is open here
         async with get_db() as session:
             await EventRepository(session).ack_reminder(event.id, event.reminder_token)
 

@@ -289,7 +289,7 @@ def _bind(connection: Connection, tenant_id: UUID | None) -> None:
 
 
 def create_functions(folder: Path, *names: str) -> None:
-    """Create the SQL functions of a revision in the schema of the tables, or replace the functions of the same names.
+    """Create a revision's SQL functions in the schema of the tables; replace those with the same name and parameters.
 
     Args:
         folder: The folder with the frozen copies of the revision, `<function>.sql`, in which `{schema}` stands for the
