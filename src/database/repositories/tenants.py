@@ -30,7 +30,8 @@ class TenantRepository:
     name the entry to the server before they change it, so they change any entry, with or without a current tenant.
 
     `active` skips suspended tenants, and so do the workers that iterate over it. Suspending a tenant does not stop its
-    sessions, because a check would add a round trip to each of them: check the status where you authenticate users.
+    sessions, because a check would add a round trip to each of them. `TenantMiddleware` checks the status for requests;
+    in a service without it, check the status where you authenticate users.
     """
 
     def __init__(self, session: AsyncSession) -> None:

@@ -82,7 +82,7 @@ def update_command(
 
 @tenant_app.command()
 def suspend(slug: Slug, as_json: Json = False) -> None:
-    """Suspend a tenant: workers and `purge` skip it. Sessions of the tenant keep working."""
+    """Suspend a tenant: workers and `purge` skip it, TenantMiddleware refuses its requests; sessions keep working."""
     from src.database.cli.tenant.registry import set_status
 
     _show_one(run_coroutine(set_status(slug, "suspended")), as_json=as_json)
