@@ -51,7 +51,9 @@ MOST_USED: Final = {
 @pytest.fixture
 async def names(cloned_database: URL) -> AsyncIterator[dict[str, Any]]:
     """The names that an example may use; the session commits after the example."""
-    public = {name: getattr(package, name) for package in PACKAGES for name in package.__all__}
+    # `attributes` of the models is for type checkers, and imported at its first use.
+    named = ((package, name) for package in PACKAGES for name in package.__all__)
+    public = {name: getattr(package, name) for package, name in named if hasattr(package, name)}
     async with get_db() as session:
         user = await UserRepository(session).add(models.User(telegram_id=7, display_name="Ada"))
         conversation, _ = await ConversationRepository(session).get_or_start(user.id, "telegram", "7")

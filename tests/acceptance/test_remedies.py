@@ -112,7 +112,7 @@ def operator(clone_name: str, superuser: psycopg.Connection, tmp_path: Path) -> 
         *(
             pytest.param(fault, {check}, marks=pytest.mark.slow)
             for fault, check in {
-                "UPDATE thea_alembic_version SET version_num = '0006'": "revision",
+                "UPDATE thea_alembic_version SET version_num = '0009'": "revision",
                 f"REVOKE ALL ON thea_alembic_version FROM {APP_ROLE}": "revision",
                 "UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()": "collation",
                 "DELETE FROM thea_alembic_version": "revision",

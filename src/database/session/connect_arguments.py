@@ -48,11 +48,12 @@ async def get_connect_arguments(driver: Driver, *, purpose: OtherPurpose = "appl
         ValueError: The driver is unknown.
 
     Example:
-        ::
+        from functools import partial
+        from psycopg_pool import AsyncConnectionPool
 
-            pool = AsyncConnectionPool(kwargs=partial(get_connect_arguments, "psycopg"), open=False)
-            async with pool, pool.connection() as connection:
-                await connection.execute("SELECT 1")
+        pool = AsyncConnectionPool(kwargs=partial(get_connect_arguments, "psycopg"), open=False)
+        async with pool, pool.connection() as connection:
+            await connection.execute("SELECT 1")
     """
     if driver not in get_args(Driver):
         raise ValueError(f"driver must be one of {', '.join(get_args(Driver))}, got {driver!r}")
