@@ -64,7 +64,7 @@ async def get_or_start_conversation(
         The conversation, and True if this call started it.
 
     Raises:
-        ForeignKeyError: The tenant has no such live user.
+        ForeignKeyError: There is no active conversation, and the tenant has no such live user.
         ValueError: The timeout is negative or too long, `now` is naive or too early, or the channel or the chat's id
             is too short or too long.
     """
