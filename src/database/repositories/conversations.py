@@ -172,9 +172,7 @@ class ConversationRepository(Repository[Conversation]):
         return await conversation_changes.fork(send, conversation_id, upto_seq, session_id)
 
     async def close(self, conversation_id: UUID, *, reason: str | None = None) -> Conversation:
-        """Close an active conversation. Messages can still be appended to it.
-
-        A conversation that is not active is unchanged: one that is closed already, or that `open` or `fork` created.
+        """Close a conversation. A closed conversation is unchanged, and messages can still be appended to it.
 
         Raises:
             NotFoundError: The tenant has no such conversation.

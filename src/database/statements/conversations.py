@@ -107,9 +107,9 @@ def check_silence(name: str, value: timedelta, now: datetime | None = None) -> N
 
 
 async def close(session: AsyncSession, conversation_id: UUID, reason: str | None) -> Conversation | None:
-    """Close an active conversation and return it, or return None if it is not active."""
-    active = (*_live(conversation_id), Conversation.is_active.is_(True))
-    return await update_one(session, Conversation, *active, **_closed(reason, statement_time()))
+    """Close a conversation and return it, or return None if it is closed already."""
+    is_open = (*_live(conversation_id), Conversation.closed_at.is_(None))
+    return await update_one(session, Conversation, *is_open, **_closed(reason, statement_time()))
 
 
 async def close_stale(

@@ -80,6 +80,15 @@ async def test_after_a_deletion_the_session_id_opens_another_conversation(path: 
     assert restored.session_id == f"deleted:{first}"
 
 
+async def test_an_opened_conversation_can_be_closed(path: Path, user_id: UUID) -> None:
+    opened, _ = await path.open("s", user_id)
+    async with get_db() as session:
+        closed = await ConversationRepository(session).close(opened, reason="done")
+
+    assert (closed.close_reason, closed.closed_at is None) == ("done", False)
+    assert (await path.open("s", user_id)) == (opened, False)
+
+
 async def test_a_cleared_conversation_is_empty_and_continues(path: Path, conversation_id: UUID) -> None:
     await path.append_many(conversation_id, [new_message(number) for number in range(3)])
     async with get_db() as session:
