@@ -11,7 +11,7 @@ from functools import cache
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import Dialect
+from sqlalchemy import ARRAY, Dialect, Float, Numeric, TypeDecorator
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.orm import Session, class_mapper
 from sqlalchemy.orm.attributes import instance_dict, instance_state, set_committed_value
@@ -20,6 +20,18 @@ from src.database.base import changeable
 from src.database.engine import has_fast_path, track_changes
 
 DIALECT: Final[Dialect] = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
+_OIDS: Final[dict[type[Any], int]] = {Float: 701, Numeric: 1700}
+"""The server's OIDs of the types whose conversion depends on the OID, also within arrays: float8 and numeric."""
+
+
+def _decoder(kind: Any) -> Callable[[Any], Any] | None:
+    """Return the conversion of a column's values, which SQLAlchemy chooses by the type and by its OID."""
+    item = kind.item_type if isinstance(kind, ARRAY) else kind
+    if isinstance(item, TypeDecorator):
+        item = item.impl_instance
+    oid = next((oid for family, oid in _OIDS.items() if isinstance(item, family)), None)
+    decoder: Callable[[Any], Any] | None = kind.dialect_impl(DIALECT).result_processor(DIALECT, oid)
+    return decoder
 
 
 class Entities:
@@ -43,7 +55,7 @@ class Entities:
         self._decoders = [
             (name, decode)
             for name, column in zip(self._names, self.columns, strict=True)
-            if (decode := column.type.dialect_impl(DIALECT).result_processor(DIALECT, None)) is not None
+            if (decode := _decoder(column.type)) is not None
         ]
 
         self._changeable = [(name, kind) for name in self._names if (kind := changeable(model, name)) is not None]
