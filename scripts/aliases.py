@@ -17,7 +17,7 @@ from src import database
 
 ROOT: Final = Path(__file__).parents[1]
 ALIASES: Final = ROOT / "thea_database"
-BY_HAND: Final = {"__init__.py", "_location.py", "pytest_plugin.py"}
+BY_HAND: Final = {"__init__.py", "_location.py", "command.py", "pytest_plugin.py"}
 _MODULE: Final = '''"""The names of `{name}`; `make format` writes this file."""
 
 import thea_database._location

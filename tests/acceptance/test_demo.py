@@ -283,6 +283,7 @@ def test_a_file_whose_keys_are_all_taken_fails_with_the_reason(tmp_path: Path, c
     assert "1 messages were refused" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_database_error_during_the_import_is_one_message(tmp_path: Path, cloned_database: URL) -> None:
     assert cloned_database.database is not None
     owner = database(url_of(cloned_database.database, "thea_owner"))
@@ -295,6 +296,7 @@ def test_a_database_error_during_the_import_is_one_message(tmp_path: Path, clone
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_very_long_names_are_shortened(tmp_path: Path, cloned_database: URL) -> None:
     file = tmp_path / "updates.jsonl"
     someone = {"id": 5, "first_name": "x" * 5000, "username": "y" * 5000, "language_code": "z" * 5000}

@@ -174,6 +174,7 @@ def test_a_missing_ca_file(tls_server: TlsProxy) -> None:
     assert problems(doctor(url)) == {"TLS": "failed"}
 
 
+@pytest.mark.slow
 def test_a_server_that_trusts_network_connections(shared_database: str, tls_server: TlsProxy) -> None:
     """The proxy connects to a Unix socket, where the server requires no password."""
     url = f"postgresql://thea_app:{CANARY}@127.0.0.1:{tls_server.port}/{shared_database}"

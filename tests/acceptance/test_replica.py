@@ -91,6 +91,7 @@ async def test_the_server_rejects_a_write_in_a_read_session(
     assert await add_user() == before + 1
 
 
+@pytest.mark.slow
 async def test_a_row_just_committed_is_seen_on_the_primary_while_the_replica_is_behind(
     pair: Pair, use_database: Use
 ) -> None:
@@ -115,6 +116,7 @@ async def test_a_row_just_committed_is_seen_on_the_primary_while_the_replica_is_
         assert await UserRepository(session).count() == before + 2
 
 
+@pytest.mark.slow
 async def test_rows_just_committed_are_read_from_the_replica(pair: Pair, use_database: Use) -> None:
     use_database(pair.url(pair.first), DATABASE_REPLICA_URL=pair.url(pair.second).render_as_string())
     for _ in range(20):

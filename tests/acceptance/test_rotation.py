@@ -215,6 +215,7 @@ async def test_a_password_provider_is_called_again_after_a_rejected_password(
     await made.dispose()
 
 
+@pytest.mark.slow
 async def test_the_provider_of_the_setting_is_called_if_the_url_has_no_password(
     rotated: tuple[URL, psycopg.Connection], server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def rows(superuser: psycopg.Connection) -> list[tuple[object, ...]]:
     return superuser.execute(query + " ORDER BY 1, 2").fetchall()
 
 
+@pytest.mark.slow
 def test_a_repeated_seed_adds_nothing(superuser: psycopg.Connection) -> None:
     first = seeded()
     after_first = rows(superuser)
@@ -96,6 +97,7 @@ def test_a_repeated_seed_adds_nothing(superuser: psycopg.Connection) -> None:
     }
 
 
+@pytest.mark.slow
 def test_an_interrupted_seed_is_completed(superuser: psycopg.Connection) -> None:
     seeded()
     whole = rows(superuser)
@@ -109,6 +111,7 @@ def test_an_interrupted_seed_is_completed(superuser: psycopg.Connection) -> None
     assert rows(superuser) == whole
 
 
+@pytest.mark.slow
 def test_a_seed_of_another_size_is_not_mixed_in(superuser: psycopg.Connection) -> None:
     seeded()
     before = rows(superuser)

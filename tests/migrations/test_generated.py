@@ -33,6 +33,7 @@ async def test_autogenerate_on_an_older_database_suggests_upgrade(owner_settings
     assert "`thea-db upgrade`" in str(caught.value.hint)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_format_formats_a_generated_migration(tmp_path: Path) -> None:
     versions = tmp_path / "migrations" / "versions"

@@ -56,6 +56,7 @@ async def traffic() -> AsyncIterator[list[float]]:
             task.cancel()
 
 
+@pytest.mark.slow
 async def test_a_migration_releases_its_locks_and_retries(
     owner_settings: Settings, drafts: Drafts, another_session: Callable[..., int]
 ) -> None:

@@ -249,6 +249,7 @@ def test_no_reference_is_set_to_null_by_the_database() -> None:
         assert {key.ondelete for key in table.foreign_key_constraints} == {None}
 
 
+@pytest.mark.slow
 def test_sql_is_printed_without_a_database() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head", "--sql"],

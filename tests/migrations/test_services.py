@@ -307,3 +307,15 @@ async def test_a_folder_or_setting_that_is_missing_is_reported(settings: Setting
         await upgrade(settings.model_copy(update={"DATABASE_SERVICE_MIGRATIONS": tmp_path / "migrations" / "versions"}))
     with pytest.raises(ConfigurationError, match="must be set for the history of a service"):
         await current(settings.model_copy(update={"DATABASE_SERVICE_MIGRATIONS": None}), of="service")
+
+
+async def test_a_table_without_row_level_security_is_reported_without_a_snapshot_too(
+    settings: Settings, superuser: psycopg.Connection
+) -> None:
+    await upgrade(settings)
+    superuser.execute("CREATE TABLE bills (tenant_id uuid REFERENCES tenants, id uuid, PRIMARY KEY (tenant_id, id))")
+
+    found = (await readiness()).checks["isolation"]
+
+    assert found.status == "unhealthy"
+    assert "row-level security is off on bills" in found.found

@@ -125,3 +125,21 @@ def test_a_module_of_the_service_with_our_name_is_reported(tmp_path: Path, name:
 
     assert done.returncode == 1
     assert reported in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_command_finds_the_modules_of_a_service_whose_src_is_a_regular_package(tmp_path: Path) -> None:
+    folder = service_with(tmp_path, "")
+    (folder / "src" / "models.py").touch()
+    # A console script has its own folder in the path, and not the working folder.
+    code = (
+        "import os, sys; sys.path[:] = [path for path in sys.path if path not in ('', os.getcwd())];"
+        " sys.argv[1:] = ['--version']\n"
+        "from thea_database.command import main\n"
+        "try: main()\n"
+        "except SystemExit: import src.models; print(src.models.__file__)\n"
+    )
+
+    done = run_in(folder, code)
+
+    assert str(folder / "src" / "models.py") in done.stdout, done.stdout

@@ -143,6 +143,7 @@ def test_a_folder_with_a_long_path_has_its_socket_elsewhere(folder: Path) -> Non
         server.release()
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_start_is_reported_with_its_log(folder: Path) -> None:
     with pytest.raises(ConnectionFailed, match="does not start") as caught:
         EmbeddedServer(folder, config={"shared_buffers": "1PB"}).acquire()
@@ -190,6 +191,7 @@ def test_a_folder_that_cannot_be_created_is_refused(path: str) -> None:
         EmbeddedServer(Path(path)).acquire()
 
 
+@pytest.mark.slow
 def test_two_handles_of_one_process_share_the_server(folder: Path) -> None:
     one, other = EmbeddedServer(folder), EmbeddedServer(folder)
     one.acquire()

@@ -104,6 +104,7 @@ async def test_verify_full_accepts_the_right_server(server: Target, certificates
     assert await encryption(server, sslmode="verify-full", sslrootcert=str(certificates.ca_file)) == (True, "TLSv1.3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", get_args(Driver))
 @pytest.mark.parametrize("user", ["app", "certified"])
 async def test_drivers_of_other_libraries_are_as_strict(

@@ -57,6 +57,7 @@ def stale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     snapshot.load_snapshot.cache_clear()
 
 
+@pytest.mark.slow
 async def test_all_checks_pass_and_the_scratch_database_is_dropped(
     settings: Settings, stale: Path, scratches: Callable[[], list[Any]]
 ) -> None:

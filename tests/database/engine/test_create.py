@@ -104,6 +104,7 @@ def server_without_tls(open_folder: Path) -> Iterator[Target]:
     server.release()
 
 
+@pytest.mark.slow
 async def test_a_required_tls_does_not_fall_back_to_plaintext(server_without_tls: Target) -> None:
     at = server_without_tls
     url = URL.create("postgresql", at.user, at.password, at.host, at.port, at.database)

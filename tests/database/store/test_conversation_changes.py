@@ -180,6 +180,7 @@ async def test_a_fork_has_the_live_messages_under_their_numbers(path: Path, conv
     assert copy["last_seq"] == 3
 
 
+@pytest.mark.slow
 async def test_many_messages_are_copied_in_the_order_of_their_ids(path: Path, conversation_id: UUID) -> None:
     await path.append_many(conversation_id, [new_message(number) for number in range(1000)])
 
