@@ -260,12 +260,15 @@ async def restore(settings: Settings, archive: Path, *, programs: Path | None = 
             hint="set DATABASE_SCHEMA as for the backup: functions name their schema, so that it cannot be renamed",
         )
     target = await reach_target(settings, "migrations")
+    application = resolve_target(settings).user
     async with command_connection(target) as connection:
+        if schema is not None:
+            await _create_schema(connection, schema, application)
         await _check_is_empty(connection, target, schema)
     differences = await _restore_into(target, archive, manifest, programs, schema=schema)
     async with command_connection(target) as connection:
         await connection.execute(REVOKE_WRITES)
-        lacking = await connection.fetchval(_LACKING, resolve_target(settings).user, schema or "public")
+        lacking = await connection.fetchval(_LACKING, application, schema or "public")
     return Restored(manifest=manifest, differences=differences, application_lacks_rights=lacking > 0)
 
 
@@ -393,6 +396,18 @@ async def _check_sees_every_row(connection: asyncpg.Connection[Any], target: Tar
         hint="name another role in DATABASE_BACKUP_URL: `thea-db bootstrap` creates that role. If the provider grants"
         " BYPASSRLS to no role, back up by the provider's snapshots",
     )
+
+
+async def _create_schema(connection: asyncpg.Connection[Any], schema: str, application: str) -> None:
+    """Create a missing schema if the role may, as `upgrade` does. `_check_is_empty` reports a schema that is missing."""
+    exists = "SELECT to_regnamespace(quote_ident($1)) IS NOT NULL, quote_ident($1), quote_ident($2)"
+    is_there, name, role = await connection.fetchrow(exists, schema, application)
+    if is_there:
+        return
+    try:
+        await connection.execute(f"CREATE SCHEMA {name}; GRANT USAGE ON SCHEMA {name} TO {role}")
+    except asyncpg.InsufficientPrivilegeError:
+        return
 
 
 async def _check_is_empty(connection: asyncpg.Connection[Any], target: Target, schema: str | None) -> None:
