@@ -399,7 +399,7 @@ async def _check_sees_every_row(connection: asyncpg.Connection[Any], target: Tar
 
 
 async def _create_schema(connection: asyncpg.Connection[Any], schema: str, application: str) -> None:
-    """Create a missing schema if the role may, as `upgrade` does. `_check_is_empty` reports a schema that is missing."""
+    """Create a missing schema if the role may, as `upgrade` does; `_check_is_empty` reports one that is missing."""
     exists = "SELECT to_regnamespace(quote_ident($1)) IS NOT NULL, quote_ident($1), quote_ident($2)"
     is_there, name, role = await connection.fetchrow(exists, schema, application)
     if is_there:
