@@ -11,8 +11,11 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     MetaData,
+    Numeric,
     Select,
     Table,
+    Text,
+    cast,
     column,
     func,
     literal,
@@ -170,8 +173,12 @@ def _rows_of_user(metadata: MetaData, tenant_id: UUID, user_id: UUID) -> dict[Ta
 
 
 def _columns(table: Table) -> Select[Any]:
-    """Return a select of a table's columns without those that the server computes."""
-    return select(*(column for column in table.columns if column.computed is None))
+    """Return a select of a table's columns without those that the server computes.
+
+    An exact number is exported as text: readers of JSON, Python's too, round a number to about 16 digits.
+    """
+    stored = (column for column in table.columns if column.computed is None)
+    return select(*(cast(one, Text).label(one.name) if isinstance(one.type, Numeric) else one for one in stored))
 
 
 def _expunge(session: AsyncSession, user_id: UUID) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import URL, Column, ForeignKeyConstraint, MetaData, Table, Uuid, text
+from sqlalchemy import URL, Column, ForeignKeyConstraint, MetaData, Numeric, Table, Uuid, text
 
 from src.database import get_db
 from src.database.base import Base
@@ -40,6 +40,7 @@ def with_another_table(*, named: str) -> MetaData:
         Column("tenant_id", Uuid(), primary_key=True),
         Column("id", Uuid(), primary_key=True),
         Column(named, Uuid()),
+        Column("amount", Numeric(20, 8)),
         ForeignKeyConstraint(["tenant_id", named], ["users.tenant_id", "users.id"]),
     )
     return metadata
@@ -51,18 +52,21 @@ async def test_a_new_table_that_refers_to_users_is_covered(
 ) -> None:
     metadata = with_another_table(named=named)
     superuser.execute(
-        f"CREATE TABLE diaries (tenant_id uuid, id uuid, {named} uuid, PRIMARY KEY (tenant_id, id));"
+        f"CREATE TABLE diaries (tenant_id uuid, id uuid, {named} uuid, amount numeric(20, 8),"
+        " PRIMARY KEY (tenant_id, id));"
         "GRANT ALL ON diaries TO public"
     )
     async with get_db() as session:
         user = await add_user_with_rows(session, "ada")
         await session.execute(
-            text("INSERT INTO diaries VALUES (:tenant_id, :tenant_id, :id)"),
+            text("INSERT INTO diaries VALUES (:tenant_id, :tenant_id, :id, 123456789012.12345678)"),
             {"tenant_id": session.tenant_id, "id": user.id},
         )
         exported = await listed(export_user(session, user.id, metadata=metadata))
         removed = await erase_user(session, user.id, metadata=metadata)
 
+        [diary] = [row["row"] for row in exported if row["table"] == "diaries"]
+        assert diary["amount"] == "123456789012.12345678", "a JSON number would be rounded"
         assert {row["table"] for row in exported} == set(removed) == tables_about_people(metadata)
         assert await session.scalar(text("SELECT count(*) FROM diaries")) == 0
 
