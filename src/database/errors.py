@@ -125,7 +125,7 @@ class DuplicateKeyError(IntegrityError):
 
 
 class IdempotencyConflictError(DuplicateKeyError):
-    """The idempotency key belongs to a message with other content, or of another conversation."""
+    """The idempotency key belongs to a message with other content, or to a message of another chat."""
 
 
 class ForeignKeyError(IntegrityError):
@@ -181,4 +181,7 @@ class TransactionAborted(DatabaseError):
 
 
 class SchemaDriftError(DatabaseError):
-    """The database lacks a table, a column or a function that this release needs, or an isolation layer at startup."""
+    """The database lacks a table, a column or a function that this release needs.
+
+    At startup, a missing isolation layer raises it too.
+    """

@@ -37,7 +37,10 @@ class tenant_context(ContextDecorator):  # noqa: N801 - callers use it like a fu
 
     def __enter__(self) -> UUID:
         if self.token is not None or self.has_ended:
-            raise RuntimeError("a tenant_context is entered only once: call tenant_context again")
+            raise RuntimeError(
+                "this tenant_context object was entered before, and can be entered only once: create another with"
+                " tenant_context(tenant_id)"
+            )
         self.token = _innermost.set(self)
         return self.tenant_id
 

@@ -133,7 +133,9 @@ def health(
     *,
     live: Annotated[bool, typer.Option("--live", help="Check only the settings; the database is not queried.")] = False,
     drift: Annotated[bool, typer.Option("--drift", help="Compare the whole schema too, as `verify` does.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="The limit for each check, in seconds.")] = 2.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="The limit for each check, in seconds; at least 10 for --drift.")
+    ] = 2.0,
     as_json: Json = False,
 ) -> None:
     """Check whether a process with these settings can serve, as a readiness probe does.

@@ -30,7 +30,10 @@ def verify(
         ),
     ] = False,
     lenient: Annotated[
-        bool, typer.Option("--lenient", help="Exit code 0 if no difference can make a statement fail.")
+        bool,
+        typer.Option(
+            "--lenient", help="Exit code 0 if no difference can make a statement fail or opens an isolation layer."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -24,7 +24,8 @@ HistoryOfRevision = Annotated[
     typer.Option(
         "--history",
         help="The history of the revision: that of thea-database, or that of the service in"
-        " DATABASE_SERVICE_MIGRATIONS. If the settings name a service, a revision needs this option.",
+        " DATABASE_SERVICE_MIGRATIONS. If the settings name a service, this option is required, except for `upgrade`"
+        " and `sql` to head, which include both histories.",
     ),
 ]
 ShownHistory = Annotated[

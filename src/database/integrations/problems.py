@@ -90,7 +90,12 @@ _PROBLEMS: Final[dict[type[BaseException], Problem]] = {
         (StaleDataError, 409, "The resource was changed meanwhile; read it again", None),
         (IntegrityError, 409, "The change conflicts with other resources", None),
         (CheckViolation, 422, "A value is not allowed", None),
-        (CommitOutcomeUnknown, 500, "The change is stored or not; read the resource before you repeat it", None),
+        (
+            CommitOutcomeUnknown,
+            500,
+            "It is not known whether the change was stored; read the resource before you repeat the change",
+            None,
+        ),
         (ConnectionFailed, 503, "The database cannot be reached", None),
         (PoolExhausted, 503, "The service is busy", 1),
         (SerializationError, 503, _BUSY, 1),

@@ -52,7 +52,7 @@ class Migrated:
         steps: The migrations that this call applied or reverted, in this order. Those of a concurrent migrator are not
             among them.
         history: The history to which the revisions belong.
-        service: The same of the service's history, if the call ran both.
+        service: The result for the service's history, if the call migrated both histories.
     """
 
     before: tuple[str, ...]

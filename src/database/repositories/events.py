@@ -83,7 +83,7 @@ class EventRepository(Repository[Event]):
             limit: The largest number of events, 1 to 1000.
 
         Raises:
-            ValueError: The limit is out of range, or `now` is naive or at an end of the calendar.
+            ValueError: The limit is out of range, or `now` is naive, or not from 0001-01-02 to 9999-12-30.
         """
         check_limit(limit)
         now = now or utc_now()
@@ -177,10 +177,12 @@ class EventRepository(Repository[Event]):
         Args:
             rows: The events. If an event has a `reminder_offset` and no `reminder_datetime`, the latter is computed.
                 The reminder of a series that has begun is that of its next occurrence.
-            now: The time after which a series reminds; by default the current time of the server.
+            now: A series gets the reminder of its first occurrence after this time; by default the current time of the
+                server.
 
         Raises:
-            ValueError: An instant, a zone or a rule is invalid, or a changed occurrence is not of a series of its user.
+            ValueError: An instant, a zone or a rule is invalid, or the series_id of a changed occurrence is not that of
+                a series of the same user.
             IntegrityError: A row violates a constraint.
         """
         self._check_rows(rows)
@@ -284,9 +286,10 @@ class EventRepository(Repository[Event]):
 
         - "this" stores the occurrence as a changed occurrence, a row of its own.
         - "following" ends the series before the occurrence, and creates a new series with the rest of its COUNT.
-        - "all" moves the whole series by the same local time as the occurrence. A series by month or year that repeats
-          on a day of the month moves by months, to the new day. Changed and excluded occurrences move too; the named
-          occurrence gets exactly `start`, also if it was changed before.
+          For the first occurrence, "following" is the same as "all".
+        - "all" moves the whole series by the same amount of local time as the occurrence. A monthly or yearly series
+          that repeats on a day of the month moves by whole months, and to the new day of the month. Changed and
+          excluded occurrences move too; the named occurrence gets exactly `start`, also if it was changed before.
 
         Args:
             event_id: The id of the event, the series, or a changed occurrence.
@@ -294,12 +297,15 @@ class EventRepository(Repository[Event]):
             end: The new end; by default the event keeps its duration in local time.
             scope: Which occurrences of a series move.
             recurrence_id: The occurrence of the series, by its original start; for "all" by default the first one.
-            rrule: The new rule, for "following" and "all"; by default the old rule, with its weekdays moved. For each
-                changed or excluded occurrence, the new rule must have an occurrence that is as far from it, in local
-                time, as `start` is from the moved occurrence. If both rules repeat by month or both by year, with the
-                same INTERVAL, occurrences can also correspond by their position in the series.
-            version: The expected version of the row `event_id`; by default any version.
-            now: The time after which a series reminds; by default the current time of the server.
+            rrule: The new rule, for "following" and "all"; by default the old rule, with its weekdays moved. The
+                move shifts occurrences by the local time between the moved occurrence and `start`. Each changed or
+                excluded occurrence, shifted by the same time, must be an occurrence of the new rule. If both
+                rules repeat by month or both by year, with the same INTERVAL, occurrences can also correspond by their
+                position in the series.
+            version: The expected version of the row `event_id`; by default the version that this session has read, or
+                any version if the session has not read the row.
+            now: A series gets the reminder of its first occurrence after this time; by default the current time of the
+                server.
 
         Returns:
             The moved event, the changed occurrence, the new series ("following"), or the series ("all").
@@ -340,9 +346,10 @@ class EventRepository(Repository[Event]):
         Args:
             event_id: The id of the event, the series, or a changed occurrence.
             scope: For a series: "this" excludes the occurrence, "following" ends the series before it, "all" cancels
-                the whole series.
+                the whole series. For the first occurrence, "following" is the same as "all".
             recurrence_id: The occurrence of the series, by its original start; not needed for "all".
-            version: The expected version of the row `event_id`; by default any version.
+            version: The expected version of the row `event_id`; by default the version that this session has read, or
+                any version if the session has not read the row.
 
         Returns:
             The changed row: the event, the changed occurrence, or the series.
@@ -416,7 +423,8 @@ class EventRepository(Repository[Event]):
         Args:
             event_id: The id of the event.
             token: The `reminder_token` of the claim.
-            now: The time after which a series reminds; by default the current time of the server.
+            now: A series gets the reminder of its first occurrence after this time; by default the current time of the
+                server.
 
         Returns:
             The event. `reminder_sent_at` is set if this was its last reminder.

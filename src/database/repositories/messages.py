@@ -154,9 +154,9 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         """Return the last messages of a conversation for a language model, with tool calls and their results complete.
 
         Providers reject a result without its call, and a call without all of its results if another message follows. So
-        this leaves out a message with a result whose call is before the window. If a later message exists, this also
-        leaves out a message with a call that has no result, together with the messages of its other results. A call
-        that is followed by results only is still running, and is kept. To read every message, use `before` or `after`.
+        this leaves out a message with a result whose call is before the window. If a message other than a result
+        follows, this also leaves out a message with a call that has no result, together with the messages of its other
+        results. If only results follow, the call is still running, and is kept. To read all, use `before` or `after`.
 
         A message's `parts` are in the format of an SDK or a provider; docs/tool-calls.md lists the formats.
 
@@ -391,8 +391,8 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             edited_at: The time of the edit.
 
         Returns:
-            True if the message changed. An edit that is older than the stored version, or equal to it, changes nothing.
-            If two edits have the same time, the later call wins.
+            True if the message changed. An edit with an earlier `edited_at` than the stored one changes nothing, nor
+            does a repeated edit (same `edited_at`, same content). Of different edits at one time, the last call wins.
 
         Raises:
             NotFoundError: The tenant has no such message.

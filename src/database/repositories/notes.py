@@ -293,7 +293,9 @@ class NoteRepository(Repository[Note]):
         return await self._set(note_id, archived_at=func.coalesce(Note.archived_at, now))
 
     async def unarchive(self, note_id: UUID) -> Note:
-        """Restore a note from the archive. A note that is not archived is unchanged.
+        """Restore a note from the archive.
+
+        Calling it for a note that is not archived is not an error; only `updated_at` changes.
 
         Raises:
             NotFoundError: The tenant has no such note.
@@ -301,7 +303,7 @@ class NoteRepository(Repository[Note]):
         return await self._set(note_id, archived_at=None)
 
     async def archived(self, user_id: UUID, *, limit: int = 50) -> list[Note]:
-        """Return a user's archived notes, the one archived last first.
+        """Return a user's archived notes, the most recently archived first.
 
         Raises:
             ValueError: The limit is not from 1 to 1000.

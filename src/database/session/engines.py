@@ -178,7 +178,10 @@ def forget_settings() -> None:
 
 
 def dispose_engines() -> None:
-    """Dispose of the engines of the event loops that are open and do not run: a test has ended, its loop has not."""
+    """Dispose of the engines of event loops that are neither running nor closed.
+
+    An example is the loop of a test that has ended.
+    """
     for loop, engines in list(_loops.items()):
         if loop is not None and not loop.is_closed() and not loop.is_running():
             del _loops[loop]

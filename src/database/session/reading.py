@@ -121,7 +121,7 @@ async def wait_for_replica(primary: AsyncEngine, session: ReadSession) -> bool:
     """Wait, at most 1 s, until a session's server has replayed what was committed on the primary before the call.
 
     This costs one round trip to the primary, and one to the replica if it is up to date. The session keeps its
-    connection: another one may lead to another replica. It takes no tenant.
+    connection, since another connection may lead to another replica. The session does not take a tenant.
 
     Returns:
         False if the replica is behind or cannot be reached.

@@ -12,7 +12,7 @@ from src.database.session.session import AsyncSession
 
 
 class SessionSource(Protocol):
-    """Three asynchronous generator functions, which yield a session for a block as those that they replace do."""
+    """Three asynchronous generator functions. Each yields the session of one block, like the function it replaces."""
 
     def session(self) -> AsyncGenerator[AsyncSession, None]:
         """Yield a session in place of get_db."""

@@ -69,7 +69,8 @@ class TransactionNumber:
 class NumberedBinding(TenantBinding):
     """Binds a transaction to its tenant, and reads its number in the same round trip.
 
-    It runs before the caller's first statement: a number that is read later would not be known when COMMIT is lost.
+    The number is read before the caller's first statement. If the number came only with the answer to COMMIT, it would
+    be lost with that answer.
     """
 
     _has_numbers = False
@@ -127,7 +128,7 @@ def _refuse_commit_in_unit(session: _NumberedTenantSession) -> None:
 
 
 def commit_refused() -> DatabaseError:
-    """Return the error of a unit that commits."""
+    """Return the error for a unit of work that calls commit itself."""
     return DatabaseError(
         "the unit of run_transaction must not commit: a retry would repeat the committed part",
         hint="leave the commit to run_transaction; `async with session.begin_nested():` is a savepoint",

@@ -100,8 +100,8 @@ class Calls:
                 raise ConnectionFailed(str(lost.args[0]), hint=lost.hint) from lost.__cause__
             raise CommitOutcomeUnknown(
                 "the connection was lost before the server answered; whether the call was executed is not known",
-                hint="call again with the same arguments: a message that was written is then a duplicate. But a second"
-                " `fork` without a session_id makes a second copy",
+                hint="call again with the same arguments: a message that is already stored is not stored a second time."
+                " But a second `fork` without a session_id makes a second copy",
             ) from lost.__cause__
         except SchemaDriftError as error:
             raise_if_missing(call, error)

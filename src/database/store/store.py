@@ -1,4 +1,7 @@
-"""The store: the few calls of every turn, with immutable rows; each but the stream is one round trip."""
+"""The store: the few calls of every turn, with immutable rows.
+
+Almost every call is one round trip; `Store` lists the exceptions.
+"""
 
 from __future__ import annotations
 
@@ -221,7 +224,7 @@ class Store:
         """Append messages to the active conversation of a user's chat; create the user and the conversation if needed.
 
         One atomic call for `get_or_create_by_telegram_id`, `get_or_start`, `append_many` and, for the earlier messages,
-        `recent`. A call stays in the window if the new messages have its result.
+        `recent`. A tool call in the earlier messages is kept if the new messages contain its result.
 
         Args:
             telegram_id: The user's Telegram id.
@@ -231,7 +234,7 @@ class Store:
             recent: How many of the messages before them to return, 1 to 1000.
             idle_timeout: A conversation without a message for longer is closed, and another one started.
             profile: The attributes of a user that is created.
-            unanswered: "keep" keeps the calls that have no result; see `recent`.
+            unanswered: "keep" keeps the tool calls that have no result; see `recent`.
 
         Raises:
             CommitOutcomeUnknown: The connection was lost before the server answered: call again with the same messages.

@@ -32,14 +32,14 @@ class ReminderClock:
     async def advance(self, duration: timedelta) -> None:
         """Move all events of the current tenant by a duration into the past.
 
-        Series by weekday, by day of the month or with an end repeat at the same distances only after some durations:
+        Series by weekday, by day of the month or with an end repeat at the same intervals only after some durations:
         whole weeks, for example. The local time of a moved event is that of the new instant.
 
         Args:
             duration: More than zero.
 
         Raises:
-            ValueError: The duration is not above zero, or a series would not repeat at the same distances.
+            ValueError: The duration is not above zero, or a series would not repeat at the same intervals.
         """
         if duration <= timedelta(0):
             raise ValueError(f"duration must be above zero, got {duration}")
@@ -52,8 +52,8 @@ class ReminderClock:
                 _move(event, duration)
                 if _next_starts(event, now) != expected:
                     raise ValueError(
-                        f"duration must keep the distances of the series {event.rrule!r}, got {duration}:"
-                        " use whole weeks, or an event without a rule"
+                        f"duration must be one after which the series {event.rrule!r} still repeats at the same"
+                        f" intervals, got {duration}: use whole weeks, or an event without a rule"
                     )
                 await session.flush()
 

@@ -106,7 +106,7 @@ async def _run(tenant_id: UUID, call: Call, raises: type[Exception] | tuple[type
         return outcome
     except TenantMismatchError as error:
         raise AssertionError(
-            "the call must use the session of the tenant that it runs as, and uses another one, as db_session:"
+            "the call must use the session of the tenant that it runs as, and uses another session, such as db_session:"
             " pass a function that takes the session, `lambda session: NoteRepository(session).get(note.id)`"
         ) from error
     except raises:

@@ -200,7 +200,7 @@ async def _release(session: AsyncSession, savepoint: AsyncSessionTransaction) ->
         return
     if session.sync_session.get_nested_transaction() is not savepoint.sync_transaction:
         raise DatabaseError(
-            "a block of get_db ended before another one that began later: two tasks of the test use db_session",
+            "two blocks of get_db overlap, and neither is nested in the other: two tasks of the test use db_session",
             hint=_USE_COMMITTED,
         )
     try:

@@ -69,7 +69,7 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "and has no message"),
+        ("", "the file has no message"),
         ("not json", "line 1: the line must be one JSON object"),
         ('{"update_id": 1}\nnot json', "line 2: the line must be one JSON object"),
         ('{"update_id": 1, "message": {"text": "x"}}', "line 1: not an entry of Bot API updates: 'chat' is missing"),
@@ -77,7 +77,7 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
             '{"messages": [{"type": "message", "id": "x", "text": "x"}]}',
             "message x of chat None: not an entry of Telegram Desktop export",
         ),
-        ("[1, 2]", "and has no message"),
+        ("[1, 2]", "the file has no message"),
     ],
 )
 def test_a_file_of_neither_format_is_refused_with_the_place_and_the_reason(

@@ -82,7 +82,10 @@ def update_command(
 
 @tenant_app.command()
 def suspend(slug: Slug, as_json: Json = False) -> None:
-    """Suspend a tenant: workers and `purge` skip it, TenantMiddleware refuses its requests; sessions keep working."""
+    """Suspend a tenant.
+
+    Workers and `purge` without a slug skip it, and TenantMiddleware refuses its requests. Sessions keep working.
+    """
     from src.database.cli.tenant.registry import set_status
 
     _show_one(run_coroutine(set_status(slug, "suspended")), as_json=as_json)

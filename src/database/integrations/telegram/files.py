@@ -152,7 +152,7 @@ def read_telegram(path: Path) -> TelegramFile:
             skipped[parsed.kind] += 1
             first_fault = first_fault or parsed.fault
     if not count:
-        fault = first_fault or "the file must be Bot API updates or a Telegram Desktop export, and has no message"
+        fault = first_fault or "the file has no message: it must be Bot API updates or a Telegram Desktop export"
         raise ConfigurationError(f"{path}, {fault}")
     return TelegramFile(kind, path, count, skipped, first_fault)
 
