@@ -288,6 +288,7 @@ def sql(node: ast.Constant | ast.JoinedStr) -> str:
     return "".join(sql(part) if isinstance(part, ast.Constant) else "value" for part in node.values)
 
 
+@pytest.mark.slow
 def test_private_names_of_sqlalchemy_and_asyncpg_are_in_two_files() -> None:
     """Each private name has a canary test; other files use public names or functions of these two."""
     modules = {str(path.relative_to(ROOT)): path for path in SOURCES}

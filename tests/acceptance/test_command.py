@@ -63,6 +63,7 @@ def test_the_demo_is_rejected_in_production(tmp_path: Path) -> None:
     assert "the demo writes sample data" in done.stderr
 
 
+@pytest.mark.slow
 def test_up_keeps_the_embedded_server_until_down(open_folder: Path) -> None:
     assert "the embedded server is running" in run("up", folder=open_folder).stdout
     assert "(head): " in run("upgrade", folder=open_folder).stdout

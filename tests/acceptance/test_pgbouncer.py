@@ -224,6 +224,7 @@ async def test_the_first_host_that_answers_is_used(
         assert await session.scalar(text("SELECT 1")) == 1
 
 
+@pytest.mark.slow
 def test_migrations_need_their_own_url_to_the_server(
     behind: PgBouncer, cloned_database: URL, superuser: psycopg.Connection, tmp_path: Path
 ) -> None:

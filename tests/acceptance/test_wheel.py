@@ -14,12 +14,12 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from src.database.cli import main
 from src.database.embedded import SUPERUSER
 from src.database.migrate import heads
 from tests.acceptance.test_add_a_table import words, write
 from tests.conftest import SOCKETS, url_of
 from tests.wheels import build, install, run
+from thea_database.command import main
 
 ROOT = Path(__file__).parents[2]
 

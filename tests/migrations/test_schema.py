@@ -275,6 +275,7 @@ def test_the_alembic_command_works_from_the_checkout(owner_settings: Settings) -
         assert expected in done.stdout
 
 
+@pytest.mark.slow
 def test_the_alembic_command_prints_errors_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVIRONMENT", "prod")
 

@@ -19,6 +19,7 @@ from tests.connecting import connect
 from tests.database.connect.conftest import end, query, start, wait_for_use
 
 
+@pytest.mark.slow
 def test_concurrent_first_starts_create_one_server(folder: Path) -> None:
     processes = [start(folder, "wait") for _ in range(6)]
     starts = {wait_for_use(process) for process in processes}

@@ -108,6 +108,7 @@ def test_a_kept_server_outlives_killed_users_and_a_restart_of_the_machine(used_f
     assert are_all_gone(used_folder)
 
 
+@pytest.mark.slow
 def test_the_next_connection_restarts_a_killed_server(used_folder: Path) -> None:
     server = EmbeddedServer(used_folder)
     server.acquire()

@@ -28,6 +28,7 @@ async def name_of(engine: DatabaseEngine) -> str:
         return str(await connection.scalar(text("SHOW application_name")))
 
 
+@pytest.mark.slow
 @given(
     service=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=63),
     pool=st.from_regex(r"[A-Za-z0-9_-]{1,32}", fullmatch=True),

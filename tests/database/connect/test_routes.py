@@ -150,6 +150,7 @@ async def test_verify_full_checks_the_host_and_not_the_local_end_of_the_tunnel(
                     await run_query(engine)
 
 
+@pytest.mark.slow
 async def test_a_killed_embedded_server_is_restarted_by_the_next_session(used_folder: Path) -> None:
     given = Settings(ENVIRONMENT="test", DATABASE_URL=None, DATABASE_EMBEDDED_DIR=used_folder)
     async with engine_of(given) as engine:
@@ -161,6 +162,7 @@ async def test_a_killed_embedded_server_is_restarted_by_the_next_session(used_fo
     await asyncio.to_thread(embedded_server(used_folder).release)
 
 
+@pytest.mark.slow
 async def test_an_embedded_server_over_tcp_is_started_by_its_first_session(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

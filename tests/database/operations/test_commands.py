@@ -42,6 +42,7 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
     forget_settings()
 
 
+@pytest.mark.slow
 def test_bootstrap_backup_and_restore_print_no_password(cluster: Cluster, call: Callable[..., Result]) -> None:
     variables, others = cluster.variables("reported"), cluster.variables("reported2")
 

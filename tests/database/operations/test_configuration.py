@@ -71,10 +71,12 @@ def test_every_setting_is_in_force_on_18(newest: Configured) -> None:
     check_every_setting_is_in_force(newest)
 
 
+@pytest.mark.slow
 def test_every_setting_is_in_force_on_the_system_server(with_tls: Configured) -> None:
     check_every_setting_is_in_force(with_tls)
 
 
+@pytest.mark.slow
 def test_postgres_itself_reads_the_file(newest: Configured) -> None:
     read = newest.run("postgres", "-D", "data", "-c", f"config_file={newest.configuration}", "-C", "max_wal_size")
 
@@ -107,6 +109,7 @@ def test_plaintext_from_outside_is_rejected(with_tls: Configured, newest: Config
         assert "pg_hba.conf rejects connection" in output
 
 
+@pytest.mark.slow
 def test_the_superuser_and_replication_are_rejected_from_outside(with_tls: Configured) -> None:
     with_tls.psql("user=postgres dbname=postgres", "ALTER ROLE postgres PASSWORD 'known'")
     for mode in ("require", "disable"):
@@ -120,6 +123,7 @@ def test_the_superuser_and_replication_are_rejected_from_outside(with_tls: Confi
     assert "pg_hba.conf rejects replication connection" in output
 
 
+@pytest.mark.slow
 def test_a_user_cannot_log_in_as_another_role_over_the_socket(newest: Configured) -> None:
     assert newest.psql("user=postgres dbname=postgres") == "postgres"  # by the system's word
     newest.psql("user=postgres dbname=postgres", "CREATE ROLE other LOGIN SUPERUSER")
