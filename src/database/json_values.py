@@ -48,6 +48,15 @@ def encode_json(value: Any, attribute: str = "JSON", *, of: str = "") -> Any:
     raise ValueError(f"{of}: {message}" if of else message)
 
 
+def json_text(value: Any, attribute: str = "JSON", *, of: str = "") -> str:
+    """Return the JSON text of `encode_json`, as the SQL functions take it.
+
+    Raises:
+        ValueError: As `encode_json` does.
+    """
+    return json.dumps(encode_json(value, attribute, of=of), ensure_ascii=False)
+
+
 def decode_json(text: str) -> Any:
     """Return the value of a JSON text that the server has sent."""
     value = json.loads(text)

@@ -71,11 +71,13 @@ async def read_isolation(connection: asyncpg.Connection[Any], settings: Settings
     service = service_history(settings)
     of_service = None if service is None else load_service_snapshot(service)
     expected = _expected_policies(united(load_snapshot(), of_service))
-    # The snapshot of the service can be missing or old: row-level security is expected on each table of tenants' rows
-    # all the same. The policies of such a table cannot be compared.
-    tables = set() if service is None else {row["name"] for row in await connection.fetch(_REFERRING, sorted(expected))}
-    unknown = (tables | {table.name for table in tenant_tables() if service is not None}) - expected.keys()
-    rows = await connection.fetch(_TABLES, sorted(expected.keys() | unknown))
+    tables = set(expected)
+    if service is not None:
+        # The snapshot of the service can be missing or old: row-level security is expected on each table of tenants'
+        # rows all the same. The policies of such a table cannot be compared.
+        tables |= {row["name"] for row in await connection.fetch(_REFERRING, sorted(expected))}
+        tables |= {table.name for table in tenant_tables()}
+    rows = await connection.fetch(_TABLES, sorted(tables))
     is_superuser, bypasses = await connection.fetchrow(_ROLE)
     policies = {row["name"]: json.loads(row["policies"] or "{}") for row in rows}
     live = {name: {policy: compared_facts(facts) for policy, facts in of.items()} for name, of in policies.items()}

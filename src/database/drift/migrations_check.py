@@ -110,9 +110,7 @@ async def check_migrations(settings: Settings, *, update_snapshot: bool = False)
         built = builds.up if service is None else only_of_service(builds.up, service)
         revisions = (*(builds.up.revisions or ()), *(builds.up.service_revisions or ()))
         isolation = _check_isolation(builds.up)
-        if (
-            update_snapshot and isolation.status == "ok"
-        ):  # the snapshot is what the isolation of a database is compared with
+        if update_snapshot and isolation.status == "ok":  # databases are compared with the snapshot
             file = SNAPSHOT_FILE if service is None else service_snapshot_file(service)
             file.write_text(render_snapshot(built), encoding="utf-8")
             load_snapshot.cache_clear()

@@ -191,7 +191,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             )
         messages = (await self._rows(newest, refresh=True))[::-1]
         whole = whole_pairs(messages, unanswered=unanswered)
-        closed = whole_pairs(messages, is_followed=True, unanswered=unanswered)
+        closed = whole if before_seq is None else whole_pairs(messages, is_followed=True, unanswered=unanswered)
         if before_seq is None or len(closed) == len(whole):
             return whole
         return closed if await self._has_from(conversation_id, before_seq) else whole

@@ -72,8 +72,8 @@ async def end(
 ) -> MessageHistory:
     """End an incomplete message; see `MessageHistoryRepository.mark_complete` and `mark_interrupted`."""
     limits.check_limits(limits.MESSAGES, values)
-    known = {name: clean_text(value) if isinstance(value, str) else value for name, value in values.items()}
-    known = {name: value for name, value in known.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
+    known = {name: clean_text(value) if isinstance(value, str) else value for name, value in given.items()}
     ended = await _change(session, message_id, turn, state=state, **known)
     if ended is not None:
         return ended

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar
@@ -11,13 +10,14 @@ from uuid import UUID
 from sqlalchemy.orm.attributes import set_committed_value
 
 from src.database.base import check_id, clean_text, uuid7
-from src.database.errors import DuplicateKeyError, ForeignKeyError, NotFoundError
-from src.database.json_values import encode_json
+from src.database.errors import DuplicateKeyError, ForeignKeyError
+from src.database.json_values import json_text
 from src.database.models import Conversation, MessageHistory, limits
 from src.database.session import AsyncSession
 from src.database.statements.call import Call, Sender
 from src.database.statements.conversations import check_is_last, check_token, stored_chat
 from src.database.statements.in_session import InSession, entity_columns
+from src.database.statements.rows import required
 from src.database.statements.windows import MAX_SEQ, check_number
 
 SESSION_CHANNEL: Final = "session"
@@ -51,7 +51,7 @@ async def open_by_session_id(send: Send[OpenedT], session_id: str, user_id: UUID
     check_id("user_id", user_id)
     channel, _ = stored_chat(channel, None)
     new_id = uuid7()
-    rows = await send(key, user_id, channel, new_id, _json(extra))
+    rows = await send(key, user_id, channel, new_id, json_text(extra, "extra"))
     if not rows:
         raise ForeignKeyError(f"this tenant has no User with id {user_id} to open a conversation for")
     [opened] = rows
@@ -70,10 +70,10 @@ async def fork(send: Send[RowT], conversation_id: UUID, upto_seq: int | None, se
     upto = MAX_SEQ if upto_seq is None else check_number("upto_seq", upto_seq)
     new_id = uuid7()
     key, extra = (str(uuid7()), {}) if session_id is None else stored_session_id(session_id)
-    rows = await send(conversation_id, upto, new_id, key, _json(extra | {FORKED_FROM: str(conversation_id)}))
-    if not rows:
-        raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
-    return rows[0]
+    rows = await send(
+        conversation_id, upto, new_id, key, json_text(extra | {FORKED_FROM: str(conversation_id)}, "extra")
+    )
+    return required(rows[0] if rows else None, Conversation, conversation_id)
 
 
 async def clear(sender: Sender, conversation_id: UUID, turn: int | None) -> tuple[int, Any]:
@@ -86,8 +86,7 @@ async def clear(sender: Sender, conversation_id: UUID, turn: int | None) -> tupl
     check_token(turn)
     [done] = await sender.call(_CLEAR, conversation_id, turn)
     outcome, count, token, cleared_at = done
-    if outcome == "no_conversation":
-        raise NotFoundError(f"this tenant has no Conversation with id {conversation_id}")
+    required(None if outcome == "no_conversation" else done, Conversation, conversation_id)
     if outcome == "lost_turn":
         check_is_last(turn, token)
     return count, cleared_at
@@ -122,7 +121,3 @@ def stored_session_id(session_id: Any) -> tuple[str, dict[str, Any]]:
         return session_id, {}
     digest = sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{_HASHED}{digest}", {SESSION_ID: session_id}
-
-
-def _json(extra: dict[str, Any]) -> str:
-    return json.dumps(encode_json(extra, "extra"), ensure_ascii=False) if extra else "{}"

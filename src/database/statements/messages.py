@@ -17,7 +17,7 @@ from uuid import UUID
 
 from src.database.base import check_aware, check_id, clean_text, utc_now, uuid7
 from src.database.errors import IdempotencyConflictError, NotFoundError, StaleDataError
-from src.database.json_values import decode_json, encode_json
+from src.database.json_values import decode_json, encode_json, json_text
 from src.database.models import limits
 from src.database.statements.call import Call, Sender
 from src.database.statements.conversations import check_is_last, check_token
@@ -356,4 +356,4 @@ def _dumps(message: NewMessage, name: str, kind: type[list[Any] | dict[str, Any]
         )
     if not value:  # the common case
         return "{}" if kind is dict else "[]"
-    return json.dumps(encode_json(value, name, of=f"message {message.message_id!r}"), ensure_ascii=False)
+    return json_text(value, name, of=f"message {message.message_id!r}")

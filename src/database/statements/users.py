@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -11,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Select, Uuid, bindparam, or_, select, update
 
 from src.database.base import check_time, clean_text, utc_now, uuid7
-from src.database.json_values import encode_json
+from src.database.json_values import json_text
 from src.database.models import User, limits
 from src.database.session import AsyncSession
 from src.database.statements.call import Call
@@ -115,7 +114,7 @@ def _stored(name: str, value: Any) -> Any:
     if isinstance(NEW_USER[name], dict):
         if not isinstance(value, dict):
             raise ValueError(f"{name} must be a dict, got {type(value).__name__}")  # noqa: TRY004 - bad input
-        return json.dumps(encode_json(value, name), ensure_ascii=False)
+        return json_text(value, name)
     return clean_text(value) if isinstance(value, str) else value
 
 

@@ -417,7 +417,9 @@ class Repository(Generic[ModelT]):
             return await self.get(row_id)
         if unknown := sorted(expected.keys() - self.model.__mapper__.column_attrs.keys()):
             raise ValueError(f"expected must have attributes of {self.model.__name__}, got {unknown[0]!r}")
-        row = self._found(await lock_one(self.session, self.model, *self._is(row_id), *self._live()), f"id {row_id}")
+        check_id("row_id", row_id)
+        locked = await lock_one(self.session, self.model, self.model.id == row_id, *self._live())
+        row = self._found(locked, f"id {row_id}")
         if changed := [name for name, value in expected.items() if getattr(row, name) != value]:
             raise StaleDataError(
                 f"{self.model.__name__}.{changed[0]} has another value than expected; nothing was updated",
