@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FRAMEWORKS := .cache/frameworks
-EXTRAS := aiogram,fastapi,litestar
+EXTRAS := aiogram,fastapi,langchain,litestar,openai-agents,pydantic-ai
 
 # Without a bytecode cache each pytest worker compiles all tests again: half of the time of the collection.
 unexport PYTHONDONTWRITEBYTECODE
@@ -22,7 +22,7 @@ test: $(READY)
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -n auto -m slow $(ARGS)
 
-# In an environment of its own: the libraries of web and bot frameworks are not installed for the other targets.
+# In an environment of its own: the libraries of web frameworks, bots and agent SDKs are not installed for the other targets.
 test-frameworks: $(FRAMEWORKS)/.ready
 	@$(FRAMEWORKS)/bin/mypy --cache-dir .cache/mypy-frameworks $$(find src/database/integrations tests/frameworks examples -name '*.py' -not -path 'examples/assistant/*')
 	@$(FRAMEWORKS)/bin/python -m pytest -n auto --slow tests/frameworks $(ARGS)
