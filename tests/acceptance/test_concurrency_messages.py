@@ -136,26 +136,25 @@ async def test_nothing_is_lost_doubled_or_skipped_while_writers_are_cancelled() 
         assert {one.last_seq for one in stored} == {MESSAGES_EACH}
 
 
-async def test_concurrent_calls_of_pop_last_remove_one_message_each() -> None:
+async def test_concurrent_calls_of_pop_remove_different_messages() -> None:
     [conversation_id] = await start_conversations(1)
     async with get_db() as session:
         batch = [NewMessage(message_id=str(n), role="user") for n in range(8)]
         await MessageHistoryRepository(session).append_many(conversation_id, batch)
 
-    async def pop(seq: int | None = None) -> int | None:
+    async def pop(last_seq: int | None = None) -> list[int]:
         async with get_db() as session:
-            popped = await MessageHistoryRepository(session).pop_last(conversation_id, seq=seq)
-            return None if popped is None else popped.seq
+            popped = await MessageHistoryRepository(session).pop(conversation_id, last_seq=last_seq)
+            return [row.seq for row in popped]
 
     async with get_db() as first:
-        popped = await MessageHistoryRepository(first).pop_last(conversation_id)
+        [popped] = await MessageHistoryRepository(first).pop(conversation_id)
         waiting = [asyncio.create_task(pop()) for _ in range(3)]
         await asyncio.sleep(0.2)
 
-    assert popped is not None
-    assert sorted([popped.seq, *(await asyncio.gather(*waiting))], key=str) == [5, 6, 7, 8]
+    assert sorted([[popped.seq], *(await asyncio.gather(*waiting))]) == [[5], [6], [7], [8]]
     named = await asyncio.gather(*(pop(4) for _ in range(4)))
-    assert sorted(named, key=str) == [4, None, None, None]
+    assert sorted(named) == [[], [], [], [4]]
 
 
 async def test_concurrent_workers_share_stale_messages_to_interrupt() -> None:

@@ -13,7 +13,6 @@ from sqlalchemy import BindParameter, Select, bindparam, case, select, union_all
 from sqlalchemy.orm import aliased
 
 from src.database.base import check_id
-from src.database.calendar import check_timezone
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories.base import Build, Condition, Repository
 from src.database.statements import (
@@ -400,27 +399,31 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         """
         return await message_changes.edit(self.session, message_id, content, edited_at=edited_at)
 
-    async def pop_last(
-        self, conversation_id: UUID, *, seq: int | None = None, turn: int | None = None
-    ) -> MessageHistory | None:
-        """Soft-delete the last message of a conversation, for example to generate an answer again.
+    async def pop(
+        self, conversation_id: UUID, limit: int = 1, *, last_seq: int | None = None, turn: int | None = None
+    ) -> list[MessageHistory]:
+        """Soft-delete the last messages of a conversation, for example to generate an answer again.
 
-        The message keeps its `seq` and its key: append its replacement under another key. `restore` undoes the
-        deletion.
+        Concurrent calls delete different messages. The messages keep their `seq` and their keys: append a replacement
+        under another key. `restore` undoes the deletion.
 
         Args:
             conversation_id: The conversation's id.
-            seq: Delete the message only if this is its `seq`, so that a retry does not delete the message before it.
+            limit: The largest number of messages, 1 to 1000.
+            last_seq: Delete messages only if this is the `seq` of the last one, so that a retry deletes no others.
             turn: The token of the turn that the caller has claimed, if any.
 
         Returns:
-            The deleted message, or None if there is no message, or the last one has another `seq`.
+            The deleted messages, the oldest first; none if the last message has another `seq`.
 
         Raises:
             NotFoundError: The tenant has no such conversation.
             StaleDataError: Another worker has claimed the turn.
+            ValueError: The limit is out of range, `last_seq` is negative, or `turn` is not a token.
         """
-        return await message_changes.pop_last(self.session, conversation_id, seq=seq, turn=turn)
+        return await message_changes.pop_in_session(
+            self.session, conversation_id, limit=limit, last_seq=last_seq, turn=turn
+        )
 
     async def purge(
         self,
@@ -486,22 +489,11 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             ValueError: `user_id`, `conversation_id` and `since` are all missing, which would read all messages of the
                 tenant; or another argument is invalid.
         """
-        check_limit(limit)
-        check_timezone(timezone)
-        if user_id is None and conversation_id is None and since is None:
-            raise ValueError(
-                "usage must be narrowed by at least one of `user_id`, `conversation_id` and `since`, got none of them"
-            )
-        statement = (
-            self._select(include_deleted=True)
-            if include_deleted
-            else windows.among_many((MessageHistory,), self._tenant)
-        )
-        if user_id is not None:
-            statement = statement.where(MessageHistory.user_id == user_id)
-        if conversation_id is not None:
-            statement = statement.where(MessageHistory.conversation_id == conversation_id)
-        return await sum_usage(self.session, statement, since=since, until=until, by=by, timezone=timezone, limit=limit)
+        return await sum_usage(
+            self.session,
+            {"user_id": user_id, "conversation_id": conversation_id},
+            since=since, until=until, by=by, timezone=timezone, include_deleted=include_deleted, limit=limit,
+        )  # fmt: skip
 
     async def update(  # type: ignore[override] # only its attributes
         self,

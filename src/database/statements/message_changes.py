@@ -1,24 +1,31 @@
-"""Edit a message, delete the last message of a conversation, and purge old messages."""
+"""Edit a message, delete the last messages of a conversation, and purge old messages."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import func, select
 
-from src.database.base import check_aware, clean_text, utc_now
+from src.database.base import check_aware, check_id, clean_text
 from src.database.errors import NotFoundError
-from src.database.models import MessageHistory
+from src.database.models import Conversation, MessageHistory
 from src.database.session import AsyncSession
-from src.database.statements.conversations import lock_conversation
+from src.database.statements.call import Call, Sender
+from src.database.statements.conversations import check_is_last, check_token
+from src.database.statements.entities import entities_of
+from src.database.statements.in_session import InSession, entity_columns
 from src.database.statements.messages import VERSIONS
 from src.database.statements.pagination import check_limit
 from src.database.statements.removal import remove
-from src.database.statements.rows import lock_one, update_one
+from src.database.statements.rows import lock_one, required
 from src.database.statements.split_characters import SPLIT
-from src.database.statements.windows import conversation_is_live, newest, of_conversation
+from src.database.statements.windows import check_number, conversation_is_live
+
+RowT = TypeVar("RowT")
 
 _MESSAGES: Final = MessageHistory.metadata.tables[MessageHistory.__tablename__]
 
@@ -57,18 +64,51 @@ def kept_extra(row: MessageHistory) -> dict[str, Any]:
     return {name: row.extra[name] for name in RESERVED_KEYS if name in row.extra}
 
 
-async def pop_last(
-    session: AsyncSession, conversation_id: UUID, *, seq: int | None, turn: int | None
-) -> MessageHistory | None:
-    """Soft-delete the last message of a conversation; see `MessageHistoryRepository.pop_last`."""
-    await lock_conversation(session, conversation_id, turn)
-    last = newest(of_conversation((MessageHistory.id,), session.tenant_id, conversation_id), limit=1)
-    where = [MessageHistory.id == last.scalar_subquery()]
-    # Checked again under the lock of the row: `delete` does not lock the conversation.
-    where.append(MessageHistory.deleted_at.is_(None))
-    if seq is not None:
-        where.append(MessageHistory.seq == seq)
-    return await update_one(session, MessageHistory, *where, deleted_at=utc_now())
+async def pop(
+    sender: Sender, call: Call[RowT], conversation_id: UUID, *, limit: int, last_seq: int | None, turn: int | None
+) -> list[RowT]:
+    """Soft-delete the last messages of a conversation, and return the rows; see `MessageHistoryRepository.pop`.
+
+    Args:
+        sender: Sends the call.
+        call: The call that `pop_call` returns.
+        conversation_id: The conversation.
+        limit: The largest number of messages.
+        last_seq: The `seq` that the last message must have, or None.
+        turn: The token of the turn that the caller holds, or None.
+    """
+    check_id("conversation_id", conversation_id)
+    check_limit(limit)
+    check_token(turn)
+    if last_seq is not None:
+        check_number("last_seq", last_seq)
+    done, *popped = await sender.call(call, conversation_id, turn, last_seq, limit)
+    outcome, token = done[-2:]
+    required(None if outcome == "no_conversation" else done, Conversation, conversation_id)
+    if outcome == "lost_turn":
+        check_is_last(turn, token)
+    return popped
+
+
+def pop_call(columns: Callable[[], Sequence[str]], row: type[RowT] = asyncpg.Record) -> Call[RowT]:
+    """Return the call for `pop`.
+
+    Args:
+        columns: Returns the columns of a message to read.
+        row: The class of a row.
+    """
+    return Call("app_pop_messages", 5, columns=lambda: (*columns(), "outcome", "turn_token"), row=row)
+
+
+_POP: Final[Call[Any]] = pop_call(entity_columns(MessageHistory))
+
+
+async def pop_in_session(
+    session: AsyncSession, conversation_id: UUID, *, limit: int, last_seq: int | None, turn: int | None
+) -> list[MessageHistory]:
+    """Soft-delete the last messages of a conversation, and return them as entities of the session."""
+    rows = await pop(InSession(session), _POP, conversation_id, limit=limit, last_seq=last_seq, turn=turn)
+    return entities_of(MessageHistory).load(session.sync_session, rows, refresh=True)
 
 
 async def purge(

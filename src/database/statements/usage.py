@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Date, DateTime, Interval, Select, cast, func, literal
+from sqlalchemy import BigInteger, ColumnElement, Date, DateTime, Interval, Select, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from src.database.base import UtcDateTime, check_aware
-from src.database.calendar import zone_offsets
+from src.database.base import UtcDateTime, check_aware, check_id
+from src.database.calendar import check_timezone, zone_offsets
 from src.database.models import MessageHistory
 from src.database.session import AsyncSession
+from src.database.statements.pagination import check_limit
+from src.database.statements.windows import among_many
 
 UsageBy = Literal["user", "conversation", "model", "day"]
 
@@ -37,15 +39,27 @@ class Usage:
 
 async def sum_usage(
     session: AsyncSession,
-    messages: Select[Any],
+    of: Mapping[str, UUID | None],
     *,
     since: datetime | None,
     until: datetime | None,
     by: Sequence[UsageBy],
     timezone: str,
+    include_deleted: bool,
     limit: int,
 ) -> list[Usage]:
-    """Sum the messages of a select that were created in an interval; see `MessageHistoryRepository.usage`."""
+    """Sum the messages of an interval, of a user and a conversation (`of`); see `MessageHistoryRepository.usage`."""
+    check_limit(limit)
+    check_timezone(timezone)
+    ids = {name: row_id for name, row_id in of.items() if row_id is not None}
+    if not ids and since is None:
+        raise ValueError(
+            "usage must be narrowed by at least one of `user_id`, `conversation_id` and `since`, got none of them"
+        )
+    for name, row_id in ids.items():
+        check_id(name, row_id)
+    messages = _all_messages(session) if include_deleted else among_many((MessageHistory,), session.tenant_id)
+    messages = messages.filter_by(**ids)
     if since is not None:
         check_aware("since", since)
         messages = messages.where(MessageHistory.created_at >= since)
@@ -61,6 +75,10 @@ async def sum_usage(
     names = [group.name for group in groups]
     rows = await session.execute(statement.group_by(*names).order_by(*names).limit(limit))
     return [Usage(**row) for row in rows.mappings()]
+
+
+def _all_messages(session: AsyncSession) -> Select[Any]:
+    return select(MessageHistory).where(MessageHistory.tenant_id == session.tenant_id)
 
 
 def _groups(by: Sequence[str], timezone: str, since: datetime | None, until: datetime | None) -> list[Any]:

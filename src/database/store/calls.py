@@ -101,7 +101,8 @@ class Calls:
             raise CommitOutcomeUnknown(
                 "the connection was lost before the server answered; whether the call was executed is not known",
                 hint="call again with the same arguments: a message that is already stored is not stored a second time."
-                " But a second `fork` without a session_id makes a second copy",
+                " But a second `fork` without a session_id makes a second copy, and a second `pop` without last_seq"
+                " deletes further messages",
             ) from lost.__cause__
         except SchemaDriftError as error:
             raise_if_missing(call, error)

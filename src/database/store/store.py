@@ -39,6 +39,7 @@ from src.database.statements import (
     decode_cursor,
     encode_cursor,
     in_call_order,
+    message_changes,
     pack_columns,
     reminders,
     users,
@@ -208,6 +209,20 @@ class Store:
             self._sender, conversation_id, messages, turn=turn, expected_last_seq=expected_last_seq
         )
         return [_row(one) for one in outcomes]
+
+    async def pop(
+        self, conversation_id: UUID, limit: int = 1, *, last_seq: int | None = None, turn: int | None = None
+    ) -> list[MessageRow]:
+        """Soft-delete the last messages of a conversation, and return them; see `MessageHistoryRepository.pop`.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered. With `last_seq`, call again: the
+                messages are then deleted, by one of the calls. Without it, a second call can delete further messages.
+            NotFoundError: This tenant has no such conversation.
+            StaleDataError: Another worker has claimed the turn.
+            ValueError: The limit is out of range, `last_seq` is negative, or `turn` is not a token.
+        """
+        return await message_changes.pop(self._sender, _POP, conversation_id, limit=limit, last_seq=last_seq, turn=turn)
 
     async def turn(
         self,
@@ -456,8 +471,7 @@ _NEWEST: Final = Read(lambda: windows.newest(_of_conversation()), ("conversation
 _AFTER: Final = Read(lambda: windows.after(_of_conversation()), ("conversation_id", "seq", "limit"), row=MessageRow)
 _WITHIN_BUDGET: Final = Read(_within_budget, ("conversation_id", "limit", "token_budget"), row=MessageRow)
 _OF_USER: Final = Read(_of_user, ("user_id",), row=MessageRow)
-
-
+_POP: Final[Call[MessageRow]] = message_changes.pop_call(lambda: names_of(MessageRow, labeled=True), MessageRow)
 _CLAIM: Final[Call[EventRow]] = Call(
     reminders.CLAIM_FUNCTION, reminders.CLAIM_PARAMETERS, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
 )

@@ -25,7 +25,7 @@ CALLS: Final = {
     "tail": Call(lambda r, b: r.tail(b.conversation, 0), statements=1),
     "get_by_message_id": Call(lambda r, _: r.get_by_message_id("same"), statements=1),
     "edit": Call(lambda r, _: r.edit("same", "stolen", edited_at=utc_now()), statements=2),
-    "pop_last": Call(lambda r, b: r.pop_last(b.conversation), statements=2),
+    "pop": Call(lambda r, b: r.pop(b.conversation), statements=1),
     "extend": Call(lambda r, _: r.extend("unfinished", " and more", offset=6, turn=TURN), statements=1),
     "mark_complete": Call(lambda r, _: r.mark_complete("unfinished"), statements=1),
     "mark_interrupted": Call(lambda r, _: r.mark_interrupted("unfinished"), statements=1),

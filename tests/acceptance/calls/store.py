@@ -54,6 +54,7 @@ CALLS: Final = {
     "page": Call(page_items, statements=1),
     "open_conversation": Call(open_own, statements=2, makes_rows=True),
     "clear": Call(lambda s, b: s.clear(b.conversation), statements=1),
+    "pop": Call(lambda s, b: s.pop(b.conversation), statements=1),
     "fork": Call(lambda s, b: s.fork(b.conversation), statements=1),
     "turn": Call(lambda s, _: s.turn(1, "telegram", "1", [new()]), statements=1, makes_rows=True),
     "stream_messages": Call(lambda s, b: messages_of(s, b, limit=1000), statements=1),

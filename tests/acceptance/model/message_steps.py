@@ -236,16 +236,15 @@ class MessageSteps(Steps):
         got = self.call(tenant, lambda s: without_result(mark(s)))
         self.expect(got, lambda: self.models[tenant].end(key, state))
 
-    @rule(tenant=TENANT, number=PICK)
-    def pop(self, tenant: int, number: int) -> None:
+    @rule(tenant=TENANT, number=PICK, limit=st.integers(1, 2))
+    def pop(self, tenant: int, number: int, limit: int) -> None:
         model = self.models[tenant]
         if conversation := pick(model.conversations, number):
 
-            async def pop(session: AsyncSession) -> int | None:
-                popped = await MessageHistoryRepository(session).pop_last(conversation.id)
-                return None if popped is None else popped.seq
+            async def pop(session: AsyncSession) -> list[int]:
+                return [row.seq for row in await MessageHistoryRepository(session).pop(conversation.id, limit)]
 
-            self.expect(self.call(tenant, pop), lambda: model.pop_last(conversation))
+            self.expect(self.call(tenant, pop), lambda: model.pop(conversation, limit))
 
     @rule(tenant=TENANT, key=KEY, does=st.sampled_from(["delete", "restore"]))
     def delete_or_restore_message(self, tenant: int, key: str, does: str) -> None:

@@ -230,13 +230,12 @@ class TenantModel:
             raise StaleDataError("")
         message.state = state
 
-    def pop_last(self, conversation: ConversationRow) -> int | None:
+    def pop(self, conversation: ConversationRow, limit: int) -> list[int]:
         _check_exists(conversation)
-        messages = self.messages_of(conversation)
-        if not messages:
-            return None
-        messages[-1].deleted = True
-        return messages[-1].seq
+        last = self.messages_of(conversation)[-limit:]
+        for message in last:
+            message.deleted = True
+        return [message.seq for message in last]
 
     def tags(self, user: UUID) -> dict[str, int]:
         counts: dict[str, int] = {}

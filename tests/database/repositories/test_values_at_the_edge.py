@@ -105,7 +105,7 @@ async def test_an_invalid_id_is_rejected_with_the_name_of_the_argument(
             await call(row_id)
     with pytest.raises(error, match=r"row_ids must be a uuid\.UUID, got"):
         await users.get_many([uuid7(), row_id])
-    for of in (messages.recent, messages.pop_last, conversations.close):
+    for of in (messages.recent, messages.pop, conversations.close):
         with pytest.raises(error, match=r"conversation_id must be a uuid\.UUID, got"):
             await of(row_id)
 

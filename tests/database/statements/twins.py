@@ -188,6 +188,7 @@ CALLS: Final[Mapping[str, Answer]] = {
     "open, deleted": _open("deleted in both"),
     "open, no user": _open("new", "of the second alone"),
     "clear, another's": lambda store, _: store.clear(named("of the second alone")),
+    "pop, another's": lambda store, _: store.pop(named("of the second alone")),
     "fork, deleted": lambda store, _: store.fork(named("deleted")),
     "fork, cleared": _fork_cleared,
     "fork under another's id": lambda _, sender: sender.call(

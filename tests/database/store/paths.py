@@ -78,6 +78,7 @@ class Path(Protocol):
     async def claim(self, worker: str, **options: Any) -> list[tuple[Any, ...]]: ...
     async def open(self, session_id: str, user_id: UUID) -> tuple[UUID, bool]: ...
     async def clear(self, conversation_id: UUID, **options: Any) -> int: ...
+    async def pop(self, conversation_id: UUID, limit: int = 1, **options: Any) -> list[tuple[Any, ...]]: ...
     async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]: ...
 
 
@@ -134,6 +135,11 @@ class ByRepositories:
         async with get_db() as session:
             return await ConversationRepository(session).clear(conversation_id, **options)
 
+    async def pop(self, conversation_id: UUID, limit: int = 1, **options: Any) -> list[tuple[Any, ...]]:
+        async with get_db() as session:
+            rows = await MessageHistoryRepository(session).pop(conversation_id, limit, **options)
+        return [tuple(getattr(row, name) for name in ROW) for row in rows]
+
     async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]:
         async with get_db() as session:
             copy = await ConversationRepository(session).fork(conversation_id, **options)
@@ -179,6 +185,10 @@ class ByStore:
 
     async def clear(self, conversation_id: UUID, **options: Any) -> int:
         return await get_store().clear(conversation_id, **options)
+
+    async def pop(self, conversation_id: UUID, limit: int = 1, **options: Any) -> list[tuple[Any, ...]]:
+        rows = await get_store().pop(conversation_id, limit, **options)
+        return [tuple(getattr(row, name) for name in ROW) for row in rows]
 
     async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]:
         copy = await get_store().fork(conversation_id, **options)

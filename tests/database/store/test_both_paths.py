@@ -191,7 +191,7 @@ async def test_a_caller_that_has_lost_the_turn_appends_nothing(path: Path, conve
 async def test_a_deleted_message_keeps_its_key_and_is_not_read(path: Path, conversation_id: UUID) -> None:
     await path.append_many(conversation_id, [new_message(1), new_message(2)])
     async with get_db() as session:
-        await MessageHistoryRepository(session).pop_last(conversation_id)
+        await MessageHistoryRepository(session).pop(conversation_id)
 
     [again] = await path.append_many(conversation_id, [new_message(2)])
 

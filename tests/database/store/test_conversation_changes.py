@@ -218,7 +218,79 @@ async def test_a_fork_that_races_with_a_deletion_is_whole_or_fails(path: Path, c
             assert await seqs(path, copy["id"]) == [1, 2, 3, 4, 5]
 
 
+async def test_popped_messages_are_deleted_and_returned_whole(path: Path, conversation_id: UUID) -> None:
+    last = new_message("k3", "three", parts=[{"type": "text", "text": "\0"}], extra={"a": 1}, tool_name="t")
+    await path.append_many(conversation_id, [new_message("k1"), new_message("k2"), last])
+    before = await path.recent(conversation_id)
+
+    assert await path.pop(conversation_id, 2) == before[1:]
+    assert await seqs(path, conversation_id) == [1]
+    [again, new] = await path.append_many(conversation_id, [last, new_message("new")])
+    assert (again.inserted, again.is_there, new.seq) == (False, False, 4)
+    assert [row[3] for row in await path.pop(conversation_id, 1000)] == [1, 4]
+    assert await path.pop(conversation_id) == []
+
+
+async def test_a_pop_that_names_the_last_message_is_repeated_without_effect(path: Path, conversation_id: UUID) -> None:
+    await path.append_many(conversation_id, [new_message(number) for number in range(3)])
+
+    popped = [await path.pop(conversation_id, last_seq=3) for _ in range(2)]
+
+    assert [[row[3] for row in rows] for rows in popped] == [[3], []]
+    assert await seqs(path, conversation_id) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"limit": 0}, "limit must be"),
+        ({"limit": 1001}, "limit must be"),
+        ({"last_seq": -1}, "last_seq must be from 0"),
+        ({"turn": "1"}, "turn must be a token"),
+    ],
+)
+async def test_arguments_of_pop_are_checked(
+    path: Path, conversation_id: UUID, options: dict[str, Any], rule: str
+) -> None:
+    with pytest.raises(ValueError, match=rule):
+        await path.pop(conversation_id, **options)
+
+
+async def test_popping_checks_the_conversation_and_the_turn(path: Path, conversation_id: UUID) -> None:
+    await path.append_many(conversation_id, [new_message(0)])
+
+    with pytest.raises(NotFoundError):
+        await path.pop(uuid7())
+    with pytest.raises(StaleDataError, match="last token, 0, got 7"):
+        await path.pop(conversation_id, turn=7)
+    assert await seqs(path, conversation_id) == [1]
+
+
+async def test_pops_that_race_with_appends_return_each_message_once(path: Path, conversation_id: UUID) -> None:
+    appends = [path.append_many(conversation_id, [new_message(number)]) for number in range(8)]
+    pops = [path.pop(conversation_id, 2) for _ in range(8)]
+    _, popped = await asyncio.gather(asyncio.gather(*appends), asyncio.gather(*pops))
+
+    found = [row[3] for rows in popped for row in rows]
+    assert sorted([*found, *await seqs(path, conversation_id)]) == list(range(1, 9))
+
+
+async def test_a_message_that_is_deleted_meanwhile_is_not_popped(path: Path, conversation_id: UUID) -> None:
+    await path.append_many(conversation_id, [new_message(number) for number in range(3)])
+    async with get_db() as session:
+        messages = MessageHistoryRepository(session)
+        last = await messages.get_by_message_id("2")
+        assert last is not None
+        await messages.delete(last.id)
+        popping = asyncio.create_task(path.pop(conversation_id))
+        await asyncio.sleep(0.1)
+
+    assert [row[3] for row in await popping] == [2]
+
+
 async def test_another_tenants_conversation_is_not_found(path: Path, others_conversation: UUID) -> None:
+    with pytest.raises(NotFoundError):
+        await path.pop(others_conversation)
     with pytest.raises(NotFoundError):
         await path.clear(others_conversation)
     with pytest.raises(NotFoundError):

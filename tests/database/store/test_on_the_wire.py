@@ -37,6 +37,7 @@ CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
     "recent by tokens": lambda store, there: store.recent(there, token_budget=1000),
     "last": lambda store, there: store.last(there, 20),
     "page": lambda store, there: store.page(there),
+    "pop": lambda store, there: store.pop(there),
     "fork": lambda store, there: store.fork(there),
     "turn": lambda store, _: store.turn(
         1, "telegram", "1", [new_message(uuid7()), new_message(uuid7(), role="assistant")]

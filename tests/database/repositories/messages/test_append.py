@@ -161,7 +161,7 @@ async def test_a_lost_turn_appends_nothing(
         with pytest.raises(StaleDataError, match="turn must be the conversation's last token, 7"):
             await messages.append(conversation.id, message("a"), turn=turn)
     with pytest.raises(StaleDataError):
-        await messages.pop_last(conversation.id, turn=6)
+        await messages.pop(conversation.id, turn=6)
     assert (await messages.append(conversation.id, message("a"), turn=7)).message.seq == 1
     assert (await messages.append(conversation.id, message("b"))).message.seq == 2, (
         "without a turn the token is not checked"

@@ -66,7 +66,7 @@ WRITES: dict[str, Reads] = {
     "update of extra": lambda r, _, m: r.update(m, extra={"a": 1}),
     "delete": lambda r, _, m: r.delete(m),
     "restore": lambda r, _, m: r.restore(m),
-    "pop_last": lambda r, c, _: r.pop_last(c),
+    "pop": lambda r, c, _: r.pop(c),
     "extend": lambda r, _, __: r.extend("b", " more", offset=6),
     "extend under a turn": lambda r, _, __: r.extend("b", " more", offset=6, turn=0),
     "mark_complete": lambda r, _, __: r.mark_complete("b"),

@@ -74,7 +74,7 @@ async def test_purges_only_the_messages_of_one_user(
 async def test_deleted_messages_are_purged_with_the_others_or_alone_by_deletion_time(
     messages: MessageHistoryRepository, year: Conversation
 ) -> None:
-    await messages.pop_last(year.id)  # the oldest one: it was appended last
+    await messages.pop(year.id)  # the oldest one: it was appended last
     now = datetime.now(UTC)
     tomorrow = now + timedelta(days=1)
 

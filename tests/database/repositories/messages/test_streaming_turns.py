@@ -105,7 +105,7 @@ async def test_an_invalid_token_is_rejected_with_the_remedy(
     for call in (
         messages.append(conversation.id, message("x"), turn=wrong[kind]),
         messages.append_many(conversation.id, [], turn=wrong[kind]),
-        messages.pop_last(conversation.id, turn=wrong[kind]),
+        messages.pop(conversation.id, turn=wrong[kind]),
         *(step(messages, wrong[kind]) for step in STEPS.values()),
     ):
         with pytest.raises(ValueError, match=r"turn must be a token.*pass `turn\.token`"):

@@ -93,7 +93,7 @@ async def test_a_call_is_running_again_if_the_later_message_is_deleted(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:
     await messages.append_many(conversation.id, [message("1"), call("2", "a"), message("3")])
-    await messages.pop_last(conversation.id)
+    await messages.pop(conversation.id)
 
     assert await keys(messages, conversation) == ["1", "2"]
     assert await keys(messages, conversation, before_seq=3) == ["1", "2"]

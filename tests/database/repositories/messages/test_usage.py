@@ -133,7 +133,7 @@ async def test_the_time_is_from_since_to_before_until(
 async def test_deleted_messages_count_on_request(
     messages: MessageHistoryRepository, conversation: Conversation, other: Conversation
 ) -> None:
-    await messages.pop_last(conversation.id)
+    await messages.pop(conversation.id)
 
     assert (await messages.usage(conversation_id=conversation.id))[0].messages == 4
     assert (await messages.usage(conversation_id=conversation.id, include_deleted=True))[0].messages == 5

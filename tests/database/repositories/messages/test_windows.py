@@ -176,7 +176,7 @@ async def test_around_returns_the_anchor_and_both_sides(messages: MessageHistory
 
 
 async def test_pages_skip_deleted_messages(messages: MessageHistoryRepository, ten: Conversation) -> None:
-    await messages.pop_last(ten.id)
+    await messages.pop(ten.id)
     fifth = await messages.get_by_message_id("5")
     assert fifth is not None
     await messages.delete(fifth.id)
