@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+ResultT = TypeVar("ResultT")
 
 
-async def run_shielded(work: Coroutine[Any, Any, object]) -> None:
+async def run_shielded(work: Coroutine[Any, Any, ResultT]) -> ResultT:
     """Run a coroutine to completion even if the caller is cancelled; re-raise the cancellation afterwards.
 
     A second cancellation is not delayed. An error of the coroutine is raised here; if the caller is cancelled, asyncio
@@ -15,7 +17,7 @@ async def run_shielded(work: Coroutine[Any, Any, object]) -> None:
     """
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise

@@ -1,1 +1,1 @@
-"""Adapters to web and bot frameworks, and to the data of other systems, which are imported through repositories."""
+"""Adapters to web and bot frameworks, to agent SDKs, and to the data of other systems that repositories import."""

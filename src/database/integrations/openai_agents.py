@@ -1,0 +1,136 @@
+"""The session of the OpenAI Agents SDK: its items are messages of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, cast, get_args
+from uuid import UUID
+
+from agents import TResponseInputItem
+from agents.memory import SessionABC, SessionSettings
+
+from src.database.base import uuid7
+from src.database.integrations.stored_conversation import StoredConversation
+from src.database.models import limits
+from src.database.statements import NewMessage
+from src.database.store import MessageRow
+
+__all__ = ["StoredSession"]
+
+FORMAT: Final = "openai-agents"
+_ROLES: Final = get_args(limits.Role)
+_TEXTS: Final = ("text", "refusal")
+
+
+class StoredSession(SessionABC):
+    """A session of the SDK, over the store: `Runner.run(agent, "Hello", session=StoredSession("chat-7", user.id))`.
+
+    Each item is one message. The conversation is opened at the first call under the session id. Calls of several
+    processes on one session id are safe: `add_items` stores all of its items one after the other, or none, and
+    `pop_item` returns each item once. `EncryptedSession` and `OpenAIResponsesCompactionSession` can wrap a session.
+
+    Args:
+        session_id: The id of the session, unique within the tenant.
+        user_id: The user whose conversation this is.
+        tenant_id: The tenant; by default the current tenant of each call.
+        session_settings: The default `limit` of `get_items`.
+
+    Raises:
+        TypeError: An id has the wrong type.
+        ValueError: The session id is empty, or an id is not a UUID.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        user_id: UUID,
+        *,
+        tenant_id: UUID | None = None,
+        session_settings: SessionSettings | None = None,
+    ) -> None:
+        self._conversation = StoredConversation(session_id, user_id, tenant_id=tenant_id)
+        self.session_id = session_id
+        self.session_settings = session_settings or SessionSettings()
+
+    async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
+        """Return exactly the last items, the oldest first.
+
+        Args:
+            limit: The largest number of items; by default that of `session_settings`, and without one all items.
+
+        Raises:
+            ValueError: The limit is negative.
+        """
+        if limit is None and self.session_settings is not None:
+            limit = self.session_settings.limit
+        return [item for row in await self._conversation.last(limit) for item in _items(row)]
+
+    async def add_items(self, items: list[TResponseInputItem]) -> None:
+        """Append items: all of them, or none. After a lost connection they are sent again, and not stored twice.
+
+        Raises:
+            CommitOutcomeUnknown: The server cannot be reached again, and whether the items are stored is not known.
+            ValueError: An item is not a dict of JSON values.
+        """
+        await self._conversation.append([_message(item) for item in items])
+
+    async def pop_item(self) -> TResponseInputItem | None:
+        """Remove the last item and return it, or None if the session is empty.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered: read the items again.
+        """
+        while rows := await self._conversation.pop():
+            for item in _items(rows[0]):
+                return item
+        return None
+
+    async def clear_session(self) -> None:
+        """Delete all items softly; retention deletes them permanently.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered: call again.
+        """
+        await self._conversation.clear()
+
+
+def _message(item: Any) -> NewMessage:
+    if not isinstance(item, dict):
+        raise ValueError(f"items must be dicts, as `to_input_list` returns them, got {type(item).__name__}")  # noqa: TRY004 - bad input
+    role, call_id, name = _role(item), item.get("call_id"), item.get("name")
+    fits = isinstance(call_id, str) and len(call_id) <= limits.TOOL_CALL_ID.maximum
+    return NewMessage(
+        message_id=f"{FORMAT}:{uuid7()}",
+        role=role,
+        content=_content(item, role),
+        parts=[item],
+        tool_call_id=call_id if fits else None,  # a longer one is found in `parts`
+        tool_name=name if fits and isinstance(name, str) else None,
+        extra={"format": FORMAT},
+    )
+
+
+def _role(item: dict[str, Any]) -> limits.Role:
+    """Return the role of an item. Items without one are of the model, except for the results of tools."""
+    role, kind = item.get("role"), item.get("type")
+    if role in _ROLES:
+        return cast("limits.Role", role)
+    return "tool" if isinstance(kind, str) and kind.endswith("_output") else "assistant"
+
+
+def _content(item: dict[str, Any], role: limits.Role) -> str | None:
+    """Return the text of a message or of the result of a tool, or None if there is no text."""
+    value = item.get("content") if "role" in item else item.get("output") if role == "tool" else None
+    if isinstance(value, str):
+        return value
+    parts = [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+    texts = [text for part in parts for name in _TEXTS if isinstance(text := part.get(name), str)]
+    return "\n".join(texts) if texts else None
+
+
+def _items(row: MessageRow) -> Iterator[TResponseInputItem]:
+    """Yield the item of a message; of a message that was stored in another format, its text."""
+    if row.extra.get("format") == FORMAT:
+        yield from row.parts or ()
+    elif row.content is not None and row.role != "tool":
+        yield cast("TResponseInputItem", {"role": row.role, "content": row.content})

@@ -1,0 +1,25 @@
+"""The examples of agent SDKs: each runs against a database, and is short."""
+
+from __future__ import annotations
+
+import runpy
+
+import pytest
+from sqlalchemy import URL
+
+from tests.acceptance.documented import ROOT
+
+PRINTED = {
+    "openai_agents_memory": ["I have read 1 items.", "I have read 3 items."],
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+async def test_an_example_remembers_the_conversation(
+    name: str, sdk_url: URL, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ROOT / "examples" / f"{name}.py"
+    await runpy.run_path(str(path))["main"]()
+
+    assert capsys.readouterr().out.splitlines() == PRINTED[name]
+    assert len(path.read_text().splitlines()) <= 40
