@@ -26,6 +26,7 @@ from src.database.statements.in_session import InSession
 from src.database.statements.json_keys import with_keys
 from src.database.statements.messages import (
     COLUMN_COUNTS,
+    MAX_BATCH,
     VERSIONS,
     NewMessage,
     Outcome,
@@ -49,16 +50,19 @@ from src.database.statements.read import Read
 from src.database.statements.retention import purge_expired
 from src.database.statements.rows import lock_one
 from src.database.statements.sending import CompiledStatement, fetch_entities, fetch_value, stream_entities
+from src.database.statements.tool_formats import HasTools, ToolCall, ToolResult, tools_of
 from src.database.statements.tool_pairs import Unanswered, whole_pairs
 from src.database.statements.usage import Usage, UsageBy, sum_usage
 
 __all__ = [
     "COLUMN_COUNTS",
+    "MAX_BATCH",
     "MAX_LIMIT",
     "TENANT",
     "VERSIONS",
     "Call",
     "CompiledStatement",
+    "HasTools",
     "InSession",
     "InvalidCursorError",
     "Keyset",
@@ -67,6 +71,8 @@ __all__ = [
     "Page",
     "Read",
     "Scope",
+    "ToolCall",
+    "ToolResult",
     "Turn",
     "Unanswered",
     "Usage",
@@ -96,6 +102,7 @@ __all__ = [
     "sum_usage",
     "tenant_parameter",
     "tenants",
+    "tools_of",
     "unpack",
     "users",
     "whole_pairs",

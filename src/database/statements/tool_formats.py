@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -65,10 +65,12 @@ class ToolCall(NamedTuple):
     Args:
         ids: Every id by which the result may refer to the call; empty in formats without ids.
         name: The name of the tool, if the call has it.
+        part: The object of `parts` that is the call; empty if the columns of the message are the call.
     """
 
     ids: frozenset[str]
     name: str | None
+    part: Mapping[Any, Any] = {}
 
 
 class ToolResult(NamedTuple):
@@ -77,10 +79,12 @@ class ToolResult(NamedTuple):
     Args:
         ids: The ids of the call; empty in formats without ids.
         name: The name of the tool, if the result has it.
+        part: The object of `parts` that is the result; empty if the columns of the message are the result.
     """
 
     ids: frozenset[str]
     name: str | None
+    part: Mapping[Any, Any] = {}
 
 
 @dataclass(slots=True)
@@ -145,7 +149,7 @@ def _read(part: Any, role: str, tools: Tools) -> None:
 def _of_assistant(part: dict[Any, Any], kind: str | None) -> ToolCall | ToolResult | None:
     """Return the call or the result that an object of the assistant is; None if the object is neither."""
     if nested := _first_object(part, _NESTED_CALLS):
-        return ToolCall(_ids(nested, _ID_NAMES), _name(nested))
+        return ToolCall(_ids(nested, _ID_NAMES), _name(nested), nested)
     state = part.get("state")
     if kind is not None and (kind.startswith(_OF_PROVIDER) or kind.endswith("_tool_result")):
         return None
@@ -153,22 +157,22 @@ def _of_assistant(part: dict[Any, Any], kind: str | None) -> ToolCall | ToolResu
         return None
     result_ids = _ids(part, _RESULT_ID_NAMES)
     if kind is not None and kind.endswith(_RESULT_ENDINGS) and result_ids:
-        return ToolResult(result_ids, _name(part))
+        return ToolResult(result_ids, _name(part), part)
     if any(part.get(name) is not None for name in _RESULT_NAMES):
         return None
     ids = _call_ids(part, kind)
-    return ToolCall(ids, _name(part)) if ids else None
+    return ToolCall(ids, _name(part), part) if ids else None
 
 
 def _of_others(part: dict[Any, Any], kind: str | None) -> ToolResult | None:
     """Return the result that an object of a user or a tool is; None if the object is no result."""
     if nested := _first_object(part, _NESTED_RESULTS):
-        return ToolResult(_ids(nested, _ID_NAMES), _name(nested))
+        return ToolResult(_ids(nested, _ID_NAMES), _name(nested), nested)
     if kind == "retry_prompt" and _name(part) is None:  # pydantic-ai asks for another answer, not for another call
         return None
     ids = _ids(part, _RESULT_ID_NAMES)
     is_message_of_tool = part.get("role") in ("function", "tool") and _name(part) is not None
-    return ToolResult(ids, _name(part)) if ids or is_message_of_tool else None
+    return ToolResult(ids, _name(part), part) if ids or is_message_of_tool else None
 
 
 def _call_ids(part: dict[Any, Any], kind: str | None) -> frozenset[str]:

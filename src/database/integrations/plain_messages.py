@@ -1,0 +1,201 @@
+"""Read any stored message as text, tool calls and results: the form from which each SDK builds its own message.
+
+A conversation that began in one SDK, or in the service itself, continues in another one. Images, files and reasoning
+are not in this form: only the SDK that has stored them reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from src.database.models import limits
+from src.database.statements import HasTools, ToolCall, ToolResult, tools_of
+
+FORMAT: Final = "format"
+"""The key in a message's `extra` of the format of its parts."""
+_PREFERRED_IDS: Final = ("call_id", "tool_call_id", "tool_use_id", "toolCallId", "id")
+_ARGUMENTS: Final = ("arguments", "args", "input")
+_CONTENTS: Final = ("output", "content", "response", "result", "errorText", "value")
+_WITHOUT_WORDS: Final = ("reasoning", "redacted_thinking", "thinking", "system-prompt")
+
+
+class StoredMessage(HasTools, Protocol):
+    """The attributes of a stored message that are read: of an entity or of a row."""
+
+    @property
+    def role(self) -> limits.Role:
+        """The role of the author."""
+
+    @property
+    def message_id(self) -> str:
+        """The idempotency key."""
+
+    @property
+    def content(self) -> str | None:
+        """The text."""
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model."""
+
+    @property
+    def input_tokens(self) -> int | None:
+        """The tokens of the prompt."""
+
+    @property
+    def output_tokens(self) -> int | None:
+        """The tokens of the answer."""
+
+    @property
+    def created_at(self) -> datetime:
+        """The time of the message."""
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """The object with the format."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainCall:
+    """A tool call.
+
+    Args:
+        call_id: The id of the call, which its result has too.
+        name: The name of the tool.
+        arguments: The arguments; a text if they are not a JSON object.
+    """
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any] | str
+
+
+@dataclass(frozen=True, slots=True)
+class PlainResult:
+    """The result of a tool call, as text."""
+
+    call_id: str
+    name: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlainMessage:
+    """A message as text, tool calls and results.
+
+    Args:
+        row: The stored message.
+        role: The role of the author.
+        text: The text, without that of results.
+        calls: The tool calls of an assistant's message.
+        results: The results of tools.
+    """
+
+    row: StoredMessage
+    role: limits.Role
+    text: str | None
+    calls: list[PlainCall] = field(default_factory=list)
+    results: list[PlainResult] = field(default_factory=list)
+
+
+def plain_messages(rows: Iterable[StoredMessage]) -> Iterator[PlainMessage]:
+    """Yield a plain message for each stored message of a conversation, in their order.
+
+    A call without an id gets one. A result without an id gets that of the first call of its tool without a result.
+    """
+    names: dict[str, str] = {}
+    waiting: defaultdict[str, deque[str]] = defaultdict(deque)
+    for row in rows:
+        calls: list[PlainCall] = []
+        results: list[PlainResult] = []
+        for number, item in enumerate(tools_of(row).items):
+            call_id = _id(item)
+            if isinstance(item, ToolCall):
+                name = item.name or row.tool_name or ""
+                if call_id is None:
+                    call_id = f"{row.message_id}:{number}"
+                    waiting[name].append(call_id)
+                names[call_id] = name
+                calls.append(PlainCall(call_id, name, _arguments(item.part)))
+            else:
+                if call_id is None:
+                    queue = waiting[item.name or ""]
+                    call_id = queue.popleft() if queue else f"{row.message_id}:{number}"
+                name = item.name or row.tool_name or names.get(call_id, "")
+                results.append(PlainResult(call_id, name, _result(item, row)))
+        yield PlainMessage(row, row.role, None if row.role == "tool" else _text(row), calls, results)
+
+
+def _id(item: ToolCall | ToolResult) -> str | None:
+    ids = (item.part.get(name) for name in _PREFERRED_IDS)
+    return next((one for one in ids if isinstance(one, str)), next(iter(item.ids), None))
+
+
+def _arguments(part: Mapping[str, Any]) -> dict[str, Any] | str:
+    function = part.get("function")
+    objects = [part, function] if isinstance(function, dict) else [part]
+    value: Any = next((one[name] for one in objects for name in _ARGUMENTS if one.get(name) is not None), {})
+    if isinstance(value, str):
+        try:
+            parsed = json.loads(value or "{}")
+        except ValueError:
+            return value
+        return parsed if isinstance(parsed, dict) else value
+    return value if isinstance(value, dict) else json.dumps(value, ensure_ascii=False)
+
+
+def _result(item: ToolResult, row: StoredMessage) -> str:
+    """Return the text of a result. The parts of a tool's message with the id of the call are the value, or have it."""
+    if item.part:
+        return _as_text(_value(item.part, ""))
+    if row.content is not None:
+        return row.content
+    return "\n".join(_as_text(_value(part, part)) for part in row.parts or ())
+
+
+def _value(part: Any, default: Any) -> Any:
+    """Return the value of a result within its object, or the default."""
+    if not isinstance(part, dict):
+        return part
+    data = part.get("data", part.get("kwargs"))
+    objects = [part, data] if isinstance(data, dict) else [part]
+    return next((one[name] for one in objects for name in _CONTENTS if one.get(name) is not None), default)
+
+
+def _as_text(value: Any) -> str:
+    """Return the text of a value: of text blocks their texts, of other values the JSON text."""
+    if isinstance(value, str):
+        return value
+    blocks = value if isinstance(value, list) else [value]
+    texts = [text for block in blocks if isinstance(block, dict) and isinstance(text := block.get("text"), str)]
+    return "\n".join(texts) if texts and len(texts) == len(blocks) else json.dumps(value, ensure_ascii=False)
+
+
+def _text(row: StoredMessage) -> str | None:
+    """Return the text of a message: its column, or the texts of its parts."""
+    if row.content is not None:
+        return row.content
+    return "\n".join(_words(row.parts or ())) or None
+
+
+def _words(parts: Sequence[Any]) -> Iterator[str]:
+    for part in parts:
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, dict) and not _is_other(part):
+            if isinstance(text := part.get("text"), str):
+                yield text
+            for name in ("content", "parts", "data", "kwargs"):
+                inner = part.get(name)
+                yield from _words(inner if isinstance(inner, list) else [inner])
+
+
+def _is_other(part: Mapping[str, Any]) -> bool:
+    """Return True for calls, results and reasoning, whose texts are not words of the author."""
+    kind = str(part.get("type", part.get("part_kind", "")))
+    return kind in _WITHOUT_WORDS or kind.startswith("data-") or any(part.get(name) for name in _PREFERRED_IDS[:-1])
