@@ -10,6 +10,7 @@ from sqlalchemy import URL
 from tests.acceptance.documented import ROOT
 
 PRINTED = {
+    "langchain_history": ["I have read 1 messages.", "I have read 3 messages."],
     "openai_agents_memory": ["I have read 1 items.", "I have read 3 items."],
 }
 
