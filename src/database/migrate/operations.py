@@ -305,7 +305,7 @@ def create_functions(folder: Path, *names: str) -> None:
 
 
 def replace_functions(folder: Path) -> None:
-    """Replace the SQL functions of a revision whose parameters change.
+    """Replace the SQL functions of a revision whose parameters or results change; create those that are new.
 
     For PostgreSQL, a function with other parameters is another function: a call that fits both is ambiguous. Calls
     of the previous release find the new function if its further parameters are last and have defaults. Privileges that
@@ -319,7 +319,7 @@ def replace_functions(folder: Path) -> None:
 
 
 def drop_functions(folder: Path) -> None:
-    """Drop the SQL functions of a revision.
+    """Drop the SQL functions of a revision, if they exist.
 
     Args:
         folder: The folder that `create_functions` took.
@@ -327,7 +327,7 @@ def drop_functions(folder: Path) -> None:
     schema = _schema()
     for file in sorted(folder.glob("*.sql"), reverse=True):
         for name in _SIGNATURE.findall(file.read_text(encoding="utf-8")):
-            op.execute(f"-- squawk-ignore ban-drop-function\nDROP FUNCTION {schema}.{name}")
+            op.execute(f"-- squawk-ignore ban-drop-function\nDROP FUNCTION IF EXISTS {schema}.{name}")
 
 
 def _schema() -> str:

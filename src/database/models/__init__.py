@@ -10,6 +10,7 @@ from src.database.models.message_history import MessageHistory
 from src.database.models.note import ACCENTED, BARE, MAX_TAGS, SEPARATORS, Note, clean_tags
 from src.database.models.tenant import Tenant
 from src.database.models.user import User
+from src.database.models.user_identity import UserIdentity
 
 if TYPE_CHECKING:  # imported at its first use: its classes take 7 ms
     from src.database.models import attributes  # noqa: TC004 - `from src.database.models import attributes` imports it
@@ -25,6 +26,7 @@ __all__ = [
     "Note",
     "Tenant",
     "User",
+    "UserIdentity",
     "attributes",
     "clean_tags",
     "limits",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from src.database.models.message_history import MessageHistory
     from src.database.models.note import Note
     from src.database.models.user import User
+    from src.database.models.user_identity import UserIdentity
 
 
 T = TypeVar("T")
@@ -216,6 +217,7 @@ class UserChanges(TypedDict, total=False):
     preferences: Value[dict[str, Any]]
     retention_days: Value[int | None]
     last_seen_at: Value[datetime | None]
+    is_person: Value[bool]
     deleted_at: Value[datetime | None]
     extra: Value[dict[str, Any]]
 
@@ -234,5 +236,30 @@ class UserAttributes(UserUpsert, total=False):
     updated_at: Value[datetime]
     conversations: list[Conversation]
     events: list[Event]
+    identities: list[UserIdentity]
     messages: list[MessageHistory]
     notes: list[Note]
+
+
+class UserIdentityChanges(TypedDict, total=False):
+    """The attributes of UserIdentity that `update` sets."""
+
+    extra: Value[dict[str, Any]]
+
+
+class UserIdentityUpsert(UserIdentityChanges, total=False):
+    """The attributes of UserIdentity that `upsert` sets."""
+
+    id: Value[UUID]
+    user_id: Value[UUID]
+    provider: Value[str]
+    subject: Value[str]
+
+
+class UserIdentityAttributes(UserIdentityUpsert, total=False):
+    """The attributes of UserIdentity that its constructor sets."""
+
+    tenant_id: Value[UUID]
+    created_at: Value[datetime]
+    updated_at: Value[datetime]
+    user: User

@@ -22,6 +22,10 @@ TenantStatus = Literal["active", "suspended"]
 SLUG_PATTERN: Final = "[a-z0-9][a-z0-9-]{0,62}"
 _SLUG: Final = re.compile(SLUG_PATTERN)
 LONGEST_LOCALE: Final = 35
+LONGEST_IDENTITY: Final = 255
+"""The characters of an OpenID Connect subject, and the most for both parts of an identity."""
+TELEGRAM: Final = "telegram"
+"""The provider of no identity: `users.telegram_id` has the Telegram id of a person."""
 # RFC 5646, section 2.1: language, script, region, variants, extensions, private use; or private use alone.
 _LOCALE: Final = re.compile(
     r"(?:[a-z]{2,3}(?:-[a-z]{3}){0,3}|[a-z]{4,8})"
@@ -65,6 +69,39 @@ def check_slug(slug: object) -> None:
         raise ValueError(
             f"slug must be 1 to 63 characters from a-z, 0-9 and dashes, and not begin with a dash, got {slug!r}"
         )
+
+
+def check_provider(provider: object) -> None:
+    """Check that a value can be the provider of an identity.
+
+    Raises:
+        ValueError: The value is not a text of 1 to 255 characters, or is `telegram`.
+    """
+    _check_exact("provider", provider)
+    if str(provider).lower() == TELEGRAM:
+        raise ValueError(
+            f"provider must not be {TELEGRAM!r}: a person's Telegram id is stored in users.telegram_id;"
+            " call get_or_create_by_telegram_id, or set telegram_id with update"
+        )
+
+
+def check_subject(subject: object) -> None:
+    """Check that a value can be the subject of an identity.
+
+    Raises:
+        ValueError: The value is not a text of 1 to 255 characters.
+    """
+    _check_exact("subject", subject)
+
+
+def _check_exact(name: str, value: object) -> None:
+    """Check a text that is not cleaned before it is stored: two cleaned identities could become equal."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a str, got {type(value).__name__}")  # noqa: TRY004 - bad input
+    if not 1 <= len(value) <= LONGEST_IDENTITY:
+        raise ValueError(f"{name} must be 1 to {LONGEST_IDENTITY} characters, got {len(value)}")
+    if clean_text(value) != value:
+        raise ValueError(f"{name} must not have NUL or lone surrogates, which PostgreSQL cannot store")
 
 
 # The messages of these checks have the name of the attribute, and no text that a user wrote.
@@ -178,6 +215,8 @@ USERNAME: Final = Length(1, 64)
 DISPLAY_NAME: Final = Length(1, 256)
 LOCALE: Final = Length(2, LONGEST_LOCALE, rule=check_locale)
 TIMEZONE: Final = Length(1, 64, rule=check_timezone)
+PROVIDER: Final = Length(1, LONGEST_IDENTITY, rule=check_provider)
+SUBJECT: Final = Length(1, LONGEST_IDENTITY, rule=check_subject)
 SESSION_ID: Final = Length(1, 255)
 CHANNEL: Final = Length(1, 64)
 CHAT_ID: Final = Length(1, 255)
@@ -197,6 +236,11 @@ USERS: Final[Mapping[str, Limit]] = {
     "timezone": TIMEZONE,
     "retention_days": RETENTION_DAYS,
     "preferences": Json("object"),
+    "extra": Json("object"),
+}
+USER_IDENTITIES: Final[Mapping[str, Limit]] = {
+    "provider": PROVIDER,
+    "subject": SUBJECT,
     "extra": Json("object"),
 }
 CONVERSATIONS: Final[Mapping[str, Limit]] = {
@@ -224,6 +268,7 @@ MESSAGES: Final[Mapping[str, Limit]] = {
 }
 LIMITS: Final[Mapping[str, Mapping[str, Limit]]] = {
     "users": USERS,
+    "user_identities": USER_IDENTITIES,
     "conversations": CONVERSATIONS,
     "message_history": MESSAGES,
 }

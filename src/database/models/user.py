@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from src.database.models.event import Event
     from src.database.models.message_history import MessageHistory
     from src.database.models.note import Note
+    from src.database.models.user_identity import UserIdentity
 
 # Under asyncio a lazy load fails, so it raises immediately: load with `options(selectinload(User.events))`.
 # passive_deletes: a DELETE of a user does not load or change these rows; the foreign keys reject it while there are
@@ -25,7 +26,10 @@ _CHILDREN: Final[dict[str, Any]] = {"back_populates": "user", "lazy": "raise", "
 
 
 class User(TenantBase):
-    """A person, within one tenant. ``timezone`` is an IANA name."""
+    """A person, within one tenant. ``timezone`` is an IANA name.
+
+    ``is_person`` is False for a sender that is no person: a channel, or a group.
+    """
 
     __tablename__ = "users"
 
@@ -41,10 +45,12 @@ class User(TenantBase):
     )
     retention_days: Mapped[int | None]
     last_seen_at: Mapped[datetime | None]
+    is_person: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
     deleted_at: Mapped[datetime | None]
 
     conversations: Mapped[list[Conversation]] = relationship(**_CHILDREN)
     events: Mapped[list[Event]] = relationship(**_CHILDREN)
+    identities: Mapped[list[UserIdentity]] = relationship(**_CHILDREN)
     messages: Mapped[list[MessageHistory]] = relationship(**_CHILDREN)
     notes: Mapped[list[Note]] = relationship(**_CHILDREN)
 

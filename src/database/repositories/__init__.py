@@ -6,6 +6,7 @@ from src.database.repositories.events import EventRepository, Occurrence
 from src.database.repositories.messages import Appended, MessageHistoryRepository
 from src.database.repositories.notes import NoteHit, NoteRepository, TagCount
 from src.database.repositories.tenants import TenantRepository
+from src.database.repositories.user_identities import UserIdentityRepository
 from src.database.repositories.users import UserRepository
 from src.database.statements import NewMessage, Turn, Usage, purge_expired
 
@@ -24,6 +25,7 @@ __all__ = [
     "Turn",
     "Upserted",
     "Usage",
+    "UserIdentityRepository",
     "UserRepository",
     "purge_expired",
 ]

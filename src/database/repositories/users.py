@@ -1,4 +1,4 @@
-"""Users: look-up, creation exactly once, and the export and erasure of their personal data."""
+"""Users: look-up, creation exactly once, identities, and the export and erasure of their personal data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Executable, func
 
 from src.database.base import clean_text
 from src.database.calendar import check_timezone
-from src.database.models import User
+from src.database.models import User, UserIdentity
 from src.database.repositories.base import Repository, Upserted
 from src.database.statements import InSession, personal_data, users
 
@@ -32,6 +32,16 @@ class UserRepository(Repository[User]):
         """
         users.check_telegram_id(telegram_id)
         return await self._built(UserRepository._by_telegram_id).first(self.session, telegram_id=telegram_id)
+
+    async def get_by_identity(self, provider: str, subject: str) -> User | None:
+        """Return the user with this identity, or None.
+
+        Raises:
+            ValueError: The provider or the subject is not a text of 1 to 255 characters, or the provider is `telegram`.
+        """
+        users.check_identity(provider, subject)
+        build = UserRepository._by_identity
+        return await self._built(build).first(self.session, provider=provider, subject=subject)
 
     async def get_by_username(self, username: str) -> User | None:
         """Return the user with this username, or None. Case and a leading @ are ignored.
@@ -81,6 +91,53 @@ class UserRepository(Repository[User]):
         """
         self._check_attributes(values)
         return await users.get_or_create_user(InSession(self.session), telegram_id, values)
+
+    async def get_or_create_by_identity(
+        self, provider: str, subject: str, *, is_person: bool = True, **values: Unpack[attributes.NewUser]
+    ) -> tuple[User, bool]:
+        """Return the user with an identity, creating both if there is none. Concurrent calls create one user.
+
+        Args:
+            provider: The system that knows the user under `subject`, for example `google` or `whatsapp`.
+            subject: The id of the user there. Upper and lower case differ.
+            is_person: False for a sender that is no person, such as a channel or a group. Only for a new user.
+            values: Further attributes of the user to create.
+
+        Returns:
+            The user, and True if this call created it. A soft-deleted user is not found: a new user gets the identity.
+
+        Raises:
+            ValueError: The provider or the subject is not a text of 1 to 255 characters, the provider is `telegram`, or
+                an attribute is unknown or outside its limit.
+
+        Example:
+            users = UserRepository(session)
+            user, is_new = await users.get_or_create_by_identity("google", "10769150350006150715113082367")
+        """
+        self._check_attributes(values)
+        identity = users.Identity(provider, subject, is_person)
+        return await users.get_or_create_by_identity(InSession(self.session), identity, values)
+
+    async def link(self, user_id: UUID, provider: str, subject: str) -> UserIdentity:
+        """Add an identity to a user. A second call changes nothing. The identity of a deleted user is free.
+
+        Raises:
+            DuplicateKeyError: The identity belongs to another user: see `merge`.
+            NotFoundError: The tenant has no such user.
+            ValueError: The provider or the subject is not valid; see `get_or_create_by_identity`.
+        """
+        return await users.link(self.session, user_id, (provider, subject))
+
+    async def unlink(self, user_id: UUID, provider: str, subject: str) -> bool:
+        """Take an identity away from a user. The next user who comes with the identity is a new one.
+
+        Returns:
+            False if the user does not have the identity.
+
+        Raises:
+            ValueError: The provider or the subject is not valid; see `get_or_create_by_identity`.
+        """
+        return await users.unlink(self.session, user_id, (provider, subject))
 
     async def set_timezone(self, user_id: UUID, timezone: str) -> User:
         """Set the time zone of a user.
@@ -141,6 +198,9 @@ class UserRepository(Repository[User]):
             NotFoundError: The tenant has no such user, not even a soft-deleted one.
         """
         return await personal_data.erase_user(self.session, user_id)
+
+    def _by_identity(self) -> Executable:
+        return users.by_identity((User,), self.session.tenant_id)
 
     def _by_telegram_id(self) -> Executable:
         return users.by_telegram_id((User,), self.session.tenant_id)

@@ -35,6 +35,9 @@ __all__ = [
     "TenantRead",
     "TenantUpdate",
     "UserCreate",
+    "UserIdentityCreate",
+    "UserIdentityRead",
+    "UserIdentityUpdate",
     "UserRead",
     "UserUpdate",
 ]
@@ -49,6 +52,7 @@ class UserCreate(CreateInput):
     locale: fields.Locale | None = None
     timezone: fields.TimeZone = "UTC"
     is_active: fields.Boolean = True
+    is_person: fields.Boolean = True
     preferences: fields.JsonObject = Field(default_factory=dict)
     retention_days: fields.RetentionDays | None = None
     extra: fields.JsonObject = Field(default_factory=dict)
@@ -63,6 +67,7 @@ class UserUpdate(UpdateInput):
     locale: fields.Locale | None = NOT_GIVEN
     timezone: fields.TimeZone = NOT_GIVEN
     is_active: fields.Boolean = NOT_GIVEN
+    is_person: fields.Boolean = NOT_GIVEN
     preferences: fields.JsonObject = NOT_GIVEN
     retention_days: fields.RetentionDays | None = NOT_GIVEN
     extra: fields.JsonObject = NOT_GIVEN
@@ -77,9 +82,36 @@ class UserRead(Read):
     locale: str | None
     timezone: str
     is_active: bool
+    is_person: bool = NOT_GIVEN
     preferences: dict[str, Any]
     retention_days: int | None = NOT_GIVEN
     last_seen_at: datetime | None
+    created_at: datetime
+    updated_at: datetime = NOT_GIVEN
+    extra: dict[str, Any] = NOT_GIVEN
+
+
+class UserIdentityCreate(CreateInput):
+    """The attributes of a new identity. To find its user, use `get_or_create_by_identity` instead."""
+
+    user_id: fields.RowId
+    provider: fields.Provider
+    subject: fields.Subject
+    extra: fields.JsonObject = Field(default_factory=dict)
+
+
+class UserIdentityUpdate(UpdateInput):
+    """Changes of an identity. `link`, `unlink` and `merge` change its user."""
+
+    extra: fields.JsonObject = NOT_GIVEN
+
+
+class UserIdentityRead(Read):
+    """An identity of a user."""
+
+    user_id: UUID
+    provider: str
+    subject: str
     created_at: datetime
     updated_at: datetime = NOT_GIVEN
     extra: dict[str, Any] = NOT_GIVEN

@@ -65,6 +65,16 @@ def _check_locale(value: str) -> str:
     return value
 
 
+def _check_provider(value: str) -> str:
+    limits.check_provider(value)
+    return value
+
+
+def _check_subject(value: str) -> str:
+    limits.check_subject(value)
+    return value
+
+
 def within(limit: limits.Length) -> Any:
     """Return the constraint of a text of this length."""
     return Field(strict=True, min_length=limit.minimum or None, max_length=limit.maximum)
@@ -94,6 +104,8 @@ Locale = Annotated[str, within(limits.LOCALE), CLEAN, AfterValidator(_check_loca
 Username = Annotated[str, within(limits.USERNAME), CLEAN]
 DisplayName = Annotated[str, within(limits.DISPLAY_NAME), CLEAN]
 RetentionDays = Annotated[int, in_range(limits.RETENTION_DAYS)]
+Provider = Annotated[str, within(limits.PROVIDER), AfterValidator(_check_provider)]
+Subject = Annotated[str, within(limits.SUBJECT), AfterValidator(_check_subject)]
 SessionId = Annotated[str, within(limits.SESSION_ID), CLEAN]
 Channel = Annotated[str, within(limits.CHANNEL), CLEAN]
 ChatId = Annotated[str, within(limits.CHAT_ID), CLEAN]

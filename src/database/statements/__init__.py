@@ -53,6 +53,7 @@ from src.database.statements.sending import CompiledStatement, fetch_entities, f
 from src.database.statements.tool_formats import HasTools, ToolCall, ToolResult, tools_of
 from src.database.statements.tool_pairs import Unanswered, whole_pairs
 from src.database.statements.usage import Usage, UsageBy, sum_usage
+from src.database.statements.users import Identity
 
 __all__ = [
     "COLUMN_COUNTS",
@@ -63,6 +64,7 @@ __all__ = [
     "Call",
     "CompiledStatement",
     "HasTools",
+    "Identity",
     "InSession",
     "InvalidCursorError",
     "Keyset",

@@ -1,5 +1,6 @@
 """The few calls of every turn on the fast path: `get_store()`. Everything else stays with the repositories."""
 
+from src.database.statements import Identity
 from src.database.store.pool import StorePool
 from src.database.store.rows import AppendedRow, ConversationRow, EventRow, MessageRow, Profile, TurnRows, UserRow
 from src.database.store.store import POOL_NAME, Store, get_store
@@ -9,6 +10,7 @@ __all__ = [
     "AppendedRow",
     "ConversationRow",
     "EventRow",
+    "Identity",
     "MessageRow",
     "Profile",
     "Store",

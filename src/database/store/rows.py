@@ -148,6 +148,7 @@ class UserRow(NamedTuple):
     timezone: str
     is_active: bool
     last_seen_at: datetime | None
+    is_person: bool
     created_at: datetime
     preferences_json: str
 

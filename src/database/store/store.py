@@ -25,6 +25,7 @@ from src.database.statements import (
     COLUMN_COUNTS,
     TENANT,
     Call,
+    Identity,
     InvalidCursorError,
     NewMessage,
     Outcome,
@@ -72,12 +73,13 @@ _KINDS: Final = 3
 _OF_CHAT: Final = 12
 """The number of arguments before the messages, without the tenant."""
 _TURN: Final[Mapping[int, Call[MessageRow]]] = {
-    columns: Call("app_turn", 1 + _OF_CHAT + columns, row=MessageRow) for columns in COLUMN_COUNTS
+    columns: Call("app_turn", 1 + _OF_CHAT + columns, row=MessageRow)
+    for columns in (*COLUMN_COUNTS, max(COLUMN_COUNTS) + users.OF_IDENTITY)
 }
-"""The calls by the number of columns that are sent of a message."""
+"""The calls by the number of columns that are sent of a message, with those of an identity after all columns."""
 _user: Final = itemgetter(
     "user_id", "telegram_id", "username", "display_name", "locale", "timezone", "is_active", "last_seen_at",
-    "user_created_at", "preferences",
+    "is_person", "user_created_at", "preferences",
 )  # fmt: skip
 _conversation: Final = itemgetter(
     "id", "user_id", "session_id", "channel", "external_chat_id", "title", "summary", "summary_upto_seq", "last_seq",
@@ -130,6 +132,22 @@ class Store:
         users.check_telegram_id(telegram_id)
         new_id = uuid7()
         [row] = await self._sender.call(_GET_OR_CREATE, telegram_id, new_id, *profile.checked())
+        user = UserRow._make(row)
+        return user, user.id == new_id
+
+    async def get_or_create_by_identity(
+        self, provider: str, subject: str, profile: Profile = NO_PROFILE, *, is_person: bool = True
+    ) -> tuple[UserRow, bool]:
+        """Return the user with an identity, and True if this call created the user; see `UserRepository`.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered: call again.
+            ValueError: The provider or the subject is not a text of 1 to 255 characters, the provider is `telegram`, or
+                the profile is invalid.
+        """
+        new_id = uuid7()
+        identity = users.Identity(provider, subject, is_person).arguments()
+        [row] = await self._sender.call(_BY_IDENTITY, *identity, new_id, *profile.checked())
         user = UserRow._make(row)
         return user, user.id == new_id
 
@@ -226,7 +244,7 @@ class Store:
 
     async def turn(
         self,
-        telegram_id: int,
+        sender: int | Identity,
         channel: str,
         external_chat_id: str | None,
         messages: Sequence[NewMessage],
@@ -238,11 +256,12 @@ class Store:
     ) -> TurnRows:
         """Append messages to the active conversation of a user's chat; create the user and the conversation if needed.
 
-        One atomic call for `get_or_create_by_telegram_id`, `get_or_start`, `append_many` and, for the earlier messages,
-        `recent`. A tool call in the earlier messages is kept if the new messages contain its result.
+        One atomic call for `get_or_create_by_telegram_id` or `get_or_create_by_identity`, `get_or_start`, `append_many`
+        and, for the earlier messages, `recent`. A tool call in the earlier messages is kept if the new messages contain
+        its result.
 
         Args:
-            telegram_id: The user's Telegram id.
+            sender: The user: a Telegram id, or the identity at another system.
             channel: The channel, for example `telegram`.
             external_chat_id: The chat's id in the channel; None is one chat too.
             messages: The new messages, 1 to 1000.
@@ -262,14 +281,13 @@ class Store:
             if turn.appended[0].inserted:  # False if Telegram delivers the message again
                 prompt = [message.content for message in turn.recent] + [question.content]
         """
-        users.check_telegram_id(telegram_id)
         check_limit(recent)
         if not messages:
             raise ValueError("messages must be at least one, got none; to read without a new message, use `recent`")
         conversations.check_silence("idle_timeout", idle_timeout or timedelta(0))
         chat = conversations.stored_chat(channel, external_chat_id)
         user_id, conversation_id = uuid7(), uuid7()
-        new_messages = pack_columns(messages)
+        telegram_id, new_messages = _sent_by(sender, pack_columns(messages))
         rows = await self._turn(
             _TURN[len(new_messages)],
             telegram_id, user_id, *profile.checked(), *chat, conversation_id, str(uuid7()), idle_timeout, recent,
@@ -434,6 +452,26 @@ _BY_TELEGRAM_ID: Final[Read[Any]] = Read(
 _GET_OR_CREATE: Final[Call[Any]] = Call(
     "app_get_or_create_user", 3 + len(Profile._fields), columns=lambda: names_of(UserRow)
 )
+
+
+_BY_IDENTITY: Final[Call[Any]] = Call(
+    "app_get_or_create_by_identity",
+    2 + users.OF_IDENTITY + len(Profile._fields),
+    columns=lambda: names_of(UserRow),
+)
+
+
+def _sent_by(sender: int | Identity, columns: Sequence[Any]) -> tuple[int | None, Sequence[Any]]:
+    """Return the Telegram id of a turn, and the columns of its messages, with the identity after all of them.
+
+    Raises:
+        ValueError: The sender is neither a Telegram id nor a valid identity.
+    """
+    if isinstance(sender, Identity):
+        missing = max(COLUMN_COUNTS) - len(columns)
+        return None, (*columns, *[None] * missing, *sender.arguments())
+    users.check_telegram_id(sender)
+    return sender, columns
 
 
 def _row(one: Outcome) -> AppendedRow:

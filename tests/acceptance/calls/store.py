@@ -9,7 +9,7 @@ from typing import Any, Final
 from src.database.base import uuid7
 from src.database.repositories import NewMessage
 from src.database.session import get_engine, tenant_binding
-from src.database.store import Store, StorePool
+from src.database.store import Identity, Store, StorePool
 from src.database.store.calls import Calls
 from tests.acceptance.calls.rows import Call, Rows, a_message
 
@@ -46,6 +46,9 @@ def new() -> NewMessage:
 CALLS: Final = {
     "user_by_telegram_id": Call(lambda s, _: s.user_by_telegram_id(1), statements=1),
     "get_or_create_user": Call(lambda s, _: s.get_or_create_user(1), statements=1, makes_rows=True),
+    "get_or_create_by_identity": Call(
+        lambda s, _: s.get_or_create_by_identity("google", "same"), statements=1, makes_rows=True
+    ),
     "append": Call(lambda s, b: s.append(b.conversation, new()), statements=1),
     "append_many": Call(lambda s, b: s.append_many(b.conversation, [new(), new()]), statements=1),
     "recent": Call(lambda s, b: s.recent(b.conversation), statements=1),
@@ -57,6 +60,9 @@ CALLS: Final = {
     "pop": Call(lambda s, b: s.pop(b.conversation), statements=1),
     "fork": Call(lambda s, b: s.fork(b.conversation), statements=1),
     "turn": Call(lambda s, _: s.turn(1, "telegram", "1", [new()]), statements=1, makes_rows=True),
+    "turn, by identity": Call(
+        lambda s, _: s.turn(Identity("google", "same"), "telegram", "1", [new()]), statements=1, makes_rows=True
+    ),
     "stream_messages": Call(lambda s, b: messages_of(s, b, limit=1000), statements=1),
     "stream_messages, in part": Call(lambda s, b: messages_of(s, b, limit=1), statements=1),
     "claim_due_reminders": Call(lambda s, _: s.claim_due_reminders("w"), statements=1),

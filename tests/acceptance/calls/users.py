@@ -19,11 +19,18 @@ CALLS: Final = {
     ),
     "get_or_create_by_telegram_id": Call(lambda r, _: r.get_or_create_by_telegram_id(1), statements=1, makes_rows=True),
     "get_by_telegram_id": Call(lambda r, _: r.get_by_telegram_id(1), statements=1),
+    "get_by_identity": Call(lambda r, _: r.get_by_identity("google", "same"), statements=1),
+    "get_or_create_by_identity": Call(
+        lambda r, _: r.get_or_create_by_identity("google", "same"), statements=1, makes_rows=True
+    ),
+    "link": Call(lambda r, b: r.link(b.user, "google", "new"), statements=1),
+    "link, again": Call(lambda r, b: r.link(b.user, "google", "same"), statements=1),
+    "unlink": Call(lambda r, b: r.unlink(b.user, "google", "same"), statements=1),
     "get_by_username": Call(lambda r, _: r.get_by_username("@SAME"), statements=1),
     "set_timezone": Call(lambda r, b: r.set_timezone(b.user, "Europe/Madrid"), statements=1),
     "touch_seen": Call(lambda r, b: r.touch_seen(b.user), statements=1),
     "export": Call(lambda r, b: listed(r.export(b.user)), statements=1),
-    # The lock; for each of the five tables one that locks its rows and one that deletes them, one more for the changed
+    # The lock; for each of the six tables one that locks its rows and one that deletes them, one more for the changed
     # occurrences of series, and one for each of the two references to messages; and the final check.
-    "erase": Call(lambda r, b: r.erase(b.user), statements=15),
+    "erase": Call(lambda r, b: r.erase(b.user), statements=17),
 }

@@ -9,19 +9,22 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from src.database.base import tenant_tables, utc_now
-from src.database.models import Conversation, Event, MessageHistory, Note, User
+from src.database.models import Conversation, Event, MessageHistory, Note, User, UserIdentity
 from src.database.session import AsyncSession
 
 
 async def add_user_with_rows(session: AsyncSession, name: str, *, at: datetime | None = None, **values: Any) -> User:
-    """Create a user with a conversation of two messages, a series of events and two notes, one of each pair deleted."""
+    """Create a user with an identity, a conversation of two messages, a series of events and two notes.
+
+    One message and one note are deleted.
+    """
     at = at or utc_now()
     user = User(display_name=name, created_at=at, **values)
     session.add(user)
     await session.flush()
     conversation = Conversation(user_id=user.id, channel="telegram", session_id=name, last_seq=2)
     series = Event(user_id=user.id, title=name, start_datetime=at, rrule="FREQ=DAILY")
-    session.add_all([conversation, series])
+    session.add_all([conversation, series, UserIdentity(user_id=user.id, provider="mail", subject=name)])
     await session.flush()
     question = message(user, conversation, 1, at)
     session.add(question)

@@ -19,7 +19,7 @@ from tests.acceptance.test_tenants import check_statements
 from tests.database.repositories.user_rows import add_user_with_rows, counts, days_ago, first_of, message
 
 NOTHING = {table.name: 0 for table in tenant_tables() if {"deleted_at", "user_id"} & set(table.columns.keys())}
-WHOLE = NOTHING | {"users": 1, "conversations": 1, "message_history": 2, "events": 2, "notes": 2}
+WHOLE = NOTHING | {"users": 1, "user_identities": 1, "conversations": 1, "message_history": 2, "events": 2, "notes": 2}
 
 
 @pytest.fixture(autouse=True)

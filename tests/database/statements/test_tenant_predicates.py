@@ -21,7 +21,9 @@ from tests.database.statements.twins import FIRST, SECOND, answers, insert_rows
 
 PREDICATE = re.compile(r"\b(\w+)\.tenant_id = (p_tenant|\w+\.tenant_id)\b")
 READS = {name: read for name, read in vars(store).items() if isinstance(read, Read)}
-TABLE = re.compile(r"(?:FROM|JOIN|UPDATE) \{schema\}\.(?:users|conversations|message_history|events)\b(?: AS (\w+))?")
+TABLE = re.compile(
+    r"(?:FROM|JOIN|UPDATE) \{schema\}\.(?:users|user_identities|conversations|message_history|events)\b(?: AS (\w+))?"
+)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import asyncpg
 
 from src.database.base import tenant_tables
 from src.database.statements.call import Call
-from src.database.store import Store
+from src.database.store import Identity, Store
 from tests.acceptance.calls import STORE_CALLS, Rows, a_message
 from tests.acceptance.calls import Call as StoreCall
 from tests.database.statements.one_connection import OneConnection
@@ -45,6 +45,12 @@ _USERS: Final[dict[str, tuple[int, tuple[UUID, ...], tuple[UUID, ...]]]] = {
     "of the second alone": (5, (SECOND,), ()),
 }
 """Telegram id, tenants, tenants in which the user is deleted."""
+_IDENTITIES: Final[dict[str, dict[UUID, str]]] = {
+    "same": {FIRST: "u1", SECOND: "in the same group"},
+    "of a deleted user": {FIRST: "deleted", SECOND: "deleted"},
+    "of the second alone": {SECOND: "u1"},
+}
+"""By subject, the owner in each tenant."""
 _CONVERSATIONS: Final[dict[str, tuple[str, dict[UUID, str | None], tuple[UUID, ...], tuple[UUID, ...]]]] = {
     "c1": ("u1", {FIRST: "1", SECOND: "1"}, _BOTH, ()),
     "in another chat": ("u1", {FIRST: "2", SECOND: "1"}, (FIRST,), ()),
@@ -77,6 +83,7 @@ async def insert_rows(connection: asyncpg.Connection[Any], *tenants: UUID) -> No
                     " VALUES ($1, $2, $3, $4, $5)",
                     tenant, named(name), telegram_id, _LONG_AGO if tenant in deleted else None, f"of {tenant}",
                 )  # fmt: skip
+        await _insert_identities(connection, tenant)
         for name, (user, chats, active, deleted) in _CONVERSATIONS.items():
             if tenant in chats:
                 await connection.execute(
@@ -97,6 +104,16 @@ async def insert_rows(connection: asyncpg.Connection[Any], *tenants: UUID) -> No
                     " VALUES ($1, $2, $3, $4, $5, $5)",
                     tenant, named(name), named(user), f"of {tenant}", due,
                 )  # fmt: skip
+
+
+async def _insert_identities(connection: asyncpg.Connection[Any], tenant: UUID) -> None:
+    for subject, owners in _IDENTITIES.items():
+        if tenant in owners:
+            await connection.execute(
+                "INSERT INTO user_identities (tenant_id, id, user_id, provider, subject)"
+                " VALUES ($1, $2, $3, 'google', $4)",
+                tenant, named(subject), named(owners[tenant]), subject,
+            )  # fmt: skip
 
 
 async def _insert_message(
@@ -122,6 +139,14 @@ def _of_the_store(call: StoreCall) -> Answer:
 def _append(conversation: str, *keys: str, expected_last_seq: int | None = None) -> Answer:
     messages = [a_message(key) for key in keys]
     return lambda store, _: store.append_many(named(conversation), messages, expected_last_seq=expected_last_seq)
+
+
+def _by_identity(subject: str) -> Answer:
+    return lambda store, _: store.get_or_create_by_identity("google", subject)
+
+
+def _turn_by_identity(subject: str) -> Answer:
+    return lambda store, _: store.turn(Identity("google", subject), "telegram", "1", [a_message("t")])
 
 
 def _open(session_id: str, user: str = "u1") -> Answer:
@@ -170,6 +195,8 @@ CALLS: Final[Mapping[str, Answer]] = {
     **{name: _of_the_store(call) for name, call in STORE_CALLS.items()},
     "user, none": lambda store, _: store.user_by_telegram_id(5),
     "create user": lambda store, _: store.get_or_create_user(5),
+    **{f"user, {subject}": _by_identity(subject) for subject in _IDENTITIES},
+    **{f"turn, {subject}": _turn_by_identity(subject) for subject in _IDENTITIES},
     "append where nothing is": _append("of the second alone", "x"),
     "append many where nothing is": _append("of the second alone", "x", "y"),
     "append again": _append("c1", "in c1"),

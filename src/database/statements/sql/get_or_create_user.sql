@@ -10,7 +10,7 @@ CREATE FUNCTION {schema}.app_get_or_create_user(
 ) RETURNS TABLE (
     tenant_id uuid, id uuid, telegram_id bigint, username text, username_lower text, display_name text, locale text,
     timezone text, is_active boolean, preferences jsonb, retention_days integer, last_seen_at timestamptz,
-    deleted_at timestamptz, created_at timestamptz, updated_at timestamptz, metadata jsonb
+    is_person boolean, deleted_at timestamptz, created_at timestamptz, updated_at timestamptz, metadata jsonb
 )
 LANGUAGE plpgsql ROWS 1 AS $$
 #variable_conflict use_column
@@ -22,7 +22,7 @@ BEGIN
             SELECT
                 u.tenant_id, u.id, u.telegram_id, u.username::text, u.username_lower::text, u.display_name::text,
                 u.locale::text, u.timezone::text, u.is_active, u.preferences, u.retention_days, u.last_seen_at,
-                u.deleted_at, u.created_at, u.updated_at, u.metadata
+                u.is_person, u.deleted_at, u.created_at, u.updated_at, u.metadata
               FROM {schema}.users AS u
              WHERE u.tenant_id = p_tenant AND u.telegram_id = p_telegram_id AND u.deleted_at IS NULL;
         EXIT WHEN FOUND;

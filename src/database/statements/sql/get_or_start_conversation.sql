@@ -55,18 +55,20 @@ BEGIN
             CONTINUE WHEN NOT FOUND;
             v_ids := v_ids || v.id;
         END IF;
+        -- The foreign key would take this lock after the insert. Taken before, a call that waits for the merge or the
+        -- erasure of the user finds no user then.
+        PERFORM FROM {schema}.users AS u
+          WHERE u.tenant_id = p_tenant AND u.id = p_user AND u.deleted_at IS NULL
+            FOR KEY SHARE;
+        EXIT WHEN NOT FOUND;
         INSERT INTO {schema}.conversations (tenant_id, id, user_id, channel, external_chat_id, session_id)
-        SELECT u.tenant_id, p_id, u.id, p_channel, p_external_chat_id, p_session_id
-          FROM {schema}.users AS u
-         WHERE u.tenant_id = p_tenant AND u.id = p_user AND u.deleted_at IS NULL
+        VALUES (p_tenant, p_id, p_user, p_channel, p_external_chat_id, p_session_id)
             ON CONFLICT (tenant_id, user_id, channel, external_chat_id) WHERE is_active AND deleted_at IS NULL
             DO NOTHING;
         IF FOUND THEN
             v_ids := v_ids || p_id;
             EXIT;
         END IF;
-        PERFORM FROM {schema}.users AS u WHERE u.tenant_id = p_tenant AND u.id = p_user AND u.deleted_at IS NULL;
-        EXIT WHEN NOT FOUND;
     END LOOP;
     RETURN QUERY
         SELECT

@@ -27,14 +27,15 @@ BEGIN
                SET session_id = 'deleted:' || c.id, updated_at = pg_catalog.now()
              WHERE c.tenant_id = p_tenant AND c.id = v.id AND c.deleted_at IS NOT NULL;
         END IF;
+        -- Locked before the insert, as in app_get_or_start_conversation.
+        PERFORM FROM {schema}.users AS u
+          WHERE u.tenant_id = p_tenant AND u.id = p_user AND u.deleted_at IS NULL
+            FOR KEY SHARE;
+        EXIT WHEN NOT FOUND;
         INSERT INTO {schema}.conversations (tenant_id, id, user_id, channel, session_id, is_active, metadata)
-        SELECT u.tenant_id, p_id, u.id, p_channel, p_session_id, false, p_metadata
-          FROM {schema}.users AS u
-         WHERE u.tenant_id = p_tenant AND u.id = p_user AND u.deleted_at IS NULL
+        VALUES (p_tenant, p_id, p_user, p_channel, p_session_id, false, p_metadata)
             ON CONFLICT (tenant_id, session_id) DO NOTHING;
         EXIT WHEN FOUND;
-        PERFORM FROM {schema}.users AS u WHERE u.tenant_id = p_tenant AND u.id = p_user AND u.deleted_at IS NULL;
-        EXIT WHEN NOT FOUND;
     END LOOP;
     RETURN QUERY
         SELECT
