@@ -18,12 +18,13 @@ from typing import Final
 from uuid import uuid4
 
 from src.database.embedded import keeper
-from src.database.embedded.process import chown_to_server, make_reachable, server_uid
+from src.database.embedded.process import chown_to_server, make_reachable, programs, server_uid
 from src.database.errors import ConfigurationError, ConnectionFailed, DatabaseError
 
 LOCK_TIMEOUT_SECONDS: Final = 90
 _LOCK_POLL_SECONDS: Final = 0.05
 _SOCKET_PATH_BYTES: Final = 103  # the size of sockaddr_un.sun_path on macOS; Linux has four more
+VECTOR_CONTROL: Final = "vector.control"
 _SPECIAL_IN_SHELLS: Final = '"$`\n\r'
 _PORT_LINE: Final = 3  # the index of the port in postmaster.pid
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT) if sys.platform != "win32" else (errno.ENOSPC,)
@@ -103,6 +104,25 @@ def prepare(folder: Path) -> None:
                 hint="set DATABASE_EMBEDDED_DIR to a folder in this user's home directory",
             )
         chown_to_server(sockets)
+
+
+def trusted_extensions(folder: Path) -> str:
+    """Write a control file with which the owner of a database can create pgvector; return `extension_control_path`.
+
+    The control file of pgvector reserves CREATE EXTENSION for superusers, and migrations run as the owner of the tables.
+    PostgreSQL 18 searches the folders of `extension_control_path` for control files.
+    """
+    installed = programs().parent / "share" / "extension"
+    control = folder / "trusted" / "extension" / VECTOR_CONTROL
+    for path in (control.parent.parent, control.parent):
+        path.mkdir(exist_ok=True)
+        chown_to_server(path)
+    # At each start: an upgrade of the wheel can move its folder.
+    text = (installed / VECTOR_CONTROL).read_text()
+    directory = installed.as_posix().replace("'", "''")
+    control.write_text(f"{text}\ntrusted = true\ndirectory = '{directory}'\n")
+    chown_to_server(control)
+    return os.pathsep.join([control.parent.parent.as_posix(), "$system"])
 
 
 def check_path(folder: Path) -> None:

@@ -267,6 +267,7 @@ class EmbeddedServer:
             "unix_socket_directories": "" if self.over_tcp else str(files.socket_folder(self.folder)),
             "port": str(port),
             "max_connections": str(MAX_CONNECTIONS),
+            "extension_control_path": files.trusted_extensions(self.folder),
             **self.config,
         }
         flags = " ".join(shlex.quote(f"--{name}={value}") for name, value in options.items())

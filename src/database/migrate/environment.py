@@ -115,8 +115,15 @@ def _options(history: History) -> dict[str, Any]:
 
 
 def _render_item(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
-    """Return the plain SQL type for a column type of this package; False leaves the rendering to Alembic."""
-    if kind != "type" or type(item) not in SQL_TYPES:
+    """Return the plain SQL type for a column type of this package; False leaves the rendering to Alembic.
+
+    Alembic renders the type of another library, such as pgvector, with the name of its module, and does not import it.
+    """
+    if kind != "type":
+        return False
+    if type(item) not in SQL_TYPES:
+        if (module := type(item).__module__).partition(".")[0] != "sqlalchemy":
+            autogenerate.imports.add(f"import {module}")
         return False
     autogenerate.imports.add("from sqlalchemy.dialects import postgresql")
     return SQL_TYPES[type(item)]

@@ -61,7 +61,8 @@ _HINTS: Final = {
     "2BP01": "another object refers to what this migration drops: for a table of the service, run"
     " `thea-db downgrade <revision> --history service` first",
     _INSUFFICIENT_PRIVILEGE: "migrations run as the owner of the tables: name the owner in DATABASE_MIGRATION_URL;"
-    " `thea-db bootstrap` creates the roles and reports missing privileges",
+    " `thea-db bootstrap` creates the roles and reports missing privileges. If the migration creates an extension: run"
+    " CREATE EXTENSION in this database as a superuser, or as the administrator of a managed server",
     "42701": _EXISTS,  # duplicate_column
     "42703": _IS_OF_ANOTHER_REVISION,  # undefined_column
     "42710": _EXISTS,  # duplicate_object
