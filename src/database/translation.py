@@ -139,6 +139,8 @@ _LOOK_UP_OPERATORS: Final = frozenset({"arrayfuncs.c", "parse_oper.c", "rowtypes
 """The files that report a missing operator, with the SQLSTATE of a missing function."""
 _CHOOSE_WHERE_TO_CREATE: Final = "CreationNamespace"
 """A part of the names of the functions that find no schema of the search_path in which to create a table."""
+_READS_EXTENSIONS: Final = "extension.c"
+"""The file that reports an extension that is not installed, with the SQLSTATE of an unsupported feature."""
 _CHECKS_PG_HBA: Final = "ClientAuthentication"
 """The function that refuses a connection because of pg_hba.conf, before the server requests a password."""
 _LOOKS_UP_THE_ROLE: Final = "InitializeSessionUserId"
@@ -205,6 +207,9 @@ def _meaning(origin: BaseException, sqlstate: str) -> tuple[type[DatabaseError],
         kind, message, hint = DatabaseError, "no operator accepts values of these types", None
     if sqlstate == "3F000" and _CHOOSE_WHERE_TO_CREATE in function:
         message, hint = "no schema of the search_path exists", _SEARCH_PATH
+    if sqlstate == "0A000" and getattr(origin, "server_source_filename", None) == _READS_EXTENSIONS:
+        message = f"{message}: {origin.args[0]}"
+        hint = "install the extension on the server, or allow the extension in the settings of a managed server"
     # The server's text of class 42 has names and no values, except for a syntax error, which quotes the statement.
     if sqlstate.startswith("42") and sqlstate != "42601":
         message = f"{message}: {origin.args[0]}"

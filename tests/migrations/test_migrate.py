@@ -195,3 +195,21 @@ async def test_a_search_path_without_a_schema_is_rejected(
         await upgrade(owner_settings)
 
     assert "CREATE SCHEMA" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("extension", "fault", "remedy"),
+    [
+        ("pageinspect", 'permission denied to create extension "pageinspect"', "CREATE EXTENSION in this database"),
+        ("nowhere", 'extension "nowhere" is not available', "install the extension on the server"),
+    ],
+)
+async def test_an_extension_that_cannot_be_created_is_reported_with_the_remedy(
+    owner_settings: Settings, drafts: Drafts, extension: str, fault: str, remedy: str
+) -> None:
+    drafts.add("one", f"op.execute('CREATE EXTENSION {extension}')")
+
+    with pytest.raises(DatabaseError, match=fault) as caught:
+        await upgrade(owner_settings, folder=drafts.folder)
+
+    assert remedy in str(caught.value)

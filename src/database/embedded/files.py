@@ -109,9 +109,11 @@ def prepare(folder: Path) -> None:
 def trusted_extensions(folder: Path) -> str:
     """Write a control file with which the owner of a database can create pgvector; return `extension_control_path`.
 
-    The control file of pgvector reserves CREATE EXTENSION for superusers, and migrations run as the owner of the tables.
-    PostgreSQL 18 searches the folders of `extension_control_path` for control files.
+    The control file of pgvector reserves CREATE EXTENSION for superusers, and migrations run as the owner of the
+    tables. PostgreSQL 18 searches the folders of `extension_control_path` for control files.
     """
+    if os.pathsep in str(folder):  # separates the folders of the parameter
+        return "$system"
     installed = programs().parent / "share" / "extension"
     control = folder / "trusted" / "extension" / VECTOR_CONTROL
     for path in (control.parent.parent, control.parent):

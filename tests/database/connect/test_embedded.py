@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from src.config import Settings
@@ -107,6 +108,30 @@ def test_the_application_creates_no_tables(used_folder: Path) -> None:
 
         assert query(server, PRIVILEGES) == [False, False, False]
         assert query(server, "SELECT has_database_privilege('thea', 'TEMPORARY')") is True  # the owner's connection
+    finally:
+        server.release()
+
+
+def test_the_owner_creates_pgvector_and_no_other_extension_of_superusers(used_folder: Path) -> None:
+    server = EmbeddedServer(used_folder)
+    server.acquire()
+    try:
+        query(server, "CREATE EXTENSION IF NOT EXISTS vector")
+
+        assert query(server, "SELECT '[1,2]'::vector <-> '[1,4]'::vector") == 2
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            query(server, "CREATE EXTENSION pageinspect")
+    finally:
+        server.release()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="a path of Windows has no colon after the drive")
+def test_a_folder_may_have_a_colon(folder: Path) -> None:
+    server = EmbeddedServer(folder.with_name("a:b"))
+    server.acquire()
+    try:
+        query(server, "CREATE EXTENSION pg_trgm")
     finally:
         server.release()
 
