@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from uuid import UUID
@@ -18,11 +18,10 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings, get_settings
 from src.database import create_engine
-from src.database.base import uuid7
 from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
-from src.database.models import User
-from src.database.session import AsyncSession, TenantBinding, forget_settings, reset_process_state
-from src.database.testing import TestRun, TestServer
+from src.database.models import Tenant, User
+from src.database.session import AsyncSession, forget_settings, reset_process_state
+from src.database.testing import TestDatabases, TestRun, TestServer
 
 # In memory, if there is room: cloning hundreds of databases takes a sixth of the time there.
 MEMORY = Path("/dev/shm")  # noqa: S108 - a name of the test's own is made in it
@@ -34,9 +33,7 @@ os.environ["THEA_TEST_SERVER"] = str(FOLDER)
 FOLDER.chmod(0o711)  # as root the server runs as another user, which must be able to enter the folder
 # Further revisions, for the test that runs this release on the schema of the next one.
 REVISIONS = Path(further) if (further := os.environ.get("THEA_TEST_REVISIONS")) else None
-SERVER = TestServer(
-    TestRun(FOLDER, worker=os.environ.get("PYTEST_XDIST_WORKER", "main")), tenants=(), revisions=REVISIONS
-)
+SERVER = TestServer(TestRun(FOLDER, worker=os.environ.get("PYTEST_XDIST_WORKER", "main")), revisions=REVISIONS)
 SOCKETS = EmbeddedServer(FOLDER).target().host
 LONGEST = {"test_demo.py"}
 
@@ -82,6 +79,12 @@ def pytest_sessionfinish() -> None:
 
 def url_of(dbname: str, user: str = APP_ROLE) -> URL:
     return URL.create("postgresql+asyncpg", username=user, database=dbname, query={"host": SOCKETS})
+
+
+@pytest.fixture(scope="session")
+def _test_databases() -> TestDatabases:
+    """The databases of the plugin's fixtures, on the server that all tests of the run share."""
+    return TestDatabases(SERVER)
 
 
 @pytest.fixture(scope="session")
@@ -180,23 +183,15 @@ def shared_engine(engine_of: Callable[[str], AsyncEngine]) -> AsyncEngine:
 
 
 @pytest.fixture
-def tenant_id() -> UUID:
-    return uuid7()
+def tenant_id(tenant: Tenant) -> UUID:
+    """The id of the tenant of the tests."""
+    return tenant.id
 
 
 @pytest.fixture
-async def session(shared_engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[AsyncSession]:
-    """A session of a new tenant on the shared database; everything is rolled back, commits included."""
-    async with shared_engine.connect() as connection:
-        outer = await connection.begin()
-        async with AsyncSession(
-            bind=connection,
-            join_transaction_mode="create_savepoint",
-            expire_on_commit=False,
-            binding=TenantBinding(tenant_id),
-        ) as session:
-            yield session
-        await outer.rollback()
+def session(db_session: AsyncSession) -> AsyncSession:
+    """The session of the plugin, with the tenant of the tests."""
+    return db_session
 
 
 @pytest.fixture

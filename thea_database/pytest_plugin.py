@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -87,21 +88,32 @@ def _new_folder() -> str:
     return str((memory if has_room else Path(tempfile.gettempdir())) / f"thea-test-{uuid4().hex}")
 
 
-def _test_run(config: pytest.Config) -> TestRun:
-    from thea_database.testing import URL_VARIABLE, TestRun
+def _url(config: pytest.Config) -> str | None:
+    return os.environ.get("THEA_TEST_DATABASE_URL") or config.getini("thea_test_database_url") or None
 
-    url = os.environ.get(URL_VARIABLE) or config.getini("thea_test_database_url")
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    return TestRun(Path(_folder(config)), url or None, worker)
+
+def _test_run(config: pytest.Config) -> TestRun:
+    from thea_database.testing import TestRun
+
+    return TestRun(Path(_folder(config)), _url(config), os.environ.get("PYTEST_XDIST_WORKER", "main"))
+
+
+def _starting(config: pytest.Config) -> AbstractContextManager[None]:
+    """Start the run's own server, unless there is an existing one."""
+    from thea_database.embedded import starting
+
+    return nullcontext() if _url(config) else starting(Path(_folder(config)))
 
 
 @pytest.fixture(scope="session")
 def _test_databases(pytestconfig: pytest.Config) -> Iterator[TestDatabases]:
     """The server of the run, which the first test that needs it starts."""
-    from thea_database.testing import TestDatabases
+    with _starting(pytestconfig):
+        from thea_database.testing import TestDatabases, TestServer  # takes as long as the start of the server
 
-    with TestDatabases(_test_run(pytestconfig)).running() as databases:
-        yield databases
+        run = _test_run(pytestconfig)
+        with TestDatabases(TestServer(run)).running(run.folder) as databases:
+            yield databases
 
 
 @pytest.fixture

@@ -21,10 +21,9 @@ from filelock import FileLock
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SERVER_PARAMETERS, SUPERUSER, EmbeddedServer
 from src.database.embedded.process import chown_to_server, run
 from src.database.migrate import upgrade
-from src.database.testing import SERVER_PARAMETERS
 from tests.conftest import FOLDER
 
 CATCH_UP_SECONDS = 10

@@ -15,9 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from src.database.embedded import SUPERUSER
+from src.database.embedded import SERVER_PARAMETERS, SUPERUSER
 from src.database.embedded.process import chown_to_server, programs, server_uid
-from src.database.testing import SERVER_PARAMETERS
 from tests.acceptance.command import ROOT
 from tests.conftest import FOLDER
 

@@ -20,12 +20,11 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database import create_engine
-from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.embedded import APP_ROLE, DATABASE, OWNER_ROLE, SERVER_PARAMETERS, SUPERUSER, EmbeddedServer
 from src.database.embedded.process import chown_to_server
 from src.database.errors import AuthenticationFailed, ConfigurationError
 from src.database.migrate import upgrade
 from src.database.session import AsyncSession, TenantBinding
-from src.database.testing import SERVER_PARAMETERS
 from tests.acceptance.runbooks import blocks, perform, quick_folder
 
 NEW = "n3w-p4ss wörd's"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from src.database.embedded.server import APP_ROLE, DATABASE, MAX_CONNECTIONS, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.embedded.temporary import SERVER_PARAMETERS, starting, temporary_server
 from src.database.errors import ConfigurationError, ConnectionFailed
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ __all__ = [
     "DATABASE",
     "MAX_CONNECTIONS",
     "OWNER_ROLE",
+    "SERVER_PARAMETERS",
     "SUPERUSER",
     "EmbeddedServer",
     "connect_embedded",
     "embedded_folder",
     "embedded_server",
+    "starting",
+    "temporary_server",
 ]
 
 _MARKS_A_PROJECT: Final = ("pyproject.toml", ".git")

@@ -12,12 +12,11 @@ from src.database.testing.factories import (
 from src.database.testing.isolation import AssertIsolated, Isolation
 from src.database.testing.queries import AssertQueries, Queries
 from src.database.testing.run import TestDatabases
-from src.database.testing.server import SERVER_PARAMETERS, URL_VARIABLE, TestRun, TestServer
+from src.database.testing.server import URL_VARIABLE, TestRun, TestServer
 from src.database.testing.tenants import OTHER_TENANT, TENANT, tenant_of
 
 __all__ = [
     "OTHER_TENANT",
-    "SERVER_PARAMETERS",
     "TENANT",
     "URL_VARIABLE",
     "AssertIsolated",

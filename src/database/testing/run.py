@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy import URL
 from sqlalchemy.pool import NullPool
@@ -23,7 +24,7 @@ from src.database.session import (
 )
 from src.database.testing import queries
 from src.database.testing.rolled_back import RolledBackDatabase
-from src.database.testing.server import TestRun, TestServer
+from src.database.testing.server import TestServer
 from src.database.testing.settings import variables_of_tests
 from src.database.testing.tenants import TENANT, TENANTS
 
@@ -32,28 +33,30 @@ class TestDatabases:
     """The databases of the tests of one process.
 
     Args:
-        run: The run.
+        server: The server; its template has the tenants of the tests.
     """
 
     __test__ = False  # pytest would collect the class
 
-    def __init__(self, run: TestRun) -> None:
-        self.server = TestServer(run)
+    def __init__(self, server: TestServer) -> None:
+        self.server = server
         self.queries = queries.Queries()
-        self._run = run
         self._tenant_id = TENANTS[TENANT]
         self._rolled_back: tuple[DatabaseEngine, TenantBinding] | None = None
 
     @contextmanager
-    def running(self) -> Iterator[TestDatabases]:
+    def running(self, folder: Path) -> Iterator[TestDatabases]:
         """Start the server for this block, and set the environment variables of the tests.
+
+        Args:
+            folder: The folder of the run.
 
         Raises:
             ConfigurationError: There is no server, or a `.env` file of the service is not valid.
             ConnectionFailed: The server cannot be reached, or does not start.
         """
-        self._run.folder.mkdir(mode=0o711, exist_ok=True)  # as root the server runs as another user, who enters it
-        empty_file = self._run.folder / "no.env"
+        folder.mkdir(mode=0o711, exist_ok=True)  # as root the server runs as another user, who enters it
+        empty_file = folder / "no.env"
         empty_file.touch()
         with environment(variables_of_tests(os.environ, empty_file)):
             try:

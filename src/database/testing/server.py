@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Collection, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from src.config import Settings
 from src.database.connect import command_connection
-from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from src.database.embedded import APP_ROLE, OWNER_ROLE, SUPERUSER, temporary_server
 from src.database.errors import ConfigurationError
 from src.database.migrate import upgrade
 from src.database.session import AsyncSession, TenantBinding, create_engine, resolve_target
@@ -31,16 +31,6 @@ from src.database.testing.tenants import TENANTS, tenant_of
 ResultT = TypeVar("ResultT")
 
 URL_VARIABLE: Final = "THEA_TEST_DATABASE_URL"
-# Durability is not needed. Without fsync and full pages, cloning a template is five times as fast.
-SERVER_PARAMETERS: Final = {
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "io_method": "sync",
-    "shared_buffers": "32MB",
-    "autovacuum": "off",  # it would process hundreds of databases; tests that need statistics run ANALYZE
-    "dynamic_shared_memory_type": "mmap",  # also for replicas: leaves nothing in /dev/shm
-}
 _LOCK: Final = 7_236_108_104_101  # the advisory lock under which one process builds the template
 
 
@@ -79,17 +69,15 @@ class TestServer:
 
     Args:
         run: The run.
-        tenants: The slugs of the tenants that the template registers.
         revisions: A folder with further revisions of this package, for the tests of this package.
     """
 
     __test__ = False
 
-    def __init__(self, run: TestRun, *, tenants: Collection[str] = TENANTS, revisions: Path | None = None) -> None:
+    def __init__(self, run: TestRun, *, revisions: Path | None = None) -> None:
         self._test_run = run
-        self._tenants = tenants
         self._revisions = revisions
-        self._embedded = None if run.url else EmbeddedServer(run.folder, config=SERVER_PARAMETERS, is_temporary=True)
+        self._embedded = None if run.url else temporary_server(run.folder)
         self._thread = _LoopThread()
         self._numbers = count(1)
         self._left: list[str] = []
@@ -227,7 +215,7 @@ class TestServer:
     async def _register_tenants(self) -> None:
         engine = create_engine(_settings(self.url_of(self.template)), poolclass=NullPool)
         async with AsyncSession(engine, binding=TenantBinding()) as session:
-            session.add_all([tenant_of(slug) for slug in self._tenants])
+            session.add_all([tenant_of(slug) for slug in TENANTS])
             await session.commit()
         await engine.dispose()
 

@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database.embedded import SUPERUSER, EmbeddedServer
-from src.database.testing import SERVER_PARAMETERS
+from src.database.embedded import SERVER_PARAMETERS, SUPERUSER, EmbeddedServer
 from tests.conftest import HAS_ROOM, MEMORY
 
 CANARY = "c4n4ry'p4%ss\\ñ"
