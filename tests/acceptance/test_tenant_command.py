@@ -16,6 +16,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from sqlalchemy import URL
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from src.database import get_db, tenant_context
@@ -25,10 +26,9 @@ from src.database.errors import DatabaseError
 from src.database.models import Tenant, User
 from src.database.repositories import TenantRepository
 from tests.acceptance.command import database, run
-from tests.database.repositories.user_rows import add_user_with_rows, counts, days_ago
+from tests.database.repositories.user_rows import ROWS_OF_A_USER, add_user_with_rows, counts, days_ago
 
 SECRET = "s3cr3t-n0te"
-ROWS_OF_A_LIFE = 8
 
 pytestmark = pytest.mark.usefixtures("cloned_database")
 
@@ -128,7 +128,7 @@ def test_an_error_is_one_message_with_the_remedy(arguments: tuple[str, ...], mes
     tenant, _ = a_tenant("acme")
 
     assert message in refusal(*arguments)
-    assert rows_of(tenant.id) == ROWS_OF_A_LIFE
+    assert rows_of(tenant.id) == ROWS_OF_A_USER
 
 
 @pytest.mark.parametrize("typed", [None, "\n", "acm\n", "y\n"])
@@ -136,7 +136,22 @@ def test_erases_nothing_unless_the_slug_is_repeated(typed: str | None) -> None:
     tenant, _ = a_tenant("acme")
 
     assert refusal("erase", "acme", typed=typed).startswith("nothing was removed: the slug was not confirmed")
-    assert rows_of(tenant.id) == ROWS_OF_A_LIFE
+    assert rows_of(tenant.id) == ROWS_OF_A_USER
+
+
+@pytest.mark.parametrize("command", [("export", "acme"), ("erase", "acme", "--yes")])
+def test_tables_of_tenants_without_a_model_are_reported(
+    command: tuple[str, ...], superuser: psycopg.Connection
+) -> None:
+    a_tenant("acme")
+    superuser.execute("CREATE TABLE orders (tenant_id uuid, id uuid); CREATE TABLE colors (id uuid)")
+
+    with capture_logs() as logged:
+        output_of(*command)
+
+    [warning] = [entry for entry in logged if entry["event"] == "tenant_tables_unknown"]
+    assert warning["tables"] == ["orders"]
+    assert "DATABASE_SERVICE_MODELS" in warning["hint"]
 
 
 def test_erases_a_tenant_and_nothing_of_others() -> None:
@@ -145,9 +160,9 @@ def test_erases_a_tenant_and_nothing_of_others() -> None:
 
     removed = json.loads(output_of("erase", "acme", "--json", typed="acme\n"))["removed"]
 
-    assert sum(removed.values()) == ROWS_OF_A_LIFE
+    assert sum(removed.values()) == ROWS_OF_A_USER
     assert rows_of(tenant.id) == 0
-    assert rows_of(other.id) == ROWS_OF_A_LIFE
+    assert rows_of(other.id) == ROWS_OF_A_USER
     assert "acme" not in output_of("list")
     assert output_of("erase", "other", "--yes").startswith("other: removed 2 notes, 2")
 
@@ -161,7 +176,7 @@ def test_exports_a_tenant_to_a_pipe(tmp_path: Path, cloned_database: URL) -> Non
 
     assert (done.returncode, done.stderr) == (0, "")
     assert rows[0]["row"]["slug"] == "acme"
-    assert len(rows) == 1 + ROWS_OF_A_LIFE
+    assert len(rows) == 1 + ROWS_OF_A_USER
     assert {row["row"].get("tenant_id", str(tenant.id)) for row in rows} == {str(tenant.id)}
 
 
@@ -174,7 +189,7 @@ def test_exports_a_user_to_a_file_that_only_its_owner_reads(tmp_path: Path) -> N
 
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert rows[0]["row"]["id"] == str(user.id)
-    assert len(rows) == ROWS_OF_A_LIFE
+    assert len(rows) == ROWS_OF_A_USER
     assert file.stat().st_mode & 0o077 == 0
     assert list(tmp_path.iterdir()) == [file]
 
@@ -188,7 +203,7 @@ def test_an_export_to_a_symlink_writes_its_target(tmp_path: Path) -> None:
     output_of("export", "acme", "-o", str(link))
 
     assert link.is_symlink()
-    assert len(file.read_text(encoding="utf-8").splitlines()) == 1 + ROWS_OF_A_LIFE
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 1 + ROWS_OF_A_USER
     assert sorted(tmp_path.iterdir()) == [link, file]
 
 
@@ -204,7 +219,7 @@ def test_an_export_to_a_named_pipe_goes_to_its_reader(tmp_path: Path) -> None:
 
     assert pipe.is_fifo()
     reader.join(timeout=10)
-    assert len(read) == 1 + ROWS_OF_A_LIFE
+    assert len(read) == 1 + ROWS_OF_A_USER
 
 
 @pytest.mark.slow
@@ -282,10 +297,10 @@ def test_purges_the_active_tenants_or_the_one_that_is_named() -> None:
     done = json.loads(output_of("purge", "--json"))["tenants"]
     by_name = output_of("purge", "idle")
 
-    assert before == ROWS_OF_A_LIFE
+    assert before == ROWS_OF_A_USER
     assert dry["acme"] == {"notes": 1, "message_history": 2, "events": 0, "conversations": 0, "users": 0}
     assert done["acme"] == dry["acme"]
     assert "idle" not in done
     assert by_name == "idle: removed 1 notes, 2 message_history\n"
-    assert rows_of(tenant.id) == rows_of(suspended.id) == ROWS_OF_A_LIFE - 3
+    assert rows_of(tenant.id) == rows_of(suspended.id) == ROWS_OF_A_USER - 3
     assert output_of("purge", "idle", "--dry-run") == "idle: would remove nothing\n"

@@ -36,6 +36,7 @@ def test_concurrent_first_starts_create_one_server(folder: Path) -> None:
     assert not (folder / "data" / "postmaster.pid").exists()
 
 
+@pytest.mark.slow
 def test_data_survives_a_stop(folder: Path) -> None:
     server = EmbeddedServer(folder)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -12,11 +12,13 @@ from src.database.base import tenant_tables, utc_now
 from src.database.models import Conversation, Event, MessageHistory, Note, User, UserIdentity
 from src.database.session import AsyncSession
 
+ROWS_OF_A_USER: Final = 9
+
 
 async def add_user_with_rows(session: AsyncSession, name: str, *, at: datetime | None = None, **values: Any) -> User:
     """Create a user with an identity, a conversation of two messages, a series of events and two notes.
 
-    One message and one note are deleted.
+    One message and one note are deleted. There are `ROWS_OF_A_USER` rows in all.
     """
     at = at or utc_now()
     user = User(display_name=name, created_at=at, **values)

@@ -10,9 +10,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 from uuid import UUID
 
+from sqlalchemy import ARRAY, Text, bindparam, text
+
+from src.config import get_logger
+from src.database.base import tenant_tables
 from src.database.cli.output import progress
 from src.database.cli.tenant.registry import find, registry_session
 from src.database.errors import ConfigurationError
@@ -20,6 +24,15 @@ from src.database.models import Tenant
 from src.database.repositories import TenantRepository, UserRepository, purge_expired
 from src.database.session import AsyncSession, get_db, tenant_context
 from src.database.statements import personal_data
+
+_OTHER_TABLES: Final = text("""
+    SELECT c.relname
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+     WHERE c.relnamespace = pg_catalog.current_schema()::regnamespace
+       AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname <> ALL (:known)
+     ORDER BY 1
+""").bindparams(bindparam("known", type_=ARRAY(Text)))
 
 
 async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
@@ -38,6 +51,7 @@ async def export(slug: str, *, user_id: UUID | None, file: Path | None) -> None:
         tenant = await find(session, slug)
     with tenant_context(tenant.id), progress("rows") as advance, _output(file) as output:
         async with get_db() as session:
+            await _warn_of_unknown_tables(session)
             rows = personal_data.export_tenant(session) if user_id is None else UserRepository(session).export(user_id)
             async for row in rows:
                 output.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
@@ -60,6 +74,7 @@ async def erase(slug: str, *, confirm: Callable[[str], None] | None) -> dict[str
     """
     async with registry_session() as session:
         tenant = await find(session, slug)
+        await _warn_of_unknown_tables(session)
     if confirm is not None:
         confirm(slug)
     removed: Counter[str] = Counter()
@@ -119,6 +134,17 @@ async def _purge(advance: Callable[[int], None], *, dry_run: bool) -> dict[str, 
 async def _in_a_transaction(work: Callable[[AsyncSession], Awaitable[dict[str, int]]]) -> dict[str, int]:
     async with get_db() as session:
         return await work(session)
+
+
+async def _warn_of_unknown_tables(session: AsyncSession) -> None:
+    """Log the tables of tenants that no model describes: their rows are neither exported nor erased."""
+    known = [table.name for table in tenant_tables()]
+    if unknown := list(await session.scalars(_OTHER_TABLES, {"known": known})):
+        get_logger(__name__).warning(
+            "tenant_tables_unknown",
+            tables=unknown,
+            hint="run the command where DATABASE_SERVICE_MODELS names the models of these tables",
+        )
 
 
 @contextmanager
