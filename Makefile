@@ -29,7 +29,7 @@ test-frameworks: $(FRAMEWORKS)/.ready
 
 # Takes 25 minutes and writes to .cache/benchmarks. ARGS=--publish writes to docs/benchmarks, ARGS=--quick takes
 # 5 minutes, ARGS='--quick --only append --with store --with asyncpg' one minute; ARGS=--help lists all options.
-bench: $(VENV)/.bench
+bench: $(VENV)/.bench $(FRAMEWORKS)/.ready
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 # Writes docs/soak.md. ARGS: --minutes 3, --report FILE.

@@ -12,7 +12,7 @@ from benchmarks.sample import Rows
 
 __all__ = ["OPERATIONS", "PEERS", "STREAM", "Operation"]
 
-PEERS: Final = {"store": "asyncpg", "repositories": "sqlalchemy"}
+PEERS: Final = {"store": "asyncpg", "repositories": "sqlalchemy", "session": "sdk_session"}
 """The contender that each path of this project is compared with."""
 
 
@@ -177,6 +177,35 @@ _ALL: Final = (
         "set_timezone",
         "change a user",
         lambda who, of: who.set_timezone(*of.user(), of.either("Europe/Madrid", "America/Lima")),
+    ),
+    Operation(
+        "session_add",
+        "session of openai-agents: add 2 items",
+        lambda who, of: who.session_add(*of.session(), [of.message(), of.message("assistant")]),
+        {"session": (1.3, 1.3)},
+        callers=(1, 8),
+    ),
+    Operation(
+        "session_get",
+        "session of openai-agents: read 20 items",
+        lambda who, of: who.session_get(*of.session(), 20),
+        {"session": (2.0, 2.0)},
+        callers=(1, 8),
+        expected=lambda _: 20,
+    ),
+    Operation(
+        "session_writers",
+        "session of openai-agents: add to one session, 8 writers",
+        lambda who, of: who.session_add(*of.people[0][:2], [of.message()]),
+        {"session": (2.0,)},
+        callers=(8,),
+        method="session_add",
+    ),
+    Operation(
+        "session_run",
+        "session of openai-agents: a new session object, read 20, add 2",
+        lambda who, of: who.session_run(*of.session(), [of.message(), of.message("assistant")]),
+        callers=(1, 8),
     ),
 )
 OPERATIONS: Final = {operation.name: operation for operation in _ALL}

@@ -74,8 +74,8 @@ def cases(results: Results, tenants: str = "mixed") -> list[Case]:
 
 
 def peer(results: Results, case: Case) -> str:
-    """Return the contender whose throughput is 1: asyncpg with its pool, or the ORM where asyncpg took no part."""
-    return "asyncpg" if "asyncpg" in results.rounds[case] else "sqlalchemy"
+    """Return the contender whose throughput is 1: the first one of the peers that took part."""
+    return next((name for name in PEERS.values() if name in results.rounds[case]), "sqlalchemy")
 
 
 def _bars(results: Results) -> Sheet:

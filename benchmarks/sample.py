@@ -16,6 +16,7 @@ from benchmarks.contenders.base import Incoming, Place
 
 __all__ = ["Rows", "Sample"]
 
+SESSIONS: Final = 8
 NEW_IN: Final = 10
 """One in so many of the users and conversations to get or create does not exist yet."""
 _CONTENT: Final = "A message of some length, as people write them, and answers are longer still: "
@@ -59,6 +60,10 @@ class Rows:
     def user(self) -> tuple[UUID, UUID]:
         """Return a tenant and a user of it."""
         return random.choice(self.people)[:2]
+
+    def session(self) -> tuple[UUID, UUID]:
+        """Return a tenant and a user of it who has a session of an agent SDK; few, so that the warm-up fills them."""
+        return random.choice(self.people[:SESSIONS])[:2]
 
     def chat(self) -> tuple[UUID, int, str]:
         """Return a tenant, a Telegram id of it, and the chat of that user."""

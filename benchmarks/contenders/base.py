@@ -126,3 +126,15 @@ class Contender:
     async def set_timezone(self, tenant_id: UUID, user_id: UUID, timezone: str) -> Any:
         """Update a user, and return the updated row."""
         raise NotImplementedError
+
+    async def session_add(self, tenant_id: UUID, session_id: UUID, messages: list[Incoming]) -> Any:
+        """Append messages to the session of an agent SDK; the id is that of the user whose session this is."""
+        raise NotImplementedError
+
+    async def session_get(self, tenant_id: UUID, session_id: UUID, limit: int) -> Any:
+        """Read the last messages of the session of an agent SDK, the oldest first."""
+        raise NotImplementedError
+
+    async def session_run(self, tenant_id: UUID, session_id: UUID, messages: list[Incoming]) -> Any:
+        """Create a session object as a new request does, read the last 20 messages, and append new ones."""
+        raise NotImplementedError
