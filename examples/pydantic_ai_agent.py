@@ -1,4 +1,4 @@
-"""An agent of pydantic-ai whose conversation is in the database: `python -m examples.pydantic_ai_agent`."""
+"""An agent of pydantic-ai that remembers its conversation. The model is a fake, which counts what it reads."""
 
 import asyncio
 

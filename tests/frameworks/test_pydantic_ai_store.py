@@ -20,7 +20,6 @@ from pydantic_ai.exceptions import UserError
 from pydantic_ai.messages import TextPart
 from pydantic_ai.models.test import TestModel
 
-from examples import pydantic_ai_agent
 from src.database import get_db, tenant_context
 from src.database.base import uuid7
 from src.database.errors import ForeignKeyError
@@ -501,11 +500,3 @@ async def append(session_id: str, store: StoredConversations, text: str) -> None
 
 async def stored_messages(session_id: str, store: StoredConversations) -> int:
     return len(await get_store().last(await conversation_id_of(session_id, store), 1000))
-
-
-async def test_the_example_answers_two_questions_at_the_same_time(
-    ours: StoredConversations, capsys: pytest.CaptureFixture[str]
-) -> None:
-    await pydantic_ai_agent.main()
-
-    assert capsys.readouterr().out == "['I see 1 messages.', 'I see 3 messages.']\n"

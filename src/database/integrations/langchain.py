@@ -13,13 +13,16 @@ from langchain_core.messages import (
     ChatMessage,
     FunctionMessage,
     HumanMessage,
+    InvalidToolCall,
     SystemMessage,
+    ToolCall,
     ToolMessage,
     message_to_dict,
     messages_from_dict,
 )
 
 from src.database.base import uuid7
+from src.database.integrations.plain_messages import PlainMessage, convert
 from src.database.integrations.stored_conversation import StoredConversation
 from src.database.models import limits
 from src.database.statements import NewMessage
@@ -35,7 +38,6 @@ _ROLES: Final[tuple[tuple[type[BaseMessage], limits.Role], ...]] = (
     (ToolMessage, "tool"),
     (FunctionMessage, "tool"),
 )
-_TEXTS: Final = {"user": HumanMessage, "assistant": AIMessage, "system": SystemMessage, "developer": SystemMessage}
 
 
 class StoredChatMessageHistory(BaseChatMessageHistory):
@@ -68,7 +70,7 @@ class StoredChatMessageHistory(BaseChatMessageHistory):
         Raises:
             ValueError: The limit is negative.
         """
-        return [message for row in await self._conversation.last(self._limit) for message in _messages(row)]
+        return list(_messages(await self._conversation.last(self._limit)))
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Append messages: all of them, or none. After a lost connection they are sent again, and not stored twice.
@@ -147,9 +149,26 @@ def _call(message: BaseMessage) -> tuple[str | None, str | None]:
     return (None, None) if call_id is None or len(call_id) > limits.TOOL_CALL_ID.maximum else (call_id, name)
 
 
-def _messages(row: MessageRow) -> Iterator[BaseMessage]:
-    """Yield the message of a row; of a row that was stored in another format, its text."""
-    if row.extra.get("format") == FORMAT:
-        yield from messages_from_dict(row.parts or [])
-    elif row.content is not None and row.role in _TEXTS:
-        yield _TEXTS[row.role](content=row.content)
+def _messages(rows: Sequence[MessageRow]) -> Iterator[BaseMessage]:
+    """Yield the messages of rows; those of rows in other formats are built."""
+    return convert(rows, FORMAT, read=lambda row: messages_from_dict(row.parts or []), build=_built, join_answers=True)
+
+
+def _built(plain: PlainMessage) -> Iterator[BaseMessage]:
+    for result in plain.results:
+        yield ToolMessage(result.content, tool_call_id=result.call_id, name=result.name or None)
+    if plain.role == "assistant":
+        calls = [
+            ToolCall(type="tool_call", id=call.call_id, name=call.name, args=call.arguments)
+            for call in plain.calls
+            if isinstance(call.arguments, dict)
+        ]
+        invalid = [
+            InvalidToolCall(type="invalid_tool_call", id=call.call_id, name=call.name, args=call.arguments, error=None)
+            for call in plain.calls
+            if isinstance(call.arguments, str)
+        ]
+        if plain.text or plain.calls:
+            yield AIMessage(plain.text or "", tool_calls=calls, invalid_tool_calls=invalid)
+    elif plain.text:
+        yield HumanMessage(plain.text) if plain.role == "user" else SystemMessage(plain.text)

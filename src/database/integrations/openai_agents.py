@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast, get_args
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from agents import TResponseInputItem
 from agents.memory import SessionABC, SessionSettings
 
 from src.database.base import uuid7
+from src.database.integrations.plain_messages import PlainMessage, convert
 from src.database.integrations.stored_conversation import StoredConversation
 from src.database.models import limits
 from src.database.statements import NewMessage
@@ -63,7 +64,7 @@ class StoredSession(SessionABC):
         """
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
-        return [item for row in await self._conversation.last(limit) for item in _items(row)]
+        return list(_items(await self._conversation.last(limit)))
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Append items: all of them, or none. After a lost connection they are sent again, and not stored twice.
@@ -81,7 +82,7 @@ class StoredSession(SessionABC):
             CommitOutcomeUnknown: The connection was lost before the server answered: read the items again.
         """
         while rows := await self._conversation.pop():
-            for item in _items(rows[0]):
+            for item in _items(rows):
                 return item
         return None
 
@@ -128,9 +129,17 @@ def _content(item: dict[str, Any], role: limits.Role) -> str | None:
     return "\n".join(texts) if texts else None
 
 
-def _items(row: MessageRow) -> Iterator[TResponseInputItem]:
-    """Yield the item of a message; of a message that was stored in another format, its text."""
-    if row.extra.get("format") == FORMAT:
-        yield from row.parts or ()
-    elif row.content is not None and row.role != "tool":
-        yield cast("TResponseInputItem", {"role": row.role, "content": row.content})
+def _items(rows: Sequence[MessageRow]) -> Iterator[TResponseInputItem]:
+    """Yield the items of messages; those of messages in other formats are built."""
+    return convert(rows, FORMAT, read=lambda row: row.parts or (), build=_built)
+
+
+def _built(plain: PlainMessage) -> Iterator[TResponseInputItem]:
+    for result in plain.results:
+        yield {"type": "function_call_output", "call_id": result.call_id, "output": result.content}
+    if plain.text:
+        yield cast("TResponseInputItem", {"role": plain.role, "content": plain.text})
+    for call in plain.calls:
+        yield {
+            "type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments_text,
+        }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Read any stored message as text, tool calls and results: the form from which each SDK builds its own message.
+"""Read stored messages of any format as text, tool calls and results, from which each SDK builds its own messages.
 
 A conversation that began in one SDK, or in the service itself, continues in another one. Images, files and reasoning
 are not in this form: only the SDK that has stored them reads them.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from src.database.models import limits
 from src.database.statements import HasTools, ToolCall, ToolResult, tools_of
 
 FORMAT: Final = "format"
-"""The key in a message's `extra` of the format of its parts."""
+"""The key in a message's `extra` of the format of its parts: the name of the adapter's extra."""
+BuiltT = TypeVar("BuiltT")
+RowT = TypeVar("RowT", bound="StoredMessage")
 _PREFERRED_IDS: Final = ("call_id", "tool_call_id", "tool_use_id", "toolCallId", "id")
 _ARGUMENTS: Final = ("arguments", "args", "input")
 _CONTENTS: Final = ("output", "content", "response", "result", "errorText", "value")
@@ -74,6 +76,11 @@ class PlainCall:
     name: str
     arguments: dict[str, Any] | str
 
+    @property
+    def arguments_text(self) -> str:
+        """The arguments as JSON text."""
+        return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments, ensure_ascii=False)
+
 
 @dataclass(frozen=True, slots=True)
 class PlainResult:
@@ -101,6 +108,49 @@ class PlainMessage:
     text: str | None
     calls: list[PlainCall] = field(default_factory=list)
     results: list[PlainResult] = field(default_factory=list)
+
+    def join(self, other: PlainMessage) -> PlainMessage:
+        """Return a message with the text and the calls of both, and the row of this one."""
+        texts = [text for text in (self.text, other.text) if text]
+        return replace(self, text="\n".join(texts) or None, calls=[*self.calls, *other.calls])
+
+
+def convert(
+    rows: Sequence[RowT],
+    own_format: str,
+    *,
+    read: Callable[[RowT], Iterable[BuiltT]],
+    build: Callable[[PlainMessage], Iterable[BuiltT]],
+    join_answers: bool = False,
+) -> Iterator[BuiltT]:
+    """Yield the messages of an SDK for stored messages of any format.
+
+    Args:
+        rows: Consecutive messages of a conversation, the oldest first.
+        own_format: The name of the SDK's format.
+        read: Returns the messages of a stored message in this format.
+        build: Returns the messages of a plain message, for the other formats.
+        join_answers: Build one message for consecutive messages of the assistant: some providers require that one
+            message has all parallel calls.
+    """
+    is_own = [row.extra.get(FORMAT) == own_format for row in rows]
+    if all(is_own):  # the common case
+        for row in rows:
+            yield from read(row)
+        return
+    joined: PlainMessage | None = None
+    for row, own, plain in zip(rows, is_own, plain_messages(rows), strict=True):
+        if joined is not None and (own or plain.role != "assistant"):
+            yield from build(joined)
+            joined = None
+        if own:
+            yield from read(row)
+        elif join_answers and plain.role == "assistant":
+            joined = plain if joined is None else joined.join(plain)
+        else:
+            yield from build(plain)
+    if joined is not None:
+        yield from build(joined)
 
 
 def plain_messages(rows: Iterable[StoredMessage]) -> Iterator[PlainMessage]:

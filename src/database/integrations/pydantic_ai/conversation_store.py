@@ -107,16 +107,12 @@ class StoredConversations(ConversationStore):
     Args:
         user_id: The user, to whom new conversations belong.
         tenant_id: The tenant; by default that of the context.
-        channel: The channel of new conversations.
     """
 
-    def __init__(
-        self, user_id: UUID, *, tenant_id: UUID | None = None, channel: str = conversation_changes.SESSION_CHANNEL
-    ) -> None:
+    def __init__(self, user_id: UUID, *, tenant_id: UUID | None = None) -> None:
         check_id("user_id", user_id)
         self._user_id = user_id
         self._tenant_id = tenant_id
-        self._channel = channel
 
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:
         """Return the record of a conversation, or None."""
@@ -223,9 +219,7 @@ class StoredConversations(ConversationStore):
         conversations = ConversationRepository(session)
         try:
             if origin is None:
-                conversation, is_new = await conversations.open(
-                    record.conversation_id, self._user_id, channel=self._channel
-                )
+                conversation, is_new = await conversations.open(record.conversation_id, self._user_id)
                 if not is_new:
                     raise ConversationConflict(record.conversation_id)
                 return await _read(session, conversation)

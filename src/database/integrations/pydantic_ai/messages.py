@@ -9,7 +9,7 @@ from pydantic_ai import ModelMessage, ModelMessagesTypeAdapter, ModelRequest, Mo
 from pydantic_ai.messages import SystemPromptPart, TextContent, TextPart, ToolCallPart, ToolReturnPart, UserPromptPart
 from pydantic_ai.usage import RequestUsage
 
-from src.database.integrations.plain_messages import PlainMessage, StoredMessage, plain_messages
+from src.database.integrations.plain_messages import PlainMessage, StoredMessage, convert
 from src.database.models import limits
 from src.database.statements import NewMessage
 
@@ -24,15 +24,11 @@ def dump(messages: Sequence[ModelMessage]) -> list[Any]:
 
 def load(rows: Sequence[StoredMessage]) -> list[ModelMessage]:
     """Return the messages of stored messages, one for each. Messages in other formats are converted."""
-    return ModelMessagesTypeAdapter.validate_python(
-        [
-            plain.row.parts[0] if plain.row.parts and plain.row.extra.get("format") == FORMAT else _converted(plain)
-            for plain in plain_messages(rows)
-        ]
-    )
+    values = convert(rows, FORMAT, read=lambda row: (row.parts or [])[:1], build=lambda plain: [_built(plain)])
+    return ModelMessagesTypeAdapter.validate_python(list(values))
 
 
-def _converted(plain: PlainMessage) -> ModelMessage:
+def _built(plain: PlainMessage) -> ModelMessage:
     row = plain.row
     if plain.role == "assistant":
         return ModelResponse(
