@@ -8,12 +8,14 @@ from src.database.repositories.notes import NoteHit, NoteRepository, TagCount
 from src.database.repositories.tenants import TenantRepository
 from src.database.repositories.user_identities import UserIdentityRepository
 from src.database.repositories.users import UserRepository
-from src.database.statements import NewMessage, Turn, Usage, purge_expired
+from src.database.statements import LastMessage, Latest, NewMessage, Turn, Usage, purge_expired
 
 __all__ = [
     "Appended",
     "ConversationRepository",
     "EventRepository",
+    "LastMessage",
+    "Latest",
     "MessageHistoryRepository",
     "NewMessage",
     "NoteHit",

@@ -12,7 +12,7 @@ from sqlalchemy import Select, bindparam
 
 from src.database.models import Conversation
 from src.database.repositories.base import Condition, Repository, Upserted
-from src.database.statements import InSession, Page, Turn, conversation_changes, conversations
+from src.database.statements import InSession, Latest, Page, Turn, conversation_changes, conversations, history
 
 if TYPE_CHECKING:
     from src.database.models import attributes
@@ -214,6 +214,29 @@ class ConversationRepository(Repository[Conversation]):
         if after is None:
             return await self._newest_page(ConversationRepository._first_page, limit, user_id=user_id)
         return await self.page(Conversation.user_id == user_id, after=after, limit=limit, descending=True)
+
+    async def latest(self, user_id: UUID, *, after: str | None = None, limit: int = 50) -> Page[Latest[Conversation]]:
+        """Return one page of a user's conversations, open and closed, each with its last message.
+
+        The conversation with the latest message is first. A conversation without a message has the time of its
+        creation. The server sorts all conversations of the user for each page. A conversation that gets a message
+        between two pages moves to the front.
+
+        Args:
+            user_id: The user's id.
+            after: The `next_cursor` of the previous page.
+            limit: The largest number of conversations in the page, 1 to 1000.
+
+        Raises:
+            InvalidCursorError: The cursor is not from this query.
+            ValueError: The limit is out of range.
+
+        Example:
+            for one in (await ConversationRepository(session).latest(user.id, limit=10)).items:
+                last = one.last_message
+                print(one.conversation.title, "is empty" if last is None else last.content)
+        """
+        return await history.latest_page(self._sends_tuples, self.session.tenant_id, user_id, after=after, limit=limit)
 
     async def set_summary(
         self, conversation_id: UUID, summary: str, *, upto_seq: int, expected_upto: int

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 from uuid import UUID
 
-from sqlalchemy import BindParameter, Select, bindparam, case, select, union_all
+from sqlalchemy import Select, case, select
 from sqlalchemy.orm import aliased
 
 from src.database.base import check_id
-from src.database.models import Conversation, MessageHistory
-from src.database.repositories.base import Build, Condition, Repository
+from src.database.models import MessageHistory
+from src.database.repositories.base import Condition, Repository
 from src.database.statements import (
-    MAX_LIMIT,
-    InSession,
     NewMessage,
-    Outcome,
+    Page,
     Unanswered,
     Usage,
     UsageBy,
     answers,
-    append_messages,
+    append_in_session,
     check_extra,
     check_limit,
+    history,
     message_changes,
     sum_usage,
-    unpack,
     whole_pairs,
     windows,
 )
@@ -126,20 +125,12 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             IdempotencyConflictError: A message with other content, or one of another chat, has the key.
             NotFoundError: The tenant has no such conversation.
             StaleDataError: Another worker has claimed the turn, or has appended messages.
-            ValueError: There are more than 1000 messages, `expected_last_seq` is negative, or `turn` is a
-                `Turn` in place of its token.
+            ValueError: There are more than 1000 messages, `expected_last_seq` is negative, or `turn` is no token.
         """
-        sender = InSession(self.session)
-        rows, outcomes = await append_messages(
-            sender, conversation_id, messages, turn=turn, expected_last_seq=expected_last_seq
+        appended = await append_in_session(
+            self.session, conversation_id, messages, turn=turn, expected_last_seq=expected_last_seq
         )
-        inserted = {one.message_id: one for one in outcomes if one.is_inserted}
-        if inserted:
-            of_conversation = ("last_seq", "last_message_at", "updated_at")
-            changed = {name: getattr(outcomes[0], name) for name in of_conversation}
-            sender.refresh(Conversation, conversation_id, **changed)
-        stored = await self._stored(sender, rows, inserted, {one.message_id for one in outcomes} - inserted.keys())
-        return [Appended(stored[one.message_id], inserted=one.is_inserted, is_there=one.is_live) for one in outcomes]
+        return [Appended(message, inserted=one.is_inserted, is_there=one.is_live) for message, one in appended]
 
     async def recent(
         self,
@@ -176,7 +167,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         """
         limit = windows.window_limit(limit, token_budget=token_budget)
         if before_seq is None and token_budget is None:
-            newest_first = await self._window(MessageHistoryRepository._newest, conversation_id, limit=limit)
+            newest_first = await self._window(windows.newest, conversation_id, limit=limit)
             return whole_pairs(newest_first[::-1], unanswered=unanswered)
         of_conversation = self._in(conversation_id)
         if before_seq is None:
@@ -193,7 +184,8 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         closed = whole if before_seq is None else whole_pairs(messages, is_followed=True, unanswered=unanswered)
         if before_seq is None or len(closed) == len(whole):
             return whole
-        return closed if await self._has_from(conversation_id, before_seq) else whole
+        later = windows.newest(of_conversation.where(MessageHistory.seq >= before_seq), limit=1)
+        return closed if await self._rows(later) else whole
 
     async def last(self, conversation_id: UUID, limit: int = windows.DEFAULT_LIMIT) -> list[MessageHistory]:
         """Return exactly the last messages. Unlike `recent`, this can separate a tool call from its results.
@@ -202,7 +194,7 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             ValueError: The limit is not from 1 to 1000.
         """
         check_limit(limit)
-        return (await self._window(MessageHistoryRepository._newest, conversation_id, limit=limit))[::-1]
+        return (await self._window(windows.newest, conversation_id, limit=limit))[::-1]
 
     async def before(
         self, conversation_id: UUID, seq: int, *, limit: int = windows.DEFAULT_LIMIT
@@ -218,14 +210,14 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             ValueError: The limit is out of range, or `seq` is negative.
         """
         position = {"seq": windows.check_number("seq", seq), "limit": windows.window_limit(limit)}
-        return (await self._window(MessageHistoryRepository._before, conversation_id, **position))[::-1]
+        return (await self._window(windows.before, conversation_id, **position))[::-1]
 
     async def after(
         self, conversation_id: UUID, seq: int, *, limit: int = windows.DEFAULT_LIMIT
     ) -> list[MessageHistory]:
         """Return the first messages after a position; see `before`. To follow a conversation, use `tail`."""
         position = {"seq": windows.check_number("seq", seq), "limit": windows.window_limit(limit)}
-        return await self._window(MessageHistoryRepository._after, conversation_id, **position)
+        return await self._window(windows.after, conversation_id, **position)
 
     async def around(
         self,
@@ -246,14 +238,8 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         Raises:
             ValueError: `before` or `after` is out of range, or `seq` is negative.
         """
-        for name, count in (("before", before), ("after", after)):
-            if type(count) is not int or not 0 <= count <= MAX_LIMIT:
-                raise ValueError(f"{name} must be from 0 to {MAX_LIMIT}, got {count!r}")
-        of_conversation, anchor = self._in(conversation_id), windows.check_number("seq", seq)
-        earlier = windows.before(of_conversation, seq=anchor, limit=before)
-        later = windows.after(of_conversation, seq=anchor, limit=after)
-        both = union_all(earlier, of_conversation.where(MessageHistory.seq == anchor), later).order_by("seq")
-        return await self._rows(select(MessageHistory).from_statement(both), refresh=True)
+        around = windows.around(self._in(conversation_id), seq, before=before, after=after)
+        return await self._rows(select(MessageHistory).from_statement(around), refresh=True)
 
     async def tail(self, conversation_id: UUID, after_seq: int, *, limit: int = 100) -> list[MessageHistory]:
         """Return the next messages for a follower of a conversation.
@@ -274,6 +260,64 @@ class MessageHistoryRepository(Repository[MessageHistory]):
         """
         messages = await self.after(conversation_id, after_seq, limit=limit)
         return list(takewhile(lambda message: message.state != "incomplete", messages))
+
+    async def stream_conversation(self, conversation_id: UUID, *, after_seq: int = 0) -> AsyncIterator[MessageHistory]:
+        """Yield all messages of a conversation in the order of `seq`, of one state; 500 are in memory at a time."""
+        position = windows.check_number("after_seq", after_seq)
+        statement = windows.after(self._in(conversation_id), seq=position, limit=None)
+        async with aclosing(self._stream(statement)) as messages:
+            async for message in messages:
+                yield message
+
+    async def page_since(
+        self,
+        since: datetime,
+        *,
+        conversation_id: UUID | None = None,
+        user_id: UUID | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[MessageHistory]:
+        """Return one page of the messages of a conversation or of a user since an instant, by `created_at`.
+
+        A message that is committed later can have an earlier `created_at` than messages of an earlier page: to follow a
+        conversation without missing a message, use `tail`.
+
+        Args:
+            since: The start of the time range, inclusive.
+            conversation_id: The conversation's id, or
+            user_id: the user's id.
+            after: The `next_cursor` of the previous page.
+            limit: The largest number of messages in the page, 1 to 1000.
+
+        Raises:
+            InvalidCursorError: The cursor is not from this query.
+            ValueError: Both ids or none are given, `since` is naive, or the limit is out of range.
+        """
+        of = {"conversation_id": conversation_id, "user_id": user_id}
+        return await history.since_page(self._sends, self.session.tenant_id, since, of, after=after, limit=limit)
+
+    async def search(
+        self, user_id: UUID, query: str, *, config: str = "simple", after: str | None = None, limit: int = 20
+    ) -> Page[MessageHistory]:
+        """Return one page of a user's messages whose content matches a query, the newest first.
+
+        The server computes the words of each message during the search; decision 0055 has the cost.
+
+        Args:
+            user_id: The user's id.
+            query: A query as in a search box: words, "a phrase", or, -not; at most 1000 characters.
+            config: The text search configuration: `simple` compares words, `english` and others compare their stems.
+            after: The `next_cursor` of the previous page.
+            limit: The largest number of messages in the page, 1 to 1000.
+
+        Raises:
+            InvalidCursorError: The cursor is not from this query.
+            ValueError: The server has no such configuration, the query is too long, or the limit is out of range.
+        """
+        return await history.search_page(
+            self._sends, self.session.tenant_id, user_id, query, config=config, after=after, limit=limit
+        )
 
     async def extend(self, message_id: str, content: str, *, offset: int, turn: int | None = None) -> MessageHistory:
         """Add a piece to the content of an incomplete message. A piece that is sent again is not added again.
@@ -495,30 +539,24 @@ class MessageHistoryRepository(Repository[MessageHistory]):
             since=since, until=until, by=by, timezone=timezone, include_deleted=include_deleted, limit=limit,
         )  # fmt: skip
 
-    async def update(  # type: ignore[override] # only its attributes
-        self,
-        row_id: UUID,
-        /,
-        *,
-        expected: attributes.MessageHistoryAttributes | None = None,
-        **values: Unpack[attributes.MessageHistoryChanges],
-    ) -> MessageHistory:
-        """Update attributes of a message, except those that methods of this class set. The versions in `extra` stay.
+    if TYPE_CHECKING:
 
-        Raises:
-            NotFoundError: The tenant has no such message.
-            StaleDataError: An expected attribute has another value.
-            ValueError: An attribute is unknown or cannot be set.
-        """
-        if "extra" not in values:
-            return await super().update(row_id, expected=expected, **values)
-        self._check_attributes(values)
-        check_extra(values["extra"])
-        row = await self._get_expected(row_id, expected)
-        for name, value in (values | {"extra": values["extra"] | message_changes.kept_extra(row)}).items():
-            setattr(row, name, value)
-        await self.session.flush()
-        return row
+        async def update(  # type: ignore[override] # only its attributes
+            self,
+            row_id: UUID,
+            /,
+            *,
+            expected: attributes.MessageHistoryAttributes | None = None,
+            **values: Unpack[attributes.MessageHistoryChanges],
+        ) -> MessageHistory:
+            """Update attributes of a message, except those that other methods set; `extra` keeps its versions."""
+
+    def _check_attributes(self, values: Mapping[str, Any]) -> None:
+        super()._check_attributes(values)
+        check_extra(values.get("extra", ()))
+
+    def _set_attribute(self, row: MessageHistory, name: str, value: Any) -> None:
+        super()._set_attribute(row, name, value | message_changes.kept_extra(row) if name == "extra" else value)
 
     def _check_keys(self, keys: Collection[str]) -> None:
         if reserved := sorted(message_changes.RESERVED_KEYS & set(keys)):
@@ -548,44 +586,14 @@ class MessageHistoryRepository(Repository[MessageHistory]):
     def _live(self) -> list[Condition]:
         return [*super()._live(), windows.conversation_is_live(self._tenant)]
 
-    def _in(self, conversation_id: UUID | BindParameter[UUID]) -> Select[Any]:
+    def _in(self, conversation_id: UUID) -> Select[Any]:
         """Return a select of the live messages of a conversation."""
-        if not isinstance(conversation_id, BindParameter):
-            check_id("conversation_id", conversation_id)
+        check_id("conversation_id", conversation_id)
         return windows.of_conversation((MessageHistory,), self._tenant, conversation_id)
 
-    def _newest(self) -> Select[Any]:
-        return windows.newest(self._in(bindparam("conversation_id")))
-
-    def _before(self) -> Select[Any]:
-        return windows.before(self._in(bindparam("conversation_id")))
-
-    def _after(self) -> Select[Any]:
-        return windows.after(self._in(bindparam("conversation_id")))
-
-    async def _window(self, build: Build, /, conversation_id: UUID, **values: int) -> list[MessageHistory]:
+    async def _window(self, window: windows.Window, /, conversation_id: UUID, **values: int) -> list[MessageHistory]:
         check_id("conversation_id", conversation_id)
-        return await self._built(build).rows(self.session, refresh=True, conversation_id=conversation_id, **values)
-
-    async def _has_from(self, conversation_id: UUID, seq: int) -> bool:
-        """Return True if the conversation has a message with this `seq` or a greater one."""
-        later = self._in(conversation_id).where(MessageHistory.seq >= seq).limit(1)
-        return await self.session.scalar(later.with_only_columns(MessageHistory.seq)) is not None
-
-    async def _stored(
-        self, sender: InSession, rows: Sequence[Any], inserted: Mapping[str, Outcome], duplicates: Collection[str]
-    ) -> dict[str, MessageHistory]:
-        """Return the messages by key. Inserted ones are built from what was sent; duplicates are read."""
-        built = []
-        for values in map(unpack, rows):
-            if (outcome := inserted.get(values["message_id"])) is not None:
-                place = {name: getattr(outcome, name) for name in ("conversation_id", "user_id", "seq", "updated_at")}
-                built.append({**values, **place, "tenant_id": self.session.tenant_id, "deleted_at": None})
-        messages = sender.load(MessageHistory, built, refresh=True)
-        if duplicates:
-            stored = self._select(MessageHistory.message_id.in_(duplicates), include_deleted=True)
-            messages += await self._rows(stored, refresh=True)
-        return {message.message_id: message for message in messages}
+        return await self._sends(windows.of_one(window))(conversation_id=conversation_id, **values)
 
 
 def _refuse_to_bypass(method: str) -> NoReturn:

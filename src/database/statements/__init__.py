@@ -11,6 +11,7 @@ from src.database.statements import (
     conversations,
     event_moves,
     events,
+    history,
     message_changes,
     personal_data,
     reminders,
@@ -22,6 +23,7 @@ from src.database.statements.call import Call, raise_if_missing
 from src.database.statements.conversations import Turn
 from src.database.statements.event_moves import Scope
 from src.database.statements.fence import TENANT, tenant_parameter
+from src.database.statements.history import LastMessage, Latest
 from src.database.statements.in_session import InSession
 from src.database.statements.json_keys import with_keys
 from src.database.statements.messages import (
@@ -30,12 +32,12 @@ from src.database.statements.messages import (
     VERSIONS,
     NewMessage,
     Outcome,
+    append_in_session,
     append_messages,
     check_extra,
     check_outcome,
     in_call_order,
     pack_columns,
-    unpack,
 )
 from src.database.statements.pagination import (
     MAX_LIMIT,
@@ -68,6 +70,8 @@ __all__ = [
     "InSession",
     "InvalidCursorError",
     "Keyset",
+    "LastMessage",
+    "Latest",
     "NewMessage",
     "Outcome",
     "Page",
@@ -80,6 +84,7 @@ __all__ = [
     "Usage",
     "UsageBy",
     "answers",
+    "append_in_session",
     "append_messages",
     "check_extra",
     "check_limit",
@@ -92,6 +97,7 @@ __all__ = [
     "events",
     "fetch_entities",
     "fetch_value",
+    "history",
     "in_call_order",
     "lock_one",
     "message_changes",
@@ -105,7 +111,6 @@ __all__ = [
     "tenant_parameter",
     "tenants",
     "tools_of",
-    "unpack",
     "users",
     "whole_pairs",
     "windows",

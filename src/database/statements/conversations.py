@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Interval, func, literal, or_, select, update
+from sqlalchemy import CTE, ColumnElement, Interval, literal, or_, select, update
 from sqlalchemy.orm import aliased
 
 from src.database.base import UtcDateTime, check_id, check_time, clean_text, uuid7
@@ -22,7 +22,7 @@ from src.database.statements.call import Call
 from src.database.statements.in_session import InSession, entity_columns
 from src.database.statements.pagination import MAX_LIMIT, check_limit
 from src.database.statements.rows import lock_one, required, statement_time, update_one, update_rows
-from src.database.statements.windows import MAX_SEQ
+from src.database.statements.windows import MAX_SEQ, last_active
 
 IDLE: Final = "idle"
 MAX_SILENCE: Final = timedelta(days=36_500)
@@ -165,13 +165,13 @@ def _idle(session: AsyncSession, since: ColumnElement[datetime], limit: int) -> 
     conversations by idle time, with as many more as other workers may have locked, and the outer query compares them.
     """
     active = (Conversation.tenant_id == session.tenant_id, Conversation.is_active, Conversation.deleted_at.is_(None))
-    first = select(Conversation.tenant_id, Conversation.id, _last_active().label("since")).where(*active)
-    oldest = first.order_by(_last_active()).limit(limit + MAX_LIMIT).subquery("oldest")
+    first = select(Conversation.tenant_id, Conversation.id, last_active().label("since")).where(*active)
+    oldest = first.order_by(last_active()).limit(limit + MAX_LIMIT).subquery("oldest")
     return (
         select(Conversation.id)
         .join(oldest, (oldest.c.tenant_id == Conversation.tenant_id) & (oldest.c.id == Conversation.id))
-        # `_last_active` is compared again with the row under its lock: a message may have arrived while waiting.
-        .where(*active, oldest.c.since < since, _last_active() < since)
+        # `last_active` is compared again with the row under its lock: a message may have arrived while waiting.
+        .where(*active, oldest.c.since < since, last_active() < since)
         .order_by(oldest.c.since)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Conversation)
@@ -179,10 +179,6 @@ def _idle(session: AsyncSession, since: ColumnElement[datetime], limit: int) -> 
         .cte("idle")
         .prefix_with("MATERIALIZED")
     )
-
-
-def _last_active() -> ColumnElement[datetime]:
-    return func.coalesce(Conversation.last_message_at, Conversation.created_at)  # as in ix_conversations_idle
 
 
 async def claim_turn(session: AsyncSession, conversation_id: UUID, worker: str, lease: timedelta) -> Turn | None:

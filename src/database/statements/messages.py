@@ -15,12 +15,17 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
+from sqlalchemy import select
+
 from src.database.base import check_aware, check_id, clean_text, utc_now, uuid7
 from src.database.errors import IdempotencyConflictError, NotFoundError, StaleDataError
 from src.database.json_values import decode_json, encode_json, json_text
-from src.database.models import limits
+from src.database.models import Conversation, MessageHistory, limits
+from src.database.session import AsyncSession
 from src.database.statements.call import Call, Sender
 from src.database.statements.conversations import check_is_last, check_token
+from src.database.statements.in_session import InSession
+from src.database.statements.sending import fetch_entities
 from src.database.statements.split_characters import SPLIT, has_halves, stored_form
 from src.database.statements.windows import check_number
 
@@ -190,8 +195,8 @@ async def append_messages(
         expected_last_seq: The conversation's `last_seq` as the caller knows it, or None.
 
     Returns:
-        The rows that were sent, for `unpack`, and the outcome of each message in the given order. A message that
-        repeats the key of an earlier one in the list is a duplicate.
+        The rows that were sent, and the outcome of each message in the given order. A message that repeats the key of
+        an earlier one in the list is a duplicate.
 
     Raises:
         IdempotencyConflictError: A key belongs to a message with other content, or to a message of another chat.
@@ -222,6 +227,42 @@ async def append_messages(
         )
     by_key = {one.message_id: one for one in outcomes}
     return rows, in_call_order(messages, by_key, as_duplicate=lambda one: one._replace(outcome="duplicate"))
+
+
+async def append_in_session(
+    session: AsyncSession,
+    conversation_id: UUID,
+    messages: Sequence[NewMessage],
+    *,
+    turn: int | None,
+    expected_last_seq: int | None,
+) -> list[tuple[MessageHistory, Outcome]]:
+    """Append messages, and return each as an entity of the session with its outcome; see `append_messages`."""
+    sender = InSession(session)
+    rows, outcomes = await append_messages(
+        sender, conversation_id, messages, turn=turn, expected_last_seq=expected_last_seq
+    )
+    inserted = {one.message_id: one for one in outcomes if one.is_inserted}
+    if inserted:
+        of_conversation = ("last_seq", "last_message_at", "updated_at")
+        changed = {name: getattr(outcomes[0], name) for name in of_conversation}
+        sender.refresh(Conversation, conversation_id, **changed)
+    stored = _inserted(sender, rows, inserted)
+    if duplicates := {one.message_id for one in outcomes} - inserted.keys():
+        same = (MessageHistory.tenant_id == session.tenant_id, MessageHistory.message_id.in_(duplicates))
+        stored += await fetch_entities(session, select(MessageHistory).where(*same), MessageHistory, refresh=True)
+    by_key = {message.message_id: message for message in stored}
+    return [(by_key[one.message_id], one) for one in outcomes]
+
+
+def _inserted(sender: InSession, rows: Sequence[Any], inserted: Mapping[str, Outcome]) -> list[MessageHistory]:
+    """Return the entities of inserted messages, built from what was sent."""
+    built = []
+    for values in map(_unpack, rows):
+        if (outcome := inserted.get(values["message_id"])) is not None:
+            place = {name: getattr(outcome, name) for name in ("conversation_id", "user_id", "seq", "updated_at")}
+            built.append({**values, **place, "tenant_id": sender.tenant_id, "deleted_at": None})
+    return sender.load(MessageHistory, built, refresh=True)
 
 
 def in_call_order(
@@ -263,7 +304,7 @@ def pack_columns(messages: Sequence[NewMessage]) -> list[list[Any]]:
     return _as_arrays(_pack(messages))
 
 
-def unpack(row: Sequence[Any]) -> dict[str, Any]:
+def _unpack(row: Sequence[Any]) -> dict[str, Any]:
     """Return the values of a sent row by column as they are stored, with the defaults of the columns not sent."""
     rest = row[len(_PLAIN) :] or (*_PLAIN_REST, *_PLAIN_JSON)
     values = dict(zip(_COLUMNS, (*row[: len(_PLAIN)], *rest), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
@@ -107,6 +107,47 @@ def _signature(body: bytes, scope: str) -> bytes:
     of the tenant.
     """
     return hashlib.sha256(scope.encode() + b"\0" + body).digest()[:_SIGNATURE_BYTES]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeOrder(Generic[T]):
+    """An order of rows by a time and an id, for a statement that is compiled once.
+
+    Attributes:
+        place_of: Returns the position of a row.
+        scope: The query and the tenant, for the cursors.
+        start: The position before the first row.
+    """
+
+    place_of: Callable[[T], tuple[datetime, UUID]]
+    scope: str
+    start: tuple[datetime, UUID]
+
+    async def page(self, send: Callable[..., Awaitable[list[T]]], after: str | None, limit: int) -> Page[T]:
+        """Return one page of rows.
+
+        Args:
+            send: Sends the statement with the parameters `at` and `row_id`, a position, and `limit`.
+            after: The cursor of the previous page, or None.
+            limit: The largest number of rows in the page, 1 to 1000.
+
+        Raises:
+            InvalidCursorError: The cursor belongs to another query.
+            ValueError: The limit is out of range.
+        """
+        check_limit(limit)
+        at, row_id = self.start if after is None else _place(decode_cursor(after, scope=self.scope))
+        rows = await send(at=at, row_id=row_id, limit=limit + 1)
+        if len(rows) <= limit:
+            return Page(rows, None)
+        del rows[limit:]
+        return Page(rows, encode_cursor(self.place_of(rows[-1]), scope=self.scope))
+
+
+def _place(values: Sequence[Any]) -> tuple[datetime, UUID]:
+    if [type(value) for value in values] != [datetime, UUID] or values[0].tzinfo is None:
+        raise InvalidCursorError("the cursor cannot be read; begin again without a cursor")
+    return values[0], values[1]
 
 
 @dataclass(frozen=True, slots=True)

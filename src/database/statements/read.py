@@ -31,7 +31,7 @@ class Read(Generic[RowT]):
         self, build: Callable[[], Select[Any]], parameters: Sequence[str], *, row: type[RowT] = asyncpg.Record
     ) -> None:
         self._build = build
-        self._parameters = tuple(parameters)
+        self.parameters = tuple(parameters)
         self.row = row
 
     @property
@@ -51,11 +51,11 @@ class Read(Generic[RowT]):
     @cached_property
     def _compiled(self) -> tuple[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]]:
         compiled: Any = in_fence(self._build()).compile(dialect=DIALECT)
-        constants = {name: value for name, value in compiled.params.items() if name not in self._parameters}
-        missing = [name for name, bind in compiled.binds.items() if bind.required and name not in self._parameters]
+        constants = {name: value for name, value in compiled.params.items() if name not in self.parameters}
+        missing = [name for name, bind in compiled.binds.items() if bind.required and name not in self.parameters]
         if missing:
             raise ValueError(f"parameters must name each bindparam of the select, got none for {', '.join(missing)}")
-        names = (*constants, *self._parameters)
+        names = (*constants, *self.parameters)
         positions = [names.index(name) for name in compiled.positiontup]
         return fenced(str(compiled), tenant=len(positions) + 1), _arrange(positions, tuple(constants.values()))
 

@@ -7,11 +7,14 @@ the store selects columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     Integer,
     Select,
     Subquery,
@@ -22,6 +25,7 @@ from sqlalchemy import (
     exists,
     func,
     select,
+    union_all,
 )
 
 from src.database.models import Conversation, MessageHistory
@@ -44,19 +48,31 @@ _TOKENS: Final = case(
 )
 
 
-def of_conversation(columns: Sequence[Any], tenant_id: Any, conversation_id: Any) -> Select[Any]:
+def of_conversation(
+    columns: Sequence[Any], tenant_id: Any, conversation_id: Any, *, is_live: bool = False
+) -> Select[Any]:
     """Return a select of a conversation's live messages; the conversation is read once, not for each message.
 
     Args:
         columns: The mapped class, or columns of it.
         tenant_id: The tenant's id, or a parameter.
         conversation_id: The conversation's id, or a parameter.
+        is_live: True if the caller's select has the condition that the conversation is live.
     """
-    is_live = exists().where(
-        Conversation.tenant_id == tenant_id, Conversation.id == conversation_id, Conversation.deleted_at.is_(None)
-    )
     of_tenant = (MessageHistory.tenant_id == tenant_id, MessageHistory.conversation_id == conversation_id)
-    return select(*columns).where(*of_tenant, MessageHistory.deleted_at.is_(None), is_live)
+    messages = select(*columns).where(*of_tenant, MessageHistory.deleted_at.is_(None))
+    if is_live:
+        return messages
+    return messages.where(
+        exists().where(
+            Conversation.tenant_id == tenant_id, Conversation.id == conversation_id, Conversation.deleted_at.is_(None)
+        )
+    )
+
+
+def last_active() -> ColumnElement[datetime]:
+    """Return the time of a conversation's last message, or of its creation, as in ix_conversations_idle."""
+    return func.coalesce(Conversation.last_message_at, Conversation.created_at)
 
 
 def among_many(columns: Sequence[Any], tenant_id: Any) -> Select[Any]:
@@ -96,6 +112,31 @@ def before(messages: Select[Any], *, seq: Any = _SEQ, limit: Any = _LIMIT) -> Se
 def after(messages: Select[Any], *, seq: Any = _SEQ, limit: Any = _LIMIT) -> Select[Any]:
     """Return the first messages of a conversation after a `seq`, the oldest first."""
     return messages.where(MessageHistory.seq > seq).order_by(MessageHistory.seq).limit(limit)
+
+
+Window = Callable[[Select[Any]], Select[Any]]
+"""`newest`, `before` or `after`."""
+
+
+@cache
+def of_one(window: Window) -> Callable[[Sequence[Any], Any], Select[Any]]:
+    """Return the function that builds a window of the conversation with the parameter `conversation_id`."""
+    return lambda columns, tenant_id: window(of_conversation(columns, tenant_id, bindparam("conversation_id")))
+
+
+def around(messages: Select[Any], seq: int, *, before: int, after: int) -> CompoundSelect[Any]:
+    """Return the message of a conversation at a `seq`, if it exists, with messages before and after it.
+
+    Raises:
+        ValueError: A number of messages is not from 0 to 1000, or `seq` is negative.
+    """
+    for name, count in (("before", before), ("after", after)):
+        if type(count) is not int or not 0 <= count <= MAX_LIMIT:
+            raise ValueError(f"{name} must be from 0 to {MAX_LIMIT}, got {count!r}")
+    anchor = check_number("seq", seq)
+    earlier = newest(messages.where(MessageHistory.seq < anchor), limit=before)
+    later = messages.where(MessageHistory.seq > anchor).order_by(MessageHistory.seq).limit(after)
+    return union_all(earlier, messages.where(MessageHistory.seq == anchor), later).order_by("seq")
 
 
 def within_budget(

@@ -5,9 +5,9 @@ Almost every call is one round trip; `Store` lists the exceptions.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from operator import itemgetter
 from typing import Any, Final
@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, bindparam
 
-from src.database.base import uuid7
+from src.database.base import check_id, uuid7
 from src.database.errors import DatabaseError
 from src.database.models import MessageHistory
 from src.database.observability import names_statements, source_of
@@ -27,6 +27,7 @@ from src.database.statements import (
     Call,
     Identity,
     InvalidCursorError,
+    Latest,
     NewMessage,
     Outcome,
     Page,
@@ -39,6 +40,7 @@ from src.database.statements import (
     conversations,
     decode_cursor,
     encode_cursor,
+    history,
     in_call_order,
     message_changes,
     pack_columns,
@@ -93,8 +95,8 @@ PAGE_LIMIT: Final = 100
 class Store:
     """The few calls of every turn, on the fast path.
 
-    Each call is one atomic statement and one round trip. There are two exceptions: `stream_messages` is a transaction
-    that reads in batches, and `claim_due_reminders` sends more statements if a series has used up its attempts.
+    Each call is one atomic statement and one round trip. There are two exceptions: a stream is a transaction that
+    reads in batches, and `claim_due_reminders` sends more statements if a series has used up its attempts.
 
     The guarantees are those of the repositories. Rows are immutable and belong to no session. The work of a method is
     committed when the method returns.
@@ -378,6 +380,73 @@ class Store:
         del rows[limit:]
         return Page(rows, encode_cursor([rows[-1].seq], scope=scope))
 
+    async def page_since(
+        self,
+        since: datetime,
+        *,
+        conversation_id: UUID | None = None,
+        user_id: UUID | None = None,
+        after: str | None = None,
+        limit: int = PAGE_LIMIT,
+    ) -> Page[MessageRow]:
+        """Return one page of the messages since an instant; see `MessageHistoryRepository.page_since`.
+
+        Raises:
+            InvalidCursorError: The cursor is not from this query.
+            ValueError: Both ids or none are given, `since` is naive, or the limit is out of range.
+        """
+        of = {"conversation_id": conversation_id, "user_id": user_id}
+        return await history.since_page(self._sends, self._sender.tenant_id, since, of, after=after, limit=limit)
+
+    async def search(
+        self, user_id: UUID, query: str, *, config: str = "simple", after: str | None = None, limit: int = 20
+    ) -> Page[MessageRow]:
+        """Return one page of a user's messages that match a query; see `MessageHistoryRepository.search`.
+
+        Raises:
+            InvalidCursorError: The cursor is not from this query.
+            ValueError: The server has no such configuration, the query is too long, or the limit is out of range.
+        """
+        tenant_id = self._sender.tenant_id
+        return await history.search_page(
+            self._sends, tenant_id, user_id, query, config=config, after=after, limit=limit
+        )
+
+    async def latest_conversations(
+        self, user_id: UUID, *, after: str | None = None, limit: int = 50
+    ) -> Page[Latest[ConversationRow]]:
+        """Return one page of a user's conversations with their last messages; see `ConversationRepository.latest`.
+
+        Raises:
+            InvalidCursorError: The cursor is not from this query.
+            ValueError: The limit is out of range.
+        """
+        sends = lambda build: partial(self._latest, self._sends(build))  # noqa: E731
+        return await history.latest_page(sends, self._sender.tenant_id, user_id, after=after, limit=limit)
+
+    async def _latest(self, send: Callable[..., Awaitable[list[Any]]], **values: Any) -> list[tuple[Any, ...]]:
+        width = len(ConversationRow._fields)
+        return [(ConversationRow._make(row[:width]), *row[width:]) for row in await send(**values)]
+
+    def _sends(self, build: history.Build) -> Callable[..., Awaitable[list[Any]]]:
+        read = _READS[build]
+        return lambda **values: self._sender.read(read, *(values[name] for name in read.parameters))
+
+    async def stream_conversation(
+        self, conversation_id: UUID, *, after_seq: int = 0
+    ) -> AsyncGenerator[MessageRow, None]:
+        """Yield all messages of a conversation in their order, as `stream_messages` does for a user.
+
+        Raises:
+            ValueError: `after_seq` is negative.
+        """
+        check_id("conversation_id", conversation_id)
+        position = windows.check_number("after_seq", after_seq)
+        async with aclosing(self._sender.stream(_ALL_AFTER, conversation_id, position)) as batches:
+            async for rows in batches:
+                for row in rows:
+                    yield row
+
     async def stream_messages(self, user_id: UUID) -> AsyncGenerator[MessageRow, None]:
         """Yield all messages of a user in the order of their time, from one snapshot; 1000 are in memory at a time.
 
@@ -505,11 +574,31 @@ def _of_user() -> Select[Any]:
     return of_user.order_by(MessageHistory.created_at, MessageHistory.id)  # the messages of one call have one time
 
 
+def _messages(build: history.Build, *parameters: str) -> Read[MessageRow]:
+    return Read(lambda: build(columns_of(MessageRow), bindparam(TENANT)), parameters, row=MessageRow)
+
+
 _NEWEST: Final = Read(lambda: windows.newest(_of_conversation()), ("conversation_id", "limit"), row=MessageRow)
 _AFTER: Final = Read(lambda: windows.after(_of_conversation()), ("conversation_id", "seq", "limit"), row=MessageRow)
+_ALL_AFTER: Final = Read(
+    lambda: windows.after(_of_conversation(), limit=None), ("conversation_id", "seq"), row=MessageRow
+)
 _WITHIN_BUDGET: Final = Read(_within_budget, ("conversation_id", "limit", "token_budget"), row=MessageRow)
 _OF_USER: Final = Read(_of_user, ("user_id",), row=MessageRow)
 _POP: Final[Call[MessageRow]] = message_changes.pop_call(lambda: names_of(MessageRow, labeled=True), MessageRow)
+_AT: Final = ("at", "row_id", "limit")
+_LATEST: Final[Read[Any]] = Read(
+    lambda: history.latest(columns_of(ConversationRow), bindparam(TENANT)), ("user_id", *_AT)
+)
+_SINCE: Final = _messages(history.since_in_conversation, "conversation_id", *_AT)
+_SINCE_OF_USER: Final = _messages(history.since_of_user, "user_id", *_AT)
+_MATCHES: Final = _messages(history.matches, "user_id", "query", "config", *_AT)
+_READS: Final[Mapping[history.Build, Read[Any]]] = {
+    history.latest: _LATEST,
+    history.since_in_conversation: _SINCE,
+    history.since_of_user: _SINCE_OF_USER,
+    history.matches: _MATCHES,
+}
 _CLAIM: Final[Call[EventRow]] = Call(
     reminders.CLAIM_FUNCTION, reminders.CLAIM_PARAMETERS, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
 )

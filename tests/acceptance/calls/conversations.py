@@ -18,6 +18,10 @@ async def page_items(repository: ConversationRepository, rows: Rows) -> list[Any
     return list((await repository.page_for_user(rows.user)).items)
 
 
+async def latest_items(repository: ConversationRepository, rows: Rows) -> list[Any]:
+    return list((await repository.latest(rows.user)).items)
+
+
 def held(rows: Rows) -> Turn:
     """Return the claimed turn of the conversation."""
     return Turn(conversation_id=rows.conversation, worker="w", token=TURN, until=LATER)
@@ -46,6 +50,7 @@ CALLS: Final = {
     "close": Call(lambda r, b: r.close(b.conversation), statements=1),
     # Sorting all rows of a small tenant is cheaper than an index scan.
     "close_stale": Call(lambda r, _: r.close_stale(timedelta(0), now=LATER), statements=1, most_rows=1_100),
+    "latest": Call(latest_items, statements=1),
     "page_for_user": Call(page_items, statements=1),
     "set_summary": Call(lambda r, b: r.set_summary(b.conversation, "x", upto_seq=1, expected_upto=0), statements=1),
     "claim_turn": Call(lambda r, b: r.claim_turn(b.conversation, "thief"), statements=1),

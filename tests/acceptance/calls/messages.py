@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Final
+from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from src.database.base import utc_now
 from src.database.models import MessageHistory
 from src.database.repositories import MessageHistoryRepository
-from tests.acceptance.calls.rows import TURN, Call, a_message, refused
+from tests.acceptance.calls.rows import TURN, Call, a_message, listed, refused
+
+AT: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+async def items(page: Awaitable[Any]) -> list[Any]:
+    return list((await page).items)
+
 
 REPOSITORY: Final = MessageHistoryRepository
 CALLS: Final = {
@@ -22,6 +30,10 @@ CALLS: Final = {
     "before": Call(lambda r, b: r.before(b.conversation, 2), statements=1),
     "after": Call(lambda r, b: r.after(b.conversation, 0), statements=1),
     "around": Call(lambda r, b: r.around(b.conversation, 1), statements=1),
+    "stream_conversation": Call(lambda r, b: listed(r.stream_conversation(b.conversation)), statements=1),
+    "page_since": Call(lambda r, b: items(r.page_since(AT, conversation_id=b.conversation)), statements=1),
+    "page_since, of a user": Call(lambda r, b: items(r.page_since(AT, user_id=b.user)), statements=1),
+    "search": Call(lambda r, b: items(r.search(b.user, "secret")), statements=1),
     "tail": Call(lambda r, b: r.tail(b.conversation, 0), statements=1),
     "get_by_message_id": Call(lambda r, _: r.get_by_message_id("same"), statements=1),
     "edit": Call(lambda r, _: r.edit("same", "stolen", edited_at=utc_now()), statements=2),

@@ -11,7 +11,8 @@ from src.database.repositories import NewMessage
 from src.database.session import get_engine, tenant_binding
 from src.database.store import Identity, Store, StorePool
 from src.database.store.calls import Calls
-from tests.acceptance.calls.rows import Call, Rows, a_message
+from tests.acceptance.calls.messages import AT, items
+from tests.acceptance.calls.rows import Call, Rows, a_message, listed
 
 __all__ = ["CALLS", "Sent", "recorded_store"]
 
@@ -55,6 +56,11 @@ CALLS: Final = {
     "recent, by tokens": Call(lambda s, b: s.recent(b.conversation, token_budget=100), statements=1),
     "last": Call(lambda s, b: s.last(b.conversation), statements=1),
     "page": Call(page_items, statements=1),
+    "page_since": Call(lambda s, b: items(s.page_since(AT, conversation_id=b.conversation)), statements=1),
+    "page_since, of a user": Call(lambda s, b: items(s.page_since(AT, user_id=b.user)), statements=1),
+    "search": Call(lambda s, b: items(s.search(b.user, "secret or x or of")), statements=1),
+    "latest_conversations": Call(lambda s, b: items(s.latest_conversations(b.user)), statements=1),
+    "stream_conversation": Call(lambda s, b: listed(s.stream_conversation(b.conversation)), statements=1),
     "open_conversation": Call(open_own, statements=2, makes_rows=True),
     "clear": Call(lambda s, b: s.clear(b.conversation), statements=1),
     "pop": Call(lambda s, b: s.pop(b.conversation), statements=1),

@@ -14,10 +14,12 @@ from uuid import UUID, uuid5
 import asyncpg
 
 from src.database.base import tenant_tables
+from src.database.statements import Latest
 from src.database.statements.call import Call
 from src.database.store import Identity, Store
 from tests.acceptance.calls import STORE_CALLS, Rows, a_message
 from tests.acceptance.calls import Call as StoreCall
+from tests.acceptance.calls.rows import listed
 from tests.database.statements.one_connection import OneConnection
 
 __all__ = ["CALLS", "FIRST", "SECOND", "answers", "insert_rows", "state_of"]
@@ -229,6 +231,13 @@ CALLS: Final[Mapping[str, Answer]] = {
     "claim, one": lambda store, _: store.claim_due_reminders("w", limit=1),
     "recent, deleted": lambda store, _: store.recent(named("deleted")),
     "recent, deleted, by tokens": lambda store, _: store.recent(named("deleted"), token_budget=100),
+    "latest, of a user of the second alone": lambda store, _: store.latest_conversations(named("of the second alone")),
+    "page since, of the second alone": lambda store, _: store.page_since(
+        _LONG_AGO, conversation_id=named("of the second alone")
+    ),
+    "page since, deleted": lambda store, _: store.page_since(_LONG_AGO, conversation_id=named("deleted")),
+    "stream, deleted": lambda store, _: listed(store.stream_conversation(named("deleted"))),
+    "search, of the second alone": lambda store, _: store.search(named("of the second alone"), "of"),
     "page, deleted": lambda store, _: store.page(named("deleted")),
 }
 """The calls of the first tenant, on its own ids."""
@@ -291,6 +300,8 @@ def _known(part: Any) -> Any:
         return part if part in _KEPT or part.startswith("of ") else "text"
     if isinstance(part, asyncpg.Record):
         return [_known(value) for value in part.values()]
+    if isinstance(part, Latest):
+        part = [part.conversation, part.last_message]
     if isinstance(part, list | tuple):
         return [_known(value) for value in part]
     items = getattr(part, "items", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from src.database.repositories import (
     NewMessage,
     UserRepository,
 )
-from src.database.statements import whole_pairs
+from src.database.statements import Page, whole_pairs
 from src.database.store import Profile, get_store
 
 ROW = (
@@ -80,6 +80,10 @@ class Path(Protocol):
     async def clear(self, conversation_id: UUID, **options: Any) -> int: ...
     async def pop(self, conversation_id: UUID, limit: int = 1, **options: Any) -> list[tuple[Any, ...]]: ...
     async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]: ...
+    async def latest(self, user_id: UUID, **options: Any) -> Page[Any]: ...
+    async def page_since(self, since: datetime, **options: Any) -> Page[Any]: ...
+    async def search(self, user_id: UUID, query: str, **options: Any) -> Page[Any]: ...
+    async def stream(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]: ...
 
 
 class ByRepositories:
@@ -145,6 +149,23 @@ class ByRepositories:
             copy = await ConversationRepository(session).fork(conversation_id, **options)
         return {name: getattr(copy, name) for name in CONVERSATION}
 
+    async def latest(self, user_id: UUID, **options: Any) -> Page[Any]:
+        async with get_db() as session:
+            return await ConversationRepository(session).latest(user_id, **options)
+
+    async def page_since(self, since: datetime, **options: Any) -> Page[Any]:
+        async with get_db() as session:
+            return await MessageHistoryRepository(session).page_since(since, **options)
+
+    async def search(self, user_id: UUID, query: str, **options: Any) -> Page[Any]:
+        async with get_db() as session:
+            return await MessageHistoryRepository(session).search(user_id, query, **options)
+
+    async def stream(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]:
+        async with get_db() as session:
+            rows = MessageHistoryRepository(session).stream_conversation(conversation_id, **options)
+            return [tuple(getattr(row, name) for name in ROW) async for row in rows]
+
 
 class ByStore:
     async def get_or_create_user(self, telegram_id: int, **profile: Any) -> tuple[UUID, bool]:
@@ -193,6 +214,19 @@ class ByStore:
     async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]:
         copy = await get_store().fork(conversation_id, **options)
         return {name: getattr(copy, name) for name in CONVERSATION}
+
+    async def latest(self, user_id: UUID, **options: Any) -> Page[Any]:
+        return await get_store().latest_conversations(user_id, **options)
+
+    async def page_since(self, since: datetime, **options: Any) -> Page[Any]:
+        return await get_store().page_since(since, **options)
+
+    async def search(self, user_id: UUID, query: str, **options: Any) -> Page[Any]:
+        return await get_store().search(user_id, query, **options)
+
+    async def stream(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]:
+        rows = get_store().stream_conversation(conversation_id, **options)
+        return [tuple(getattr(row, name) for name in ROW) async for row in rows]
 
 
 def _stored(one: Any) -> Stored:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import psycopg
@@ -26,6 +26,7 @@ from tests.conftest import SOCKETS, url_of
 from tests.database import mute_relay
 from tests.database.store.paths import ByStore, new_message
 
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
     "user_by_telegram_id": lambda store, _: store.user_by_telegram_id(1),
     "get_or_create_user": lambda store, _: store.get_or_create_user(1),
@@ -39,6 +40,9 @@ CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
     "recent by tokens": lambda store, there: store.recent(there, token_budget=1000),
     "last": lambda store, there: store.last(there, 20),
     "page": lambda store, there: store.page(there),
+    "page_since": lambda store, there: store.page_since(LONG_AGO, conversation_id=there),
+    "search": lambda store, there: store.search(there, "hello"),
+    "latest_conversations": lambda store, there: store.latest_conversations(there),
     "pop": lambda store, there: store.pop(there),
     "fork": lambda store, there: store.fork(there),
     "turn": lambda store, _: store.turn(

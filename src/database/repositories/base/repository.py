@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 from uuid import UUID
@@ -59,6 +59,9 @@ ModelT = TypeVar("ModelT", bound=TenantBase)
 
 Build = Callable[[Any], Executable]
 """A method of a repository that builds a statement. It is called once, so each varying value must be a `bindparam`."""
+
+Selects = Callable[[Sequence[Any], Any], Select[Any]]
+"""A function that returns a select of columns, for a tenant."""
 
 STREAM_BATCH: Final = 500
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -184,7 +187,7 @@ class Repository(Generic[ModelT]):
         self._check_attributes(values)
         row = await self._get_expected(row_id, expected)
         for name, value in values.items():
-            setattr(row, name, value)
+            self._set_attribute(row, name, value)
         await self.session.flush()
         return row
 
@@ -332,11 +335,9 @@ class Repository(Generic[ModelT]):
         statement = self._select_where(where).order_by(self.model.id)
         if options:
             options = (*options, *within(self.session.tenant_id))
-        stream = stream_entities(self.session, statement, self.model, batch=STREAM_BATCH, options=options)
-        async with aclosing(stream) as batches:
-            async for batch in batches:
-                for row in batch:
-                    yield row
+        async with aclosing(self._stream(statement, options)) as rows:
+            async for row in rows:
+                yield row
 
     def _select(self, *where: Condition, include_deleted: bool = False) -> Select[Any]:
         """Return a select of the tenant's rows. Each query names the tenant, in addition to row-level security."""
@@ -381,11 +382,30 @@ class Repository(Generic[ModelT]):
         rows = await self._built(build).rows(self.session, limit=limit + 1, **values)
         return Keyset.of(self.model, descending=True, tenant_id=self.session.tenant_id).page(rows, limit)
 
+    async def _stream(self, statement: Select[Any], options: Sequence[Option] = ()) -> AsyncGenerator[ModelT, None]:
+        """Yield the rows of a select through a server-side cursor."""
+        stream = stream_entities(self.session, statement, self.model, batch=STREAM_BATCH, options=options)
+        async with aclosing(stream) as batches:
+            async for batch in batches:
+                for row in batch:
+                    yield row
+
+    def _sends(self, build: Selects, /) -> Callable[..., Awaitable[list[ModelT]]]:
+        """Return a function that sends a select of `statements/` with the values of its parameters."""
+        return partial(self._built(_of_model(build)).rows, self.session, refresh=True)
+
+    def _sends_tuples(self, build: Selects, /) -> Callable[..., Awaitable[list[tuple[Any, ...]]]]:
+        """Return a function as `_sends` does, for a select of the model and more columns."""
+        return partial(self._built(_of_model(build)).tuples, self.session, refresh=True)
+
     def _with_options(self, statement: Select[Any], options: Sequence[Option]) -> Select[Any]:
         if options == ():
             return statement
         check_options(self.model, options)
         return statement.options(*options, *within(self.session.tenant_id))
+
+    def _set_attribute(self, row: ModelT, name: str, value: Any) -> None:
+        setattr(row, name, value)
 
     def _check_keys(self, keys: Collection[str]) -> None:
         """Check that `change_json` may change these keys: a subclass refuses its own."""
@@ -469,6 +489,12 @@ class _AnyTenant:
     """Takes the place of the session while a statement is built: the tenant is a parameter of each execution."""
 
     tenant_id = bindparam(TENANT, type_=Uuid())
+
+
+@cache
+def _of_model(build: Selects) -> Build:
+    """Return the same function for the same select: `_built_once` compiles each function once."""
+    return lambda repository: build((repository.model,), repository.session.tenant_id)
 
 
 @cache
