@@ -13,17 +13,13 @@ from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam
-
 from src.database.base import check_id, uuid7
 from src.database.errors import DatabaseError
-from src.database.models import MessageHistory
 from src.database.observability import names_statements, source_of
 from src.database.repositories import EventRepository
 from src.database.session import get_db, get_engine, tenant_binding
 from src.database.statements import (
     COLUMN_COUNTS,
-    TENANT,
     Call,
     Identity,
     InvalidCursorError,
@@ -31,7 +27,6 @@ from src.database.statements import (
     NewMessage,
     Outcome,
     Page,
-    Read,
     Unanswered,
     append_messages,
     check_limit,
@@ -49,6 +44,7 @@ from src.database.statements import (
     whole_pairs,
     windows,
 )
+from src.database.store import reads
 from src.database.store.calls import Calls
 from src.database.store.pool import StorePool
 from src.database.store.rows import (
@@ -60,7 +56,6 @@ from src.database.store.rows import (
     Profile,
     TurnRows,
     UserRow,
-    columns_of,
     names_of,
 )
 from src.database.store.watched import WatchedCalls, WatchedPool
@@ -120,7 +115,7 @@ class Store:
             ValueError: It is not a whole number above 0.
         """
         users.check_telegram_id(telegram_id)
-        rows = await self._sender.read(_BY_TELEGRAM_ID, telegram_id)
+        rows = await self._sender.read(reads.BY_TELEGRAM_ID, telegram_id)
         return UserRow._make(rows[0]) if rows else None
 
     async def get_or_create_user(self, telegram_id: int, profile: Profile = NO_PROFILE) -> tuple[UserRow, bool]:
@@ -347,10 +342,10 @@ class Store:
         """
         limit = windows.window_limit(limit, token_budget=token_budget)
         if token_budget is None:
-            rows = await self._sender.read(_NEWEST, conversation_id, limit)
+            rows = await self._sender.read(reads.NEWEST, conversation_id, limit)
         else:
             budget = windows.check_number("token_budget", token_budget)
-            rows = await self._sender.read(_WITHIN_BUDGET, conversation_id, limit, budget)
+            rows = await self._sender.read(reads.WITHIN_BUDGET, conversation_id, limit, budget)
         return whole_pairs(rows[::-1], unanswered=unanswered)
 
     async def last(self, conversation_id: UUID, limit: int = windows.DEFAULT_LIMIT) -> list[MessageRow]:
@@ -360,7 +355,7 @@ class Store:
             ValueError: The limit is not from 1 to 1000.
         """
         check_limit(limit)
-        return (await self._sender.read(_NEWEST, conversation_id, limit))[::-1]
+        return (await self._sender.read(reads.NEWEST, conversation_id, limit))[::-1]
 
     async def page(
         self, conversation_id: UUID, *, after: str | None = None, limit: int = PAGE_LIMIT
@@ -374,7 +369,7 @@ class Store:
         check_limit(limit)
         scope = f"store:{self._sender.tenant_id}:{conversation_id}"
         seq = 0 if after is None else _position(after, scope)
-        rows = await self._sender.read(_AFTER, conversation_id, seq, limit + 1)
+        rows = await self._sender.read(reads.AFTER, conversation_id, seq, limit + 1)
         if len(rows) <= limit:
             return Page(rows, None)
         del rows[limit:]
@@ -429,7 +424,7 @@ class Store:
         return [(ConversationRow._make(row[:width]), *row[width:]) for row in await send(**values)]
 
     def _sends(self, build: history.Build) -> Callable[..., Awaitable[list[Any]]]:
-        read = _READS[build]
+        read = reads.of_history(build)
         return lambda **values: self._sender.read(read, *(values[name] for name in read.parameters))
 
     async def stream_conversation(
@@ -442,7 +437,7 @@ class Store:
         """
         check_id("conversation_id", conversation_id)
         position = windows.check_number("after_seq", after_seq)
-        async with aclosing(self._sender.stream(_ALL_AFTER, conversation_id, position)) as batches:
+        async with aclosing(self._sender.stream(reads.ALL_AFTER, conversation_id, position)) as batches:
             async for rows in batches:
                 for row in rows:
                     yield row
@@ -452,7 +447,7 @@ class Store:
 
         The stream holds a connection until it ends; `contextlib.aclosing` ends it early.
         """
-        async with aclosing(self._sender.stream(_OF_USER, user_id)) as batches:
+        async with aclosing(self._sender.stream(reads.OF_USER, user_id)) as batches:
             async for rows in batches:
                 for row in rows:
                     yield row
@@ -515,9 +510,6 @@ def get_store() -> Store:
     return store
 
 
-_BY_TELEGRAM_ID: Final[Read[Any]] = Read(
-    lambda: users.by_telegram_id(columns_of(UserRow), bindparam(TENANT)), ("telegram_id",)
-)
 _GET_OR_CREATE: Final[Call[Any]] = Call(
     "app_get_or_create_user", 3 + len(Profile._fields), columns=lambda: names_of(UserRow)
 )
@@ -556,49 +548,7 @@ def _position(cursor: str, scope: str) -> int:
     return values[0]
 
 
-def _of_conversation() -> Select[Any]:
-    return windows.of_conversation(columns_of(MessageRow), bindparam(TENANT), bindparam("conversation_id"))
-
-
-def _within_budget() -> Select[Any]:
-    names = [column.name for column in columns_of(MessageRow)]
-    return windows.within_budget(
-        windows.newest(_of_conversation()), lambda counted: [counted.c[name] for name in names]
-    )
-
-
-def _of_user() -> Select[Any]:
-    of_user = windows.among_many(columns_of(MessageRow), bindparam(TENANT)).where(
-        MessageHistory.user_id == bindparam("user_id")
-    )
-    return of_user.order_by(MessageHistory.created_at, MessageHistory.id)  # the messages of one call have one time
-
-
-def _messages(build: history.Build, *parameters: str) -> Read[MessageRow]:
-    return Read(lambda: build(columns_of(MessageRow), bindparam(TENANT)), parameters, row=MessageRow)
-
-
-_NEWEST: Final = Read(lambda: windows.newest(_of_conversation()), ("conversation_id", "limit"), row=MessageRow)
-_AFTER: Final = Read(lambda: windows.after(_of_conversation()), ("conversation_id", "seq", "limit"), row=MessageRow)
-_ALL_AFTER: Final = Read(
-    lambda: windows.after(_of_conversation(), limit=None), ("conversation_id", "seq"), row=MessageRow
-)
-_WITHIN_BUDGET: Final = Read(_within_budget, ("conversation_id", "limit", "token_budget"), row=MessageRow)
-_OF_USER: Final = Read(_of_user, ("user_id",), row=MessageRow)
 _POP: Final[Call[MessageRow]] = message_changes.pop_call(lambda: names_of(MessageRow, labeled=True), MessageRow)
-_AT: Final = ("at", "row_id", "limit")
-_LATEST: Final[Read[Any]] = Read(
-    lambda: history.latest(columns_of(ConversationRow), bindparam(TENANT)), ("user_id", *_AT)
-)
-_SINCE: Final = _messages(history.since_in_conversation, "conversation_id", *_AT)
-_SINCE_OF_USER: Final = _messages(history.since_of_user, "user_id", *_AT)
-_MATCHES: Final = _messages(history.matches, "user_id", "query", "config", *_AT)
-_READS: Final[Mapping[history.Build, Read[Any]]] = {
-    history.latest: _LATEST,
-    history.since_in_conversation: _SINCE,
-    history.since_of_user: _SINCE_OF_USER,
-    history.matches: _MATCHES,
-}
 _CLAIM: Final[Call[EventRow]] = Call(
     reminders.CLAIM_FUNCTION, reminders.CLAIM_PARAMETERS, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
 )
