@@ -122,6 +122,14 @@ async def test_the_turn_of_choosing_a_path_appends_question_and_answer(names: di
     assert [message.content for message in recent] == ["Hi", "Hi yourself"]
 
 
+async def test_the_page_of_users_merges_two_users(names: dict[str, Any]) -> None:
+    [code] = blocks((ROOT / "docs" / "users.md").read_text())
+
+    await run(code, "docs/users.md", names)
+
+    assert names["turn"].user.id != names["ada"].id
+
+
 async def test_the_report_of_the_health_page_can_be_read(names: dict[str, Any]) -> None:
     [code] = blocks((ROOT / "docs" / "operations" / "health.md").read_text())
 

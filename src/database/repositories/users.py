@@ -13,7 +13,7 @@ from src.database.base import clean_text
 from src.database.calendar import check_timezone
 from src.database.models import User, UserIdentity
 from src.database.repositories.base import Repository, Upserted
-from src.database.statements import InSession, personal_data, users
+from src.database.statements import InSession, personal_data, user_merges, users
 
 if TYPE_CHECKING:
     from src.database.models import attributes
@@ -138,6 +138,36 @@ class UserRepository(Repository[User]):
             ValueError: The provider or the subject is not valid; see `get_or_create_by_identity`.
         """
         return await users.unlink(self.session, user_id, (provider, subject))
+
+    async def merge(self, user_id: UUID, other_id: UUID) -> User:
+        """Make one user of two, in this transaction: all rows of the second become rows of the first.
+
+        Conversations, messages, events, notes, identities and the rows of a service's tables move, soft-deleted ones
+        too. Of two active conversations of one chat, the one with the older last message is closed. A turn of the
+        second user that runs at the same time continues as a turn of the first.
+
+        The second user is deleted permanently, as by `erase`: a write under its id raises ForeignKeyError. The first
+        user takes over its Telegram id, username, name and locale where it has none, the missing keys of `preferences`
+        and `extra`, and the later `last_seen_at`. `extra["merged_users"]` has the deleted row. The time zone,
+        retention, `is_active` and `is_person` are those of the first.
+
+        Args:
+            user_id: The user that stays.
+            other_id: The user that is merged into it.
+
+        Returns:
+            The user that stays.
+
+        Raises:
+            DeadlockError: Another transaction was writing to a conversation of one of the two. Repeat the whole
+                transaction.
+            DuplicateKeyError: Both have a row of one table with one key, for example an event with one `ical_uid`.
+                Roll back.
+            IntegrityError: Both have a Telegram id, or an identity of one provider. Nothing was written.
+            NotFoundError: The tenant has no such user.
+            ValueError: Both are one user.
+        """
+        return await user_merges.merge(self.session, user_id, other_id)
 
     async def set_timezone(self, user_id: UUID, timezone: str) -> User:
         """Set the time zone of a user.

@@ -16,6 +16,7 @@ from src.database.statements import (
     personal_data,
     reminders,
     tenants,
+    user_merges,
     users,
     windows,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "tenant_parameter",
     "tenants",
     "tools_of",
+    "user_merges",
     "users",
     "whole_pairs",
     "windows",
