@@ -19,7 +19,7 @@ SELECT format('DROP INDEX %%I', indexname), indexdef
  WHERE schemaname = 'public' AND tablename = ANY(%s)
    AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = pg_class.oid)
 """
-_TABLES: Final = ("tenants", "users", "conversations", "message_history", "events", "notes")
+_TABLES: Final = ("tenants", "users", "conversations", "message_history", "events", "notes", "state_entries")
 
 
 def fill(
@@ -30,6 +30,7 @@ def fill(
     messages: int = 1_000_000,
     events: int = 100_000,
     notes: int = 100_000,
+    state_entries: int = 100_000,
 ) -> None:
     """Fill a migrated database as its superuser, whom row-level security does not bind; rows of all tenants are mixed.
 
@@ -80,6 +81,12 @@ def fill(
         f" SELECT {tenant}, {_id('5', 'n')}, {user}, 'Note ' || n, 'Comprar canción ' || n,"
         f" ARRAY['tag' || n % 10], n % 100 = 0 FROM generate_series(1, {notes}) AS n,"
         f" LATERAL (SELECT 1 + n % {users} AS u) AS of_user"
+    )
+    connection.execute(
+        "INSERT INTO state_entries (tenant_id, id, user_id, namespace, key, data, expires_at)"
+        f" SELECT {tenant}, {_id('6', 's')}, {user}, 'data', 'key-' || s, '{{}}',"
+        " CASE WHEN s % 2 = 0 THEN now() + s * interval '1 minute' END"
+        f" FROM generate_series(1, {state_entries}) AS s, LATERAL (SELECT 1 + s % {users} AS u) AS of_user"
     )
     for _, build in rebuilt:
         connection.execute(build)

@@ -10,7 +10,7 @@ from typing import Final
 
 __all__ = ["RULES", "broken"]
 
-_TABLES: Final = "users|conversations|message_history|events|notes"
+_TABLES: Final = "users|conversations|message_history|events|notes|state_entries"
 _SCHEMA: Final = r"(?:\{schema\}\.|public\.)?"
 _TABLE: Final = re.compile(
     rf"\b(?:FROM|JOIN|UPDATE|USING)\s+(?:ONLY\s+)?{_SCHEMA}({_TABLES})\b(?:\s+AS\s+(\w+))?", re.IGNORECASE

@@ -10,8 +10,8 @@ import pytest
 
 from src.database.models import Note
 from src.database.repositories import Repository, TenantRepository
-from src.database.store import Store
-from tests.acceptance.calls import CALLS, REGISTRY_CALLS, STORE_CALLS, missing_calls
+from src.database.store import StateStore, Store
+from tests.acceptance.calls import CALLS, REGISTRY_CALLS, STATE_CALLS, STORE_CALLS, missing_calls
 from tests.acceptance.calls.discovery import discovered, public_methods
 from tests.acceptance.calls.discovery import missing_calls as missing_from
 
@@ -61,9 +61,9 @@ def test_a_repository_without_calls_is_reported_by_name() -> None:
     assert {name.partition(".")[0] for name in missing} == {"ContactRepository", "VipContactRepository"}
 
 
-@pytest.mark.parametrize("listed", [*CALLS, TenantRepository, Store])
+@pytest.mark.parametrize("listed", [*CALLS, TenantRepository, Store, StateStore])
 def test_each_method_without_a_call_is_reported_by_name(listed: type[Any]) -> None:
-    calls = {**CALLS, TenantRepository: REGISTRY_CALLS, Store: STORE_CALLS}
+    calls = {**CALLS, TenantRepository: REGISTRY_CALLS, Store: STORE_CALLS, StateStore: STATE_CALLS}
 
     for lost in public_methods(listed):
         kept = {name: call for name, call in calls[listed].items() if name.partition(",")[0] != lost}

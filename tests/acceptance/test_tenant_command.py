@@ -298,7 +298,15 @@ def test_purges_the_active_tenants_or_the_one_that_is_named() -> None:
     by_name = output_of("purge", "idle")
 
     assert before == ROWS_OF_A_USER
-    assert dry["acme"] == {"notes": 1, "message_history": 2, "events": 0, "conversations": 0, "users": 0}
+    assert dry["acme"] == {
+        "notes": 1,
+        "message_history": 2,
+        "events": 0,
+        "conversations": 0,
+        "users": 0,
+        "user_identities": 0,
+        "state_entries": 0,
+    }
     assert done["acme"] == dry["acme"]
     assert "idle" not in done
     assert by_name == "idle: removed 1 notes, 2 message_history\n"

@@ -10,10 +10,10 @@ from sqlalchemy.orm import ColumnProperty
 
 from scripts.attributes import FILE, attributes, package_mappers
 from src.database import schemas
-from src.database.models import Conversation, Event, MessageHistory, User
+from src.database.models import Conversation, Event, MessageHistory, StateEntry, User
 from src.database.repositories import NewMessage
 from src.database.schemas import Read
-from src.database.store import ConversationRow, EventRow, MessageRow, UserRow
+from src.database.store import ConversationRow, EventRow, MessageRow, StateRow, UserRow
 
 
 def schema_of(model: type[Any]) -> type[Read]:
@@ -27,6 +27,7 @@ DECLARED_BY: Final[dict[type[Any], type[Any]]] = {
     MessageRow: MessageHistory,
     EventRow: Event,
     ConversationRow: Conversation,
+    StateRow: StateEntry,
     UserRow: User,
     **{schema_of(mapper.class_): mapper.class_ for mapper in package_mappers()},
 }
@@ -34,6 +35,7 @@ NOT_READ: Final = {
     "tenant_id",
     "deleted_at",
     "fingerprint",  # compared by `append`
+    "blob",  # bytes are not JSON
     *("start_local", "start_local_basis"),  # computed from start_datetime and timezone
     *("turn_token", "turn_claimed_by", "turn_claimed_until"),  # of the workers
     *("reminder_token", "reminder_claimed_by", "reminder_claimed_until", "reminder_attempts"),  # the same
@@ -44,6 +46,7 @@ DIFFERENT: Final = {
     (EventRow, "reminder_datetime"): "the rows are claimed reminders",
     (EventRow, "reminder_claimed_until"): "the rows are claimed reminders",
     (EventRow, "reminder_token"): "the rows are claimed reminders",
+    (StateRow, "data_json"): "the property `value` decodes it",
     (UserRow, "preferences_json"): "the property `preferences` decodes it",
 }
 

@@ -8,6 +8,7 @@ from src.database.models.conversation import Conversation
 from src.database.models.event import Event, start_local_values
 from src.database.models.message_history import MessageHistory
 from src.database.models.note import ACCENTED, BARE, MAX_TAGS, SEPARATORS, Note, clean_tags
+from src.database.models.state_entry import StateEntry
 from src.database.models.tenant import Tenant
 from src.database.models.user import User
 from src.database.models.user_identity import UserIdentity
@@ -24,6 +25,7 @@ __all__ = [
     "Event",
     "MessageHistory",
     "Note",
+    "StateEntry",
     "Tenant",
     "User",
     "UserIdentity",

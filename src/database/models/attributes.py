@@ -173,6 +173,34 @@ class NoteAttributes(NoteUpsert, total=False):
     user: User
 
 
+class StateEntryChanges(TypedDict, total=False):
+    """The attributes of StateEntry that `update` sets."""
+
+    data: Value[Any | None]
+    blob: Value[bytes | None]
+    expires_at: Value[datetime | None]
+    extra: Value[dict[str, Any]]
+
+
+class StateEntryUpsert(StateEntryChanges, total=False):
+    """The attributes of StateEntry that `upsert` sets."""
+
+    id: Value[UUID]
+    user_id: Value[UUID | None]
+    conversation_id: Value[UUID | None]
+    namespace: Value[str]
+    key: Value[str]
+
+
+class StateEntryAttributes(StateEntryUpsert, total=False):
+    """The attributes of StateEntry that its constructor sets."""
+
+    tenant_id: Value[UUID]
+    version: Value[int]
+    created_at: Value[datetime]
+    updated_at: Value[datetime]
+
+
 class TenantChanges(TypedDict, total=False):
     """The attributes of Tenant that `update` sets."""
 

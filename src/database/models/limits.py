@@ -116,12 +116,14 @@ class Length:
         maximum: The greatest length.
         kind: `str` or `bytes`.
         rule: A check that is stricter than the length, and replaces it before sending.
+        is_key: Reject NUL and lone surrogates. They are replaced in other texts, so that two keys could become one.
     """
 
     minimum: int
     maximum: int
     kind: type[str | bytes] = str
     rule: Callable[[str], None] | None = None
+    is_key: bool = False
 
     def check(self, name: str, value: Any) -> None:
         """Check a value. None passes: NOT NULL is the server's rule.
@@ -143,6 +145,8 @@ class Length:
             unit = "characters" if self.kind is str else "bytes"
             span = f"at most {self.maximum}" if self.minimum == 0 else f"{self.minimum} to {self.maximum}"
             raise ValueError(f"{name} must be {span} {unit}, got {length}")
+        if self.is_key and clean_text(value) != value:
+            raise ValueError(f"{name} must have no NUL and no surrogates, got one; encode the text, or use its hash")
 
     def sql(self, column: str) -> str:
         """Return the condition of a CHECK."""
@@ -228,6 +232,9 @@ RRULE: Final = Length(1, 2000)
 ICAL_UID: Final = Length(0, 255)
 TENANT_NAME: Final = Length(1, 200)
 SLUG: Final = Length(1, 63, rule=check_slug)
+# Together at most 2,304 bytes: an entry of a B-tree has at most 2,704.
+NAMESPACE: Final = Length(1, 64, is_key=True)
+STATE_KEY: Final = Length(1, 512, is_key=True)
 
 USERS: Final[Mapping[str, Limit]] = {
     "username": USERNAME,
@@ -266,11 +273,18 @@ MESSAGES: Final[Mapping[str, Limit]] = {
     "fingerprint": Length(32, 32, bytes),
     "extra": Json("object"),
 }
+STATE_ENTRIES: Final[Mapping[str, Limit]] = {
+    "namespace": NAMESPACE,
+    "key": STATE_KEY,
+    "version": Whole(1, _INT8),
+    "extra": Json("object"),
+}
 LIMITS: Final[Mapping[str, Mapping[str, Limit]]] = {
     "users": USERS,
     "user_identities": USER_IDENTITIES,
     "conversations": CONVERSATIONS,
     "message_history": MESSAGES,
+    "state_entries": STATE_ENTRIES,
 }
 """By table and attribute: limits that no CHECK has, and so are checked on assignment and before each statement."""
 TENANTS: Final[Mapping[str, Limit]] = {

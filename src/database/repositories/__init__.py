@@ -5,6 +5,7 @@ from src.database.repositories.conversations import ConversationRepository
 from src.database.repositories.events import EventRepository, Occurrence
 from src.database.repositories.messages import Appended, MessageHistoryRepository
 from src.database.repositories.notes import NoteHit, NoteRepository, TagCount
+from src.database.repositories.state import StateRepository
 from src.database.repositories.tenants import TenantRepository
 from src.database.repositories.user_identities import UserIdentityRepository
 from src.database.repositories.users import UserRepository
@@ -22,6 +23,7 @@ __all__ = [
     "NoteRepository",
     "Occurrence",
     "Repository",
+    "StateRepository",
     "TagCount",
     "TenantRepository",
     "Turn",

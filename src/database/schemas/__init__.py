@@ -31,6 +31,9 @@ __all__ = [
     "NoteUpdate",
     "Page",
     "Read",
+    "StateEntryCreate",
+    "StateEntryRead",
+    "StateEntryUpdate",
     "TenantCreate",
     "TenantRead",
     "TenantUpdate",
@@ -335,6 +338,41 @@ class NoteRead(Read):
     pinned: bool
     archived_at: datetime | None
     source_message_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
+    extra: dict[str, Any]
+
+
+class StateEntryCreate(CreateInput):
+    """The attributes of a new entry with a JSON value. `StateRepository.set` writes an entry that may exist."""
+
+    user_id: fields.RowId | None = None
+    conversation_id: fields.RowId | None = None
+    namespace: fields.Namespace
+    key: fields.StateKey
+    data: fields.JsonValue | None
+    expires_at: fields.Instant | None = None
+    extra: fields.JsonObject = Field(default_factory=dict)
+
+
+class StateEntryUpdate(UpdateInput):
+    """Changes of an entry."""
+
+    data: fields.JsonValue | None = NOT_GIVEN
+    expires_at: fields.Instant | None = NOT_GIVEN
+    extra: fields.JsonObject = NOT_GIVEN
+
+
+class StateEntryRead(Read):
+    """An entry. Bytes, which JSON cannot represent, are not returned."""
+
+    user_id: UUID | None
+    conversation_id: UUID | None
+    namespace: str
+    key: str
+    data: Any | None
+    version: int
+    expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
     extra: dict[str, Any]

@@ -58,8 +58,7 @@ class InSession:
             arguments: The arguments of the function after the tenant.
             refresh: Set all attributes of an entity that the session has already; else only expired ones.
         """
-        rows = await self.call(call, *arguments)
-        return entities_of(model).load(self._session.sync_session, rows, refresh=refresh)
+        return self.load_records(model, await self.call(call, *arguments), refresh=refresh)
 
     def load(self, model: type[ModelT], rows: Sequence[Mapping[str, Any]], *, refresh: bool) -> list[ModelT]:
         """Return the session's entities of rows whose values are known, without sending a statement.
@@ -70,7 +69,12 @@ class InSession:
             refresh: Set all attributes of an entity that the session has already; else only expired ones.
         """
         names = entity_columns(model)()
-        records = [[row[name] for name in names] for row in rows]
+        return self.load_records(model, [[row[name] for name in names] for row in rows], refresh=refresh)
+
+    def load_records(
+        self, model: type[ModelT], records: Sequence[Sequence[Any]], *, refresh: bool = True
+    ) -> list[ModelT]:
+        """Return the session's entities of records that begin with the columns of `entity_columns`."""
         return entities_of(model).load(self._session.sync_session, records, refresh=refresh)
 
     def refresh(self, model: type[TenantBase], row_id: UUID, **values: Any) -> None:

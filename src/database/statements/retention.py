@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Interval, Table, and_, func, literal, select, true
 
 from src.database.base import Base, UtcDateTime, check_time, tenant_tables
-from src.database.models import MessageHistory, Tenant, User
+from src.database.models import MessageHistory, StateEntry, Tenant, User
 from src.database.observability import names_statements
 from src.database.session import AsyncSession
 from src.database.statements.pagination import check_limit
@@ -25,9 +25,13 @@ _MAX_DAYS: Final = 365_000
 _SHORTEST: Final = timedelta(days=1)
 """The shortest retention that the columns allow."""
 
+EXPIRED_STATE: Final = timedelta(hours=1)
+"""Time for which an expired entry of state stays. Its version continues meanwhile, so that a late writer is refused."""
+
 _TABLES: Final = Base.metadata.tables
 _USERS: Final = _TABLES[User.__tablename__]
 _MESSAGES: Final = _TABLES[MessageHistory.__tablename__]
+_STATE: Final = _TABLES[StateEntry.__tablename__]
 _TENANTS: Final = _TABLES[Tenant.__tablename__]
 
 
@@ -40,7 +44,8 @@ async def purge_expired(
     The retention is `users.retention_days`, or else `tenants.retention_days`, or else unlimited. Messages expire by
     their age. Soft-deleted rows, those of a service's own tables included, expire by the time since they were deleted;
     if there is no retention, after 30 days. Rows that need a deleted row are deleted with it, and other references to
-    it are set to NULL. Live conversations with their summaries, events and notes do not expire.
+    it are set to NULL. Entries of state are deleted one hour after their `expires_at`. Live conversations with their
+    summaries, events and notes do not expire.
 
     Call it and commit until all counts are zero. Several workers can do so at the same time, and can stop and continue
     after any batch.
@@ -80,6 +85,8 @@ def _expired(tenant_id: UUID, now: ColumnElement[datetime], *, limit: int | None
         if "deleted_at" in table.columns:
             roots[table] = [_deleted(table, tenant_id, now)]
     roots[_MESSAGES].append(_old_messages(tenant_id, now, limit))
+    expired = _STATE.c.expires_at < now - literal(EXPIRED_STATE, Interval())
+    roots[_STATE] = [select(_STATE.c.id).where(_STATE.c.tenant_id == tenant_id, expired)]
     return dependants(Base.metadata, tenant_id, roots)
 
 

@@ -2,7 +2,17 @@
 
 from src.database.statements import Identity
 from src.database.store.pool import StorePool
-from src.database.store.rows import AppendedRow, ConversationRow, EventRow, MessageRow, Profile, TurnRows, UserRow
+from src.database.store.rows import (
+    AppendedRow,
+    ConversationRow,
+    EventRow,
+    MessageRow,
+    Profile,
+    StateRow,
+    TurnRows,
+    UserRow,
+)
+from src.database.store.state import Lease, StateStore
 from src.database.store.store import POOL_NAME, Store, get_store
 
 __all__ = [
@@ -11,8 +21,11 @@ __all__ = [
     "ConversationRow",
     "EventRow",
     "Identity",
+    "Lease",
     "MessageRow",
     "Profile",
+    "StateRow",
+    "StateStore",
     "Store",
     "StorePool",
     "TurnRows",

@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from src.database.base import clean_text
 from src.database.json_values import decode_json
-from src.database.models import Conversation, Event, MessageHistory, User, limits
+from src.database.models import Conversation, Event, MessageHistory, StateEntry, User, limits
 
 
 @dataclass_transform(frozen_default=True)
@@ -183,6 +183,31 @@ class ConversationRow(NamedTuple):
         return f"<ConversationRow {self.id}>"
 
 
+class StateRow(NamedTuple):
+    """An entry of state, as :class:`~src.database.models.StateEntry` has it."""
+
+    id: UUID
+    user_id: UUID | None
+    conversation_id: UUID | None
+    namespace: str
+    key: str
+    data_json: str | None
+    blob: bytes | None
+    version: int
+    expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def value(self) -> Any:
+        """The value: bytes, or JSON that is decoded at each access."""
+        return self.blob if self.data_json is None else decode_json(self.data_json)
+
+    def __repr__(self) -> str:
+        """Return the class and the id, without content."""
+        return f"<StateRow {self.id}>"
+
+
 class TurnRows(NamedTuple):
     """The result of a turn."""
 
@@ -197,7 +222,13 @@ class TurnRows(NamedTuple):
     """The new messages, in the order of the call."""
 
 
-_MODELS: Final = {EventRow: Event, MessageRow: MessageHistory, UserRow: User, ConversationRow: Conversation}
+_MODELS: Final = {
+    ConversationRow: Conversation,
+    EventRow: Event,
+    MessageRow: MessageHistory,
+    StateRow: StateEntry,
+    UserRow: User,
+}
 
 
 def columns_of(row: type[Any]) -> list[ColumnElement[Any]]:

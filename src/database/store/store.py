@@ -58,6 +58,7 @@ from src.database.store.rows import (
     UserRow,
     names_of,
 )
+from src.database.store.state import StateStore
 from src.database.store.watched import WatchedCalls, WatchedPool
 
 POOL_NAME: Final = "store"
@@ -107,6 +108,11 @@ class Store:
     def pool(self) -> StorePool:
         """The connections, for metrics."""
         return self._sender.pool
+
+    @property
+    def state(self) -> StateStore:
+        """The values under keys."""
+        return StateStore(self._sender)
 
     async def user_by_telegram_id(self, telegram_id: int) -> UserRow | None:
         """Return the user with this Telegram id, or None.

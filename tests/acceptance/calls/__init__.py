@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from src.database.repositories import Repository, TenantRepository
 from src.database.session import AsyncSession
-from src.database.store import Store
+from src.database.store import StateStore, Store
 from tests.acceptance.calls import base, discovery, rows, store, tenants
 from tests.acceptance.calls.rows import TOKEN, Call, Rows, a_message, listed
 
 __all__ = [
     "CALLS",
     "REGISTRY_CALLS",
+    "STATE_CALLS",
     "STORE_CALLS",
     "TOKEN",
     "Call",
@@ -37,6 +38,7 @@ CALLS: Final[dict[type[Repository[Any]], dict[str, Call]]] = {
 }
 REGISTRY_CALLS: Final[dict[str, Call]] = tenants.CALLS
 STORE_CALLS: Final[dict[str, Call]] = store.CALLS
+STATE_CALLS: Final = {name.removeprefix(store.STATE): one for name, one in STORE_CALLS.items() if store.STATE in name}
 
 
 async def fill(session: AsyncSession) -> Rows:
@@ -53,4 +55,6 @@ async def fill(session: AsyncSession) -> Rows:
 
 def missing_calls() -> list[str]:
     """Return `Class.method` for each public method that has no call here; each suite checks that there is none."""
-    return discovery.missing_calls({**CALLS, TenantRepository: REGISTRY_CALLS, Store: STORE_CALLS})
+    return discovery.missing_calls(
+        {**CALLS, TenantRepository: REGISTRY_CALLS, Store: STORE_CALLS, StateStore: STATE_CALLS}
+    )

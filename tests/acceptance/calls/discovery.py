@@ -19,7 +19,7 @@ Calls = Mapping[type, Mapping[str, object]]
 
 
 def discovered() -> list[type]:
-    """Return all subclasses of Repository, the store, and all other classes whose name ends in Repository.
+    """Return all subclasses of Repository, the store, and all other classes whose name ends in Repository or Store.
 
     A subclass of the store is included only if it has further public methods.
     """
@@ -28,7 +28,7 @@ def discovered() -> list[type]:
         member
         for module in modules
         for name, member in vars(module).items()
-        if inspect.isclass(member) and name.endswith("Repository") and member.__module__ == module.__name__
+        if inspect.isclass(member) and name.endswith(("Repository", "Store")) and member.__module__ == module.__name__
     }
     wider = {one for one in _subclasses(Store) if public_methods(one) > public_methods(Store)}
     return sorted({Store, *wider, *named, *_subclasses(Repository)} - {Repository}, key=lambda one: one.__qualname__)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from src.database.base import uuid7
 from src.database.repositories import NewMessage
 from src.database.session import get_engine, tenant_binding
-from src.database.store import Identity, Store, StorePool
+from src.database.store import Identity, StateStore, Store, StorePool
 from src.database.store.calls import Calls
 from tests.acceptance.calls.messages import AT, items
 from tests.acceptance.calls.rows import Call, Rows, a_message, listed
+from tests.acceptance.calls.state import BY_KEY
 
-__all__ = ["CALLS", "Sent", "recorded_store"]
+__all__ = ["CALLS", "STATE", "Sent", "recorded_store"]
 
 Sent = tuple[str, tuple[Any, ...]]
 """A statement and its arguments."""
@@ -40,10 +43,21 @@ async def open_own(store: Store, _: Rows) -> Any:
     return await store.open_conversation("own", user.id)
 
 
+def with_state(call: Call, store: Store, rows: Rows) -> Awaitable[Any]:
+    return call.run(store.state, rows)
+
+
+async def hold_lease(state: StateStore) -> None:
+    async with state.lease(str(uuid7())):
+        pass
+
+
 def new() -> NewMessage:
     return a_message(str(uuid7()))
 
 
+STATE: Final = "state."
+"""The prefix of the calls of `Store.state`."""
 CALLS: Final = {
     "user_by_telegram_id": Call(lambda s, _: s.user_by_telegram_id(1), statements=1),
     "get_or_create_user": Call(lambda s, _: s.get_or_create_user(1), statements=1, makes_rows=True),
@@ -72,6 +86,8 @@ CALLS: Final = {
     "stream_messages": Call(lambda s, b: messages_of(s, b, limit=1000), statements=1),
     "stream_messages, in part": Call(lambda s, b: messages_of(s, b, limit=1), statements=1),
     "claim_due_reminders": Call(lambda s, _: s.claim_due_reminders("w"), statements=1),
+    **{f"{STATE}{name}": replace(call, run=partial(with_state, call)) for name, call in BY_KEY.items()},
+    f"{STATE}lease": Call(lambda s, _: hold_lease(s.state), statements=2, makes_rows=True),
 }
 
 

@@ -39,7 +39,7 @@ CALLS: Final = {
     "set_timezone": Call(lambda r, b: r.set_timezone(b.user, "Europe/Madrid"), statements=1),
     "touch_seen": Call(lambda r, b: r.touch_seen(b.user), statements=1),
     "export": Call(lambda r, b: listed(r.export(b.user)), statements=1),
-    # The lock; for each of the six tables one that locks its rows and one that deletes them, one more for the changed
+    # The lock; for each of the seven tables one that locks its rows and one that deletes them, one more for the changed
     # occurrences of series, and one for each of the two references to messages; and the final check.
-    "erase": Call(lambda r, b: r.erase(b.user), statements=17),
+    "erase": Call(lambda r, b: r.erase(b.user), statements=19),
 }

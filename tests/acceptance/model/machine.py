@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tests.acceptance.model.message_steps import MessageSteps
 from tests.acceptance.model.note_steps import NoteSteps
+from tests.acceptance.model.state_steps import StateSteps
 
 __all__ = ["Machine"]
 
 
-class Machine(MessageSteps, NoteSteps):
+class Machine(MessageSteps, NoteSteps, StateSteps):
     """The state machine with all rules."""

@@ -85,6 +85,24 @@ class TenantModel:
     messages: list[MessageRow] = field(default_factory=list)
     notes: list[NoteRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
+    entries: dict[tuple[UUID, str], tuple[Any, int]] = field(default_factory=dict)
+    """The value and the version of each entry of state, by owner and key."""
+
+    def set_entry(self, owner: UserRow, key: str, value: Any, expected: int | None, *, merges: bool) -> int:
+        """Set or merge a value, and return the version."""
+        _check_exists(owner)
+        before, version = self.entries.get((owner.id, key), (None, 0))
+        if expected is not None and expected != version:
+            raise StaleDataError("")
+        merged = {**before, **value} if merges and isinstance(before, dict) else value
+        self.entries[owner.id, key] = (merged, version + 1)
+        return version + 1
+
+    def delete_entry(self, owner: UserRow, key: str, expected: int | None) -> bool:
+        there = not owner.deleted and (owner.id, key) in self.entries
+        if expected is not None and expected != (self.entries[owner.id, key][1] if there else 0):
+            raise StaleDataError("")
+        return there and self.entries.pop((owner.id, key), None) is not None
 
     def user_of(self, telegram_id: int) -> UserRow | None:
         return next((one for one in self.users if one.telegram_id == telegram_id and not one.deleted), None)
@@ -285,12 +303,13 @@ class TenantModel:
             "events": sorted(
                 (one.id, one.user, one.start, one.status, one.token, one.attempts, one.sent) for one in self.events
             ),
+            "state_entries": sorted((owner, key, *entry) for (owner, key), entry in self.entries.items()),
             "notes": sorted(
                 (one.id, one.user, one.content, one.tags, one.pinned, one.archived, one.deleted) for one in self.notes
             ),
         }
 
 
-def _check_exists(conversation: ConversationRow) -> None:
-    if conversation.deleted:
+def _check_exists(row: ConversationRow | UserRow) -> None:
+    if row.deleted:
         raise NotFoundError("")

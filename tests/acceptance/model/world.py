@@ -25,6 +25,7 @@ COLUMNS = {
     "message_history": "conversation_id, seq, message_id, role, content, state, deleted_at IS NOT NULL",
     "events": "id, user_id, start_datetime, status, reminder_token, reminder_attempts, reminder_sent_at IS NOT NULL",
     "notes": "id, user_id, content, tags, pinned, archived_at IS NOT NULL, deleted_at IS NOT NULL",
+    "state_entries": "owner_id, key, data, version",
 }
 READ = {
     table: f"SELECT tenant_id, {columns} FROM {table} WHERE tenant_id = ANY (%s)"  # noqa: S608 - of the names above

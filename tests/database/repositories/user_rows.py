@@ -9,16 +9,17 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from src.database.base import tenant_tables, utc_now
-from src.database.models import Conversation, Event, MessageHistory, Note, User, UserIdentity
+from src.database.models import Conversation, Event, MessageHistory, Note, StateEntry, User, UserIdentity
 from src.database.session import AsyncSession
 
-ROWS_OF_A_USER: Final = 9
+ROWS_OF_A_USER: Final = 11
 
 
 async def add_user_with_rows(session: AsyncSession, name: str, *, at: datetime | None = None, **values: Any) -> User:
     """Create a user with an identity, a conversation of two messages, a series of events and two notes.
 
-    One message and one note are deleted. There are `ROWS_OF_A_USER` rows in all.
+    One message and one note are deleted. The user and the conversation have an entry of state each.
+    There are `ROWS_OF_A_USER` rows in all.
     """
     at = at or utc_now()
     user = User(display_name=name, created_at=at, **values)
@@ -37,6 +38,8 @@ async def add_user_with_rows(session: AsyncSession, name: str, *, at: datetime |
             Event(user_id=user.id, title=name, start_datetime=at, series_id=series.id, recurrence_id=at),
             Note(user_id=user.id, content=name, tags=["a"], source_message_id=question.id),
             Note(user_id=user.id, content=name, deleted_at=at),
+            StateEntry(user_id=user.id, namespace="a", key=name, data={"a": [None]}),
+            StateEntry(conversation_id=conversation.id, namespace="a", key=name, blob=b"\0"),
         ]
     )
     await session.flush()

@@ -21,7 +21,7 @@ NAMES = sorted(bodies())
 SYNTAX = {"coalesce", "greatest", "least", "nullif", "unnest"}
 """SQL syntax that looks like a function call and needs no search path; `unnest` only with several arrays."""
 CALLED = re.compile(r"(?<![\w.])(?<!AS )([a-z_]\w*)\(")
-TABLES = ("users", "conversations", "message_history", "events")
+TABLES = ("users", "conversations", "message_history", "events", "state_entries")
 
 
 def test_the_newest_copy_of_each_function_is_its_body() -> None:

@@ -23,7 +23,15 @@ from tests.acceptance.calls.rows import a_message, listed
 from tests.acceptance.test_tenants import check_statements
 from tests.database.repositories.user_rows import add_user_with_rows, counts, days_ago, first_of, message
 
-WHOLE = {"users": 1, "user_identities": 1, "conversations": 1, "message_history": 2, "events": 2, "notes": 2}
+WHOLE = {
+    "users": 1,
+    "user_identities": 1,
+    "conversations": 1,
+    "message_history": 2,
+    "events": 2,
+    "notes": 2,
+    "state_entries": 2,
+}
 
 
 @pytest.fixture
@@ -227,7 +235,7 @@ async def test_every_statement_names_the_tenant(users: UserRepository, session: 
     await erase_tenant_batch(session)
 
     check_statements(sent)
-    assert len(sent) == 1 + 17 + 6
+    assert len(sent) == 1 + 19 + 7
 
 
 async def test_a_write_during_an_erasure_fails_because_the_user_is_deleted(cloned_database: URL) -> None:

@@ -19,7 +19,15 @@ from tests.acceptance.test_tenants import check_statements
 from tests.database.repositories.user_rows import add_user_with_rows, counts, days_ago, first_of, message
 
 NOTHING = {table.name: 0 for table in tenant_tables() if {"deleted_at", "user_id"} & set(table.columns.keys())}
-WHOLE = NOTHING | {"users": 1, "user_identities": 1, "conversations": 1, "message_history": 2, "events": 2, "notes": 2}
+WHOLE = NOTHING | {
+    "users": 1,
+    "user_identities": 1,
+    "conversations": 1,
+    "message_history": 2,
+    "events": 2,
+    "notes": 2,
+    "state_entries": 2,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +126,7 @@ async def test_a_soft_deleted_conversation_is_purged_with_its_messages(session: 
     conversation.deleted_at = days_ago(31)
     await session.flush()
 
-    assert await purge_all(session, limit=2) == NOTHING | {"conversations": 1, "message_history": 3}
+    assert await purge_all(session, limit=2) == NOTHING | {"conversations": 1, "message_history": 3, "state_entries": 1}
 
 
 async def test_old_live_rows_other_than_messages_do_not_expire(session: AsyncSession, tenant: Tenant) -> None:

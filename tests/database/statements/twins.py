@@ -72,6 +72,14 @@ _EVENTS: Final[dict[str, tuple[str, tuple[UUID, ...], int]]] = {
     "of the second alone": ("u1", (SECOND,), 4),
 }
 """User, tenants, and for how many hours the reminder is due."""
+_ENTRIES: Final[dict[str, tuple[str | None, str | None, tuple[UUID, ...]]]] = {
+    "of u1": ("u1", None, _BOTH),
+    "of c1": (None, "c1", _BOTH),
+    "of a deleted user": ("deleted", None, _BOTH),
+    "of a deleted conversation": (None, "deleted", _BOTH),
+    "of the second alone": ("u1", None, (SECOND,)),
+}
+"""User, conversation, and tenants; the name is the key."""
 
 
 async def insert_rows(connection: asyncpg.Connection[Any], *tenants: UUID) -> None:
@@ -106,6 +114,18 @@ async def insert_rows(connection: asyncpg.Connection[Any], *tenants: UUID) -> No
                     " VALUES ($1, $2, $3, $4, $5, $5)",
                     tenant, named(name), named(user), f"of {tenant}", due,
                 )  # fmt: skip
+
+        await _insert_entries(connection, tenant)
+
+
+async def _insert_entries(connection: asyncpg.Connection[Any], tenant: UUID) -> None:
+    for name, (of_user, of_conversation, owners) in _ENTRIES.items():
+        if tenant in owners:
+            await connection.execute(
+                "INSERT INTO state_entries (tenant_id, id, user_id, conversation_id, namespace, key, data)"
+                " VALUES ($1, $2, $3, $4, 'n', $5, '\"x\"')",
+                tenant, named(name), of_user and named(of_user), of_conversation and named(of_conversation), name,
+            )  # fmt: skip
 
 
 async def _insert_identities(connection: asyncpg.Connection[Any], tenant: UUID) -> None:
@@ -159,6 +179,12 @@ async def _fork_cleared(store: Store, _: OneConnection) -> Any:
     """Copy a conversation without messages; the second tenant's has some."""
     await store.clear(named("c1"))
     return await store.fork(named("c1"))
+
+
+def _state(method: str, key: str, *values: Any, **options: Any) -> Answer:
+    user, conversation, _ = _ENTRIES[key]
+    owner = {"conversation_id": named(conversation)} if conversation else {"user_id": named(user or "")}
+    return lambda store, _: getattr(store.state, method)("n", key, *values, **owner, **options)
 
 
 def _start(user: str, chat: str, *, is_idle: bool = False, is_locked: bool = False) -> Answer:
@@ -222,6 +248,25 @@ CALLS: Final[Mapping[str, Answer]] = {
     "fork, cleared": _fork_cleared,
     "fork under another's id": lambda _, sender: sender.call(
         Call("app_fork_conversation", 6), named("c1"), 1, named("of the second alone"), "new", "{}"
+    ),
+    **{
+        f"{method}, {key}": _state(method, key, *values)
+        for method, *values in (("get_by_key",), ("page_by_prefix",), ("set", 1), ("delete_by_key",))
+        for key in _ENTRIES
+    },
+    "set, if unchanged": _state("set", "of u1", 1, expected_version=1),
+    "set, missing": lambda _, sender: sender.call(
+        Call("app_set_state", 11),
+        named("u1"),
+        None,
+        "n",
+        ["of the second alone"],
+        [named("new")],
+        ["1"],
+        [None],
+        None,
+        False,
+        7,
     ),
     "start, another's": _start("u1", "7"),
     "start and lock, another's": _start("u1", "7", is_locked=True),
@@ -287,7 +332,7 @@ async def state_of(connection: asyncpg.Connection[Any]) -> list[Any]:
     return rows
 
 
-_IDS: Final = {named(name) for name in (*_USERS, *_CONVERSATIONS, *_EVENTS)}
+_IDS: Final = {named(name) for name in (*_USERS, *_CONVERSATIONS, *_EVENTS, *_ENTRIES)}
 
 
 def _known(part: Any) -> Any:
@@ -298,7 +343,7 @@ def _known(part: Any) -> Any:
         return part if part.year == _LONG_AGO.year else "today"
     if isinstance(part, str):
         return part if part in _KEPT or part.startswith("of ") else "text"
-    if isinstance(part, asyncpg.Record):
+    if isinstance(part, asyncpg.Record | dict):
         return [_known(value) for value in part.values()]
     if isinstance(part, Latest):
         part = [part.conversation, part.last_message]

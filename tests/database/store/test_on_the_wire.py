@@ -57,6 +57,12 @@ CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
         1, "telegram", "idle", [new_message(uuid7())], idle_timeout=timedelta(0)
     ),
     "claim_due_reminders": lambda store, _: store.claim_due_reminders("w"),
+    "state.get_by_key": lambda store, there: store.state.get_by_key("a", "b", conversation_id=there),
+    "state.page_by_prefix": lambda store, _: store.state.page_by_prefix("a", "b"),
+    "state.set": lambda store, there: store.state.set("a", "b", {"c": 1}, conversation_id=there),
+    "state.set_many": lambda store, _: store.state.set_many("a", {"b": 1, "c": b"2"}, expires_in=timedelta(days=1)),
+    "state.merge": lambda store, _: store.state.merge("a", "b", {"c": 1}),
+    "state.delete_by_key": lambda store, _: store.state.delete_by_key("a", "b"),
 }
 
 
