@@ -10,7 +10,7 @@ from typing import Final
 
 from src.config import Settings
 from src.config.files import environment_files, faults_of_process
-from src.database.check_result import CheckResult, failed, ok, skipped, warning
+from src.database.check_result import CheckResult, ok, skipped, warning
 
 EXTEND_PATH: Final = '__path__ = __import__("pkgutil").extend_path(__path__, __name__)'
 
@@ -31,7 +31,7 @@ def check_namespace(paths: Iterable[str]) -> CheckResult:
     """Check that no `src` folder on the search path is a regular package.
 
     `src` is a namespace package (PEP 420), so that a service with a `src` folder of its own finds `src.database` too.
-    An `src/__init__.py` ends the search: `src.database` cannot be imported.
+    An `src/__init__.py` ends the search: `src.database` cannot be imported, and only `thea_database` has the objects.
 
     Args:
         paths: The folders that Python searches (`sys.path`); the empty path is the working folder.
@@ -41,9 +41,9 @@ def check_namespace(paths: Iterable[str]) -> CheckResult:
     inits = {init: text for init, text in texts.items() if text is not None}
     hiding = [str(init) for init, text in inits.items() if "extend_path" not in text]
     if hiding:
-        return failed(
+        return warning(
             f"{', '.join(hiding)} makes src a regular package, so that src.database cannot be imported from there",
-            f"add this line to the file: {EXTEND_PATH}",
+            f"import thea_database in its place, or add this line to the file: {EXTEND_PATH}",
         )
     return ok(f"{', '.join(map(str, inits))} extends its path" if inits else "no src/__init__.py hides src.database")
 
