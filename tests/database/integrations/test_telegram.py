@@ -14,8 +14,17 @@ from sqlalchemy import URL
 
 from src.database import get_db
 from src.database.errors import ConfigurationError
-from src.database.integrations.telegram import ImportReport, TelegramMessage, import_messages, importer, read_telegram
-from src.database.repositories import MessageHistoryRepository
+from src.database.integrations.telegram import (
+    CHAT_PROVIDER,
+    ImportReport,
+    TelegramMessage,
+    import_messages,
+    importer,
+    read_telegram,
+    sender_of,
+)
+from src.database.repositories import MessageHistoryRepository, NewMessage, UserRepository
+from src.database.store import get_store
 
 
 def in_private(text: str, /, **of_message: Any) -> dict[str, Any]:
@@ -96,8 +105,8 @@ ADA = {"id": 5, "is_bot": False, "first_name": "Ada"}
 BOT = {"id": 99, "is_bot": True, "first_name": "Bot", "username": "ada_bot"}
 ANONYMOUS = {"id": 1087968824, "is_bot": True, "first_name": "Group", "username": "GroupAnonymousBot"}
 AS_CHANNEL = {"id": 136817688, "is_bot": True, "first_name": "Channel", "username": "Channel_Bot"}
-SUPERGROUP = {"id": IN_BOT_API, "type": "supergroup", "title": "Group"}
-CHANNEL = {"id": IN_BOT_API - 1, "type": "channel", "title": "News"}
+SUPERGROUP: dict[str, Any] = {"id": IN_BOT_API, "type": "supergroup", "title": "Group"}
+CHANNEL: dict[str, Any] = {"id": IN_BOT_API - 1, "type": "channel", "title": "News"}
 
 
 def updates(tmp_path: Path, *contents: dict[str, Any]) -> Path:
@@ -130,16 +139,16 @@ async def roles() -> set[str]:
 @pytest.mark.parametrize(
     ("update", "owner", "is_bot"),
     [
-        ({"channel_post": {**in_private("x"), "from": None, "chat": CHANNEL}}, 1 - IN_BOT_API, False),
-        ({"channel_post": {**in_private("x"), "sender_chat": CHANNEL, "chat": CHANNEL}}, 1 - IN_BOT_API, False),
+        ({"channel_post": {**in_private("x"), "from": None, "chat": CHANNEL}}, IN_BOT_API - 1, False),
+        ({"channel_post": {**in_private("x"), "sender_chat": CHANNEL, "chat": CHANNEL}}, IN_BOT_API - 1, False),
         (
             {"message": {**in_private("x"), "from": ANONYMOUS, "sender_chat": SUPERGROUP, "chat": SUPERGROUP}},
-            -IN_BOT_API,
+            IN_BOT_API,
             False,
         ),
         (
             {"message": {**in_private("x"), "from": AS_CHANNEL, "sender_chat": CHANNEL, "chat": SUPERGROUP}},
-            1 - IN_BOT_API,
+            IN_BOT_API - 1,
             False,
         ),
         ({"message": {**in_private("x"), "from": BOT, "chat": SUPERGROUP}}, 99, True),
@@ -161,9 +170,9 @@ def test_each_kind_of_author_has_an_owner_and_a_role(
     ("from_id", "owner"),
     [
         ("user5", 5),
-        (f"channel{GROUP}", 1_000_000_000_000 + GROUP),
-        ("chat42", 2_000_000_000_042),
-        (None, 1_000_000_000_000 + GROUP),
+        (f"channel{GROUP}", IN_BOT_API),
+        ("chat42", -42),
+        (None, IN_BOT_API),
     ],
 )
 def test_each_author_of_an_export_has_an_owner(tmp_path: Path, from_id: str | None, owner: int) -> None:
@@ -308,6 +317,54 @@ async def test_the_import_reads_no_further_than_a_window(
     report = await import_messages(messages(), account="bot", on_progress=note)
 
     assert (report.added, written, max(ahead)) == (30, 30, 10)
+
+
+LINKED_POST: dict[str, Any] = {
+    "message_id": 7,
+    "from": {"id": 777000, "is_bot": False, "first_name": "Telegram"},
+    "sender_chat": CHANNEL,
+    "chat": SUPERGROUP,
+    "date": 1_772_442_000,
+    "is_automatic_forward": True,
+    "forward_origin": {"type": "channel", "chat": CHANNEL, "message_id": 3, "date": 1_772_442_000},
+    "text": "news",
+}
+"""A post of the linked channel in its discussion group."""
+
+
+@pytest.mark.parametrize(
+    ("update", "chat_id"),
+    [
+        ({"channel_post": {**LINKED_POST, "from": None, "chat": CHANNEL}}, CHANNEL["id"]),
+        ({"message": LINKED_POST}, CHANNEL["id"]),
+        ({"message": {**LINKED_POST, "from": ANONYMOUS, "sender_chat": SUPERGROUP}}, SUPERGROUP["id"]),
+        ({"message": {**LINKED_POST, "from": AS_CHANNEL}}, CHANNEL["id"]),
+    ],
+    ids=["channel post", "post of the linked channel", "anonymous administrator", "person as a channel"],
+)
+async def test_a_chat_that_writes_is_a_user_that_is_no_person(
+    tmp_path: Path, cloned_database: URL, update: dict[str, Any], chat_id: int
+) -> None:
+    reports = [await import_file(updates(tmp_path, update)) for _ in range(2)]
+
+    async with get_db() as session:
+        users = UserRepository(session)
+        assert await users.count() == 1
+        user = await users.get_by_identity(CHAT_PROVIDER, str(chat_id))
+    assert user is not None
+    assert (user.is_person, user.telegram_id) == (False, None)
+    assert user.display_name in {"Group", "News"}
+    assert [(report.added, report.duplicates) for report in reports] == [(1, 0), (0, 1)]
+
+
+async def test_a_turn_of_a_chat_and_its_import_have_one_user(tmp_path: Path, cloned_database: URL) -> None:
+    await import_file(updates(tmp_path, {"message": LINKED_POST}))
+
+    sender = sender_of(CHANNEL["id"])
+    turn = await get_store().turn(sender, "telegram", str(SUPERGROUP["id"]), [NewMessage(message_id="1", role="user")])
+
+    assert (turn.user_created, turn.conversation_started, len(turn.recent)) == (False, False, 1)
+    assert sender_of(42) == 42
 
 
 async def test_a_message_in_the_name_of_a_chat_is_not_the_assistants(tmp_path: Path, cloned_database: URL) -> None:

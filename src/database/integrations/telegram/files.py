@@ -61,7 +61,6 @@ _LARGEST_ID: Final = 2**63 - 1
 _SUPERGROUP: Final = -1_000_000_000_000
 """The Bot API subtracts the number of a supergroup or a channel from this; the export has the number itself."""
 _AUTHORS_OF_BOT_CHAT: Final = 2
-_GROUP_AS_OWNER: Final = 2_000_000_000_000
 _UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError)
 
 
@@ -71,9 +70,9 @@ class TelegramMessage:
 
     Attributes:
         chat_id: The chat in the Bot API's numbers: a private chat has the id of its user, a group a negative id.
-        owner_id: The Telegram id of the user whose conversation the message belongs to: the author, or in a private
-            chat with a bot the person. A channel, or a group whose administrator is anonymous, owns what is written in
-            its name: see `_owner`.
+        owner_id: The id of the user whose conversation the message belongs to: the author, or in a private chat with a
+            bot the person. A channel, or a group whose administrator is anonymous, owns what is written in its name;
+            its id is negative.
         business: The business connection, whose account numbers the messages.
     """
 
@@ -94,7 +93,7 @@ class TelegramMessage:
     @property
     def is_by_owner(self) -> bool:
         """True if the owner of the conversation wrote the message."""
-        return _owner(self.author_id) == self.owner_id
+        return self.author_id == self.owner_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +334,7 @@ def _from_update(update: dict[str, Any]) -> TelegramMessage | _Skipped:
     return TelegramMessage(
         chat_id=chat_id,
         number=_id(message["message_id"]),
-        owner_id=_owner(chat_id if is_bot and is_private else author_id),
+        owner_id=chat_id if is_bot and is_private else author_id,
         author_id=author_id,
         author_name=" ".join(_text(name) or "" for name in names if name) or _text(author.get("title")),
         username=_text(author.get("username")),
@@ -383,7 +382,7 @@ def _from_export(entry: _Exported) -> TelegramMessage | _Skipped:
     return TelegramMessage(
         chat_id=_chat_id(chat) if user_id is None else user_id,
         number=_id(message["id"]),
-        owner_id=_owner(author_id if user_id is None else user_id),
+        owner_id=author_id if user_id is None else user_id,
         author_id=author_id,
         author_name=_text(message.get("from")),
         username=None,
@@ -431,18 +430,6 @@ def _author_id(chat: dict[str, Any], message: dict[str, Any]) -> int:
     if author.startswith("chat"):
         return _id(-int(author.removeprefix("chat")))
     return _id(int(author.removeprefix("user"))) if author else _chat_id(chat)
-
-
-def _owner(author_id: int) -> int:
-    """Return the Telegram id of the user that an author becomes: for a chat, a number that no person has.
-
-    A supergroup or a channel has its Bot API number without the sign (above 1,000,000,000,000), a small group a number
-    above 2,000,000,000,000.
-    """
-    if author_id > 0:
-        return author_id
-    owner = -author_id if author_id < _SUPERGROUP else _GROUP_AS_OWNER - author_id
-    return _id(owner)
 
 
 def _instant(value: int | str) -> datetime:

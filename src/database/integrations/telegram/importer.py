@@ -7,22 +7,25 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from src.database.base import clean_text
 from src.database.errors import DatabaseError, IdempotencyConflictError, IntegrityError
 from src.database.integrations.telegram.files import TelegramMessage
-from src.database.models import limits
+from src.database.models import User, attributes, limits
 from src.database.repositories import (
     ConversationRepository,
     MessageHistoryRepository,
     NewMessage,
     UserRepository,
 )
-from src.database.session import get_db
+from src.database.session import AsyncSession, get_db
+from src.database.store import Identity
 
 CHANNEL: Final = "telegram"
+CHAT_PROVIDER: Final = "telegram_chat"
+"""The provider of the identities of chats that write messages: channels, and groups with anonymous administrators."""
 CONCURRENT_CHATS: Final = 8
 BATCH: Final = 50
 """The number of messages in one transaction."""
@@ -46,6 +49,26 @@ class ImportReport:
     """How many messages the database refused, by the class of the error."""
     conversations: dict[UUID, int] = field(default_factory=dict)
     """How many messages of the file belong to each conversation."""
+
+
+def sender_of(author_id: int) -> int | Identity:
+    """Return the sender of a message as `store.turn` takes it.
+
+    Args:
+        author_id: The id of the message's `sender_chat`, or else of its `from`, or else of its `chat`. With a
+            `sender_chat`, `from` is a bot of Telegram: GroupAnonymousBot, Channel_Bot, or Telegram itself for a post
+            that a channel forwards to its group.
+
+    Returns:
+        The Telegram id of a person or a bot; of a channel or a group, which has a negative id, an identity.
+
+    Example:
+        from src.database.integrations.telegram import sender_of
+
+        post = NewMessage(message_id="telegram:my_bot:-1001234567890:1", role="user", content="News")
+        turn = await get_store().turn(sender_of(-1001234567890), "telegram", "-1001234567890", [post])
+    """
+    return Identity(CHAT_PROVIDER, str(author_id), is_person=False) if author_id < 0 else author_id
 
 
 async def import_messages(
@@ -142,7 +165,7 @@ async def _append(batch: Sequence[TelegramMessage], account: str) -> ImportRepor
     first = batch[0]
     async with get_db() as session:
         messages = MessageHistoryRepository(session)
-        user, created = await UserRepository(session).get_or_create_by_telegram_id(first.owner_id, **_profile(batch))
+        user, created = await _user(session, first.owner_id, _profile(batch))
         conversation, started = await ConversationRepository(session).get_or_start(user.id, CHANNEL, _chat(first))
         results = await messages.append_many(conversation.id, [_to_append(message, account) for message in batch])
         for message, result in zip(batch, results, strict=True):
@@ -157,6 +180,13 @@ async def _append(batch: Sequence[TelegramMessage], account: str) -> ImportRepor
     return done
 
 
+async def _user(session: AsyncSession, owner_id: int, profile: attributes.NewUser) -> tuple[User, bool]:
+    users, sender = UserRepository(session), sender_of(owner_id)
+    if isinstance(sender, Identity):
+        return await users.get_or_create_by_identity(*sender[:2], is_person=sender.is_person, **profile)
+    return await users.get_or_create_by_telegram_id(sender, **profile)
+
+
 async def _edit(messages: MessageHistoryRepository, message: TelegramMessage, account: str) -> bool:
     """Store a later version; return False if there is none, or if the message was deleted."""
     if message.edited_at is None or await messages.get_by_message_id(_key(message, account)) is None:
@@ -164,7 +194,7 @@ async def _edit(messages: MessageHistoryRepository, message: TelegramMessage, ac
     return await messages.edit(_key(message, account), message.text, edited_at=message.edited_at)
 
 
-def _profile(batch: Sequence[TelegramMessage]) -> dict[str, Any]:
+def _profile(batch: Sequence[TelegramMessage]) -> attributes.NewUser:
     """Return the profile of the user from a message that the user wrote, if the batch has one."""
     own = next((message for message in batch if message.is_by_owner), None)
     if own is None:
