@@ -32,9 +32,9 @@ CALLS: Final = {
     "link": Call(lambda r, b: r.link(b.user, "google", "new"), statements=1),
     "link, again": Call(lambda r, b: r.link(b.user, "google", "same"), statements=1),
     "unlink": Call(lambda r, b: r.unlink(b.user, "google", "same"), statements=1),
-    # The other user; two locks, the identities, the conversations to close, five columns that refer to users, of which
+    # The other user; two locks, the identities, the conversations to close, six columns that refer to users, of which
     # one has a row to move; the other user's row twice, and the first one's.
-    "merge": Call(_merge, statements=15, makes_rows=True),
+    "merge": Call(_merge, statements=16, makes_rows=True),
     "get_by_username": Call(lambda r, _: r.get_by_username("@SAME"), statements=1),
     "set_timezone": Call(lambda r, b: r.set_timezone(b.user, "Europe/Madrid"), statements=1),
     "touch_seen": Call(lambda r, b: r.touch_seen(b.user), statements=1),
