@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from src.database.errors import DuplicateKeyError
 from src.database.integrations.pydantic_ai import StoredMessageHistory
 from src.database.models import User
 from src.database.repositories import UserRepository
+from src.database.statements import NewMessage
 from src.database.store import MessageRow, get_store
 
 
@@ -154,3 +156,17 @@ async def test_tenants_and_users_share_no_history(history: StoredMessageHistory,
 
     assert len(await history.load()) == len(await theirs.load()) == 4
     assert await history.load() != await theirs.load()
+
+
+@pytest.mark.parametrize("parts", [None, [{"kind": "request", "parts": [{"part_kind": "of tomorrow", "x": "secret"}]}]])
+async def test_a_message_that_cannot_be_read_is_an_error_without_its_content(
+    history: StoredMessageHistory, user_id: UUID, parts: list[object] | None
+) -> None:
+    await history.add(turn(1))
+    [row, *_] = await rows_of(user_id)
+    bad = NewMessage(message_id="bad", role="user", parts=parts, extra={"format": "pydantic-ai"})
+    await get_store().append(row.conversation_id, bad)
+
+    with pytest.raises(ValueError, match="parts of message 'bad' must be a message of pydantic-ai") as raised:
+        await history.load()
+    assert "secret" not in "".join(traceback.format_exception(raised.value))

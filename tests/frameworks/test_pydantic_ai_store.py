@@ -261,6 +261,7 @@ class TestContract:
 
     async def test_scopes(self, store: ConversationStore) -> None:
         await saved(store, "one", scope="ada")
+        assert await store.list_conversations(scope="\0") == []
         await saved(store, "two", conversation_id="d", scope="bob")
         assert await store.load("c", scope="bob") is None
         await store.delete("c", scope="bob")
@@ -388,12 +389,15 @@ class TestOtherWriters:
     ) -> None:
         await saved(ours, "one", "two")
         await get_store().fork(await conversation_id_of("c", ours), upto_seq=3, session_id="copy")
+        await saved(ours, "one", conversation_id="x" * 300)
+        unnamed = await get_store().fork(await conversation_id_of("x" * 300, ours))
         copy = await loaded(ours, "copy")
         assert texts(copy) == ["one", "re: one", "two"]
         copy.messages += says("three")
         await ours.save(copy)
 
-        assert sorted(one.conversation_id for one in await ours.list_conversations()) == ["c", "copy"]
+        listed = [one.conversation_id for one in await ours.list_conversations()]
+        assert sorted(listed) == sorted(["c", "copy", "x" * 300, unnamed.session_id])
         assert texts(await ours.load("c")) == ["one", "re: one", "two", "re: two"]
 
 

@@ -104,6 +104,14 @@ async def clear_in_session(session: AsyncSession, conversation_id: UUID, turn: i
     return count
 
 
+def given_session_id(conversation: Conversation) -> str:
+    """Return the session id of a conversation in full."""
+    # Not `extra` first: a copy has the `extra` of its origin.
+    is_hashed = conversation.session_id.startswith(_HASHED)
+    session_id: str = conversation.extra[SESSION_ID] if is_hashed else conversation.session_id
+    return session_id
+
+
 def stored_session_id(session_id: Any) -> tuple[str, dict[str, Any]]:
     """Return a session id as it is stored, and what `extra` has to keep.
 

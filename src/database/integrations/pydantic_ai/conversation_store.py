@@ -127,13 +127,10 @@ class StoredConversations(ConversationStore):
 
         The records are as they were saved: they do not show what other writers have appended or deleted since.
         """
-        saved = Conversation.extra[RECORD]
-        where = [Conversation.user_id == self._user_id, saved.is_not(None)]
-        if scope is not None:
-            where.append(saved["record"]["scope"].as_string() == scope)
+        where = (Conversation.user_id == self._user_id, Conversation.extra[RECORD].is_not(None))
         async with self._session() as session:
-            rows = [row async for row in ConversationRepository(session).stream(*where)]
-        records = [_record(row) for row in rows]
+            records = [_record(row) async for row in ConversationRepository(session).stream(*where)]
+        records = [record for record in records if scope is None or record.scope == scope]
         return sorted(records, key=lambda record: record.updated_at, reverse=True)[:limit]
 
     async def write_record(
@@ -321,7 +318,7 @@ async def _read(session: AsyncSession, conversation: Conversation) -> _Log:
 
 def _record(conversation: Conversation) -> ConversationRecord:
     """Return the record of a conversation as it was saved; a new one if another writer has opened the conversation."""
-    conversation_id = conversation.extra.get(conversation_changes.SESSION_ID, conversation.session_id)
+    conversation_id = conversation_changes.given_session_id(conversation)
     if (saved := conversation.extra.get(RECORD)) is None:
         return ConversationRecord(conversation_id=conversation_id, head_id=None, revision=str(conversation.id))
     [record] = _RECORDS.validate_python([saved["record"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from pydantic import ValidationError
 from pydantic_ai import ModelMessage, ModelMessagesTypeAdapter, ModelRequest, ModelResponse
 from pydantic_ai.messages import SystemPromptPart, TextContent, TextPart, ToolCallPart, ToolReturnPart, UserPromptPart
 from pydantic_ai.usage import RequestUsage
@@ -23,9 +24,22 @@ def dump(messages: Sequence[ModelMessage]) -> list[Any]:
 
 
 def load(rows: Sequence[StoredMessage]) -> list[ModelMessage]:
-    """Return the messages of stored messages, one for each. Messages in other formats are converted."""
-    values = convert(rows, FORMAT, read=lambda row: (row.parts or [])[:1], build=lambda plain: [_built(plain)])
-    return ModelMessagesTypeAdapter.validate_python(list(values))
+    """Return the messages of stored messages, one for each. Messages in other formats are converted.
+
+    Raises:
+        ValueError: The parts of a message are no message of the installed release of pydantic-ai.
+    """
+    read = convert(rows, FORMAT, read=lambda row: (row.parts or [None])[:1], build=lambda plain: [_built(plain)])
+    try:
+        return ModelMessagesTypeAdapter.validate_python(list(read))
+    except ValidationError as error:
+        [first, *_] = error.errors(include_input=False, include_url=False, include_context=False)
+    # Outside of the except block: the error of pydantic has the content of the message.
+    row = rows[int(first["loc"][0])]
+    raise ValueError(
+        f"parts of message {row.message_id!r} must be a message of pydantic-ai, got one with the error "
+        f"{first['type']!r}; another release of pydantic-ai may have stored it: install that release"
+    )
 
 
 def _built(plain: PlainMessage) -> ModelMessage:
