@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -153,9 +153,8 @@ async def _last(conversation_id: UUID, limit: int | None) -> list[MessageRow]:
     rows = await get_store().last(conversation_id, min(limit or MAX_LIMIT, MAX_LIMIT))
     if len(rows) < MAX_LIMIT or limit == MAX_LIMIT:
         return rows
-    everything, cursor = deque[MessageRow](maxlen=limit), None
-    while True:
-        page = await get_store().page(conversation_id, after=cursor, limit=MAX_LIMIT)
-        everything.extend(page.items)
-        if (cursor := page.next_cursor) is None:
-            return list(everything)
+    async with aclosing(get_store().stream_conversation(conversation_id)) as stream:  # one snapshot, unlike pages
+        kept = deque[MessageRow](maxlen=limit)
+        async for row in stream:
+            kept.append(row)
+        return list(kept)
