@@ -35,6 +35,7 @@ def mermaid(metadata: MetaData = Base.metadata) -> str:
 
 def _column(table: Table, column: Column[object]) -> str:
     kind = column.type.compile(dialect=postgresql.dialect()).lower()  # type: ignore[no-untyped-call] # it has no types
+    kind = kind.partition(" collate ")[0]  # a type with a collation is no word of Mermaid
     many = "[]" if kind.endswith("[]") else ""
     kind = kind.removesuffix("[]")
     keys = ", ".join(_keys(table, column))

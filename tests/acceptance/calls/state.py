@@ -18,9 +18,6 @@ async def page_items(entries: Any, rows: Rows) -> list[Any]:
 REPOSITORY: Final = StateRepository
 BY_KEY: Final = {
     "get_by_key": Call(lambda r, b: r.get_by_key("same", "same", user_id=b.user), statements=1),
-    "get_by_key, of a conversation": Call(
-        lambda r, b: r.get_by_key("same", "same", conversation_id=b.conversation), statements=1
-    ),
     "get_by_keys": Call(lambda r, b: r.get_by_keys("same", ["same", "none"], user_id=b.user), statements=1),
     "page_by_prefix": Call(page_items, statements=1),
     "set, if unchanged": Call(
