@@ -26,6 +26,7 @@ from tests.acceptance.model.tenant_model import ConversationRow, UserRow
 
 KEY = st.sampled_from([f"k{number}" for number in range(8)])
 CONTENT = st.sampled_from(["", "a", "ab", "b", "canción\N{SMILING FACE WITH SMILING EYES}"])
+SUBJECT = st.sampled_from(["a", "b"])
 CHAT = st.sampled_from([None, "1"])
 MESSAGE = st.tuples(KEY, st.sampled_from(["user", "assistant"]), CONTENT, st.sampled_from(["complete", "incomplete"]))
 
@@ -76,6 +77,40 @@ class MessageSteps(Steps):
         if user := pick(model.users, number):
             got = self.call(tenant, lambda s: without_result(UserRepository(s).restore(user.id)))
             self.expect(got, lambda: model.restore_user(user))
+
+    @rule(tenant=TENANT, subject=SUBJECT)
+    def get_or_create_by_identity(self, tenant: int, subject: str) -> None:
+        model = self.models[tenant]
+        known = model.user_with(subject)
+        user, created = self.call(tenant, lambda s: UserRepository(s).get_or_create_by_identity("google", subject))
+        assert created == (known is None)
+        if known is None:
+            model.users.append(UserRow(user.id, None))
+            model.identities[subject] = model.users[-1]
+        else:
+            assert user.id == known.id
+
+    @rule(tenant=TENANT, number=PICK, subject=SUBJECT)
+    def link(self, tenant: int, number: int, subject: str) -> None:
+        model = self.models[tenant]
+        if user := pick(model.users, number):
+            got = self.call(tenant, lambda s: without_result(UserRepository(s).link(user.id, "google", subject)))
+            self.expect(got, lambda: model.link(user, subject))
+
+    @rule(tenant=TENANT, number=PICK, subject=SUBJECT)
+    def unlink(self, tenant: int, number: int, subject: str) -> None:
+        model = self.models[tenant]
+        if user := pick(model.users, number):
+            got = self.call(tenant, lambda s: without_result(UserRepository(s).unlink(user.id, "google", subject)))
+            self.expect(got, lambda: model.unlink(user, subject))
+
+    @rule(tenant=TENANT, number=PICK, other_number=PICK)
+    def merge_users(self, tenant: int, number: int, other_number: int) -> None:
+        model = self.models[tenant]
+        user, other = pick(model.users, number), pick(model.users, other_number)
+        if user and other:
+            got = self.call(tenant, lambda s: without_result(UserRepository(s).merge(user.id, other.id)))
+            self.expect(got, lambda: model.merge(user, other))
 
     @rule(tenant=TENANT)
     def count(self, tenant: int) -> None:

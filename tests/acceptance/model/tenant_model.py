@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -12,17 +13,19 @@ from src.database.errors import (
     DuplicateKeyError,
     ForeignKeyError,
     IdempotencyConflictError,
+    IntegrityError,
     NotFoundError,
     StaleDataError,
 )
 
 MOST_ATTEMPTS = 5
+_CLOCK = count()
 
 
 @dataclass
 class UserRow:
     id: UUID
-    telegram_id: int
+    telegram_id: int | None
     name: str | None = None
     deleted: bool = False
 
@@ -39,6 +42,7 @@ class ConversationRow:
     token: int = 0
     holder: str | None = None
     deleted: bool = False
+    last_active: int = field(default_factory=lambda: next(_CLOCK))
 
 
 @dataclass
@@ -81,6 +85,7 @@ class TenantModel:
     """The model of one tenant. Each method has the result and the errors of the method of the repository."""
 
     users: list[UserRow] = field(default_factory=list)
+    identities: dict[str, UserRow] = field(default_factory=dict)
     conversations: list[ConversationRow] = field(default_factory=list)
     messages: list[MessageRow] = field(default_factory=list)
     notes: list[NoteRow] = field(default_factory=list)
@@ -107,8 +112,48 @@ class TenantModel:
     def user_of(self, telegram_id: int) -> UserRow | None:
         return next((one for one in self.users if one.telegram_id == telegram_id and not one.deleted), None)
 
+    def user_with(self, subject: str) -> UserRow | None:
+        owner = self.identities.get(subject)
+        return None if owner is None or owner.deleted else owner
+
+    def link(self, user: UserRow, subject: str) -> None:
+        _check_exists(user)
+        if self.user_with(subject) not in (None, user):
+            raise DuplicateKeyError("")
+        self.identities[subject] = user
+
+    def unlink(self, user: UserRow, subject: str) -> None:
+        if self.identities.get(subject) is user:
+            del self.identities[subject]
+
+    def merge(self, user: UserRow, other: UserRow) -> None:
+        if user is other:
+            raise ValueError
+        for one in (user, other):
+            _check_exists(one)
+        owners = {owner.id for owner in self.identities.values()}
+        if None not in (user.telegram_id, other.telegram_id) or {user.id, other.id} <= owners:
+            raise IntegrityError("")
+        keys = [{key for owner, key in self.entries if owner == one.id} for one in (user, other)]
+        if keys[0] & keys[1]:
+            raise DuplicateKeyError("")
+        self.entries = {
+            (user.id if owner == other.id else owner, key): entry for (owner, key), entry in self.entries.items()
+        }
+        for chat in {one.chat for one in self.conversations}:
+            both = [found for owner in (user, other) if (found := self.active(owner.id, chat)) is not None]
+            if len(both) > 1:
+                min(both, key=lambda one: one.last_active).active = False
+        rows: list[Any] = [*self.conversations, *self.notes, *self.events]
+        for row in rows:
+            row.user = user.id if row.user == other.id else row.user
+        self.identities = {name: user if owner is other else owner for name, owner in self.identities.items()}
+        user.telegram_id = other.telegram_id if user.telegram_id is None else user.telegram_id
+        user.name = other.name if user.name is None else user.name
+        self.users.remove(other)
+
     def restore_user(self, user: UserRow) -> None:
-        if user.deleted and self.user_of(user.telegram_id):
+        if user.deleted and user.telegram_id is not None and self.user_of(user.telegram_id):
             raise DuplicateKeyError("")
         user.deleted = False
 
@@ -184,6 +229,7 @@ class TenantModel:
             new.append((known is None, known is None or not (known.deleted or known.conversation.deleted)))
             if known is None:
                 conversation.last_seq += 1
+                conversation.last_active = next(_CLOCK)
                 self.messages.append(
                     MessageRow(conversation, conversation.last_seq, key, role, content, state, content)
                 )
@@ -193,7 +239,7 @@ class TenantModel:
         """Return True if both are in one chat. An unnamed chat belongs to its user."""
         of = {one.id: one for one in self.users}
         left = of[other.user].deleted and (
-            conversation.chat is not None or of[other.user].telegram_id == of[conversation.user].telegram_id
+            conversation.chat is not None or of[other.user].telegram_id == of[conversation.user].telegram_id is not None
         )
         return other.chat == conversation.chat and (other.user == conversation.user or left)
 
@@ -281,6 +327,7 @@ class TenantModel:
         """Return the rows of all tables, in order."""
         return {
             "users": sorted((one.id, one.telegram_id, one.name, one.deleted) for one in self.users),
+            "user_identities": sorted((owner.id, subject) for subject, owner in self.identities.items()),
             "conversations": sorted(
                 (
                     one.id,

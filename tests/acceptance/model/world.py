@@ -20,6 +20,7 @@ from src.database.session import AsyncSession, TenantBinding
 
 COLUMNS = {
     "users": "id, telegram_id, display_name, deleted_at IS NOT NULL",
+    "user_identities": "user_id, subject",
     "conversations": "id, user_id, external_chat_id, is_active, last_seq, summary, summary_upto_seq, turn_token,"
     " turn_claimed_by, deleted_at IS NOT NULL",
     "message_history": "conversation_id, seq, message_id, role, content, state, deleted_at IS NOT NULL",
