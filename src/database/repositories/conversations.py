@@ -12,7 +12,7 @@ from sqlalchemy import Select, bindparam
 
 from src.database.models import Conversation
 from src.database.repositories.base import Condition, Repository, Upserted
-from src.database.statements import InSession, Latest, Page, Turn, conversation_changes, conversations, history
+from src.database.statements import InSession, Latest, Page, Turn, conversation_changes, conversations, history, turns
 
 if TYPE_CHECKING:
     from src.database.models import attributes
@@ -259,8 +259,20 @@ class ConversationRepository(Repository[Conversation]):
             self.session, conversation_id, summary, upto_seq=upto_seq, expected_upto=expected_upto
         )
 
+    async def delete(self, row_id: UUID, *, hard: bool = False) -> None:
+        """Delete a conversation, by default softly; see `Repository.delete`."""
+        if hard:
+            await super().delete(row_id, hard=True)
+        else:
+            await conversation_changes.delete(InSession(self.session), row_id)
+
     async def claim_turn(
-        self, conversation_id: UUID, worker: str, *, lease: timedelta = conversations.LEASE
+        self,
+        conversation_id: UUID,
+        worker: str,
+        *,
+        lease: timedelta = turns.LEASE,
+        wait_seconds: float | None = None,
     ) -> Turn | None:
         """Claim the turn to answer in a conversation, for the time of a lease.
 
@@ -274,13 +286,17 @@ class ConversationRepository(Repository[Conversation]):
             worker: The name of the worker, for operators. It gives no right to the turn: a second claim under the same
                 name fails too.
             lease: The duration of the claim, more than zero and at most a day.
+            wait_seconds: If another claim holds the turn, try again for this time, at most a day. The session must have
+                no transaction and no changes: it holds no connection between two attempts. None and 0 do not wait.
 
         Returns:
-            The turn, or None if another claim holds it.
+            The turn, or None if another claim holds it and the call does not wait.
 
         Raises:
+            LockNotAvailable: Another claim still held the turn after `wait_seconds`.
             NotFoundError: The tenant has no such conversation.
-            ValueError: `worker` is empty, or the lease is out of range.
+            ValueError: `worker` is empty, the lease or `wait_seconds` is out of range, or the call has to wait and the
+                session has a transaction.
 
         Example:
             conversations = ConversationRepository(session)
@@ -290,16 +306,16 @@ class ConversationRepository(Repository[Conversation]):
                 await MessageHistoryRepository(session).append(conversation.id, answer, turn=turn.token)
                 await conversations.release_turn(turn)
         """
-        return await conversations.claim_turn(self.session, conversation_id, worker, lease)
+        return await turns.claim_in_session(self.session, conversation_id, worker, lease, wait_seconds)
 
-    async def renew_turn(self, turn: Turn, *, lease: timedelta = conversations.LEASE) -> Turn:
+    async def renew_turn(self, turn: Turn, *, lease: timedelta = turns.LEASE) -> Turn:
         """Renew the lease of a turn, counted from now. An expired turn can be renewed until another worker claims it.
 
         Raises:
             StaleDataError: Another worker has claimed the turn, or the turn was released.
             ValueError: The lease is out of range.
         """
-        return await conversations.renew_turn(self.session, turn, lease)
+        return await turns.renew_turn(InSession(self.session), turn, lease)
 
     async def release_turn(self, turn: Turn) -> None:
         """Release a turn before its lease ends. Releasing a released turn does nothing.
@@ -307,7 +323,7 @@ class ConversationRepository(Repository[Conversation]):
         Raises:
             StaleDataError: Another worker has claimed the turn.
         """
-        await conversations.release_turn(self.session, turn)
+        await turns.release_turn(InSession(self.session), turn)
 
     def _active(self, *of_chat: Condition) -> Select[Any]:
         of_user = (Conversation.user_id == bindparam("user_id"), Conversation.channel == bindparam("channel"))

@@ -17,12 +17,12 @@ from src.database.statements import (
     reminders,
     state,
     tenants,
+    turns,
     user_merges,
     users,
     windows,
 )
 from src.database.statements.call import Call, raise_if_missing
-from src.database.statements.conversations import Turn
 from src.database.statements.event_moves import Scope
 from src.database.statements.fence import TENANT, tenant_parameter
 from src.database.statements.history import LastMessage, Latest
@@ -56,6 +56,7 @@ from src.database.statements.rows import lock_one
 from src.database.statements.sending import CompiledStatement, fetch_entities, fetch_value, stream_entities
 from src.database.statements.tool_formats import HasTools, ToolCall, ToolResult, tools_of
 from src.database.statements.tool_pairs import Unanswered, whole_pairs
+from src.database.statements.turns import Turn
 from src.database.statements.usage import Usage, UsageBy, sum_usage
 from src.database.statements.users import Identity
 
@@ -114,6 +115,7 @@ __all__ = [
     "tenant_parameter",
     "tenants",
     "tools_of",
+    "turns",
     "user_merges",
     "users",
     "whole_pairs",

@@ -1,4 +1,4 @@
-"""Open a conversation under a caller's session id, empty a conversation, and copy one."""
+"""Open a conversation under a caller's session id; empty, copy and delete conversations."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ FORKED_FROM: Final = "forked_from"
 """The key in `extra` of the id of the conversation that a copy was made of."""
 OPEN: Final[Call[Any]] = Call("app_open_conversation", 6, columns=entity_columns(Conversation))
 FORK: Final[Call[Any]] = Call("app_fork_conversation", 6, columns=entity_columns(Conversation))
+_DELETE: Final[Call[Any]] = Call("app_delete_conversation", 2)
 _CLEAR: Final[Call[Any]] = Call("app_clear_conversation", 3)
 _HASHED: Final = "sha256:"
 _RENAMED: Final = "deleted:"  # as in app_open_conversation
@@ -110,6 +111,15 @@ def given_session_id(conversation: Conversation) -> str:
     is_hashed = conversation.session_id.startswith(_HASHED)
     session_id: str = conversation.extra[SESSION_ID] if is_hashed else conversation.session_id
     return session_id
+
+
+async def delete(sender: Sender, conversation_id: UUID) -> None:
+    """Delete a conversation softly; see `ConversationRepository.delete`."""
+    check_id("conversation_id", conversation_id)
+    [(deleted_at,)] = await sender.call(_DELETE, conversation_id)
+    required(deleted_at, Conversation, conversation_id)
+    if isinstance(sender, InSession):
+        sender.refresh(Conversation, conversation_id, deleted_at=deleted_at, updated_at=deleted_at)
 
 
 def stored_session_id(session_id: Any) -> tuple[str, dict[str, Any]]:

@@ -1,18 +1,12 @@
-"""Get or start the active conversation of a chat; close, summarize and lock conversations; lease their turns.
-
-A turn is the right of one worker to answer in a conversation. A lease limits its time, and its token grows with each
-claim, so that a write with an older token is refused (a fencing token).
-"""
+"""Get or start the active conversation of a chat; close, summarize and lock conversations."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Interval, literal, or_, select, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import CTE, ColumnElement, Interval, literal, select
 
 from src.database.base import UtcDateTime, check_id, check_time, clean_text, uuid7
 from src.database.errors import ForeignKeyError, StaleDataError
@@ -26,19 +20,7 @@ from src.database.statements.windows import MAX_SEQ, last_active
 
 IDLE: Final = "idle"
 MAX_SILENCE: Final = timedelta(days=36_500)
-LEASE: Final = timedelta(seconds=60)
-LONGEST_LEASE: Final = timedelta(days=1)
 _GET_OR_START: Final[Call[Any]] = Call("app_get_or_start_conversation", 8, columns=entity_columns(Conversation))
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A claim on the next answer in a conversation; `until` is in the server's time."""
-
-    conversation_id: UUID
-    worker: str
-    token: int
-    until: datetime
 
 
 async def get_or_start_conversation(
@@ -181,48 +163,6 @@ def _idle(session: AsyncSession, since: ColumnElement[datetime], limit: int) -> 
     )
 
 
-async def claim_turn(session: AsyncSession, conversation_id: UUID, worker: str, lease: timedelta) -> Turn | None:
-    """Claim the turn and return it, or return None if another worker holds it; see `ConversationRepository.claim_turn`.
-
-    One statement: the outer join returns a row for every live conversation, claimed or not.
-    """
-    if not worker:
-        raise ValueError("worker must be the name of the worker, got an empty string")
-    _check_lease(lease)
-    this_one = (Conversation.tenant_id == session.tenant_id, *_live(conversation_id))
-    now = statement_time()
-    claimed = (
-        update(Conversation)
-        .where(*this_one, or_(Conversation.turn_claimed_until.is_(None), Conversation.turn_claimed_until <= now))
-        .values(turn_token=Conversation.turn_token + 1, turn_claimed_by=worker, turn_claimed_until=now + lease)
-        .returning(Conversation)
-        .cte("claimed")
-    )
-    changed = aliased(Conversation, claimed, name="changed")  # as an entity: refreshes the one in the session
-    of_it = (changed.tenant_id == Conversation.tenant_id) & (changed.id == Conversation.id)
-    statement = select(Conversation.id, changed).select_from(Conversation).outerjoin(changed, of_it)
-    statement = statement.where(*this_one).execution_options(populate_existing=True)
-    row = required((await session.execute(statement)).one_or_none(), Conversation, conversation_id)
-    return _turn_of(row[1], worker)
-
-
-async def renew_turn(session: AsyncSession, turn: Turn, lease: timedelta) -> Turn:
-    """Extend the lease of a turn from now on; an expired lease too, unless another worker has claimed the turn."""
-    _check_lease(lease)
-    held = (*_held_under(turn), Conversation.turn_claimed_until.is_not(None))
-    renewed = await update_one(session, Conversation, *held, turn_claimed_until=statement_time() + lease)
-    if (prolonged := _turn_of(renewed, turn.worker)) is None:
-        raise _lost(turn)
-    return prolonged
-
-
-async def release_turn(session: AsyncSession, turn: Turn) -> None:
-    """Release a turn. A second call changes nothing."""
-    free = {"turn_claimed_by": None, "turn_claimed_until": None}
-    if await update_one(session, Conversation, *_held_under(turn), **free) is None:
-        raise _lost(turn)
-
-
 def check_token(turn: int | None) -> None:
     """Check that a value can be the token of a turn.
 
@@ -266,26 +206,3 @@ def _live(conversation_id: UUID) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions of one live conversation, without that of the tenant."""
     check_id("conversation_id", conversation_id)
     return Conversation.id == conversation_id, Conversation.deleted_at.is_(None)
-
-
-def _held_under(turn: Turn) -> tuple[ColumnElement[bool], ...]:
-    return (*_live(turn.conversation_id), Conversation.turn_token == turn.token)
-
-
-def _turn_of(held: Conversation | None, worker: str) -> Turn | None:
-    """Return the turn of a row that was just claimed or renewed, or None if there is no row."""
-    if held is None or held.turn_claimed_until is None:
-        return None
-    return Turn(held.id, worker, held.turn_token, held.turn_claimed_until)
-
-
-def _check_lease(lease: timedelta) -> None:
-    if not timedelta(0) < lease <= LONGEST_LEASE:
-        raise ValueError(f"lease must be more than zero and at most {LONGEST_LEASE}, got {lease}")
-
-
-def _lost(turn: Turn) -> StaleDataError:
-    return StaleDataError(
-        f"the turn of conversation {turn.conversation_id} is not held under this token",
-        hint="another worker has claimed the turn, or it was released; discard the answer, and claim the turn again",
-    )

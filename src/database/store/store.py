@@ -27,6 +27,7 @@ from src.database.statements import (
     NewMessage,
     Outcome,
     Page,
+    Turn,
     Unanswered,
     append_messages,
     check_limit,
@@ -40,11 +41,12 @@ from src.database.statements import (
     message_changes,
     pack_columns,
     reminders,
+    turns,
     users,
     whole_pairs,
     windows,
 )
-from src.database.store import reads
+from src.database.store import statements
 from src.database.store.calls import Calls
 from src.database.store.pool import StorePool
 from src.database.store.rows import (
@@ -56,7 +58,6 @@ from src.database.store.rows import (
     Profile,
     TurnRows,
     UserRow,
-    names_of,
 )
 from src.database.store.state import StateStore
 from src.database.store.watched import WatchedCalls, WatchedPool
@@ -121,7 +122,7 @@ class Store:
             ValueError: It is not a whole number above 0.
         """
         users.check_telegram_id(telegram_id)
-        rows = await self._sender.read(reads.BY_TELEGRAM_ID, telegram_id)
+        rows = await self._sender.read(statements.BY_TELEGRAM_ID, telegram_id)
         return UserRow._make(rows[0]) if rows else None
 
     async def get_or_create_user(self, telegram_id: int, profile: Profile = NO_PROFILE) -> tuple[UserRow, bool]:
@@ -134,7 +135,7 @@ class Store:
         """
         users.check_telegram_id(telegram_id)
         new_id = uuid7()
-        [row] = await self._sender.call(_GET_OR_CREATE, telegram_id, new_id, *profile.checked())
+        [row] = await self._sender.call(statements.GET_OR_CREATE, telegram_id, new_id, *profile.checked())
         user = UserRow._make(row)
         return user, user.id == new_id
 
@@ -150,7 +151,7 @@ class Store:
         """
         new_id = uuid7()
         identity = users.Identity(provider, subject, is_person).arguments()
-        [row] = await self._sender.call(_BY_IDENTITY, *identity, new_id, *profile.checked())
+        [row] = await self._sender.call(statements.BY_IDENTITY, *identity, new_id, *profile.checked())
         user = UserRow._make(row)
         return user, user.id == new_id
 
@@ -231,6 +232,56 @@ class Store:
         )
         return [_row(one) for one in outcomes]
 
+    async def delete_conversation(self, conversation_id: UUID) -> None:
+        """Delete a conversation softly; `ConversationRepository.restore` brings it back.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered: call again. If the first call has
+                deleted the conversation, the second one raises NotFoundError.
+            NotFoundError: This tenant has no such conversation.
+        """
+        await conversation_changes.delete(self._sender, conversation_id)
+
+    async def claim_turn(
+        self,
+        conversation_id: UUID,
+        worker: str,
+        *,
+        lease: timedelta = turns.LEASE,
+        wait_seconds: float | None = None,
+    ) -> Turn | None:
+        """Claim the turn to answer in a conversation; see `ConversationRepository.claim_turn`.
+
+        A call that waits makes several attempts, one round trip each, and holds no connection between them. If the call
+        is cancelled, it holds no turn.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost: a turn that was claimed is free when its lease ends.
+            LockNotAvailable: Another claim still held the turn after `wait_seconds`.
+            NotFoundError: This tenant has no such conversation.
+            ValueError: `worker` is empty, or the lease or `wait_seconds` is out of range.
+        """
+        return await turns.claim_turn(self._sender, conversation_id, worker, lease, wait_seconds)
+
+    async def renew_turn(self, turn: Turn, *, lease: timedelta = turns.LEASE) -> Turn:
+        """Renew the lease of a turn, counted from now; see `ConversationRepository.renew_turn`.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered: call again.
+            StaleDataError: Another worker has claimed the turn, or the turn was released.
+            ValueError: The lease is out of range.
+        """
+        return await turns.renew_turn(self._sender, turn, lease)
+
+    async def release_turn(self, turn: Turn) -> None:
+        """Release a turn before its lease ends. Releasing a released turn does nothing.
+
+        Raises:
+            CommitOutcomeUnknown: The connection was lost before the server answered: call again.
+            StaleDataError: Another worker has claimed the turn.
+        """
+        await turns.release_turn(self._sender, turn)
+
     async def pop(
         self, conversation_id: UUID, limit: int = 1, *, last_seq: int | None = None, turn: int | None = None
     ) -> list[MessageRow]:
@@ -243,7 +294,9 @@ class Store:
             StaleDataError: Another worker has claimed the turn.
             ValueError: The limit is out of range, `last_seq` is negative, or `turn` is not a token.
         """
-        return await message_changes.pop(self._sender, _POP, conversation_id, limit=limit, last_seq=last_seq, turn=turn)
+        return await message_changes.pop(
+            self._sender, statements.POP, conversation_id, limit=limit, last_seq=last_seq, turn=turn
+        )
 
     async def turn(
         self,
@@ -348,10 +401,10 @@ class Store:
         """
         limit = windows.window_limit(limit, token_budget=token_budget)
         if token_budget is None:
-            rows = await self._sender.read(reads.NEWEST, conversation_id, limit)
+            rows = await self._sender.read(statements.NEWEST, conversation_id, limit)
         else:
             budget = windows.check_number("token_budget", token_budget)
-            rows = await self._sender.read(reads.WITHIN_BUDGET, conversation_id, limit, budget)
+            rows = await self._sender.read(statements.WITHIN_BUDGET, conversation_id, limit, budget)
         return whole_pairs(rows[::-1], unanswered=unanswered)
 
     async def last(self, conversation_id: UUID, limit: int = windows.DEFAULT_LIMIT) -> list[MessageRow]:
@@ -361,7 +414,7 @@ class Store:
             ValueError: The limit is not from 1 to 1000.
         """
         check_limit(limit)
-        return (await self._sender.read(reads.NEWEST, conversation_id, limit))[::-1]
+        return (await self._sender.read(statements.NEWEST, conversation_id, limit))[::-1]
 
     async def page(
         self, conversation_id: UUID, *, after: str | None = None, limit: int = PAGE_LIMIT
@@ -375,7 +428,7 @@ class Store:
         check_limit(limit)
         scope = f"store:{self._sender.tenant_id}:{conversation_id}"
         seq = 0 if after is None else _position(after, scope)
-        rows = await self._sender.read(reads.AFTER, conversation_id, seq, limit + 1)
+        rows = await self._sender.read(statements.AFTER, conversation_id, seq, limit + 1)
         if len(rows) <= limit:
             return Page(rows, None)
         del rows[limit:]
@@ -430,7 +483,7 @@ class Store:
         return [(ConversationRow._make(row[:width]), *row[width:]) for row in await send(**values)]
 
     def _sends(self, build: history.Build) -> Callable[..., Awaitable[list[Any]]]:
-        read = reads.of_history(build)
+        read = statements.of_history(build)
         return lambda **values: self._sender.read(read, *(values[name] for name in read.parameters))
 
     async def stream_conversation(
@@ -443,7 +496,7 @@ class Store:
         """
         check_id("conversation_id", conversation_id)
         position = windows.check_number("after_seq", after_seq)
-        async with aclosing(self._sender.stream(reads.ALL_AFTER, conversation_id, position)) as batches:
+        async with aclosing(self._sender.stream(statements.ALL_AFTER, conversation_id, position)) as batches:
             async for rows in batches:
                 for row in rows:
                     yield row
@@ -453,7 +506,7 @@ class Store:
 
         The stream holds a connection until it ends; `contextlib.aclosing` ends it early.
         """
-        async with aclosing(self._sender.stream(reads.OF_USER, user_id)) as batches:
+        async with aclosing(self._sender.stream(statements.OF_USER, user_id)) as batches:
             async for rows in batches:
                 for row in rows:
                     yield row
@@ -477,7 +530,12 @@ class Store:
                 has no name.
         """
         return await reminders.claim_due(
-            partial(self._sender.call, _CLAIM), _give_up, worker, limit=limit, lease=lease, max_attempts=max_attempts
+            partial(self._sender.call, statements.CLAIM),
+            _give_up,
+            worker,
+            limit=limit,
+            lease=lease,
+            max_attempts=max_attempts,
         )
 
 
@@ -516,18 +574,6 @@ def get_store() -> Store:
     return store
 
 
-_GET_OR_CREATE: Final[Call[Any]] = Call(
-    "app_get_or_create_user", 3 + len(Profile._fields), columns=lambda: names_of(UserRow)
-)
-
-
-_BY_IDENTITY: Final[Call[Any]] = Call(
-    "app_get_or_create_by_identity",
-    2 + users.OF_IDENTITY + len(Profile._fields),
-    columns=lambda: names_of(UserRow),
-)
-
-
 def _sent_by(sender: int | Identity, columns: Sequence[Any]) -> tuple[int | None, Sequence[Any]]:
     """Return the Telegram id of a turn, and the columns of its messages, with the identity after all of them.
 
@@ -552,9 +598,3 @@ def _position(cursor: str, scope: str) -> int:
     if len(values) != 1 or type(values[0]) is not int or not 0 <= values[0] <= windows.MAX_SEQ:
         raise InvalidCursorError("the cursor cannot be read; begin again without a cursor")
     return values[0]
-
-
-_POP: Final[Call[MessageRow]] = message_changes.pop_call(lambda: names_of(MessageRow, labeled=True), MessageRow)
-_CLAIM: Final[Call[EventRow]] = Call(
-    reminders.CLAIM_FUNCTION, reminders.CLAIM_PARAMETERS, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
-)

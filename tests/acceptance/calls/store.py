@@ -13,6 +13,7 @@ from src.database.repositories import NewMessage
 from src.database.session import get_engine, tenant_binding
 from src.database.store import Identity, StateStore, Store, StorePool
 from src.database.store.calls import Calls
+from tests.acceptance.calls.conversations import held
 from tests.acceptance.calls.messages import AT, items
 from tests.acceptance.calls.rows import Call, Rows, a_message, listed
 from tests.acceptance.calls.state import BY_KEY
@@ -77,6 +78,9 @@ CALLS: Final = {
     "stream_conversation": Call(lambda s, b: listed(s.stream_conversation(b.conversation)), statements=1),
     "open_conversation": Call(open_own, statements=2, makes_rows=True),
     "clear": Call(lambda s, b: s.clear(b.conversation), statements=1),
+    "renew_turn": Call(lambda s, b: s.renew_turn(held(b)), statements=1),
+    "release_turn": Call(lambda s, b: s.release_turn(held(b)), statements=1),
+    "claim_turn": Call(lambda s, b: s.claim_turn(b.conversation, "thief"), statements=1),
     "pop": Call(lambda s, b: s.pop(b.conversation), statements=1),
     "fork": Call(lambda s, b: s.fork(b.conversation), statements=1),
     "turn": Call(lambda s, _: s.turn(1, "telegram", "1", [new()]), statements=1, makes_rows=True),
@@ -88,6 +92,7 @@ CALLS: Final = {
     "claim_due_reminders": Call(lambda s, _: s.claim_due_reminders("w"), statements=1),
     **{f"{STATE}{name}": replace(call, run=partial(with_state, call)) for name, call in BY_KEY.items()},
     f"{STATE}lease": Call(lambda s, _: hold_lease(s.state), statements=2, makes_rows=True),
+    "delete_conversation": Call(lambda s, b: s.delete_conversation(b.conversation), statements=1),
 }
 
 

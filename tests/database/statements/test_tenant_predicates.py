@@ -15,12 +15,13 @@ import asyncpg
 import pytest
 
 from src.database.statements.read import Read
-from src.database.store import reads, state
+from src.database.store import state
+from src.database.store import statements as store_statements
 from tests.database.statements.bodies import bodies
 from tests.database.statements.twins import FIRST, SECOND, answers, insert_rows
 
 PREDICATE = re.compile(r"\b(\w+)\.tenant_id = (p_tenant|\w+\.tenant_id)\b")
-READS = {name: read for name, read in (vars(reads) | vars(state)).items() if isinstance(read, Read)}
+READS = {name: read for name, read in (vars(store_statements) | vars(state)).items() if isinstance(read, Read)}
 TABLE = re.compile(
     r"(?:FROM|JOIN|UPDATE) \{schema\}\.(?:users|user_identities|conversations|message_history|events|state_entries)\b"
     r"(?: AS (\w+))?"

@@ -7,6 +7,7 @@ second tenant is there for a predicate: it would be found, counted or changed if
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -14,7 +15,7 @@ from uuid import UUID, uuid5
 import asyncpg
 
 from src.database.base import tenant_tables
-from src.database.statements import Latest
+from src.database.statements import Latest, Turn
 from src.database.statements.call import Call
 from src.database.store import Identity, Store
 from tests.acceptance.calls import STORE_CALLS, Rows, a_message
@@ -175,6 +176,10 @@ def _open(session_id: str, user: str = "u1") -> Answer:
     return lambda store, _: store.open_conversation(session_id, named(user))
 
 
+def _turn(conversation: str) -> Turn:
+    return Turn(named(conversation), "w", 0, _LONG_AGO)
+
+
 async def _fork_cleared(store: Store, _: OneConnection) -> Any:
     """Copy a conversation without messages; the second tenant's has some."""
     await store.clear(named("c1"))
@@ -244,6 +249,11 @@ CALLS: Final[Mapping[str, Answer]] = {
     "open, no user": _open("new", "of the second alone"),
     "clear, another's": lambda store, _: store.clear(named("of the second alone")),
     "pop, another's": lambda store, _: store.pop(named("of the second alone")),
+    "claim the turn, another's": lambda store, _: store.claim_turn(named("of the second alone"), "w"),
+    "renew the turn, another's": lambda store, _: store.renew_turn(_turn("of the second alone")),
+    "release the turn, another's": lambda store, _: store.release_turn(_turn("of the second alone")),
+    "release the turn": lambda store, _: store.release_turn(_turn("c1")),
+    "delete, another's": lambda store, _: store.delete_conversation(named("of the second alone")),
     "fork, deleted": lambda store, _: store.fork(named("deleted")),
     "fork, cleared": _fork_cleared,
     "fork under another's id": lambda _, sender: sender.call(
@@ -345,8 +355,8 @@ def _known(part: Any) -> Any:
         return part if part in _KEPT or part.startswith("of ") else "text"
     if isinstance(part, asyncpg.Record | dict):
         return [_known(value) for value in part.values()]
-    if isinstance(part, Latest):
-        part = [part.conversation, part.last_message]
+    if isinstance(part, Latest | Turn):
+        part = [getattr(part, field.name) for field in fields(part)]
     if isinstance(part, list | tuple):
         return [_known(value) for value in part]
     items = getattr(part, "items", None)

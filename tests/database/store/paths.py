@@ -15,7 +15,7 @@ from src.database.repositories import (
     NewMessage,
     UserRepository,
 )
-from src.database.statements import Page, whole_pairs
+from src.database.statements import Page, Turn, whole_pairs
 from src.database.store import Profile, get_store
 
 ROW = (
@@ -80,6 +80,10 @@ class Path(Protocol):
     async def clear(self, conversation_id: UUID, **options: Any) -> int: ...
     async def pop(self, conversation_id: UUID, limit: int = 1, **options: Any) -> list[tuple[Any, ...]]: ...
     async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]: ...
+    async def claim_turn(self, conversation_id: UUID, worker: str, **options: Any) -> Turn | None: ...
+    async def renew_turn(self, turn: Turn, **options: Any) -> Turn: ...
+    async def release_turn(self, turn: Turn) -> None: ...
+    async def delete(self, conversation_id: UUID) -> None: ...
     async def latest(self, user_id: UUID, **options: Any) -> Page[Any]: ...
     async def page_since(self, since: datetime, **options: Any) -> Page[Any]: ...
     async def search(self, user_id: UUID, query: str, **options: Any) -> Page[Any]: ...
@@ -149,6 +153,22 @@ class ByRepositories:
             copy = await ConversationRepository(session).fork(conversation_id, **options)
         return {name: getattr(copy, name) for name in CONVERSATION}
 
+    async def claim_turn(self, conversation_id: UUID, worker: str, **options: Any) -> Turn | None:
+        async with get_db() as session:
+            return await ConversationRepository(session).claim_turn(conversation_id, worker, **options)
+
+    async def renew_turn(self, turn: Turn, **options: Any) -> Turn:
+        async with get_db() as session:
+            return await ConversationRepository(session).renew_turn(turn, **options)
+
+    async def release_turn(self, turn: Turn) -> None:
+        async with get_db() as session:
+            await ConversationRepository(session).release_turn(turn)
+
+    async def delete(self, conversation_id: UUID) -> None:
+        async with get_db() as session:
+            await ConversationRepository(session).delete(conversation_id)
+
     async def latest(self, user_id: UUID, **options: Any) -> Page[Any]:
         async with get_db() as session:
             return await ConversationRepository(session).latest(user_id, **options)
@@ -214,6 +234,18 @@ class ByStore:
     async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]:
         copy = await get_store().fork(conversation_id, **options)
         return {name: getattr(copy, name) for name in CONVERSATION}
+
+    async def claim_turn(self, conversation_id: UUID, worker: str, **options: Any) -> Turn | None:
+        return await get_store().claim_turn(conversation_id, worker, **options)
+
+    async def renew_turn(self, turn: Turn, **options: Any) -> Turn:
+        return await get_store().renew_turn(turn, **options)
+
+    async def release_turn(self, turn: Turn) -> None:
+        await get_store().release_turn(turn)
+
+    async def delete(self, conversation_id: UUID) -> None:
+        await get_store().delete_conversation(conversation_id)
 
     async def latest(self, user_id: UUID, **options: Any) -> Page[Any]:
         return await get_store().latest_conversations(user_id, **options)

@@ -17,7 +17,7 @@ from src.database import get_db, get_engine, get_read_db, tenant_context
 from src.database.base import uuid7
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, NotFoundError
 from src.database.models import Tenant
-from src.database.repositories import MessageHistoryRepository
+from src.database.repositories import MessageHistoryRepository, Turn
 from src.database.session import engines_of_loop
 from src.database.store import Identity, Store, get_store
 from tests.acceptance.counting_relay import Relay, relaying
@@ -43,6 +43,8 @@ CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
     "page_since": lambda store, there: store.page_since(LONG_AGO, conversation_id=there),
     "search": lambda store, there: store.search(there, "hello"),
     "latest_conversations": lambda store, there: store.latest_conversations(there),
+    "claim_turn": lambda store, there: store.claim_turn(there, "w"),
+    "release_turn": lambda store, there: store.release_turn(Turn(there, "w", 1, LONG_AGO)),
     "pop": lambda store, there: store.pop(there),
     "fork": lambda store, there: store.fork(there),
     "turn": lambda store, _: store.turn(

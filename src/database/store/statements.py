@@ -1,4 +1,4 @@
-"""The reads of the store, compiled at their first use."""
+"""The reads of the store, compiled at their first use, and its calls."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy import Select, bindparam
 
 from src.database.models import MessageHistory
-from src.database.statements import TENANT, Read, history, users, windows
-from src.database.store.rows import ConversationRow, MessageRow, UserRow, columns_of
+from src.database.statements import TENANT, Call, Read, history, message_changes, reminders, users, windows
+from src.database.store.rows import ConversationRow, EventRow, MessageRow, Profile, UserRow, columns_of, names_of
 
 
 def _messages(build: history.Build, *parameters: str) -> Read[MessageRow]:
@@ -55,3 +55,17 @@ def of_history(build: history.Build) -> Read[Any]:
         history.matches: MATCHES,
     }
     return by_build[build]
+
+
+GET_OR_CREATE: Final[Call[Any]] = Call(
+    "app_get_or_create_user", 3 + len(Profile._fields), columns=lambda: names_of(UserRow)
+)
+BY_IDENTITY: Final[Call[Any]] = Call(
+    "app_get_or_create_by_identity",
+    2 + users.OF_IDENTITY + len(Profile._fields),
+    columns=lambda: names_of(UserRow),
+)
+POP: Final[Call[MessageRow]] = message_changes.pop_call(lambda: names_of(MessageRow, labeled=True), MessageRow)
+CLAIM: Final[Call[EventRow]] = Call(
+    reminders.CLAIM_FUNCTION, reminders.CLAIM_PARAMETERS, columns=lambda: names_of(EventRow, labeled=True), row=EventRow
+)
