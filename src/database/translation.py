@@ -95,6 +95,7 @@ _HINTS: Final = {
 }
 _CONSTRAINT_HINTS: Final = {
     "fk_users_tenant_id": "the tenant is not registered: add a Tenant row with its id first",
+    "uq_conversations_tenant_id_session_id": "session ids are unique within a tenant: pass another one",
 }
 _REFUSED_BY_POOLER: Final = "unsupported startup parameter"
 # The class of an error, or words in its text; the reason; the remedy.

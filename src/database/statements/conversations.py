@@ -112,7 +112,7 @@ async def set_summary(
     """Replace a summary unless another writer has; see `ConversationRepository.set_summary`."""
     for name, number in (("upto_seq", upto_seq), ("expected_upto", expected_upto)):
         if type(number) is not int or number > MAX_SEQ:
-            raise ValueError(f"{name} must be at most 2^63 - 1, and an integer, got {number!r}")
+            raise ValueError(f"{name} must be an integer of at most 2^63 - 1, got {number!r}")
     if not 0 <= expected_upto < upto_seq:
         raise ValueError(
             f"upto_seq must be greater than expected_upto, got {upto_seq} after {expected_upto};"

@@ -86,6 +86,11 @@ class NewMessage:
                 limit.check(name, value)
             elif name in _REQUIRED:
                 raise ValueError(f"{name} must be given, got None")
+        for name in ("content", "tool_name", "model"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise ValueError(f"{name} must be a str, got {type(value).__name__}")  # noqa: TRY004 - bad input
+        if self.parent_id is not None:
+            check_id("parent_id", self.parent_id)
         check_extra(self.extra)
         if self.state == "incomplete" and self.content is not None and has_halves(self.content):
             content, split = stored_form(self.content)  # `extend` may complete a surrogate pair at its end
@@ -316,6 +321,9 @@ def _unpack(row: Sequence[Any]) -> dict[str, Any]:
 
 def _pack(messages: Sequence[NewMessage], *, all_columns: bool = False) -> list[tuple[Any, ...]]:
     """Return a row of arguments for each key, with a new id and the fingerprint. All rows have the same length."""
+    is_list = isinstance(messages, Sequence)
+    if wrong := [one for one in messages if not isinstance(one, NewMessage)] if is_list else [messages]:
+        raise ValueError(f"messages must be a list of NewMessage, got {type(wrong[0]).__name__}")
     if len(messages) > MAX_BATCH:
         raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")
     first = _first_of_each_key(messages)

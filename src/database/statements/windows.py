@@ -174,5 +174,5 @@ def check_number(name: str, value: int) -> int:
         ValueError: The number is negative, too large, or not an integer.
     """
     if type(value) is not int or not 0 <= value <= MAX_SEQ:
-        raise ValueError(f"{name} must be from 0 to 2^63 - 1, and an integer, got {value!r}")
+        raise ValueError(f"{name} must be an integer from 0 to 2^63 - 1, got {value!r}")
     return value

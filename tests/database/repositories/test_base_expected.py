@@ -45,6 +45,8 @@ async def test_updates_a_row_whose_values_are_the_expected_ones(users: UserRepos
 async def test_an_expected_attribute_is_one_of_the_model(users: UserRepository, user: User) -> None:
     with pytest.raises(ValueError, match="expected must have attributes of User, got 'nam'"):
         await users.update(user.id, expected={"nam": "Ada"}, display_name="x")  # type: ignore[arg-type] # what is tested
+    with pytest.raises(ValueError, match="expected must be a mapping of names to values, got list"):
+        await users.update(user.id, expected=["Ada"], display_name="x")  # type: ignore[arg-type] # what is tested
     with pytest.raises(NotFoundError):
         await users.update(uuid7(), expected={"display_name": "Ada"}, display_name="x")
 
@@ -133,6 +135,10 @@ async def test_sets_merges_and_removes_keys(users: UserRepository, user: User) -
         ("extra", {"values": {"a": 1}, "remove": ["a"]}, "each key once"),
         ("extra", {"values": {"a": 1}, "merge": {"a": {}}}, "each key once"),
         ("extra", {"merge": {"a": 1}}, "merge must have an object for each key, got int"),
+        ("extra", {"merge": [1]}, "merge must be a mapping of names to values, got list"),
+        ("extra", {"values": "a"}, "values must be a mapping of names to values, got str"),
+        ("extra", {"remove": "abc"}, "remove must be a collection of keys"),
+        ("extra", {"remove": [1]}, "which are strings"),
         ("extra", {"values": {"a": {1}}}, "extra must have only text, numbers, .* got set"),
         ("extra", {"values": {1: 1}}, "only strings as keys, got int"),
         ("display_name", {"values": {"a": 1}}, "display_name must be a str, got dict"),

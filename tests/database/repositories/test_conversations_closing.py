@@ -186,7 +186,7 @@ async def test_numbers_that_no_message_has_are_refused_by_name(
 ) -> None:
     for options in ({"upto_seq": number, "expected_upto": 0}, {"upto_seq": 3, "expected_upto": number}):
         name = next(name for name, value in options.items() if value is number)
-        with pytest.raises(ValueError, match=rf"{name} must be at most 2\^63 - 1"):
+        with pytest.raises(ValueError, match=rf"{name} must be an integer of at most 2\^63 - 1"):
             await conversations.set_summary(uuid7(), "x", **options)
 
 

@@ -196,9 +196,9 @@ async def test_a_fork_needs_an_origin_and_a_free_session_id(path: Path, conversa
 
     with pytest.raises(NotFoundError):
         await path.fork(uuid7())
-    with pytest.raises(DuplicateKeyError):
+    with pytest.raises(DuplicateKeyError, match="session ids are unique within a tenant"):
         await path.fork(conversation_id, session_id="taken")
-    with pytest.raises(ValueError, match="upto_seq must be from 0"):
+    with pytest.raises(ValueError, match="upto_seq must be an integer from 0"):
         await path.fork(conversation_id, upto_seq=-1)
 
 
@@ -245,7 +245,7 @@ async def test_a_pop_that_names_the_last_message_is_repeated_without_effect(path
     [
         ({"limit": 0}, "limit must be"),
         ({"limit": 1001}, "limit must be"),
-        ({"last_seq": -1}, "last_seq must be from 0"),
+        ({"last_seq": -1}, "last_seq must be an integer from 0"),
         ({"turn": "1"}, "turn must be a token"),
     ],
 )

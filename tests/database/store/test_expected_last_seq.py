@@ -64,5 +64,5 @@ async def test_of_8_concurrent_writers_one_appends(path: Path, conversation_id: 
 
 @pytest.mark.parametrize("number", [-1, True, 2**63, "1"])
 async def test_a_value_that_is_no_number_is_rejected(path: Path, conversation_id: UUID, number: int) -> None:
-    with pytest.raises(ValueError, match="expected_last_seq must be from 0 to"):
+    with pytest.raises(ValueError, match="expected_last_seq must be an integer from 0 to"):
         await path.append_many(conversation_id, [new_message(1)], expected_last_seq=number)

@@ -212,12 +212,15 @@ class Repository(Generic[ModelT]):
         Raises:
             NotFoundError: The tenant has no such row.
             ValueError: The attribute is no JSON object, cannot be set, or has a reserved key; a key is given twice, or
-                none is; or a value is not JSON.
+                none is; an argument is not of its type; or a value is not JSON.
 
         Example:
             users = UserRepository(session)
             await users.change_json(user.id, "preferences", values={"tone": "dry"}, merge={"seen": {"tour": True}})
         """
+        _check_mappings(values=values, merge=merge)
+        if isinstance(remove, str) or not all(isinstance(key, str) for key in remove):
+            raise ValueError('remove must be a collection of keys, e.g. ["tone"], which are strings')
         changed: dict[str, Any] = {**dict.fromkeys(remove), **merge, **values}
         self._check_attributes({attribute: changed})
         if changeable(self.model, attribute) is not ChangeableDict:
@@ -435,6 +438,7 @@ class Repository(Generic[ModelT]):
         """
         if expected is None:
             return await self.get(row_id)
+        _check_mappings(expected=expected)
         if unknown := sorted(expected.keys() - self.model.__mapper__.column_attrs.keys()):
             raise ValueError(f"expected must have attributes of {self.model.__name__}, got {unknown[0]!r}")
         check_id("row_id", row_id)
@@ -474,6 +478,12 @@ class Repository(Generic[ModelT]):
                 raise ValueError(
                     f"{self.model.__name__} has no attribute {name!r}; known are {', '.join(sorted(known))}"
                 )
+
+
+def _check_mappings(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} must be a mapping of names to values, got {type(value).__name__}")  # noqa: TRY004 - bad input
 
 
 def read_only_attributes(repository: type[Repository[Any]]) -> dict[str, str]:

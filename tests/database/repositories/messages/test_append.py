@@ -215,6 +215,26 @@ async def test_rejects_an_unknown_conversation(messages: MessageHistoryRepositor
         await messages.append(uuid7(), message())
 
 
+@pytest.mark.parametrize("attribute", ["content", "tool_name", "model"])
+def test_a_text_must_be_a_str(attribute: str) -> None:
+    values: dict[str, Any] = {attribute: 5}
+
+    with pytest.raises(ValueError, match=f"^{attribute} must be a str, got int$"):
+        message("a", **values) if attribute != "content" else message("a", 5)  # type: ignore[arg-type] # what is tested
+    with pytest.raises(ValueError, match=r"^parent_id must be a uuid\.UUID"):
+        message("a", parent_id="nobody")
+
+
+@pytest.mark.parametrize(
+    "wrong", [message("a"), [{"role": "user"}], [None], "text", (message(one) for one in "ab"), None]
+)
+async def test_messages_must_be_a_list_of_messages(
+    messages: MessageHistoryRepository, conversation: Conversation, wrong: Any
+) -> None:
+    with pytest.raises(ValueError, match=r"^messages must be a list of NewMessage, got "):
+        await messages.append_many(conversation.id, wrong)
+
+
 async def test_rejects_more_than_a_thousand_messages(
     messages: MessageHistoryRepository, conversation: Conversation
 ) -> None:

@@ -71,7 +71,7 @@ async def test_an_invalid_position_is_rejected(
         " seq": messages.around(ten.id, number),
         "seq  ": messages.tail(ten.id, number),
     }.items():
-        with pytest.raises(ValueError, match=f"{name.strip()} must be from 0"):
+        with pytest.raises(ValueError, match=f"{name.strip()} must be an integer from 0"):
             await window
 
 
