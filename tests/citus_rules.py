@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from src.database.base import tenant_tables
+from src.database.models import User
+
 __all__ = ["RULES", "broken"]
 
-_TABLES: Final = "users|conversations|message_history|events|notes|state_entries"
+_TABLES: Final = "|".join(table.name for table in tenant_tables(User.metadata))
 _SCHEMA: Final = r"(?:\{schema\}\.|public\.)?"
 _TABLE: Final = re.compile(
     rf"\b(?:FROM|JOIN|UPDATE|USING)\s+(?:ONLY\s+)?{_SCHEMA}({_TABLES})\b(?:\s+AS\s+(\w+))?", re.IGNORECASE

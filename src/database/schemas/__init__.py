@@ -55,7 +55,6 @@ class UserCreate(CreateInput):
     locale: fields.Locale | None = None
     timezone: fields.TimeZone = "UTC"
     is_active: fields.Boolean = True
-    is_person: fields.Boolean = True
     preferences: fields.JsonObject = Field(default_factory=dict)
     retention_days: fields.RetentionDays | None = None
     extra: fields.JsonObject = Field(default_factory=dict)

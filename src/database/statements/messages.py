@@ -321,8 +321,8 @@ def _unpack(row: Sequence[Any]) -> dict[str, Any]:
 
 def _pack(messages: Sequence[NewMessage], *, all_columns: bool = False) -> list[tuple[Any, ...]]:
     """Return a row of arguments for each key, with a new id and the fingerprint. All rows have the same length."""
-    is_list = isinstance(messages, Sequence)
-    if wrong := [one for one in messages if not isinstance(one, NewMessage)] if is_list else [messages]:
+    given: Any = messages
+    if wrong := [one for one in given if not isinstance(one, NewMessage)] if isinstance(given, Sequence) else [given]:
         raise ValueError(f"messages must be a list of NewMessage, got {type(wrong[0]).__name__}")
     if len(messages) > MAX_BATCH:
         raise ValueError(f"messages must be at most {MAX_BATCH} a call, got {len(messages)}")

@@ -11,7 +11,7 @@ from sqlalchemy import URL, func
 from src.config import Settings
 from src.database import get_db
 from src.database.base import Base, uuid7
-from src.database.models import Conversation, MessageHistory, User, UserIdentity
+from src.database.models import Conversation, MessageHistory, StateEntry, User, UserIdentity
 from src.database.models.limits import LIMITS
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, NewMessage, UserRepository
 from src.database.session import AsyncSession
@@ -34,6 +34,12 @@ BEYOND: Final[dict[type[Base], dict[str, list[Any]]]] = {
     UserIdentity: {
         "provider": ["", "x" * 256, 7, "a\0", "\ud800", "telegram", "Telegram"],
         "subject": ["", "x" * 256, 7, "a\0", "\ud800"],
+        "extra": [None, []],
+    },
+    StateEntry: {
+        "namespace": ["", "x" * 256, 7],
+        "key": ["", "x" * 513, 7],
+        "version": [0, -1],
         "extra": [None, []],
     },
     Conversation: {

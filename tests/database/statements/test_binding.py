@@ -101,6 +101,7 @@ async def test_nothing_is_bound_after_a_call_an_error_and_a_cancellation(store_r
     for name, call in STORE_CALLS.items():
         await call.run(store, store_rows)
         left[name] = await bound()
+    conversation, _ = await store.open_conversation("of the cancelled calls", store_rows.user)
     connection = store.pool._idle[0].connection
     for name in bodies():
         with suppress(asyncpg.PostgresError):
@@ -109,14 +110,14 @@ async def test_nothing_is_bound_after_a_call_an_error_and_a_cancellation(store_r
 
     async with get_db() as session:
         await session.execute(text("SELECT FROM conversations FOR UPDATE"))
-        task = asyncio.create_task(store.append(store_rows.conversation, a_message("waits")))
+        task = asyncio.create_task(store.append(conversation.id, a_message("waits")))
         await asyncio.sleep(0.05)
         pid = connection.get_server_pid()
         await session.execute(text("SELECT pg_cancel_backend(:pid)"), {"pid": pid})
         with pytest.raises(DatabaseError):
             await task
         left["cancelled by the server"] = await bound()
-        task = asyncio.create_task(store.append(store_rows.conversation, a_message("waits")))
+        task = asyncio.create_task(store.append(conversation.id, a_message("waits")))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

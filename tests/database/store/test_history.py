@@ -278,7 +278,7 @@ async def test_a_conversation_is_streamed_whole_in_its_order(path: Path, user_id
     assert [row[3] for row in await path.stream(here, after_seq=1499)] == [1500]
     await delete_conversation(here)
     assert await path.stream(here) == []
-    with pytest.raises(ValueError, match="after_seq must be from 0"):
+    with pytest.raises(ValueError, match="after_seq must be an integer from 0"):
         await path.stream(here, after_seq=-1)
 
 

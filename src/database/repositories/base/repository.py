@@ -222,12 +222,12 @@ class Repository(Generic[ModelT]):
         if isinstance(remove, str) or not all(isinstance(key, str) for key in remove):
             raise ValueError('remove must be a collection of keys, e.g. ["tone"], which are strings')
         changed: dict[str, Any] = {**dict.fromkeys(remove), **merge, **values}
+        self._check_keys(changed)
         self._check_attributes({attribute: changed})
         if changeable(self.model, attribute) is not ChangeableDict:
             raise ValueError(f"{self.model.__name__}.{attribute} is not a JSON object, whose keys could be changed")
         if len(changed) != len(set(remove)) + len(merge) + len(values) or not changed:
             raise ValueError("values, merge and remove must have at least one key, and each key once")
-        self._check_keys(changed)
         version = self.model.__mapper__.version_id_col
         increment = {} if version is None else {version.key: version + 1}
         keys = with_keys(getattr(self.model, attribute), values, merge, remove)

@@ -30,23 +30,27 @@ BEGIN
               FROM {schema}.users AS u
              WHERE u.tenant_id = p_tenant AND u.id = v_owner AND u.deleted_at IS NULL;
         EXIT WHEN FOUND;
-        -- One statement: the foreign key is checked at its end, and the user is inserted only with the identity. The
-        -- owner is compared under the lock of the row: another call may have passed the identity to a new user.
-        WITH claimed AS (
+        -- The user first, for the foreign key of the identity. The owner is compared under the lock of the identity's
+        -- row: if another call has passed the identity to a new user meanwhile, the user of this call is undone.
+        BEGIN
+            INSERT INTO {schema}.users (
+                tenant_id, id, username, display_name, locale, timezone, is_active, preferences, retention_days,
+                last_seen_at, is_person, metadata
+            ) VALUES (
+                p_tenant, p_id, p_username, p_display_name, p_locale, p_timezone, p_is_active, p_preferences,
+                p_retention_days, p_last_seen_at, p_is_person, p_metadata
+            );
             INSERT INTO {schema}.user_identities AS i (tenant_id, id, user_id, provider, subject)
             VALUES (p_tenant, p_identity_id, p_id, p_provider, p_subject)
                 ON CONFLICT (tenant_id, provider, subject)
-                DO UPDATE SET user_id = EXCLUDED.user_id, updated_at = pg_catalog.now()
-                    WHERE i.user_id = v_owner
-            RETURNING user_id
-        )
-        INSERT INTO {schema}.users (
-            tenant_id, id, username, display_name, locale, timezone, is_active, preferences, retention_days,
-            last_seen_at, is_person, metadata
-        )
-        SELECT p_tenant, c.user_id, p_username, p_display_name, p_locale, p_timezone, p_is_active, p_preferences,
-               p_retention_days, p_last_seen_at, p_is_person, p_metadata
-          FROM claimed AS c;
+                DO UPDATE SET user_id = EXCLUDED.user_id, updated_at = EXCLUDED.updated_at
+                    WHERE i.user_id = v_owner;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'the identity has another user' USING ERRCODE = 'TH004';
+            END IF;
+        EXCEPTION
+            WHEN SQLSTATE 'TH004' THEN NULL;
+        END;
     END LOOP;
 END
 $$;
