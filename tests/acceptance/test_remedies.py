@@ -15,9 +15,12 @@ import psycopg
 import pytest
 
 from src.database.embedded import APP_ROLE, OWNER_ROLE
+from src.database.migrate.histories import script_directory
 from tests.acceptance.command import database, run
 from tests.conftest import SOCKETS, url_of
 
+SCRIPTS = script_directory()
+BEFORE_HEAD = SCRIPTS.get_revision("head").down_revision
 STATEMENT = re.compile(r"(?:ALTER|CREATE|GRANT|REINDEX|REVOKE)\b[^;]*;")
 COMMAND = re.compile(r"`?thea-db ([a-z-]+(?: [0-9a-z-]+)*)`?")
 EMPTY = (
@@ -112,7 +115,7 @@ def operator(clone_name: str, superuser: psycopg.Connection, tmp_path: Path) -> 
         *(
             pytest.param(fault, {check}, marks=pytest.mark.slow)
             for fault, check in {
-                "UPDATE thea_alembic_version SET version_num = '0009'": "revision",
+                f"UPDATE thea_alembic_version SET version_num = '{BEFORE_HEAD}'": "revision",  # noqa: S608
                 f"REVOKE ALL ON thea_alembic_version FROM {APP_ROLE}": "revision",
                 "UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()": "collation",
                 "DELETE FROM thea_alembic_version": "revision",

@@ -52,6 +52,7 @@ class Databases:
 def databases() -> Iterator[Databases]:
     name = SERVER.clone()
     with _superuser(name) as ours:
+        ours.execute("DELETE FROM tenants")  # those of the tests
         plain_name = f"plain_{name}"
         ours.execute(f"CREATE DATABASE {plain_name}")
         with _superuser(plain_name) as plain:

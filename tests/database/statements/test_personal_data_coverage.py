@@ -15,7 +15,7 @@ from src.database.repositories import UserRepository
 from src.database.session import AsyncSession
 from src.database.statements.personal_data import erase_user, export_user
 from tests.acceptance.calls.rows import listed
-from tests.database.repositories.user_rows import add_user_with_rows
+from tests.database.repositories.user_rows import ROWS_OF_A_USER, add_user_with_rows
 
 
 def tables_about_people(metadata: MetaData) -> set[str]:
@@ -118,5 +118,5 @@ async def test_exports_many_messages_in_constant_memory(
             if rows % 1000 == 0:
                 most = max(most, resident_bytes())
 
-    assert rows == messages + 8
+    assert rows == messages + ROWS_OF_A_USER
     assert most - before < 20 * 2**20

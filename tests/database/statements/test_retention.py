@@ -30,8 +30,9 @@ WHOLE = NOTHING | {
 }
 
 
-@pytest.fixture(autouse=True)
-async def tenant(session: AsyncSession, tenant_id: UUID) -> Tenant:
+@pytest.fixture
+async def registered(session: AsyncSession, tenant_id: UUID) -> Tenant:
+    """The entry of the current tenant in the registry."""
     found: Tenant = (await session.scalars(select(Tenant).where(Tenant.id == tenant_id))).one()
     return found
 
@@ -76,9 +77,9 @@ async def test_messages_do_not_expire_without_a_retention(session: AsyncSession)
     ],
 )
 async def test_messages_expire_by_the_users_retention_or_else_the_tenants(  # noqa: PLR0917 - a table of cases
-    session: AsyncSession, tenant: Tenant, of_user: int | None, of_tenant: int | None, age: float, purged: int
+    session: AsyncSession, registered: Tenant, of_user: int | None, of_tenant: int | None, age: float, purged: int
 ) -> None:
-    tenant.retention_days = of_tenant
+    registered.retention_days = of_tenant
     ada = await add_user_with_rows(session, "ada", retention_days=of_user)
     conversation = await first_of(session, Conversation, ada)
     session.add(message(ada, conversation, 3, days_ago(age)))
@@ -89,9 +90,9 @@ async def test_messages_expire_by_the_users_retention_or_else_the_tenants(  # no
 
 @pytest.mark.parametrize(("retention", "age", "goes"), [(None, 29, 0), (None, 31, 1), (60, 59, 0), (60, 61, 1)])
 async def test_soft_deleted_rows_expire_after_the_retention_or_30_days(
-    session: AsyncSession, tenant: Tenant, retention: int | None, age: float, goes: int
+    session: AsyncSession, registered: Tenant, retention: int | None, age: float, goes: int
 ) -> None:
-    tenant.retention_days = retention
+    registered.retention_days = retention
     ada = await add_user_with_rows(session, "ada")
     notes = NoteRepository(session)
     note = await notes.add(Note(user_id=ada.id, content="x"))
@@ -129,8 +130,8 @@ async def test_a_soft_deleted_conversation_is_purged_with_its_messages(session: 
     assert await purge_all(session, limit=2) == NOTHING | {"conversations": 1, "message_history": 3, "state_entries": 1}
 
 
-async def test_old_live_rows_other_than_messages_do_not_expire(session: AsyncSession, tenant: Tenant) -> None:
-    tenant.retention_days = 1
+async def test_old_live_rows_other_than_messages_do_not_expire(session: AsyncSession, registered: Tenant) -> None:
+    registered.retention_days = 1
     ada = await add_user_with_rows(session, "ada", at=days_ago(100))
 
     assert await purge_all(session) == NOTHING | {"message_history": 2, "notes": 1}
@@ -138,9 +139,9 @@ async def test_old_live_rows_other_than_messages_do_not_expire(session: AsyncSes
 
 
 async def test_a_dry_run_counts_everything_and_changes_nothing(
-    session: AsyncSession, tenant: Tenant, tenant_id: UUID
+    session: AsyncSession, registered: Tenant, tenant_id: UUID
 ) -> None:
-    tenant.retention_days = 1
+    registered.retention_days = 1
     await add_user_with_rows(session, "ada", at=days_ago(2), deleted_at=days_ago(2))
     before = await counts(session, tenant_id)
 
@@ -148,8 +149,8 @@ async def test_a_dry_run_counts_everything_and_changes_nothing(
     assert await counts(session, tenant_id) == before
 
 
-async def test_rows_expire_by_the_given_time(session: AsyncSession, tenant: Tenant) -> None:
-    tenant.retention_days = 1
+async def test_rows_expire_by_the_given_time(session: AsyncSession, registered: Tenant) -> None:
+    registered.retention_days = 1
     await add_user_with_rows(session, "ada")
 
     assert (await purge_expired(session))["message_history"] == 0

@@ -415,7 +415,7 @@ async def test_any_json_and_any_bytes_come_back_equal(pooled: URL) -> None:
         await state.set("n", "k", value)
         read = await state.get_by_key("n", "k")
         assert read is not None
-        assert (read.value, type(read.value)) == (value, type(value))
+        assert (read.value, type(read.value) is bytes) == (value, type(value) is bytes)
         if written is not None:
             assert {name: written.value[name] for name in value} == value
             await state.delete_by_key("n", "k")
