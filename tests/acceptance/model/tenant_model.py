@@ -54,6 +54,9 @@ class MessageRow:
     content: str
     state: str
     first_content: str
+    at: int
+    """The place in the order of time; the messages of one call have one."""
+    made: int = field(default_factory=lambda: next(_CLOCK))
     deleted: bool = False
 
 
@@ -90,6 +93,7 @@ class TenantModel:
     messages: list[MessageRow] = field(default_factory=list)
     notes: list[NoteRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
+    sessions: dict[str, ConversationRow] = field(default_factory=dict)
     entries: dict[tuple[UUID, str], tuple[Any, int]] = field(default_factory=dict)
     """The value and the version of each entry of state, by owner and key."""
 
@@ -163,6 +167,50 @@ class TenantModel:
             (one for one in self.conversations if (one.user, one.chat, one.active, one.deleted) == wanted), None
         )
 
+    def open(self, name: str, user: UserRow, new_id: UUID | None) -> tuple[UUID, bool]:
+        """Return the conversation under a session id, and whether it is new: then under this id."""
+        known = self.sessions.get(name)
+        if known is not None and not known.deleted:
+            if known.user != user.id:
+                raise DuplicateKeyError("")
+            return known.id, False
+        if user.deleted or new_id is None:
+            raise ForeignKeyError("")
+        self.sessions[name] = ConversationRow(new_id, user.id, None, active=False)
+        self.conversations.append(self.sessions[name])
+        return new_id, True
+
+    def clear(self, conversation: ConversationRow) -> int:
+        _check_exists(conversation)
+        messages = self.messages_of(conversation)
+        for message in messages:
+            message.deleted = True
+        conversation.summary, conversation.upto = None, 0
+        return len(messages)
+
+    def fork(self, conversation: ConversationRow, upto: int, new_id: UUID) -> UUID:
+        """Copy a conversation under this id."""
+        _check_exists(conversation)
+        copy = ConversationRow(
+            new_id, conversation.user, conversation.chat, active=False, last_seq=min(conversation.last_seq, upto)
+        )
+        if conversation.upto <= upto:
+            copy.summary, copy.upto = conversation.summary, conversation.upto
+        for one in self.messages_of(conversation):
+            if one.seq <= upto:
+                state = "interrupted" if one.state == "incomplete" else one.state
+                key = f"fork:{new_id}:{one.seq}"
+                self.messages.append(MessageRow(copy, one.seq, key, one.role, one.content, state, one.content, one.at))
+                copy.last_active = one.at
+        self.conversations.append(copy)
+        return new_id
+
+    def latest(self, user: UserRow) -> list[tuple[UUID, int | None]]:
+        """Return a user's conversations, the last active one first, with the numbers of the last messages."""
+        own = [one for one in self.conversations if one.user == user.id and not one.deleted]
+        own.sort(key=lambda one: (one.last_active, one.id), reverse=True)
+        return [(one.id, max((message.seq for message in self.messages_of(one)), default=None)) for one in own]
+
     def restore_conversation(self, conversation: ConversationRow) -> None:
         if conversation.deleted and conversation.active and self.active(conversation.user, conversation.chat):
             raise DuplicateKeyError("")
@@ -223,15 +271,15 @@ class TenantModel:
             known = self.message(key)
             if known and not self.is_earlier(known.conversation, conversation):
                 raise IdempotencyConflictError("")
-        new = []
+        new, at = [], next(_CLOCK)
         for key, role, content, state in batch:
             known = self.message(key)
             new.append((known is None, known is None or not (known.deleted or known.conversation.deleted)))
             if known is None:
                 conversation.last_seq += 1
-                conversation.last_active = next(_CLOCK)
+                conversation.last_active = at
                 self.messages.append(
-                    MessageRow(conversation, conversation.last_seq, key, role, content, state, content)
+                    MessageRow(conversation, conversation.last_seq, key, role, content, state, content, at)
                 )
         return new
 
@@ -266,6 +314,10 @@ class TenantModel:
 
     def messages_of(self, conversation: ConversationRow) -> list[MessageRow]:
         return sorted((one for one in self.visible() if one.conversation is conversation), key=lambda one: one.seq)
+
+    def messages_of_user(self, user: UserRow) -> list[MessageRow]:
+        own = [one for one in self.visible() if one.conversation.user == user.id]
+        return sorted(own, key=lambda one: (one.at, one.made))
 
     def tail(self, conversation: ConversationRow, after: int, limit: int) -> list[int]:
         seqs = []
