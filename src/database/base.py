@@ -154,6 +154,18 @@ def check_time(name: str, value: datetime, *, back: timedelta) -> None:
         raise ValueError(f"{name} must be at least {back} after the beginning of the year 1, got {value}")
 
 
+def check_duration(name: str, value: object) -> None:
+    """Check that a value is a timedelta.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(value, timedelta):
+        raise ValueError(  # noqa: TRY004 - bad input
+            f"{name} must be a timedelta, such as timedelta(minutes=5), got {type(value).__name__}"
+        )
+
+
 def check_id(name: str, value: object) -> None:
     """Check that a value is a UUID, or the text of one.
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import CTE, ColumnElement, Interval, literal, select
 
-from src.database.base import UtcDateTime, check_id, check_time, clean_text, uuid7
+from src.database.base import UtcDateTime, check_duration, check_id, check_time, clean_text, uuid7
 from src.database.errors import ForeignKeyError, StaleDataError
 from src.database.models import Conversation, limits
 from src.database.session import AsyncSession
@@ -82,6 +82,7 @@ def check_silence(name: str, value: timedelta, now: datetime | None = None) -> N
     Raises:
         ValueError: The duration is negative or too long, or `now` is naive or too early.
     """
+    check_duration(name, value)
     if not timedelta(0) <= value <= MAX_SILENCE:
         raise ValueError(f"{name} must be from zero to {MAX_SILENCE.days} days, got {value}")
     if now is not None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Integer, Select, Text, Uuid, any_, bindparam, exists, or_, select
 
-from src.database.base import check_id, uuid7
+from src.database.base import check_duration, check_id, uuid7
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.json_values import json_text
 from src.database.models import Conversation, StateEntry, User, limits
@@ -148,7 +148,9 @@ async def page_by_prefix(
 ) -> Page[EntryT]:
     """Return a page of entries by key; see `StateRepository.page_by_prefix`. `fetch` sends `by_prefix`."""
     check_limit(limit)
-    _check_keys(namespace, [prefix] if prefix else [])
+    _check_keys(namespace, [])
+    if prefix:
+        limits.STATE_KEY.check("prefix", prefix)
     owner_id = owner.id_in(tenant_id)
     scope = f"state:{tenant_id}:{owner_id}:{namespace}:{prefix}"
     last = prefix.ljust(limits.STATE_KEY.maximum, _LAST_CHARACTER)
@@ -175,8 +177,11 @@ async def set_entries(
         The columns of `entity_columns` of each entry.
     """
     _check_keys(namespace, values)
-    if expires_in is not None and not timedelta(0) < expires_in <= LONGEST_EXPIRY:
-        raise ValueError(f"expires_in must be more than zero and at most {LONGEST_EXPIRY.days} days, got {expires_in}")
+    if expires_in is not None:
+        check_duration("expires_in", expires_in)
+        if not timedelta(0) < expires_in <= LONGEST_EXPIRY:
+            days = LONGEST_EXPIRY.days
+            raise ValueError(f"expires_in must be more than zero and at most {days} days, got {expires_in}")
     if expected_version is not None:
         check_version(expected_version, least=0)
     if not values:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from src.database.base import check_id
+from src.database.base import check_duration, check_id
 from src.database.connect import run_shielded
 from src.database.errors import DatabaseError, LockNotAvailable, StaleDataError
 from src.database.models import Conversation
@@ -176,6 +176,7 @@ async def _wait(
 
 
 def _check_lease(lease: timedelta) -> None:
+    check_duration("lease", lease)
     if not timedelta(0) < lease <= LONGEST_LEASE:
         raise ValueError(f"lease must be more than zero and at most {LONGEST_LEASE}, got {lease}")
 

@@ -259,4 +259,8 @@ def check_telegram_id(telegram_id: object) -> None:
         ValueError: The value is not an integer from 1 to 2^63 - 1.
     """
     if not isinstance(telegram_id, int) or isinstance(telegram_id, bool) or not 0 < telegram_id < 2**63:
-        raise ValueError(f"telegram_id must be a whole number above 0, got {telegram_id!r}")
+        got = telegram_id if type(telegram_id) is int else type(telegram_id).__name__
+        raise ValueError(
+            f"telegram_id must be a whole number above 0, less than 2^63, got {got}; a user of another system has an"
+            " Identity(provider, subject)"
+        )

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import bindparam
 
-from src.database.base import uuid7
+from src.database.base import check_duration, uuid7
 from src.database.connect import run_shielded
 from src.database.errors import DatabaseError, StaleDataError
 from src.database.observability import names_statements
@@ -187,10 +187,11 @@ class StateStore:
             async with get_store().state.lease("nightly-report", wait_seconds=0):
                 print("only one worker is here")
         """
+        check_duration("lease", lease)
         if not timedelta(seconds=1) <= lease <= timedelta(days=1):
             raise ValueError(f"lease must be from one second to one day, got {lease}")
-        if wait_seconds is not None and not wait_seconds >= 0:
-            raise ValueError(f"wait_seconds must be 0 or more, got {wait_seconds}")
+        if wait_seconds is not None and (type(wait_seconds) not in {int, float} or not wait_seconds >= 0):
+            raise ValueError(f"wait_seconds must be a number from 0, or None, got {wait_seconds!r}")
         held = await self._acquire(key, lease, wait_seconds)
         renewal: asyncio.Task[None] | None = None
         try:

@@ -11,14 +11,14 @@ from src.database.errors import ConfigurationError
 
 
 @pytest.mark.slow
-def test_the_server_starts_in_the_block_and_stops_after_it(open_folder: Path) -> None:
+def test_the_server_starts_in_the_block_and_stops_after_its_last_user(open_folder: Path) -> None:
     server = temporary_server(open_folder / "run")
 
     with starting(server.folder):
         server.acquire()
-        server.release()
-        assert server.is_running()
+    assert server.is_running()
 
+    server.release()
     assert not server.is_running()
 
 

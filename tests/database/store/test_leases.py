@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
@@ -127,8 +128,21 @@ async def test_a_timeout_of_the_body_is_its_own(pooled: URL) -> None:
 async def test_the_arguments_are_checked(pooled: URL) -> None:
     for options, rule in (
         ({"lease": timedelta(milliseconds=1)}, "lease must be from one second"),
-        ({"wait_seconds": -1}, "wait_seconds must be 0 or more"),
+        ({"wait_seconds": -1}, "wait_seconds must be a number from 0"),
     ):
         with pytest.raises(ValueError, match=rule):
             async with get_store().state.lease("work", **options):
                 pytest.fail("taken")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lease": 5}, "lease must be a timedelta, such as .*, got int"),
+        ({"wait_seconds": "1"}, "wait_seconds must be a number from 0, or None, got '1'"),
+    ],
+)
+async def test_an_argument_of_a_wrong_type_is_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        async with get_store().state.lease("k", **arguments):
+            pass

@@ -273,6 +273,7 @@ async def test_entries_of_a_deleted_owner_are_missing(entries: Any, user_id: UUI
         (("n", "k", 1), {"expected_version": True}, "expected_version must be an integer from 0 .* got a bool"),
         (("n", "k", 1), {"expected_version": 2**63}, "expected_version must be an integer"),
         (("n", "k", 1), {"expires_in": timedelta(0)}, "expires_in must be more than zero"),
+        (("n", "k", 1), {"expires_in": 5}, "expires_in must be a timedelta, such as .*, got int"),
         (("n", "k", 1), {"expires_in": timedelta.max}, "expires_in must be .* at most 36500 days"),
         (("n", "k", 1), {"user_id": "x"}, "user_id must be a uuid.UUID"),
         (("n", "k", 1), {"user_id": uuid7(), "conversation_id": uuid7()}, "user_id or conversation_id, got both"),
@@ -296,7 +297,7 @@ async def test_the_other_methods_check_their_arguments(entries: Any) -> None:
         await entries.delete_by_key("n", "k", expected_version=0)
     with pytest.raises(ValueError, match="limit must be from 1"):
         await entries.page_by_prefix("n", limit=0)
-    with pytest.raises(ValueError, match="key must have no NUL"):
+    with pytest.raises(ValueError, match="prefix must have no NUL"):
         await entries.page_by_prefix("n", "\0")
     longest = await entries.set("\U0001f600" * 64, "\U0001f600" * 512, 1)
     assert (await entries.get_by_key(longest.namespace, longest.key)).version == 1
