@@ -140,7 +140,7 @@ WRITERS: Final = {
 
 
 class Content(NamedTuple):
-    """What a conversation says, whatever its format."""
+    """The content of a conversation, in any format."""
 
     texts: list[tuple[str, str]]
     calls: list[tuple[str, str, Any]]

@@ -75,7 +75,7 @@ async def loaded(store: ConversationStore, conversation_id: str = "c", **options
 
 
 class TestContract:
-    """What both stores do."""
+    """The behavior of both stores."""
 
     async def test_a_conversation_comes_back_equal(self, store: ConversationStore) -> None:
         agent = Agent(TestModel(), system_prompt="Be brief.")
@@ -304,7 +304,7 @@ class TestContract:
 
 
 class TestOtherWriters:
-    """What other writers of the conversation change."""
+    """The changes by other writers of the conversation."""
 
     async def test_what_others_append_is_an_entry_and_makes_a_stale_save_conflict(
         self, ours: StoredConversations

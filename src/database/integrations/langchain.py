@@ -22,7 +22,7 @@ from langchain_core.messages import (
 )
 
 from src.database.base import uuid7
-from src.database.integrations.plain_messages import PlainMessage, convert
+from src.database.integrations.plain_messages import FORMAT_KEY, PlainMessage, convert, stored_call_id
 from src.database.integrations.stored_conversation import StoredConversation
 from src.database.models import limits
 from src.database.statements import NewMessage
@@ -125,7 +125,7 @@ def _stored(message: BaseMessage) -> NewMessage:
         parts=[dump],
         tool_call_id=call_id,
         tool_name=name,
-        extra={"format": FORMAT},
+        extra={FORMAT_KEY: FORMAT},
     )
 
 
@@ -145,8 +145,7 @@ def _call(message: BaseMessage) -> tuple[str | None, str | None]:
         call_id, name = message.tool_calls[0]["id"], message.tool_calls[0]["name"]
     else:
         return None, message.name if isinstance(message, FunctionMessage) else None
-    # A longer id is found in `parts`.
-    return (None, None) if call_id is None or len(call_id) > limits.TOOL_CALL_ID.maximum else (call_id, name)
+    return (None, None) if stored_call_id(call_id) is None else (call_id, name)
 
 
 def _messages(rows: Sequence[MessageRow]) -> Iterator[BaseMessage]:

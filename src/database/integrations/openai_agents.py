@@ -10,7 +10,7 @@ from agents import TResponseInputItem
 from agents.memory import SessionABC, SessionSettings
 
 from src.database.base import uuid7
-from src.database.integrations.plain_messages import PlainMessage, convert
+from src.database.integrations.plain_messages import FORMAT_KEY, PlainMessage, convert, stored_call_id
 from src.database.integrations.stored_conversation import StoredConversation
 from src.database.models import limits
 from src.database.statements import NewMessage
@@ -98,16 +98,15 @@ class StoredSession(SessionABC):
 def _message(item: Any) -> NewMessage:
     if not isinstance(item, dict):
         raise ValueError(f"items must be dicts, as `to_input_list` returns them, got {type(item).__name__}")  # noqa: TRY004 - bad input
-    role, call_id, name = _role(item), item.get("call_id"), item.get("name")
-    fits = isinstance(call_id, str) and len(call_id) <= limits.TOOL_CALL_ID.maximum
+    role, call_id, name = _role(item), stored_call_id(item.get("call_id")), item.get("name")
     return NewMessage(
         message_id=f"{FORMAT}:{uuid7()}",
         role=role,
         content=_content(item, role),
         parts=[item],
-        tool_call_id=call_id if fits else None,  # a longer one is found in `parts`
-        tool_name=name if fits and isinstance(name, str) else None,
-        extra={"format": FORMAT},
+        tool_call_id=call_id,
+        tool_name=name if call_id is not None and isinstance(name, str) else None,
+        extra={FORMAT_KEY: FORMAT},
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 from src.database.models import limits
 from src.database.statements import HasTools, ToolCall, ToolResult, tools_of
 
-FORMAT: Final = "format"
+FORMAT_KEY: Final = "format"
 """The key in a message's `extra` of the format of its parts: the name of the adapter's extra."""
 BuiltT = TypeVar("BuiltT")
 RowT = TypeVar("RowT", bound="StoredMessage")
@@ -133,7 +133,7 @@ def convert(
         join_answers: Build one message for consecutive messages of the assistant: some providers require that one
             message has all parallel calls.
     """
-    is_own = [row.extra.get(FORMAT) == own_format for row in rows]
+    is_own = [row.extra.get(FORMAT_KEY) == own_format for row in rows]
     if all(is_own):  # the common case
         for row in rows:
             yield from read(row)
@@ -151,6 +151,14 @@ def convert(
             yield from build(plain)
     if joined is not None:
         yield from build(joined)
+
+
+def stored_call_id(call_id: object) -> str | None:
+    """Return the id of a tool call for the column `tool_call_id`, or None if the column cannot have it.
+
+    A longer id is found in `parts`.
+    """
+    return call_id if isinstance(call_id, str) and len(call_id) <= limits.TOOL_CALL_ID.maximum else None
 
 
 def plain_messages(rows: Iterable[StoredMessage]) -> Iterator[PlainMessage]:

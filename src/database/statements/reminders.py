@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, exists, or_, select
 
-from src.database.base import clean_text, uuid7
+from src.database.base import check_duration, clean_text, uuid7
 from src.database.calendar import Series
 from src.database.errors import StaleDataError
 from src.database.models import Event, User
@@ -154,6 +154,7 @@ async def claim_due(
             no name.
     """
     check_limit(limit)
+    check_duration("lease", lease)
     if not timedelta(0) < lease <= LONGEST_LEASE:
         raise ValueError(f"lease must be more than zero and at most {LONGEST_LEASE.days} days, got {lease}")
     if not worker:

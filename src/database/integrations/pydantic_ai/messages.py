@@ -10,7 +10,7 @@ from pydantic_ai import ModelMessage, ModelMessagesTypeAdapter, ModelRequest, Mo
 from pydantic_ai.messages import SystemPromptPart, TextContent, TextPart, ToolCallPart, ToolReturnPart, UserPromptPart
 from pydantic_ai.usage import RequestUsage
 
-from src.database.integrations.plain_messages import PlainMessage, StoredMessage, convert
+from src.database.integrations.plain_messages import FORMAT_KEY, PlainMessage, StoredMessage, convert, stored_call_id
 from src.database.models import limits
 from src.database.statements import NewMessage
 
@@ -81,12 +81,12 @@ def new_message(message: ModelMessage, dumped: Any, *, message_id: str, **extra:
         role=role,
         content="\n".join(_texts(message, role)) or None,
         parts=[dumped],
-        tool_call_id=tool.tool_call_id if tool and len(tool.tool_call_id) <= limits.TOOL_CALL_ID.maximum else None,
+        tool_call_id=stored_call_id(tool.tool_call_id) if tool else None,
         tool_name=tool.tool_name if tool else None,
         model=message.model_name if isinstance(message, ModelResponse) else None,
         input_tokens=usage.input_tokens or None if usage else None,
         output_tokens=usage.output_tokens or None if usage else None,
-        extra={"format": FORMAT, **extra},
+        extra={FORMAT_KEY: FORMAT, **extra},
     )
 
 
