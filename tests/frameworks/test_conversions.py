@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import pytest
+from google.adk.events import Event
+from google.genai import types as gemini
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolCall, ToolMessage
 from pydantic_ai import Agent, BinaryContent, ModelMessage, ModelRequest, ModelResponse, UserPromptPart
 from pydantic_ai.messages import SystemPromptPart, TextPart, ThinkingPart, ToolCallPart, ToolReturnPart
@@ -17,6 +19,7 @@ from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RequestUsage
 
 from src.database.base import uuid7
+from src.database.integrations.google_adk import StoredSessionService
 from src.database.integrations.langchain import StoredChatMessageHistory
 from src.database.integrations.openai_agents import StoredSession
 from src.database.integrations.plain_messages import PlainCall, PlainMessage, PlainResult, plain_messages
@@ -32,7 +35,10 @@ class Writer(NamedTuple):
     """The messages of one SDK with the same content."""
 
     turn: Callable[[UUID], Awaitable[object]]
-    """A system's message, a question, two parallel calls, their results, and an answer with reasoning."""
+    """A system's message, a question, two parallel calls, their results, and an answer with reasoning.
+
+    ADK has no system's messages.
+    """
     image: Callable[[UUID], Awaitable[object]]
     """A user's message with a text and an image."""
 
@@ -49,6 +55,19 @@ def langchain(*messages: BaseMessage) -> Callable[[UUID], Awaitable[object]]:
     return lambda user_id: StoredChatMessageHistory(SESSION, user_id).aadd_messages(messages)
 
 
+ADK: Final = StoredSessionService(session_id_of=lambda _app_name, _user_id, session_id: session_id)
+
+
+def adk(*contents: gemini.Content) -> Callable[[UUID], Awaitable[object]]:
+    async def append(user_id: UUID) -> None:
+        one: Any = {"app_name": "guide", "user_id": str(user_id), "session_id": SESSION}
+        session = await ADK.get_session(**one) or await ADK.create_session(**one)
+        for number, content in enumerate(contents):
+            await ADK.append_event(session, Event(author="guide" if number else "user", content=content))
+
+    return append
+
+
 def service(*messages: dict[str, Any]) -> Callable[[UUID], Awaitable[object]]:
     def append(user_id: UUID) -> Awaitable[object]:
         new = [NewMessage(message_id=str(uuid7()), **one) for one in messages]
@@ -59,6 +78,14 @@ def service(*messages: dict[str, Any]) -> Callable[[UUID], Awaitable[object]]:
 
 def openai_call(call_id: str) -> dict[str, Any]:
     return {"type": "function_call", "id": f"fc_{call_id}", "call_id": call_id, "name": "look", "arguments": '{"at":1}'}
+
+
+def gemini_call(call_id: str) -> gemini.FunctionCall:
+    return gemini.FunctionCall(id=call_id, name="look", args={"at": 1})
+
+
+def gemini_result(call_id: str) -> gemini.FunctionResponse:
+    return gemini.FunctionResponse(id=call_id, name="look", response={"result": f"seen {call_id}"})
 
 
 WRITERS: Final = {
@@ -105,6 +132,29 @@ WRITERS: Final = {
         ),
         langchain(
             HumanMessage([{"type": "text", "text": "See:"}, {"type": "image_url", "image_url": {"url": IMAGE}}]),
+        ),
+    ),
+    "google-adk": Writer(
+        adk(
+            gemini.Content(role="user", parts=[gemini.Part(text="Where?")]),
+            gemini.Content(
+                role="model",
+                parts=[
+                    gemini.Part(text="secret", thought=True),
+                    *(gemini.Part(function_call=gemini_call(one)) for one in "ab"),
+                ],
+            ),
+            gemini.Content(
+                role="user",
+                parts=[gemini.Part(function_response=gemini_result(one)) for one in "ab"],
+            ),
+            gemini.Content(role="model", parts=[gemini.Part(text="There.")]),
+        ),
+        adk(
+            gemini.Content(
+                role="user",
+                parts=[gemini.Part(text="See:"), gemini.Part.from_bytes(data=b"ab", mime_type="image/png")],
+            )
         ),
     ),
     "the service, columns": Writer(
@@ -193,6 +243,24 @@ async def in_langchain(user_id: UUID) -> tuple[Content, str]:
     return content, str(messages)
 
 
+async def in_adk(user_id: UUID) -> tuple[Content, str]:
+    session = await ADK.get_session(app_name="guide", user_id=str(user_id), session_id=SESSION)
+    assert session is not None
+    roles = {"user": "user", "model": "assistant"}
+    contents = [event.content for event in session.events if event.content]
+    parts = [(content.role or "", part) for content in contents for part in content.parts or ()]
+    calls = [part.function_call for _, part in parts if part.function_call]
+    results = [part.function_response for _, part in parts if part.function_response]
+    content = Content(
+        [(roles[role], part.text) for role, part in parts if part.text and not part.thought],
+        [(call.id or "", call.name or "", call.args) for call in calls],
+        [(one.id or "", (one.response or {})["result"]) for one in results],
+    )
+    assert all(one.name == "look" for one in results)
+    assert [len(event.get_function_calls()) for event in session.events if event.get_function_calls()] in ([], [2])
+    return content, session.model_dump_json()
+
+
 def text_of(content: Any) -> str:
     return content if isinstance(content, str) else content[0]
 
@@ -212,7 +280,18 @@ def content_of(messages: list[PlainMessage]) -> Content:
     )
 
 
-READERS: Final = {"openai-agents": in_openai, "pydantic-ai": in_pydantic, "langchain": in_langchain}
+READERS: Final = {
+    "openai-agents": in_openai,
+    "pydantic-ai": in_pydantic,
+    "langchain": in_langchain,
+    "google-adk": in_adk,
+}
+
+
+def texts_of_turn(writer: str, reader: str) -> list[tuple[str, str]]:
+    """Return the texts of a turn: ADK writes no system's message, and reads one as the user's."""
+    system = [] if writer == "google-adk" else [("user" if reader == "google-adk" else "system", "Be brief.")]
+    return [*system, *TURN.texts[1:]]
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -223,7 +302,7 @@ async def test_texts_parallel_calls_results_and_ids_are_read_by_each_sdk(
     await WRITERS[writer].turn(user_id)
 
     content, _ = await READERS[reader](user_id)
-    assert content == TURN
+    assert content == TURN._replace(texts=texts_of_turn(writer, reader))
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -269,8 +348,9 @@ async def test_an_agent_continues_each_conversation(writer: str, user_id: UUID) 
 
     assert len(new) == 2
     assert await store.load_entries(SESSION) == [*before, *new]
-    after = [*TURN.texts, ("user", "Go on"), ("assistant", "Done.")]
-    assert (await in_pydantic(user_id))[0].texts == (await in_openai(user_id))[0].texts == after
+    after = [("user", "Go on"), ("assistant", "Done.")]
+    for reader, read in READERS.items():
+        assert (await read(user_id))[0].texts == [*texts_of_turn(writer, reader), *after]
 
 
 async def test_arguments_that_are_no_object_are_read_by_each_sdk(user_id: UUID) -> None:

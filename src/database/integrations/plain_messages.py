@@ -210,7 +210,7 @@ def _arguments(part: Mapping[str, Any]) -> dict[str, Any] | str:
 def _result(item: ToolResult, row: StoredMessage) -> str:
     """Return the text of a result. The parts of a tool's message with the id of the call are the value, or have it."""
     if item.part:
-        return _as_text(_value(item.part, ""))
+        return text_of_result(_value(item.part, ""))
     if row.content is not None:
         return row.content
     return "\n".join(_as_text(_value(part, part)) for part in row.parts or ())
@@ -223,6 +223,12 @@ def _value(part: Any, default: Any) -> Any:
     data = part.get("data", part.get("kwargs"))
     objects = [part, data] if isinstance(data, dict) else [part]
     return next((one[name] for one in objects for name in _CONTENTS if one.get(name) is not None), default)
+
+
+def text_of_result(value: Any) -> str:
+    """Return the text of a tool's result. Gemini's results are objects: ADK puts another value under `result`."""
+    is_wrapped = isinstance(value, dict) and value.keys() == {"result"}
+    return _as_text(value["result"] if is_wrapped else value)
 
 
 def _as_text(value: Any) -> str:
@@ -256,4 +262,5 @@ def _words(parts: Sequence[Any]) -> Iterator[str]:
 def _is_other(part: Mapping[str, Any]) -> bool:
     """Return True for calls, results and reasoning, whose texts are not words of the author."""
     kind = str(part.get("type", part.get("part_kind", "")))
-    return kind in _WITHOUT_WORDS or kind.startswith("data-") or any(part.get(name) for name in _PREFERRED_IDS[:-1])
+    is_thought = kind in _WITHOUT_WORDS or part.get("thought") is True  # the latter is Gemini's
+    return is_thought or kind.startswith("data-") or any(part.get(name) for name in _PREFERRED_IDS[:-1])

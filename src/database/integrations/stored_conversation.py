@@ -74,11 +74,11 @@ class StoredConversation:
         with self._tenant():
             was_open = self._known()
             conversation_id = await self._open()
-            rows = await _last(conversation_id, limit)
+            rows = await last_messages(conversation_id, limit)
             if not rows and was_open is not None:  # empty, or deleted: then the session id opens another conversation
                 self._opened = None
                 if (opened := await self._open()) != conversation_id:
-                    rows = await _last(opened, limit)
+                    rows = await last_messages(opened, limit)
             return rows
 
     async def pop(self) -> list[MessageRow]:
@@ -90,20 +90,9 @@ class StoredConversation:
         await run_shielded(self._with_conversation(lambda conversation_id: get_store().clear(conversation_id)))
 
     async def _append(self, messages: Sequence[NewMessage]) -> None:
-        uncertain: CommitOutcomeUnknown | None = None
-        for pause in _PAUSES_SECONDS:
-            await asyncio.sleep(pause)
-            try:
-                await self._with_conversation(lambda conversation_id: _append_all(conversation_id, messages))
-            except CommitOutcomeUnknown as error:
-                uncertain = error
-            except ConnectionFailed:
-                if uncertain is None:
-                    raise
-            else:
-                return
-        if uncertain is not None:
-            raise uncertain
+        await send_again(
+            lambda _: self._with_conversation(lambda conversation_id: _append_all(conversation_id, messages))
+        )
 
     async def _with_conversation(self, call: Callable[[UUID], Awaitable[ResultT]]) -> ResultT:
         """Call a function with the conversation; if it was deleted after it was opened, open another one."""
@@ -136,6 +125,42 @@ class StoredConversation:
         return nullcontext() if self._tenant_id is None else tenant_context(self._tenant_id)
 
 
+async def send_again(send: Callable[[int], Awaitable[ResultT]]) -> ResultT:
+    """Send a statement; send it again if the connection was lost before the server answered.
+
+    Args:
+        send: Sends the statement, which has the same effect when it is committed twice. Its argument is the number of
+            the attempt, from 1.
+
+    Raises:
+        CommitOutcomeUnknown: The server cannot be reached again.
+    """
+    uncertain: CommitOutcomeUnknown | None = None
+    for attempt, pause in enumerate(_PAUSES_SECONDS, start=1):
+        await asyncio.sleep(pause)
+        try:
+            return await send(attempt)
+        except CommitOutcomeUnknown as error:
+            uncertain = error
+        except ConnectionFailed:
+            if uncertain is None:
+                raise
+    assert uncertain is not None  # noqa: S101 - each attempt has ended with it
+    raise uncertain
+
+
+async def last_messages(conversation_id: UUID, limit: int | None) -> list[MessageRow]:
+    """Return exactly the last messages of a conversation, the oldest first; without a limit all messages."""
+    rows = await get_store().last(conversation_id, min(limit or MAX_LIMIT, MAX_LIMIT))
+    if len(rows) < MAX_LIMIT or limit == MAX_LIMIT:
+        return rows
+    async with aclosing(get_store().stream_conversation(conversation_id)) as stream:  # one snapshot, unlike pages
+        kept = deque[MessageRow](maxlen=limit)
+        async for row in stream:
+            kept.append(row)
+        return list(kept)
+
+
 async def _append_all(conversation_id: UUID, messages: Sequence[NewMessage]) -> None:
     if len(messages) <= MAX_LIMIT:
         await get_store().append_many(conversation_id, messages)
@@ -147,14 +172,3 @@ async def _append_all(conversation_id: UUID, messages: Sequence[NewMessage]) -> 
             await repository.append_many(conversation_id, messages[first : first + MAX_LIMIT])
 
     await run_transaction(append_batches, idempotent=True)
-
-
-async def _last(conversation_id: UUID, limit: int | None) -> list[MessageRow]:
-    rows = await get_store().last(conversation_id, min(limit or MAX_LIMIT, MAX_LIMIT))
-    if len(rows) < MAX_LIMIT or limit == MAX_LIMIT:
-        return rows
-    async with aclosing(get_store().stream_conversation(conversation_id)) as stream:  # one snapshot, unlike pages
-        kept = deque[MessageRow](maxlen=limit)
-        async for row in stream:
-            kept.append(row)
-        return list(kept)

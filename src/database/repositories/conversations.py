@@ -53,9 +53,7 @@ class ConversationRepository(Repository[Conversation]):
             ValueError: The session id is empty.
         """
         key, _ = conversation_changes.stored_session_id(session_id)
-        statement = self._select(Conversation.session_id == key)
-        conversation: Conversation | None = await self.session.scalar(statement)
-        return conversation
+        return await self._built(ConversationRepository._by_session_id).first(self.session, session_id=key)
 
     async def get_active(self, user_id: UUID, channel: str, external_chat_id: str | None = None) -> Conversation | None:
         """Return the active conversation of a user in a chat, or None."""
@@ -328,6 +326,9 @@ class ConversationRepository(Repository[Conversation]):
     def _active(self, *of_chat: Condition) -> Select[Any]:
         of_user = (Conversation.user_id == bindparam("user_id"), Conversation.channel == bindparam("channel"))
         return self._select(*of_user, Conversation.is_active, *of_chat)
+
+    def _by_session_id(self) -> Select[Any]:
+        return self._select(Conversation.session_id == bindparam("session_id"))
 
     def _active_in_chat(self) -> Select[Any]:
         return self._active(Conversation.external_chat_id == bindparam("external_chat_id"))

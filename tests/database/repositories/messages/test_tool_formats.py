@@ -67,6 +67,10 @@ def pydantic_result(one: str) -> dict[str, Any]:
     return {"part_kind": "tool-return", "tool_name": f"tool_{one}", "content": {"id": "other"}, "tool_call_id": one}
 
 
+def adk_event(role: str, parts: list[Any]) -> dict[str, Any]:
+    return {"id": "other", "author": "guide", "content": {"role": role, "parts": parts}, "actions": {"stateDelta": {}}}
+
+
 def gemini(name: str, one: str, value: str, *, has_id: bool) -> dict[str, Any]:
     """A part as `model_dump` of google-genai writes it."""
     nested = {"id": one if has_id else None, "name": f"tool_{one}", value: {"call_id": "other"}}
@@ -113,6 +117,15 @@ FORMATS = {
             lambda one: gemini("function_response", one, "response", has_id=False),
             lambda parts: {"role": "user", "parts": parts[::-1]},
         ),
+    ),
+    "google-adk": Format(
+        lambda ids: [adk_event("model", [{"functionCall": {"id": one, "name": f"tool_{one}"}} for one in ids])],
+        lambda ids: [
+            {
+                "role": "tool",
+                "parts": [adk_event("user", [{"functionResponse": {"id": one, "response": {}}} for one in ids])],
+            }
+        ],
     ),
     "gemini, REST": Format(
         lambda ids: [{"functionCall": {"name": f"tool_{one}", "args": {}}} for one in ids],
