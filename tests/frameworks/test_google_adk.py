@@ -548,7 +548,7 @@ async def test_an_event_without_state_is_one_round_trip(
             read = len(relay.sent)
         await get_engine("store").dispose()
 
-    assert (appended, read) == (1, 4)
+    assert (appended, read) == (1, 5), "the conversation, three scopes of state, and the messages"
 
 
 class Counting(BaseAgent):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
@@ -102,7 +102,12 @@ class ConversationRepository(Repository[Conversation]):
         )
 
     async def open(
-        self, session_id: str, user_id: UUID, *, channel: str = conversation_changes.SESSION_CHANNEL
+        self,
+        session_id: str,
+        user_id: UUID,
+        *,
+        channel: str = conversation_changes.SESSION_CHANNEL,
+        extra: Mapping[str, Any] | None = None,
     ) -> tuple[Conversation, bool]:
         """Return the conversation with this session id, opening one if there is none.
 
@@ -116,6 +121,7 @@ class ConversationRepository(Repository[Conversation]):
                 and `extra["session_id"]` is the id.
             user_id: The user's id.
             channel: The channel of a conversation that is opened.
+            extra: The `extra` of a conversation that is opened.
 
         Returns:
             The conversation, and True if this call opened it.
@@ -123,13 +129,14 @@ class ConversationRepository(Repository[Conversation]):
         Raises:
             DuplicateKeyError: The session id belongs to a conversation of another user.
             ForeignKeyError: There is no such conversation, and the tenant has no such user or the user is deleted.
-            ValueError: The session id is empty, or the channel is too long.
+            ValueError: The session id is empty, the channel is too long, or `extra` is no JSON object or has the key
+                `session_id`.
 
         Example:
             conversation, is_new = await ConversationRepository(session).open("agent-42", user.id)
         """
         send = partial(InSession(self.session).entities, conversation_changes.OPEN, Conversation, refresh=True)
-        return await conversation_changes.open_by_session_id(send, session_id, user_id, channel)
+        return await conversation_changes.open_by_session_id(send, session_id, user_id, channel, extra)
 
     async def clear(self, conversation_id: UUID, *, turn: int | None = None) -> int:
         """Delete all messages of a conversation softly, and its summary; return the number of messages.

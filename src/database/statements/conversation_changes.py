@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
@@ -46,13 +46,21 @@ Send = Callable[..., Awaitable[Sequence[RowT]]]
 """Sends one of the calls with these arguments, and returns its rows as conversations."""
 
 
-async def open_by_session_id(send: Send[OpenedT], session_id: str, user_id: UUID, channel: str) -> tuple[OpenedT, bool]:
+async def open_by_session_id(
+    send: Send[OpenedT], session_id: str, user_id: UUID, channel: str, extra: Mapping[str, Any] | None
+) -> tuple[OpenedT, bool]:
     """Return the conversation of a session id, opened if there is none; see `ConversationRepository.open`."""
-    key, extra = stored_session_id(session_id)
+    key, hashed = stored_session_id(session_id)
     check_id("user_id", user_id)
     channel, _ = stored_chat(channel, None)
+    extra = {} if extra is None else extra
+    limits.Json("object").check("extra", extra)
+    if SESSION_ID in extra:
+        raise ValueError(
+            f"extra must have no {SESSION_ID!r}: a session id that is too long for its column is kept there"
+        )
     new_id = uuid7()
-    rows = await send(key, user_id, channel, new_id, json_text(extra, "extra"))
+    rows = await send(key, user_id, channel, new_id, json_text({**extra, **hashed}, "extra"))
     if not rows:
         raise ForeignKeyError(f"this tenant has no User with id {user_id} to open a conversation for")
     [opened] = rows

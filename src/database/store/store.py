@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,7 +25,6 @@ from src.database.statements import (
     InvalidCursorError,
     Latest,
     NewMessage,
-    Outcome,
     Page,
     Turn,
     Unanswered,
@@ -156,7 +155,12 @@ class Store:
         return user, user.id == new_id
 
     async def open_conversation(
-        self, session_id: str, user_id: UUID, *, channel: str = conversation_changes.SESSION_CHANNEL
+        self,
+        session_id: str,
+        user_id: UUID,
+        *,
+        channel: str = conversation_changes.SESSION_CHANNEL,
+        extra: Mapping[str, Any] | None = None,
     ) -> tuple[ConversationRow, bool]:
         """Return the conversation with this session id, opened if there is none; see `ConversationRepository.open`.
 
@@ -164,10 +168,10 @@ class Store:
             CommitOutcomeUnknown: The connection was lost before the server answered: call again.
             DuplicateKeyError: The session id belongs to a conversation of another user.
             ForeignKeyError: There is no such conversation, and the tenant has no such user or the user is deleted.
-            ValueError: The session id is empty, or the channel is too long.
+            ValueError: The session id is empty, the channel is too long, or `extra` is no JSON object.
         """
         send = partial(self._conversations, conversation_changes.OPEN)
-        return await conversation_changes.open_by_session_id(send, session_id, user_id, channel)
+        return await conversation_changes.open_by_session_id(send, session_id, user_id, channel, extra)
 
     async def clear(self, conversation_id: UUID, *, turn: int | None = None) -> int:
         """Delete all messages of a conversation softly; see `ConversationRepository.clear`.
@@ -230,7 +234,8 @@ class Store:
         _, outcomes = await append_messages(
             self._sender, conversation_id, messages, turn=turn, expected_last_seq=expected_last_seq
         )
-        return [_row(one) for one in outcomes]
+        columns = attrgetter("message_id", "id", "conversation_id", "seq", "created_at", "is_inserted", "is_live")
+        return [AppendedRow._make(columns(one)) for one in outcomes]
 
     async def delete_conversation(self, conversation_id: UUID) -> None:
         """Delete a conversation softly; `ConversationRepository.restore` brings it back.
@@ -585,12 +590,6 @@ def _sent_by(sender: int | Identity, columns: Sequence[Any]) -> tuple[int | None
         return None, (*columns, *[None] * missing, *sender.arguments())
     users.check_telegram_id(sender)
     return sender, columns
-
-
-def _row(one: Outcome) -> AppendedRow:
-    return AppendedRow(
-        one.message_id, one.id, one.conversation_id, one.seq, one.created_at, one.is_inserted, one.is_live
-    )
 
 
 def _position(cursor: str, scope: str) -> int:

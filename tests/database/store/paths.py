@@ -76,7 +76,7 @@ class Path(Protocol):
         self, telegram_id: int, chat: str | None, messages: Sequence[NewMessage], *, idle: timedelta | None = None
     ) -> Taken: ...
     async def claim(self, worker: str, **options: Any) -> list[tuple[Any, ...]]: ...
-    async def open(self, session_id: str, user_id: UUID) -> tuple[UUID, bool]: ...
+    async def open(self, session_id: str, user_id: UUID, **options: Any) -> tuple[UUID, bool]: ...
     async def clear(self, conversation_id: UUID, **options: Any) -> int: ...
     async def pop(self, conversation_id: UUID, limit: int = 1, **options: Any) -> list[tuple[Any, ...]]: ...
     async def fork(self, conversation_id: UUID, **options: Any) -> dict[str, Any]: ...
@@ -134,9 +134,9 @@ class ByRepositories:
             claimed = await EventRepository(session).claim_due_reminders(worker, **options)
         return [tuple(getattr(event, name) for name in EVENT) for event in claimed]
 
-    async def open(self, session_id: str, user_id: UUID) -> tuple[UUID, bool]:
+    async def open(self, session_id: str, user_id: UUID, **options: Any) -> tuple[UUID, bool]:
         async with get_db() as session:
-            conversation, is_new = await ConversationRepository(session).open(session_id, user_id)
+            conversation, is_new = await ConversationRepository(session).open(session_id, user_id, **options)
         return conversation.id, is_new
 
     async def clear(self, conversation_id: UUID, **options: Any) -> int:
@@ -220,8 +220,8 @@ class ByStore:
         claimed = await get_store().claim_due_reminders(worker, **options)
         return [tuple(getattr(event, name) for name in EVENT) for event in claimed]
 
-    async def open(self, session_id: str, user_id: UUID) -> tuple[UUID, bool]:
-        conversation, is_new = await get_store().open_conversation(session_id, user_id)
+    async def open(self, session_id: str, user_id: UUID, **options: Any) -> tuple[UUID, bool]:
+        conversation, is_new = await get_store().open_conversation(session_id, user_id, **options)
         return conversation.id, is_new
 
     async def clear(self, conversation_id: UUID, **options: Any) -> int:

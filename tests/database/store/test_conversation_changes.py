@@ -66,6 +66,30 @@ async def test_a_session_id_is_a_string(path: Path, user_id: UUID, session_id: A
         await path.open(session_id, user_id)
 
 
+@pytest.mark.parametrize("session_id", ["s", LONG])
+async def test_only_a_conversation_that_is_opened_gets_extra(path: Path, user_id: UUID, session_id: str) -> None:
+    opened, _ = await path.open(session_id, user_id, extra={"app": {"nul \0": 1}})
+    assert await path.open(session_id, user_id, extra={"app": 2}) == (opened, False)
+
+    row = await conversation(opened)
+    assert row.extra.pop("session_id", session_id) == session_id
+    assert row.extra == {"app": {"nul \0": 1}}
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ([1], "extra must be a dict, got list"),
+        ({"session_id": "x"}, "extra must have no 'session_id'"),
+        ({"x": {1}}, r"extra .* set"),
+    ],
+)
+async def test_a_wrong_extra_opens_nothing(path: Path, user_id: UUID, extra: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        await path.open("s", user_id, extra=extra)
+    assert (await path.latest(user_id)).items == []
+
+
 async def test_after_a_deletion_the_session_id_opens_another_conversation(path: Path, user_id: UUID) -> None:
     first, _ = await path.open("s", user_id)
     async with get_db() as session:

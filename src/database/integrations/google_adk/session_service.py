@@ -23,12 +23,13 @@ from src.database.base import uuid7
 from src.database.connect import run_shielded
 from src.database.errors import DuplicateKeyError, IdempotencyConflictError, NotFoundError, StaleDataError
 from src.database.integrations.google_adk.events import FORMAT, dump, is_of, load, new_message
-from src.database.integrations.google_adk.sessions import STATE, Place, PlacedSession, read_session, read_sessions
-from src.database.integrations.google_adk.state import Scopes, get_shared_state, set_shared_state
+from src.database.integrations.google_adk.sessions import PlacedSession, read_session, read_sessions
+from src.database.integrations.google_adk.state import Place, Scopes, get_state, set_states
 from src.database.integrations.stored_conversation import last_messages, send_again
 from src.database.models import Conversation, limits
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, UserRepository
 from src.database.session import AsyncSession, current_tenant, get_read_db, run_transaction, tenant_context
+from src.database.statements import MAX_LIMIT
 from src.database.store import get_store
 
 SessionIdOf: TypeAlias = Callable[[str, str, str], str]
@@ -89,21 +90,18 @@ class StoredSessionService(BaseSessionService):
         limits.STATE_KEY.check("app_name", app_name)
         limits.Json("object", nullable=True).check("state", state)
         session_id = (session_id or "").strip() or str(uuid7())
+        record = {"app_name": app_name, "user_id": user_id, "session_id": session_id}
         scopes = Scopes.split(to_jsonable_python(state or {}))
 
         async def create(session: AsyncSession) -> Session:
-            conversations = ConversationRepository(session)
             try:
-                conversation, is_new = await conversations.open(key, owner_id)
+                conversation, is_new = await ConversationRepository(session).open(key, owner_id, extra={FORMAT: record})
             except DuplicateKeyError:
                 is_new = False
             if not is_new:
                 raise AlreadyExistsError(f"Session with id {session_id} already exists.")
-            record = {"app_name": app_name, "user_id": user_id, "session_id": session_id}
-            values = {FORMAT: record, STATE: scopes.session}
-            conversation = await conversations.change_json(conversation.id, "extra", values=values)
-            await set_shared_state(session, app_name, owner_id, scopes)
-            return await read_session(session, app_name, conversation, user_id=user_id, session_id=session_id)
+            written = await set_states(session, app_name, Place.of(conversation), scopes)
+            return await read_session(session, app_name, conversation, written, user_id=user_id, session_id=session_id)
 
         with self._tenant():
             key = self._session_id_of(app_name, user_id, session_id)
@@ -129,7 +127,8 @@ class StoredSessionService(BaseSessionService):
                 conversation = await self._find(session, app_name, user_id, session_id)
                 if conversation is None:
                     return None
-                found = await read_session(session, app_name, conversation, user_id=user_id, session_id=session_id)
+                ids = {"user_id": user_id, "session_id": session_id}
+                found = await read_session(session, app_name, conversation, Scopes(), **ids)
             # After the conversation: an event that is appended in between makes the session stale.
             found.events = await _events(conversation.id, app_name, config or GetSessionConfig())
             return found
@@ -145,8 +144,13 @@ class StoredSessionService(BaseSessionService):
             async with get_read_db(read_your_writes=True) as session:
                 if user_id is not None:
                     where.append(Conversation.user_id == await self._owner(session, user_id))
-                found = [one async for one in ConversationRepository(session).stream(*where)]
-                sessions = await read_sessions(session, app_name, found)
+                sessions: list[PlacedSession] = []
+                after: str | None = None
+                while True:
+                    page = await ConversationRepository(session).page(*where, after=after, limit=MAX_LIMIT)
+                    sessions += await read_sessions(session, app_name, page.items)
+                    if (after := page.next_cursor) is None:
+                        break
         return ListSessionsResponse(sessions=sorted(sessions, key=lambda one: (one.last_update_time, one.id)))
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
@@ -168,7 +172,7 @@ class StoredSessionService(BaseSessionService):
             async with get_read_db(read_your_writes=True) as session:
                 if (owner_id := await self._owner(session, user_id)) is None:
                     return {}
-                return await get_shared_state(session, app_name, owner_id)
+                return await get_state(session, app_name, user_id=owner_id)
 
     async def append_event(self, session: Session, event: Event) -> Event:
         """Append an event to a session, and set the state of its delta, in one transaction.
@@ -276,12 +280,10 @@ async def _store(place: Place, app_name: str, event: Event) -> tuple[int, dateti
     scopes = Scopes.split(dumped.get("actions", {}).get("stateDelta", {}))
 
     async def append(session: AsyncSession) -> tuple[int, datetime, bool]:
-        messages, conversations = MessageHistoryRepository(session), ConversationRepository(session)
+        messages = MessageHistoryRepository(session)
         done = await messages.append(place.conversation_id, message, expected_last_seq=place.last_seq)
         if done.inserted:  # otherwise the state was set with it
-            if scopes.session:
-                await conversations.change_json(place.conversation_id, "extra", merge={STATE: scopes.session})
-            await set_shared_state(session, app_name, place.user_id, scopes)
+            await set_states(session, app_name, place, scopes)
         return done.message.seq, done.message.created_at, done.inserted
 
     async def send(attempt: int) -> tuple[int, datetime]:

@@ -11,9 +11,24 @@ from google.adk.sessions.state import State
 from sqlalchemy import ARRAY, Uuid, any_, literal
 
 from src.database.integrations.google_adk.events import FORMAT
-from src.database.models import StateEntry
+from src.database.models import Conversation, StateEntry
 from src.database.repositories import StateRepository
 from src.database.session import AsyncSession
+from src.database.statements import MAX_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The conversation of a session, its user, and the `seq` of the last message when the session was read."""
+
+    conversation_id: UUID
+    user_id: UUID
+    last_seq: int
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> Place:
+        """Return the place of a conversation that has been read."""
+        return cls(conversation.id, conversation.user_id, conversation.last_seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +58,34 @@ class Scopes:
         return {**self.session, **app, **{State.USER_PREFIX + key: value for key, value in self.user.items()}}
 
 
-async def get_shared_state(session: AsyncSession, app_name: str, user_id: UUID | None = None) -> dict[str, Any]:
-    """Return the state of an app, or of a user in an app."""
-    entry = await StateRepository(session).get_by_key(FORMAT, app_name, user_id=user_id)
+async def get_state(session: AsyncSession, app_name: str, **owner: UUID) -> dict[str, Any]:
+    """Return the state in an app of the tenant, of a user (`user_id`) or of a conversation (`conversation_id`)."""
+    entry = await StateRepository(session).get_by_key(FORMAT, app_name, **owner)
     return entry.value if entry else {}
 
 
-async def get_user_states(
-    session: AsyncSession, app_name: str, user_ids: Collection[UUID]
-) -> dict[UUID, dict[str, Any]]:
-    """Return the state of users in an app, by the user's id, without users that have none."""
-    is_of_users = StateEntry.owner_id == any_(literal(list(user_ids), ARRAY(Uuid())))
-    where = (is_of_users, StateEntry.namespace == FORMAT, StateEntry.key == app_name)
-    return {entry.owner_id: entry.value async for entry in StateRepository(session).stream(*where)}
+async def get_states(session: AsyncSession, app_name: str, owner_ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
+    """Return the state in an app of users and conversations, by their ids, without those that have none."""
+    is_of_owners = StateEntry.owner_id == any_(literal(list(owner_ids), ARRAY(Uuid())))
+    where = (is_of_owners, StateEntry.namespace == FORMAT, StateEntry.key == app_name)
+    states: dict[UUID, dict[str, Any]] = {}
+    after: str | None = None
+    while True:
+        page = await StateRepository(session).page(*where, after=after, limit=MAX_LIMIT)
+        states |= {entry.owner_id: entry.value for entry in page.items}
+        if (after := page.next_cursor) is None:
+            return states
 
 
-async def set_shared_state(session: AsyncSession, app_name: str, user_id: UUID, scopes: Scopes) -> None:
-    """Set keys of the state of the user and the app.
+async def set_states(session: AsyncSession, app_name: str, place: Place, changes: Scopes) -> Scopes:
+    """Set keys of the state of a session, its user and its app; return the state of the scopes that are changed.
 
-    The caller locks the conversation first: writers that lock in one order do not deadlock.
+    The order keeps writers from waiting for each other in a circle.
     """
-    entries = StateRepository(session)
-    if scopes.user:
-        await entries.merge(FORMAT, app_name, scopes.user, user_id=user_id)
-    if scopes.app:
-        await entries.merge(FORMAT, app_name, scopes.app)
+
+    async def merge(values: dict[str, Any], **owner: Any) -> dict[str, Any]:
+        return (await StateRepository(session).merge(FORMAT, app_name, values, **owner)).value if values else {}
+
+    of_session = await merge(changes.session, conversation_id=place.conversation_id)
+    of_user = await merge(changes.user, user_id=place.user_id)
+    return Scopes(await merge(changes.app), of_user, of_session)
