@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FRAMEWORKS := .cache/frameworks
-EXTRAS := aiogram,fastapi,google-adk,langchain,litestar,openai-agents,pydantic-ai
+EXTRAS := aiogram,fastapi,google-adk,langchain,langgraph,litestar,openai-agents,pydantic-ai
 
 # Without a bytecode cache each pytest worker compiles all tests again: half of the time of the collection.
 unexport PYTHONDONTWRITEBYTECODE

@@ -13,6 +13,7 @@ PRINTED = {
     "agent_sdks_together": ["I have read 1 items.", "I have read 2 messages.", "Goodbye, after 5 messages."],
     "google_adk_agent": ["I have read 1 contents.", "I have read 3 contents."],
     "langchain_history": ["I have read 1 messages.", "I have read 3 messages."],
+    "langgraph_checkpoints": ["Order tea?", "tea: yes"],
     "openai_agents_memory": ["I have read 1 items.", "I have read 3 items."],
     "pydantic_ai_agent": ["['I see 1 messages.', 'I see 3 messages.']"],
 }

@@ -81,6 +81,9 @@ class StateRepository(Repository[StateEntry]):
         namespace: str,
         prefix: str = "",
         *,
+        start: str | None = None,
+        stop: str | None = None,
+        descending: bool = False,
         after: str | None = None,
         limit: int = 50,
         user_id: UUID | None = None,
@@ -91,6 +94,9 @@ class StateRepository(Repository[StateEntry]):
         Args:
             namespace: The namespace.
             prefix: The prefix as plain text; `%` and `_` have no other meaning. Without it, all entries.
+            start: The first key, if the page begins within the prefix.
+            stop: A key that ends the range: only keys before `stop` are returned.
+            descending: Return the last key first.
             after: The `next_cursor` of the previous page; None for the first page.
             limit: The largest number of entries in the page, 1 to 1000.
             user_id: The user that the entries belong to.
@@ -100,10 +106,18 @@ class StateRepository(Repository[StateEntry]):
             InvalidCursorError: The cursor is not from this query.
             ValueError: An argument is out of range.
         """
-        fetch = partial(self._fetch, StateRepository._by_prefix, state.OF_PAGE)
-        owner = state.Owner(user_id, conversation_id)
+        build = StateRepository._by_prefix_descending if descending else StateRepository._by_prefix
         return await state.page_by_prefix(
-            fetch, self.session.tenant_id, owner, namespace, prefix=prefix, after=after, limit=limit
+            partial(self._fetch, build, state.OF_PAGE),
+            self.session.tenant_id,
+            state.Owner(user_id, conversation_id),
+            namespace,
+            prefix=prefix,
+            start=start,
+            stop=stop,
+            is_descending=descending,
+            after=after,
+            limit=limit,
         )
 
     async def set(
@@ -212,6 +226,34 @@ class StateRepository(Repository[StateEntry]):
                 self.session.expunge(row)
         return is_deleted
 
+    async def delete_by_keys(
+        self,
+        namespace: str,
+        keys: Collection[str],
+        *,
+        user_id: UUID | None = None,
+        conversation_id: UUID | None = None,
+    ) -> int:
+        """Delete the entries with these keys, at most 1000, permanently; return their number."""
+        return await state.delete_by_keys(self.session, state.Owner(user_id, conversation_id), namespace, keys)
+
+    async def delete_by_prefix(
+        self,
+        namespace: str,
+        prefix: str = "",
+        *,
+        start: str | None = None,
+        stop: str | None = None,
+        user_id: UUID | None = None,
+        conversation_id: UUID | None = None,
+    ) -> int:
+        """Delete the entries whose keys begin with a prefix permanently; return their number.
+
+        The arguments are those of `page_by_prefix`. Without a prefix, all entries of the namespace are deleted.
+        """
+        owner = state.Owner(user_id, conversation_id)
+        return await state.delete_by_prefix(self.session, owner, namespace, prefix, start=start, stop=stop)
+
     async def _write(
         self, owner: state.Owner, namespace: str, values: Mapping[str, Any], **options: Any
     ) -> list[StateEntry]:
@@ -228,6 +270,9 @@ class StateRepository(Repository[StateEntry]):
 
     def _by_prefix(self) -> Select[Any]:
         return state.by_prefix((StateEntry,), self._tenant)
+
+    def _by_prefix_descending(self) -> Select[Any]:
+        return state.by_prefix((StateEntry,), self._tenant, is_descending=True)
 
     def _live(self) -> list[Condition]:
         return [state.is_live()]

@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Integer, Select, Text, Uuid, any_, bindparam, exists, or_, select
+from sqlalchemy import ARRAY, Integer, Select, Text, Uuid, any_, bindparam, delete, exists, literal, or_, select
 
 from src.database.base import check_duration, check_id, uuid7
 from src.database.errors import NotFoundError, StaleDataError
 from src.database.json_values import json_text
 from src.database.models import Conversation, StateEntry, User, limits
+from src.database.session import AsyncSession
 from src.database.statements.call import Call, Sender
 from src.database.statements.in_session import entity_columns
 from src.database.statements.pagination import (
@@ -31,7 +32,7 @@ LARGEST_VALUE: Final = 16 * 2**20
 """The largest value in bytes, of JSON as text."""
 LONGEST_EXPIRY: Final = timedelta(days=36_500)
 OF_KEYS: Final = ("owner_id", "namespace", "keys")
-OF_PAGE: Final = ("owner_id", "namespace", "first", "last", "after", "limit")
+OF_PAGE: Final = ("owner_id", "namespace", "first", "after", "before", "limit")
 _SET: Final[Call[Any]] = Call("app_set_state", 11, columns=lambda: [*entity_columns(StateEntry)(), "outcome"])
 _DELETE: Final[Call[Any]] = Call("app_delete_state", 6)
 _LAST_CHARACTER: Final = "\U0010ffff"
@@ -85,14 +86,15 @@ def by_keys(columns: Sequence[Any], tenant_id: Any) -> Select[Any]:
     return _of_owner(columns, tenant_id).where(StateEntry.key == wanted)
 
 
-def by_prefix(columns: Sequence[Any], tenant_id: Any) -> Select[Any]:
+def by_prefix(columns: Sequence[Any], tenant_id: Any, *, is_descending: bool = False) -> Select[Any]:
     """Return a select of one page of the entries whose keys have a prefix; its parameters are `OF_PAGE`.
 
     The prefix is a range of keys: LIKE is not leakproof, so that row-level security would keep it from the index.
     """
-    within = StateEntry.key.between(bindparam("first", type_=Text()), bindparam("last", type_=Text()))
-    statement = _of_owner(columns, tenant_id).where(within, StateEntry.key > bindparam("after", type_=Text()))
-    return statement.order_by(StateEntry.key).limit(bindparam("limit", type_=Integer()))
+    first, after, before = (bindparam(name, type_=Text()) for name in ("first", "after", "before"))
+    within = (StateEntry.key >= first, StateEntry.key > after, StateEntry.key < before)
+    order = StateEntry.key.desc() if is_descending else StateEntry.key
+    return _of_owner(columns, tenant_id).where(*within).order_by(order).limit(bindparam("limit", type_=Integer()))
 
 
 def is_live() -> Any:
@@ -101,7 +103,13 @@ def is_live() -> Any:
 
 
 def _of_owner(columns: Sequence[Any], tenant_id: Any) -> Select[Any]:
-    owner_id = bindparam("owner_id", type_=Uuid())
+    return select(*columns).where(
+        *_are_owned(tenant_id, bindparam("owner_id", type_=Uuid()), bindparam("namespace", type_=Text()))
+    )
+
+
+def _are_owned(tenant_id: Any, owner_id: Any, namespace: Any) -> tuple[Any, ...]:
+    """Return the conditions of the entries in a namespace that have not expired, and whose owner is not deleted."""
     has_owner = or_(
         owner_id == tenant_id,
         *(
@@ -109,10 +117,10 @@ def _of_owner(columns: Sequence[Any], tenant_id: Any) -> Select[Any]:
             for one in (User, Conversation)
         ),
     )
-    return select(*columns).where(
+    return (
         StateEntry.tenant_id == tenant_id,
         StateEntry.owner_id == owner_id,
-        StateEntry.namespace == bindparam("namespace", type_=Text()),
+        StateEntry.namespace == namespace,
         is_live(),
         has_owner,
     )
@@ -143,19 +151,22 @@ async def page_by_prefix(
     namespace: str,
     *,
     prefix: str,
+    start: str | None,
+    stop: str | None,
+    is_descending: bool,
     after: str | None,
     limit: int,
 ) -> Page[EntryT]:
     """Return a page of entries by key; see `StateRepository.page_by_prefix`. `fetch` sends `by_prefix`."""
     check_limit(limit)
     _check_keys(namespace, [])
-    if prefix:
-        limits.STATE_KEY.check("prefix", prefix)
+    first, before = _range(prefix, start, stop)
     owner_id = owner.id_in(tenant_id)
-    scope = f"state:{tenant_id}:{owner_id}:{namespace}:{prefix}"
-    last = prefix.ljust(limits.STATE_KEY.maximum, _LAST_CHARACTER)
+    scope = f"state:{tenant_id}:{owner_id}:{namespace}:{is_descending}:{len(first)}:{first}:{before}"
     position = "" if after is None else _position(after, scope)
-    entries = await fetch(owner_id, namespace, prefix, last, position, limit + 1)
+    if position and is_descending:
+        position, before = "", min(before, position)
+    entries = await fetch(owner_id, namespace, first, position, before, limit + 1)
     if len(entries) <= limit:
         return Page(entries, None)
     return Page(entries[:limit], encode_cursor([entries[limit - 1].key], scope=scope))
@@ -215,6 +226,30 @@ async def delete_entry(sender: Sender, owner: Owner, namespace: str, key: str, *
     return bool(outcome == "deleted")
 
 
+async def delete_by_keys(session: AsyncSession, owner: Owner, namespace: str, keys: Collection[str]) -> int:
+    """Delete the entries with these keys; see `StateRepository.delete_by_keys`."""
+    _check_keys(namespace, keys)
+    wanted = any_(literal(list(keys), ARRAY(Text())))
+    return await _delete(session, owner, namespace, StateEntry.key == wanted)
+
+
+async def delete_by_prefix(
+    session: AsyncSession, owner: Owner, namespace: str, prefix: str, *, start: str | None, stop: str | None
+) -> int:
+    """Delete the entries whose keys have a prefix; see `StateRepository.delete_by_prefix`."""
+    _check_keys(namespace, [])
+    first, before = _range(prefix, start, stop)
+    return await _delete(session, owner, namespace, StateEntry.key >= first, StateEntry.key < before)
+
+
+async def _delete(session: AsyncSession, owner: Owner, namespace: str, *conditions: Any) -> int:
+    tenant_id = session.tenant_id
+    are_owned = _are_owned(tenant_id, literal(owner.id_in(tenant_id), Uuid()), namespace)
+    statement = delete(StateEntry).where(*are_owned, *conditions).returning(StateEntry.id)
+    # "fetch" expunges the deleted rows from the session.
+    return len((await session.scalars(statement, execution_options={"synchronize_session": "fetch"})).all())
+
+
 def check_version(version: int, *, least: int) -> None:
     """Check that a value can be the version of an entry.
 
@@ -234,6 +269,15 @@ def _check_keys(namespace: str, keys: Collection[str]) -> None:
     _required("namespace", namespace, limits.NAMESPACE)
     for key in keys:
         _required("key", key, limits.STATE_KEY)
+
+
+def _range(prefix: str, start: str | None, stop: str | None) -> tuple[str, str]:
+    """Return the first key of the range that has the prefix, and the key before which the range ends."""
+    for name, key in (("prefix", prefix or None), ("start", start), ("stop", stop)):
+        if key is not None:
+            limits.STATE_KEY.check(name, key)
+    end = prefix.ljust(limits.STATE_KEY.maximum + 1, _LAST_CHARACTER)  # greater than each key: longer by one character
+    return max(prefix, start or ""), end if stop is None else min(stop, end)
 
 
 def _required(name: str, value: Any, limit: limits.Length) -> None:

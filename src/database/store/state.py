@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import bindparam
+from sqlalchemy import Select, bindparam
 
 from src.database.base import check_duration, uuid7
 from src.database.connect import run_shielded
@@ -82,6 +82,9 @@ class StateStore:
         namespace: str,
         prefix: str = "",
         *,
+        start: str | None = None,
+        stop: str | None = None,
+        descending: bool = False,
         after: str | None = None,
         limit: int = 50,
         user_id: UUID | None = None,
@@ -89,9 +92,17 @@ class StateStore:
     ) -> Page[StateRow]:
         """Return one page of the entries whose keys begin with a prefix; see `StateRepository.page_by_prefix`."""
         owner = state.Owner(user_id, conversation_id)
-        fetch = partial(self._fetch, _BY_PREFIX)
         return await state.page_by_prefix(
-            fetch, self._sender.tenant_id, owner, namespace, prefix=prefix, after=after, limit=limit
+            partial(self._fetch, _BY_PREFIX[descending]),
+            self._sender.tenant_id,
+            owner,
+            namespace,
+            prefix=prefix,
+            start=start,
+            stop=stop,
+            is_descending=descending,
+            after=after,
+            limit=limit,
         )
 
     async def set(
@@ -288,5 +299,15 @@ def _row(record: Any) -> StateRow:
     return StateRow._make(record[name] for name in names_of(StateRow))
 
 
+def _select_by_prefix(*, is_descending: bool) -> Select[Any]:
+    return state.by_prefix(columns_of(StateRow), bindparam(TENANT), is_descending=is_descending)
+
+
 _BY_KEYS: Final[Read[Any]] = Read(lambda: state.by_keys(columns_of(StateRow), bindparam(TENANT)), state.OF_KEYS)
-_BY_PREFIX: Final[Read[Any]] = Read(lambda: state.by_prefix(columns_of(StateRow), bindparam(TENANT)), state.OF_PAGE)
+_BY_PREFIX: Final[dict[bool, Read[Any]]] = {
+    is_descending: Read(
+        partial(_select_by_prefix, is_descending=is_descending),
+        state.OF_PAGE,
+    )
+    for is_descending in (False, True)
+}

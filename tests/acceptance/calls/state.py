@@ -15,11 +15,17 @@ async def page_items(entries: Any, rows: Rows) -> list[Any]:
     return list((await entries.page_by_prefix("same", "sa", user_id=rows.user)).items)
 
 
+async def last_items(entries: Any, rows: Rows) -> list[Any]:
+    options: Any = {"start": "sa", "stop": "sb", "descending": True, "user_id": rows.user}
+    return list((await entries.page_by_prefix("same", "sa", **options)).items)
+
+
 REPOSITORY: Final = StateRepository
 BY_KEY: Final = {
     "get_by_key": Call(lambda r, b: r.get_by_key("same", "same", user_id=b.user), statements=1),
     "get_by_keys": Call(lambda r, b: r.get_by_keys("same", ["same", "none"], user_id=b.user), statements=1),
     "page_by_prefix": Call(page_items, statements=1),
+    "page_by_prefix, descending": Call(last_items, statements=1),
     "set, if unchanged": Call(
         lambda r, b: r.set("same", "same", "stolen", user_id=b.user, expected_version=1), statements=1
     ),
@@ -37,6 +43,8 @@ CALLS: Final = {
         key=["id"],
     ),
     **BY_KEY,
+    "delete_by_keys": Call(lambda r, b: r.delete_by_keys("same", ["same"], user_id=b.user), statements=1),
+    "delete_by_prefix": Call(lambda r, b: r.delete_by_prefix("same", "sa", user_id=b.user), statements=1),
 }  # fmt: skip
 
 

@@ -43,6 +43,16 @@ class StateSteps(Steps):
             got = self.call(tenant, lambda s: StateRepository(s).delete_by_key("n", key, **options))
             self.expect(got, lambda: model.delete_entry(owner, key, expected))
 
+    @rule(tenant=TENANT, number=PICK, prefix=st.sampled_from(["a%", "c"]))
+    def delete_entries(self, tenant: int, number: int, prefix: str) -> None:
+        model = self.models[tenant]
+        if owner := pick(model.users, number):
+            deleted = self.call(tenant, lambda s: StateRepository(s).delete_by_prefix("n", prefix, user_id=owner.id))
+            mine = [key for of, key in model.entries if of == owner.id and key.startswith(prefix) and not owner.deleted]
+            assert deleted == len(mine)
+            for key in mine:
+                del model.entries[owner.id, key]
+
     @rule(tenant=TENANT, number=PICK, prefix=st.sampled_from(["", "a", "a%", "c"]))
     def list_entries(self, tenant: int, number: int, prefix: str) -> None:
         model = self.models[tenant]

@@ -264,6 +264,7 @@ CALLS: Final[Mapping[str, Answer]] = {
         for method, *values in (("get_by_key",), ("page_by_prefix",), ("set", 1), ("delete_by_key",))
         for key in _ENTRIES
     },
+    "page_by_prefix, descending": _state("page_by_prefix", "of u1", descending=True),
     "set, if unchanged": _state("set", "of u1", 1, expected_version=1),
     "set, missing": lambda _, sender: sender.call(
         Call("app_set_state", 11),

@@ -61,6 +61,7 @@ CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
     "claim_due_reminders": lambda store, _: store.claim_due_reminders("w"),
     "state.get_by_key": lambda store, there: store.state.get_by_key("a", "b", conversation_id=there),
     "state.page_by_prefix": lambda store, _: store.state.page_by_prefix("a", "b"),
+    "state.page_by_prefix, descending": lambda store, _: store.state.page_by_prefix("a", "b", descending=True),
     "state.set": lambda store, there: store.state.set("a", "b", {"c": 1}, conversation_id=there),
     "state.set_many": lambda store, _: store.state.set_many("a", {"b": 1, "c": b"2"}, expires_in=timedelta(days=1)),
     "state.merge": lambda store, _: store.state.merge("a", "b", {"c": 1}),

@@ -233,6 +233,54 @@ async def test_pages_have_the_keys_with_a_prefix_in_order(entries: Any) -> None:
             await entries.page_by_prefix(namespace, prefix, after=cursor)
 
 
+@pytest.mark.parametrize("descending", [False, True])
+async def test_a_page_can_begin_and_end_within_the_prefix_and_run_backward(entries: Any, descending: bool) -> None:
+    keys = [f"a{number}" for number in range(9)]
+    await entries.set_many("n", dict.fromkeys(["a", *keys, "b"], 1))
+
+    async def keys_between(start: str | None, stop: str | None) -> list[str]:
+        options: dict[str, Any] = {"start": start, "stop": stop, "descending": descending, "limit": 2}
+        page, found = await entries.page_by_prefix("n", "a", **options), list[str]()
+        while True:
+            found += [one.key for one in page.items]
+            if page.next_cursor is None:
+                return found[::-1] if descending else found
+            page = await entries.page_by_prefix("n", "a", after=page.next_cursor, **options)
+
+    assert await keys_between(None, None) == ["a", *keys]
+    assert await keys_between("a2", "a5") == ["a2", "a3", "a4"]
+    assert await keys_between("A", "z") == ["a", *keys]
+    assert await keys_between("b", None) == await keys_between(None, "a") == await keys_between("a5", "a2") == []
+    first = await entries.page_by_prefix("n", "a", limit=1, descending=descending)
+    with pytest.raises(InvalidCursorError):
+        await entries.page_by_prefix("n", "a", after=first.next_cursor, descending=not descending)
+    for name in ("start", "stop"):
+        with pytest.raises(ValueError, match=f"^{name} "):
+            await entries.page_by_prefix("n", **{name: "a\0"})
+
+
+async def test_many_entries_are_deleted_by_key_or_by_prefix(pooled: URL, user_id: UUID) -> None:
+    async with get_db() as session:
+        entries = StateRepository(session)
+        owners: list[dict[str, Any]] = [{}, {"user_id": user_id}]
+        for owner in owners:
+            await entries.set_many("n", dict.fromkeys(["a", "a%", "a1", "a2", "a3", "b"], 1), **owner)
+        await entries.set("other", "a1", 1)
+
+        assert await entries.delete_by_keys("n", ["a", "missing"]) == 1
+        assert await entries.delete_by_prefix("n", "a%") == 1
+        assert await entries.delete_by_prefix("n", "a", start="a1", stop="a3") == 2
+        assert [one.key for one in (await entries.page_by_prefix("n")).items] == ["a3", "b"]
+        assert await entries.delete_by_prefix("n") == 2
+        assert await entries.delete_by_keys("n", []) == 0
+        assert len((await entries.page_by_prefix("n", user_id=user_id)).items) == 6
+        assert len((await entries.page_by_prefix("other")).items) == 1
+        with pytest.raises(ValueError, match="keys must be a list"):
+            await entries.delete_by_keys("n", "ab")
+        await UserRepository(session).delete(user_id)
+        assert await entries.delete_by_prefix("n", user_id=user_id) == 0  # restore brings them back
+
+
 async def test_entries_of_a_deleted_owner_are_missing(entries: Any, user_id: UUID, conversation_id: UUID) -> None:
     owners: tuple[tuple[Any, UUID, dict[str, UUID]], ...] = (
         (ConversationRepository, conversation_id, {"conversation_id": conversation_id}),
