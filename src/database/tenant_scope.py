@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ContextDecorator
+from contextlib import AbstractContextManager, ContextDecorator, nullcontext
 from contextvars import ContextVar, Token
 from uuid import UUID
 
@@ -54,6 +54,15 @@ class tenant_context(ContextDecorator):  # noqa: N801 - callers use it like a fu
 
 
 _innermost: ContextVar[tenant_context | None] = ContextVar("tenant_block", default=None)
+
+
+def given_tenant(tenant_id: UUID | None) -> AbstractContextManager[object]:
+    """Return a block of a tenant; with None, one that keeps the current tenant.
+
+    Raises:
+        TypeError: The tenant is not a UUID.
+    """
+    return nullcontext() if tenant_id is None else tenant_context(tenant_id)
 
 
 def current_tenant() -> UUID | None:

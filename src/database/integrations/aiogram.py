@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
@@ -23,7 +23,7 @@ from src.config import get_logger
 from src.database.errors import NoTenantError, TenantRefused
 from src.database.integrations.tenants import Named, TenantLookup
 from src.database.models import limits
-from src.database.session import get_db, tenant_context
+from src.database.session import get_db, given_tenant, tenant_context
 from src.database.store import get_store
 
 __all__ = ["SessionMiddleware", "StateIsolation", "StateStorage", "TenantOfKey", "TenantOfUpdate"]
@@ -194,13 +194,8 @@ class StateIsolation(BaseEventIsolation):
         """Do nothing: a lock ends with its update."""
 
 
-@contextmanager
-def _tenant(tenant_id: TenantOfKey, key: StorageKey) -> Iterator[None]:
-    if tenant_id is None:
-        yield
-        return
-    with tenant_context(tenant_id if isinstance(tenant_id, UUID) else tenant_id(key)):
-        yield
+def _tenant(tenant_id: TenantOfKey, key: StorageKey) -> AbstractContextManager[object]:
+    return tenant_context(tenant_id(key)) if callable(tenant_id) else given_tenant(tenant_id)
 
 
 async def _owner(key: StorageKey, *, creates: bool) -> dict[str, Any] | None:

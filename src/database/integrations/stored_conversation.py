@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from src.database.base import check_id
 from src.database.connect import run_shielded
 from src.database.errors import CommitOutcomeUnknown, ConnectionFailed, NotFoundError
 from src.database.repositories import MessageHistoryRepository
-from src.database.session import AsyncSession, current_tenant, run_transaction, tenant_context
+from src.database.session import AsyncSession, current_tenant, given_tenant, run_transaction
 from src.database.statements import MAX_LIMIT, NewMessage, conversation_changes
 from src.database.store import MessageRow, get_store
 
@@ -42,8 +42,7 @@ class StoredConversation:
     def __init__(self, session_id: str, user_id: UUID, *, tenant_id: UUID | None = None) -> None:
         conversation_changes.stored_session_id(session_id)
         check_id("user_id", user_id)
-        if tenant_id is not None:
-            tenant_context(tenant_id)  # checks the type
+        given_tenant(tenant_id)  # checks the type
         self.session_id = session_id
         self._user_id = user_id
         self._tenant_id = tenant_id
@@ -122,7 +121,7 @@ class StoredConversation:
         return self._opened[1]
 
     def _tenant(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._tenant_id is None else tenant_context(self._tenant_id)
+        return given_tenant(self._tenant_id)
 
 
 async def send_again(send: Callable[[int], Awaitable[ResultT]]) -> ResultT:

@@ -20,7 +20,7 @@ from src.database.session.session import AsyncSession, TenantSession
 from src.database.session.targets import create_engine, named_provider, pool_limits, reach_target, resolve_target
 from src.database.session.transaction_status import commit_refused
 from src.database.session.transactions import Isolation, Retry, run_transaction
-from src.database.tenant_scope import current_tenant, tenant_context
+from src.database.tenant_scope import current_tenant, given_tenant, tenant_context
 
 __all__ = [
     "WRITTEN",
@@ -45,6 +45,7 @@ __all__ = [
     "get_db",
     "get_engine",
     "get_read_db",
+    "given_tenant",
     "has_replica",
     "named_provider",
     "open_connection",

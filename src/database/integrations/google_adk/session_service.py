@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -28,7 +28,7 @@ from src.database.integrations.google_adk.state import Place, Scopes, get_state,
 from src.database.integrations.stored_conversation import last_messages, send_again
 from src.database.models import Conversation, limits
 from src.database.repositories import ConversationRepository, MessageHistoryRepository, UserRepository
-from src.database.session import AsyncSession, current_tenant, get_read_db, run_transaction, tenant_context
+from src.database.session import AsyncSession, current_tenant, get_read_db, given_tenant, run_transaction
 from src.database.statements import MAX_LIMIT
 from src.database.store import get_store
 
@@ -64,8 +64,7 @@ class StoredSessionService(BaseSessionService):
     ) -> None:
         if provider is not None:
             limits.check_provider(provider)
-        if tenant_id is not None:
-            tenant_context(tenant_id)  # checks the type
+        given_tenant(tenant_id)  # checks the type
         self._provider = provider
         self._tenant_id = tenant_id
         self._session_id_of = session_id_of
@@ -255,7 +254,7 @@ class StoredSessionService(BaseSessionService):
         return user.id
 
     def _tenant(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._tenant_id is None else tenant_context(self._tenant_id)
+        return given_tenant(self._tenant_id)
 
 
 async def _events(conversation_id: UUID, app_name: str, config: GetSessionConfig) -> list[Event]:

@@ -8,7 +8,7 @@ a message is a few ranges of `seq`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Self
@@ -27,7 +27,7 @@ from src.database.errors import DuplicateKeyError, NotFoundError
 from src.database.integrations.pydantic_ai.messages import FORMAT, dump, load, new_message
 from src.database.models import Conversation, MessageHistory
 from src.database.repositories import ConversationRepository, MessageHistoryRepository
-from src.database.session import AsyncSession, get_db, tenant_context
+from src.database.session import AsyncSession, get_db, given_tenant
 from src.database.statements import MAX_BATCH, MAX_LIMIT, conversation_changes, lock_one
 
 RECORD: Final = FORMAT
@@ -191,7 +191,7 @@ class StoredConversations(ConversationStore):
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[AsyncSession]:
-        with nullcontext() if self._tenant_id is None else tenant_context(self._tenant_id):
+        with given_tenant(self._tenant_id):
             async with get_db() as session:
                 yield session
 
