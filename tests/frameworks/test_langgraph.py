@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 from uuid import UUID, uuid4
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.conformance.test_utils import generate_checkpoint, generate_metadata
 from langgraph.checkpoint.serde.base import CipherProtocol
@@ -417,6 +418,39 @@ async def test_pruning_deletes_what_no_kept_checkpoint_uses(checkpoints: StoredC
     await put(checkpoints, config, [3], counters_since_delta_snapshot={"ch": (1, 1)})
     with pytest.raises(NotImplementedError, match="DeltaChannel"):
         await checkpoints.aprune(["t"])
+
+
+async def test_a_read_beside_pruning_returns_a_whole_checkpoint_or_none(checkpoints: StoredCheckpoints) -> None:
+    for number in range(20):
+        old = await put(checkpoints, of("t"), [number, 1])
+        await put(checkpoints, old, [number, 2])
+        found, listed, _ = await asyncio.gather(
+            checkpoints.aget_tuple(old), all_of(checkpoints.alist(of("t"))), checkpoints.aprune(["t"])
+        )
+        for one in [*listed, *([found] if found else [])]:
+            assert one.checkpoint["channel_values"]["ch"]
+        latest = await checkpoints.aget_tuple(of("t"))
+        assert latest is not None
+        assert latest.checkpoint["channel_values"]["ch"] == [number, 2]
+
+
+async def all_of(tuples: AsyncIterator[CheckpointTuple]) -> list[CheckpointTuple]:
+    return [one async for one in tuples]
+
+
+async def test_wrong_arguments_change_nothing(checkpoints: StoredCheckpoints) -> None:
+    config = await put(checkpoints, of("t"), [1])
+    calls: Any = (
+        (lambda: checkpoints.aprune("t"), "thread_ids must be a list of thread ids, got a str"),
+        (lambda: checkpoints.aprune(["t"], strategy="all"), "strategy must be 'keep_latest' or 'delete', got 'all'"),
+        (lambda: checkpoints.aput_writes(of("t"), [("ch", 1)], "task"), "the config must have a checkpoint_id"),
+    )
+    for call, expected in calls:
+        with pytest.raises(ValueError, match=expected):
+            await call()
+    found = await checkpoints.aget_tuple(of("t"))
+    assert found is not None
+    assert (found.config, found.pending_writes) == (config, [])
 
 
 async def test_a_copy_is_independent_and_the_runs_of_a_thread_can_be_deleted(checkpoints: StoredCheckpoints) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, NoReturn, cast
 from uuid import UUID
@@ -41,7 +41,7 @@ from src.database.integrations.langgraph.records import (
 )
 from src.database.integrations.stored_conversation import send_again
 from src.database.repositories import StateRepository
-from src.database.session import AsyncSession, run_transaction, tenant_context
+from src.database.session import AsyncSession, current_tenant, given_tenant, run_transaction
 from src.database.store import get_store
 
 _ORDINARY = "writes"
@@ -78,8 +78,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         super().__init__(serde=serde)
         if user_id is not None:
             check_id("user_id", user_id)
-        if tenant_id is not None:
-            tenant_context(tenant_id)  # checks the type
+        given_tenant(tenant_id)  # checks the type
         self._user_id = user_id
         self._tenant_id = tenant_id
 
@@ -91,13 +90,13 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         """
         place, entries = _place(config), self._entries(config)
         checkpoint_id = get_checkpoint_id(config)
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             if checkpoint_id is None or checkpoint_id == "":
                 record = await entries.latest(place)
             else:
                 found = await entries.get_many([place.checkpoint(checkpoint_id)])
                 record = next(map(Record.unpacked, found.values()), None)
-            return None if record is None else (await self._tuples(entries, [record], config))[0]
+            return next(iter(await self._tuples(entries, [] if record is None else [record], config)), None)
 
     async def alist(
         self,
@@ -124,11 +123,12 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         if limit is not None and limit < 0:
             raise ValueError(f"limit must be at least 0, or None, got {limit}")
         entries = self._entries(config)
+        tenant_id = self._tenant_id or current_tenant()  # of all pages, also if the caller changes it meanwhile
         left = limit
         async with aclosing(self._pages(entries, config, get_checkpoint_id(before) if before else None)) as pages:
             while left is None or left > 0:
                 # The tenant is not set during a yield: the generator would change the context of its caller.
-                with self._tenant():
+                with given_tenant(tenant_id):
                     if (page := await anext(pages, None)) is None:
                         return
                     matching = [record for record in page if self._matches(record, filter)][:left]
@@ -154,15 +154,9 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
             NotFoundError: The tenant has no such user, or the user is deleted.
             ValueError: A value is larger than 16 MiB, or an id in the config has an invalid value.
         """
-        place = _place(config)
+        record = self._record(config, checkpoint, metadata)
         values = checkpoint["channel_values"]
-        large = {name for name, value in values.items() if not is_inline(value)}
-        stored = {
-            place.channel(name, version): self._dumped(values[name])
-            for name, version in new_versions.items()
-            if name in large
-        }
-        record = self._record(config, checkpoint, metadata, large)
+        stored = {key: self._dumped(values[name]) for name, key in record.channels.items() if name in new_versions}
         await self._write(config, lambda entries: entries.set_many({**stored, record.key: record.packed()}))
         return _config(config, record, record.checkpoint_id)
 
@@ -178,7 +172,9 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
             NotFoundError: The tenant has no such user, or the user is deleted.
             ValueError: A value is too large (16 MiB for a task), or an id in the config has an invalid value.
         """
-        place, checkpoint_id = _place(config), config["configurable"]["checkpoint_id"]
+        place, checkpoint_id = _place(config), get_checkpoint_id(config)
+        if checkpoint_id is None:
+            raise ValueError("the config must have a checkpoint_id: the writes of a task belong to a checkpoint")
         by_index = {
             WRITES_IDX_MAP.get(channel, index): (channel, self.serde.dumps_typed(value))
             for index, (channel, value) in enumerate(writes)
@@ -224,10 +220,12 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         Raises:
             NotImplementedError: A thread to prune by `keep_latest` has a DeltaChannel, whose value is rebuilt from all
                 checkpoints. Nothing was deleted.
-            ValueError: The strategy is unknown.
+            ValueError: The strategy is unknown, or the ids are one string.
         """
         if strategy not in {"keep_latest", "delete"}:
             raise ValueError(f"strategy must be 'keep_latest' or 'delete', got {strategy!r}")
+        if isinstance(thread_ids, str):  # a string is a sequence of its characters
+            raise ValueError("thread_ids must be a list of thread ids, got a str")  # noqa: TRY004 - bad input
 
         async def prune(state: StateRepository) -> None:
             for thread_id in thread_ids:
@@ -287,7 +285,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
             await deletion.keys([record.key for record in records])
             await deletion.all_of(place.writes(record.checkpoint_id) for record in records)
             kept = [record async for record in entries.records(place.key("c"))]
-            await deletion.keys(self._keys_of_channels(records) - self._keys_of_channels(kept))
+            await deletion.keys(_keys_of_channels(records) - _keys_of_channels(kept))
 
     async def _copy(self, state: StateRepository, source: str, target: str) -> None:
         entries = Entries(state, self._user_id)
@@ -305,11 +303,12 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         places = _by_place([record async for record in entries.records(prefixes_of_thread(thread_id)[0])])
         if any(record.has_deltas for records in places.values() for record in records):
             raise NotImplementedError(
-                "keep_latest must be used for threads without a DeltaChannel; nothing was deleted"
+                f"keep_latest cannot prune thread {thread_id!r}: it has a DeltaChannel, whose value is rebuilt from all"
+                " checkpoints; nothing was deleted"
             )
         for *older, latest in places.values():
             await deletion.before(latest)
-            await deletion.keys(self._keys_of_channels(older) - self._keys_of_channels([latest]))
+            await deletion.keys(_keys_of_channels(older) - _keys_of_channels([latest]))
             if latest.parent_id is not None:
                 await entries.set_many({latest.key: replace(latest, parent_id=None).packed()})
 
@@ -339,37 +338,37 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
     async def _tuples(
         self, entries: Entries, records: Sequence[Record], config: RunnableConfig | None
     ) -> Sequence[CheckpointTuple]:
-        """Return checkpoints with the values of their channels and their writes."""
+        """Return checkpoints with the values of their channels and their writes, without deleted ones."""
         if not records:
             return []
-        loaded = [self._loaded(record) for record in records]
-        channels = [
-            _channels(record.place, checkpoint) for record, (checkpoint, _) in zip(records, loaded, strict=True)
+        keys = _keys_of_channels(records)
+        writes, values = await asyncio.gather(entries.writes(records), entries.get_many(keys))
+        if keys > values.keys():  # a checkpoint that was deleted in between lacks its values
+            there = await entries.get_many([record.key for record in records])
+            records = [record for record in records if record.key in there]
+        return [
+            self._tuple(record, values, writes.get(record.place.writes(record.checkpoint_id), []), config)
+            for record in records
         ]
-        writes, values = await asyncio.gather(
-            entries.writes(records), entries.get_many(list({key for of_one in channels for key in of_one.values()}))
-        )
-        tuples = []
-        for record, (checkpoint, metadata), of_one in zip(records, loaded, channels, strict=True):
-            for name, key in of_one.items():
-                if key in values:
-                    checkpoint["channel_values"][name] = self._value(values[key])
-            tuples.append(
-                CheckpointTuple(
-                    config=_config(config, record, record.checkpoint_id),
-                    checkpoint=checkpoint,
-                    metadata=metadata,
-                    parent_config=_config(config, record, record.parent_id) if record.parent_id else None,
-                    pending_writes=_pending(self.serde, writes.get(record.place.writes(record.checkpoint_id), [])),
-                )
-            )
-        return tuples
 
-    def _record(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, large: Collection[str]
-    ) -> Record:
-        place = _place(config)
-        inline = {name: value for name, value in checkpoint["channel_values"].items() if name not in large}
+    def _tuple(
+        self, record: Record, values: Mapping[str, bytes], writes: Sequence[Writes], config: RunnableConfig | None
+    ) -> CheckpointTuple:
+        checkpoint, metadata = self._loaded(record)
+        for name, key in record.channels.items():
+            if key in values:
+                checkpoint["channel_values"][name] = self._value(values[key])
+        return CheckpointTuple(
+            config=_config(config, record, record.checkpoint_id),
+            checkpoint=checkpoint,
+            metadata=metadata,
+            parent_config=_config(config, record, record.parent_id) if record.parent_id else None,
+            pending_writes=_pending(self.serde, writes),
+        )
+
+    def _record(self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> Record:
+        place, values, versions = _place(config), checkpoint["channel_values"], checkpoint["channel_versions"]
+        inline = {name: value for name, value in values.items() if is_inline(value)}
         stored_metadata = get_serializable_checkpoint_metadata(config, metadata)
         kind, payload = self.serde.dumps_typed([{**checkpoint, "channel_values": inline}, stored_metadata])
         return Record(
@@ -378,6 +377,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
             checkpoint_id=checkpoint["id"],
             parent_id=get_checkpoint_id(config),
             has_deltas="counters_since_delta_snapshot" in stored_metadata,
+            versions={name: versions.get(name) for name in values.keys() - inline.keys()},
             kind=kind,
             payload=payload,
         )
@@ -400,19 +400,16 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         head, data = unpack(stored)
         return self.serde.loads_typed((head["kind"], data))
 
-    def _keys_of_channels(self, records: Sequence[Record]) -> set[str]:
-        return {key for record in records for key in _channels(record.place, self._loaded(record)[0]).values()}
-
     async def _write(self, config: RunnableConfig, write: Callable[[Entries], Awaitable[None]]) -> None:
         entries = self._entries(config)
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             await run_shielded(send_again(lambda _: write(entries)))
 
     async def _change(self, change: Callable[[StateRepository], Awaitable[None]]) -> None:
         async def run(session: AsyncSession) -> None:
             await change(StateRepository(session))
 
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             await run_shielded(run_transaction(run, idempotent=True))
 
     def _entries(self, config: RunnableConfig | None) -> Entries:
@@ -429,9 +426,6 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
                 " create StoredCheckpoints() for the users of several configs"
             )
         return Entries(get_store().state, user_id)
-
-    def _tenant(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._tenant_id is None else tenant_context(self._tenant_id)
 
 
 def _place(config: RunnableConfig) -> Place:
@@ -484,11 +478,8 @@ def _pending(serde: SerializerProtocol, tasks: Sequence[Writes]) -> list[Pending
     return [(task_id, channel, serde.loads_typed(typed)) for (_, task_id, _), (channel, typed) in ordered]
 
 
-def _channels(place: Place, checkpoint: Checkpoint) -> dict[str, str]:
-    """Return the keys of the values that are stored apart from their checkpoint, by the channel."""
-    inline = checkpoint["channel_values"]
-    versions = checkpoint["channel_versions"]
-    return {name: place.channel(name, version) for name, version in versions.items() if name not in inline}
+def _keys_of_channels(records: Sequence[Record]) -> set[str]:
+    return {key for record in records for key in record.channels.values()}
 
 
 def _by_place(records: Sequence[Record]) -> dict[Place, list[Record]]:

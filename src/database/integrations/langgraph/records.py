@@ -56,13 +56,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stored checkpoint. `has_deltas` marks one of a graph with a DeltaChannel, whose parents must be kept."""
+    """A stored checkpoint. `has_deltas` marks one of a graph with a DeltaChannel, whose parents must be kept.
+
+    `versions` has the channels whose values are entries of their own.
+    """
 
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
     parent_id: str | None
     has_deltas: bool
+    versions: Mapping[str, str | int | float | None]
     kind: str
     payload: bytes
 
@@ -75,6 +79,11 @@ class Record:
     def key(self) -> str:
         """The key of the checkpoint."""
         return self.place.checkpoint(self.checkpoint_id)
+
+    @property
+    def channels(self) -> dict[str, str]:
+        """The keys of the values that are entries of their own, by the channel."""
+        return {name: self.place.channel(name, version) for name, version in self.versions.items()}
 
     def packed(self) -> bytes:
         """Return the value of the entry."""
