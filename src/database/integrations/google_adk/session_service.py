@@ -88,7 +88,7 @@ class StoredSessionService(BaseSessionService):
         """
         limits.STATE_KEY.check("app_name", app_name)
         limits.Json("object", nullable=True).check("state", state)
-        session_id = (session_id or "").strip() or str(uuid7())
+        session_id = session_id or str(uuid7())
         record = {"app_name": app_name, "user_id": user_id, "session_id": session_id}
         scopes = Scopes.split(to_jsonable_python(state or {}))
 
