@@ -190,8 +190,13 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
             await self._write(config, lambda entries: entries.set_missing(key, Writes(task_id, task_path, by_index)))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Delete a thread of the owner permanently."""
-        await self._change(lambda state: Deletion(state, self._user_id).all_of(prefixes_of_thread(thread_id)))
+        """Delete a thread of the owner permanently.
+
+        Raises:
+            ValueError: The thread id is not a string.
+        """
+        prefixes = prefixes_of_thread(thread_id)
+        await self._change(lambda state: Deletion(state, self._user_id).all_of(prefixes))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of runs permanently, whose metadata have one of the run ids.
@@ -199,6 +204,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         All checkpoints of the owner are read. A graph with a DeltaChannel loses values that it rebuilds from the
         deleted checkpoints.
         """
+        _check_is_list("run_ids", run_ids)
         await self._change(lambda state: self._delete_for_runs(state, set(run_ids)))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
@@ -220,12 +226,11 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         Raises:
             NotImplementedError: A thread to prune by `keep_latest` has a DeltaChannel, whose value is rebuilt from all
                 checkpoints. Nothing was deleted.
-            ValueError: The strategy is unknown, or the ids are one string.
+            ValueError: The strategy is unknown, the ids are one string, or an id is not a string.
         """
         if strategy not in {"keep_latest", "delete"}:
             raise ValueError(f"strategy must be 'keep_latest' or 'delete', got {strategy!r}")
-        if isinstance(thread_ids, str):  # a string is a sequence of its characters
-            raise ValueError("thread_ids must be a list of thread ids, got a str")  # noqa: TRY004 - bad input
+        _check_is_list("thread_ids", thread_ids)
 
         async def prune(state: StateRepository) -> None:
             for thread_id in thread_ids:
@@ -432,17 +437,10 @@ def _place(config: RunnableConfig) -> Place:
     """Return the place of a config.
 
     Raises:
-        ValueError: The thread id is missing or not a string.
+        ValueError: The thread id is missing, or an id is not a string.
     """
-    configurable = config["configurable"]
-    thread_id, checkpoint_ns = configurable.get("thread_id"), configurable.get("checkpoint_ns", "")
-    return Place(_text("thread_id", thread_id), _text("checkpoint_ns", checkpoint_ns))
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{name} of the config must be a string, got a {type(value).__name__}")  # noqa: TRY004 - bad input
-    return value
+    thread_id: Any = config["configurable"].get("thread_id")
+    return Place(thread_id, config["configurable"].get("checkpoint_ns", ""))
 
 
 def _user_id(value: object) -> UUID:
@@ -487,6 +485,11 @@ def _by_place(records: Sequence[Record]) -> dict[Place, list[Record]]:
     for record in records:
         places.setdefault(record.place, []).append(record)
     return places
+
+
+def _check_is_list(name: str, ids: Sequence[str]) -> None:
+    if isinstance(ids, str):  # a string is a sequence of its characters
+        raise ValueError(f"{name} must be a list of strings, got a str")  # noqa: TRY004 - bad input
 
 
 def _is_selected(checkpoint_id: str, wanted: str | None, before: str | None) -> bool:

@@ -22,7 +22,12 @@ _INLINE: Final = 256
 
 
 def prefixes_of_thread(thread_id: str) -> tuple[str, ...]:
-    """Return the prefixes of all keys of a thread; those of two threads are in one order."""
+    """Return the prefixes of all keys of a thread; those of two threads are in one order.
+
+    Raises:
+        ValueError: The thread id is not a string.
+    """
+    _check_text("thread_id", thread_id)
     return tuple(f"{kind}/{_hash(thread_id)}/" for kind in _KINDS)
 
 
@@ -32,6 +37,15 @@ class Place:
 
     thread_id: str
     checkpoint_ns: str
+
+    def __post_init__(self) -> None:
+        """Check that both are strings.
+
+        Raises:
+            ValueError: One is not.
+        """
+        _check_text("thread_id", self.thread_id)
+        _check_text("checkpoint_ns", self.checkpoint_ns)
 
     def key(self, kind: str, *names: str) -> str:
         """Return a key, or without names the prefix of the keys of a kind: `c`, `b` or `w`."""
@@ -149,6 +163,11 @@ def _split(writes: list[tuple[int, str, str, int]], payload: bytes) -> Iterator[
 def _hash(*parts: object) -> str:
     """Return a hash of 128 bits of texts, whose places are unambiguous in JSON."""
     return sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a string, got a {type(value).__name__}")  # noqa: TRY004 - bad input
 
 
 def _checked_id(checkpoint_id: object) -> str:
