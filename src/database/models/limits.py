@@ -101,7 +101,10 @@ def _check_exact(name: str, value: object) -> None:
     if not 1 <= len(value) <= LONGEST_IDENTITY:
         raise ValueError(f"{name} must be 1 to {LONGEST_IDENTITY} characters, got {len(value)}")
     if clean_text(value) != value:
-        raise ValueError(f"{name} must not have NUL or lone surrogates, which PostgreSQL cannot store")
+        raise ValueError(
+            f"{name} must have no NUL and no lone surrogates, which PostgreSQL cannot store, got one;"
+            " encode the text, or use its hash"
+        )
 
 
 # The messages of these checks have the name of the attribute, and no text that a user wrote.

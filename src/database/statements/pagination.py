@@ -72,14 +72,15 @@ def decode_cursor(cursor: str, *, scope: str) -> list[Any]:
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
-        is_own = signature == _signature(body, scope)
-        values = [_DECODERS[kind](value) for kind, value in json.loads(body)] if is_own else []
+        values = [_DECODERS[kind](value) for kind, value in json.loads(body)]
     except _UNREADABLE:
-        raise InvalidCursorError("the cursor cannot be read; begin again without a cursor") from None
-    if not is_own:
         raise InvalidCursorError(
-            "the cursor must be one that this query returned, got the cursor of another query; begin again without a"
-            " cursor"
+            "the cursor must be one that this query returned, got a text that is no cursor; begin again without a cursor"
+        ) from None
+    if signature != _signature(body, scope):
+        raise InvalidCursorError(
+            "the cursor must be one that this query returned, got a changed one or that of another query; begin again"
+            " without a cursor"
         )
     return values
 
