@@ -75,7 +75,7 @@ def decode_cursor(cursor: str, *, scope: str) -> list[Any]:
         values = [_DECODERS[kind](value) for kind, value in json.loads(body)]
     except _UNREADABLE:
         raise InvalidCursorError(
-            "the cursor must be one that this query returned, got a text that is no cursor; begin again without a cursor"
+            "the cursor must be one that this query returned, got a text that is none; begin again without a cursor"
         ) from None
     if signature != _signature(body, scope):
         raise InvalidCursorError(
