@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
+from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -296,7 +297,13 @@ class StateStore:
 
 
 def _row(record: Any) -> StateRow:
-    return StateRow._make(record[name] for name in names_of(StateRow))
+    return StateRow._make(_values()(record))
+
+
+@cache
+def _values() -> itemgetter[Any]:
+    """Return a function of a record of `app_set_state` that returns the values of a row."""
+    return itemgetter(*names_of(StateRow))
 
 
 def _select_by_prefix(*, is_descending: bool) -> Select[Any]:

@@ -301,9 +301,9 @@ async def _store(place: Place, app_name: str, event: Event) -> tuple[int, dateti
 def _uuid(user_id: str) -> UUID:
     try:
         return UUID(user_id)
-    except ValueError:
+    except (AttributeError, TypeError, ValueError):
         raise ValueError(
-            f"user_id must be the id of a User as text, got {len(user_id)} other characters;"
+            f"user_id must be the id of a User as text, got another {type(user_id).__name__};"
             ' for other ids pass provider="..." to StoredSessionService: it stores them as identities of users'
         ) from None
 
