@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
@@ -21,14 +20,23 @@ from src.database.repositories import (
     UserRepository,
 )
 from src.database.session import AsyncSession
-from tests.acceptance.model.steps import PICK, TENANT, Steps, change, pick, without_result
+from tests.acceptance.model.steps import (
+    CONTENT,
+    KEY,
+    MESSAGE,
+    PICK,
+    STORED,
+    TENANT,
+    Steps,
+    change,
+    pick,
+    without_result,
+)
 from tests.acceptance.model.tenant_model import ConversationRow, UserRow
+from tests.database.store.paths import ROW, Path
 
-KEY = st.sampled_from([f"k{number}" for number in range(8)])
-CONTENT = st.sampled_from(["", "a", "ab", "b", "canción\N{SMILING FACE WITH SMILING EYES}"])
 SUBJECT = st.sampled_from(["a", "b"])
 CHAT = st.sampled_from([None, "1"])
-MESSAGE = st.tuples(KEY, st.sampled_from(["user", "assistant"]), CONTENT, st.sampled_from(["complete", "incomplete"]))
 
 
 class MessageSteps(Steps):
@@ -39,7 +47,6 @@ class MessageSteps(Steps):
     @initialize()
     def begin(self) -> None:
         super().begin()
-        self.ids: dict[tuple[int, str], UUID] = {}
         for tenant in (0, 1):
             for telegram_id in (1, 2):
                 self.get_or_create_user(tenant, telegram_id, None)
@@ -59,11 +66,39 @@ class MessageSteps(Steps):
         else:
             assert user.id == known.id
 
-    @rule(tenant=TENANT, number=PICK, name=st.sampled_from(["Ada", "Bob"]))
-    def rename_user(self, tenant: int, number: int, name: str) -> None:
-        if user := pick(self.models[tenant].users, number):
-            got = self.call(tenant, lambda s: without_result(UserRepository(s).update(user.id, display_name=name)))
-            self.expect(got, lambda: change(user, "name", name))
+    @rule(
+        tenant=TENANT,
+        number=PICK,
+        name=st.sampled_from(["Ada", "Bob"]),
+        expected=st.sampled_from([{}, {"display_name": "Ada"}, {"display_name": None}]),
+    )
+    def rename_user(self, tenant: int, number: int, name: str, expected: attributes.UserAttributes) -> None:
+        model = self.models[tenant]
+        if user := pick(model.users, number):
+            got = self.call(
+                tenant,
+                lambda s: without_result(
+                    UserRepository(s).update(user.id, display_name=name, expected=expected or None)
+                ),
+            )
+            self.expect(got, lambda: model.rename(user, name, expected))
+
+    @rule(tenant=TENANT, number=PICK, does=st.sampled_from(["values", "merge", "remove"]), value=st.integers(0, 2))
+    def change_preferences(self, tenant: int, number: int, does: str, value: int) -> None:
+        model = self.models[tenant]
+        if user := pick(model.users, number):
+            changes: dict[str, Any] = {
+                "values": {"k": value, f"only {value}": None},
+                "merge": {"k": {f"deep {value}": value}},
+                "remove": ["k"],
+            }
+            got = self.call(
+                tenant,
+                lambda s: without_result(
+                    UserRepository(s).change_json(user.id, "preferences", **{does: changes[does]})
+                ),
+            )
+            self.expect(got, lambda: model.change_preferences(user, does, changes[does]))
 
     @rule(tenant=TENANT, number=PICK)
     def delete_user(self, tenant: int, number: int) -> None:
@@ -142,10 +177,10 @@ class MessageSteps(Steps):
             )
             self.expect(got, lambda: model.close(conversation))
 
-    @rule(tenant=TENANT, number=PICK)
-    def delete_conversation(self, tenant: int, number: int) -> None:
+    @rule(tenant=TENANT, number=PICK, stored=STORED)
+    def delete_conversation(self, tenant: int, number: int, *, stored: bool) -> None:
         if conversation := pick(self.models[tenant].conversations, number):
-            got = self.call(tenant, lambda s: ConversationRepository(s).delete(conversation.id))
+            got = self.by(tenant, lambda p: p.delete(conversation.id), stored=stored)
             self.expect(got, lambda: change(conversation, "deleted", True))
 
     @rule(tenant=TENANT, number=PICK)
@@ -169,26 +204,33 @@ class MessageSteps(Steps):
             )
             self.expect(got, lambda: model.set_summary(conversation, "so far", upto, expected))
 
-    @rule(tenant=TENANT, number=PICK, worker=st.sampled_from(["w1", "w2"]))
-    def claim_turn(self, tenant: int, number: int, worker: str) -> None:
+    @rule(
+        tenant=TENANT,
+        number=PICK,
+        worker=st.sampled_from(["w1", "w2"]),
+        wait_seconds=st.sampled_from([None, 0, 0.01]),
+        stored=STORED,
+    )
+    def claim_turn(self, tenant: int, number: int, worker: str, wait_seconds: float | None, *, stored: bool) -> None:
         model = self.models[tenant]
         if conversation := pick(model.conversations, number):
-            lease = timedelta(hours=1)
+            options: dict[str, Any] = {"lease": timedelta(hours=1), "wait_seconds": wait_seconds}
 
-            async def claim(session: AsyncSession) -> int | None:
-                turn = await ConversationRepository(session).claim_turn(conversation.id, worker, lease=lease)
+            async def claim(path: Path) -> int | None:
+                turn = await path.claim_turn(conversation.id, worker, **options)
                 return None if turn is None else turn.token
 
-            self.expect(self.call(tenant, claim), lambda: model.claim_turn(conversation, worker))
+            got = self.by(tenant, claim, stored=stored)
+            self.expect(got, lambda: model.claim_turn(conversation, worker, waits=bool(wait_seconds)))
 
-    @rule(tenant=TENANT, number=PICK, behind=st.integers(0, 1))
-    def release_turn(self, tenant: int, number: int, behind: int) -> None:
+    @rule(tenant=TENANT, number=PICK, behind=st.integers(0, 1), stored=STORED)
+    def release_turn(self, tenant: int, number: int, behind: int, *, stored: bool) -> None:
         model = self.models[tenant]
         if (conversation := pick(model.conversations, number)) and conversation.token > behind:
             turn = Turn(
                 conversation_id=conversation.id, worker="w1", token=conversation.token - behind, until=utc_now()
             )
-            got = self.call(tenant, lambda s: ConversationRepository(s).release_turn(turn))
+            got = self.by(tenant, lambda p: p.release_turn(turn), stored=stored)
             self.expect(got, lambda: model.release_turn(conversation, turn.token))
 
     @rule(
@@ -197,6 +239,7 @@ class MessageSteps(Steps):
         batch=st.lists(MESSAGE, min_size=1, max_size=3),
         behind=st.sampled_from([None, 0, 1]),
         missing=st.sampled_from([None, None, 0, 1]),
+        stored=STORED,
     )
     def append_messages(
         self,
@@ -205,6 +248,8 @@ class MessageSteps(Steps):
         batch: list[tuple[str, str, str, str]],
         behind: int | None,
         missing: int | None = None,
+        *,
+        stored: bool = False,
     ) -> None:
         model = self.models[tenant]
         if conversation := pick(model.conversations, number):
@@ -212,14 +257,12 @@ class MessageSteps(Steps):
             expected = None if missing is None else max(conversation.last_seq - missing, 0)
             messages = [NewMessage(message_id=k, role=r, content=c, state=s) for k, r, c, s in batch]  # type: ignore[arg-type] # drawn
 
-            async def append(session: AsyncSession) -> list[tuple[bool, bool]]:
-                done = await MessageHistoryRepository(session).append_many(
-                    conversation.id, messages, turn=turn, expected_last_seq=expected
-                )
-                self.ids.update({(tenant, one.message.message_id): one.message.id for one in done})
+            async def append(path: Path) -> list[tuple[bool, bool]]:
+                done = await path.append_many(conversation.id, messages, turn=turn, expected_last_seq=expected)
                 return [(one.inserted, one.is_there) for one in done]
 
-            self.expect(self.call(tenant, append), lambda: model.append(conversation, batch, turn, expected))
+            got = self.by(tenant, append, stored=stored)
+            self.expect(got, lambda: model.append(conversation, batch, turn, expected))
 
     @rule(tenant=TENANT, number=PICK, key=KEY, content=CONTENT)
     def append_answer(self, tenant: int, number: int, key: str, content: str) -> None:
@@ -271,21 +314,21 @@ class MessageSteps(Steps):
         got = self.call(tenant, lambda s: without_result(mark(s)))
         self.expect(got, lambda: self.models[tenant].end(key, state))
 
-    @rule(tenant=TENANT, number=PICK, limit=st.integers(1, 2))
-    def pop(self, tenant: int, number: int, limit: int) -> None:
+    @rule(tenant=TENANT, number=PICK, limit=st.integers(1, 2), stored=STORED)
+    def pop(self, tenant: int, number: int, limit: int, *, stored: bool) -> None:
         model = self.models[tenant]
         if conversation := pick(model.conversations, number):
 
-            async def pop(session: AsyncSession) -> list[int]:
-                return [row.seq for row in await MessageHistoryRepository(session).pop(conversation.id, limit)]
+            async def pop(path: Path) -> list[int]:
+                return [row[ROW.index("seq")] for row in await path.pop(conversation.id, limit)]
 
-            self.expect(self.call(tenant, pop), lambda: model.pop(conversation, limit))
+            self.expect(self.by(tenant, pop, stored=stored), lambda: model.pop(conversation, limit))
 
     @rule(tenant=TENANT, key=KEY, does=st.sampled_from(["delete", "restore"]))
     def delete_or_restore_message(self, tenant: int, key: str, does: str) -> None:
         model = self.models[tenant]
         if message := model.message(key):
-            row_id = self.ids[tenant, key]
+            row_id = self.world.id_of_message(self.tenants[tenant], key)
             got = self.call(tenant, lambda s: without_result(getattr(MessageHistoryRepository(s), does)(row_id)))
             self.expect(got, lambda: getattr(model, does)(message))
 

@@ -12,11 +12,17 @@ from src.database.errors import NotFoundError
 from src.database.session import AsyncSession
 from tests.acceptance.model.tenant_model import TenantModel
 from tests.acceptance.model.world import World
+from tests.database.store.paths import Path
 
 T = TypeVar("T")
 
 TENANT = st.sampled_from([0, 1])
+STORED = st.booleans()
+"""Whether the store is called, and not the repositories."""
 PICK = st.integers(0, 20)
+KEY = st.sampled_from([f"k{number}" for number in range(8)])
+CONTENT = st.sampled_from(["", "a", "ab", "b", "canción\N{SMILING FACE WITH SMILING EYES}"])
+MESSAGE = st.tuples(KEY, st.sampled_from(["user", "assistant"]), CONTENT, st.sampled_from(["complete", "incomplete"]))
 
 
 class Steps(RuleBasedStateMachine):
@@ -31,6 +37,9 @@ class Steps(RuleBasedStateMachine):
 
     def call(self, tenant: int, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
         return self.world.call(self.tenants[tenant], work)
+
+    def by(self, tenant: int, work: Callable[[Path], Awaitable[Any]], *, stored: bool) -> Any:
+        return self.world.by(self.tenants[tenant], work, stored=stored)
 
     def expect(self, got: Any, known: Callable[[], T]) -> T | None:
         """Compare an outcome: the same result, or the same error."""

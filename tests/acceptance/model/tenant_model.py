@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
@@ -14,6 +14,7 @@ from src.database.errors import (
     ForeignKeyError,
     IdempotencyConflictError,
     IntegrityError,
+    LockNotAvailable,
     NotFoundError,
     StaleDataError,
 )
@@ -27,6 +28,7 @@ class UserRow:
     id: UUID
     telegram_id: int | None
     name: str | None = None
+    preferences: dict[str, Any] = field(default_factory=dict)
     deleted: bool = False
 
 
@@ -113,6 +115,52 @@ class TenantModel:
             raise StaleDataError("")
         return there and self.entries.pop((owner.id, key), None) is not None
 
+    def rename(self, user: UserRow, name: str, expected: Mapping[str, Any]) -> None:
+        _check_exists(user)
+        if expected and expected["display_name"] != user.name:
+            raise StaleDataError("")
+        user.name = name
+
+    def change_preferences(self, user: UserRow, does: str, what: Any) -> None:
+        _check_exists(user)
+        before = user.preferences.get("k")
+        if does == "remove":
+            user.preferences.pop("k", None)
+        elif does == "merge" and isinstance(before, dict):
+            user.preferences["k"] = {**before, **what["k"]}
+        else:
+            user.preferences |= what
+
+    def turn(
+        self,
+        sender: int | str,
+        chat: str | None,
+        batch: Sequence[tuple[str, str, str, str]],
+        new_ids: tuple[UUID, UUID],
+    ) -> tuple[UUID, UUID, list[Any]]:
+        """Append to the active conversation of a sender; a user or a conversation that is missing gets its new id."""
+        user = self.user_with(sender) if isinstance(sender, str) else self.user_of(sender)
+        known_user = user is not None
+        if user is None:
+            user = UserRow(new_ids[0], None if isinstance(sender, str) else sender)
+            self.users.append(user)
+        conversation = self.active(user.id, chat)
+        known_conversation = conversation is not None
+        if conversation is None:
+            conversation = ConversationRow(new_ids[1], user.id, chat)
+            self.conversations.append(conversation)
+        try:
+            appended = self.append(conversation, batch, None, None)
+        except IdempotencyConflictError:
+            if not known_conversation:
+                self.conversations.remove(conversation)
+            if not known_user:
+                self.users.remove(user)
+            raise
+        if isinstance(sender, str):
+            self.identities[sender] = user
+        return user.id, conversation.id, appended
+
     def user_of(self, telegram_id: int) -> UserRow | None:
         return next((one for one in self.users if one.telegram_id == telegram_id and not one.deleted), None)
 
@@ -154,6 +202,7 @@ class TenantModel:
         self.identities = {name: user if owner is other else owner for name, owner in self.identities.items()}
         user.telegram_id = other.telegram_id if user.telegram_id is None else user.telegram_id
         user.name = other.name if user.name is None else user.name
+        user.preferences = {**other.preferences, **user.preferences}
         self.users.remove(other)
 
     def restore_user(self, user: UserRow) -> None:
@@ -234,9 +283,11 @@ class TenantModel:
             raise ValueError
         conversation.summary, conversation.upto = summary, upto
 
-    def claim_turn(self, conversation: ConversationRow, worker: str) -> int | None:
+    def claim_turn(self, conversation: ConversationRow, worker: str, *, waits: bool) -> int | None:
         _check_exists(conversation)
         if conversation.holder is not None:
+            if waits:
+                raise LockNotAvailable("")
             return None
         conversation.holder = worker
         conversation.token += 1
@@ -378,7 +429,7 @@ class TenantModel:
     def rows(self) -> dict[str, list[Any]]:
         """Return the rows of all tables, in order."""
         return {
-            "users": sorted((one.id, one.telegram_id, one.name, one.deleted) for one in self.users),
+            "users": sorted((one.id, one.telegram_id, one.name, one.preferences, one.deleted) for one in self.users),
             "user_identities": sorted((owner.id, subject) for subject, owner in self.identities.items()),
             "conversations": sorted(
                 (

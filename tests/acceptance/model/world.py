@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,15 +11,16 @@ import psycopg
 from sqlalchemy import URL
 
 from src.config import Settings
-from src.database import create_engine
+from src.database import create_engine, tenant_context
 from src.database.base import uuid7
 from src.database.engine.pool import SizedPool
 from src.database.errors import DatabaseError
 from src.database.models import Tenant
 from src.database.session import AsyncSession, TenantBinding
+from tests.database.store.paths import ByRepositories, ByStore, Path
 
 COLUMNS = {
-    "users": "id, telegram_id, display_name, deleted_at IS NOT NULL",
+    "users": "id, telegram_id, display_name, preferences, deleted_at IS NOT NULL",
     "user_identities": "user_id, subject",
     "conversations": "id, user_id, external_chat_id, is_active, last_seq, summary, summary_upto_seq, turn_token,"
     " turn_claimed_by, deleted_at IS NOT NULL",
@@ -61,10 +62,16 @@ class World:
                 await session.commit()
                 return result
 
-        try:
-            return self._runner.run(run())
-        except (DatabaseError, ValueError) as error:
-            return type(error)
+        return self._outcome(run())
+
+    def by(self, tenant_id: UUID, work: Callable[[Path], Awaitable[Any]], *, stored: bool) -> Any:
+        """Run a call of the store or of the repositories as a tenant; return the result, or the type of the error."""
+
+        async def run() -> Any:
+            with tenant_context(tenant_id):
+                return await work(ByStore() if stored else ByRepositories())
+
+        return self._outcome(run())
 
     def rows(self, tenant_ids: Sequence[UUID]) -> list[dict[str, list[Any]]]:
         """Return the rows of each tenant."""
@@ -74,5 +81,18 @@ class World:
                 found[tenant_id][name].append(tuple(row))
         return [{name: sorted(rows) for name, rows in found[tenant_id].items()} for tenant_id in tenant_ids]
 
+    def id_of_message(self, tenant_id: UUID, key: str) -> UUID:
+        """Return the id of a message, which may be deleted."""
+        query = "SELECT id FROM message_history WHERE tenant_id = %s AND message_id = %s"
+        [(row_id,)] = self._superuser.execute(query, [tenant_id, key])
+        return UUID(str(row_id))
+
     def close(self) -> None:
+        """Close the connections of this class; those of `get_db` and the store are closed with the event loop."""
         self._runner.run(self._engine.dispose())
+
+    def _outcome(self, call: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return self._runner.run(call)
+        except (DatabaseError, ValueError) as error:
+            return type(error)
