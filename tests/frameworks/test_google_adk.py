@@ -405,9 +405,7 @@ async def test_user_ids_are_ids_of_users_without_a_provider(sdk_url: URL, user_i
 
     assert await service.get_session(app_name="app", user_id=str(user_id), session_id=session.id) == session
     assert len((await get_store().latest_conversations(user_id)).items) == 1
-    with pytest.raises(
-        ValueError, match=r'id of a User as text, got another str; .* pass provider="..."'
-    ):
+    with pytest.raises(ValueError, match=r'id of a User as text, got another str; .* pass provider="..."'):
         await service.create_session(**CHAT)
     with pytest.raises(ValueError, match="got another int"):
         await service.create_session(**{**CHAT, "user_id": 7})
