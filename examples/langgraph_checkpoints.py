@@ -32,8 +32,7 @@ async def main() -> None:
     builder = StateGraph(Order).add_node(confirm).add_edge(START, "confirm")
     waiting = await builder.compile(checkpointer=StoredCheckpoints()).ainvoke({"text": "tea"}, config)
     print(waiting["__interrupt__"][0].value)
-    done = await builder.compile(checkpointer=StoredCheckpoints()).ainvoke(Command(resume="yes"), config)
-    print(done["text"])
+    print((await builder.compile(checkpointer=StoredCheckpoints()).ainvoke(Command(resume="yes"), config))["text"])
 
 
 if __name__ == "__main__":
