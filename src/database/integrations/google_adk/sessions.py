@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from google.adk.sessions import Session
 from pydantic import PrivateAttr
@@ -20,12 +19,10 @@ class PlacedSession(Session):
 
     _place: Place = PrivateAttr()
 
-    @classmethod
-    def at(cls, place: Place, **values: Any) -> PlacedSession:
-        """Return a session at a place."""
-        session = cls(**values)
-        session._place = place
-        return session
+    def at(self, place: Place) -> PlacedSession:
+        """Set the place, and return the session."""
+        self._place = place
+        return self
 
     @property
     def place(self) -> Place:
@@ -70,11 +67,11 @@ async def read_sessions(
 
 
 def _session(app_name: str, conversation: Conversation, state: Scopes, ids: Mapping[str, str]) -> PlacedSession:
-    return PlacedSession.at(
-        Place.of(conversation),
+    session = PlacedSession(
         id=ids["session_id"],
         app_name=app_name,
         user_id=ids["user_id"],
         state=state.join(),
         last_update_time=(conversation.last_message_at or conversation.created_at).timestamp(),
     )
+    return session.at(Place.of(conversation))

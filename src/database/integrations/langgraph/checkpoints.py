@@ -48,11 +48,12 @@ _ORDINARY = "writes"
 
 
 class StoredCheckpoints(BaseCheckpointSaver[str]):
-    """The checkpointer of a graph: `graph.compile(checkpointer=StoredCheckpoints())`.
+    """The checkpointer of a graph: `builder.compile(checkpointer=StoredCheckpoints())`.
 
     A thread belongs to a user or to the tenant: the same thread id of another user or tenant is another thread. The
-    user is `user_id`, or `config["configurable"]["user_id"]`. The methods without a config work on the threads of
-    `user_id`, or without it of the tenant: create another StoredCheckpoints for each user whose threads they change.
+    user is `user_id`, or that of the config: `{"configurable": {"thread_id": "7", "user_id": str(user.id)}}`. The
+    methods without a config work on the threads of `user_id`, or without it of the tenant: create another
+    StoredCheckpoints for each user whose threads they change.
 
     The checkpointer is asynchronous: use `ainvoke`, `astream`, `aget_state`. The synchronous methods raise
     RuntimeError, because the connections of the store belong to an event loop.
@@ -65,11 +66,6 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
     Raises:
         TypeError: The tenant id has the wrong type.
         ValueError: The user id is not a UUID.
-
-    Example:
-        graph = builder.compile(checkpointer=StoredCheckpoints())
-        config = {"configurable": {"thread_id": "support-7", "user_id": str(user.id)}}
-        await graph.ainvoke({"question": "Hello!"}, config)
     """
 
     def __init__(
