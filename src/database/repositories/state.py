@@ -240,7 +240,7 @@ class StateRepository(Repository[StateEntry]):
     async def delete_by_prefix(
         self,
         namespace: str,
-        prefix: str = "",
+        prefix: str,
         *,
         start: str | None = None,
         stop: str | None = None,
@@ -249,7 +249,7 @@ class StateRepository(Repository[StateEntry]):
     ) -> int:
         """Delete the entries whose keys begin with a prefix permanently; return their number.
 
-        The arguments are those of `page_by_prefix`. Without a prefix, all entries of the namespace are deleted.
+        The arguments are those of `page_by_prefix`. An empty prefix deletes all entries of the namespace.
         """
         owner = state.Owner(user_id, conversation_id)
         return await state.delete_by_prefix(self.session, owner, namespace, prefix, start=start, stop=stop)

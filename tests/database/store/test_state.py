@@ -271,14 +271,14 @@ async def test_many_entries_are_deleted_by_key_or_by_prefix(pooled: URL, user_id
         assert await entries.delete_by_prefix("n", "a%") == 1
         assert await entries.delete_by_prefix("n", "a", start="a1", stop="a3") == 2
         assert [one.key for one in (await entries.page_by_prefix("n")).items] == ["a3", "b"]
-        assert await entries.delete_by_prefix("n") == 2
+        assert await entries.delete_by_prefix("n", "") == 2
         assert await entries.delete_by_keys("n", []) == 0
         assert len((await entries.page_by_prefix("n", user_id=user_id)).items) == 6
         assert len((await entries.page_by_prefix("other")).items) == 1
         with pytest.raises(ValueError, match="keys must be a list"):
             await entries.delete_by_keys("n", "ab")
         await UserRepository(session).delete(user_id)
-        assert await entries.delete_by_prefix("n", user_id=user_id) == 0  # restore brings them back
+        assert await entries.delete_by_prefix("n", "", user_id=user_id) == 0  # restore brings them back
 
 
 async def test_entries_of_a_deleted_owner_are_missing(entries: Any, user_id: UUID, conversation_id: UUID) -> None:
