@@ -72,12 +72,14 @@ class SessionSteps(Steps):
             ]
 
     @rule(tenant=TENANT, number=PICK, after=st.integers(0, 4), stored=STORED)
-    def stream(self, tenant: int, number: int, after: int, *, stored: bool) -> None:
+    def stream_and_last(self, tenant: int, number: int, after: int, *, stored: bool) -> None:
         model = self.models[tenant]
         if conversation := pick(model.conversations, number):
             rows = self.by(tenant, lambda p: p.stream(conversation.id, after_seq=after), stored=stored)
-            expected = [one.seq for one in model.messages_of(conversation) if one.seq > after]
-            assert [row[ROW.index("seq")] for row in rows] == expected
+            last = self.by(tenant, lambda p: p.last(conversation.id, after + 1), stored=stored)
+            seqs = [one.seq for one in model.messages_of(conversation)]
+            assert [row[ROW.index("seq")] for row in rows] == [seq for seq in seqs if seq > after]
+            assert last == seqs[-after - 1 :]
 
     @rule(
         tenant=TENANT,

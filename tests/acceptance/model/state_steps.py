@@ -90,3 +90,8 @@ class StateSteps(Steps):
             page = self.state(tenant, lambda entries: entries.page_by_prefix("n", prefix, **options), stored=stored)
             mine = [key for of, key in model.entries if of == owner.id and key.startswith(prefix) and not owner.deleted]
             assert [entry.key for entry in page.items] == sorted(mine, reverse=descending)
+            keys = [*mine, "none"]
+            found = self.state(tenant, lambda entries: entries.get_by_keys("n", keys, user_id=owner.id), stored=stored)
+            assert {key: entry.value for key, entry in found.items()} == {
+                key: model.entries[owner.id, key][0] for key in mine
+            }

@@ -88,6 +88,7 @@ class Path(Protocol):
     async def page_since(self, since: datetime, **options: Any) -> Page[Any]: ...
     async def search(self, user_id: UUID, query: str, **options: Any) -> Page[Any]: ...
     async def stream(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]: ...
+    async def last(self, conversation_id: UUID, limit: int) -> list[int]: ...
 
 
 class ByRepositories:
@@ -186,6 +187,10 @@ class ByRepositories:
             rows = MessageHistoryRepository(session).stream_conversation(conversation_id, **options)
             return [tuple(getattr(row, name) for name in ROW) async for row in rows]
 
+    async def last(self, conversation_id: UUID, limit: int) -> list[int]:
+        async with get_db() as session:
+            return [row.seq for row in await MessageHistoryRepository(session).last(conversation_id, limit)]
+
 
 class ByStore:
     async def get_or_create_user(self, telegram_id: int, **profile: Any) -> tuple[UUID, bool]:
@@ -259,6 +264,9 @@ class ByStore:
     async def stream(self, conversation_id: UUID, **options: Any) -> list[tuple[Any, ...]]:
         rows = get_store().stream_conversation(conversation_id, **options)
         return [tuple(getattr(row, name) for name in ROW) async for row in rows]
+
+    async def last(self, conversation_id: UUID, limit: int) -> list[int]:
+        return [row.seq for row in await get_store().last(conversation_id, limit)]
 
 
 def _stored(one: Any) -> Stored:
