@@ -122,7 +122,7 @@ async def count(prefix: str = "") -> int:
 
 @pytest.fixture
 def checkpoints(sdk_url: URL) -> StoredCheckpoints:
-    return StoredCheckpoints()
+    return StoredCheckpoints(of_tenant=True)
 
 
 @pytest.mark.parametrize("serde", [None, EncryptedSerializer(AesGcm())], ids=["plain", "encrypted"])
@@ -288,21 +288,22 @@ async def test_threads_of_tenants_and_users_are_apart(checkpoints: StoredCheckpo
     async with get_db() as session:
         session.add(Tenant(id=other_tenant, slug=f"t{other_tenant.hex}", name="T"))
     other, _ = await get_store().get_or_create_user(2)
-    mine = await put(checkpoints, of("t", user_id=user_id), "mine")
-    await put(checkpoints, of("t", user_id=str(other.id)), "other")
+    users, elsewhere = StoredCheckpoints(), StoredCheckpoints(tenant_id=other_tenant, of_tenant=True)
+    mine = await put(users, of("t", user_id=user_id), "mine")
+    await put(users, of("t", user_id=str(other.id)), "other")
     await put(checkpoints, of("t"), "tenant")
-    await put(StoredCheckpoints(tenant_id=other_tenant), of("t"), "elsewhere")
+    await put(elsewhere, of("t"), "elsewhere")
 
     assert await value_of(StoredCheckpoints(user_id), of("t")) == "mine"
-    assert await value_of(checkpoints, of("t", user_id=str(other.id))) == "other"
-    assert await value_of(checkpoints, of("t")) == "tenant"
-    assert await value_of(StoredCheckpoints(tenant_id=other_tenant), of("t")) == "elsewhere"
+    assert await value_of(users, of("t", user_id=str(other.id))) == "other"
+    assert await value_of(checkpoints, of("t", user_id=user_id)) == "tenant", "whatever the config has"
+    assert await value_of(elsewhere, of("t")) == "elsewhere"
     assert await value_of(StoredCheckpoints(other.id), of("t", checkpoint_id=id_of(mine))) is None
     with tenant_context(other_tenant):
         assert await value_of(checkpoints, of("t")) == "elsewhere"
-        assert await value_of(checkpoints, of("t", user_id=user_id)) is None
+        assert await value_of(users, of("t", user_id=user_id)) is None
         with pytest.raises(NotFoundError, match="no User"):
-            await put(checkpoints, of("t", user_id=user_id))
+            await put(users, of("t", user_id=user_id))
     for one in (StoredCheckpoints(other.id), checkpoints):
         await one.adelete_thread("t")
         await one.aprune(["t"], strategy="delete")
@@ -311,7 +312,7 @@ async def test_threads_of_tenants_and_users_are_apart(checkpoints: StoredCheckpo
 
 async def test_a_user_id_that_is_not_a_users_is_refused(checkpoints: StoredCheckpoints, user_id: UUID) -> None:
     with pytest.raises(ValueError, match=r"^user_id of the config must be the id of a User"):
-        await checkpoints.aget_tuple(of("t", user_id="ada"))
+        await StoredCheckpoints().aget_tuple(of("t", user_id="ada"))
     with pytest.raises(ValueError, match=r"^user_id of the config must be the user of this StoredCheckpoints"):
         await StoredCheckpoints(user_id).aget_tuple(of("t", user_id=str(uuid7())))
     with pytest.raises(ValueError, match=r"^checkpoint_id must be 1 to 128 characters without a slash"):
@@ -394,7 +395,7 @@ async def test_pages_are_read_newest_first_across_namespaces(checkpoints: Stored
 
 async def test_a_generator_that_is_left_early_changes_no_context(checkpoints: StoredCheckpoints) -> None:
     tenant = uuid7()
-    elsewhere = StoredCheckpoints(tenant_id=tenant)
+    elsewhere = StoredCheckpoints(tenant_id=tenant, of_tenant=True)
     async with get_db() as session:
         session.add(Tenant(id=tenant, slug=f"t{tenant.hex}", name="T"))
     for _ in range(2):
@@ -504,7 +505,7 @@ async def test_a_write_is_sent_again_although_the_answer_of_the_server_is_lost(
 ) -> None:
     async with cutting(SOCKETS) as relay:
         use_database(relay.lead_to(sdk_url, pool_max="1"))
-        checkpoints = StoredCheckpoints()
+        checkpoints = StoredCheckpoints(of_tenant=True)
         config = await put(checkpoints, of("t"), ["first"])
         await checkpoints.aput_writes(config, [("ch", 1)], "first")
         relay.cut(1, "after", of=b"BIND")
@@ -523,7 +524,7 @@ async def test_a_write_is_one_round_trip(sdk_url: URL, use_database: Callable[..
     trips: list[int] = []
     async with relaying(SOCKETS) as relay:
         use_database(relay.lead_to(sdk_url.update_query_dict({"pool_max": "1"})))
-        checkpoints = StoredCheckpoints()
+        checkpoints = StoredCheckpoints(of_tenant=True)
         for number in range(2):  # the first calls prepare the statements
             calls: list[Callable[[], Any]] = [
                 lambda: put(checkpoints, of("t"), ["large"]),

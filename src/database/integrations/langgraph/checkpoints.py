@@ -50,32 +50,42 @@ _ORDINARY = "writes"
 class StoredCheckpoints(BaseCheckpointSaver[str]):
     """The checkpointer of a graph: `builder.compile(checkpointer=StoredCheckpoints())`.
 
-    A thread belongs to a user or to the tenant: the same thread id of another user or tenant is another thread. The
-    user is `user_id`, or that of the config: `{"configurable": {"thread_id": "7", "user_id": str(user.id)}}`. The
-    methods without a config work on the threads of `user_id`, or without it of the tenant: create another
-    StoredCheckpoints for each user whose threads they change.
+    A thread belongs to a user: the same thread id of another user or tenant is another thread. The user is `user_id`,
+    or that of the config: `{"configurable": {"thread_id": "7", "user_id": str(user.id)}}`. A config without a user is
+    refused. The methods without a config work on the threads of `user_id`: create another StoredCheckpoints for each
+    user whose threads they change.
 
     The checkpointer is asynchronous: use `ainvoke`, `astream`, `aget_state`. The synchronous methods raise
     RuntimeError, because the connections of the store belong to an event loop.
 
     Args:
-        user_id: The user whose threads these are; by default that of each config, or without one the tenant.
+        user_id: The user whose threads these are; by default that of each config.
+        of_tenant: All threads belong to the tenant, whatever the config has: neither the export nor the erasure of a
+            user's data includes them.
         tenant_id: The tenant; by default the current tenant of each call.
         serde: The serializer; by default LangGraph's, without pickle.
 
     Raises:
         TypeError: The tenant id has the wrong type.
-        ValueError: The user id is not a UUID.
+        ValueError: The user id is not a UUID, or is given together with `of_tenant`.
     """
 
     def __init__(
-        self, user_id: UUID | None = None, *, tenant_id: UUID | None = None, serde: SerializerProtocol | None = None
+        self,
+        user_id: UUID | None = None,
+        *,
+        of_tenant: bool = False,
+        tenant_id: UUID | None = None,
+        serde: SerializerProtocol | None = None,
     ) -> None:
         super().__init__(serde=serde)
         if user_id is not None:
             check_id("user_id", user_id)
+            if of_tenant:
+                raise ValueError("the threads must be of user_id or of the tenant, got both")
         given_tenant(tenant_id)  # checks the type
         self._user_id = user_id
+        self._of_tenant = of_tenant
         self._tenant_id = tenant_id
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -192,7 +202,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
             ValueError: The thread id is not a string.
         """
         prefixes = prefixes_of_thread(thread_id)
-        await self._change(lambda state: Deletion(state, self._user_id).all_of(prefixes))
+        await self._change(lambda state: Deletion(state, self._owner()).all_of(prefixes))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of runs permanently, whose metadata have one of the run ids.
@@ -231,7 +241,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         async def prune(state: StateRepository) -> None:
             for thread_id in thread_ids:
                 if strategy == "delete":
-                    await Deletion(state, self._user_id).all_of(prefixes_of_thread(thread_id))
+                    await Deletion(state, self._owner()).all_of(prefixes_of_thread(thread_id))
                 else:
                     await self._keep_latest(state, thread_id)
 
@@ -278,7 +288,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         raise _synchronous("prune")
 
     async def _delete_for_runs(self, state: StateRepository, run_ids: Collection[str]) -> None:
-        entries, deletion = Entries(state, self._user_id), Deletion(state, self._user_id)
+        entries, deletion = Entries(state, self._owner()), Deletion(state, self._owner())
         deleted = _by_place([
             record async for record in entries.records() if self._loaded(record)[1].get("run_id") in run_ids
         ])  # fmt: skip
@@ -289,7 +299,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
             await deletion.keys(_keys_of_channels(records) - _keys_of_channels(kept))
 
     async def _copy(self, state: StateRepository, source: str, target: str) -> None:
-        entries = Entries(state, self._user_id)
+        entries = Entries(state, self._owner())
         for prefix, copied in zip(prefixes_of_thread(source), prefixes_of_thread(target), strict=True):
             async for page in entries.pages(prefix):
                 values = {copied + key.removeprefix(prefix): value for key, value in page}
@@ -300,7 +310,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
                 await entries.set_many(values)
 
     async def _keep_latest(self, state: StateRepository, thread_id: str) -> None:
-        entries, deletion = Entries(state, self._user_id), Deletion(state, self._user_id)
+        entries, deletion = Entries(state, self._owner()), Deletion(state, self._owner())
         places = _by_place([record async for record in entries.records(prefixes_of_thread(thread_id)[0])])
         if any(record.has_deltas for records in places.values() for record in records):
             raise NotImplementedError(
@@ -417,16 +427,51 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         """Return the entries of the owner of a config.
 
         Raises:
-            ValueError: The user id of the config is not a UUID, or is another than that of the checkpointer.
+            ValueError: There is no user; the user id of the config is not a UUID, or is another than that of the
+                checkpointer.
         """
-        given = None if config is None else config["configurable"].get("user_id")
+        if self._of_tenant:
+            return Entries(get_store().state, None)
+        configurable = {} if config is None else config["configurable"]
+        given = configurable.get("user_id") or getattr(configurable.get("thread_id"), "user_id", None)
         user_id = _user_id(given) if given is not None else self._user_id
         if self._user_id not in {None, user_id}:
             raise ValueError(
                 "user_id of the config must be the user of this StoredCheckpoints, got another one;"
                 " create StoredCheckpoints() for the users of several configs"
             )
+        if user_id is None:
+            raise ValueError(
+                'the config must have a user_id, as {"configurable": {"thread_id": "7", "user_id": str(user.id)}}, got'
+                " none; or create StoredCheckpoints(user.id), or StoredCheckpoints(of_tenant=True) for threads without"
+                " a user"
+            )
         return Entries(get_store().state, user_id)
+
+    def _owner(self) -> UUID | None:
+        """Return the user whose threads the methods without a config change; None is the tenant.
+
+        Raises:
+            ValueError: The checkpointer has no user.
+        """
+        return self._entries(None).user_id
+
+
+class _ThreadOfUser(str):
+    """A thread id that has its user too: LangGraph makes the config of a subgraph of the thread id alone."""
+
+    __slots__ = ("user_id",)
+    user_id: Any
+
+    def __new__(cls, thread_id: str, user_id: Any = None) -> _ThreadOfUser:
+        """Return a thread id of a user."""
+        one = super().__new__(cls, thread_id)
+        one.user_id = user_id
+        return one
+
+    def __str__(self) -> str:
+        """Return the thread id with its user, of which LangGraph makes a text."""
+        return self
 
 
 def _place(config: RunnableConfig) -> Place:
@@ -452,10 +497,11 @@ def _user_id(value: object) -> UUID:
 def _config(given: RunnableConfig | None, record: Record, checkpoint_id: str) -> RunnableConfig:
     """Return the config of a checkpoint; the user of the given config stays, so that the config can be used again."""
     configurable = {} if given is None else given["configurable"]
+    user_id = configurable.get("user_id") or getattr(configurable.get("thread_id"), "user_id", None)
     return {
         "configurable": {
             **({"user_id": configurable["user_id"]} if "user_id" in configurable else {}),
-            "thread_id": record.thread_id,
+            "thread_id": record.thread_id if user_id is None else _ThreadOfUser(record.thread_id, user_id),
             "checkpoint_ns": record.checkpoint_ns,
             "checkpoint_id": checkpoint_id,
         }
