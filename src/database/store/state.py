@@ -226,18 +226,16 @@ class StateStore:
         held, pause = Lease(key, 0), _SHORTEST_WAIT
         while True:
             try:
-                await run_shielded(self._extend(held, lease))
+                if await run_shielded(self._is_extended(held, lease)):
+                    return held
             except asyncio.CancelledError:
                 await run_shielded(self._release(held))
                 raise
-            except StaleDataError:
-                if (left := ends_at - loop.time()) <= 0:
-                    raise StaleDataError(
-                        "another holder has the lease",
-                        hint="wait longer (`wait_seconds`), or leave the work to the holder",
-                    ) from None
-            else:
-                return held
+            if (left := ends_at - loop.time()) <= 0:
+                raise StaleDataError(
+                    "another holder has the lease",
+                    hint="wait longer (`wait_seconds`), or leave the work to the holder",
+                )
             await asyncio.sleep(min(random.uniform(pause / 2, pause), left))  # noqa: S311 - jitter
             pause = min(pause * 2, _LONGEST_WAIT)
 
@@ -251,14 +249,22 @@ class StateStore:
                 return
             try:
                 # Shielded: the version must be known for the release.
-                await run_shielded(self._extend(held, lease))
-            except StaleDataError:
-                limit.reschedule(begun)
-                return
+                is_extended = await run_shielded(self._is_extended(held, lease))
             except DatabaseError:
                 continue  # until the lease ends
+            if not is_extended:
+                limit.reschedule(begun)
+                return
             if not limit.expired():
                 limit.reschedule(begun + lease.total_seconds())
+
+    async def _is_extended(self, held: Lease, lease: timedelta) -> bool:
+        """Write a lease; return False if another holder has it, which is no error that asyncio should log."""
+        try:
+            await self._extend(held, lease)
+        except StaleDataError:
+            return False
+        return True
 
     async def _extend(self, held: Lease, lease: timedelta) -> None:
         """Write a lease, and set its version. The version 0 takes a lease that is free.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from datetime import timedelta
 from typing import Any
@@ -146,3 +147,22 @@ async def test_an_argument_of_a_wrong_type_is_named(arguments: dict[str, Any], m
     with pytest.raises(ValueError, match=message):
         async with get_store().state.lease("k", **arguments):
             pass
+
+
+async def test_a_waiter_that_is_cancelled_during_an_attempt_leaves_no_unretrieved_error(pooled: URL) -> None:
+    """StaleDataError of the attempt is no error of the program, which asyncio would log."""
+    logged: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: logged.append(context))
+
+    async def wait() -> None:
+        async with get_store().state.lease("l"):
+            pass
+
+    async with get_store().state.lease("l"):
+        for number in range(30):
+            waiting = asyncio.create_task(wait())
+            await asyncio.sleep(0.0003 * number)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+    gc.collect()
+    assert logged == []
