@@ -1,6 +1,7 @@
 """An agent of pydantic-ai that remembers its conversation. The model is a fake, which counts what it reads."""
 
 import asyncio
+from contextlib import suppress
 
 from pydantic_ai import Agent, ModelMessage, ModelResponse, TextPart
 from pydantic_ai.conversation import Conversation
@@ -18,14 +19,13 @@ def model(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
 
 async def answer(store: StoredConversations, question: str) -> str:
     """Run the agent on the stored conversation, again if another worker has saved the conversation meanwhile."""
-    while True:
+    for _ in range(5):
         conversation = await store.load("rome") or Conversation(conversation_id="rome")
         result = await Agent(FunctionModel(model)).run(question, conversation=conversation)
-        try:
+        with suppress(ConversationConflict):
             await store.save(result)
-        except ConversationConflict:
-            continue
-        return result.output
+            return result.output
+    raise RuntimeError("each save was a conflict: the id may be that of another user's conversation")
 
 
 async def main() -> None:
