@@ -24,14 +24,15 @@ from src.database.models import limits
 from src.database.statements import NewMessage
 
 FORMAT: Final = "google-adk"
+_MOST_TOKENS: Final = limits.TOKENS.maximum
 
 
 def dump(event: Event) -> dict[str, Any]:
     """Return the JSON value of an event, without the temporary state."""
-    dumped: dict[str, Any] = event.model_dump(mode="json", exclude_none=True, by_alias=True)
-    delta = dumped.get("actions", {}).get("stateDelta", {})
-    for key in [key for key in delta if key.startswith(State.TEMP_PREFIX)]:
-        del delta[key]
+    delta = event.actions.state_delta
+    kept = {key: delta[key] for key in delta if not key.startswith(State.TEMP_PREFIX)}
+    stored = event.model_copy(update={"actions": event.actions.model_copy(update={"state_delta": kept})})
+    dumped: dict[str, Any] = stored.model_dump(mode="json", exclude_none=True, by_alias=True)
     return dumped
 
 
@@ -85,8 +86,8 @@ def new_message(event: Event, dumped: dict[str, Any], conversation_id: UUID) -> 
         tool_call_id=call_id,
         tool_name=None if call_id is None else tools[0].name,
         model=event.model_version,
-        input_tokens=usage.prompt_token_count if usage else None,
-        output_tokens=usage.candidates_token_count if usage else None,
+        input_tokens=_tokens(usage.prompt_token_count if usage else None),
+        output_tokens=_tokens(usage.candidates_token_count if usage else None),
         extra={FORMAT_KEY: FORMAT},
     )
 
@@ -94,6 +95,11 @@ def new_message(event: Event, dumped: dict[str, Any], conversation_id: UUID) -> 
 def is_of(row: StoredMessage, event: Event, conversation_id: UUID) -> bool:
     """Return True if a message is this event, or the event was built of the message."""
     return row.message_id in {_key(event, conversation_id), event.id}
+
+
+def _tokens(number: int | None) -> int | None:
+    """Return a number of tokens for its column, or None if the column cannot have it. The event has it in any case."""
+    return number if number is not None and 0 <= number <= _MOST_TOKENS else None
 
 
 def _key(event: Event, conversation_id: UUID) -> str:

@@ -17,7 +17,6 @@ from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
-from pydantic_core import to_jsonable_python
 
 from src.database.base import uuid7
 from src.database.connect import run_shielded
@@ -90,7 +89,7 @@ class StoredSessionService(BaseSessionService):
         limits.Json("object", nullable=True).check("state", state)
         session_id = session_id or str(uuid7())
         record = {"app_name": app_name, "user_id": user_id, "session_id": session_id}
-        scopes = Scopes.split(to_jsonable_python(state or {}))
+        scopes = Scopes.split(state or {})
 
         async def create(session: AsyncSession) -> Session:
             try:
@@ -98,7 +97,10 @@ class StoredSessionService(BaseSessionService):
             except DuplicateKeyError:
                 is_new = False
             if not is_new:
-                raise AlreadyExistsError(f"Session with id {session_id} already exists.")
+                raise AlreadyExistsError(
+                    f"Session with id {session_id} already exists, or a conversation of another user has its id,"
+                    " who may be deleted; choose another id"
+                )
             written = await set_states(session, app_name, Place.of(conversation), scopes)
             return await read_session(session, app_name, conversation, written, user_id=user_id, session_id=session_id)
 
@@ -211,13 +213,13 @@ class StoredSessionService(BaseSessionService):
         return event
 
     async def _place(self, session: Session) -> Place:
-        """Return the place of a session. Of a session that is no copy of a read one, the last event is compared.
+        """Return the place of a session. Of a session that was not read under its ids, the last event is compared.
 
         Raises:
             SessionNotFoundError: There is no such session.
             StaleSessionError: The session lacks events.
         """
-        if isinstance(session, PlacedSession):
+        if isinstance(session, PlacedSession) and session.place is not None:
             return session.place
         async with get_read_db(read_your_writes=True) as db_session:
             conversation = await self._find(db_session, session.app_name, session.user_id, session.id)
@@ -230,14 +232,14 @@ class StoredSessionService(BaseSessionService):
 
     async def _find(self, session: AsyncSession, app_name: str, user_id: str, session_id: str) -> Conversation | None:
         """Return the conversation of a session, or None if it is missing or that of another session or user."""
+        owner_id = await self._owner(session, user_id)
         key = self._session_id_of(app_name, user_id, session_id)
         conversation = await ConversationRepository(session).get_by_session_id(key)
-        if conversation is None:
+        # Compared with the user too: an identity of a deleted user can be that of a new one.
+        if conversation is None or conversation.user_id != owner_id:
             return None
-        if (record := conversation.extra.get(FORMAT)) is not None:
-            is_own = (record["app_name"], record["user_id"]) == (app_name, user_id)
-        else:  # another SDK has opened it
-            is_own = await self._owner(session, user_id) == conversation.user_id
+        record = conversation.extra.get(FORMAT)  # none if another SDK has opened it
+        is_own = record is None or (record["app_name"], record["user_id"]) == (app_name, user_id)
         return conversation if is_own else None
 
     async def _owner(self, session: AsyncSession, user_id: str) -> UUID | None:
@@ -276,7 +278,7 @@ async def _store(place: Place, app_name: str, event: Event) -> tuple[int, dateti
     """
     dumped = dump(event)
     message = new_message(event, dumped, place.conversation_id)
-    scopes = Scopes.split(dumped.get("actions", {}).get("stateDelta", {}))
+    scopes = Scopes.split(event.actions.state_delta)
 
     async def append(session: AsyncSession) -> tuple[int, datetime, bool]:
         messages = MessageHistoryRepository(session)

@@ -18,16 +18,17 @@ class PlacedSession(Session):
     """A session with its place, which a copy has too."""
 
     _place: Place = PrivateAttr()
+    _ids: tuple[str, str, str] = PrivateAttr()
 
     def at(self, place: Place) -> PlacedSession:
         """Set the place, and return the session."""
-        self._place = place
+        self._place, self._ids = place, (self.app_name, self.user_id, self.id)
         return self
 
     @property
-    def place(self) -> Place:
-        """The place."""
-        return self._place
+    def place(self) -> Place | None:
+        """The place; None if the session was given the ids of another one since it was read."""
+        return self._place if self._ids == (self.app_name, self.user_id, self.id) else None
 
     def advance(self, last_seq: int) -> None:
         """Set the `seq` of the last message, which is that of an event of this session."""

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from google.adk.sessions.state import State
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from sqlalchemy import ARRAY, Uuid, any_, literal
 
 from src.database.integrations.google_adk.events import FORMAT
@@ -41,14 +42,14 @@ class Scopes:
 
     @classmethod
     def split(cls, state: Mapping[str, Any]) -> Scopes:
-        """Return the scopes of state under keys with prefixes."""
+        """Return the scopes of state under keys with prefixes, with JSON values as ADK converts them."""
         scopes = cls()
-        for key, value in state.items():
+        for key, value in _as_json({key: state[key] for key in state if not key.startswith(State.TEMP_PREFIX)}).items():
             if key.startswith(State.APP_PREFIX):
                 scopes.app[key.removeprefix(State.APP_PREFIX)] = value
             elif key.startswith(State.USER_PREFIX):
                 scopes.user[key.removeprefix(State.USER_PREFIX)] = value
-            elif not key.startswith(State.TEMP_PREFIX):
+            else:
                 scopes.session[key] = value
         return scopes
 
@@ -56,6 +57,15 @@ class Scopes:
         """Return the state of all scopes under keys with prefixes."""
         app = {State.APP_PREFIX + key: value for key, value in self.app.items()}
         return {**self.session, **app, **{State.USER_PREFIX + key: value for key, value in self.user.items()}}
+
+
+def _as_json(state: dict[str, Any]) -> dict[str, Any]:
+    """Return state as JSON values. As in ADK's services, an object that has none becomes its `repr`."""
+    try:
+        converted: dict[str, Any] = to_jsonable_python(state)
+    except PydanticSerializationError:
+        converted = to_jsonable_python(state, serialize_unknown=True)
+    return converted
 
 
 async def get_state(session: AsyncSession, app_name: str, **owner: UUID) -> dict[str, Any]:
