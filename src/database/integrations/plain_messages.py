@@ -153,6 +153,21 @@ def convert(
         yield from build(joined)
 
 
+def unreadable(row: StoredMessage, kind: str, sdk: str, error: str) -> ValueError:
+    """Return the error for a message in an SDK's own format that the SDK does not read, without its content.
+
+    Args:
+        row: The stored message.
+        kind: The name of the SDK's object, with its article.
+        sdk: The name of the SDK.
+        error: The type of the validation error.
+    """
+    return ValueError(
+        f"parts of message {row.message_id!r} must be {kind} of {sdk}, got one with the error {error!r}; "
+        f"another release of {sdk} may have stored it: install that release"
+    )
+
+
 def stored_call_id(call_id: object) -> str | None:
     """Return the id of a tool call for the column `tool_call_id`, or None if the column cannot have it.
 

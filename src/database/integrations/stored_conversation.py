@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import aclosing
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -70,7 +70,7 @@ class StoredConversation:
             raise ValueError(f"limit must be a whole number, at least 0, or None, got {limit!r}")
         if limit == 0:
             return []
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             was_open = self._known()
             conversation_id = await self._open()
             rows = await last_messages(conversation_id, limit)
@@ -95,7 +95,7 @@ class StoredConversation:
 
     async def _with_conversation(self, call: Callable[[UUID], Awaitable[ResultT]]) -> ResultT:
         """Call a function with the conversation; if it was deleted after it was opened, open another one."""
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             was_open = self._known()
             try:
                 return await call(await self._open())
@@ -119,9 +119,6 @@ class StoredConversation:
         if self._opened is None or self._opened[0] != current_tenant():
             return None
         return self._opened[1]
-
-    def _tenant(self) -> AbstractContextManager[object]:
-        return given_tenant(self._tenant_id)
 
 
 async def send_again(send: Callable[[int], Awaitable[ResultT]]) -> ResultT:

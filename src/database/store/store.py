@@ -62,6 +62,7 @@ from src.database.store.state import StateStore
 from src.database.store.watched import WatchedCalls, WatchedPool
 
 POOL_NAME: Final = "store"
+_APPENDED: Final = attrgetter("message_id", "id", "conversation_id", "seq", "created_at", "is_inserted", "is_live")
 
 DEFAULT_RECENT: Final = 20
 _REFUSED: Final = {"TH002": "other_content", "TH003": "other_chat"}
@@ -234,8 +235,7 @@ class Store:
         _, outcomes = await append_messages(
             self._sender, conversation_id, messages, turn=turn, expected_last_seq=expected_last_seq
         )
-        columns = attrgetter("message_id", "id", "conversation_id", "seq", "created_at", "is_inserted", "is_live")
-        return [AppendedRow._make(columns(one)) for one in outcomes]
+        return [AppendedRow._make(_APPENDED(one)) for one in outcomes]
 
     async def delete_conversation(self, conversation_id: UUID) -> None:
         """Delete a conversation softly; `ConversationRepository.restore` brings it back.

@@ -19,6 +19,7 @@ from src.database.integrations.plain_messages import (
     convert,
     stored_call_id,
     text_of_result,
+    unreadable,
 )
 from src.database.models import limits
 from src.database.statements import NewMessage
@@ -123,10 +124,7 @@ def _event(row: StoredMessage) -> Event:
     except ValidationError as error:
         [first, *_] = error.errors(include_input=False, include_url=False, include_context=False)
     # Outside of the except block: the error of pydantic has the content of the message.
-    raise ValueError(
-        f"parts of message {row.message_id!r} must be an event of ADK, got one with the error {first['type']!r}; "
-        "another release of ADK may have stored it: install that release"
-    )
+    raise unreadable(row, "an event", "ADK", first["type"])
 
 
 def _content(plain: PlainMessage) -> Content | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -104,7 +103,7 @@ class StoredSessionService(BaseSessionService):
             written = await set_states(session, app_name, Place.of(conversation), scopes)
             return await read_session(session, app_name, conversation, written, user_id=user_id, session_id=session_id)
 
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             key = self._session_id_of(app_name, user_id, session_id)
             owner_id = await self._create_owner(user_id)
             return await run_shielded(run_transaction(create))
@@ -123,7 +122,7 @@ class StoredSessionService(BaseSessionService):
         Raises:
             ValueError: An id has an invalid value.
         """
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             async with get_read_db(read_your_writes=True) as session:
                 conversation = await self._find(session, app_name, user_id, session_id)
                 if conversation is None:
@@ -141,7 +140,7 @@ class StoredSessionService(BaseSessionService):
         """
         record = {"app_name": app_name} | ({} if user_id is None else {"user_id": user_id})
         where = [Conversation.extra.contains({FORMAT: record})]
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             async with get_read_db(read_your_writes=True) as session:
                 if user_id is not None:
                     where.append(Conversation.user_id == await self._owner(session, user_id))
@@ -164,12 +163,12 @@ class StoredSessionService(BaseSessionService):
             if (conversation := await self._find(session, app_name, user_id, session_id)) is not None:
                 await ConversationRepository(session).delete(conversation.id)
 
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             await run_shielded(run_transaction(delete, idempotent=True))
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return the `user:` state of a user in an app, under keys without the prefix."""
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             async with get_read_db(read_your_writes=True) as session:
                 if (owner_id := await self._owner(session, user_id)) is None:
                     return {}
@@ -190,7 +189,7 @@ class StoredSessionService(BaseSessionService):
         """
         if event.partial:
             return event
-        with self._tenant():
+        with given_tenant(self._tenant_id):
             return await run_shielded(self._append(session, event))
 
     async def _append(self, session: Session, event: Event) -> Event:
@@ -254,9 +253,6 @@ class StoredSessionService(BaseSessionService):
             return _uuid(user_id)
         user, _ = await get_store().get_or_create_by_identity(self._provider, user_id)
         return user.id
-
-    def _tenant(self) -> AbstractContextManager[object]:
-        return given_tenant(self._tenant_id)
 
 
 async def _events(conversation_id: UUID, app_name: str, config: GetSessionConfig) -> list[Event]:

@@ -288,7 +288,8 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         raise _synchronous("prune")
 
     async def _delete_for_runs(self, state: StateRepository, run_ids: Collection[str]) -> None:
-        entries, deletion = Entries(state, self._owner()), Deletion(state, self._owner())
+        owner = self._owner()
+        entries, deletion = Entries(state, owner), Deletion(state, owner)
         deleted = _by_place([
             record async for record in entries.records() if self._loaded(record)[1].get("run_id") in run_ids
         ])  # fmt: skip
@@ -310,7 +311,8 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
                 await entries.set_many(values)
 
     async def _keep_latest(self, state: StateRepository, thread_id: str) -> None:
-        entries, deletion = Entries(state, self._owner()), Deletion(state, self._owner())
+        owner = self._owner()
+        entries, deletion = Entries(state, owner), Deletion(state, owner)
         places = _by_place([record async for record in entries.records(prefixes_of_thread(thread_id)[0])])
         if any(record.has_deltas for records in places.values() for record in records):
             raise NotImplementedError(
@@ -432,8 +434,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         """
         if self._of_tenant:
             return Entries(get_store().state, None)
-        configurable = {} if config is None else config["configurable"]
-        given = configurable.get("user_id") or getattr(configurable.get("thread_id"), "user_id", None)
+        given = _user_of(config)
         user_id = _user_id(given) if given is not None else self._user_id
         if self._user_id not in {None, user_id}:
             raise ValueError(
@@ -484,6 +485,12 @@ def _place(config: RunnableConfig) -> Place:
     return Place(thread_id, config["configurable"].get("checkpoint_ns", ""))
 
 
+def _user_of(config: RunnableConfig | None) -> Any:
+    """Return the user of a config as it is given, by itself or with the thread id; None if there is none."""
+    configurable = {} if config is None else config["configurable"]
+    return configurable.get("user_id") or getattr(configurable.get("thread_id"), "user_id", None)
+
+
 def _user_id(value: object) -> UUID:
     try:
         return value if isinstance(value, UUID) else UUID(value)  # type: ignore[arg-type] # checked by UUID
@@ -497,7 +504,7 @@ def _user_id(value: object) -> UUID:
 def _config(given: RunnableConfig | None, record: Record, checkpoint_id: str) -> RunnableConfig:
     """Return the config of a checkpoint; the user of the given config stays, so that the config can be used again."""
     configurable = {} if given is None else given["configurable"]
-    user_id = configurable.get("user_id") or getattr(configurable.get("thread_id"), "user_id", None)
+    user_id = _user_of(given)
     return {
         "configurable": {
             **({"user_id": configurable["user_id"]} if "user_id" in configurable else {}),

@@ -10,7 +10,14 @@ from pydantic_ai import ModelMessage, ModelMessagesTypeAdapter, ModelRequest, Mo
 from pydantic_ai.messages import SystemPromptPart, TextContent, TextPart, ToolCallPart, ToolReturnPart, UserPromptPart
 from pydantic_ai.usage import RequestUsage
 
-from src.database.integrations.plain_messages import FORMAT_KEY, PlainMessage, StoredMessage, convert, stored_call_id
+from src.database.integrations.plain_messages import (
+    FORMAT_KEY,
+    PlainMessage,
+    StoredMessage,
+    convert,
+    stored_call_id,
+    unreadable,
+)
 from src.database.models import limits
 from src.database.statements import NewMessage
 
@@ -35,11 +42,7 @@ def load(rows: Sequence[StoredMessage]) -> list[ModelMessage]:
     except ValidationError as error:
         [first, *_] = error.errors(include_input=False, include_url=False, include_context=False)
     # Outside of the except block: the error of pydantic has the content of the message.
-    row = rows[int(first["loc"][0])]
-    raise ValueError(
-        f"parts of message {row.message_id!r} must be a message of pydantic-ai, got one with the error "
-        f"{first['type']!r}; another release of pydantic-ai may have stored it: install that release"
-    )
+    raise unreadable(rows[int(first["loc"][0])], "a message", "pydantic-ai", first["type"])
 
 
 def _built(plain: PlainMessage) -> ModelMessage:
